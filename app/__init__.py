@@ -1,0 +1,1 @@
+"""Know the outcome of every Rivya generation: pushed when Rivya calls back, pulled when it does not."""

@@ -1,0 +1,98 @@
+"""The database: PostgreSQL or SQLite behind one small door, with write transactions that commit before they return."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.core.database_errors import translated
+
+_WRITES = "receiver_writes"
+
+# plan_cache_mode: a generic plan made while a table was empty scans it for ever after; planning anew costs far less.
+_POSTGRES_SETTINGS = {
+    "application_name": "rivya-receiver",
+    "plan_cache_mode": "force_custom_plan",
+    "lock_timeout": "5s",
+    "statement_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+    "timezone": "UTC",
+}
+
+
+class Database:
+    """One engine for the life of a process; `transaction()` to write, `read()` to look."""
+
+    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url, pool_size)
+        # SQLite has one writer; waiting here is fair and free, waiting inside SQLite is a busy loop.
+        self._writer = asyncio.Lock() if self.is_sqlite else None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A write transaction, committed when the block ends, rolled back when it raises.
+
+        Raises `DatabaseUnavailable` for everything that is the database's state and not the statement's fault.
+        """
+        async with AsyncExitStack() as stack:
+            if self._writer is not None:
+                await stack.enter_async_context(self._writer)
+            stack.enter_context(translated())
+            connection = await stack.enter_async_context(self.engine.connect())
+            connection = await connection.execution_options(**{_WRITES: True})
+            async with connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A read transaction. Raises `DatabaseUnavailable` like `transaction`."""
+        with translated():
+            async with self.engine.connect() as connection, connection.begin():
+                yield connection
+
+    async def ping(self) -> None:
+        """Return when the database answers; raises `DatabaseUnavailable` if it does not within 2 seconds."""
+        with translated():
+            async with asyncio.timeout(2), self.engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+
+    async def dispose(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        connect_args={"timeout": 5, "command_timeout": 35, "server_settings": _POSTGRES_SETTINGS},
+    )
+
+
+def _sqlite_engine(url: str) -> AsyncEngine:
+    engine = create_async_engine(url, pool_size=5, max_overflow=0, pool_timeout=5, connect_args={"timeout": 5})
+    event.listen(engine.sync_engine, "connect", _configure_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own object
+    # Transactions are begun by us (see _begin_sqlite): the driver's implicit ones start too late to lock.
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A writer takes the lock at once: a reader that turns writer in mid-transaction fails instead of waiting.
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

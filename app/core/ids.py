@@ -1,0 +1,23 @@
+"""Ids of our own making: uuid7, so that they sort by the time they were made."""
+
+import secrets
+import uuid
+from datetime import datetime
+
+
+def uuid7(now: datetime) -> uuid.UUID:
+    """A UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits."""
+    milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
+    random_a = secrets.randbits(12)
+    random_b = secrets.randbits(62)
+    return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | random_a << 64 | 0b10 << 62 | random_b)
+
+
+def request_id() -> str:
+    """A fresh id for one HTTP request, in Rivya's look (`req_` and 24 hex digits)."""
+    return f"req_{secrets.token_hex(12)}"
+
+
+def path_key() -> str:
+    """192 random bits for a callback path: who knows it was told by us."""
+    return secrets.token_urlsafe(24)

@@ -1,0 +1,62 @@
+"""Brings the database to this code's schema, one process at a time."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+import migrations
+from app.core.database import Database
+from app.core.database_url import normal_url
+
+# Any number will do, as long as nobody else uses it: the first 8 bytes of SHA-256("rivya-receiver migrations"), signed.
+_LOCK = 3111748936867286410
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return config
+
+
+def head() -> str | None:
+    """The revision that this code is written for."""
+    return ScriptDirectory.from_config(_config()).get_current_head()
+
+
+async def migrate(url: str) -> None:
+    """Bring the database at `url` to `head()`; see `migrate_database`."""
+    database = Database(normal_url(url))
+    try:
+        await migrate_database(database)
+    finally:
+        await database.dispose()
+
+
+async def migrate_database(database: Database) -> None:
+    """Bring `database` to `head()`, in one transaction, under a lock: of many processes one migrates, the others wait.
+
+    Raises `DatabaseUnavailable` where it can't be reached.
+    """
+    async with database.transaction() as connection:
+        await connection.run_sync(_upgrade)
+
+
+async def current(database: Database) -> str | None:
+    """The revision that the database is at; None before the first migration."""
+    async with database.read() as connection:
+        return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+
+
+def _upgrade(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    # On SQLite the transaction itself is the lock (BEGIN IMMEDIATE).
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,52 @@
+"""Secrets at rest: Fernet (AES-128-CBC with HMAC-SHA256) under versioned keys, the newest of which seals."""
+
+import hashlib
+from collections.abc import Sequence
+
+from cryptography.fernet import Fernet, InvalidToken
+
+
+class SealBroken(Exception):
+    """A stored secret can't be opened with the keys given; the message names the key it needs, not the secret."""
+
+
+class SealingKeys:
+    """Seals with the first key, opens with the one that sealed."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self._keys = {key_id(key): Fernet(key) for key in keys}
+        self._newest = key_id(keys[0]) if keys else None
+
+    @property
+    def newest(self) -> str | None:
+        """The id of the key that seals, None without keys."""
+        return self._newest
+
+    def seal(self, secret: str) -> str:
+        """`<key id>:<Fernet token>`. Raises `SealBroken` without any key."""
+        if self._newest is None:
+            message = "RECEIVER_ENCRYPTION_KEYS is not set, so no secret can be stored"
+            raise SealBroken(message)
+        return f"{self._newest}:{self._keys[self._newest].encrypt(secret.encode()).decode()}"
+
+    def open(self, sealed: str) -> str:
+        """What was sealed. Raises `SealBroken` if its key is not among ours or the text was changed."""
+        needed, _, token = sealed.partition(":")
+        fernet = self._keys.get(needed)
+        if fernet is None:
+            message = f"a stored secret was sealed with key {needed}, which is not in RECEIVER_ENCRYPTION_KEYS"
+            raise SealBroken(message)
+        try:
+            return fernet.decrypt(token).decode()
+        except InvalidToken as error:
+            message = f"a stored secret does not open with its key {needed}: it was changed"
+            raise SealBroken(message) from error
+
+    def __repr__(self) -> str:
+        """Ids only."""
+        return f"SealingKeys({', '.join(self._keys)})"
+
+
+def key_id(key: str) -> str:
+    """Names a key without telling it: 8 hex digits of its SHA-256."""
+    return hashlib.sha256(key.encode()).hexdigest()[:8]

@@ -1,0 +1,1 @@
+"""Our registration with Rivya: register, adopt, and keep the one-time secret that intake verifies with."""

@@ -1,0 +1,56 @@
+"""Our endpoints at Rivya and their secrets; an intent is written here before any call is made."""
+
+from enum import StrEnum
+
+from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
+
+from app.core.schema import Moment, metadata, one_of
+
+
+class State(StrEnum):
+    """The life of an endpoint: intended → created → proven → serving → retiring → retired."""
+
+    INTENDED = "intended"
+    """Written down; Rivya may or may not have heard of it."""
+    CREATED = "created"
+    """Rivya has it, and we hold its secret."""
+    PROVEN = "proven"
+    """A delivery was verified with its secret."""
+    SERVING = "serving"
+    """The one that is wanted."""
+    RETIRING = "retiring"
+    """Replaced; its deliveries are still accepted."""
+    RETIRED = "retired"
+    """Gone at Rivya."""
+
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column(
+        "path_key", Text, nullable=False, unique=True, comment="the random end of the callback path: proof it is ours"
+    ),
+    Column("url", Text, nullable=False),
+    Column("rivya_id", Text, unique=True),
+    Column("state", Text, nullable=False),
+    Column("scheme", Text, comment="the signature scheme, pinned"),
+    Column("created_at", Moment, nullable=False),
+    Column("updated_at", Moment, nullable=False),
+    Column("last_verified_at", Moment, comment="the last delivery that its secret verified"),
+    Column("last_refused_at", Moment, comment="the last refusal at its secret path"),
+    Column("refusals", Integer, nullable=False, comment="at its secret path, since the last verified delivery"),
+    Column("last_error", Text, comment="why the last call to Rivya about it failed"),
+    one_of("state", State),
+)
+
+endpoint_secrets = Table(
+    "endpoint_secrets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("endpoint_id", Text, ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("sealed", Text, nullable=False, comment="encrypted, under the key it names"),
+    Column("valid_from", Moment, nullable=False),
+    Column("valid_until", Moment, comment="null: current"),
+    Index("ix_endpoint_secrets_endpoint_id", "endpoint_id"),
+)

@@ -1,0 +1,1 @@
+"""POST /rivya/webhook…: bytes, verified, turned into a report, durable, answered."""

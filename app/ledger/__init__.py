@@ -1,0 +1,1 @@
+"""The one SQL record of what is known: deliveries, generations, transitions; only this package changes them."""

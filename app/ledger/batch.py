@@ -1,0 +1,158 @@
+"""Group commit: what arrives while one batch is being recorded goes into the next; no timer, no added latency."""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from app.core.clock import Clock
+from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
+from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS
+from app.ledger.plan import Recorded
+from app.ledger.report import Report
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class RecordFailed(ServiceError):
+    """This one report can't be recorded, though the database is well."""
+
+    status = 503
+    code = "not_recorded"
+
+    def __init__(self) -> None:
+        super().__init__("This could not be recorded; it has been logged.", retry_after=60)
+
+
+class Recorder(Protocol):
+    """Records a batch in one transaction: `app.ledger.record.Ledger`."""
+
+    async def record(self, reports: Sequence[Report]) -> list[Recorded]:
+        """All or none."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    report: Report
+    answer: "asyncio.Future[Recorded]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Batch:
+    """A bounded queue in front of the ledger, emptied by `writers` loops."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        clock: Clock,
+        *,
+        writers: int = 1,
+        most_waiting: int = 2000,
+        most_at_once: int = 200,
+        patience: float = 10.0,
+    ) -> None:
+        self._recorder = recorder
+        self._clock = clock
+        self._writers = writers
+        self._most_waiting = most_waiting
+        self._most_at_once = most_at_once
+        self._patience = patience
+        """Seconds that a report may wait for its commit before its sender is told to come back."""
+        self._queue: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def start(self) -> None:
+        """Begin to record what is put."""
+        self._stopping = False
+        self._tasks = [asyncio.create_task(self._write(), name=f"batch-{n}") for n in range(self._writers)]
+
+    async def stop(self) -> None:
+        """Record what is waiting, then end."""
+        self._stopping = True
+        self._arrived.set()
+        if self._tasks:
+            await asyncio.gather(*self._tasks)
+        self._tasks = []
+
+    async def put(self, report: Report) -> Recorded:
+        """Return once `report` is committed.
+
+        Raises `Overloaded` when too much is waiting, `DatabaseUnavailable` when the database is away or too slow,
+        `RecordFailed` when it is this very report that can't be recorded.
+        """
+        if self._stopping or len(self._queue) >= self._most_waiting:
+            raise Overloaded
+        waiting = _Waiting(report)
+        self._queue.append(waiting)
+        self._arrived.set()
+        try:
+            async with asyncio.timeout(self._patience):
+                return await waiting.answer
+        except TimeoutError as error:
+            raise DatabaseUnavailable from error
+
+    async def _write(self) -> None:
+        while True:
+            await self._arrived.wait()
+            batch = self._take()
+            if batch:
+                await self._record(batch)
+            elif self._stopping:
+                return
+            else:
+                self._arrived.clear()
+
+    def _take(self) -> list[_Waiting]:
+        taken: list[_Waiting] = []
+        while self._queue and len(taken) < self._most_at_once:
+            waiting = self._queue.popleft()
+            if not waiting.answer.done():  # else its sender was told to come back, and will
+                taken.append(waiting)
+        return taken
+
+    async def _record(self, batch: list[_Waiting]) -> None:
+        started = self._clock.monotonic()
+        try:
+            recorded = await self._recorder.record([waiting.report for waiting in batch])
+        except DatabaseUnavailable as error:
+            _fail(batch, error)
+        except Exception as error:  # noqa: BLE001 - one poisoned report must not hold up the others
+            await self._isolate(batch, error)
+        else:
+            for waiting, item in zip(batch, recorded, strict=True):
+                _answer(waiting, item)
+            BATCH_SIZE.observe(len(batch))
+            COMMIT_SECONDS.observe(self._clock.monotonic() - started)
+
+    async def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
+        if len(batch) > 1:
+            log.warning("batch.split", size=len(batch), error=type(error).__name__)
+            for waiting in batch:
+                await self._record([waiting])
+            return
+        report = batch[0].report
+        log.error(
+            "report.not_recorded",
+            error=type(error).__name__,
+            source=report.source,
+            generation_id=report.generation_id,
+            event_id=report.delivery.event_id if report.delivery is not None else None,
+        )
+        _fail(batch, RecordFailed())
+
+
+def _answer(waiting: _Waiting, item: Recorded) -> None:
+    with suppress(asyncio.InvalidStateError):  # its sender gave up waiting; the commit stands
+        waiting.answer.set_result(item)
+
+
+def _fail(batch: list[_Waiting], error: ServiceError) -> None:
+    for waiting in batch:
+        with suppress(asyncio.InvalidStateError):
+            waiting.answer.set_exception(error)
+            waiting.answer.exception()  # seen: a sender that gave up will not come to fetch it

@@ -1,0 +1,66 @@
+"""Between rows and what they mean: the only place that knows which columns hold JSON."""
+
+from dataclasses import fields
+from typing import Any
+
+import orjson
+from sqlalchemy import RowMapping
+
+from app.ledger.plan import DeliveryRow
+from app.ledger.report import Source
+from app.ledger.state import Generation, Transition
+from app.ledger.status import Status, Tracking
+
+_PLAIN = tuple(
+    name
+    for name in (field.name for field in fields(Generation))
+    if name not in ("status", "tracking", "settled_by", "rivya_object", "metadata")
+)
+
+
+def to_generation(row: RowMapping) -> Generation:
+    """A row of `generations`."""
+    settled_by = row["settled_by"]
+    metadata = row["metadata"]
+    return Generation(
+        status=Status(row["status"]),
+        tracking=Tracking(row["tracking"]),
+        settled_by=Source(settled_by) if settled_by is not None else None,
+        rivya_object=orjson.loads(row["rivya_object"]),
+        metadata=orjson.loads(metadata) if metadata is not None else None,
+        **{name: row[name] for name in _PLAIN},
+    )
+
+
+def from_generation(generation: Generation) -> dict[str, Any]:
+    """As written to `generations`."""
+    metadata = generation.metadata
+    return {
+        "status": generation.status,
+        "tracking": generation.tracking,
+        "settled_by": generation.settled_by,
+        "rivya_object": orjson.dumps(generation.rivya_object).decode(),
+        "metadata": orjson.dumps(metadata).decode() if metadata is not None else None,
+        **{name: getattr(generation, name) for name in _PLAIN},
+    }
+
+
+def from_transition(transition: Transition) -> dict[str, Any]:
+    """As written to `transitions`."""
+    return {field.name: getattr(transition, field.name) for field in fields(Transition)}
+
+
+def from_delivery(row: DeliveryRow) -> dict[str, Any]:
+    """As written to `deliveries`."""
+    delivery = row.delivery
+    return {
+        "event_id": delivery.event_id,
+        "event_type": delivery.event_type,
+        "generation_id": row.generation_id,
+        "endpoint_id": delivery.endpoint_id,
+        "received_at": delivery.received_at,
+        "body": delivery.body,
+        "headers": orjson.dumps(delivery.headers).decode(),
+        "outcome": row.outcome,
+        "attempts": row.attempts,
+    }

@@ -1,0 +1,117 @@
+"""The ledger's three tables; every rule that can be a constraint is one."""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from app.core.schema import Moment, metadata, one_of
+from app.ledger.report import Source
+from app.ledger.status import Outcome, Status, Tracking
+
+# SQLite numbers rows by itself only for a column whose type is exactly INTEGER.
+_Sequence = BigInteger().with_variant(Integer, "sqlite")
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("id", Text, primary_key=True, comment="Rivya's own id"),
+    Column("status", Text, nullable=False),
+    Column("model", Text),
+    Column("rivya_object", Text, nullable=False, comment="Rivya's object as last accepted, as JSON"),
+    Column("reserved_credits", Float),
+    Column("final_credits", Float),
+    Column("created_at", Moment, comment="Rivya's time"),
+    Column("updated_at", Moment, comment="Rivya's time"),
+    Column("client_request_id", Text),
+    Column("metadata", Text, comment="what a caller of ours attached, as JSON"),
+    Column("first_seen_at", Moment, nullable=False),
+    Column("settled_at", Moment),
+    Column("settled_by", Text),
+    Column("callback_received_at", Moment, comment="the first verified delivery"),
+    Column("last_number", SmallInteger, nullable=False, comment="of its last transition"),
+    Column("revision", Integer, nullable=False, comment="counts writes by record(): a lost race shows"),
+    Column("tracking", Text, nullable=False),
+    Column("next_poll_at", Moment, comment="null: never"),
+    Column("lease_until", Moment, comment="a poller has it until then"),
+    Column("polls", Integer, nullable=False),
+    Column("poll_failures", Integer, nullable=False, comment="in a row"),
+    Column("last_poll_error", Text),
+    Column("not_found_count", Integer, nullable=False, comment="in a row"),
+    Column("not_found_since", Moment),
+    one_of("status", Status),
+    one_of("tracking", Tracking),
+    one_of("settled_by", Source),
+    CheckConstraint("(settled_at IS NOT NULL) = (status IN ('succeeded', 'failed'))", name="settled_when_terminal"),
+    CheckConstraint("(tracking = 'settled') = (settled_at IS NOT NULL)", name="tracking_settled"),
+    CheckConstraint("next_poll_at IS NULL OR tracking IN ('watching', 'stalled')", name="polled_while_open"),
+    Index(
+        "ix_generations_next_poll_at",
+        "next_poll_at",
+        postgresql_where=text("next_poll_at IS NOT NULL"),
+        sqlite_where=text("next_poll_at IS NOT NULL"),
+    ),
+    Index("ix_generations_first_seen_at_id", "first_seen_at", "id"),
+    Index("ix_generations_status_first_seen_at_id", "status", "first_seen_at", "id"),
+    Index("ix_generations_tracking_first_seen_at_id", "tracking", "first_seen_at", "id"),
+    Index("ix_generations_model_first_seen_at_id", "model", "first_seen_at", "id"),
+    Index(
+        "ix_generations_client_request_id",
+        "client_request_id",
+        "first_seen_at",
+        "id",
+        postgresql_where=text("client_request_id IS NOT NULL"),
+        sqlite_where=text("client_request_id IS NOT NULL"),
+    ),
+)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("sequence", _Sequence, primary_key=True, autoincrement=True),
+    Column("generation_id", Text, ForeignKey("generations.id", ondelete="CASCADE"), nullable=False),
+    Column("number", SmallInteger, nullable=False),
+    Column("from_status", Text),
+    Column("to_status", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text),
+    Column("occurred_at", Moment, comment="Rivya's time"),
+    Column("recorded_at", Moment, nullable=False),
+    UniqueConstraint("generation_id", "number"),
+    UniqueConstraint("generation_id", "to_status"),
+    one_of("from_status", Status),
+    one_of("to_status", Status),
+    one_of("source", Source),
+    CheckConstraint("(number = 1) = (from_status IS NULL)", name="first_comes_from_nothing"),
+    CheckConstraint("from_status IS NULL OR from_status IN ('queued', 'processing')", name="terminal_is_final"),
+)
+
+# No foreign key to generations: a delivery is evidence on its own, also of what never became a generation.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("event_type", Text),
+    Column("generation_id", Text),
+    Column("endpoint_id", Text),
+    Column("received_at", Moment, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("headers", Text, nullable=False, comment="those that matter, as JSON"),
+    Column("outcome", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, comment="how often the same event came"),
+    one_of("outcome", Outcome),
+    CheckConstraint("attempts >= 1", name="attempts_counted"),
+    Index("ix_deliveries_received_at_event_id", "received_at", "event_id"),
+    Index("ix_deliveries_generation_id", "generation_id"),
+)
