@@ -1,0 +1,114 @@
+"""Find Rivya's generation object wherever an answer or an event holds it, and read its documented members."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from app.rivya.errors import PayloadUnreadable
+from app.rivya.json_body import read_json
+from app.rivya.storable import plausible_amount, storable, usable_name, usable_reference
+from app.rivya.timestamps import read_iso
+
+STATUSES: Final = frozenset({"queued", "processing", "succeeded", "failed"})
+
+_PLACES: Final = (("data",), ("data", "object"), ("data", "generation"), ("generation",))
+_TELLING_MEMBERS: Final = ("model", "reserved_credits", "final_credits", "result")
+_OTHER_THINGS: Final = ("evt_", "whend_")
+_DEEPEST: Final = 8
+_MOST_NODES: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Rivya's object, kept as it came, and those members of it that are well-formed."""
+
+    id: str
+    status: str
+    model: str | None = None
+    reserved_credits: float | int | None = None
+    final_credits: float | int | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    client_request_id: str | None = None
+    object: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def read_generation(body: bytes) -> Generation:
+    """Return the generation that a status or create response holds. Raises PayloadUnreadable."""
+    value = read_json(body)
+    # The documented place in a response is the top; only then may it be in an envelope.
+    found = _as_generation(value) if _is_generation(value) and not _is_event(value) else find_generation(value)
+    if found is None:
+        raise PayloadUnreadable("no object with an id and one of the four statuses")
+    return found
+
+
+def find_generation(value: object) -> Generation | None:
+    """Return the generation a JSON value holds, found by shape: an object with an id and one of the four statuses.
+
+    The likely places come first, then the shallowest object that looks like a generation otherwise, last of all one
+    that looks like an event. Search is bounded in depth and number of nodes.
+    """
+    for place in _PLACES:
+        candidate = _at(value, place)
+        if _is_generation(candidate) and not _is_event(candidate):
+            return _as_generation(candidate)
+    candidates = [node for node in _nodes(value) if _is_generation(node)]
+    best = max(candidates, key=_likeness, default=None)  # the first, hence the shallowest, of equals
+    return None if best is None else _as_generation(best)
+
+
+def _at(value: object, place: tuple[str, ...]) -> Any:  # noqa: ANN401
+    for name in place:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _nodes(value: object) -> Iterator[Any]:
+    """Yield the objects of a JSON value, shallowest first."""
+    level, seen = [value], 0
+    for _ in range(_DEEPEST):
+        following: list[object] = []
+        for node in level[: _MOST_NODES - seen]:
+            seen += 1
+            if isinstance(node, dict):
+                yield node
+                following.extend(member for member in node.values() if isinstance(member, dict | list))
+            elif isinstance(node, list):
+                following.extend(member for member in node if isinstance(member, dict | list))
+        level = following
+
+
+def _is_generation(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    status, identity = value.get("status"), usable_name(value.get("id"))
+    if identity is None or identity.startswith(_OTHER_THINGS):
+        return False
+    return isinstance(status, str) and status in STATUSES
+
+
+def _is_event(value: dict[str, Any]) -> bool:
+    kind = value.get("type")
+    return isinstance(kind, str) and ("." in kind or "api_version" in value)
+
+
+def _likeness(value: dict[str, Any]) -> int:
+    if _is_event(value):
+        return 0
+    return 2 if any(member in value for member in _TELLING_MEMBERS) else 1
+
+
+def _as_generation(value: dict[str, Any]) -> Generation:
+    return Generation(
+        id=value["id"],
+        status=value["status"],
+        model=usable_name(value.get("model")),
+        reserved_credits=plausible_amount(value.get("reserved_credits")),
+        final_credits=plausible_amount(value.get("final_credits")),
+        created_at=read_iso(value.get("created_at")),
+        updated_at=read_iso(value.get("updated_at")),
+        client_request_id=usable_reference(value.get("client_request_id")),
+        object=storable(value),
+    )

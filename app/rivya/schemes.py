@@ -1,0 +1,172 @@
+"""How a delivery may be signed, as data: four families, their headers, encodings and key forms, and the setting for it.
+
+The setting (`RIVYA_SIGNATURE_SCHEME`) is `family[;option=value…]`, options in any order, all in any case:
+
+    timestamped        ;signature=Rivya-Signature
+    standard-webhooks  ;prefix=webhook-           (or id=… ;timestamp=… ;signature=… one by one)
+    timestamp-header   ;signature=X-Rivya-Signature ;timestamp=X-Rivya-Timestamp
+    body               ;signature=X-Rivya-Signature
+
+and for each of them `encoding=hex|base64|any` (default any: a MAC has 32 bytes, so its length tells which it is) and
+`key=whole|suffix|base64|hex`: the whole secret, what follows `whsec_`, or that part decoded. `key` defaults to base64
+for standard-webhooks, as that family documents, and to whole for the others. Header names default to those above.
+`auto` is, until the scheme can be found out, `timestamped` with its defaults. Rivya documents no scheme.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,100}")
+
+
+class SchemeInvalid(ValueError):
+    """The text names no signature scheme; the message says what would."""
+
+
+class Family(StrEnum):
+    """Where the parts of a signature are found and which bytes are signed."""
+
+    TIMESTAMPED = "timestamped"
+    STANDARD_WEBHOOKS = "standard-webhooks"
+    TIMESTAMP_HEADER = "timestamp-header"
+    BODY = "body"
+
+
+class Encoding(StrEnum):
+    """How the MAC is written."""
+
+    ANY = "any"
+    HEX = "hex"
+    BASE64 = "base64"
+
+
+class KeyForm(StrEnum):
+    """How the secret becomes the key."""
+
+    WHOLE = "whole"
+    SUFFIX = "suffix"
+    BASE64 = "base64"
+    HEX = "hex"
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyRules:
+    """What tells one family from another.
+
+    `signed` names what precedes the body in the signed bytes, each part followed by a dot: a header option, or `t`, the
+    member of the signature header itself. `written` is one signature as the sender writes it.
+    """
+
+    signed: tuple[str, ...]
+    written: str
+    encoding: Encoding
+    key_form: KeyForm
+    headers: Mapping[str, str]
+
+
+RULES: Final[Mapping[Family, FamilyRules]] = MappingProxyType(
+    {
+        Family.TIMESTAMPED: FamilyRules(
+            ("t",), "t={t},v1={mac}", Encoding.HEX, KeyForm.WHOLE, {"signature": "rivya-signature"}
+        ),
+        Family.STANDARD_WEBHOOKS: FamilyRules(
+            ("id", "timestamp"),
+            "v1,{mac}",
+            Encoding.BASE64,
+            KeyForm.BASE64,
+            {"id": "webhook-id", "timestamp": "webhook-timestamp", "signature": "webhook-signature"},
+        ),
+        Family.TIMESTAMP_HEADER: FamilyRules(
+            ("timestamp",),
+            "v1={mac}",
+            Encoding.HEX,
+            KeyForm.WHOLE,
+            {"timestamp": "x-rivya-timestamp", "signature": "x-rivya-signature"},
+        ),
+        Family.BODY: FamilyRules((), "sha256={mac}", Encoding.HEX, KeyForm.WHOLE, {"signature": "x-rivya-signature"}),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One way of signing, complete. Header names are lower-case; `str()` is the canonical setting."""
+
+    family: Family
+    signature_header: str
+    timestamp_header: str | None
+    id_header: str | None
+    encoding: Encoding
+    key_form: KeyForm
+
+    @property
+    def rules(self) -> FamilyRules:
+        """The rules of its family."""
+        return RULES[self.family]
+
+    def header(self, option: str) -> str | None:
+        """Return the header name that an option of the setting stands for."""
+        return {"signature": self.signature_header, "timestamp": self.timestamp_header, "id": self.id_header}[option]
+
+    def __str__(self) -> str:
+        headers = [f"{option}={self.header(option)}" for option in self.rules.headers]
+        return ";".join([self.family, *headers, f"encoding={self.encoding}", f"key={self.key_form}"])
+
+
+def parse_scheme(text: str) -> Scheme:
+    """Return the scheme a setting names. Raises SchemeInvalid."""
+    name, *rest = (part.strip().lower() for part in text.strip().split(";"))
+    if name == "auto" and not any(rest):
+        name = Family.TIMESTAMPED
+    family = _choice(Family, name, "signature family", also="auto (alone)")
+    rules = RULES[family]
+    options = _options(rest, family)
+    encoding = _choice(Encoding, options.get("encoding", Encoding.ANY), "encoding")
+    key_form = _choice(KeyForm, options.get("key", rules.key_form), "key")
+    headers = _headers(options, rules)
+    return Scheme(family, headers["signature"], headers.get("timestamp"), headers.get("id"), encoding, key_form)
+
+
+def _options(pairs: list[str], family: Family) -> dict[str, str]:
+    known = [*RULES[family].headers, "encoding", "key", *(["prefix"] if "id" in RULES[family].headers else [])]
+    options: dict[str, str] = {}
+    for pair in filter(None, pairs):
+        option, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals or option not in known:
+            raise SchemeInvalid(f"{pair!r} is no option of {family}: use {_listed(known)}, each as option=value")
+        if option in options:
+            raise SchemeInvalid(f"option {option} is given twice: give it once")
+        options[option] = value
+    return options
+
+
+def _headers(options: dict[str, str], rules: FamilyRules) -> dict[str, str]:
+    prefixed = {option: options["prefix"] + option for option in rules.headers} if "prefix" in options else {}
+    headers = {
+        option: options.get(option) or prefixed.get(option, default) for option, default in rules.headers.items()
+    }
+    for option, name in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise SchemeInvalid(f"{option}={name!r} is no header name: use letters, digits and dashes")
+    if len(set(headers.values())) < len(headers):
+        raise SchemeInvalid(f"{_listed(list(headers))} are the same header: give each its own")
+    return headers
+
+
+_Choice = TypeVar("_Choice", Family, Encoding, KeyForm)
+
+
+def _choice(kind: type[_Choice], value: str, what: str, *, also: str | None = None) -> _Choice:
+    try:
+        return kind(value)
+    except ValueError:
+        words = ([also] if also else []) + [str(word) for word in kind]
+        raise SchemeInvalid(f"unknown {what} {value!r}: use {_listed(words)}") from None
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(words[:-1]) + " or " + words[-1] if len(words) > 1 else words[0]

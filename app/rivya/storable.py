@@ -1,0 +1,67 @@
+"""Make what Rivya sends safe to keep: text PostgreSQL can store, credible numbers, objects that serialise again."""
+
+import re
+from typing import Any, Final
+
+import orjson
+
+LONGEST_NAME: Final = 200
+LONGEST_REFERENCE: Final = 500
+_DEEPEST: Final = 200  # orjson writes 254 levels; the rest is for whatever an object is later put into
+_LARGEST_AMOUNT: Final = 10**12
+_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+
+
+def usable_name(value: object) -> str | None:
+    """Return a text fit to be an id or a name (printable, neither blank nor too long), or None."""
+    if not isinstance(value, str) or len(value) > LONGEST_NAME or not value.isprintable() or not value.strip():
+        return None
+    return value
+
+
+def usable_reference(value: object) -> str | None:
+    """Return a text that its owner wants back unchanged (storable, neither empty nor too long), or None."""
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_REFERENCE or _UNSTORABLE.search(value):
+        return None
+    return value
+
+
+def readable_text(value: object) -> str | None:
+    """Return a text for people, cut to length and with U+FFFD for what can't be stored, or None for anything else."""
+    return _UNSTORABLE.sub("\ufffd", value[:LONGEST_REFERENCE]) if isinstance(value, str) else None
+
+
+def plausible_amount(value: object) -> float | int | None:
+    """Return a number of credits, or None for anything that isn't a number of a credible size."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST_AMOUNT:
+        return None
+    return value
+
+
+def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON value, as orjson reads it, in a form that every database and orjson can hold.
+
+    NUL and lone surrogates become U+FFFD, what is nested deeper than 200 levels becomes null. Returned as it came when
+    there is nothing to change.
+    """
+    try:
+        text = orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return _cleaned(value, _DEEPEST)
+    return _cleaned(value, _DEEPEST) if rb"\u0000" in text or _may_be_deep(text) else value
+
+
+def _may_be_deep(text: bytes) -> bool:
+    return text.count(b"{") + text.count(b"[") > _DEEPEST
+
+
+def _cleaned(value: Any, levels: int) -> Any:  # noqa: ANN401
+    if isinstance(value, str):
+        return _UNSTORABLE.sub("\ufffd", value)
+    if not isinstance(value, dict | list):
+        return value
+    if levels == 0:
+        return None
+    if isinstance(value, list):
+        return [_cleaned(member, levels - 1) for member in value]
+    return {_cleaned(name, 0): _cleaned(member, levels - 1) for name, member in value.items()}
