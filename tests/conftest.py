@@ -1,0 +1,117 @@
+"""Every test runs sealed off from the world and the environment, and on both databases where it asks for one."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from sqlalchemy import make_url
+
+from tests.databases import Databases, GivenServer, PostgresDatabases, PostgresServer, SqliteDatabases
+from tests.postgres import PostgresCluster
+from tests.seal import Seal
+
+BOTH = ("sqlite", "postgresql")
+GIVEN_SERVER = "DATABASE_URL_TEST"
+# What a deployment would set, and what would send a loopback request through somebody's proxy.
+_UNWANTED = ("RIVYA_", "RECEIVER_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+settings.register_profile(
+    "ci", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("soak", settings.get_profile("ci"), derandomize=False, max_examples=2_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Plain asyncio: uvloop connects in C, where the seal cannot see it. The real process is tested with uvloop."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL server of this session: our own cluster, or the one that DATABASE_URL_TEST names."""
+    given = os.environ.get(GIVEN_SERVER)
+    if given:
+        yield GivenServer(given)
+        return
+    with PostgresCluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabases:
+    """Where SQLite databases come from."""
+    return SqliteDatabases(tmp_path_factory.mktemp("sqlite"))
+
+
+@pytest.fixture(scope="session")
+def postgres_databases(postgres: PostgresServer) -> Iterator[PostgresDatabases]:
+    """Where PostgreSQL databases come from."""
+    databases = PostgresDatabases(postgres)
+    yield databases
+    databases.close()
+
+
+@pytest.fixture(scope="session", params=BOTH)
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """Where databases come from: whoever uses this, or a fixture below, runs once on each kind."""
+    source: Databases = request.getfixturevalue(
+        "sqlite_databases" if request.param == "sqlite" else "postgres_databases"
+    )
+    return source
+
+
+@pytest.fixture
+def database_url(databases: Databases) -> Iterator[str]:
+    """A fresh database with our tables in it."""
+    url = databases.migrated()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def empty_database_url(databases: Databases) -> Iterator[str]:
+    """A fresh database with nothing in it."""
+    url = databases.empty()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def postgres_url(postgres_databases: PostgresDatabases) -> Iterator[str]:
+    """A fresh PostgreSQL database with our tables in it, for what only PostgreSQL can do."""
+    url = postgres_databases.migrated()
+    yield url
+    postgres_databases.drop(url)
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of this shell and no `.env` of this folder decides how a test ends."""
+    for name in list(os.environ):
+        if name.upper().startswith(_UNWANTED) or name == "DATABASE_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _sealed(monkeypatch: pytest.MonkeyPatch, _seal: Seal) -> Iterator[None]:
+    """A test that tries to leave this machine fails, whether or not the code under test swallows the refusal."""
+    already = len(_seal.refused)
+    monkeypatch.setattr(socket.socket, "connect", _seal.connecting(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", _seal.connecting(socket.socket.connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", _seal.resolving(socket.getaddrinfo))
+    yield
+    refused = _seal.refused[already:]
+    if refused:
+        pytest.fail(f"this test tried to reach {', '.join(sorted(set(refused)))}")
+
+
+@pytest.fixture(scope="session")
+def _seal() -> Seal:
+    given = os.environ.get(GIVEN_SERVER)
+    return Seal(allowed_hosts=frozenset({make_url(given).host or "localhost"} if given else ()))

@@ -1,0 +1,96 @@
+"""The tests' own ground: a server that can be broken on purpose, fresh databases, and a seal that holds."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import make_url, text
+
+from app.core.database import Database
+from app.core.migrations import head
+from tests.databases import Databases
+from tests.postgres import PostgresCluster
+from tests.seal import OutsideWorldError, Seal
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[PostgresCluster]:
+    with PostgresCluster() as running:
+        yield running
+
+
+async def ask(cluster: PostgresCluster) -> int:
+    dsn = make_url(cluster.url("postgres")).set(drivername="postgresql").render_as_string()
+    connection = await asyncpg.connect(dsn, timeout=10)
+    try:
+        return int(await connection.fetchval("SELECT 41 + 1"))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
+async def test_a_cluster_comes_back_on_its_own_port(cluster: PostgresCluster, mode: str) -> None:
+    port = cluster.port
+    cluster.restart(mode)  # type: ignore[arg-type]
+    assert cluster.port == port
+    assert await ask(cluster) == 42
+
+
+async def test_a_stopped_cluster_refuses_connections(cluster: PostgresCluster) -> None:
+    cluster.stop()
+    with pytest.raises(ConnectionRefusedError):
+        await ask(cluster)
+    cluster.start()
+    assert await ask(cluster) == 42
+
+
+async def test_a_frozen_cluster_answers_nothing_until_it_is_resumed(cluster: PostgresCluster) -> None:
+    dsn = make_url(cluster.url("postgres")).set(drivername="postgresql").render_as_string()
+    connection = await asyncpg.connect(dsn)
+    cluster.pause()
+    answer = asyncio.ensure_future(connection.fetchval("SELECT 1"))
+    done, _ = await asyncio.wait({answer}, timeout=0.2)
+    cluster.resume()
+    assert not done
+    assert await answer == 1
+    await connection.close()
+
+
+async def test_a_fresh_database_is_at_the_head_of_the_migrations(database_url: str) -> None:
+    database = Database(database_url)
+    async with database.read() as connection:
+        revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    await database.dispose()
+    assert revision == head()
+
+
+def test_two_fresh_databases_share_nothing(databases: Databases) -> None:
+    first, second = databases.migrated(), databases.migrated()
+    assert first != second
+    databases.drop(first)
+    databases.drop(second)
+
+
+def test_a_connection_to_the_world_is_refused_and_remembered() -> None:
+    seal = Seal()
+    connect = seal.connecting(socket.socket.connect)
+    with socket.socket() as outgoing, pytest.raises(OutsideWorldError):
+        connect(outgoing, ("192.0.2.1", 443))
+    assert seal.refused == ["192.0.2.1"]
+
+
+def test_a_name_of_the_world_is_not_looked_up() -> None:
+    seal = Seal()
+    with pytest.raises(OutsideWorldError):
+        seal.resolving(socket.getaddrinfo)("rivya.ai", 443)
+    assert seal.refused == ["rivya.ai"]
+
+
+@given(number=st.integers())
+async def test_hypothesis_runs_within_the_seal(number: int) -> None:
+    await asyncio.sleep(0)
+    assert number == int(str(number))
