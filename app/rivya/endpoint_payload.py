@@ -66,8 +66,8 @@ def read_endpoint(value: object) -> WebhookEndpoint:
 def read_rotation(body: bytes, endpoint_id: str) -> WebhookEndpoint:
     """Return the endpoint with its new secret. Raises PayloadUnreadable.
 
-    The shape of this answer isn't documented: if it shows a secret but no endpoint, the secret is not lost for that, and
-    the URL is left empty.
+    The shape of this answer isn't documented: if it shows a secret but no endpoint, the secret is not lost for that,
+    and the URL is left empty.
     """
     value = read_json(body)
     secret = find_secret(value)

@@ -1,0 +1,169 @@
+"""Call Rivya's API: one method per call we make, typed answers, typed errors, a deadline on each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
+
+import orjson
+
+from app.rivya.catalogue_payload import read_credits, read_models
+from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
+from app.rivya.error_payload import read_error
+from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable
+from app.rivya.generation_payload import Generation, read_generation
+from app.rivya.http import MOST_BODY_BYTES, Answer, Transport
+from app.rivya.json_body import read_json
+from app.rivya.storable import usable_name
+
+_LONGEST_KEY: Final = 255
+_Read = TypeVar("_Read")
+
+
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Seconds that a whole exchange may take: reading a status, creating a generation, everything else."""
+
+    status: float = 10.0
+    create: float = 30.0
+    manage: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class CreateAnswer:
+    """Rivya accepted a create: its HTTP status, the generation, and the body as it came."""
+
+    status: int
+    generation: Generation
+    body: bytes
+
+
+class RivyaClient:
+    """Rivya's API over one pool of connections.
+
+    Every method raises RivyaRefused (and its subclasses), RivyaUnavailable or RivyaUnreadable, and retries nothing.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        deadlines: Deadlines = Deadlines(),
+        most_body_bytes: int = MOST_BODY_BYTES,
+    ) -> None:
+        self._transport = Transport(base_url, api_key, most_body_bytes=most_body_bytes)
+        self._deadlines = deadlines
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._transport.aclose()
+
+    async def get_generation(self, generation_id: str) -> Generation:
+        """Ask for a generation's status."""
+        path = f"/api/v1/generations/{_segment(generation_id)}"
+        return _read(read_generation, await self._call("GET", path, seconds=self._deadlines.status))
+
+    async def create_generation(self, body: bytes, *, idempotency_key: str) -> CreateAnswer:
+        """Forward a create as it stands. RivyaUnavailable with `sent` and RivyaUnreadable leave open what came of it.
+
+        Raises ValueError for a key that is no header value: one to 255 printable ASCII characters.
+        """
+        if not (
+            0 < len(idempotency_key) <= _LONGEST_KEY and idempotency_key.isascii() and idempotency_key.isprintable()
+        ):
+            raise ValueError("an idempotency key has 1 to 255 printable ASCII characters")
+        answer = await self._call(
+            "POST", "/api/v1/generations", seconds=self._deadlines.create, body=body, idempotency_key=idempotency_key
+        )
+        return CreateAnswer(answer.status, _read(read_generation, answer), answer.body)
+
+    async def list_endpoints(self) -> EndpointList:
+        """List the account's webhook endpoints; whether there are more than one page shows in `complete`."""
+        return _read(read_endpoint_list, await self._manage("GET"))
+
+    async def create_endpoint(self, name: str, url: str, event_types: Sequence[str]) -> WebhookEndpoint:
+        """Register an endpoint. Its secret is shown here only."""
+        fields = {"name": name, "url": url, "event_types": list(event_types)}
+        answer = await self._manage("POST", fields=fields)
+        endpoint = _read(_read_endpoint_body, answer)
+        if endpoint.secret is None:
+            raise RivyaUnreadable("an endpoint was made but its secret not shown", status=answer.status)
+        return endpoint
+
+    async def get_endpoint(self, endpoint_id: str) -> WebhookEndpoint:
+        """Ask for one endpoint."""
+        return _read(_read_endpoint_body, await self._manage("GET", endpoint_id))
+
+    async def update_endpoint(self, endpoint_id: str, **fields: Any) -> WebhookEndpoint | None:  # noqa: ANN401
+        """Change members of an endpoint; None when it was done but the answer shows no endpoint."""
+        answer = await self._manage("PATCH", endpoint_id, fields=fields)
+        try:
+            return _read_endpoint_body(answer.body)
+        except PayloadUnreadable:
+            return None
+
+    async def delete_endpoint(self, endpoint_id: str) -> None:
+        """Remove an endpoint."""
+        await self._manage("DELETE", endpoint_id)
+
+    async def rotate_endpoint_secret(self, endpoint_id: str) -> WebhookEndpoint:
+        """Replace an endpoint's secret. The new one is shown here only; its URL is empty if the answer tells none."""
+        answer = await self._manage("POST", endpoint_id, action="/rotate-secret")
+        return _read(lambda body: read_rotation(body, endpoint_id), answer)
+
+    async def test_endpoint(self, endpoint_id: str) -> None:
+        """Ask for a test delivery."""
+        await self._manage("POST", endpoint_id, action="/test")
+
+    async def models(self) -> dict[str, str]:
+        """Return the category of each model by its id."""
+        return _read(read_models, await self._call("GET", "/api/v1/models", seconds=self._deadlines.manage))
+
+    async def credits(self) -> Decimal:
+        """Return the credits the account has."""
+        return _read(read_credits, await self._call("GET", "/api/v1/credits", seconds=self._deadlines.manage))
+
+    async def _manage(
+        self, method: str, endpoint_id: str | None = None, *, action: str = "", fields: dict[str, Any] | None = None
+    ) -> Answer:
+        path = "/api/v1/webhooks" if endpoint_id is None else f"/api/v1/webhooks/{_segment(endpoint_id)}{action}"
+        body = None if fields is None else orjson.dumps(fields)
+        return await self._call(method, path, seconds=self._deadlines.manage, body=body)
+
+    async def _call(
+        self, method: str, path: str, *, seconds: float, body: bytes | None = None, idempotency_key: str | None = None
+    ) -> Answer:
+        headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+        answer = await self._transport.exchange(method, path, seconds=seconds, body=body, headers=headers)
+        if not answer.ok:
+            raise read_error(answer.status, answer.body, answer.headers)
+        return answer
+
+
+def _segment(identity: str) -> str:
+    """Return an id as one path segment. One that can't be an id, or that servers take for a way up, is not found."""
+    if usable_name(identity) is None or identity in {".", ".."}:
+        raise RivyaNotFound(404, "not_found", "this can't be an id of Rivya's")
+    return quote(identity, safe="")
+
+
+def _read(reader: Callable[[bytes], _Read], answer: Answer) -> _Read:
+    try:
+        return reader(answer.body)
+    except PayloadUnreadable as error:
+        raise RivyaUnreadable(f"the answer ({answer.status}) is unreadable: {error}", status=answer.status) from error
+
+
+def _read_endpoint_body(body: bytes) -> WebhookEndpoint:
+    return read_endpoint(read_json(body))

@@ -1,0 +1,122 @@
+"""Exchange one request for one bounded answer with Rivya; the only module that knows the HTTP library."""
+
+import asyncio
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+
+import httpx
+
+from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
+
+MOST_BODY_BYTES: Final = 4 * 1024 * 1024
+_CONNECT_SECONDS: Final = 5.0
+_MOST_CONNECTIONS: Final = 20
+_NEVER_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, whole; header names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is a 2xx."""
+        return 200 <= self.status < 300
+
+
+class Transport:
+    """One pool of connections to Rivya, authorised with one key. Nothing is retried and no redirect followed."""
+
+    def __init__(self, base_url: str, api_key: str, *, most_body_bytes: int = MOST_BODY_BYTES) -> None:
+        if not (api_key and api_key.isascii() and api_key.isprintable()):
+            raise ValueError("an API key consists of printable ASCII")
+        self._most_body_bytes = most_body_bytes
+        self._client = httpx.AsyncClient(
+            base_url=base_url,
+            headers={
+                "authorization": f"Bearer {api_key}",
+                "user-agent": f"rivya-receiver/{version('rivya-receiver')}",
+                "accept": "application/json",
+                "accept-encoding": "identity",  # a compressed answer could exceed the bound in a single chunk
+            },
+            limits=httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_MOST_CONNECTIONS),
+            mounts=_mounts(base_url),
+        )
+
+    async def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        seconds: float,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Send a request and read the answer, all within `seconds`.
+
+        Raises RivyaUnavailable where no whole answer came, RivyaUnreadable where it is a 2xx larger than the bound.
+        """
+        timeout = httpx.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds))
+        content_type = {} if body is None else {"content-type": "application/json"}
+        request = self._client.build_request(
+            method, path, content=body, headers={**content_type, **(headers or {})}, timeout=timeout
+        )
+        try:
+            # httpx bounds each read; a server that drips bytes would never exceed that.
+            async with asyncio.timeout(seconds):
+                return await self._send(request)
+        except TimeoutError as error:
+            raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=True) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            situation = f"the exchange failed: {type(error).__name__}"
+            raise RivyaUnavailable(situation, sent=not isinstance(error, _NEVER_SENT)) from error
+
+    async def _send(self, request: httpx.Request) -> Answer:
+        response = await self._client.send(request, stream=True)
+        try:
+            body = bytearray()
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > self._most_body_bytes:
+                    raise _too_large(response.status_code, self._most_body_bytes)
+            return Answer(response.status_code, dict(response.headers), bytes(body))
+        finally:
+            await response.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _too_large(status: int, most: int) -> RivyaUnavailable | RivyaUnreadable:
+    situation = f"the answer ({status}) is larger than {most} bytes"
+    if 200 <= status < 300:
+        return RivyaUnreadable(situation, status=status)
+    return RivyaUnavailable(situation, sent=True, status=status)
+
+
+def _mounts(base_url: str) -> dict[str, httpx.AsyncBaseTransport | None]:
+    """Never send what is meant for this machine through a proxy that the environment names."""
+    host = httpx.URL(base_url).host
+    return {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_loopback(host) else {}
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
