@@ -1,0 +1,78 @@
+"""What a public URL may look like, so that Rivya can call it: HTTPS, a public host, no credentials, no fragment."""
+
+import ipaddress
+from urllib.parse import SplitResult, urlsplit
+
+_LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "home.arpa", "lan")
+
+
+def is_loopback(host: str) -> bool:
+    """`host` is this machine."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def checked_base_url(url: str) -> str:
+    """`url` without its trailing slash. Raises `ValueError` with what would be right.
+
+    HTTPS, or plain HTTP to this very machine.
+    """
+    parts = _split(url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        message = "must be https; plain http is for a sandbox on this machine only"
+        raise ValueError(message)
+    return url.rstrip("/")
+
+
+def checked_public_url(url: str, *, may_be_local: bool = False) -> str:
+    """`url` without its trailing slash, as Rivya demands it of an endpoint.
+
+    Raises `ValueError` with what would be right.
+    `may_be_local`: Rivya itself is a sandbox on this machine, so plain HTTP and private addresses will do.
+    """
+    parts = _split(url)
+    if may_be_local:
+        return url.rstrip("/")
+    if parts.scheme != "https":
+        message = "must begin with https://, since Rivya calls nothing else"
+        raise ValueError(message)
+    host = parts.hostname or ""
+    if _is_private(host):
+        message = "must be a host that Rivya can reach from outside, not a loopback, private or reserved one"
+        raise ValueError(message)
+    return url.rstrip("/")
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        message = "is not a URL; write https://host/path"
+        raise ValueError(message) from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        message = "is not a URL; write https://host"
+        raise ValueError(message)
+    if parts.username is not None or parts.password is not None:
+        message = "must not carry credentials"
+        raise ValueError(message)
+    if parts.fragment or parts.query or url.rstrip().endswith(("#", "?")):
+        message = "must not carry a query or a fragment"
+        raise ValueError(message)
+    if any(character.isspace() for character in url):
+        message = "must not contain spaces"
+        raise ValueError(message)
+    return parts
+
+
+def _is_private(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    try:
+        return not ipaddress.ip_address(name).is_global
+    except ValueError:
+        return "." not in name or name.endswith(tuple(f".{local}" for local in _LOCAL_NAMES))

@@ -1,0 +1,167 @@
+"""Every setting, from the environment or `.env`, checked at start with a message that names the variable."""
+
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+
+from cryptography.fernet import Fernet
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.core.access import ApiToken, Role
+from app.core.database_url import normal_url
+from app.core.public_url import checked_base_url, checked_public_url, is_loopback
+from app.core.settings_errors import SettingsInvalid, explain
+
+
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return timedelta(seconds=float(value))
+    except (ValueError, OverflowError):
+        message = "must be a number of seconds"
+        raise ValueError(message) from None
+
+
+Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0), le=timedelta(days=366))]
+_SHORTEST_TOKEN = 16
+
+
+class Settings(BaseSettings):
+    """Names are those of the environment variables, in lower case; durations are given in seconds."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    rivya_api_key: SecretStr
+    rivya_base_url: str = "https://rivya.ai"
+    rivya_signing_secret: SecretStr | None = None
+    rivya_signature_scheme: str = "auto"
+
+    receiver_public_url: str | None = None
+    receiver_api_tokens: Annotated[tuple[ApiToken, ...], NoDecode] = ()
+    receiver_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    receiver_host: str = "127.0.0.1"
+    receiver_port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    receiver_max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    receiver_poll_grace: Seconds | None = None
+    receiver_poll_interval: Seconds = timedelta(seconds=10)
+    receiver_poll_rate: Annotated[float, Field(gt=0, le=10_000)] = 5.0
+    receiver_poll_horizon: Seconds = timedelta(hours=24)
+    receiver_migrate_on_start: bool = True
+    receiver_log_format: Literal["json", "console"] = "json"
+
+    database_url: str = "sqlite+aiosqlite:///./receiver.db"
+
+    @field_validator("rivya_api_key", "rivya_signing_secret")
+    @classmethod
+    def _printable(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
+            message = "must be plain ASCII without spaces or line breaks around it"
+            raise ValueError(message)
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        return normal_url(value)
+
+    @field_validator("rivya_base_url")
+    @classmethod
+    def _base(cls, value: str) -> str:
+        return checked_base_url(value)
+
+    @field_validator("receiver_public_url")
+    @classmethod
+    def _public(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        return checked_public_url(value, may_be_local=_is_local(info.data.get("rivya_base_url")))
+
+    @field_validator("receiver_api_tokens", mode="before")
+    @classmethod
+    def _tokens(cls, value: object) -> object:
+        return parse_tokens(value) if isinstance(value, str) else value
+
+    @field_validator("receiver_encryption_keys", mode="before")
+    @classmethod
+    def _keys(cls, value: object) -> object:
+        return parse_keys(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.rivya_signing_secret is not None:
+            return self
+        if self.receiver_public_url is None:
+            message = (
+                "RECEIVER_PUBLIC_URL: is not set; give the https URL at which Rivya reaches this service, "
+                "or RIVYA_SIGNING_SECRET if you made the endpoint by hand"
+            )
+            raise ValueError(message)
+        if not self.receiver_encryption_keys:
+            message = (
+                "RECEIVER_ENCRYPTION_KEYS: is not set; the endpoint's secret is stored encrypted: give 32 random bytes "
+                "in URL-safe base64 (`rivya-receiver keys generate` prints such a key)"
+            )
+            raise ValueError(message)
+        return self
+
+    @property
+    def registers_endpoint(self) -> bool:
+        """The endpoint is ours to make; False when its secret was given by hand."""
+        return self.rivya_signing_secret is None
+
+
+def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests and tools
+    """Read the settings. Raises `SettingsInvalid`, whose text has one line for each variable that is wrong."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise SettingsInvalid(explain(error)) from None
+
+
+def parse_tokens(text: str) -> tuple[ApiToken, ...]:
+    """`name:role:token`, comma separated. Raises `ValueError` that counts entries and shows none."""
+    tokens: list[ApiToken] = []
+    for position, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), start=1):
+        name, _, rest = entry.partition(":")
+        role, _, token = rest.partition(":")
+        if not name or not token or role not in tuple(Role):
+            message = f"entry {position} must be name:role:token with a role of read, write or admin"
+            raise ValueError(message)
+        if len(token) < _SHORTEST_TOKEN:
+            message = f"the token of {name} has {len(token)} characters; at least {_SHORTEST_TOKEN} are needed"
+            raise ValueError(message)
+        tokens.append(ApiToken.of(name, Role(role), token))
+    if len({token.name for token in tokens}) < len(tokens):
+        message = "two tokens have the same name"
+        raise ValueError(message)
+    return tuple(tokens)
+
+
+def parse_keys(text: str) -> tuple[SecretStr, ...]:
+    """Fernet keys, comma separated, newest first. Raises `ValueError` that shows none."""
+    keys = [part.strip() for part in text.split(",") if part.strip()]
+    for position, key in enumerate(keys, start=1):
+        try:
+            Fernet(key)
+        except ValueError:
+            message = f"key {position} must be 32 bytes in URL-safe base64 (44 characters)"
+            raise ValueError(message) from None
+    return tuple(SecretStr(key) for key in keys)
+
+
+def _is_local(base_url: str | None) -> bool:
+    if base_url is None:
+        return False
+    host = base_url.split("://", 1)[-1].split("/", 1)[0]
+    return is_loopback(host.rsplit(":", 1)[0].strip("[]") if not host.endswith("]") else host.strip("[]"))

@@ -1,0 +1,58 @@
+"""A generation as callers see it: Rivya's object unchanged, plus `client_request_id`, `metadata` and `tracking`."""
+
+from datetime import datetime
+from typing import Any
+
+from app.ledger.state import Generation, Transition
+
+
+def render(generation: Generation) -> dict[str, Any]:
+    """Rivya's members as Rivya sent them; documented ones that it has not told yet are null."""
+    documented = {
+        "id": generation.id,
+        "status": generation.status,
+        "model": generation.model,
+        "reserved_credits": generation.reserved_credits,
+        "final_credits": generation.final_credits,
+        "created_at": moment(generation.created_at),
+        "updated_at": moment(generation.updated_at),
+        "result": None,
+        "error": None,
+    }
+    return {
+        **documented,
+        **generation.rivya_object,
+        "id": generation.id,
+        "status": generation.status,
+        "client_request_id": generation.client_request_id,
+        "metadata": generation.metadata,
+        "tracking": {
+            "state": generation.tracking,
+            "settled_by": generation.settled_by,
+            "first_seen_at": moment(generation.first_seen_at),
+            "settled_at": moment(generation.settled_at),
+            "callback_received_at": moment(generation.callback_received_at),
+            "polls": generation.polls,
+            "next_poll_at": moment(generation.next_poll_at),
+        },
+    }
+
+
+def render_transition(transition: Transition) -> dict[str, Any]:
+    """A step of a generation's history."""
+    return {
+        "number": transition.number,
+        "from": transition.from_status,
+        "to": transition.to_status,
+        "source": transition.source,
+        "event_id": transition.event_id,
+        "occurred_at": moment(transition.occurred_at),
+        "recorded_at": moment(transition.recorded_at),
+    }
+
+
+def moment(value: datetime | None) -> str | None:
+    """RFC 3339 in UTC with milliseconds, as Rivya writes its times."""
+    if value is None:
+        return None
+    return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
