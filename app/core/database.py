@@ -72,12 +72,15 @@ def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
+        hide_parameters=True,  # they are bodies and secrets; errors are logged
         connect_args={"timeout": 5, "command_timeout": 35, "server_settings": _POSTGRES_SETTINGS},
     )
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:
-    engine = create_async_engine(url, pool_size=5, max_overflow=0, pool_timeout=5, connect_args={"timeout": 5})
+    engine = create_async_engine(
+        url, pool_size=5, max_overflow=0, pool_timeout=5, hide_parameters=True, connect_args={"timeout": 5}
+    )
     event.listen(engine.sync_engine, "connect", _configure_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine

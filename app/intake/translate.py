@@ -1,0 +1,54 @@
+"""Turns a verified delivery into a report; pure."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+
+from app.ledger.report import Delivery, Report, Source
+from app.ledger.status import Outcome
+from app.rivya.payloads import DeliveryBody, read_delivery
+
+RawHeaders = Iterable[tuple[bytes, bytes]]
+
+_KEPT_HEADERS = frozenset({b"content-type", b"user-agent"})
+_ENDINGS = (b"signature", b"signature-256", b"timestamp", b"-id")
+
+
+def to_report(
+    body: bytes, headers: RawHeaders, *, header_id: str | None, endpoint_id: str | None, now: datetime
+) -> Report:
+    """What a delivery says, with the bytes as evidence. Never raises: what can't be read is kept as unreadable."""
+    read = read_delivery(body, header_id=header_id)
+    is_claim = read.kind == "generation" and read.generation is not None
+    delivery = Delivery(
+        event_id=read.event_id,
+        event_type=read.event_type,
+        endpoint_id=endpoint_id,
+        received_at=now,
+        body=body,
+        headers=kept_headers(headers),
+        kept_as=None if is_claim else _kept_as(read),
+        about=read.generation.id if read.generation is not None else None,
+    )
+    claim = read.generation if is_claim else None
+    return Report(source=Source.WEBHOOK, reported_at=now, claim=claim, delivery=delivery)
+
+
+def as_unreadable(report: Report) -> Report:
+    """The same delivery as evidence only, for a claim that can't be recorded."""
+    if report.delivery is None:
+        return report
+    return replace(report, claim=None, delivery=replace(report.delivery, kept_as=Outcome.UNREADABLE, about=None))
+
+
+def kept_headers(headers: RawHeaders) -> dict[str, str]:
+    """The headers that matter as evidence: content type, user agent, and those a signature is made of."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in headers
+        if name in _KEPT_HEADERS or name.endswith(_ENDINGS)
+    }
+
+
+def _kept_as(read: DeliveryBody) -> Outcome:
+    return Outcome.UNREADABLE if read.kind == "generation" else Outcome(read.kind)
