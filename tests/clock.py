@@ -1,0 +1,22 @@
+"""A clock that tests move by hand."""
+
+from datetime import UTC, datetime, timedelta
+
+NOON = datetime(2026, 5, 10, 12, tzinfo=UTC)
+
+
+class ManualClock:
+    """Stands still until told otherwise."""
+
+    def __init__(self, now: datetime = NOON) -> None:
+        self._start = now
+        self._now = now
+
+    def now(self) -> datetime:
+        return self._now
+
+    def monotonic(self) -> float:
+        return (self._now - self._start).total_seconds()
+
+    def advance(self, *, seconds: float) -> None:
+        self._now += timedelta(seconds=seconds)

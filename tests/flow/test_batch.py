@@ -1,0 +1,117 @@
+"""Group commit: nothing is answered before its commit, and one poisoned report does not hold up the others."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from app.core.clock import SystemClock
+from app.core.errors import DatabaseUnavailable, Overloaded
+from app.ledger.batch import Batch, RecordFailed
+from app.ledger.plan import Recorded
+from app.ledger.report import Report
+from app.ledger.status import Outcome
+from app.ledger.tables import deliveries, generations
+from tests.ledger import LedgerRoom, open_ledger
+from tests.reports import said, webhook
+
+
+def poisoned(generation_id: str) -> Report:
+    """A claim that no database takes: its status is none of the four words, as a bug of ours might let through."""
+    return replace(webhook(generation_id, "succeeded"), claim=said(generation_id, "exploded"))
+
+
+async def test_a_poisoned_report_is_isolated_and_the_others_are_recorded(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        batch = Batch(room.ledger, SystemClock())
+        good = [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(10)]
+        bad = asyncio.create_task(batch.put(poisoned("bad")))
+        await asyncio.sleep(0)  # all of them are waiting before the first commit begins
+        await batch.start()
+        assert {item.outcome for item in await asyncio.gather(*good)} == {Outcome.APPLIED}
+        with pytest.raises(RecordFailed):
+            await bad
+        await batch.stop()
+        assert len(await room.rows(generations)) == 10
+
+
+class Gate:
+    """A ledger whose commits wait until the test lets them."""
+
+    def __init__(self, room: LedgerRoom) -> None:
+        self._room = room
+        self.sizes: list[int] = []
+        self.reached = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def record(self, reports: Sequence[Report]) -> list[Recorded]:
+        self.sizes.append(len(reports))
+        self.reached.set()
+        await self.open.wait()
+        return await self._room.ledger.record(reports)
+
+
+async def test_what_arrives_during_a_commit_goes_into_the_next_one_together(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        gate = Gate(room)
+        batch = Batch(gate, SystemClock())
+        await batch.start()
+        tasks = [asyncio.create_task(batch.put(webhook("first", "succeeded")))]
+        await gate.reached.wait()
+        tasks += [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(30)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in tasks), "nothing is answered before its commit"
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        await batch.stop()
+        assert gate.sizes == [1, 30]
+        assert len(await room.rows(deliveries)) == 31
+
+
+async def test_more_than_the_queue_holds_is_refused_at_once(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        gate = Gate(room)
+        batch = Batch(gate, SystemClock(), most_waiting=5)
+        waiting = [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(5)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await batch.put(webhook("g6", "succeeded"))
+        gate.open.set()
+        await batch.start()
+        await asyncio.gather(*waiting)
+        await batch.stop()
+
+
+async def test_a_commit_that_takes_too_long_is_not_waited_for_but_still_stands(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        gate = Gate(room)
+        batch = Batch(gate, SystemClock(), patience=0.01)
+        await batch.start()
+        with pytest.raises(DatabaseUnavailable):
+            await batch.put(webhook("g", "succeeded"))
+        gate.open.set()
+        await batch.stop()
+        assert len(await room.rows(deliveries)) == 1
+
+
+async def test_stopping_records_what_is_waiting(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        batch = Batch(room.ledger, SystemClock())
+        tasks = [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(3)]
+        await asyncio.sleep(0)
+        await batch.start()
+        await batch.stop()
+        assert all(item.outcome is Outcome.APPLIED for item in await asyncio.gather(*tasks))
+        with pytest.raises(Overloaded):
+            await batch.put(webhook("late", "succeeded"))
+
+
+async def test_a_database_that_is_away_fails_all_of_a_batch_as_unavailable() -> None:
+    room = LedgerRoom("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    batch = Batch(room.ledger, SystemClock())
+    await batch.start()
+    with pytest.raises(DatabaseUnavailable):
+        await batch.put(webhook("g", "succeeded"))
+    await batch.stop()
+    await room.database.dispose()

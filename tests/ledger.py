@@ -1,0 +1,41 @@
+"""A ledger on a database of the test's, and what is in it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Table, select
+
+from app.core.database import Database
+from app.ledger.changes import Changes
+from app.ledger.record import Ledger
+
+GRACE = timedelta(seconds=60)
+
+
+def first_poll(_model: str | None, now: datetime) -> datetime:
+    return now + GRACE
+
+
+class LedgerRoom:
+    """A ledger, its database, and a look at its tables."""
+
+    def __init__(self, url: str) -> None:
+        self.database = Database(url)
+        self.changes = Changes()
+        self.ledger = Ledger(self.database, first_poll=first_poll, changes=self.changes)
+
+    async def rows(self, table: Table) -> list[dict[str, Any]]:
+        async with self.database.read() as connection:
+            found = await connection.execute(select(table).order_by(*table.primary_key.columns))
+            return [dict(row) for row in found.mappings()]
+
+
+@asynccontextmanager
+async def open_ledger(url: str) -> AsyncIterator[LedgerRoom]:
+    room = LedgerRoom(url)
+    try:
+        yield room
+    finally:
+        await room.database.dispose()

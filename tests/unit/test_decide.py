@@ -1,0 +1,118 @@
+"""What one report does to one generation."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from app.ledger.decide import Decision, decide
+from app.ledger.report import Report, Source, Tracked
+from app.ledger.state import Generation
+from app.ledger.status import Outcome, Status, Tracking
+from tests.clock import NOON
+from tests.ledger import GRACE, first_poll
+from tests.reports import poll, said, submit, webhook
+
+LATER = NOON + timedelta(seconds=30)
+
+
+def after(*reports: Report) -> Decision:
+    current: Generation | None = None
+    decision: Decision | None = None
+    for report in reports:
+        assert report.claim is not None
+        decision = decide(current, report, report.claim, first_poll=first_poll)
+        current = decision.generation
+    assert decision is not None
+    return decision
+
+
+def test_a_submitted_generation_is_watched_and_first_polled_after_its_grace() -> None:
+    generation = after(submit("g")).generation
+    assert generation.tracking is Tracking.WATCHING
+    assert generation.next_poll_at == NOON + GRACE
+    assert generation.client_request_id == "order-1"
+
+
+def test_a_terminal_report_settles_and_ends_polling() -> None:
+    decision = after(submit("g"), webhook("g", "succeeded", at=LATER))
+    generation = decision.generation
+    assert generation.tracking is Tracking.SETTLED
+    assert (generation.settled_at, generation.settled_by) == (LATER, Source.WEBHOOK)
+    assert generation.next_poll_at is None
+    assert decision.transition is not None
+    assert (decision.transition.number, decision.transition.from_status) == (2, Status.QUEUED)
+
+
+def test_a_callback_that_overtakes_the_create_response_is_the_generations_first_word() -> None:
+    decision = after(webhook("g", "succeeded"), submit("g", at=LATER))
+    assert decision.outcome is Outcome.STALE
+    assert decision.transition is None
+    assert decision.generation.status is Status.SUCCEEDED
+    assert decision.generation.client_request_id == "order-1", "whose it is, is learnt all the same"
+
+
+def test_a_contradicting_report_changes_nothing_but_is_told_apart() -> None:
+    decision = after(webhook("g", "succeeded"), webhook("g", "failed", at=LATER))
+    assert decision.outcome is Outcome.CONFLICT
+    assert decision.generation.status is Status.SUCCEEDED
+    assert decision.generation.settled_at == NOON
+
+
+def test_a_poll_counts_and_takes_the_pollers_next_time() -> None:
+    generation = after(submit("g"), poll("g", "queued", at=LATER)).generation
+    assert generation.polls == 1
+    assert generation.next_poll_at == LATER + timedelta(seconds=15)
+
+
+def test_a_poll_of_a_stalled_generation_leaves_it_stalled() -> None:
+    report = poll("g", "processing", at=LATER)
+    assert report.polled is not None
+    stalled = replace(report, polled=replace(report.polled, tracking=Tracking.STALLED))
+    assert after(submit("g"), stalled).generation.tracking is Tracking.STALLED
+
+
+def test_a_stalled_generation_still_takes_its_late_outcome() -> None:
+    known = replace(after(submit("g")).generation, tracking=Tracking.STALLED)
+    report = webhook("g", "failed", at=LATER)
+    assert report.claim is not None
+    assert decide(known, report, report.claim, first_poll=first_poll).generation.tracking is Tracking.SETTLED
+
+
+def test_a_lost_generation_that_somebody_hears_of_again_is_watched_again() -> None:
+    lost = replace(after(submit("g")).generation, tracking=Tracking.LOST, next_poll_at=None)
+    report = submit("g", at=LATER)
+    assert report.claim is not None
+    generation = decide(lost, report, report.claim, first_poll=first_poll).generation
+    assert (generation.tracking, generation.next_poll_at) == (Tracking.WATCHING, LATER + GRACE)
+
+
+def test_the_same_status_again_fills_what_was_left_open_and_replaces_nothing() -> None:
+    first = replace(webhook("g", "succeeded"), claim=said("g", "succeeded", result=None, seed=1))
+    again = replace(poll("g", "succeeded"), claim=said("g", "succeeded", result={"urls": []}, seed=2, extra="new"))
+    seen = after(first, again).generation.rivya_object
+    assert (seen["result"], seen["seed"], seen["extra"]) == ({"urls": []}, 1, "new")
+
+
+def test_a_newer_word_replaces_members_and_keeps_those_it_leaves_out() -> None:
+    first = replace(submit("g"), claim=said("g", "queued", note="kept", step=1))
+    newer = replace(poll("g", "processing"), claim=said("g", "processing", step=2))
+    seen = after(first, newer).generation.rivya_object
+    assert (seen["note"], seen["step"], seen["status"]) == ("kept", 2, "processing")
+
+
+def test_an_older_word_adds_nothing_to_the_object() -> None:
+    older = replace(submit("g"), claim=said("g", "queued", eta=5))
+    assert "eta" not in after(webhook("g", "succeeded"), older).generation.rivya_object
+
+
+def test_tracking_attaches_metadata_and_never_moves_a_generation() -> None:
+    tracked = Report(
+        source=Source.OPERATOR,
+        reported_at=LATER,
+        claim=Tracked(id="g", model="z-image"),
+        metadata={"order": 7},
+    )
+    decision = after(webhook("g", "succeeded"), tracked)
+    assert decision.outcome is Outcome.STALE
+    assert decision.generation.metadata == {"order": 7}
+    assert decision.generation.model == "z-image"
+    assert decision.generation.status is Status.SUCCEEDED
