@@ -1,0 +1,91 @@
+# Everything a developer does, one word each. Needs Python 3.11 or later, git and make; `make help` lists the words.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -eu -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# The first of these that is new enough; `make PYTHON=/path/to/python …` overrides.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
+	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$python; break; fi; done)
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+COMPILE := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+	--no-emit-find-links --no-emit-trusted-host --no-header --no-annotate
+
+.PHONY: help
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r target what; do printf '  %-16s %s\n' "$$target" "$$what"; done
+
+.PHONY: install
+install: $(INSTALLED) ## make .venv, with every package pinned and its hash checked
+
+$(INSTALLED): requirements-dev.txt pyproject.toml
+	@if [ -z '$(PYTHON)' ]; then \
+		echo 'Python 3.11 or later is needed and none was found: install it, or name it: make PYTHON=/path/to/python install' >&2; \
+		exit 1; fi
+	@if ! $(PYTHON) -m ensurepip --version >/dev/null 2>&1; then \
+		version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "$(PYTHON) cannot make virtual environments: apt-get install python$$version-venv" >&2; \
+		exit 1; fi
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --clear .venv; fi
+	@echo 'installing into .venv'
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: run
+run: install ## show the service at work: with a sandbox Rivya, or for real when RIVYA_API_KEY is set
+	@$(BIN)/rivya-receiver run
+
+.PHONY: test
+test: install postgres ## run every test, on SQLite and on a private PostgreSQL
+	$(BIN)/pytest
+
+.PHONY: postgres
+postgres: ## install PostgreSQL's server programs where the tests would not find any
+	@if [ -n "$${DATABASE_URL_TEST:-}" ] || command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; \
+	then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+		echo 'The tests need PostgreSQL: install its server (Debian: sudo apt-get install postgresql), or set DATABASE_URL_TEST.' >&2; \
+		exit 1; fi; \
+	echo 'installing PostgreSQL'; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq; \
+	apt-get install -qq -y --no-install-recommends postgresql >/dev/null
+
+.PHONY: check
+check: install migrations-check ## everything short of the tests: style, types, import rules, migrations, Dockerfile
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+.PHONY: migrations-check
+migrations-check: install ## migrate an empty SQLite database and compare it with the tables in the code
+	@directory=$$(mktemp -d); trap 'rm -rf "$$directory"' EXIT; \
+	export DATABASE_URL="sqlite+aiosqlite:///$$directory/check.db"; \
+	$(BIN)/alembic upgrade head; \
+	$(BIN)/alembic check
+
+.PHONY: format
+format: install ## put the code in order
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Compile with the oldest Python we support: what only it needs is in the files then, and does no harm to newer ones.
+.PHONY: requirements
+requirements: ## pin the packages of pyproject.toml anew (what is pinned stays, unless the line is removed first)
+	@directory=$$(mktemp -d); trap 'rm -rf "$$directory"' EXIT; \
+	$(PYTHON) -m venv "$$directory"; \
+	"$$directory/bin/pip" --disable-pip-version-check --quiet install pip-tools; \
+	"$$directory/bin/"$(COMPILE) --output-file requirements.txt pyproject.toml; \
+	"$$directory/bin/"$(COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+
+.PHONY: clean
+clean: ## remove what the other words made, except databases
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find app migrations tests -name __pycache__ -prune -exec rm -rf {} +
