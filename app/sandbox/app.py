@@ -1,0 +1,22 @@
+"""The sandbox as an ASGI application."""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.sandbox import generation_routes, webhook_routes
+from app.sandbox.answers import refusal
+from app.sandbox.state import Sandbox
+
+
+def create_sandbox_app(sandbox: Sandbox) -> Starlette:
+    """Rivya's public API over this sandbox; the caller closes the sandbox."""
+    operations = (*generation_routes.OPERATIONS, *webhook_routes.OPERATIONS)
+    routes = [operation.route(sandbox) for operation in operations]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _no_such_route})
+
+
+async def _no_such_route(_: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    return refusal("not_found", "There is no such route.", status=status)

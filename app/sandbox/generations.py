@@ -1,0 +1,113 @@
+"""All generations: created once per idempotency key, moved through their statuses, reported when they end."""
+
+from functools import partial
+from typing import Any
+
+from app.sandbox.bounded import Bounded
+from app.sandbox.charges import Charge, Purse
+from app.sandbox.clock import Clock
+from app.sandbox.errors import missing
+from app.sandbox.faults import Faults
+from app.sandbox.generation import Generation, Status
+from app.sandbox.idempotency import Idempotency
+from app.sandbox.ids import new_id
+from app.sandbox.models import catalogue
+from app.sandbox.orders import Order, read_order
+from app.sandbox.reporter import Reporter
+from app.sandbox.settings import SandboxSettings
+from app.sandbox.work import Work
+
+_LEFT_OUT_WHEN_SHORT = ("final_credits", "created_at", "updated_at")
+
+
+class Generations:
+    """The generations of every account, oldest first."""
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        purse: Purse,
+        *,
+        faults: Faults,
+        settings: SandboxSettings,
+        clock: Clock,
+        work: Work,
+        keep: int,
+    ) -> None:
+        self._reporter = reporter
+        self._purse = purse
+        self._faults = faults
+        self._settings = settings
+        self._clock = clock
+        self._work = work
+        self._idempotency = Idempotency(keep)
+        self.models = catalogue()
+        self.by_id: Bounded[str, Generation] = Bounded(keep)
+
+    def get(self, account: str, generation_id: str) -> Generation:
+        """One generation of the account; raises `not_found`."""
+        generation = self.by_id.get(generation_id)
+        if generation is None or generation.account != account:
+            raise missing("Generation")
+        return generation
+
+    async def create(self, account: str, body: dict[str, Any], *, key: str | None) -> dict[str, Any]:
+        """The object of a new generation, or the first answer again for a used key; raises the documented refusals."""
+        known = self._idempotency.find(account, key, body) if key else None
+        if known is not None:
+            return known
+        generation = self._open(account, read_order(body, self.models), key)
+        answer = self.told(generation)
+        if self._settings.short_create:
+            answer = {name: value for name, value in answer.items() if name not in _LEFT_OUT_WHEN_SHORT}
+        if key:
+            self._idempotency.remember(account, key, body, answer=answer)
+        await self._start(generation)
+        return answer
+
+    async def move(self, generation_id: str, status: Status) -> Generation:
+        """Set a status and deliver what falls due by it; raises KeyError, and ValueError for a step backwards."""
+        generation = self.by_id[generation_id]
+        generation.move(status, self._clock.now())
+        if generation.is_terminal:
+            self._purse.settle(generation.charge, generation.charge.reserved if status == "succeeded" else 0)
+            await self._reporter.report(generation, status)
+        return generation
+
+    def told(self, generation: Generation) -> dict[str, Any]:
+        """The object as the API answers it."""
+        if not self._settings.echo_client_request_id:
+            return generation.as_json()
+        return {**generation.as_json(), "client_request_id": generation.client_request_id}
+
+    def _open(self, account: str, order: Order, key: str | None) -> Generation:
+        charge = Charge(account, key, new_id("task"), order.model.base_credits)
+        self._purse.reserve(charge, refusal_status=self._settings.insufficient_credits_status)
+        now = self._clock.now()
+        generation = Generation(
+            id=charge.generation_id,
+            account=account,
+            model=order.model,
+            charge=charge,
+            created_at=now,
+            updated_at=now,
+            client_request_id=order.client_request_id,
+            wishes=order.wishes,
+        )
+        self.by_id[generation.id] = generation
+        return generation
+
+    async def _start(self, generation: Generation) -> None:
+        wishes = generation.wishes
+        end: Status = "failed" if wishes.fails else "succeeded"
+        if (wishes.callback or self._faults.deliveries).early:
+            await self.move(generation.id, end)
+        elif wishes.seconds is not None or not self._work.manual:
+            seconds = generation.model.seconds / self._settings.speed if wishes.seconds is None else wishes.seconds
+            self._work.later(seconds / 5, partial(self._progress, generation, "processing"))
+            self._work.later(seconds, partial(self._progress, generation, end))
+
+    async def _progress(self, generation: Generation, status: Status) -> None:
+        """The course of time; a test that was faster wins."""
+        if generation.status == "queued" or (generation.status == "processing" and status != "processing"):
+            await self.move(generation.id, status)

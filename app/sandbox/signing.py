@@ -1,0 +1,95 @@
+"""How a delivery is signed: four families of HMAC-SHA256 with every name, encoding and key form switchable."""
+
+import base64
+import hashlib
+import hmac
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+Family = Literal["timestamped", "standard", "separate", "body"]
+KeyForm = Literal["whole", "suffix", "base64", "hex"]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to sign; `timestamp_header` and `id_header` count only where the family sends them."""
+
+    family: Family = "timestamped"
+    signature_header: str = "Rivya-Signature"
+    timestamp_header: str = "Rivya-Timestamp"
+    id_header: str = "Rivya-Id"
+    encoding: Literal["hex", "base64"] = "hex"
+    prefix: str = ""
+    """Before the signature in the families `separate` and `body`: `sha256=`, `v1=` or nothing."""
+    key_form: KeyForm = "whole"
+    timestamp_format: Literal["unix", "iso"] = "unix"
+    """How the family `separate` writes its timestamp."""
+
+
+def standard_webhooks(prefix: str = "webhook-") -> Scheme:
+    """Standard Webhooks as its specification has it: base64 throughout, keyed with the decoded secret."""
+    return Scheme(
+        family="standard",
+        signature_header=f"{prefix}signature",
+        timestamp_header=f"{prefix}timestamp",
+        id_header=f"{prefix}id",
+        encoding="base64",
+        key_form="base64",
+    )
+
+
+def key_bytes(secret: str, form: KeyForm) -> bytes:
+    """The HMAC key in a secret; raises ValueError where its suffix does not have the form."""
+    suffix = secret.removeprefix("whsec_")
+    match form:
+        case "whole":
+            return secret.encode()
+        case "suffix":
+            return suffix.encode()
+        case "base64":
+            return base64.b64decode(suffix, validate=True)
+        case "hex":
+            return bytes.fromhex(suffix)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is signed: the event's id, the moment of sending and the exact bytes of the body."""
+
+    event_id: str
+    sent_at: datetime
+    body: bytes
+
+
+def sign(scheme: Scheme, secrets: list[str], message: Message) -> dict[str, str]:
+    """The headers of a signed delivery; of several secrets all sign where the family can carry it, else the first."""
+    unix = str(int(message.sent_at.timestamp()))
+    match scheme.family:
+        case "timestamped":
+            signed = unix.encode() + b"." + message.body
+            values = [f"v1={_mac(scheme, secret, signed)}" for secret in secrets]
+            return {scheme.signature_header: ",".join([f"t={unix}", *values])}
+        case "standard":
+            signed = f"{message.event_id}.{unix}.".encode() + message.body
+            value = " ".join(f"v1,{_mac(scheme, secret, signed)}" for secret in secrets)
+            return {
+                scheme.id_header: message.event_id,
+                scheme.timestamp_header: unix,
+                scheme.signature_header: value,
+            }
+        case "separate":
+            written = unix if scheme.timestamp_format == "unix" else _iso(message.sent_at)
+            value = scheme.prefix + _mac(scheme, secrets[0], written.encode() + b"." + message.body)
+            return {scheme.signature_header: value, scheme.timestamp_header: written}
+        case "body":
+            return {scheme.signature_header: scheme.prefix + _mac(scheme, secrets[0], message.body)}
+
+
+def _mac(scheme: Scheme, secret: str, signed: bytes) -> str:
+    digest = hmac.new(key_bytes(secret, scheme.key_form), signed, hashlib.sha256).digest()
+    return digest.hex() if scheme.encoding == "hex" else base64.b64encode(digest).decode()
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
