@@ -14,7 +14,7 @@ from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpo
 from app.rivya.error_payload import read_error
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable
 from app.rivya.generation_payload import Generation, read_generation
-from app.rivya.http import MOST_BODY_BYTES, Answer, Transport
+from app.rivya.http import MOST_BODY_BYTES, Answer, Transport, is_header_value
 from app.rivya.json_body import read_json
 from app.rivya.storable import usable_name
 
@@ -79,9 +79,7 @@ class RivyaClient:
 
         Raises ValueError for a key that is no header value: one to 255 printable ASCII characters.
         """
-        if not (
-            0 < len(idempotency_key) <= _LONGEST_KEY and idempotency_key.isascii() and idempotency_key.isprintable()
-        ):
+        if len(idempotency_key) > _LONGEST_KEY or not is_header_value(idempotency_key):
             raise ValueError("an idempotency key has 1 to 255 printable ASCII characters")
         answer = await self._call(
             "POST", "/api/v1/generations", seconds=self._deadlines.create, body=body, idempotency_key=idempotency_key

@@ -14,14 +14,6 @@ from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
 MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 _CONNECT_SECONDS: Final = 5.0
 _MOST_CONNECTIONS: Final = 20
-_NEVER_SENT: Final = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-    httpx.LocalProtocolError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +30,21 @@ class Answer:
         return 200 <= self.status < 300
 
 
+class _Departure:
+    """Notes whether the first byte of a request was about to leave: from then on it may have taken effect."""
+
+    begun = False
+
+    async def trace(self, event: str, _details: Mapping[str, object]) -> None:
+        """Be told by the HTTP library what it does."""
+        self.begun = self.begun or event.endswith(".send_request_headers.started")
+
+
 class Transport:
     """One pool of connections to Rivya, authorised with one key. Nothing is retried and no redirect followed."""
 
     def __init__(self, base_url: str, api_key: str, *, most_body_bytes: int = MOST_BODY_BYTES) -> None:
-        if not (api_key and api_key.isascii() and api_key.isprintable()):
+        if not is_header_value(api_key):
             raise ValueError("an API key consists of printable ASCII")
         self._most_body_bytes = most_body_bytes
         self._client = httpx.AsyncClient(
@@ -70,20 +72,25 @@ class Transport:
 
         Raises RivyaUnavailable where no whole answer came, RivyaUnreadable where it is a 2xx larger than the bound.
         """
-        timeout = httpx.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds))
         content_type = {} if body is None else {"content-type": "application/json"}
+        departure = _Departure()
         request = self._client.build_request(
-            method, path, content=body, headers={**content_type, **(headers or {})}, timeout=timeout
+            method,
+            path,
+            content=body,
+            headers={**content_type, **(headers or {})},
+            timeout=_timeout(seconds),
+            extensions={"trace": departure.trace},
         )
         try:
             # httpx bounds each read; a server that drips bytes would never exceed that.
             async with asyncio.timeout(seconds):
                 return await self._send(request)
         except TimeoutError as error:
-            raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=True) from error
+            raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=departure.begun) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             situation = f"the exchange failed: {type(error).__name__}"
-            raise RivyaUnavailable(situation, sent=not isinstance(error, _NEVER_SENT)) from error
+            raise RivyaUnavailable(situation, sent=departure.begun) from error
 
     async def _send(self, request: httpx.Request) -> Answer:
         response = await self._client.send(request, stream=True)
@@ -100,6 +107,17 @@ class Transport:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+def is_header_value(text: str) -> bool:
+    """Tell whether a text can be sent in a header as it is."""
+    return bool(text) and text.isascii() and text.isprintable() and text == text.strip()
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    """Let waiting for a connection, connecting and the TLS handshake each end by themselves before the deadline."""
+    opening = min(_CONNECT_SECONDS, seconds / 3)
+    return httpx.Timeout(seconds, connect=opening, pool=opening)
 
 
 def _too_large(status: int, most: int) -> RivyaUnavailable | RivyaUnreadable:

@@ -1,0 +1,172 @@
+"""The client against servers that hang, drip, break off, flood and talk nonsense."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from app.rivya.client import Deadlines, RivyaClient
+from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
+from tests.ports import free_port
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+SHORT = Deadlines(status=0.6, create=0.6, manage=0.6)
+GENERATION = b'{"id":"task_1","status":"queued"}'
+
+
+@asynccontextmanager
+async def raw_server(handler: Handler, *, until: bytes = b"\r\n\r\n") -> AsyncIterator[str]:
+    """A server that reads a request's head and then does what the handler says."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(until)
+            await handler(reader, writer)
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+    port = free_port()
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        yield f"http://127.0.0.1:{port}"
+
+
+def saying(*parts: bytes) -> Handler:
+    async def handler(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.writelines(parts)
+        await writer.drain()
+
+    return handler
+
+
+def http(body: bytes, *, status: bytes = b"200 OK", headers: bytes = b"") -> bytes:
+    return b"HTTP/1.1 %b\r\ncontent-length: %d\r\n%b\r\n%b" % (status, len(body), headers, body)
+
+
+async def asking(handler: Handler, *, deadlines: Deadlines = SHORT, most: int = 10_000) -> None:
+    async with (
+        raw_server(handler) as url,
+        RivyaClient(url, "rvya_sk_test", deadlines=deadlines, most_body_bytes=most) as client,
+    ):
+        await client.get_generation("task_1")
+
+
+async def unavailable(handler: Handler) -> RivyaUnavailable:
+    with pytest.raises(RivyaUnavailable) as failure:
+        await asking(handler)
+    return failure.value
+
+
+async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send a byte whenever the loop turns: no single read ever times out."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b"\n")
+        await writer.drain()
+        await asyncio.sleep(0)
+
+
+async def test_a_server_that_never_answers_is_given_up_and_may_have_acted() -> None:
+    assert (await unavailable(hang)).sent
+
+
+async def test_a_server_that_drips_is_given_up_at_the_deadline() -> None:
+    with pytest.raises(RivyaUnavailable, match=r"within 0\.6 s"):
+        await asking(drip, most=10**9)
+
+
+async def test_a_connection_closed_without_an_answer_leaves_open_whether_it_acted() -> None:
+    assert (await unavailable(saying())).sent
+
+
+async def test_an_answer_broken_off_is_no_answer() -> None:
+    assert (await unavailable(saying(http(GENERATION)[:-5]))).sent
+
+
+async def test_a_refused_connection_was_certainly_not_sent() -> None:
+    async with RivyaClient(f"http://127.0.0.1:{free_port()}", "rvya_sk_test", deadlines=SHORT) as client:
+        with pytest.raises(RivyaUnavailable) as failure:
+            await client.create_generation(b"{}", idempotency_key="k")
+    assert not failure.value.sent
+
+
+@pytest.mark.parametrize("handler", [hang, saying(b"not TLS at all")])
+async def test_a_tls_handshake_that_hangs_or_fails_was_certainly_not_sent(handler: Handler) -> None:
+    async with (
+        raw_server(handler, until=b"\x16") as url,
+        RivyaClient(url.replace("http:", "https:"), "rvya_sk_test", deadlines=SHORT) as client,
+    ):
+        with pytest.raises(RivyaUnavailable, match="Connect") as failure:
+            await client.get_generation("task_1")
+    assert not failure.value.sent
+
+
+async def test_a_request_that_finds_no_free_connection_was_certainly_not_sent() -> None:
+    async with raw_server(hang) as url, RivyaClient(url, "rvya_sk_test", deadlines=SHORT) as client:
+        answers = await asyncio.gather(*(client.get_generation("task_1") for _ in range(21)), return_exceptions=True)
+    outcomes = [answer.sent for answer in answers if isinstance(answer, RivyaUnavailable)]
+    assert sorted(outcomes) == [False] + [True] * 20
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x00\xff garbage\r\n\r\n",
+        b"HTTP/1.1 999999 Odd\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nlocation: http://[::1\r\ncontent-length: 0\r\n\r\n",
+        http(b"not gzip", headers=b"content-encoding: gzip\r\n"),
+        http(b"<html>Bad gateway", status=b"502 Bad Gateway"),
+        http(b"<html>Not found", status=b"404 Not Found"),
+    ],
+)
+async def test_an_answer_that_is_not_rivyas_is_no_answer(answer: bytes) -> None:
+    assert (await unavailable(saying(answer))).sent
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    failure = await unavailable(saying(http(b"", status=b"307 Away", headers=b"location: /elsewhere\r\n")))
+    assert failure.status == 307
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"id":"task_1","status":"odd"}', b"[" * 5000])
+async def test_a_success_that_cannot_be_understood_is_unreadable(body: bytes) -> None:
+    with pytest.raises(RivyaUnreadable) as failure:
+        await asking(saying(http(body)))
+    assert failure.value.status == 200
+
+
+async def test_a_success_larger_than_the_bound_is_unreadable_and_not_read_on() -> None:
+    with pytest.raises(RivyaUnreadable, match="larger than 10000 bytes"):
+        await asking(saying(http(b" " * 10_001)))
+
+
+async def test_an_error_larger_than_the_bound_is_no_answer() -> None:
+    assert (await unavailable(saying(http(b" " * 10_001, status=b"400 Bad")))).status == 400
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+async def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy would answer; nobody listens where the client is meant to go."""
+    async with raw_server(saying(http(GENERATION))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        async with RivyaClient(f"http://{host}:{free_port()}", "rvya_sk_test", deadlines=SHORT) as client:
+            with pytest.raises(RivyaUnavailable, match="ConnectError"):
+                await client.get_generation("task_1")
+
+
+async def test_a_proxy_in_the_environment_is_asked_for_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with raw_server(saying(http(GENERATION))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        async with RivyaClient("http://rivya.example", "rvya_sk_test") as client:
+            assert (await client.get_generation("task_1")).id == "task_1"
