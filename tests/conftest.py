@@ -82,6 +82,14 @@ def empty_database_url(databases: Databases) -> Iterator[str]:
 
 
 @pytest.fixture
+def sqlite_url(sqlite_databases: SqliteDatabases) -> Iterator[str]:
+    """A fresh SQLite database with our tables in it, for what does not depend on the kind of database."""
+    url = sqlite_databases.migrated()
+    yield url
+    sqlite_databases.drop(url)
+
+
+@pytest.fixture
 def postgres_url(postgres_databases: PostgresDatabases) -> Iterator[str]:
     """A fresh PostgreSQL database with our tables in it, for what only PostgreSQL can do."""
     url = postgres_databases.migrated()

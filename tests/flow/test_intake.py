@@ -1,0 +1,207 @@
+"""Deliveries over HTTP, on both databases: what is verified is durable before 2xx, what is not leaves no trace."""
+
+import gzip
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+
+from app.intake.tables import rejections
+from app.ledger.tables import deliveries, generations, transitions
+from tests.intake_room import MOST_BYTES, NEWER_SECRET, PATH_KEY, SECRET, event, open_intake
+
+
+async def test_a_signed_delivery_is_recorded_and_answered_200(database_url: str) -> None:
+    async with open_intake(database_url) as intake:
+        body = event()
+        answer = await intake.deliver(body)
+        assert answer.status_code == 200
+        [delivery] = await intake.room.rows(deliveries)
+        assert (delivery["event_id"], delivery["outcome"], delivery["body"]) == ("evt_1", "applied", body)
+        assert delivery["endpoint_id"] == "endpoint-1"
+        assert "rivya-signature" in orjson.loads(delivery["headers"])
+        [generation] = await intake.room.rows(generations)
+        assert (generation["id"], generation["status"]) == ("task_1", "succeeded")
+        assert intake.health.verified == ["endpoint-1"]
+
+
+async def test_a_replayed_delivery_is_answered_200_and_changes_nothing(database_url: str) -> None:
+    async with open_intake(database_url) as intake:
+        assert [(await intake.deliver(event())).status_code for _ in range(3)] == [200, 200, 200]
+        assert [row["attempts"] for row in await intake.room.rows(deliveries)] == [3]
+        assert len(await intake.room.rows(transitions)) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (b'{"id":"evt_9","type":"webhook.test","data":{"message":"hello"}}', "test"),
+        (b'{"id":"evt_9","type":"generation.paused","data":{"id":"task_1","status":"queued"}}', "unknown_type"),
+        (b'{"id":"evt_9","type":"generation.succeeded","data":null}', "unreadable"),
+        (b"\x00\xff not JSON at all", "unreadable"),
+    ],
+)
+async def test_nothing_verified_is_thrown_away(database_url: str, body: bytes, outcome: str) -> None:
+    async with open_intake(database_url) as intake:
+        assert (await intake.deliver(body)).status_code == 200
+        [delivery] = await intake.room.rows(deliveries)
+        assert (delivery["outcome"], delivery["body"]) == (outcome, body)
+        assert await intake.room.rows(generations) == []
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda it: {"data": it},
+        lambda it: {"data": {"object": it}},
+        lambda it: {"data": {"generation": it}},
+        lambda it: {"generation": it},
+        lambda it: {"payload": {"deep": [{"inside": it}]}},
+    ],
+)
+async def test_the_generation_is_found_wherever_the_envelope_holds_it(sqlite_url: str, wrap: object) -> None:
+    assert callable(wrap)
+    body = orjson.dumps({"id": "evt_1", "type": "generation.failed", **wrap({"id": "task_7", "status": "failed"})})
+    async with open_intake(sqlite_url) as intake:
+        assert (await intake.deliver(body)).status_code == 200
+        assert [(row["id"], row["status"]) for row in await intake.room.rows(generations)] == [("task_7", "failed")]
+
+
+async def test_a_contradicting_delivery_is_kept_as_a_conflict_and_answered_200(database_url: str) -> None:
+    async with open_intake(database_url) as intake:
+        await intake.deliver(event())
+        answer = await intake.deliver(event(status="failed", event_id="evt_2"))
+        assert answer.status_code == 200
+        assert [row["outcome"] for row in await intake.room.rows(deliveries)] == ["applied", "conflict"]
+        assert [row["status"] for row in await intake.room.rows(generations)] == ["succeeded"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, "missing_signature"),
+        ({"Rivya-Signature": "who knows"}, "malformed_signature"),
+        ({"Rivya-Signature": f"t=1778414400,v1={'0' * 64}"}, "signature_mismatch"),
+    ],
+)
+async def test_an_unproved_delivery_is_refused_with_its_reason_and_not_stored(
+    sqlite_url: str, headers: dict[str, str], code: str
+) -> None:
+    async with open_intake(sqlite_url) as intake:
+        answer = await intake.client.post(f"/rivya/webhook/{PATH_KEY}", content=event(), headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, code)
+        assert await intake.room.rows(deliveries) == []
+        assert intake.health.refused == ["endpoint-1"]
+
+
+@pytest.mark.parametrize(("late", "code"), [(301, "stale_timestamp"), (-301, "future_timestamp")])
+async def test_a_right_signature_out_of_time_is_refused_with_its_offset(
+    sqlite_url: str, late: float, code: str
+) -> None:
+    async with open_intake(sqlite_url) as intake:
+        answer = await intake.deliver(event(), late=late)
+        assert answer.status_code == 401
+        assert answer.json()["error"] | {"code": code, "offsetSeconds": -late} == answer.json()["error"]
+
+
+@pytest.mark.parametrize("late", [299, -299])
+async def test_a_signature_within_300_seconds_is_accepted(sqlite_url: str, late: float) -> None:
+    async with open_intake(sqlite_url) as intake:
+        assert (await intake.deliver(event(), late=late)).status_code == 200
+
+
+async def test_without_any_secret_everything_is_refused(sqlite_url: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        intake.secrets.verifier = type(intake.secrets.verifier)(intake.secrets.verifier.scheme, [])
+        answer = await intake.deliver(event())
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_secret")
+
+
+async def test_a_secret_that_another_replica_stored_is_looked_for_before_refusing(sqlite_url: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        intake.secrets.to_be_found = (SECRET, NEWER_SECRET)
+        assert (await intake.deliver(event(), secret=NEWER_SECRET)).status_code == 200
+        assert (await intake.deliver(event(event_id="evt_2"), secret=SECRET)).status_code == 200
+        assert intake.secrets.looks == 1
+
+
+@pytest.mark.parametrize("path", ["/rivya/webhook", "/rivya/webhook/", f"/rivya/webhook/{PATH_KEY}/"])
+async def test_no_form_of_the_path_is_redirected(sqlite_url: str, path: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        assert (await intake.deliver(event(), path=path)).status_code == 200
+
+
+async def test_a_body_that_is_too_large_is_refused_before_it_is_read(sqlite_url: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        read: list[int] = []
+
+        async def endless() -> AsyncIterator[bytes]:
+            for _ in range(1000):
+                read.append(1024)
+                yield b" " * 1024
+
+        assert (await intake.deliver(b" " * (MOST_BYTES + 1))).status_code == 413
+        assert (await intake.client.post("/rivya/webhook", content=endless())).status_code == 413
+        assert sum(read) <= MOST_BYTES + 2 * 1024
+        assert await intake.room.rows(deliveries) == []
+
+
+async def test_a_body_of_exactly_the_limit_is_taken(sqlite_url: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        assert (await intake.deliver(b" " * MOST_BYTES)).status_code == 200
+
+
+async def test_what_is_no_delivery_at_all_is_a_400(sqlite_url: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        assert (await intake.deliver(b"")).status_code == 400
+        packed = gzip.compress(event())
+        answer = await intake.client.post("/rivya/webhook", content=packed, headers={"Content-Encoding": "gzip"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_a_delivery")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+async def test_only_post_delivers(sqlite_url: str, method: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        answer = await intake.client.request(method, "/rivya/webhook")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+async def test_refusals_leave_a_bounded_sample_without_bodies(database_url: str) -> None:
+    async with open_intake(database_url) as intake:
+        for n in range(50):
+            await intake.client.post(f"/rivya/webhook/{PATH_KEY}", content=b"forged %d" % n)
+        await intake.refusals.turn()
+        sample = await intake.room.rows(rejections)
+        assert 0 < len(sample) <= 20
+        assert {row["reason"] for row in sample} == {"missing_signature"}
+        assert {row["endpoint_id"] for row in sample} == {"endpoint-1"}
+        assert all(row["size"] == len(b"forged 00") for row in sample)
+
+
+async def test_at_most_1000_refusals_are_kept(sqlite_url: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        for _ in range(60):
+            intake.clock.advance(seconds=1)
+            for _ in range(20):
+                await intake.client.post("/rivya/webhook", content=b"forged")
+            await intake.refusals.turn()
+        assert len(await intake.room.rows(rejections)) == 1000
+
+
+async def test_a_claim_that_cannot_be_recorded_is_kept_as_unreadable(sqlite_url: str) -> None:
+    """A credit amount that no column holds, say, must not cost the delivery."""
+    async with open_intake(sqlite_url) as intake:
+        async with intake.room.database.transaction() as connection:
+            await connection.exec_driver_sql(
+                "CREATE TRIGGER poison BEFORE INSERT ON generations BEGIN SELECT RAISE(ABORT, 'poisoned'); END"
+            )
+        assert (await intake.deliver(event())).status_code == 200
+        assert [row["outcome"] for row in await intake.room.rows(deliveries)] == ["unreadable"]
+
+
+async def test_while_the_database_is_away_the_answer_is_503_and_come_again() -> None:
+    async with open_intake("postgresql+asyncpg://nobody@127.0.0.1:1/none") as intake:
+        answer = await intake.deliver(event())
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.json()["error"]["code"] == "database_unavailable"
