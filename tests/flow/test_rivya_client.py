@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.rivya.client import RivyaClient
-from app.rivya.errors import RivyaNotFound, RivyaRateLimited, RivyaRefused, RivyaUnauthorized, RivyaUnreadable
+from app.rivya.errors import RivyaNotFound, RivyaUnauthorized, RivyaUnreadable
 from tests.ports import free_port
 
 KEY = "rvya_sk_test_0123456789"
@@ -126,13 +126,6 @@ async def test_a_key_that_is_no_header_value_is_refused_before_sending(
     assert provider.methods == []
 
 
-@pytest.mark.parametrize("key", ["", "rvya_sk_ü", "rvya_sk\n"])
-async def test_an_api_key_that_is_no_header_value_is_refused_without_showing_it(key: str) -> None:
-    with pytest.raises(ValueError, match="printable ASCII") as refusal:
-        RivyaClient("http://127.0.0.1", key)
-    assert key == "" or key not in str(refusal.value)
-
-
 async def test_an_endpoint_is_made_with_its_secret(provider: Provider, client: RivyaClient) -> None:
     provider.answers(WITH_SECRET, 201)
     made = await client.create_endpoint("Receiver", ENDPOINT["url"], ["generation.succeeded"])
@@ -193,21 +186,6 @@ async def test_models_and_credits_are_read(provider: Provider, client: RivyaClie
     provider.answers({"current_credits": 123})
     assert await client.credits() == Decimal(123)
     assert provider.call == ("GET", "/api/v1/credits")
-
-
-async def test_a_refusal_is_typed_and_keeps_its_body_for_a_relay(provider: Provider, client: RivyaClient) -> None:
-    error = {"error": {"code": "validation_failed", "message": "prompt is missing", "requestId": "req_1"}}
-    provider.answers(error, 400)
-    with pytest.raises(RivyaRefused) as refusal:
-        await client.create_generation(b"{}", idempotency_key="k")
-    assert (refusal.value.status, orjson.loads(refusal.value.body)) == (400, error)
-
-
-async def test_a_rate_limit_tells_how_long_to_wait(provider: Provider, client: RivyaClient) -> None:
-    provider.answers({"error": {"code": "rate_limited", "message": "slower"}}, 429, retry_after="2")
-    with pytest.raises(RivyaRateLimited) as refusal:
-        await client.get_generation("task_1")
-    assert refusal.value.retry_after == 2.0
 
 
 async def test_the_key_shows_in_no_text(provider: Provider, client: RivyaClient) -> None:

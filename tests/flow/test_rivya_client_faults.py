@@ -1,4 +1,4 @@
-"""The client against servers that hang, drip, break off, flood and talk nonsense."""
+"""The client against servers that refuse, hang, drip, break off, flood and talk nonsense."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from app.rivya.client import Deadlines, RivyaClient
-from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
+from app.rivya.errors import RivyaRateLimited, RivyaRefused, RivyaUnavailable, RivyaUnreadable
 from tests.ports import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -128,6 +128,26 @@ async def test_a_request_that_finds_no_free_connection_was_certainly_not_sent() 
 )
 async def test_an_answer_that_is_not_rivyas_is_no_answer(answer: bytes) -> None:
     assert (await unavailable(saying(answer))).sent
+
+
+async def test_a_refusal_is_typed_and_keeps_its_body_for_a_relay() -> None:
+    body = b'{"error":{"code":"validation_failed","message":"prompt is missing","requestId":"req_1"}}'
+    with pytest.raises(RivyaRefused) as refusal:
+        await asking(saying(http(body, status=b"400 Bad Request")))
+    assert (refusal.value.status, refusal.value.code, refusal.value.body) == (400, "validation_failed", body)
+
+
+async def test_a_rate_limit_tells_how_long_to_wait() -> None:
+    with pytest.raises(RivyaRateLimited) as refusal:
+        await asking(saying(http(b"", status=b"429 Too Many", headers=b"retry-after: 2\r\n")))
+    assert refusal.value.retry_after == 2.0
+
+
+@pytest.mark.parametrize("key", ["", "rvya_sk_ü", "rvya_sk\n"])
+async def test_an_api_key_that_is_no_header_value_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(ValueError, match="printable ASCII") as refusal:
+        RivyaClient("http://127.0.0.1", key)
+    assert key == "" or key not in str(refusal.value)
 
 
 async def test_a_redirect_is_not_followed() -> None:
