@@ -6,13 +6,19 @@ class PayloadUnreadable(ValueError):
 
 
 class RivyaError(Exception):
-    """Rivya could not be asked, or said no. Bodies and secrets never show in its text."""
+    """Rivya could not be asked, or said no. Bodies and secrets never show in its text.
+
+    `request_id` is Rivya's name for the exchange, `retry_after` the seconds it asks to wait, each None if it gave none.
+    """
+
+    request_id: str | None = None
+    retry_after: float | None = None
 
 
 class RivyaRefused(RivyaError):
     """Rivya answered with an error of its own: final, unless the class or `code` says otherwise.
 
-    `body` is the answer as it came, for whoever relays it; `retry_after` is in seconds.
+    `body` is the answer as it came, for whoever relays it.
     """
 
     def __init__(
