@@ -1,5 +1,6 @@
 """Which database errors mean "not now" rather than "never": those become `DatabaseUnavailable`, the others pass."""
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,9 +38,10 @@ def _is_unavailable(error: exc.DBAPIError) -> bool:
     sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate is not None:
         return _is_state(sqlstate)
-    # SQLite: locked, disk full, read-only and I/O errors are all OperationalError. A lost asyncpg connection has no
-    # SQLSTATE and is an InterfaceError.
-    return isinstance(error, exc.OperationalError | exc.InterfaceError)
+    # SQLite: locked, disk full, read-only and I/O errors are all OperationalError, and so is bad SQL (SQLITE_ERROR).
+    # A lost asyncpg connection has no SQLSTATE and is an InterfaceError.
+    is_our_fault = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    return isinstance(error, exc.OperationalError | exc.InterfaceError) and not is_our_fault
 
 
 def _is_state(sqlstate: str | None) -> bool:

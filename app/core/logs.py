@@ -10,8 +10,8 @@ from structlog.typing import Processor
 LogFormat = Literal["json", "console"]
 
 
-def configure(log_format: LogFormat, *, level: int = logging.INFO) -> None:
-    """Send every log line to standard error, in `log_format`."""
+def configure(log_format: LogFormat, *, least: int = logging.INFO) -> None:
+    """Send every log line of at least level `least` to standard error, in `log_format`."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -40,7 +40,7 @@ def configure(log_format: LogFormat, *, level: int = logging.INFO) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level)
+    root.setLevel(least)
     # httpx logs every request with its whole URL; our own events say what matters.
     for name in ("httpx", "httpcore", "alembic", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -16,7 +16,8 @@ from app.core.database_url import normal_url
 _LOCK = 3111748936867286410
 
 
-def _config() -> Config:
+def alembic_config() -> Config:
+    """Alembic's configuration, wherever the package is installed."""
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     return config
@@ -24,7 +25,7 @@ def _config() -> Config:
 
 def head() -> str | None:
     """The revision that this code is written for."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 async def migrate(url: str) -> None:
@@ -57,6 +58,6 @@ def _upgrade(connection: Connection) -> None:
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     # On SQLite the transaction itself is the lock (BEGIN IMMEDIATE).
-    config = _config()
+    config = alembic_config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

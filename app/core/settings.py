@@ -165,3 +165,14 @@ def _is_local(base_url: str | None) -> bool:
         return False
     host = base_url.split("://", 1)[-1].split("/", 1)[0]
     return is_loopback(host.rsplit(":", 1)[0].strip("[]") if not host.endswith("]") else host.strip("[]"))
+
+
+class _KeyAlone(BaseSettings):
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
+
+    rivya_api_key: SecretStr | None = None
+
+
+def has_api_key() -> bool:
+    """RIVYA_API_KEY is set, in the environment or in `.env`: this is meant to be the real thing."""
+    return _KeyAlone().rivya_api_key is not None

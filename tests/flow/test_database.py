@@ -1,0 +1,81 @@
+"""Transactions commit before they return, and what is the database's state is told from what is our fault."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from app.core.database import Database
+from app.core.errors import DatabaseUnavailable
+
+
+async def test_a_transaction_is_committed_when_its_block_ends(empty_database_url: str) -> None:
+    one, other = Database(empty_database_url), Database(empty_database_url)
+    async with one.transaction() as connection:
+        await connection.execute(text("CREATE TABLE things (name TEXT)"))
+        await connection.execute(text("INSERT INTO things VALUES ('one')"))
+    async with other.read() as connection:
+        assert (await connection.execute(text("SELECT name FROM things"))).scalars().all() == ["one"]
+    await one.dispose()
+    await other.dispose()
+
+
+async def test_a_block_that_raises_leaves_nothing_behind(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    with pytest.raises(ZeroDivisionError):
+        await _create_and_fail(database)
+    with pytest.raises(DBAPIError):
+        async with database.transaction() as connection:
+            await connection.execute(text("CREATE TABLE others AS SELECT * FROM things"))
+    await database.dispose()
+
+
+async def _create_and_fail(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text("CREATE TABLE things (name TEXT)"))
+        raise ZeroDivisionError
+
+
+async def test_writers_wait_for_each_other_instead_of_failing(empty_database_url: str) -> None:
+    one, other = Database(empty_database_url), Database(empty_database_url)
+    async with one.transaction() as connection:
+        await connection.execute(text("CREATE TABLE counted (number INTEGER)"))
+        await connection.execute(text("INSERT INTO counted VALUES (0)"))
+
+    async def add(database: Database) -> None:
+        async with database.transaction() as connection:
+            await connection.execute(text("UPDATE counted SET number = number + 1"))
+
+    await asyncio.gather(*(add(database) for database in (one, other) for _ in range(20)))
+    async with one.read() as connection:
+        assert (await connection.execute(text("SELECT number FROM counted"))).scalar_one() == 40
+    await one.dispose()
+    await other.dispose()
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    database = Database("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    for attempt in (database.ping(), _look(database), _write(database)):
+        with pytest.raises(DatabaseUnavailable):
+            await attempt
+    await database.dispose()
+
+
+async def _look(database: Database) -> None:
+    async with database.read() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
+async def _write(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(text("SELECT 1"))
+
+
+async def test_errors_show_no_parameters(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    with pytest.raises(DBAPIError) as failed:
+        async with database.transaction() as connection:
+            await connection.execute(text("INSERT INTO nowhere VALUES (:secret)"), {"secret": "whsec_hidden"})
+    assert "whsec_hidden" not in str(failed.value)
+    await database.dispose()

@@ -1,0 +1,22 @@
+"""Ids of ours sort by the time they were made."""
+
+from datetime import timedelta
+
+from app.core.ids import path_key, request_id, uuid7
+from tests.clock import NOON
+
+
+def test_a_later_id_sorts_after_an_earlier_one() -> None:
+    made = [uuid7(NOON + timedelta(milliseconds=n)) for n in range(100)]
+    assert sorted(made) == made
+    assert {one.version for one in made} == {7}
+
+
+def test_ids_of_one_millisecond_differ() -> None:
+    assert len({uuid7(NOON) for _ in range(1000)}) == 1000
+
+
+def test_keys_and_request_ids_are_unguessable_and_fit_a_url() -> None:
+    assert len({path_key() for _ in range(100)}) == 100
+    assert path_key().replace("-", "").replace("_", "").isalnum()
+    assert request_id().startswith("req_")

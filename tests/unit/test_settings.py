@@ -1,0 +1,121 @@
+"""A bad setting is refused with a line that names the variable, what it got, and what would be right."""
+
+import pytest
+from cryptography.fernet import Fernet
+
+from app.core.settings import Settings, has_api_key, load
+from app.core.settings_errors import SettingsInvalid
+
+KEY = Fernet.generate_key().decode()
+GOOD = {
+    "RIVYA_API_KEY": "rvya_sk_0123456789",
+    "RECEIVER_PUBLIC_URL": "https://receiver.example.com",
+    "RECEIVER_ENCRYPTION_KEYS": KEY,
+    "RECEIVER_API_TOKENS": "app:write:0123456789abcdef,ops:admin:fedcba9876543210",
+}
+
+
+def settings(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> Settings:
+    for name, value in {**GOOD, **changes}.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    return load()
+
+
+def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = settings(monkeypatch, RECEIVER_POLL_GRACE="1.5", DATABASE_URL="postgresql://me@db/receiver")
+    assert [token.name for token in taken.receiver_api_tokens] == ["app", "ops"]
+    assert taken.receiver_poll_grace is not None
+    assert taken.receiver_poll_grace.total_seconds() == 1.5
+    assert taken.database_url == "postgresql+asyncpg://me@db/receiver"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("RIVYA_API_KEY", None, "is not set"),
+        ("RIVYA_BASE_URL", "http://rivya.ai", "must be https"),
+        ("RECEIVER_PUBLIC_URL", None, "is not set"),
+        ("RECEIVER_PUBLIC_URL", "receiver.example.com", "write https://host"),
+        ("RECEIVER_PUBLIC_URL", "http://receiver.example.com", "must begin with https://"),
+        ("RECEIVER_PUBLIC_URL", "https://me:password@receiver.example.com", "must not carry credentials"),
+        ("RECEIVER_PUBLIC_URL", "https://receiver.example.com/#top", "must not carry a query or a fragment"),
+        ("RECEIVER_PUBLIC_URL", "https://localhost", "not a loopback, private or reserved one"),
+        ("RECEIVER_PUBLIC_URL", "https://127.0.0.1:8000", "not a loopback, private or reserved one"),
+        ("RECEIVER_PUBLIC_URL", "https://10.1.2.3", "not a loopback, private or reserved one"),
+        ("RECEIVER_PUBLIC_URL", "https://[fe80::1]", "not a loopback, private or reserved one"),
+        ("RECEIVER_PUBLIC_URL", "https://receiver.internal", "not a loopback, private or reserved one"),
+        ("RECEIVER_PUBLIC_URL", "https://receiver", "not a loopback, private or reserved one"),
+        ("RECEIVER_PUBLIC_URL", "https://receiver.example.com:port", "write https://host"),
+        ("RECEIVER_API_TOKENS", "app:write:tooshort", "at least 16 are needed"),
+        ("RECEIVER_API_TOKENS", "app:owner:0123456789abcdef", "a role of read, write or admin"),
+        ("RECEIVER_API_TOKENS", "0123456789abcdef", "must be name:role:token"),
+        ("RECEIVER_API_TOKENS", "a:read:0123456789abcdef,a:read:0123456789abcdeg", "same name"),
+        ("RECEIVER_ENCRYPTION_KEYS", None, "is not set"),
+        ("RECEIVER_ENCRYPTION_KEYS", "not-a-key", "44 characters"),
+        ("RECEIVER_PORT", "http", "valid integer"),
+        ("RECEIVER_POLL_RATE", "0", "greater than 0"),
+        ("RECEIVER_POLL_GRACE", "a minute", "must be a number of seconds"),
+        ("RECEIVER_LOG_FORMAT", "xml", "'json' or 'console'"),
+        ("DATABASE_URL", "mysql://root:password@db/receiver", "write sqlite+aiosqlite"),
+        ("DATABASE_URL", "sqlite+aiosqlite://", "would lose everything"),
+    ],
+)
+def test_a_bad_setting_is_named_in_one_line_with_what_would_be_right(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, right: str
+) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        settings(monkeypatch, **{name: value})
+    [line] = str(refused.value).splitlines()
+    assert line.startswith(f"{name}: ")
+    assert right in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RECEIVER_API_TOKENS", "app:owner:this-is-the-secret"),
+        ("RECEIVER_ENCRYPTION_KEYS", "this-is-the-secret"),
+        ("DATABASE_URL", "mysql://root:this-is-the-secret@db/receiver"),
+        ("RECEIVER_PUBLIC_URL", "https://me:this-is-the-secret@receiver.example.com"),
+        ("RIVYA_API_KEY", "this-is-the-secret\n"),
+    ],
+)
+def test_a_refusal_shows_no_secret(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        settings(monkeypatch, **{name: value})
+    assert "this-is-the-secret" not in str(refused.value)
+
+
+def test_every_bad_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        settings(monkeypatch, RECEIVER_PORT="x", RECEIVER_POLL_RATE="y", RECEIVER_LOG_FORMAT="z")
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_a_local_public_url_is_fine_for_a_rivya_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = settings(monkeypatch, RIVYA_BASE_URL="http://127.0.0.1:9000/", RECEIVER_PUBLIC_URL="http://127.0.0.1:8000/")
+    assert (local.rivya_base_url, local.receiver_public_url) == ("http://127.0.0.1:9000", "http://127.0.0.1:8000")
+
+
+def test_with_a_signing_secret_given_nothing_is_registered_and_no_public_url_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    by_hand = settings(
+        monkeypatch, RIVYA_SIGNING_SECRET="whsec_x", RECEIVER_PUBLIC_URL=None, RECEIVER_ENCRYPTION_KEYS=None
+    )
+    assert not by_hand.registers_endpoint
+
+
+def test_settings_shown_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = repr(settings(monkeypatch, RIVYA_SIGNING_SECRET="whsec_very_secret"))
+    for secret in ("whsec_very_secret", GOOD["RIVYA_API_KEY"], KEY, "0123456789abcdef"):
+        assert secret not in shown
+
+
+def test_whether_this_is_the_real_thing_is_told_by_the_api_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not has_api_key()
+    monkeypatch.setenv("RIVYA_API_KEY", GOOD["RIVYA_API_KEY"])
+    assert has_api_key()
