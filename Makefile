@@ -83,7 +83,9 @@ requirements: ## pin the packages of pyproject.toml anew (what is pinned stays, 
 	$(PYTHON) -m venv "$$directory"; \
 	"$$directory/bin/pip" --disable-pip-version-check --quiet install pip-tools; \
 	"$$directory/bin/"$(COMPILE) --output-file requirements.txt pyproject.toml; \
-	"$$directory/bin/"$(COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml
+	"$$directory/bin/"$(COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml; \
+	"$$directory/bin/"$(COMPILE) --all-build-deps --only-build-deps --constraint requirements-dev.txt \
+		--output-file requirements-build.txt pyproject.toml
 
 .PHONY: clean
 clean: ## remove what the other words made, except databases

@@ -1,0 +1,45 @@
+"""The command that the image runs is the one that is tested, and its health is told by its own healthcheck."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from app.cli import cli
+from tests.deployment import Instruction, compose, final_stage
+from tests.processes import serving
+
+COMMANDS = {name: service["command"] for name, service in compose()["services"].items() if "build" in service}
+SETTINGS = {
+    "RIVYA_API_KEY": "rvya_sk_of_nobody",
+    "RIVYA_SIGNING_SECRET": "whsec_of_nobody",
+    "RIVYA_BASE_URL": "http://127.0.0.1:9",
+}
+
+
+async def test_the_healthcheck_knows_a_live_receiver_from_a_dead_one(tmp_path: Path) -> None:
+    async with serving(SETTINGS, tmp_path) as receiver:
+        alive = exit_status_of_healthcheck(receiver.port)
+    assert alive == 0
+    assert exit_status_of_healthcheck(receiver.port) != 0
+
+
+def exit_status_of_healthcheck(port: int) -> int:
+    _options, _, command = final_stage()["HEALTHCHECK"].rest.partition("CMD ")
+    _python, *arguments = Instruction("CMD", command).words
+    environment = {"RECEIVER_PORT": str(port)}
+    return subprocess.run([sys.executable, *arguments], env=environment, check=False, capture_output=True).returncode
+
+
+@pytest.mark.parametrize("service", COMMANDS)
+def test_a_command_of_docker_compose_is_one_that_the_image_understands(service: str) -> None:
+    word, *arguments = COMMANDS[service]
+    typer.main.get_command(cli).commands[word].make_context(word, arguments)  # type: ignore[attr-defined]
+
+
+def test_every_word_of_the_command_has_a_help_text() -> None:
+    commands = typer.main.get_command(cli).commands  # type: ignore[attr-defined]
+    assert commands
+    assert [name for name, command in commands.items() if not command.help] == []
