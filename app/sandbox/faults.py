@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import ClassVar, Literal
 
 
 @dataclass
 class DeliveryFaults:
     """What goes wrong with the deliveries of an event; the default is nothing."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     drop: bool = False
     delay: float = 0.0
     duplicate: int = 0
@@ -35,6 +36,7 @@ class DeliveryFaults:
 class ApiFault:
     """What goes wrong with calls; `when="after"` does the work first and only then spoils the answer."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     route: str = "*"
     """Glob of route names, such as `generations.get` or `webhooks.*`."""
     times: int | None = None
@@ -45,7 +47,7 @@ class ApiFault:
     status: int | None = None
     code: str | None = None
     """The error code; None: the documented one for the status."""
-    retry_after: str | None = None
+    retry_after: str | int | None = None
     body: Literal["error", "garbage", "empty"] = "error"
 
 
@@ -53,6 +55,7 @@ class ApiFault:
 class Faults:
     """Everything that goes wrong at the moment."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     deliveries: DeliveryFaults = field(default_factory=DeliveryFaults)
     api: list[ApiFault] = field(default_factory=list)
 

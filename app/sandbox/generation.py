@@ -3,7 +3,7 @@
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from app.sandbox.charges import Charge
 from app.sandbox.clock import stamp
@@ -11,6 +11,7 @@ from app.sandbox.models import Model
 from app.sandbox.wishes import Wishes
 
 Status = Literal["queued", "processing", "succeeded", "failed"]
+STATUSES: tuple[str, ...] = get_args(Status)
 _RANK = {"queued": 0, "processing": 1, "succeeded": 2, "failed": 2}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import ClassVar
 
 from app.sandbox.clock import Clock
 from app.sandbox.errors import RivyaError
@@ -25,6 +26,7 @@ SCOPES = (
 class Key:
     """One API key; keys of the same account see the same generations, endpoints and credits."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     value: str
     account: str = "default"
     scopes: tuple[str, ...] = SCOPES

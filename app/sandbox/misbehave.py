@@ -42,5 +42,5 @@ def _spoiled(fault: ApiFault, status: int) -> Response:
         case "empty":
             response = Response(b"", status)
     if fault.retry_after is not None:
-        response.headers["Retry-After"] = fault.retry_after
+        response.headers["Retry-After"] = str(fault.retry_after)
     return response

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from app.sandbox.answers import json_answer, refusal
+from app.sandbox.bodies import json_object
 from app.sandbox.calls import Called
-from app.sandbox.errors import RivyaError, invalid
+from app.sandbox.errors import RivyaError
 from app.sandbox.misbehave import misbehave
 from app.sandbox.state import Sandbox
 
@@ -28,13 +28,7 @@ class Call:
 
     async def body(self) -> dict[str, Any]:
         """The JSON object sent; raises `validation_failed`."""
-        try:
-            body = orjson.loads(await self.request.body())
-        except orjson.JSONDecodeError:
-            raise invalid("The body must be JSON.") from None
-        if not isinstance(body, dict):
-            raise invalid("The body must be a JSON object.")
-        return body
+        return await json_object(self.request)
 
     def listed(self, items: list[dict[str, Any]]) -> Response:
         """A list in the shape the settings choose."""

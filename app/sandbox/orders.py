@@ -25,7 +25,7 @@ def read_order(body: dict[str, Any], models: dict[str, Model]) -> Order:
     model = models.get(name)
     if model is None or not model.is_generative:
         raise invalid(f"model {name!r} can't be used for generations.")
-    params = body.get("params") or {}
+    params = {} if body.get("params") is None else body["params"]
     if not isinstance(params, dict):
         raise invalid("params must be an object.")
     if not isinstance(body.get("prompt"), str | None):

@@ -87,13 +87,25 @@ async def serve_sandbox(
     Without a sandbox, a fresh one that knows `key` runs at its own pace.
     """
     sandbox = sandbox or Sandbox(keys=(key,))
-    listener = socket.create_server((host, port))
+    listener = _listen(host, port)
     server = _SandboxServer(sandbox, host=host, port=port)
     await server.start(listener)
     try:
         yield ServedSandbox(f"http://{host}:{listener.getsockname()[1]}", sandbox)
     finally:
         await server.shutdown()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer waits 40 ms for an acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def run_sandbox(

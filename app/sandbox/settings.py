@@ -1,7 +1,7 @@
 """Every choice that Rivya's documentation leaves open, and the sandbox's own pace, as switches."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from app.sandbox.envelope import Envelope
 from app.sandbox.signing import Scheme
@@ -11,6 +11,7 @@ from app.sandbox.signing import Scheme
 class SandboxSettings:
     """Changed in code or by `PATCH /sandbox/settings`; durations are seconds."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     speed: float = 1.0
     """Divides the models' durations; not those a request asks for itself."""
     create_status: int = 200

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import ClassVar, Literal
 
 Family = Literal["timestamped", "standard", "separate", "body"]
 KeyForm = Literal["whole", "suffix", "base64", "hex"]
@@ -15,6 +15,7 @@ KeyForm = Literal["whole", "suffix", "base64", "hex"]
 class Scheme:
     """One way to sign; `timestamp_header` and `id_header` count only where the family sends them."""
 
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     family: Family = "timestamped"
     signature_header: str = "Rivya-Signature"
     timestamp_header: str = "Rivya-Timestamp"
