@@ -68,10 +68,7 @@ class Generations:
     async def move(self, generation_id: str, status: Status) -> Generation:
         """Set a status and deliver what falls due by it; raises KeyError, and ValueError for a step backwards."""
         generation = self.by_id[generation_id]
-        generation.move(status, self._clock.now())
-        if generation.is_terminal:
-            self._purse.settle(generation.charge, generation.charge.reserved if status == "succeeded" else 0)
-            await self._reporter.report(generation, status)
+        await self._move(generation, status)
         return generation
 
     def told(self, generation: Generation) -> dict[str, Any]:
@@ -101,13 +98,19 @@ class Generations:
         wishes = generation.wishes
         end: Status = "failed" if wishes.fails else "succeeded"
         if (wishes.callback or self._faults.deliveries).early:
-            await self.move(generation.id, end)
+            await self._move(generation, end)
         elif wishes.seconds is not None or not self._work.manual:
             seconds = generation.model.seconds / self._settings.speed if wishes.seconds is None else wishes.seconds
             self._work.later(seconds / 5, partial(self._progress, generation, "processing"))
             self._work.later(seconds, partial(self._progress, generation, end))
 
+    async def _move(self, generation: Generation, status: Status) -> None:
+        generation.move(status, self._clock.now())
+        if generation.is_terminal:
+            self._purse.settle(generation.charge, generation.charge.reserved if status == "succeeded" else 0)
+            await self._reporter.report(generation, status)
+
     async def _progress(self, generation: Generation, status: Status) -> None:
         """The course of time; a test that was faster wins."""
         if generation.status == "queued" or (generation.status == "processing" and status != "processing"):
-            await self.move(generation.id, status)
+            await self._move(generation, status)

@@ -15,6 +15,7 @@ class SandboxSettings:
     speed: float = 1.0
     """Divides the models' durations; not those a request asks for itself."""
     create_status: int = 200
+    """What a create is answered with, of generations and of endpoints."""
     short_create: bool = False
     """Answer a create without `final_credits` and timestamps."""
     echo_client_request_id: bool = False

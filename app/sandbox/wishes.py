@@ -1,5 +1,6 @@
 """What a request wishes for in `params.sandbox`: how long it takes, whether it fails, what befalls its callback."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,15 @@ def read_wishes(params: dict[str, Any]) -> Wishes:
     if not isinstance(asked, dict) or not asked.keys() <= {"seconds", "fail", "callback"}:
         raise invalid("params.sandbox takes seconds, fail and callback.")
     seconds = asked.get("seconds")
-    if seconds is not None and (not isinstance(seconds, int | float) or seconds < 0):
+    if seconds is not None and (type(seconds) not in (int, float) or seconds < 0):
         raise invalid("params.sandbox.seconds must be a number, not negative.")
+    fails = asked.get("fail", False)
+    if not isinstance(fails, bool):
+        raise invalid("params.sandbox.fail must be true or false.")
     callback = asked.get("callback")
     if callback is not None and not isinstance(callback, str):
         raise invalid("params.sandbox.callback must be a string.")
-    return Wishes(seconds, bool(asked.get("fail")), None if callback is None else read_callback(callback))
+    return Wishes(seconds, fails, None if callback is None else read_callback(callback))
 
 
 def read_callback(text: str) -> DeliveryFaults:
@@ -51,10 +55,16 @@ def _flag(amount: str) -> bool:
     return True
 
 
+def _not_negative(amount: float) -> float:
+    if not 0 <= amount < math.inf:
+        raise ValueError(amount)
+    return amount
+
+
 _KINDS: dict[str, Callable[[str], object]] = {
     "drop": _flag,
-    "delay": float,
-    "duplicate": lambda amount: int(amount or 1),
+    "delay": lambda amount: _not_negative(float(amount)),
+    "duplicate": lambda amount: int(_not_negative(int(amount or 1))),
     "reorder": _flag,
     "forge": _flag,
     "contradict": _flag,

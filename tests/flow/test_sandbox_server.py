@@ -1,0 +1,98 @@
+"""The served sandbox lives by its own time when not told otherwise, and stops with nothing left behind."""
+
+import asyncio
+import socket
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from app.sandbox.faults import ApiFault
+from app.sandbox.server import serve_sandbox
+from app.sandbox.settings import SandboxSettings
+from app.sandbox.state import Sandbox
+
+HEADERS = {"Authorization": "Bearer rvya_sk_sandbox"}
+
+
+def client_of(base_url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=base_url, headers=HEADERS, trust_env=False)
+
+
+async def test_generations_settle_by_themselves_as_fast_as_told() -> None:
+    sandbox = Sandbox(settings=SandboxSettings(speed=10_000))
+    async with serve_sandbox(sandbox) as rivya, client_of(rivya.base_url) as client:
+        ends = {"sandbox-video": "succeeded", "z-image": "failed"}
+        for model, end in ends.items():
+            body = {"model": model, "params": {"sandbox": {"fail": end == "failed"}}}
+            await client.post("/api/v1/generations", json=body)
+        await sandbox.work.drain()
+        assert {row["model"]: row["status"] for row in sandbox.state()["generations"]} == ends
+
+
+async def test_a_retry_comes_by_itself() -> None:
+    sandbox = Sandbox(settings=SandboxSettings(speed=10_000, retry_delays=(0.001, 0.001)))
+    async with serve_sandbox(sandbox) as rivya, client_of(rivya.base_url) as client:
+        # The sandbox's own API answers a delivery 401, which is as good a failure as any.
+        url = f"{rivya.base_url}/api/v1/generations"
+        await client.post("/api/v1/webhooks", json={"name": "self", "url": url})
+        await client.post("/api/v1/generations", json={"model": "z-image"})
+        await sandbox.work.drain()
+        delivery = sandbox.state()["deliveries"][0]
+        assert [attempt["response_status"] for attempt in delivery["attempts"]] == [401, 401, 401]
+
+
+async def test_real_time_can_not_be_advanced() -> None:
+    with pytest.raises(RuntimeError, match="manual"):
+        await Sandbox().advance(1)
+
+
+async def test_a_stopped_server_leaves_no_task_and_no_port() -> None:
+    before = asyncio.all_tasks()
+    async with serve_sandbox() as rivya, client_of(rivya.base_url) as client:
+        await client.post("/api/v1/generations", json={"model": "sandbox-video-long"})
+        rivya.sandbox.faults.api = [ApiFault("credits.get", hang=3600)]
+        with pytest.raises(httpx.ReadTimeout):
+            await client.get("/api/v1/credits", timeout=0.02)
+    assert asyncio.all_tasks() == before
+    port = urlsplit(rivya.base_url).port
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port or 0))
+
+
+async def test_a_manual_sandbox_goes_on_where_it_was_when_it_is_served_again() -> None:
+    sandbox = Sandbox(manual=True)
+    async with serve_sandbox(sandbox) as rivya, client_of(rivya.base_url) as client:
+        body = {"model": "z-image", "params": {"sandbox": {"seconds": 5}}}
+        path = "/api/v1/generations/" + (await client.post("/api/v1/generations", json=body)).json()["id"]
+        port = urlsplit(rivya.base_url).port or 0
+    async with serve_sandbox(sandbox, port=port) as again, client_of(again.base_url) as client:
+        assert again.base_url == rivya.base_url
+        await sandbox.advance(5)
+        assert (await client.get(path)).json()["status"] == "succeeded"
+
+
+async def test_a_port_that_is_taken_is_an_error_and_leaves_no_socket_open() -> None:
+    async with serve_sandbox() as rivya:
+        port = urlsplit(rivya.base_url).port or 0
+        with pytest.raises(OSError, match="in use"):
+            async with serve_sandbox(port=port):
+                pass
+
+
+async def test_two_sandboxes_know_nothing_of_each_other() -> None:
+    async with serve_sandbox(key="rvya_sk_one") as one, serve_sandbox() as two:
+        headers = {"Authorization": "Bearer rvya_sk_one"}
+        async with httpx.AsyncClient(headers=headers, trust_env=False) as client:
+            assert (await client.get(f"{one.base_url}/api/v1/credits")).status_code == 200
+            assert (await client.get(f"{two.base_url}/api/v1/credits")).status_code == 401
+
+
+async def test_a_sandbox_forgets_its_oldest_entries() -> None:
+    sandbox = Sandbox(manual=True, keep=3)
+    async with serve_sandbox(sandbox) as rivya, client_of(rivya.base_url) as client:
+        made = [(await client.post("/api/v1/generations", json={"model": "z-image"})).json()["id"] for _ in range(5)]
+        told = sandbox.state()
+        assert [row["id"] for row in told["generations"]] == made[2:]
+        assert told["calls"]["generations.create"]["count"] == 5
+        assert len(told["calls"]["generations.create"]["recent"]) == 3
