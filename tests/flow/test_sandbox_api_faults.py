@@ -78,7 +78,7 @@ async def test_a_hanging_call_is_answered_when_its_time_has_come() -> None:
     async with world() as w:
         w.sandbox.faults.api = [ApiFault("credits.get", hang=30, times=1)]
         waiting = asyncio.create_task(balance(w))
-        while not w.sandbox.calls.counts["credits.get"]:  # noqa: ASYNC110 - a call in flight has no event
+        while not w.sandbox.calls.counts["credits.get"]:
             await asyncio.sleep(0)
         await w.sandbox.advance(29)
         assert not waiting.done()
