@@ -2,9 +2,11 @@
 
 from enum import StrEnum
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
+from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text, text
 
 from app.core.schema import Moment, metadata, one_of
+
+_ONE_EACH = text("state IN ('intended', 'serving')")
 
 
 class State(StrEnum):
@@ -37,11 +39,14 @@ endpoints = Table(
     Column("scheme", Text, comment="the signature scheme, pinned"),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
+    Column("create_attempted_at", Moment, comment="a create was sent then, and what came of it is not known"),
     Column("last_verified_at", Moment, comment="the last delivery that its secret verified"),
     Column("last_refused_at", Moment, comment="the last refusal at its secret path"),
     Column("refusals", Integer, nullable=False, comment="at its secret path, since the last verified delivery"),
     Column("last_error", Text, comment="why the last call to Rivya about it failed"),
     one_of("state", State),
+    # At most one row is intended and at most one is serving, whatever happens to the lease.
+    Index("uq_endpoints_state", "state", unique=True, postgresql_where=_ONE_EACH, sqlite_where=_ONE_EACH),
 )
 
 endpoint_secrets = Table(

@@ -47,6 +47,12 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
+            "create_attempted_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="a create was sent then, and what came of it is not known",
+        ),
+        sa.Column(
             "last_verified_at",
             sa.DateTime(timezone=True),
             nullable=True,
@@ -67,6 +73,15 @@ def upgrade() -> None:
         sa.UniqueConstraint("path_key", name=op.f("uq_endpoints_path_key")),
         sa.UniqueConstraint("rivya_id", name=op.f("uq_endpoints_rivya_id")),
     )
+    with op.batch_alter_table("endpoints", schema=None) as batch_op:
+        batch_op.create_index(
+            "uq_endpoints_state",
+            ["state"],
+            unique=True,
+            postgresql_where=sa.text("state IN ('intended', 'serving')"),
+            sqlite_where=sa.text("state IN ('intended', 'serving')"),
+        )
+
     op.create_table(
         "generations",
         sa.Column("id", sa.Text(), nullable=False, comment="Rivya's own id"),
@@ -313,6 +328,13 @@ def downgrade() -> None:
         )
 
     op.drop_table("generations")
+    with op.batch_alter_table("endpoints", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_endpoints_state",
+            postgresql_where=sa.text("state IN ('intended', 'serving')"),
+            sqlite_where=sa.text("state IN ('intended', 'serving')"),
+        )
+
     op.drop_table("endpoints")
     with op.batch_alter_table("deliveries", schema=None) as batch_op:
         batch_op.drop_index("ix_deliveries_received_at_event_id")
