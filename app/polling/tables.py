@@ -11,6 +11,7 @@ poll_budget = Table(
     Column("next_slot_at", Moment, nullable=False, comment="the next request may leave then, not before"),
     Column("blocked_until", Moment, comment="Rivya asked for a pause (429)"),
     Column("blocks", Integer, nullable=False, comment="429 answers in a row"),
+    Column("stopped_status", Integer, comment="401: no call will do; 403: no poll will"),
     Column("stopped_reason", Text, comment="an error code of Rivya's that says the key won't do"),
     Column("stopped_key", Text, comment="fingerprint of that key: another one is not stopped"),
     Column("stopped_until", Moment, comment="one probe is allowed then"),

@@ -171,6 +171,7 @@ def upgrade() -> None:
         ),
         sa.Column("blocked_until", sa.DateTime(timezone=True), nullable=True, comment="Rivya asked for a pause (429)"),
         sa.Column("blocks", sa.Integer(), nullable=False, comment="429 answers in a row"),
+        sa.Column("stopped_status", sa.Integer(), nullable=True, comment="401: no call will do; 403: no poll will"),
         sa.Column(
             "stopped_reason", sa.Text(), nullable=True, comment="an error code of Rivya's that says the key won't do"
         ),

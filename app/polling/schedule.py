@@ -1,0 +1,109 @@
+"""When a generation is polled next: a pure function of its age, of how the last poll ended, and of chance."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Final
+
+from app.ledger.status import Tracking
+
+GRACES: Final = MappingProxyType(
+    {"image": timedelta(seconds=60), "audio": timedelta(seconds=120), "video": timedelta(seconds=300)}
+)
+"""How long a callback may take, by the model's category, before we ask."""
+GRACE_WHEN_UNKNOWN: Final = timedelta(seconds=120)
+
+LONGEST_GAP: Final = timedelta(minutes=5)
+STALLED_GAP: Final = timedelta(hours=1)
+
+# Rivya's own advice for those who have no callbacks: first after 2-3 s, then every 5-10 s.
+DOCUMENTED_FIRST: Final = timedelta(seconds=2.5)
+DOCUMENTED_SHORTEST: Final = timedelta(seconds=5)
+DOCUMENTED_LONGEST: Final = timedelta(seconds=10)
+
+# One 404 can be a replica of Rivya's that lags behind; three of them over ten minutes can't.
+LOST_AFTER_ANSWERS: Final = 3
+LOST_AFTER: Final = timedelta(minutes=10)
+
+_SPREAD: Final = 0.2
+_MOST_DOUBLINGS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """When to ask again (None: never), and what we do about the generation from now on."""
+
+    poll_at: datetime | None
+    tracking: Tracking
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """The settings of polling. `chance`, wherever it is asked for, is a random number in [0, 1)."""
+
+    interval: timedelta = timedelta(seconds=10)
+    horizon: timedelta = timedelta(hours=24)
+    grace: timedelta | None = None
+    """For every model, whatever its category; None: by category."""
+
+    def grace_for(self, category: str | None) -> timedelta:
+        """How long the callback of such a model may take before it is overdue."""
+        if self.grace is not None:
+            return self.grace
+        return GRACES.get(category or "", GRACE_WHEN_UNKNOWN)
+
+    def first_poll(self, first_seen_at: datetime, *, category: str | None) -> datetime:
+        """The moment at which a callback is overdue."""
+        return first_seen_at + self.grace_for(category)
+
+    def after_answer(self, first_seen_at: datetime, *, category: str | None, now: datetime, chance: float) -> Next:
+        """Still open: after `interval`, growing by half to 5 minutes, ±20 %; never before the callback is overdue.
+
+        The gap follows from how long the callback is overdue: 10, 15, 22.5 … seconds are what 10 + overdue/2 comes to.
+        """
+        if self._is_stalled(first_seen_at, now):
+            return _stalled(now, chance)
+        overdue_at = self.first_poll(first_seen_at, category=category)
+        overdue = max(now - overdue_at, timedelta(0))
+        gap = min(self.interval + overdue / 2, self._longest)
+        return Next(max(now + _spread(gap, chance), overdue_at), Tracking.WATCHING)
+
+    def after_answer_without_callbacks(self, first_seen_at: datetime, *, now: datetime, chance: float) -> Next:
+        """Still open, and no callback can be expected: after 5 to 10 seconds, as Rivya advises."""
+        if self._is_stalled(first_seen_at, now):
+            return _stalled(now, chance)
+        gap = DOCUMENTED_SHORTEST + (DOCUMENTED_LONGEST - DOCUMENTED_SHORTEST) * chance
+        return Next(now + gap, Tracking.WATCHING)
+
+    def after_failure(self, first_seen_at: datetime, *, failures: int, now: datetime, chance: float) -> Next:
+        """Nothing was learnt, `failures` times in a row: back off from `interval`, doubling to 5 minutes, ±20 %."""
+        if self._is_stalled(first_seen_at, now):
+            return _stalled(now, chance)
+        gap = min(self.interval * 2 ** min(failures - 1, _MOST_DOUBLINGS), self._longest)
+        return Next(now + _spread(gap, chance), Tracking.WATCHING)
+
+    def after_not_found(
+        self, first_seen_at: datetime, *, count: int, since: datetime, now: datetime, chance: float
+    ) -> Next:
+        """Rivya says for the `count`-th time, first at `since`, that there is no such generation.
+
+        Backs off like a failure, which makes seven polls in ten minutes at the default interval.
+        """
+        if count >= LOST_AFTER_ANSWERS and now - since >= LOST_AFTER:
+            return Next(None, Tracking.LOST)
+        return self.after_failure(first_seen_at, failures=count, now=now, chance=chance)
+
+    @property
+    def _longest(self) -> timedelta:
+        return max(LONGEST_GAP, self.interval)
+
+    def _is_stalled(self, first_seen_at: datetime, now: datetime) -> bool:
+        return now >= first_seen_at + self.horizon
+
+
+def _stalled(now: datetime, chance: float) -> Next:
+    return Next(now + _spread(STALLED_GAP, chance), Tracking.STALLED)
+
+
+def _spread(gap: timedelta, chance: float) -> timedelta:
+    return gap * (1 - _SPREAD + 2 * _SPREAD * chance)

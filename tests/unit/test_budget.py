@@ -1,0 +1,160 @@
+"""How many requests may leave, and when."""
+
+from datetime import datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.polling.budget import LEAD, PROBE_INTERVAL, PUNCTUAL, REACH, Budget, Pace, Slot
+from tests.clock import NOON
+
+FRESH = Budget(next_slot_at=NOON)
+KEY = "c0ffee"
+
+rates = st.integers(1, 60)
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+def most_in_any_second(moments: list[datetime]) -> int:
+    return max(sum(start <= moment < start + seconds(1) for moment in moments) for start in moments)
+
+
+def book_all(pace: Pace, *, turns: int, apart: timedelta) -> list[Slot]:
+    budget, slots = FRESH, []
+    for turn in range(turns):
+        now = NOON + apart * turn
+        budget, booked = budget.book(budget.room(now, pace), now, pace)
+        slots += booked
+    return slots
+
+
+@given(rate=rates, apart=st.floats(0.05, 2))
+def test_no_second_ever_sees_more_than_the_rate_even_if_some_leave_late(rate: int, apart: float) -> None:
+    slots = book_all(Pace(rate=rate), turns=6, apart=seconds(apart))
+    mixed = [slot.until if number % 3 == 0 else slot.at for number, slot in enumerate(slots)]
+    assert most_in_any_second(mixed) <= rate
+
+
+@given(rate=st.integers(2, 50), width=st.integers(1, 8))
+def test_a_process_with_wide_slots_keeps_the_rate_wherever_in_them_it_leaves(rate: int, width: int) -> None:
+    slots = book_all(Pace(rate=rate, width=width), turns=6, apart=seconds(0.5))
+    mixed = [slot.until if number % 2 == 0 else slot.at for number, slot in enumerate(slots)]
+    assert most_in_any_second(sorted(mixed)) <= rate
+
+
+@given(rate=rates)
+def test_nineteen_twentieths_of_the_rate_are_used_by_whoever_keeps_booking(rate: int) -> None:
+    slots = book_all(Pace(rate=rate), turns=40, apart=seconds(0.5))
+    lasted = (slots[-1].at - slots[0].at).total_seconds()
+    assert len(slots) - 1 >= 0.95 * rate * lasted
+
+
+@given(rate=st.floats(0.01, 1000))
+def test_nothing_is_booked_further_ahead_than_it_reaches(rate: float) -> None:
+    pace = Pace(rate=rate)
+    room = FRESH.room(NOON, pace)
+    booked, slots = FRESH.book(room, NOON, pace)
+    assert room >= 1
+    assert NOON + LEAD == slots[0].at <= slots[-1].at <= NOON + REACH
+    assert booked.room(NOON, pace) == 0
+    assert booked.next_slot_at == slots[-1].at + pace.step
+
+
+def test_a_slot_is_missed_by_who_is_late() -> None:
+    slot = Pace(rate=5).slot(NOON)
+    assert slot == Slot(NOON, NOON + PUNCTUAL)
+
+
+def test_a_wide_slot_lasts_until_the_last_of_those_it_takes() -> None:
+    pace = Pace(rate=5, width=3)
+    assert pace.slot(NOON).until == NOON + pace.step * 2 + PUNCTUAL
+
+
+def test_slots_that_passed_unused_are_gone() -> None:
+    now = NOON + seconds(3600)
+    _, slots = FRESH.book(1, now, Pace(rate=5))
+    assert slots[0].at == now + LEAD
+
+
+def test_a_clock_that_was_set_back_does_not_stop_polling() -> None:
+    booked_by_yesterdays_clock = Budget(next_slot_at=NOON + timedelta(hours=5))
+    assert booked_by_yesterdays_clock.room(NOON, Pace(rate=5)) > 0
+
+
+def test_refusals_for_haste_double_the_pause_to_five_minutes() -> None:
+    budget, now, pauses = FRESH, NOON, []
+    for _ in range(8):
+        budget = budget.rate_limited(now, retry_after=None, chance=0)
+        assert budget.blocked_until is not None
+        pauses.append((budget.blocked_until - now).total_seconds())
+        now = budget.blocked_until
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
+
+
+def test_chance_lengthens_a_pause_by_a_fifth_at_most() -> None:
+    assert FRESH.rate_limited(NOON, retry_after=None, chance=1).blocked_until == NOON + seconds(6)
+
+
+@pytest.mark.parametrize(("asked", "pause"), [(30, 30), (0, 1), (86_400, 3600)])
+def test_retry_after_is_obeyed_from_a_second_to_an_hour(asked: float, pause: float) -> None:
+    budget = FRESH.rate_limited(NOON, retry_after=asked, chance=1)
+    assert budget.blocked_until == NOON + seconds(pause)
+    assert budget.is_blocked(NOON + seconds(pause - 0.1))
+    assert not budget.is_blocked(NOON + seconds(pause))
+
+
+@pytest.mark.parametrize("retry_after", [None, 5])
+def test_several_refusals_of_one_burst_are_one(retry_after: float | None) -> None:
+    once = FRESH.rate_limited(NOON, retry_after=20, chance=0)
+    again = once.rate_limited(NOON + seconds(0.2), retry_after=retry_after, chance=0)
+    assert again == once
+
+
+def test_a_longer_retry_after_extends_the_pause() -> None:
+    once = FRESH.rate_limited(NOON, retry_after=20, chance=0)
+    again = once.rate_limited(NOON, retry_after=60, chance=0)
+    assert (again.blocked_until, again.blocks) == (NOON + seconds(60), 1)
+
+
+def test_an_answer_forgets_the_refusals_once_the_pause_is_over() -> None:
+    blocked = FRESH.rate_limited(NOON, retry_after=20, chance=0)
+    assert blocked.answered(NOON + seconds(19)) == blocked
+    assert blocked.answered(NOON + seconds(20)) == FRESH
+
+
+def test_a_refused_key_stops_that_key_only() -> None:
+    stopped = FRESH.stopped(NOON, key=KEY, status=401, reason="api_key_revoked")
+    assert stopped.is_stopped(KEY)
+    assert stopped.is_key_refused(KEY)
+    assert not stopped.is_stopped("another")
+    assert not stopped.is_key_refused("another")
+
+
+def test_a_missing_scope_refuses_polls_but_not_the_key() -> None:
+    stopped = FRESH.stopped(NOON, key=KEY, status=403, reason="api_scope_denied")
+    assert stopped.is_stopped(KEY)
+    assert not stopped.is_key_refused(KEY)
+
+
+def test_one_probe_is_due_every_five_minutes() -> None:
+    stopped = FRESH.stopped(NOON, key=KEY, status=401, reason="api_key_revoked")
+    later = NOON + PROBE_INTERVAL
+    assert not stopped.may_probe(later - seconds(1))
+    assert stopped.may_probe(later)
+    probing, slot = stopped.book_probe(later, Pace(rate=5))
+    assert slot == Slot(later + LEAD, later + LEAD + REACH)
+    assert probing.next_slot_at == slot.at + Pace(rate=5).step
+    assert not probing.may_probe(later + seconds(1))
+    assert probing.may_probe(later + PROBE_INTERVAL)
+
+
+def test_a_budget_that_was_never_stopped_may_be_probed() -> None:
+    assert FRESH.may_probe(NOON)
+
+
+def test_a_good_key_leaves_nothing_of_the_stop() -> None:
+    assert FRESH.stopped(NOON, key=KEY, status=401, reason="api_key_revoked").resumed() == FRESH
