@@ -1,0 +1,133 @@
+"""Registration makes exactly one endpoint, adopts it ever after, and holds a secret that verifies."""
+
+import pytest
+
+from app.core.sealing import SealBroken
+from app.rivya.signature import Reason, Refused, Verified
+from tests.flow.test_registration_room import Room, room, verify
+
+
+async def _registered(r: Room) -> None:
+    await (await r.start()).registrar.turn()
+
+
+async def test_the_first_start_makes_one_endpoint_whose_secret_verifies_a_delivery(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica = await r.start()
+        await replica.registrar.turn()
+        [endpoint] = r.at_rivya()
+        row = await r.row()
+        assert endpoint.url == row["url"] == f"{r.public_url}/rivya/webhook/{row['path_key']}"
+        assert endpoint.event_types == ["generation.succeeded", "generation.failed"]
+        assert (row["rivya_id"], row["state"], row["last_error"]) == (endpoint.id, "serving", None)
+        keyring = await replica.learn()
+        assert isinstance(verify(keyring, await r.deliver(), r.clock.now()), Verified)
+        assert keyring.endpoint_id(row["path_key"]) == row["id"]
+
+
+async def test_further_turns_and_later_starts_adopt_the_endpoint_with_one_look_at_rivya(database_url: str) -> None:
+    async with room(database_url) as r:
+        await _registered(r)
+        before = r.sandbox.calls.counts.total()
+        later = await r.start()
+        for _ in range(3):
+            await later.registrar.turn()
+        assert r.sandbox.calls.counts.total() == before + 1
+        assert len(r.at_rivya()) == len(await r.secrets()) == r.calls("webhooks.create") == 1
+
+
+async def test_the_secret_is_stored_sealed(database_url: str) -> None:
+    async with room(database_url) as r:
+        await _registered(r)
+        [stored] = await r.secrets()
+        assert r.at_rivya()[0].secret not in str(stored)
+
+
+async def test_a_lost_encryption_key_stops_the_start_and_overwrites_nothing(database_url: str) -> None:
+    async with room(database_url) as r:
+        await _registered(r)
+        before = await r.secrets()
+        other = await r.start(encryption_keys=["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="])
+        with pytest.raises(SealBroken, match="RECEIVER_ENCRYPTION_KEYS"):
+            await other.keyring.load()
+        await other.registrar.turn()
+        assert await r.secrets() == before
+        assert r.calls("webhooks.rotate") == 0
+
+
+async def test_without_an_encryption_key_nothing_is_created_that_could_not_be_kept(database_url: str) -> None:
+    async with room(database_url) as r:
+        await (await r.start(encryption_keys=[])).registrar.turn()
+        assert r.calls("webhooks.create") == 0
+        assert (await r.row())["last_error"] == "encryption_key_missing"
+
+
+async def test_a_secret_given_by_hand_is_used_and_nothing_registered_or_read(empty_database_url: str) -> None:
+    async with room(empty_database_url) as r:
+        w = r.world
+        endpoint = await w.register()
+        replica = await r.start(public_url=None, fixed_secret=endpoint["signing_secret"])
+        await replica.keyring.load()
+        for turn in (replica.registrar.turn, replica.keyring.turn, replica.health.turn):
+            await turn()
+        assert r.calls("webhooks.create") == 1  # by hand
+        assert isinstance(verify(replica.keyring, await r.deliver(), r.clock.now()), Verified)
+        assert replica.health.callbacks_expected()
+        assert all(finding.ok for finding in await replica.health.findings())
+        assert replica.keyring.endpoint_id("anything") is None
+
+
+async def test_an_endpoint_deleted_at_rivya_is_retired_and_made_again(database_url: str) -> None:
+    async with room(database_url) as r:
+        await _registered(r)
+        gone = r.at_rivya()[0]
+        r.sandbox.endpoints.remove(gone)
+        replica = await r.start()
+        await replica.registrar.turn()
+        assert [row["state"] for row in await r.rows()] == ["retired", "serving"]
+        [endpoint] = r.at_rivya()
+        keyring = await replica.learn()
+        assert isinstance(verify(keyring, await r.deliver(), r.clock.now()), Verified)
+        assert (endpoint.id, keyring.known_secrets) != (gone.id, 2)
+
+
+async def test_an_endpoint_disabled_at_rivya_is_enabled_at_start(database_url: str) -> None:
+    async with room(database_url) as r:
+        await _registered(r)
+        r.at_rivya()[0].set_status("disabled", r.clock.now())
+        await _registered(r)
+        assert [endpoint.status for endpoint in r.at_rivya()] == ["active"]
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 500}, {"status": 200, "body": "garbage"}, {"status": 404, "body": "garbage"}]
+)
+async def test_a_start_that_learns_nothing_from_rivya_keeps_what_there_is(
+    database_url: str, fault: dict[str, object]
+) -> None:
+    async with room(database_url) as r:
+        await _registered(r)
+        r.fault("webhooks.*", **fault)
+        await _registered(r)
+        assert (await r.row())["state"] == "serving"
+        assert len(r.at_rivya()) == 1
+
+
+async def test_other_endpoints_of_the_account_are_never_touched(database_url: str) -> None:
+    async with room(database_url) as r:
+        await r.world.register(url=f"{r.public_url}/rivya/webhook/not-a-key-of-ours")
+        before = r.at_rivya()[0].as_json()
+        await _registered(r)
+        await _registered(r)
+        assert r.at_rivya()[0].as_json() == before
+        assert r.calls("webhooks.delete") == r.calls("webhooks.rotate") == 0
+
+
+async def test_without_any_secret_everything_is_refused(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica = await r.start()
+        await replica.keyring.load()
+        await r.world.register()
+        refused = verify(replica.keyring, await r.deliver(), r.clock.now())
+        assert isinstance(refused, Refused)
+        assert refused.reason is Reason.NO_SECRET

@@ -1,0 +1,99 @@
+"""Rivya down, slow or unwilling: the turn never raises, waits as it should, and /readyz says what to do."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.sandbox.keys import Key
+from app.sandbox.server import serve_sandbox
+from app.sandbox.state import Sandbox
+from tests.flow.test_registration_room import Replica, room
+from tests.ports import free_port
+
+
+async def _why(replica: Replica) -> str:
+    [secret, endpoint] = await replica.health.findings()
+    assert not secret.ok
+    assert secret.is_required
+    assert not endpoint.ok
+    return endpoint.detail
+
+
+async def test_rivya_down_is_tried_again_ever_more_slowly_until_it_is_up(database_url: str) -> None:
+    async with room(database_url) as r:
+        port = free_port()
+        replica = await r.start(base_url=f"http://127.0.0.1:{port}")
+        pauses = [await replica.registrar.turn() for _ in range(8)]
+        for pause, doubled in zip(pauses, (1, 2, 4, 8, 16, 32, 60, 60), strict=True):
+            assert 0.8 * doubled <= pause <= 1.2 * doubled
+        assert "can't be reached" in await _why(replica)
+        sandbox = Sandbox(manual=True)
+        async with serve_sandbox(sandbox, port=port):
+            await replica.registrar.turn()
+        assert len(sandbox.endpoints.by_id) == 1
+        assert (await replica.learn()).known_secrets == 1
+        assert all(finding.ok for finding in await replica.health.findings())
+
+
+async def test_a_wish_for_a_pause_is_obeyed(database_url: str) -> None:
+    async with room(database_url) as r:
+        r.fault("webhooks.*", status=429, retry_after="17")
+        replica = await r.start()
+        assert await replica.registrar.turn() == 17
+        assert "rate_limited" in await _why(replica)
+
+
+async def test_a_key_that_rivya_refuses_is_tried_rarely_and_named(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica = await r.start(api_key="rvya_sk_unknown")
+        assert await replica.registrar.turn() >= 48
+        assert "RIVYA_API_KEY (api_key_invalid)" in await _why(replica)
+
+
+async def test_a_missing_scope_is_named(database_url: str) -> None:
+    async with room(database_url) as r:
+        r.sandbox.keys.add(Key("rvya_sk_narrow", scopes=("generations:read",)))
+        replica = await r.start(api_key="rvya_sk_narrow")
+        assert await replica.registrar.turn() >= 48
+        assert "webhooks:manage" in await _why(replica)
+
+
+async def test_a_url_that_rivya_does_not_allow_names_the_setting(database_url: str) -> None:
+    async with room(database_url) as r:
+        r.sandbox.settings.url_rules = "strict"
+        replica = await r.start()
+        assert await replica.registrar.turn() >= 48
+        assert "RECEIVER_PUBLIC_URL" in await _why(replica)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])
+@pytest.mark.parametrize("body", ["error", "garbage", "empty"])
+async def test_no_answer_of_rivyas_leaves_the_turn_as_an_error(database_url: str, status: int, body: str) -> None:
+    async with room(database_url) as r:
+        r.fault("webhooks.*", status=status, body=body)
+        replica = await r.start()
+        for _ in range(3):
+            assert await replica.registrar.turn() > 0
+        assert len(await r.rows()) == 1
+
+
+async def test_nothing_emitted_tells_a_secret_or_a_path_key(
+    database_url: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with capture_logs() as logs:
+        async with room(database_url) as r:
+            r.fault("webhooks.create", times=1, when="after", connection="reset")
+            replica = await r.start()
+            for _ in range(8):
+                r.clock.advance(seconds=6)
+                await replica.registrar.turn()
+            await replica.learn()
+            [endpoint], row = r.at_rivya(), await r.row()
+            shown = [repr(replica.keyring), repr(replica.registrar), str(await replica.health.findings()), str(logs)]
+            shown += [repr(await replica.client.get_endpoint(endpoint.id)), caplog.text, *capfd.readouterr()]
+            shown += [repr(kept) for kept in await replica.keyring._registry.endpoints()]
+            shown += [repr(kept) for kept in await replica.keyring._registry.secrets(now=r.clock.now())]
+    assert any(entry["event"] == "endpoint.registered" for entry in logs)
+    for secret in (endpoint.secret, *endpoint.past_secrets):
+        assert secret not in "".join(shown)
+        assert secret not in str(row)
+    assert row["path_key"] not in "".join(shown).replace(repr(endpoint.url), "")

@@ -1,0 +1,128 @@
+"""How deliveries fare at the endpoint's own path, over replicas and outages, and what /readyz makes of it."""
+
+import asyncio
+import math
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+
+from app.core.errors import DatabaseUnavailable
+from app.endpoint.health import VERIFIED_AGE
+from tests.clock import NOON
+from tests.databases import PostgresDatabases
+from tests.flow.test_registration_room import Replica, Room, room
+
+LATER = timedelta(seconds=1)
+_CUT_ALL_OTHERS = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+async def _registered(r: Room) -> tuple[Replica, str]:
+    replica = await r.start()
+    await replica.registrar.turn()
+    await replica.learn()
+    await replica.health.turn()
+    return replica, (await r.row())["id"]
+
+
+async def test_callbacks_are_expected_once_an_endpoint_serves(database_url: str) -> None:
+    async with room(database_url) as r:
+        early = await r.start()
+        await early.health.turn()
+        assert not early.health.callbacks_expected()
+        await _registered(r)
+        await early.health.turn()
+        assert early.health.callbacks_expected()
+
+
+async def test_a_refusal_at_the_secret_path_ends_the_expectation_on_every_replica(database_url: str) -> None:
+    async with room(database_url) as r:
+        one, endpoint_id = await _registered(r)
+        other = await r.start()
+        one.health.note_refused(endpoint_id, NOON)
+        await one.health.turn()
+        await other.health.turn()
+        assert not one.health.callbacks_expected()
+        assert not other.health.callbacks_expected()
+        other.health.note_verified(endpoint_id, NOON + LATER)
+        await other.health.turn()
+        await one.health.turn()
+        assert one.health.callbacks_expected()
+        assert (await r.row())["refusals"] == 0
+
+
+async def test_a_refusal_anywhere_else_says_nothing(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica, _ = await _registered(r)
+        replica.health.note_refused(None, NOON)
+        await replica.health.turn()
+        assert replica.health.callbacks_expected()
+        assert (await r.row())["last_refused_at"] is None
+
+
+async def test_the_latest_times_of_all_replicas_are_kept_whoever_writes_last(database_url: str) -> None:
+    async with room(database_url) as r:
+        one, endpoint_id = await _registered(r)
+        other = await r.start()
+        one.health.note_verified(endpoint_id, NOON)
+        other.health.note_verified(endpoint_id, NOON + LATER)
+        other.health.note_refused(endpoint_id, NOON + 2 * LATER)
+        for replica in (other, one):
+            await replica.health.turn()
+        row = await r.row()
+        assert row["last_verified_at"] == NOON + LATER
+        assert (row["last_refused_at"], row["refusals"]) == (NOON + 2 * LATER, 1)
+
+
+async def test_refusals_add_up_until_a_delivery_is_verified(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica, endpoint_id = await _registered(r)
+        for _ in range(3):
+            for _ in range(2):
+                replica.health.note_refused(endpoint_id, NOON)
+            await replica.health.turn()
+        found = {finding.name: finding for finding in await replica.health.findings()}
+        assert "6 refused" in found["deliveries"].detail
+        assert not found["deliveries"].ok
+        assert not found["deliveries"].is_required
+        assert found["signing_secret"].ok
+
+
+async def test_nothing_noted_writes_nothing(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica, _ = await _registered(r)
+        before = await r.rows()
+        await replica.health.turn()
+        assert await r.rows() == before
+
+
+async def test_what_was_noted_while_the_database_was_away_is_written_when_it_is_back(
+    postgres_databases: PostgresDatabases,
+) -> None:
+    url = await asyncio.to_thread(postgres_databases.migrated)
+    async with room(url) as r:
+        replica, endpoint_id = await _registered(r)
+        replica.health.note_refused(endpoint_id, NOON)
+        async with r.database.transaction() as connection:
+            await connection.execute(_CUT_ALL_OTHERS)
+        with pytest.raises(DatabaseUnavailable):
+            await replica.health.turn()
+        replica.health.note_refused(endpoint_id, NOON + LATER)
+        await replica.health.turn()
+        row = await r.row()
+        assert (row["last_refused_at"], row["refusals"]) == (NOON + LATER, 2)
+
+
+async def test_the_age_of_the_last_verified_delivery_is_measured_over_all_replicas(database_url: str) -> None:
+    async with room(database_url) as r:
+        one, endpoint_id = await _registered(r)
+        assert VERIFIED_AGE._value.get() == math.inf
+        other = await r.start()
+        other.health.note_verified(endpoint_id, r.clock.now())
+        await other.health.turn()
+        r.clock.advance(seconds=42)
+        await one.health.turn()
+        assert VERIFIED_AGE._value.get() == 42

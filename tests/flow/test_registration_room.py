@@ -1,0 +1,127 @@
+"""Registration on a real database against a sandbox Rivya over HTTP: replicas are started, killed and looked at."""
+
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from cryptography.fernet import Fernet
+from sqlalchemy import Table, select
+
+from app.core.database import Database
+from app.core.leases import Leases
+from app.core.sealing import SealingKeys
+from app.endpoint.health import EndpointHealth
+from app.endpoint.keyring import Keyring
+from app.endpoint.registrar import Registrar
+from app.endpoint.tables import endpoint_secrets, endpoints
+from app.rivya.client import RivyaClient
+from app.rivya.signature import Refused, Verified, parse_scheme
+from app.sandbox.faults import ApiFault
+from app.sandbox.keys import DEFAULT_KEY
+from app.sandbox.state import Sandbox
+from tests.clock import ManualClock
+from tests.flow.test_sandbox_inbox import Received, World, world
+
+SCHEME = parse_scheme("auto")
+ENCRYPTION_KEY = Fernet.generate_key().decode()
+
+
+@dataclass
+class Replica:
+    """What one process has of registration."""
+
+    database: Database
+    client: RivyaClient
+    registrar: Registrar
+    keyring: Keyring
+    health: EndpointHealth
+
+    async def learn(self) -> Keyring:
+        await self.keyring.turn()
+        return self.keyring
+
+
+@dataclass
+class Room:
+    """A sandbox with an inbox at the public URL, and a database that all replicas share."""
+
+    world: World
+    clock: ManualClock
+    database_url: str
+    public_url: str
+    base_url: str
+    _stack: contextlib.AsyncExitStack
+    _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    @property
+    def sandbox(self) -> Sandbox:
+        return self.world.sandbox
+
+    @property
+    def database(self) -> Database:
+        database = Database(self.database_url)
+        self._stack.push_async_callback(database.dispose)
+        return database
+
+    async def start(
+        self,
+        *,
+        public_url: str | None = "",
+        api_key: str = DEFAULT_KEY,
+        base_url: str = "",
+        encryption_keys: Sequence[str] = (ENCRYPTION_KEY,),
+        fixed_secret: str | None = None,
+    ) -> Replica:
+        """A process that starts; it is killed by not being asked for a turn any more."""
+        self.clock.advance(seconds=1)
+        client = await self._stack.enter_async_context(RivyaClient(base_url or self.base_url, api_key))
+        database, keys = self.database, SealingKeys(encryption_keys)
+        leases = Leases(database, holder=f"process-{next(self._numbers)}")
+        place = self.public_url if public_url == "" else public_url
+        registrar = Registrar(client, database, clock=self.clock, leases=leases, keys=keys, public_url=place)
+        keyring = Keyring(database, clock=self.clock, keys=keys, scheme=SCHEME, fixed_secret=fixed_secret)
+        health = EndpointHealth(database, keyring, clock=self.clock)
+        return Replica(database, client, registrar, keyring, health)
+
+    def fault(self, route: str, **how: Any) -> None:
+        self.sandbox.faults.api.append(ApiFault(route=route, **how))
+
+    def calls(self, route: str) -> int:
+        return self.sandbox.calls.counts[route]
+
+    def at_rivya(self) -> list[Any]:
+        return list(self.sandbox.endpoints.by_id.values())
+
+    async def rows(self, table: Table = endpoints) -> list[dict[str, Any]]:
+        async with self.database.read() as connection:
+            found = await connection.execute(select(table).order_by(table.c.id))
+            return [dict(row) for row in found.mappings()]
+
+    async def row(self) -> dict[str, Any]:
+        [row] = await self.rows()
+        return row
+
+    async def secrets(self) -> list[dict[str, Any]]:
+        return await self.rows(endpoint_secrets)
+
+    async def deliver(self) -> Received:
+        """The bytes of a delivery that the sandbox makes now, as they reached the public URL."""
+        await self.sandbox.settle(await self.world.create())
+        return self.world.inbox.received[-1]
+
+
+def verify(keyring: Keyring, received: Received, now: datetime) -> Verified | Refused:
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in received.headers.items()]
+    return keyring.verifier.verify(headers, received.body, now)
+
+
+@contextlib.asynccontextmanager
+async def room(database_url: str) -> AsyncIterator[Room]:
+    clock = ManualClock()
+    async with contextlib.AsyncExitStack() as stack:
+        w = await stack.enter_async_context(world(clock=clock))
+        base_url = str(w.client.base_url).rstrip("/")
+        yield Room(w, clock, database_url, w.inbox.url, base_url, stack)

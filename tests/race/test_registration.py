@@ -1,0 +1,93 @@
+"""Ten processes started together make one endpoint, and each learns its secret."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from app.rivya.signature import Verified
+from tests.flow.test_registration_room import Replica, Room, room, verify
+
+REPLICAS = 10
+RESTS = 10.0
+OTHERS_AT_WORK = 1.0
+
+
+async def _run(r: Room, replica: Replica) -> None:
+    """What the loop does, with each pause passed over: turns until nothing is left to do."""
+    async with asyncio.timeout(30):
+        while (pause := await replica.registrar.turn()) != RESTS:
+            if pause != OTHERS_AT_WORK:  # a failure: time moves only while no call is under way
+                r.clock.advance(seconds=0.2)
+            await asyncio.sleep(0)
+
+
+async def _start_together(r: Room) -> list[Replica]:
+    replicas = [await r.start() for _ in range(REPLICAS)]
+    await asyncio.gather(*(_run(r, replica) for replica in replicas))
+    return replicas
+
+
+async def test_ten_processes_started_together_make_one_endpoint_and_all_learn_its_secret_in_two_seconds(
+    postgres_url: str,
+) -> None:
+    async with room(postgres_url) as r:
+        replicas = await _start_together(r)
+        [endpoint] = r.at_rivya()
+        assert r.calls("webhooks.create") == 1
+        assert r.calls("webhooks.rotate") == r.calls("webhooks.delete") == 0
+        assert (await r.row())["rivya_id"] == endpoint.id
+        delivery = await r.deliver()
+        for replica in replicas:
+            assert await replica.keyring.turn() >= 0.5
+            assert isinstance(verify(replica.keyring, delivery, r.clock.now()), Verified)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"route": "webhooks.create", "times": 1, "when": "after", "connection": "reset"},
+        {"route": "webhooks.create", "times": 3, "status": 503},
+        {"route": "webhooks.create", "times": 1, "hang": 0.1},
+        {"route": "webhooks.*", "times": 5, "status": 429},
+    ],
+    ids=str,
+)
+async def test_ten_processes_and_a_faulty_rivya_end_with_one_endpoint(postgres_url: str, fault: dict[str, Any]) -> None:
+    async with room(postgres_url) as r:
+        r.sandbox.work.manual = False
+        r.fault(**fault)
+        replicas = await _start_together(r)
+        [endpoint] = r.at_rivya()
+        assert [row["rivya_id"] for row in await r.rows() if row["state"] == "serving"] == [endpoint.id]
+        delivery = await r.deliver()
+        for replica in replicas:
+            assert isinstance(verify(await replica.learn(), delivery, r.clock.now()), Verified)
+
+
+async def test_a_lease_left_by_a_killed_process_is_taken_over_when_it_runs_out(database_url: str) -> None:
+    async with room(database_url) as r:
+        killed, other = await r.start(), await r.start()
+        await killed.registrar._hold()
+        assert await other.registrar.turn() == OTHERS_AT_WORK
+        assert await r.rows() == []
+        r.clock.advance(seconds=30)
+        await other.registrar.turn()
+        assert len(r.at_rivya()) == 1
+
+
+async def test_a_process_that_slept_through_its_lease_stores_nothing(postgres_url: str) -> None:
+    async with room(postgres_url) as r:
+        slow, other = await r.start(), await r.start()
+        r.sandbox.work.manual = False
+        r.fault("webhooks.create", times=1, hang=0.3, when="after")
+        turn = asyncio.ensure_future(slow.registrar.turn())
+        while not r.at_rivya():  # until its create has taken effect and hangs in the answer
+            await asyncio.sleep(0)
+        r.clock.advance(seconds=31)
+        await other.registrar.turn()
+        await turn
+        [endpoint] = r.at_rivya()
+        assert len(await r.secrets()) == 1
+        assert isinstance(verify(await other.learn(), await r.deliver(), r.clock.now()), Verified)
+        assert endpoint.past_secrets != []
