@@ -1,0 +1,139 @@
+"""What a poller writes about a generation when it has no report to record: a failed poll, a lease given back."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import ARRAY, Select, Update, bindparam, func, select, update
+
+from app.core.database import Database
+from app.core.schema import Moment
+from app.ledger.statements import any_of
+from app.ledger.status import Tracking
+from app.ledger.tables import generations
+
+_AT_ONCE = 1000
+_WRITTEN = (
+    "next_poll_at",
+    "tracking",
+    "polls",
+    "poll_failures",
+    "last_poll_error",
+    "not_found_count",
+    "not_found_since",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A generation on which a poller has the lease: columns of `generations`, as they were when it was claimed."""
+
+    id: str
+    lease_until: datetime
+    """Tells one lease from the next: what was learnt under an older one is not written."""
+    model: str | None
+    first_seen_at: datetime
+    tracking: Tracking
+    polls: int
+    poll_failures: int
+    last_poll_error: str | None
+    not_found_count: int
+    not_found_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollNote:
+    """What becomes of a generation after a poll that reported nothing; the lease ends with it."""
+
+    held: Held
+    next_poll_at: datetime | None
+    tracking: Tracking
+    polls: int
+    poll_failures: int
+    last_poll_error: str | None
+    not_found_count: int
+    not_found_since: datetime | None
+
+
+class PollBook:
+    """The polling columns of `generations`, apart from what `Ledger.record` writes there."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = _lock(is_sqlite=database.is_sqlite)
+        self._write = _write_each() if database.is_sqlite else _write_all()
+        self._pull_forward = _pull_forward()
+
+    async def note_poll_failures(self, notes: Sequence[PollNote]) -> list[PollNote]:
+        """Write `notes` in one transaction, and return those that were written.
+
+        A generation that was settled meanwhile, or leased to somebody else, is left as it is. Locks in the order of
+        ids, like `Ledger.record`. Raises `DatabaseUnavailable`.
+        """
+        ids = sorted({note.held.id for note in notes})
+        if not ids:
+            return []
+        parameter = orjson.dumps(ids).decode() if self._database.is_sqlite else ids
+        async with self._database.transaction() as connection:
+            leases = {row.id: row.lease_until for row in await connection.execute(self._lock, {"ids": parameter})}
+            current = [note for note in notes if leases.get(note.held.id) == note.held.lease_until]
+            if current:
+                await connection.execute(self._write, self._parameters(current))
+        return current
+
+    async def pull_forward(self, *, to: datetime, later_than: datetime) -> int:
+        """Have what waits for a poll after `later_than` polled at `to`, and return how many (1000 at most).
+
+        For generations whose callbacks can't be expected any more. Those that a poller has, and those that are being
+        backed off from after failures, keep their time. Raises `DatabaseUnavailable`.
+        """
+        moments = {"to": to, "later_than": later_than, "most": _AT_ONCE}
+        async with self._database.transaction() as connection:
+            return (await connection.execute(self._pull_forward, moments)).rowcount
+
+    def _parameters(self, notes: Sequence[PollNote]) -> Any:  # noqa: ANN401 - as the two statements take them
+        rows = [{"new_id": note.held.id, **{f"new_{name}": getattr(note, name) for name in _WRITTEN}} for note in notes]
+        return rows if self._database.is_sqlite else {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _lock(*, is_sqlite: bool) -> Select[Any]:
+    held = any_of(generations.c.id, "ids", is_sqlite=is_sqlite) & generations.c.next_poll_at.is_not(None)
+    chosen = select(generations.c.id, generations.c.lease_until).where(held)
+    return chosen.order_by(generations.c.id).with_for_update()
+
+
+def _write_each() -> Update:
+    new = {name: bindparam(f"new_{name}", type_=generations.c[name].type) for name in _WRITTEN}
+    return update(generations).where(generations.c.id == bindparam("new_id")).values(lease_until=None, **new)
+
+
+def _write_all() -> Update:
+    arrays = [
+        func.unnest(bindparam(f"new_{name}", type_=ARRAY(generations.c[name].type))).label(name)
+        for name in ("id", *_WRITTEN)
+    ]
+    new = select(*arrays).subquery("new")
+    changes = {name: new.c[name] for name in _WRITTEN}
+    return update(generations).where(generations.c.id == new.c.id).values(lease_until=None, **changes)
+
+
+def _pull_forward() -> Update:
+    # Nobody is waited for while rows are locked: this can't become a deadlock, and busy rows get their turn later.
+    g = generations.c
+    waiting = (
+        select(g.id)
+        .where(
+            g.next_poll_at > bindparam("later_than", type_=Moment),
+            g.tracking == Tracking.WATCHING,
+            g.lease_until.is_(None),
+            g.poll_failures == 0,
+            g.not_found_count == 0,
+        )
+        .limit(bindparam("most"))
+        .with_for_update(skip_locked=True)
+        .cte("waiting")
+    )
+    to = bindparam("to", type_=Moment)
+    return update(generations).where(g.id.in_(select(waiting.c.id))).values(next_poll_at=to)

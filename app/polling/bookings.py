@@ -1,0 +1,151 @@
+"""Bookings of request slots, as one process makes them: under the lock of the shared row, void when Rivya refuses."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.clock import Clock
+from app.core.database import Database
+from app.polling.budget import PUNCTUAL, REACH, Budget, Pace, Slot
+from app.polling.budget_row import BudgetRow
+
+Pause = Callable[[float], Awaitable[None]]
+"""Waits for so many seconds."""
+
+_WIDEST = 8
+_TAKEN_WITHIN = timedelta(seconds=2)
+_BOOK_AGAIN = timedelta(seconds=0.3)
+_SOONEST_LOOK = timedelta(seconds=0.05)
+_LATEST_LOOK = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave for one request in its slot; void as soon as Rivya refuses anything."""
+
+    slot: Slot
+    width: int
+    refusals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The locked budget, and how many requests it has room for."""
+
+    budget: Budget
+    now: datetime
+    pace: Pace
+    room: int
+    is_probe: bool = False
+
+
+class Bookings:
+    """What this process has booked, and what it last saw of the budget that it shares."""
+
+    def __init__(self, database: Database, clock: Clock, *, rate: float, key: str, pause: Pause) -> None:
+        self.key = key
+        """Fingerprint of the API key."""
+        self.rate = rate
+        self.seen: Budget | None = None
+        self._database = database
+        self._clock = clock
+        self._pause = pause
+        self._row = BudgetRow(database)
+        self._refusals = 0
+        """Counts what voids the permits given before it."""
+        self._width = 1
+        self._has_started = False
+
+    async def open(self, connection: AsyncConnection) -> Opening:
+        """Lock the budget until the transaction ends, and see how many polls it has room for."""
+        budget, now = await self._look(connection)
+        # A restart is what an operator does who has put the key in order: it is worth a probe.
+        may_probe, self._has_started = budget.may_probe(now) or not self._has_started, True
+        if not budget.is_stopped(self.key):
+            return self._opening(budget, now, within=REACH)
+        return self._opening_for_probe(budget, now, may_probe=may_probe)
+
+    async def open_for_one(self, connection: AsyncConnection) -> Opening:
+        """Lock the budget until the transaction ends, and see whether it has room for one request of another kind."""
+        budget, now = await self._look(connection)
+        if not budget.is_key_refused(self.key):
+            return self._opening(budget, now, within=_TAKEN_WITHIN)
+        return self._opening_for_probe(budget, now, may_probe=budget.may_probe(now))
+
+    async def book(self, connection: AsyncConnection, opening: Opening, count: int) -> list[Permit]:
+        """Take slots for `count` requests, which must not be more than there is room for."""
+        if count == 0:
+            return []
+        if opening.is_probe:
+            booked, probe = opening.budget.book_probe(opening.now, opening.pace)
+            slots = [probe]
+        else:
+            booked, slots = opening.budget.book(count, opening.now, opening.pace)
+        await self._row.save(connection, booked)
+        self.seen = booked
+        return [Permit(slot, opening.pace.width, self._refusals) for slot in slots]
+
+    async def reach(self, permit: Permit) -> bool:
+        """Wait for the permit's slot. False: the permit is void, or the slot was missed; nothing must be sent."""
+        wait = (permit.slot.at - self._clock.now()).total_seconds()
+        if wait > 0:
+            await self._pause(wait)
+        now = self._clock.now()
+        self._adapt(permit, now)
+        return now <= permit.slot.until and permit.refusals == self._refusals
+
+    async def change(self, decide: Callable[[Budget, datetime], Budget]) -> tuple[Budget, Budget]:
+        """Change the budget under its lock; returns it as it was and as it is. Raises `DatabaseUnavailable`."""
+        async with self._database.transaction() as connection:
+            before = await self._row.lock(connection, now=self._clock.now())
+            after = decide(before, self._clock.now())
+            if after != before:
+                await self._row.save(connection, after)
+        self.seen = after
+        return before, after
+
+    async def read(self) -> Budget | None:
+        """The budget as it stands. Raises `DatabaseUnavailable`."""
+        return await self._row.read()
+
+    def void(self) -> None:
+        """Rivya refuses: no permit given so far may be used."""
+        self._refusals += 1
+
+    @property
+    def seconds_to_next_look(self) -> float:
+        """When it is worth while to look for room again, at the latest in a second."""
+        if self.seen is None or self.seen.is_stopped(self.key):
+            return _LATEST_LOOK.total_seconds()
+        free_at = self.seen.next_slot_at - _BOOK_AGAIN
+        if self.seen.blocked_until is not None:
+            free_at = max(free_at, self.seen.blocked_until)
+        return min(max(free_at - self._clock.now(), _SOONEST_LOOK), _LATEST_LOOK).total_seconds()
+
+    async def _look(self, connection: AsyncConnection) -> tuple[Budget, datetime]:
+        budget = await self._row.lock(connection, now=self._clock.now())
+        now = self._clock.now()  # the lock may have taken its time
+        before, self.seen = self.seen, budget
+        is_new_pause = budget.is_blocked(now) and (before is None or before.blocked_until != budget.blocked_until)
+        is_new_stop = budget.is_stopped(self.key) and (before is None or not before.is_stopped(self.key))
+        if is_new_pause or is_new_stop:
+            self.void()
+        return budget, now
+
+    def _opening(self, budget: Budget, now: datetime, *, within: timedelta) -> Opening:
+        pace = Pace(rate=self.rate, width=self._width)
+        room = 0 if budget.is_blocked(now) else budget.room(now, pace, within=within)
+        return Opening(budget, now, pace, room)
+
+    def _opening_for_probe(self, budget: Budget, now: datetime, *, may_probe: bool) -> Opening:
+        opening = self._opening(budget, now, within=REACH)
+        return replace(opening, room=min(opening.room, 1) if may_probe else 0, is_probe=True)
+
+    def _adapt(self, permit: Permit, now: datetime) -> None:
+        """A process too busy to be punctual books wider slots, and narrower ones again as it gets better."""
+        if now > permit.slot.until:
+            self._width = max(self._width, min(permit.width * 2, _WIDEST))
+        elif now <= permit.slot.at + PUNCTUAL:
+            self._width = max(self._width - 1, 1)

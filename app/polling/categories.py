@@ -1,0 +1,62 @@
+"""Which category a model is of, as Rivya's catalogue says: read at start, hourly, and when an unknown model is met."""
+
+from datetime import timedelta
+
+import structlog
+
+from app.core.clock import Clock
+from app.polling.allowance import Allowance
+from app.rivya.client import RivyaClient
+from app.rivya.errors import RivyaError
+
+REFRESH_INTERVAL = timedelta(hours=1)
+SHORTEST_INTERVAL = timedelta(minutes=1)
+
+_SECONDS_BETWEEN_TURNS = 5.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Categories:
+    """Known until told otherwise: what can't be read leaves a model unknown, and nothing else."""
+
+    def __init__(self, client: RivyaClient, allowance: Allowance, clock: Clock) -> None:
+        self._client = client
+        self._allowance = allowance
+        self._clock = clock
+        self._known: dict[str, str] = {}
+        self._tried_at: float | None = None
+        self._wait = SHORTEST_INTERVAL
+        self._met_unknown = False
+
+    def of(self, model: str | None) -> str | None:
+        """The model's category, None while it is not known."""
+        category = self._known.get(model) if model is not None else None
+        if model is not None and category is None:
+            self._met_unknown = True
+        return category
+
+    async def turn(self) -> float:
+        """Read the catalogue if it is time to, within the budget; returns the seconds until the next turn."""
+        if self._is_due() and await self._allowance.take():
+            await self._refresh()
+        return _SECONDS_BETWEEN_TURNS
+
+    def _is_due(self) -> bool:
+        if self._tried_at is None:
+            return True
+        waited = timedelta(seconds=self._clock.monotonic() - self._tried_at)
+        return waited >= (SHORTEST_INTERVAL if self._met_unknown else self._wait)
+
+    async def _refresh(self) -> None:
+        self._tried_at = self._clock.monotonic()
+        self._wait = SHORTEST_INTERVAL
+        try:
+            found = await self._client.models()
+        except RivyaError as error:
+            log.info("models.unreadable", error=type(error).__name__)
+            await self._allowance.note(error)
+            return
+        self._known |= found  # a model that has gone may still have generations
+        self._wait = REFRESH_INTERVAL
+        self._met_unknown = False

@@ -1,0 +1,80 @@
+"""Claims due generations, each for one poller at a time: leased, budgeted and committed in one short transaction."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import RowMapping, Update, bindparam, select, update
+
+from app.core.clock import Clock
+from app.core.database import Database
+from app.core.schema import Moment
+from app.ledger.status import Tracking
+from app.ledger.tables import generations
+from app.ledger.tracking import Held
+from app.polling.bookings import Bookings, Permit
+
+LEASE = timedelta(seconds=60)
+"""Longer than a poll may take: 2 seconds to its slot, 10 for the answer, 10 for its commit, and some to write."""
+
+_g = generations.c
+_NEXT_DUE = select(_g.next_poll_at).where(_g.next_poll_at.is_not(None)).order_by(_g.next_poll_at).limit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A generation to be polled, and when."""
+
+    held: Held
+    permit: Permit
+
+
+class Claims:
+    """A claim moves `next_poll_at` to the lease's end: a killed poller's work becomes due again by itself."""
+
+    def __init__(self, database: Database, bookings: Bookings, clock: Clock, *, lease: timedelta = LEASE) -> None:
+        self._database = database
+        self._bookings = bookings
+        self._clock = clock
+        self._lease = lease
+
+    async def next_due(self) -> datetime | None:
+        """When the next generation is due. Raises `DatabaseUnavailable`."""
+        async with self._database.read() as connection:
+            return (await connection.execute(_NEXT_DUE)).scalar_one_or_none()
+
+    async def claim(self, most: int) -> list[Claimed]:
+        """Claim what is due, `most` at most and no more than the budget has room for. Raises `DatabaseUnavailable`."""
+        async with self._database.transaction() as connection:
+            opening = await self._bookings.open(connection)
+            room = min(opening.room, most)
+            if room == 0:
+                return []
+            moments = {"now": opening.now, "until": opening.now + self._lease, "most": room}
+            found = [_held(row) for row in (await connection.execute(CLAIM, moments)).mappings()]
+            permits = await self._bookings.book(connection, opening, len(found))
+        return [Claimed(held, permit) for held, permit in zip(found, permits, strict=True)]
+
+
+def _claim() -> Update:
+    # The CTE is evaluated once, because it locks: a subquery in the WHERE could be evaluated again and claim more.
+    due = (
+        select(_g.id)
+        .where(_g.next_poll_at <= bindparam("now", type_=Moment))
+        .order_by(_g.next_poll_at)
+        .limit(bindparam("most"))
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    until = bindparam("until", type_=Moment)
+    change = update(generations).where(_g.id.in_(select(due.c.id))).values(lease_until=until, next_poll_at=until)
+    return change.returning(*(_g[name] for name in Held.__dataclass_fields__))
+
+
+CLAIM = _claim()
+"""`next_poll_at` is set for nothing but what is to be polled, so that one indexed condition finds it."""
+
+
+def _held(row: RowMapping) -> Held:
+    columns: dict[str, Any] = {**row, "tracking": Tracking(row["tracking"])}
+    return Held(**columns)
