@@ -12,7 +12,14 @@ from app.endpoint.failures import is_gone, read_failure
 from app.endpoint.registry import Registry
 from app.endpoint.tables import State
 from app.rivya.client import RivyaClient
-from app.rivya.errors import RivyaForbidden, RivyaNotFound, RivyaRefused, RivyaUnauthorized, RivyaUnreadable
+from app.rivya.errors import (
+    RivyaForbidden,
+    RivyaNotFound,
+    RivyaRateLimited,
+    RivyaRefused,
+    RivyaUnauthorized,
+    RivyaUnreadable,
+)
 from app.rivya.payloads import EndpointList, WebhookEndpoint
 
 log = structlog.stdlib.get_logger(__name__)
@@ -71,7 +78,7 @@ class Inspection:
         rivya_id = serving.rivya_id or ""
         try:
             await self._client.update_endpoint(rivya_id, status="active")
-        except (RivyaUnauthorized, RivyaForbidden):
+        except (RivyaUnauthorized, RivyaForbidden, RivyaRateLimited):
             raise
         except RivyaRefused as error:
             code = read_failure(error).code

@@ -3,6 +3,7 @@
 import pytest
 
 from app.core.sealing import SealBroken
+from app.endpoint.registry import Overtaken, Registry
 from app.rivya.signature import Reason, Refused, Verified
 from tests.flow.test_registration_room import Room, room, verify
 
@@ -97,6 +98,28 @@ async def test_an_endpoint_disabled_at_rivya_is_enabled_at_start(database_url: s
         r.at_rivya()[0].set_status("disabled", r.clock.now())
         await _registered(r)
         assert [endpoint.status for endpoint in r.at_rivya()] == ["active"]
+
+
+async def test_an_endpoint_that_rivya_will_not_enable_is_kept_and_named(database_url: str) -> None:
+    async with room(database_url) as r:
+        await _registered(r)
+        r.at_rivya()[0].set_status("disabled", r.clock.now())
+        r.fault("webhooks.update", status=400)
+        replica = await r.start()
+        await replica.registrar.turn()
+        await replica.learn()
+        assert (await r.row())["state"] == "serving"
+        [_, endpoint, _] = await replica.health.findings()
+        assert "disabled at Rivya" in endpoint.detail
+        assert not endpoint.ok
+
+
+async def test_only_one_endpoint_can_be_intended_or_serving_whatever_the_lease_says(database_url: str) -> None:
+    async with room(database_url) as r:
+        registry = Registry(r.database)
+        await registry.add_intent(path_key="one", url="https://a.example/one", now=r.clock.now())
+        with pytest.raises(Overtaken):
+            await registry.add_intent(path_key="other", url="https://a.example/other", now=r.clock.now())
 
 
 @pytest.mark.parametrize(

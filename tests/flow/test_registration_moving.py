@@ -102,3 +102,27 @@ async def test_the_same_place_written_otherwise_moves_nothing(database_url: str,
         await (await r.start(public_url=f"http://localhost/here{ending}")).registrar.turn()
         assert r.calls("webhooks.update") == 0
         assert len(r.at_rivya()) == 1
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 401}, {"status": 429}, {"connection": "reset"}], ids=str)
+async def test_a_move_that_rivya_can_not_be_asked_for_waits_and_makes_nothing(
+    database_url: str, fault: dict[str, Any]
+) -> None:
+    async with room(database_url) as r:
+        await _registered(r)
+        r.fault("webhooks.update", times=1, **fault)
+        replica = await r.start()
+        await replica.registrar.turn()
+        assert r.calls("webhooks.create") == 1
+        await replica.registrar.turn()
+        assert [endpoint.url for endpoint in r.at_rivya()] == [(await r.row())["url"]]
+        assert r.at_rivya()[0].url.startswith(r.public_url)
+
+
+async def test_a_move_whose_answer_can_not_be_read_is_looked_at(database_url: str) -> None:
+    async with room(database_url) as r:
+        await _registered(r)
+        r.fault("webhooks.update", times=1, when="after", status=200, body="empty")
+        await (await r.start()).registrar.turn()
+        assert r.calls("webhooks.create") == 1
+        assert r.at_rivya()[0].url.startswith(r.public_url)
