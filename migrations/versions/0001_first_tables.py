@@ -216,9 +216,17 @@ def upgrade() -> None:
         ),
         sa.Column("response_status", sa.Integer(), nullable=True),
         sa.Column("response", sa.LargeBinary(), nullable=True),
+        sa.Column("response_retry_after", sa.Integer(), nullable=True, comment="seconds"),
         sa.Column("generation_id", sa.Text(), nullable=True),
         sa.Column("submitted_by", sa.Text(), nullable=True, comment="name of the caller's token"),
-        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column(
+            "attempts",
+            sa.Integer(),
+            nullable=False,
+            comment="numbers the attempts: a late one can't undo a later one",
+        ),
+        sa.Column("retries", sa.Integer(), nullable=False, comment="by the background, since a caller last sent it"),
+        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False, comment="when a caller last sent it"),
         sa.Column(
             "next_attempt_at",
             sa.DateTime(timezone=True),
@@ -228,6 +236,17 @@ def upgrade() -> None:
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("resolved_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint(
+            "(next_attempt_at IS NULL) = (state IN ('accepted', 'rejected'))",
+            name=op.f("ck_submissions_retried_while_open"),
+        ),
+        sa.CheckConstraint(
+            "(state = 'accepted') = (generation_id IS NOT NULL)", name=op.f("ck_submissions_accepted_has_generation")
+        ),
+        sa.CheckConstraint(
+            "is_final = 0 OR state IN ('accepted', 'rejected')", name=op.f("ck_submissions_final_when_answered")
+        ),
+        sa.CheckConstraint("is_final IN (0, 1)", name=op.f("ck_submissions_is_final")),
         sa.CheckConstraint(
             "state IN ('sending', 'accepted', 'rejected', 'unknown')", name=op.f("ck_submissions_state")
         ),
