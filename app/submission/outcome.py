@@ -1,0 +1,152 @@
+"""What an attempt to send a submission means for it, and for the caller; pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import orjson
+
+from app.ledger.rendering import render
+from app.ledger.state import Generation
+from app.rivya.errors import (
+    RivyaError,
+    RivyaForbidden,
+    RivyaRateLimited,
+    RivyaRefused,
+    RivyaUnauthorized,
+    RivyaUnavailable,
+)
+from app.submission.relay import relayed
+from app.submission.reply import Reply, not_recorded, refusal, unknown, unreachable
+from app.submission.state import State
+
+
+class Result(StrEnum):
+    """What became of a create, as it is counted."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    RETRYABLE = "retryable"
+    """Rivya said "not now"."""
+    UNREACHABLE = "unreachable"
+    UNKNOWN = "unknown"
+    NOT_RECORDED = "not_recorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Rivya made a generation of it, and the ledger has it."""
+
+    status: int
+    """Rivya's HTTP status."""
+    generation_id: str
+    body: bytes
+    """As Rivya sent it."""
+    generation: Generation | None
+    """As it stands in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotRecorded:
+    """Rivya made a generation of it, and the ledger could not take it."""
+
+    reason: str
+
+
+Attempt = Accepted | NotRecorded | RivyaError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The submission's next state and the caller's answer."""
+
+    result: Result
+    state: State
+    reply: Reply
+    is_final: bool = False
+    generation_id: str | None = None
+    error: str | None = None
+    """For the operator; no body, no key."""
+    rivya_request_id: str | None = None
+    retry_after: float | None = None
+    """Seconds that Rivya asked to wait."""
+
+
+def judge(attempt: Attempt, *, key: str, request_id: str, in_doubt: bool) -> Verdict:
+    """Decide what follows from an attempt.
+
+    `in_doubt` tells that an earlier attempt may have taken effect: then only Rivya's word on this very request settles
+    it, not that Rivya is busy, away, or refuses the key we call with. `request_id` names errors of our own making.
+    """
+    if isinstance(attempt, Accepted):
+        return _accepted(attempt)
+    if isinstance(attempt, NotRecorded):
+        reply = not_recorded(key, request_id=request_id)
+        return Verdict(result=Result.NOT_RECORDED, state=State.UNKNOWN, reply=reply, error=attempt.reason)
+    if isinstance(attempt, RivyaRefused) and not (in_doubt and _says_nothing_of_the_past(attempt)):
+        return _refused(attempt, request_id)
+    if isinstance(attempt, RivyaUnavailable) and not in_doubt:
+        if not attempt.sent:
+            return _unreachable(attempt, request_id)
+        if attempt.code is not None and attempt.status is not None and attempt.status >= 500:
+            return _failed(attempt, attempt.status, attempt.code, request_id=request_id)
+    return _unknown(attempt, key, request_id)
+
+
+def _accepted(attempt: Accepted) -> Verdict:
+    body = orjson.dumps(render(attempt.generation)) if attempt.generation is not None else attempt.body
+    return Verdict(
+        result=Result.ACCEPTED,
+        state=State.ACCEPTED,
+        reply=Reply(status=attempt.status, body=body),
+        is_final=True,
+        generation_id=attempt.generation_id,
+    )
+
+
+def _says_nothing_of_the_past(error: RivyaRefused) -> bool:
+    """It does not tell whether an earlier attempt took effect; a conflict even hints that it did, or still may."""
+    return (
+        isinstance(error, RivyaUnauthorized | RivyaForbidden | RivyaRateLimited) or error.code == "idempotency_conflict"
+    )
+
+
+def _refused(error: RivyaRefused, request_id: str) -> Verdict:
+    is_final = not isinstance(error, RivyaRateLimited)
+    return Verdict(
+        result=Result.REJECTED if is_final else Result.RETRYABLE,
+        state=State.REJECTED,
+        reply=relayed(error, request_id=request_id),
+        is_final=is_final,
+        error=str(error),
+        rivya_request_id=error.request_id,
+        retry_after=error.retry_after,
+    )
+
+
+def _failed(error: RivyaUnavailable, status: int, code: str, *, request_id: str) -> Verdict:
+    named = error.request_id or request_id
+    message = "Rivya failed to take this create. Repeat it with the same Idempotency-Key."
+    return Verdict(
+        result=Result.RETRYABLE,
+        state=State.REJECTED,
+        reply=refusal(status, code, message, request_id=named, retry_after=error.retry_after),
+        error=str(error),
+        rivya_request_id=error.request_id,
+        retry_after=error.retry_after,
+    )
+
+
+def _unreachable(error: RivyaUnavailable, request_id: str) -> Verdict:
+    reply = unreachable(request_id=request_id, retry_after=error.retry_after)
+    return Verdict(result=Result.UNREACHABLE, state=State.REJECTED, reply=reply, error=str(error))
+
+
+def _unknown(error: RivyaError, key: str, request_id: str) -> Verdict:
+    return Verdict(
+        result=Result.UNKNOWN,
+        state=State.UNKNOWN,
+        reply=unknown(key, request_id=request_id),
+        error=str(error),
+        rivya_request_id=error.request_id,
+        retry_after=error.retry_after,
+    )

@@ -1,0 +1,128 @@
+"""What an attempt means: every answer and every error of Rivya's, for a first attempt and for one in doubt."""
+
+import orjson
+import pytest
+
+from app.ledger.state import Generation
+from app.ledger.status import Status, Tracking
+from app.rivya.errors import (
+    RivyaError,
+    RivyaForbidden,
+    RivyaNotFound,
+    RivyaRateLimited,
+    RivyaRefused,
+    RivyaUnauthorized,
+    RivyaUnavailable,
+    RivyaUnreadable,
+)
+from app.submission.outcome import Accepted, Attempt, NotRecorded, Result, Verdict, judge
+from app.submission.state import State
+from tests.clock import NOON
+
+BODY = b'{"id": "task_1", "status": "queued"}'
+RECORDED = Generation(id="task_1", status=Status.QUEUED, first_seen_at=NOON, tracking=Tracking.WATCHING)
+
+TIME_OUT = RivyaUnavailable("no whole answer within 30 s", sent=True)
+NEVER_SENT = RivyaUnavailable("the exchange failed: ConnectError", sent=False)
+PROXY_502 = RivyaUnavailable("Rivya answered 502 without an error of its own", sent=True, status=502)
+RIVYA_503 = RivyaUnavailable(
+    "Rivya answered 503 public_api_disabled",
+    sent=True,
+    status=503,
+    code="public_api_disabled",
+    request_id="req_5",
+    retry_after=7.2,
+)
+REDIRECT = RivyaUnavailable("Rivya answered 302 moved", sent=True, status=302, code="moved")
+GARBAGE = RivyaUnreadable("the answer (200) is unreadable: not JSON", status=200)
+INVALID = RivyaRefused(400, "validation_failed", "prompt is too long", request_id="req_4")
+BUSY = RivyaRateLimited(429, "rate_limited", "slow down", request_id="req_9", retry_after=2.5)
+BAD_KEY = RivyaUnauthorized(401, "api_key_expired", "expired")
+NO_SCOPE = RivyaForbidden(403, "api_scope_denied", "generations:create")
+GONE = RivyaNotFound(404, "not_found", "no such model")
+CONFLICT = RivyaRefused(409, "idempotency_conflict", "another body")
+
+
+def judged(attempt: Attempt, *, in_doubt: bool = False) -> Verdict:
+    return judge(attempt, key="key-1", request_id="req_ours", in_doubt=in_doubt)
+
+
+def error_of(verdict: Verdict) -> dict[str, object]:
+    error: dict[str, object] = orjson.loads(verdict.reply.body)["error"]
+    return error
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_an_acceptance_is_final_and_answered_with_our_record(in_doubt: bool) -> None:
+    verdict = judged(Accepted(201, "task_1", BODY, RECORDED), in_doubt=in_doubt)
+    assert (verdict.state, verdict.is_final, verdict.generation_id) == (State.ACCEPTED, True, "task_1")
+    assert verdict.reply.status == 201
+    assert orjson.loads(verdict.reply.body)["tracking"]["state"] == "watching"
+
+
+def test_without_a_record_to_show_rivyas_own_bytes_are_the_answer() -> None:
+    assert judged(Accepted(201, "task_1", BODY, None)).reply.body == BODY
+
+
+@pytest.mark.parametrize("in_doubt", [False, True])
+def test_an_acceptance_that_could_not_be_recorded_stays_open(in_doubt: bool) -> None:
+    verdict = judged(NotRecorded("DatabaseUnavailable"), in_doubt=in_doubt)
+    assert (verdict.state, verdict.is_final, verdict.result) == (State.UNKNOWN, False, Result.NOT_RECORDED)
+    assert (verdict.reply.status, error_of(verdict)["code"]) == (503, "not_recorded")
+    assert "key-1" in str(error_of(verdict)["message"])
+
+
+@pytest.mark.parametrize("error", [INVALID, BAD_KEY, NO_SCOPE, GONE, CONFLICT])
+def test_a_refusal_of_a_first_attempt_is_final_and_passed_on(error: RivyaRefused) -> None:
+    verdict = judged(error)
+    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, True, Result.REJECTED)
+    assert verdict.reply.status == error.status
+    assert error_of(verdict)["code"] == error.code
+    assert error_of(verdict)["message"] == error.message
+    assert error_of(verdict)["requestId"] == (error.request_id or "req_ours")
+
+
+@pytest.mark.parametrize("error", [INVALID, GONE])
+def test_a_refusal_of_the_request_itself_settles_a_doubt(error: RivyaRefused) -> None:
+    verdict = judged(error, in_doubt=True)
+    assert (verdict.state, verdict.is_final) == (State.REJECTED, True)
+
+
+@pytest.mark.parametrize("error", [BAD_KEY, NO_SCOPE, CONFLICT, BUSY, RIVYA_503, NEVER_SENT, TIME_OUT, GARBAGE])
+def test_what_says_nothing_of_an_earlier_attempt_leaves_the_doubt(error: RivyaError) -> None:
+    verdict = judged(error, in_doubt=True)
+    assert (verdict.state, verdict.is_final) == (State.UNKNOWN, False)
+    assert verdict.retry_after == error.retry_after
+
+
+def test_a_rate_limit_is_passed_on_and_not_final() -> None:
+    verdict = judged(BUSY)
+    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
+    assert (verdict.reply.status, verdict.reply.retry_after) == (429, 3)
+
+
+def test_a_failure_in_rivyas_words_is_passed_on_and_not_final() -> None:
+    verdict = judged(RIVYA_503)
+    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
+    assert (verdict.reply.status, verdict.reply.retry_after) == (503, 8)
+    assert (error_of(verdict)["code"], error_of(verdict)["requestId"]) == ("public_api_disabled", "req_5")
+
+
+def test_what_was_never_sent_can_be_sent_again() -> None:
+    verdict = judged(NEVER_SENT)
+    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.UNREACHABLE)
+    assert (verdict.reply.status, error_of(verdict)["code"]) == (503, "rivya_unreachable")
+    assert verdict.reply.retry_after is not None
+
+
+@pytest.mark.parametrize("error", [TIME_OUT, PROXY_502, REDIRECT, GARBAGE])
+def test_what_was_sent_without_a_usable_answer_is_unknown(error: RivyaError) -> None:
+    verdict = judged(error)
+    assert (verdict.state, verdict.is_final, verdict.result) == (State.UNKNOWN, False, Result.UNKNOWN)
+    assert (verdict.reply.status, error_of(verdict)["code"]) == (504, "submission_unknown")
+    assert "key-1" in str(error_of(verdict)["message"])
+
+
+def test_a_failure_in_rivyas_words_without_a_name_is_named_by_us() -> None:
+    unnamed = RivyaUnavailable("Rivya answered 500 internal_error", sent=True, status=500, code="internal_error")
+    assert error_of(judged(unnamed))["requestId"] == "req_ours"
