@@ -1,0 +1,116 @@
+"""What the OpenAPI document says of a create: Rivya's documented body, our object, errors in Rivya's shape."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_REQUEST: dict[str, Any] = {
+    "model": "z-image",
+    "prompt": "A lighthouse in the fog",
+    "params": {"aspectRatio": "1:1"},
+    "client_request_id": "order-1",
+}
+_GENERATION: dict[str, Any] = {
+    "id": "task_public_id",
+    "status": "queued",
+    "model": "z-image",
+    "reserved_credits": 1,
+    "final_credits": None,
+    "created_at": "2026-05-10T00:00:00.000Z",
+    "updated_at": "2026-05-10T00:00:00.000Z",
+    "result": None,
+    "error": None,
+    "client_request_id": "order-1",
+    "metadata": None,
+    "tracking": {
+        "state": "watching",
+        "settled_by": None,
+        "first_seen_at": "2026-05-10T00:00:00.120Z",
+        "settled_at": None,
+        "callback_received_at": None,
+        "polls": 0,
+        "next_poll_at": "2026-05-10T00:01:00.120Z",
+    },
+}
+
+
+class CreateGeneration(BaseModel):
+    """Rivya's body; forwarded byte for byte, members that are not listed here included."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"example": _REQUEST})
+
+    model: str = Field(min_length=1, description="One of GET /api/v1/models.")
+    prompt: str | None = None
+    params: dict[str, Any] | None = Field(None, description="Depends on the model.")
+    client_request_id: str | None = Field(None, min_length=1, max_length=500, description="Your own trace id.")
+
+
+class CreatedGeneration(BaseModel):
+    """Rivya's object, unchanged, plus `client_request_id`, `metadata` and `tracking`."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"example": _GENERATION})
+
+    id: str
+    status: str = Field(description="queued, processing, succeeded or failed")
+    model: str | None
+    reserved_credits: float | None
+    final_credits: float | None
+    created_at: str | None
+    updated_at: str | None
+    result: dict[str, Any] | None
+    error: dict[str, Any] | None
+    client_request_id: str | None
+    metadata: dict[str, Any] | None
+    tracking: dict[str, Any]
+
+
+class CreateError(BaseModel):
+    """An error in Rivya's shape."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"error": {"code": "validation_failed", "message": "model is required.", "requestId": "req_1"}}
+        }
+    )
+
+    error: dict[str, Any] = Field(description="`code`, `message`, `requestId`; Rivya may add members.")
+
+
+def _documented(description: str, model: type[BaseModel] = CreateError) -> dict[str, Any]:
+    headers = {
+        "Idempotency-Key": {
+            "description": "The key it was sent with: yours, or the one that was made for it.",
+            "schema": {"type": "string"},
+        },
+        "Idempotency-Replayed": {
+            "description": "`true` when this is the answer that the same create got before.",
+            "schema": {"type": "string"},
+        },
+    }
+    return {"model": model, "description": description, "headers": headers}
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: _documented("Rivya accepted it. The status is Rivya's own and may be another 2xx.", CreatedGeneration),
+    400: _documented("The body or the key can't be used, or Rivya says so."),
+    401: _documented("No valid token, or Rivya does not accept the receiver's key."),
+    403: _documented("The token's role does not reach that far, or the receiver's key lacks the scope."),
+    409: _documented("`idempotency_conflict`: the key was used with another body."),
+    413: _documented("`payload_too_large`: more than 1 MiB."),
+    429: _documented("Rivya asks to wait. The same key sends it again."),
+    503: _documented(
+        "`rivya_unreachable`, `not_recorded`, `database_unavailable`, `overloaded`, or Rivya's own. Repeat it with the "
+        "same key."
+    ),
+    504: _documented(
+        "`submission_unknown`: no usable answer came. It is resolved in the background with the same key."
+    ),
+    "2XX": _documented("Rivya accepted it.", CreatedGeneration),
+    "4XX": _documented("Rivya refused it: its status, code, message and requestId."),
+    "5XX": _documented("Rivya failed: its status, code and requestId. The same key sends it again."),
+}
+
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {"application/json": {"schema": CreateGeneration.model_json_schema()}},
+}

@@ -1,0 +1,113 @@
+"""One attempt: send a claimed submission under its own key, record what Rivya made of it, write down the outcome."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.core.clock import Clock
+from app.core.errors import DatabaseUnavailable, ServiceError
+from app.core.ids import request_id
+from app.ledger.batch import Batch
+from app.ledger.report import Report, Source
+from app.rivya.client import CreateAnswer, RivyaClient
+from app.rivya.errors import RivyaError
+from app.submission.backoff import pause_before_retry
+from app.submission.create import read_create
+from app.submission.measures import note_retried, note_sent
+from app.submission.outcome import Accepted, Attempt, NotRecorded, Verdict, judge
+from app.submission.reply import Reply, unknown
+from app.submission.submission import Submission
+from app.submission.submissions import Submissions
+from app.submission.wakeups import Wakeups
+
+Jitter = Callable[[], float]
+"""A number from -1 to 1."""
+
+
+def any_jitter() -> float:
+    """A random number from -1 to 1."""
+    return random.uniform(-1, 1)  # noqa: S311 - spreads load, guards nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What an attempt came to; `error` is Rivya's, if there was one."""
+
+    reply: Reply
+    error: RivyaError | None
+
+
+class Sender:
+    """Sends submissions, for callers and for the background."""
+
+    def __init__(
+        self,
+        client: RivyaClient,
+        batch: Batch,
+        submissions: Submissions,
+        clock: Clock,
+        *,
+        wakeups: Wakeups,
+        jitter: Jitter = any_jitter,
+    ) -> None:
+        self._client = client
+        self._batch = batch
+        self._submissions = submissions
+        self._clock = clock
+        self._wakeups = wakeups
+        self._jitter = jitter
+
+    async def send(self, claimed: Submission, *, in_doubt: bool) -> Sent:
+        """Make one attempt. `in_doubt` tells that an earlier one may have taken effect: the background's case.
+
+        A database that is away leaves the submission claimed; when its lease runs out, it is due for the background.
+        """
+        attempt = await self._attempt(claimed)
+        named = request_id()
+        verdict = judge(attempt, key=claimed.key, request_id=named, in_doubt=in_doubt)
+        try:
+            is_current = await self._conclude(claimed, verdict)
+        except DatabaseUnavailable as error:
+            lost = NotRecorded(type(error).__name__)
+            verdict = judge(lost, key=claimed.key, request_id=named, in_doubt=in_doubt)
+            is_current = True
+        self._wakeups.wake(claimed.id)
+        if in_doubt:
+            note_retried(claimed, verdict, age=self._clock.now() - claimed.sent_at)
+        else:
+            note_sent(claimed, verdict, request_id=named)
+        reply = verdict.reply if is_current else await self._what_stands(claimed, named)
+        return Sent(reply, attempt if isinstance(attempt, RivyaError) else None)
+
+    async def _attempt(self, claimed: Submission) -> Attempt:
+        try:
+            answer = await self._client.create_generation(claimed.request, idempotency_key=claimed.key)
+        except RivyaError as error:
+            return error
+        try:
+            recorded = await self._batch.put(_report(claimed, answer, self._clock.now()))
+        except ServiceError as error:
+            return NotRecorded(f"{type(error).__name__} for generation {answer.generation.id}")
+        return Accepted(answer.status, answer.generation.id, answer.body, recorded.generation)
+
+    async def _conclude(self, claimed: Submission, verdict: Verdict) -> bool:
+        now = self._clock.now()
+        pause = pause_before_retry(
+            claimed.retries, now - claimed.sent_at, jitter=self._jitter(), retry_after=verdict.retry_after
+        )
+        return await self._submissions.conclude(claimed, verdict, now=now, next_attempt_at=now + pause)
+
+    async def _what_stands(self, claimed: Submission, named: str) -> Reply:
+        """A slow attempt was overtaken by the background's: what that one writes down counts."""
+        stored = await self._submissions.find(claimed.id)
+        return stored.reply or unknown(claimed.key, request_id=named)
+
+
+def _report(claimed: Submission, answer: CreateAnswer, now: datetime) -> Report:
+    return Report(
+        source=Source.SUBMIT,
+        reported_at=now,
+        claim=answer.generation,
+        client_request_id=read_create(claimed.request).client_request_id,
+    )

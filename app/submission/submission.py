@@ -1,0 +1,58 @@
+"""A submission as it stands: one row of `submissions`, immutable in memory."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import RowMapping
+
+from app.submission.reply import Reply
+from app.submission.state import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """`attempts` numbers the attempt that has it, `retries` those of the background since a caller last sent it."""
+
+    id: str
+    key: str = field(repr=False)
+    request_hash: str
+    request: bytes = field(repr=False)
+    state: State
+    is_final: bool
+    attempts: int
+    retries: int
+    sent_at: datetime
+    reply: Reply | None = field(repr=False)
+    """What was answered; None while its outcome is unknown."""
+
+    @property
+    def is_open(self) -> bool:
+        """It is being sent, or what became of it is unknown."""
+        return self.state in (State.SENDING, State.UNKNOWN)
+
+
+def from_row(row: RowMapping) -> Submission:
+    """A row of `submissions`."""
+    return Submission(
+        id=row["id"],
+        key=row["idempotency_key"],
+        request_hash=row["request_hash"],
+        request=row["request"],
+        state=State(row["state"]),
+        is_final=bool(row["is_final"]),
+        attempts=row["attempts"],
+        retries=row["retries"],
+        sent_at=row["sent_at"],
+        reply=_reply(row),
+    )
+
+
+def _reply(row: RowMapping) -> Reply | None:
+    if row["response_status"] is None:
+        return None
+    return Reply(
+        status=row["response_status"],
+        body=row["response"],
+        retry_after=row["response_retry_after"],
+        is_replay=True,
+    )

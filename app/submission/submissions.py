@@ -1,0 +1,127 @@
+"""The submissions table as the flow uses it: begin, claim, conclude; every step is one short transaction."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select, true, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.core.database import Database
+from app.core.ids import uuid7
+from app.submission.create import Create
+from app.submission.outcome import Verdict
+from app.submission.state import State
+from app.submission.submission import Submission, from_row
+from app.submission.tables import submissions
+
+LEASE = timedelta(seconds=60)
+"""How long an attempt has a submission to itself: longer than a create may take and its recording may wait."""
+
+_t = submissions.c
+
+
+class Submissions:
+    """What was submitted, and who is sending it until when."""
+
+    def __init__(self, database: Database, *, lease: timedelta = LEASE) -> None:
+        self._database = database
+        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
+        self._lease = lease
+
+    async def begin(self, create: Create, key: str, *, submitted_by: str, now: datetime) -> tuple[Submission, bool]:
+        """Write a create down and claim it: (it, True), or (the submission that has the key already, False)."""
+        row: dict[str, Any] = {
+            "id": str(uuid7(now)),
+            "idempotency_key": key,
+            "request_hash": create.digest,
+            "request": create.body,
+            "state": State.SENDING,
+            "is_final": 0,
+            "submitted_by": submitted_by,
+            "attempts": 1,
+            "retries": 0,
+            "sent_at": now,
+            "next_attempt_at": now + self._lease,
+            "created_at": now,
+        }
+        new = self._insert(submissions).values(row).on_conflict_do_nothing(index_elements=[_t.idempotency_key])
+        async with self._database.transaction() as connection:
+            is_new = (await connection.execute(new)).rowcount == 1
+            found = await connection.execute(select(submissions).where(_t.idempotency_key == key))
+            return from_row(found.mappings().one()), is_new
+
+    async def find(self, submission_id: str) -> Submission:
+        """As it stands."""
+        async with self._database.read() as connection:
+            found = await connection.execute(select(submissions).where(_t.id == submission_id))
+            return from_row(found.mappings().one())
+
+    async def claim_again(self, seen: Submission, *, now: datetime) -> Submission | None:
+        """Claim a submission whose rejection was not final; None when somebody else was faster."""
+        change = (
+            update(submissions)
+            .where(_t.id == seen.id, _t.attempts == seen.attempts, _t.state == State.REJECTED, _t.is_final == 0)
+            .values(
+                state=State.SENDING,
+                attempts=_t.attempts + 1,
+                retries=0,
+                sent_at=now,
+                next_attempt_at=now + self._lease,
+                resolved_at=None,
+                response_status=None,
+                response=None,
+                response_retry_after=None,
+            )
+            .returning(*_t)
+        )
+        async with self._database.transaction() as connection:
+            row = (await connection.execute(change)).mappings().one_or_none()
+        return from_row(row) if row is not None else None
+
+    async def is_due(self, *, now: datetime) -> bool:
+        """There is one to be retried."""
+        async with self._database.read() as connection:
+            found = await connection.execute(select(true()).where(_t.next_attempt_at <= now).limit(1))
+            return found.first() is not None
+
+    async def claim_due(self, *, now: datetime) -> Submission | None:
+        """Claim the submission whose retry has been due longest; None when there is none that nobody else has."""
+        due = select(_t.id).where(_t.next_attempt_at <= now).order_by(_t.next_attempt_at).limit(1)
+        async with self._database.transaction() as connection:
+            chosen = (await connection.execute(due.with_for_update(skip_locked=True))).scalar_one_or_none()
+            if chosen is None:
+                return None
+            change = (
+                update(submissions)
+                .where(_t.id == chosen)
+                .values(attempts=_t.attempts + 1, retries=_t.retries + 1, next_attempt_at=now + self._lease)
+                .returning(*_t)
+            )
+            return from_row((await connection.execute(change)).mappings().one())
+
+    async def conclude(
+        self, claimed: Submission, verdict: Verdict, *, now: datetime, next_attempt_at: datetime | None
+    ) -> bool:
+        """Write down what became of an attempt; False when a later attempt, or a final answer, stands instead.
+
+        An acceptance counts however late it comes: it is Rivya's word that the generation exists.
+        """
+        is_current = true() if verdict.state is State.ACCEPTED else _t.attempts == claimed.attempts
+        is_open = verdict.state is State.UNKNOWN
+        change = (
+            update(submissions)
+            .where(_t.id == claimed.id, _t.is_final == 0, is_current)
+            .values(
+                state=verdict.state,
+                is_final=int(verdict.is_final),
+                generation_id=verdict.generation_id,
+                last_error=verdict.error,
+                next_attempt_at=next_attempt_at if is_open else None,
+                resolved_at=None if is_open else now,
+                response_status=None if is_open else verdict.reply.status,
+                response=None if is_open else verdict.reply.body,
+                response_retry_after=None if is_open else verdict.reply.retry_after,
+            )
+        )
+        async with self._database.transaction() as connection:
+            return (await connection.execute(change)).rowcount == 1

@@ -1,0 +1,109 @@
+"""Takes a caller's create: written down, sent once, answered; the same key again gets the same answer."""
+
+import asyncio
+
+from app.core.clock import Clock
+from app.core.errors import DatabaseUnavailable, Overloaded
+from app.core.ids import request_id, uuid7
+from app.submission import reply
+from app.submission.create import Create
+from app.submission.measures import note_answered, note_turned_away
+from app.submission.reply import Reply
+from app.submission.sender import Sender
+from app.submission.state import State
+from app.submission.submission import Submission
+from app.submission.submissions import Submissions
+from app.submission.wakeups import Pause, Wakeups, until_set
+
+_SECONDS_BETWEEN_LOOKS = 0.25
+
+
+class Submitter:
+    """Runs each create as a task of its own: a caller that hangs up does not cut the bookkeeping short."""
+
+    def __init__(
+        self,
+        submissions: Submissions,
+        sender: Sender,
+        clock: Clock,
+        *,
+        wakeups: Wakeups,
+        pause: Pause = until_set,
+        patience: float = 30.0,
+        most_at_once: int = 100,
+    ) -> None:
+        self._submissions = submissions
+        self._sender = sender
+        self._clock = clock
+        self._wakeups = wakeups
+        self._pause = pause
+        self._patience = patience
+        """Seconds that a repeated create waits for the one under way."""
+        self._most_at_once = most_at_once
+        self._tasks: set[asyncio.Task[Reply]] = set()
+        self._stopping = False
+
+    def new_key(self) -> str:
+        """An Idempotency-Key for a caller that brought none."""
+        return str(uuid7(self._clock.now()))
+
+    async def submit(self, create: Create, key: str, *, submitted_by: str) -> Reply:
+        """Answer a create. Raises `Overloaded` when too many are under way, before anything is written."""
+        if self._stopping or len(self._tasks) >= self._most_at_once:
+            note_turned_away("overloaded")
+            raise Overloaded("Too many creates are under way.")
+        task = asyncio.create_task(self._guarded(create, key, submitted_by))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def stop(self) -> None:
+        """Take no more, let those who wait go, and return when every create under way is written down.
+
+        To be called before the ledger's batch is stopped. It takes no longer than Rivya's time-out for a create, plus
+        the batch's patience.
+        """
+        self._stopping = True
+        self._wakeups.wake_all()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _guarded(self, create: Create, key: str, submitted_by: str) -> Reply:
+        try:
+            return await self._answer(create, key, submitted_by)
+        except DatabaseUnavailable:
+            # The commit may stand all the same, and the background send it: so the caller has to know the key.
+            note_turned_away("database_unavailable")
+            return reply.database_unavailable(key, request_id=request_id())
+
+    async def _answer(self, create: Create, key: str, submitted_by: str) -> Reply:
+        now = self._clock.now()
+        found, is_new = await self._submissions.begin(create, key, submitted_by=submitted_by, now=now)
+        if is_new:
+            return await self._send(found)
+        if found.request_hash != create.digest:
+            note_answered(found, "conflict")
+            return reply.conflict(request_id=request_id())
+        if found.state is State.REJECTED and not found.is_final:
+            claimed = await self._submissions.claim_again(found, now=now)
+            if claimed is not None:
+                return await self._send(claimed)
+        return await self._answer_again(found.id, key)
+
+    async def _send(self, claimed: Submission) -> Reply:
+        return (await self._sender.send(claimed, in_doubt=False)).reply
+
+    async def _answer_again(self, submission_id: str, key: str) -> Reply:
+        """The first answer, as soon as it is there; 504 when that takes longer than a create may."""
+        deadline = self._clock.monotonic() + self._patience
+        with self._wakeups.wait_for(submission_id) as woken:
+            while True:
+                woken.clear()
+                known = await self._submissions.find(submission_id)
+                if known.reply is not None:
+                    note_answered(known, "replayed")
+                    return known.reply
+                if self._stopping or self._clock.monotonic() >= deadline:
+                    note_answered(known, "waited")
+                    return reply.unknown(key, request_id=request_id())
+                await self._pause(woken, _SECONDS_BETWEEN_LOOKS)
