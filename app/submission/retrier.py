@@ -10,14 +10,15 @@ from app.submission.submission import Submission
 from app.submission.submissions import Submissions
 
 _AT_ONCE = 10
-_SECONDS_BETWEEN_TURNS = 1.0
+_SECONDS_WHILE_BUSY = 0.25
+_SECONDS_WHILE_IDLE = 1.0
 
 
 class Allowance(Protocol):
     """The request budget that all replicas share."""
 
     async def take(self) -> bool:
-        """True when one request may be sent now."""
+        """True when one request may be sent now; who is told False comes back later."""
 
     async def note(self, error: RivyaError) -> None:
         """Rivya answered with this error: it may ask everybody to pause."""
@@ -38,7 +39,7 @@ class Retrier:
         results = await asyncio.gather(*map(self._send, claimed), return_exceptions=True)
         for error in filter(None, results):  # only once all are done: none is left running unseen
             raise error
-        return 0.0 if len(claimed) == _AT_ONCE else _SECONDS_BETWEEN_TURNS
+        return _SECONDS_WHILE_BUSY if claimed else _SECONDS_WHILE_IDLE
 
     async def _claim(self) -> list[Submission]:
         claimed: list[Submission] = []
