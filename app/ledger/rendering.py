@@ -1,8 +1,10 @@
 """A generation as callers see it: Rivya's object unchanged, plus `client_request_id`, `metadata` and `tracking`."""
 
+import base64
 from datetime import datetime
 from typing import Any
 
+from app.ledger.reads import StoredDelivery
 from app.ledger.state import Generation, Transition
 
 
@@ -49,6 +51,37 @@ def render_transition(transition: Transition) -> dict[str, Any]:
         "occurred_at": moment(transition.occurred_at),
         "recorded_at": moment(transition.recorded_at),
     }
+
+
+def render_delivery(delivery: StoredDelivery) -> dict[str, Any]:
+    """What is known of a delivery, without what it carried."""
+    return {
+        "object": "delivery",
+        "event_id": delivery.event_id,
+        "event_type": delivery.event_type,
+        "generation_id": delivery.generation_id,
+        "endpoint_id": delivery.endpoint_id,
+        "received_at": moment(delivery.received_at),
+        "outcome": delivery.outcome,
+        "attempts": delivery.attempts,
+    }
+
+
+def render_evidence(delivery: StoredDelivery) -> dict[str, Any]:
+    """What a delivery carried: its headers and its bytes, and these as text where they are text."""
+    body = delivery.body or b""
+    return {
+        "headers": delivery.headers,
+        "body": _text(body),
+        "body_base64": base64.b64encode(body).decode(),
+    }
+
+
+def _text(body: bytes) -> str | None:
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def moment(value: datetime | None) -> str | None:

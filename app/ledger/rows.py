@@ -7,9 +7,10 @@ import orjson
 from sqlalchemy import RowMapping
 
 from app.ledger.plan import DeliveryRow
+from app.ledger.reads import StoredDelivery
 from app.ledger.report import Source
 from app.ledger.state import Generation, Transition
-from app.ledger.status import Status, Tracking
+from app.ledger.status import Outcome, Status, Tracking
 
 _PLAIN = tuple(
     name
@@ -48,6 +49,37 @@ def from_generation(generation: Generation) -> dict[str, Any]:
 def from_transition(transition: Transition) -> dict[str, Any]:
     """As written to `transitions`."""
     return {field.name: getattr(transition, field.name) for field in fields(Transition)}
+
+
+def to_transition(row: RowMapping) -> Transition:
+    """A row of `transitions`."""
+    from_status = row["from_status"]
+    return Transition(
+        generation_id=row["generation_id"],
+        number=row["number"],
+        from_status=Status(from_status) if from_status is not None else None,
+        to_status=Status(row["to_status"]),
+        source=Source(row["source"]),
+        event_id=row["event_id"],
+        occurred_at=row["occurred_at"],
+        recorded_at=row["recorded_at"],
+    )
+
+
+def to_delivery(row: RowMapping) -> StoredDelivery:
+    """A row of `deliveries`, its body and headers if they were selected."""
+    headers = row.get("headers")
+    return StoredDelivery(
+        event_id=row["event_id"],
+        event_type=row["event_type"],
+        generation_id=row["generation_id"],
+        endpoint_id=row["endpoint_id"],
+        received_at=row["received_at"],
+        outcome=Outcome(row["outcome"]),
+        attempts=row["attempts"],
+        body=row.get("body"),
+        headers=orjson.loads(headers) if headers is not None else None,
+    )
 
 
 def from_delivery(row: DeliveryRow) -> dict[str, Any]:

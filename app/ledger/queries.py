@@ -1,0 +1,130 @@
+"""The reads: what the API shows of the record, each one statement in a short read transaction."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, func, literal, select, tuple_
+
+from app.core.database import Database
+from app.core.schema import Moment
+from app.ledger import rows
+from app.ledger.reads import DeliveryFilter, GenerationFilter, Item, Page, Position, Standing, StoredDelivery
+from app.ledger.state import Generation, Transition
+from app.ledger.statements import any_of
+from app.ledger.status import Tracking
+from app.ledger.tables import deliveries, generations, transitions
+
+_OPEN = (Tracking.WATCHING, Tracking.STALLED, Tracking.LOST)
+_ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not in ("body", "headers"))
+
+
+class Queries:
+    """Reads the record. Everything here raises `DatabaseUnavailable` where the database can't be reached."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        among_ids = any_of(generations.c.id, "ids", is_sqlite=database.is_sqlite)
+        self._by_id: Select[Any] = select(generations).where(among_ids)
+        self._settled: Select[Any] = select(generations.c.id).where(among_ids, generations.c.settled_at.is_not(None))
+        self._standing = _standing()
+
+    async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
+        """Those of the generations `ids` that are known."""
+        found = await self._rows(self._by_id, self._ids(ids))
+        return {row["id"]: rows.to_generation(row) for row in found}
+
+    async def settled_among(self, ids: Sequence[str]) -> list[str]:
+        """Those of the generations `ids` whose outcome is known."""
+        return [row["id"] for row in await self._rows(self._settled, self._ids(ids))]
+
+    async def generations(self, chosen: GenerationFilter, *, after: Position | None, limit: int) -> Page[Generation]:
+        """At most `limit` generations that come after `after`, newest first."""
+        g = generations.c
+        statement = select(generations).where(
+            *_equal(g.status, chosen.status),
+            *_equal(g.tracking, chosen.tracking),
+            *_equal(g.model, chosen.model),
+            *_equal(g.client_request_id, chosen.client_request_id),
+            *_between(g.first_seen_at, chosen.created_after, chosen.created_before),
+        )
+        found = await self._rows(_newest_first(statement, g.first_seen_at, g.id, after=after, limit=limit + 1))
+        items = [rows.to_generation(row) for row in found]
+        return _page(items, limit, lambda item: Position(item.first_seen_at, item.id))
+
+    async def transitions(self, generation_id: str) -> list[Transition]:
+        """The history of a generation, oldest first; empty for one that isn't known."""
+        t = transitions.c
+        statement = select(transitions).where(t.generation_id == generation_id).order_by(t.number)
+        return [rows.to_transition(row) for row in await self._rows(statement)]
+
+    async def deliveries(self, chosen: DeliveryFilter, *, after: Position | None, limit: int) -> Page[StoredDelivery]:
+        """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
+        d = deliveries.c
+        statement = select(*_ABOUT_DELIVERIES).where(
+            *_equal(d.generation_id, chosen.generation_id),
+            *_equal(d.outcome, chosen.outcome),
+            *_equal(d.event_type, chosen.event_type),
+            *_between(d.received_at, chosen.received_after, chosen.received_before),
+        )
+        found = await self._rows(_newest_first(statement, d.received_at, d.event_id, after=after, limit=limit + 1))
+        items = [rows.to_delivery(row) for row in found]
+        return _page(items, limit, lambda item: Position(item.received_at, item.event_id))
+
+    async def delivery(self, event_id: str) -> StoredDelivery | None:
+        """One delivery with its body and headers; None if no such event ever came."""
+        found = await self._rows(select(deliveries).where(deliveries.c.event_id == event_id))
+        return rows.to_delivery(found[0]) if found else None
+
+    async def standing(self, now: datetime) -> Standing:
+        """How the record stands at `now`."""
+        (row,) = await self._rows(self._standing, {"now": now})
+        return Standing(open=row["open"], overdue=row["overdue"], last_verified_at=row["last_verified_at"])
+
+    async def _rows(self, statement: Select[Any], parameters: dict[str, Any] | None = None) -> Sequence[RowMapping]:
+        async with self._database.read() as connection:
+            found: Sequence[RowMapping] = (await connection.execute(statement, parameters)).mappings().all()
+        return found
+
+    def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
+        return {"ids": orjson.dumps(list(ids)).decode() if self._database.is_sqlite else list(ids)}
+
+
+def _equal(column: ColumnElement[Any], value: object) -> tuple[ColumnElement[bool], ...]:
+    return () if value is None else (column == value,)
+
+
+def _between(
+    column: ColumnElement[datetime], first: datetime | None, end: datetime | None
+) -> tuple[ColumnElement[bool], ...]:
+    from_first = () if first is None else (column >= first,)
+    return from_first if end is None else (*from_first, column < end)
+
+
+def _newest_first(
+    statement: Select[Any], at: ColumnElement[datetime], key: ColumnElement[str], *, after: Position | None, limit: int
+) -> Select[Any]:
+    # Compared as a pair, which an index on (…, at, key) answers; an offset would read all that it skips.
+    if after is not None:
+        statement = statement.where(tuple_(at, key) < tuple_(literal(after.at, at.type), literal(after.id, key.type)))
+    return statement.order_by(at.desc(), key.desc()).limit(limit)
+
+
+def _page(items: list[Item], limit: int, position: Callable[[Item], Position]) -> Page[Item]:
+    is_last = len(items) <= limit
+    return Page(items[:limit], None if is_last else position(items[limit - 1]))
+
+
+def _standing() -> Select[Any]:
+    g = generations.c
+    now = bindparam("now", type_=Moment)
+    counted = select(func.count())
+    open_ = counted.where(g.tracking.in_(_OPEN))
+    overdue = counted.where(g.tracking == Tracking.WATCHING, g.next_poll_at < now)
+    newest = select(func.max(deliveries.c.received_at, type_=Moment))
+    return select(
+        open_.scalar_subquery().label("open"),
+        overdue.scalar_subquery().label("overdue"),
+        newest.scalar_subquery().label("last_verified_at"),
+    )
