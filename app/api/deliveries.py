@@ -1,0 +1,62 @@
+"""/api/v1/deliveries: what Rivya delivered, as evidence; what a delivery carried is for the role admin."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from app.api import cursor
+from app.api.answers import answer, list_of
+from app.api.document_errors import errors
+from app.api.documents import DeliveryListOut, EvidenceOut
+from app.api.parameters import DeliveryParameters
+from app.core.access import Access, Caller, Role
+from app.core.errors import ServiceError
+from app.ledger.queries import Queries
+from app.ledger.rendering import render_delivery, render_evidence
+from app.rivya.storable import usable_name
+
+
+class DeliveryUnknown(ServiceError):
+    """No such event ever came."""
+
+    status = 404
+    code = "not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No delivery with this event id was ever recorded.")
+
+
+def router(queries: Queries, access: Access) -> APIRouter:
+    """The routes about deliveries."""
+    routes = APIRouter(prefix="/api/v1", tags=["deliveries"])
+
+    @routes.get(
+        "/deliveries",
+        summary="List deliveries",
+        response_model=DeliveryListOut,
+        responses=errors(400),
+        dependencies=[Depends(access.require(Role.READ))],
+    )
+    async def list_deliveries(parameters: Annotated[DeliveryParameters, Query()]) -> Response:
+        """Newest first. `received_after` includes its moment and `received_before` excludes it."""
+        chosen = parameters.chosen
+        after = cursor.decode(parameters.cursor, chosen) if parameters.cursor is not None else None
+        page = await queries.deliveries(chosen, after=after, limit=parameters.limit)
+        following = cursor.encode(page.last, chosen) if page.last is not None else None
+        return answer(list_of([render_delivery(delivery) for delivery in page.items], next_cursor=following))
+
+    @routes.get(
+        "/deliveries/{event_id}",
+        summary="Read a delivery",
+        response_model=EvidenceOut,
+        responses=errors(404),
+    )
+    async def get_delivery(event_id: str, caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> Response:
+        """What is known of it; for the role admin also its headers and its bytes."""
+        found = await queries.delivery(event_id) if usable_name(event_id) is not None else None
+        if found is None:
+            raise DeliveryUnknown
+        evidence = render_evidence(found) if caller.role.allows(Role.ADMIN) else {}
+        return answer({**render_delivery(found), **evidence})
+
+    return routes

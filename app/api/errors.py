@@ -1,0 +1,97 @@
+"""Every error in Rivya's shape: the one place where errors become answers."""
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.answers import answer
+from app.api.validation import explain
+from app.core.errors import ServiceError
+from app.core.requests import Requests
+
+log = structlog.stdlib.get_logger(__name__)
+
+_CODES = {400: "validation_failed", 401: "api_key_invalid", 403: "api_scope_denied", 413: "payload_too_large"}
+_MESSAGES = {404: "There is nothing at this path.", 405: "This path does not take this method."}
+
+
+def install(app: FastAPI) -> None:
+    """Have `app` answer every error in Rivya's shape, and give every request its id."""
+    app.exception_handler(ServiceError)(_service_error)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    app.exception_handler(HTTPException)(_http_error)
+    app.add_middleware(LastResort)
+    app.add_middleware(Requests)  # outermost: what the last resort answers has an id, too
+
+
+class LastResort:
+    """ASGI middleware: what nobody foresaw is logged, and answered 500 without saying what it was."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def tell(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tell)
+        except Exception as error:
+            log.exception("request.failed", error=type(error).__name__, route=_route(scope))
+            if has_begun:  # too late to answer; the server cuts the connection, which tells the caller
+                raise
+            request = Request(scope)
+            await _error(request, 500, "internal_error", "Something went wrong here; it has been logged.")(
+                scope, receive, send
+            )
+
+
+async def _service_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, ServiceError):
+        raise error
+    if error.status >= 500:
+        log.warning("request.not_served", code=error.code, route=_route(request.scope))
+    headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _error(request, error.status, error.code, error.message, headers=headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    return _error(request, 400, "validation_failed", explain(error.errors()))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    phrase = HTTPStatus(error.status_code).phrase
+    code = _CODES.get(error.status_code, phrase.lower().replace(" ", "_").replace("-", "_"))
+    message = _MESSAGES.get(error.status_code, f"{phrase}.")
+    return _error(request, error.status_code, code, message, headers=error.headers)
+
+
+def _error(
+    request: Request, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None
+) -> Response:
+    told = {"code": code, "message": message, "requestId": request.state.request_id}
+    return answer({"error": told}, status=status, headers=headers)
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "none")

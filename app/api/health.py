@@ -1,0 +1,119 @@
+"""/livez: the process runs. /readyz: it can do its work, and what is wrong if it can't."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
+
+import structlog
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from app.api.answers import answer
+from app.core import migrations
+from app.core.database import Database
+from app.core.errors import DatabaseUnavailable, ServiceError
+from app.core.health import Finding
+
+Check = Callable[[], Awaitable[Sequence[Finding]]]
+
+_SECONDS_PER_CHECK = 3.0
+_SECONDS_FOR_DATABASE = 2.5
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class FindingOut(BaseModel):
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    required: bool
+
+
+class ReadinessOut(BaseModel):
+    """Ready when everything that is required is ok."""
+
+    status: Literal["ready", "not_ready"]
+    checks: list[FindingOut]
+
+
+class LivenessOut(BaseModel):
+    """The process runs."""
+
+    status: Literal["alive"]
+
+
+def router(checks: Sequence[Check]) -> APIRouter:
+    """The health routes; `checks` run at the same time, three seconds at most."""
+    routes = APIRouter(tags=["operations"])
+
+    @routes.get("/livez", summary="The process runs", response_model=LivenessOut)
+    async def livez() -> Response:
+        """200 as long as the process answers at all; looks at nothing."""
+        return answer({"status": "alive"})
+
+    @routes.get(
+        "/readyz",
+        summary="The service can do its work",
+        response_model=ReadinessOut,
+        responses={503: {"model": ReadinessOut, "description": "Something that is required is not ok."}},
+    )
+    async def readyz() -> Response:
+        """What was looked at, and what is wrong where something is."""
+        looked = await asyncio.gather(*(_look(check) for check in checks))
+        findings = [finding for found in looked for finding in found]
+        is_ready = all(finding.ok for finding in findings if finding.is_required)
+        told = [
+            {"name": finding.name, "ok": finding.ok, "detail": finding.detail, "required": finding.is_required}
+            for finding in findings
+        ]
+        status = "ready" if is_ready else "not_ready"
+        return answer({"status": status, "checks": told}, status=200 if is_ready else 503)
+
+    return routes
+
+
+def database_check(database: Database) -> Check:
+    """Looks whether `database` answers, and has this code's schema."""
+    wanted = migrations.head()
+
+    async def look_at_database() -> Sequence[Finding]:
+        try:
+            async with asyncio.timeout(_SECONDS_FOR_DATABASE):
+                revision = await migrations.current(database)
+        except (DatabaseUnavailable, TimeoutError):
+            return [Finding("database", ok=False, detail="can't be reached; look at DATABASE_URL", is_required=True)]
+        return [
+            Finding("database", ok=True, detail="answers", is_required=True),
+            _migrated(revision, wanted),
+        ]
+
+    return look_at_database
+
+
+def _migrated(revision: str | None, wanted: str | None) -> Finding:
+    is_current = revision == wanted
+    detail = (
+        f"at {wanted}"
+        if is_current
+        else f"at {revision or 'nothing'}, and this code is written for {wanted}: run `alembic upgrade head`, or start "
+        "with RECEIVER_MIGRATE_ON_START=true"
+    )
+    return Finding("migrations", ok=is_current, detail=detail, is_required=True)
+
+
+async def _look(check: Check) -> Sequence[Finding]:
+    try:
+        async with asyncio.timeout(_SECONDS_PER_CHECK):
+            return await check()
+    except Exception as error:  # noqa: BLE001 - a check that fails is a finding, whatever it failed of
+        name = getattr(check, "__qualname__", type(check).__name__).rpartition(".")[2]
+        log.warning("check.failed", check=name, error=type(error).__name__)
+        return [Finding(name, ok=False, detail=_reason(error), is_required=True)]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ServiceError):
+        return error.message
+    return "took too long" if isinstance(error, TimeoutError) else "failed; it has been logged"

@@ -1,0 +1,66 @@
+"""/metrics: what was counted, and how the record stands, for Prometheus."""
+
+import asyncio
+import math
+
+import structlog
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
+
+from app.core.clock import Clock
+from app.ledger.queries import Queries
+from app.ledger.reads import Standing
+
+_SECONDS = 2.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def router(queries: Queries, *, clock: Clock) -> APIRouter:
+    """The route for Prometheus."""
+    routes = APIRouter(tags=["operations"])
+    gauges = _Gauges(clock)
+
+    @routes.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Never fails for want of the database: its gauges are NaN then, and `receiver_database_up` is 0."""
+        gauges.show(await _standing(queries, clock))
+        text = generate_latest(REGISTRY) + generate_latest(gauges.registry)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return routes
+
+
+class _Gauges:
+    """What is looked up at each scrape, apart from what the process counts."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.registry = CollectorRegistry()
+        self._up = self._gauge("database_up", "1 while the database answers.")
+        self._open = self._gauge("generations_open", "Generations whose outcome isn't known.")
+        self._overdue = self._gauge("generations_overdue", "Watched generations whose next poll should have begun.")
+        self._age = self._gauge(
+            "last_verified_delivery_age_seconds", "Time since the newest verified delivery; NaN before the first."
+        )
+
+    def show(self, standing: Standing | None) -> None:
+        """Take these values; None: the database is away."""
+        last = standing.last_verified_at if standing is not None else None
+        self._up.set(0 if standing is None else 1)
+        self._open.set(math.nan if standing is None else standing.open)
+        self._overdue.set(math.nan if standing is None else standing.overdue)
+        self._age.set(math.nan if last is None else (self._clock.now() - last).total_seconds())
+
+    def _gauge(self, name: str, documentation: str) -> Gauge:
+        return Gauge(f"receiver_{name}", documentation, registry=self.registry)
+
+
+async def _standing(queries: Queries, clock: Clock) -> Standing | None:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await queries.standing(clock.now())
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, the other metrics are wanted
+        log.warning("metrics.standing_unknown", error=type(error).__name__)
+        return None

@@ -1,0 +1,76 @@
+"""The query parameters of the lists; a misspelt one is refused, since ignoring it would list too much."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from app.api.cursor import LONGEST
+from app.ledger.reads import DeliveryFilter, GenerationFilter
+from app.ledger.status import Outcome, Status, Tracking
+
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_NOT_A_TIME = "must be an RFC 3339 time with its offset, like 2026-05-10T00:00:00Z"
+
+
+def _instant(value: object) -> datetime:
+    # A "+" that was not percent-encoded arrives as a space.
+    text = re.sub(r" (\d\d:\d\d)$", r"+\1", str(value).upper())
+    if not _RFC3339.fullmatch(text):
+        raise ValueError(_NOT_A_TIME)
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError(_NOT_A_TIME) from None
+
+
+def _storable(value: str) -> str:
+    if "\x00" in value:
+        message = "must not contain NUL"
+        raise ValueError(message)
+    return value
+
+
+Instant = Annotated[datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+Text = Annotated[str, AfterValidator(_storable), Field(min_length=1, max_length=500)]
+
+
+class _Page(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(50, ge=1, le=200, description="How many at most.")
+    cursor: str | None = Field(
+        None, max_length=LONGEST, description="`next_cursor` of the answer before, with the same filters."
+    )
+
+
+class GenerationParameters(_Page):
+    """Of GET /api/v1/generations."""
+
+    status: Status | None = Field(None, description="Rivya's word.")
+    tracking: Tracking | None = Field(None, description="What the receiver does about it.")
+    model: Text | None = None
+    client_request_id: Text | None = None
+    created_after: Instant | None = Field(None, description="First heard of by the receiver at this time or later.")
+    created_before: Instant | None = Field(None, description="First heard of by the receiver before this time.")
+
+    @property
+    def chosen(self) -> GenerationFilter:
+        """What is to be listed."""
+        return GenerationFilter(**self.model_dump(exclude={"limit", "cursor"}))
+
+
+class DeliveryParameters(_Page):
+    """Of GET /api/v1/deliveries."""
+
+    generation_id: Text | None = None
+    outcome: Outcome | None = Field(None, description="What it did to the record.")
+    event_type: Text | None = None
+    received_after: Instant | None = Field(None, description="Received at this time or later.")
+    received_before: Instant | None = Field(None, description="Received before this time.")
+
+    @property
+    def chosen(self) -> DeliveryFilter:
+        """What is to be listed."""
+        return DeliveryFilter(**self.model_dump(exclude={"limit", "cursor"}))

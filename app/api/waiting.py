@@ -1,0 +1,63 @@
+"""Waits until a generation is settled: woken by this process's commits, and by a look for those of other replicas."""
+
+import asyncio
+from contextlib import suppress
+
+from app.api.shared_reads import SharedReads
+from app.ledger.changes import Changes
+from app.ledger.queries import Queries
+from app.ledger.state import Generation
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class Waiting:
+    """Holds no connection while it waits; `turn` is a loop, and without it only this process's commits wake."""
+
+    def __init__(self, queries: Queries, changes: Changes) -> None:
+        self._queries = queries
+        self._changes = changes
+        self._reads = SharedReads(queries.generations_by_id)
+        self._stopping = asyncio.Event()
+
+    async def generation(self, generation_id: str, *, seconds: float = 0) -> Generation | None:
+        """The generation once it is settled, or as it is after `seconds`; None at once if it isn't known.
+
+        Raises `DatabaseUnavailable`.
+        """
+        if seconds <= 0:
+            return await self._reads.generation(generation_id)
+        deadline = asyncio.get_running_loop().time() + seconds
+        with self._changes.wait_for(generation_id) as changed:
+            found = await self._reads.generation(generation_id)
+            while found is not None and not found.status.is_terminal and not self._stopping.is_set():
+                is_over = not await self._wait(changed, deadline)
+                if self._stopping.is_set():  # the database may be gone already
+                    return found
+                found = await self._reads.generation(generation_id)
+                if is_over:
+                    return found
+            return found
+
+    async def turn(self) -> float:
+        """Wake those whose generations another replica has settled: one statement, none while nobody waits."""
+        ids = self._changes.waited_for
+        if ids:
+            for generation_id in await self._queries.settled_among(ids):
+                self._changes.wake(generation_id)
+        return _SECONDS_BETWEEN_LOOKS
+
+    def stop(self) -> None:
+        """Answer everybody at once with what is known, and let nobody wait any more."""
+        self._stopping.set()
+        for generation_id in self._changes.waited_for:
+            self._changes.wake(generation_id)
+
+    async def _wait(self, changed: asyncio.Event, deadline: float) -> bool:
+        """True when something changed, False when the time is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await changed.wait()
+        was_woken = changed.is_set()
+        changed.clear()
+        return was_woken
