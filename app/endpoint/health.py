@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
-from math import inf
 
-from prometheus_client import Gauge
 from sqlalchemy import select, update
 
 from app.core.clock import Clock
@@ -19,10 +17,6 @@ from app.endpoint.keyring import Keyring
 from app.endpoint.registry import Registry
 from app.endpoint.tables import State, endpoints
 from app.endpoint.tally import Fared, Tally
-
-VERIFIED_AGE = Gauge(
-    "receiver_last_verified_delivery_age_seconds", "Since the last verified delivery, on any replica; +Inf: never."
-)
 
 _SECONDS_BETWEEN_FLUSHES = 1.0
 
@@ -37,12 +31,9 @@ class EndpointHealth:
         self._clock = clock
         self._tallies: dict[str, Tally] = {}
         self._endpoints: Sequence[Endpoint] = ()
-        self._verified_at: datetime | None = None
-        """By this process, wherever it came in."""
 
     def note_verified(self, endpoint_id: str | None, at: datetime) -> None:
         """A delivery was verified at `at`."""
-        self._verified_at = at
         if endpoint_id is not None:
             self._tally(endpoint_id).note_verified(at)
 
@@ -66,7 +57,6 @@ class EndpointHealth:
         if not self._keyring.is_fixed:
             await self._flush()
             self._endpoints = await self._registry.endpoints()
-        VERIFIED_AGE.set(self._verified_age())
         return _SECONDS_BETWEEN_FLUSHES
 
     async def findings(self) -> list[Finding]:
@@ -78,11 +68,6 @@ class EndpointHealth:
 
     def _tally(self, endpoint_id: str) -> Tally:
         return self._tallies.setdefault(endpoint_id, Tally())
-
-    def _verified_age(self) -> float:
-        seen = [self._verified_at, *(endpoint.last_verified_at for endpoint in self._endpoints)]
-        latest = max((at for at in seen if at is not None), default=None)
-        return inf if latest is None else (self._clock.now() - latest).total_seconds()
 
     async def _flush(self) -> None:
         taken, self._tallies = self._tallies, {}

@@ -1,0 +1,111 @@
+"""The main job, shown: a sandbox Rivya, the real service, a handful of generations, each transition as it happens."""
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography.fernet import Fernet
+
+from app.cli.demo_script import CASES, curl_lines
+from app.cli.serve import make_server
+from app.core.settings import Settings, load
+from app.ledger.state import Transition
+from app.main import Service, create_service
+from app.sandbox.server import serve_sandbox
+
+Say = Callable[[str], Any]
+
+_FOLDER = Path(".demo")
+_KEY = "rvya_sk_sandbox"
+_READY_SECONDS = 30.0
+_GRACE_SECONDS = 5
+
+
+async def demonstrate(say: Say) -> int:
+    """Run the main job against a sandbox and go on serving until told to stop; returns the exit status."""
+    say("RIVYA_API_KEY is not set: this is a demonstration against a sandbox Rivya on this machine.")
+    say("Set RIVYA_API_KEY and RECEIVER_PUBLIC_URL for the real thing.\n")
+    await asyncio.to_thread(_empty_folder)
+    token = secrets.token_urlsafe(24)
+    async with serve_sandbox(key=_KEY) as rivya:
+        settings = _settings(rivya.base_url, token)
+        service = create_service(settings)
+        await service.prepare()
+        server = make_server(settings, service)
+        serving = asyncio.create_task(server.serve())
+        url = f"http://{settings.receiver_host}:{settings.receiver_port}"
+        say(f"sandbox Rivya  {rivya.base_url}\nreceiver       {url}  (database {_FOLDER}/receiver.db)\n")
+        telling = asyncio.create_task(_show(service, url, token, say))
+        done, _ = await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
+        if telling in done:
+            telling.result()
+            say(curl_lines(url, token))
+        telling.cancel()
+        await serving
+    return 0 if server.started else 1
+
+
+def _empty_folder() -> None:
+    shutil.rmtree(_FOLDER, ignore_errors=True)
+    _FOLDER.mkdir()
+
+
+def _settings(rivya_url: str, token: str) -> Settings:
+    mine = {
+        "rivya_api_key": _KEY,
+        "rivya_base_url": rivya_url,
+        "receiver_public_url": None,
+        "receiver_api_tokens": f"demo:admin:{token}",
+        "receiver_encryption_keys": Fernet.generate_key().decode(),
+        "receiver_poll_grace": str(_GRACE_SECONDS),
+        "receiver_poll_interval": "2",
+        "database_url": f"sqlite+aiosqlite:///{_FOLDER}/receiver.db",
+    }
+    port = load(**{**mine, "receiver_public_url": rivya_url}).receiver_port
+    return load(**{**mine, "receiver_public_url": f"http://127.0.0.1:{port}"})
+
+
+async def _show(service: Service, url: str, token: str, say: Say) -> None:
+    headers = {"Authorization": f"Bearer {token}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
+        await _until_ready(client, say)
+        with service.changes.listen() as transitions:
+            say(f"submitting {len(CASES)} generations; a callback is overdue after {_GRACE_SECONDS} s here\n")
+            names: dict[str, str] = {}
+            open_ids: set[str] = set()
+            for case in CASES:
+                answer = await client.post("/api/v1/generations", json=case.body)
+                answer.raise_for_status()
+                generation_id = answer.json()["id"]
+                names[generation_id] = case.name
+                open_ids.add(generation_id)
+            while open_ids:
+                transition = await transitions.get()
+                say(_line(transition, names.get(transition.generation_id, "")))
+                if transition.to_status.is_terminal:
+                    open_ids.discard(transition.generation_id)
+        say("\nall settled: every outcome is known, whatever became of its callback")
+
+
+async def _until_ready(client: httpx.AsyncClient, say: Say) -> None:
+    async with asyncio.timeout(_READY_SECONDS):
+        while not await _is_ready(client):  # noqa: ASYNC110 - the service is asked over HTTP, as anybody would
+            await asyncio.sleep(0.1)
+    say("ready: the endpoint is registered, its one-time secret stored encrypted\n")
+
+
+async def _is_ready(client: httpx.AsyncClient) -> bool:
+    try:
+        return (await client.get("/readyz")).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _line(transition: Transition, name: str) -> str:
+    moment = transition.recorded_at.strftime("%H:%M:%S.%f")[:-3]
+    step = f"{transition.from_status or '(new)'} → {transition.to_status}"
+    return f"{moment}  {transition.source:<8} {step:<24} {transition.generation_id}  {name}"

@@ -1,0 +1,199 @@
+"""Puts the parts together: the only place where they meet."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.routing import Route
+
+from app.api import deliveries, errors, generations, health, metrics
+from app.api.document_errors import DESCRIPTION, TAGS
+from app.api.waiting import Waiting
+from app.core.access import Access
+from app.core.clock import Clock, SystemClock
+from app.core.database import Database
+from app.core.health import Finding
+from app.core.leases import Leases
+from app.core.loops import Loops
+from app.core.migrations import migrate_database
+from app.core.sealing import SealingKeys
+from app.core.settings import Settings
+from app.endpoint import route as endpoint
+from app.endpoint.health import EndpointHealth
+from app.endpoint.keyring import Keyring
+from app.endpoint.registrar import Registrar
+from app.intake.refusals import Refusals
+from app.intake.route import Intake
+from app.ledger.batch import Batch
+from app.ledger.changes import Changes
+from app.ledger.queries import Queries
+from app.ledger.record import Ledger
+from app.polling.allowance import Allowance
+from app.polling.categories import Categories
+from app.polling.poll import Polling
+from app.polling.poller import Poller
+from app.polling.schedule import Schedule
+from app.polling.timing import Timing
+from app.rivya.client import RivyaClient
+from app.rivya.signature import Scheme, SchemeInvalid, parse_scheme
+from app.submission import route as submission
+from app.submission.retrier import Retrier
+from app.submission.sender import Sender
+from app.submission.submissions import Submissions
+from app.submission.submitter import Submitter
+from app.submission.wakeups import Wakeups
+
+
+class SettingsContradict(Exception):
+    """Settings that are well-formed and yet can't be used; the text names the variable."""
+
+
+class Service:
+    """Every part of one process, and their order of starting and stopping."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.database = Database(settings.database_url)
+        self.client = RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value())
+        self.access = Access(settings.receiver_api_tokens)
+        self.loops = Loops()
+        self.changes = Changes()
+        self.queries = Queries(self.database)
+        self.waiting = Waiting(self.queries, self.changes)
+        self._join_endpoint(_scheme(settings))
+        self._join_polling()
+        self._join_ledger()
+        self._join_submission()
+        self.app = self._application()
+        self._is_prepared = False
+
+    def _join_endpoint(self, scheme: Scheme) -> None:
+        settings, database, clock = self.settings, self.database, self.clock
+        fixed = settings.rivya_signing_secret
+        keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
+        leases = Leases(database, holder=secrets.token_hex(8))
+        self.keyring = Keyring(
+            database,
+            clock=clock,
+            keys=keys,
+            scheme=scheme,
+            fixed_secret=fixed.get_secret_value() if fixed is not None else None,
+        )
+        self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
+        public_url = settings.receiver_public_url if settings.registers_endpoint else None
+        self.registrar = Registrar(self.client, database, clock=clock, leases=leases, keys=keys, public_url=public_url)
+
+    def _join_polling(self) -> None:
+        settings = self.settings
+        self.allowance = Allowance(
+            self.database,
+            self.clock,
+            rate=settings.receiver_poll_rate,
+            api_key=settings.rivya_api_key.get_secret_value(),
+        )
+        self.categories = Categories(self.client, self.allowance, self.clock)
+        schedule = Schedule(
+            interval=settings.receiver_poll_interval,
+            horizon=settings.receiver_poll_horizon,
+            grace=settings.receiver_poll_grace,
+        )
+        expected = self.endpoint_health.callbacks_expected
+        self.timing = Timing(schedule, self.categories, callbacks_expected=expected)
+
+    def _join_ledger(self) -> None:
+        ledger = Ledger(self.database, first_poll=self.timing.first_poll, changes=self.changes)
+        # Two writers: while one waits for its commit the other decides. SQLite has room for one.
+        self.batch = Batch(ledger, self.clock, writers=1 if self.database.is_sqlite else 2)
+        polling = Polling(self.client, self.batch, timing=self.timing, allowance=self.allowance, clock=self.clock)
+        self.poller = Poller(self.database, polling, timing=self.timing, allowance=self.allowance, clock=self.clock)
+        self.refusals = Refusals(self.database)
+        self.intake = Intake(
+            self.keyring,
+            self.endpoint_health,
+            self.refusals,
+            self.batch.put,
+            clock=self.clock,
+            most_bytes=self.settings.receiver_max_body_bytes,
+        )
+
+    def _join_submission(self) -> None:
+        store, wakeups = Submissions(self.database), Wakeups()
+        sender = Sender(self.client, self.batch, store, self.clock, wakeups=wakeups)
+        self.submitter = Submitter(store, sender, self.clock, wakeups=wakeups)
+        self.retrier = Retrier(store, sender, self.allowance, self.clock)
+
+    def _application(self) -> FastAPI:
+        app = FastAPI(
+            title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS, lifespan=lambda _: self.running()
+        )
+        errors.install(app)
+        # First, and plain ASGI: FastAPI's machinery costs three times what verifying a signature does.
+        app.router.routes.insert(0, Route("/rivya/webhook{tail:path}", self.intake))
+        app.include_router(submission.router(self.submitter, self.access))
+        app.include_router(
+            generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)
+        )
+        app.include_router(deliveries.router(self.queries, self.access))
+        app.include_router(endpoint.router(self.access, self.database, self.keyring, clock=self.clock))
+        app.include_router(
+            health.router([health.database_check(self.database), self.endpoint_health.findings, self._polling_health])
+        )
+        app.include_router(metrics.router(self.queries, clock=self.clock))
+        return app
+
+    async def prepare(self) -> None:
+        """Migrate, and read what must be known before the first request.
+
+        Raises `DatabaseUnavailable`, and `SealBroken` where a stored secret can't be opened.
+        """
+        if self.settings.receiver_migrate_on_start:
+            await migrate_database(self.database)
+        await self.keyring.load()
+        await self.endpoint_health.turn()
+        self._is_prepared = True
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the loops beside the requests; at the end finish what is under way, in the order of who feeds whom."""
+        if not self._is_prepared:
+            await self.prepare()
+        await self.batch.start()
+        self.loops.start("registrar", self.registrar.turn)
+        self.loops.start("keyring", self.keyring.turn)
+        self.loops.start("endpoint_health", self.endpoint_health.turn)
+        self.loops.start("poller", self.poller.turn)
+        self.loops.start("categories", self.categories.turn)
+        self.loops.start("submissions", self.retrier.turn)
+        self.loops.start("waiting", self.waiting.turn)
+        self.loops.start("refusals", self.refusals.turn)
+        try:
+            yield
+        finally:
+            await self.loops.stop()
+            await self.poller.stop()
+            await self.submitter.stop()
+            await self.batch.stop()
+            await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.client.aclose()
+        await self.database.dispose()
+
+    async def _polling_health(self) -> list[Finding]:
+        return [await self.allowance.health()]
+
+
+def create_service(settings: Settings, clock: Clock | None = None) -> Service:
+    """The service as `settings` want it. Raises `SettingsContradict`."""
+    return Service(settings, clock or SystemClock())
+
+
+def _scheme(settings: Settings) -> Scheme:
+    try:
+        return parse_scheme(settings.rivya_signature_scheme)
+    except SchemeInvalid as error:
+        message = f"RIVYA_SIGNATURE_SCHEME: got {settings.rivya_signature_scheme!r}; {error}"
+        raise SettingsContradict(message) from error
