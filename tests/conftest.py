@@ -90,6 +90,14 @@ def sqlite_url(sqlite_databases: SqliteDatabases) -> Iterator[str]:
 
 
 @pytest.fixture
+def empty_postgres_url(postgres_databases: PostgresDatabases) -> Iterator[str]:
+    """A fresh PostgreSQL database with nothing in it."""
+    url = postgres_databases.empty()
+    yield url
+    postgres_databases.drop(url)
+
+
+@pytest.fixture
 def postgres_url(postgres_databases: PostgresDatabases) -> Iterator[str]:
     """A fresh PostgreSQL database with our tables in it, for what only PostgreSQL can do."""
     url = postgres_databases.migrated()
