@@ -16,7 +16,7 @@ from app.ledger.tables import generations
 from app.polling.allowance import Allowance
 from app.polling.categories import Categories
 from app.polling.poll import Polling
-from app.polling.poller import Poller
+from app.polling.poller import MOST_AT_ONCE, Poller
 from app.polling.schedule import Schedule
 from app.polling.timing import Timing
 from app.rivya.client import Deadlines, RivyaClient
@@ -68,7 +68,15 @@ class Replica:
     """One process: its own connections, key and poller."""
 
     def __init__(
-        self, url: str, rivya: RivyaClient, clock: PacedClock, *, key: str, schedule: Schedule, rate: float
+        self,
+        url: str,
+        rivya: RivyaClient,
+        clock: PacedClock,
+        *,
+        key: str,
+        schedule: Schedule,
+        rate: float,
+        most_at_once: int,
     ) -> None:
         self.database = Database(url)
         self.clock = clock
@@ -82,7 +90,13 @@ class Replica:
         self.batch = Batch(self.ledger, clock)
         polling = Polling(rivya, self.batch, timing=self.timing, allowance=self.allowance, clock=clock)
         self.poller = Poller(
-            self.database, polling, timing=self.timing, allowance=self.allowance, clock=clock, grace=0.0
+            self.database,
+            polling,
+            timing=self.timing,
+            allowance=self.allowance,
+            clock=clock,
+            most_at_once=most_at_once,
+            grace=0.0,
         )
         clock.stands_still_while.append(lambda: bool(self.poller._asking))
 
@@ -125,10 +139,19 @@ class PollingRoom:
         self._base_url = base_url
         self._stack = stack
 
-    async def replica(self, *, key: str = DEFAULT_KEY, schedule: Schedule = SCHEDULE, rate: float = 5.0) -> Replica:
+    async def replica(
+        self,
+        *,
+        key: str = DEFAULT_KEY,
+        schedule: Schedule = SCHEDULE,
+        rate: float = 5.0,
+        most_at_once: int = MOST_AT_ONCE,
+    ) -> Replica:
         """One more process."""
         client = await self._stack.enter_async_context(RivyaClient(self._base_url, key, deadlines=DEADLINES))
-        replica = Replica(self.url, client, self.clock, key=key, schedule=schedule, rate=rate)
+        replica = Replica(
+            self.url, client, self.clock, key=key, schedule=schedule, rate=rate, most_at_once=most_at_once
+        )
         await replica.batch.start()
         self._stack.push_async_callback(replica.database.dispose)
         self._stack.push_async_callback(replica.batch.stop)

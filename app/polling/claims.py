@@ -18,7 +18,7 @@ LEASE = timedelta(seconds=60)
 """Longer than a poll may take: 2 seconds to its slot, 10 for the answer, 10 for its commit, and some to write."""
 
 _g = generations.c
-_NEXT_DUE = select(_g.next_poll_at).where(_g.next_poll_at.is_not(None)).order_by(_g.next_poll_at).limit(1)
+NEXT_DUE = select(_g.next_poll_at).where(_g.next_poll_at.is_not(None)).order_by(_g.next_poll_at).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Claims:
     async def next_due(self) -> datetime | None:
         """When the next generation is due. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
-            return (await connection.execute(_NEXT_DUE)).scalar_one_or_none()
+            return (await connection.execute(NEXT_DUE)).scalar_one_or_none()
 
     async def claim(self, most: int) -> list[Claimed]:
         """Claim what is due, `most` at most and no more than the budget has room for. Raises `DatabaseUnavailable`."""

@@ -1,0 +1,111 @@
+"""A poller under pressure: late, full, unable to record, or told to stop."""
+
+import asyncio
+
+from app.polling.bookings import Permit
+from app.rivya.errors import RivyaRateLimited, RivyaUnauthorized
+from app.sandbox.faults import ApiFault
+from tests.polling_room import PollingRoom, Replica, open_polling
+
+REVOKED = RivyaUnauthorized(401, "api_key_revoked")
+HASTY = RivyaRateLimited(429, "rate_limited")
+
+
+async def overdue(room: PollingRoom, replica: Replica, count: int) -> list[str]:
+    tasks = await room.submit(replica, count)
+    await replica.wait_until_due(tasks[0])
+    return tasks
+
+
+async def book(replica: Replica, count: int) -> list[Permit]:
+    async with replica.database.transaction() as connection:
+        opening = await replica.allowance.bookings.open(connection)
+        return await replica.allowance.bookings.book(connection, opening, min(opening.room, count))
+
+
+async def test_a_request_that_missed_its_slot_is_given_back_and_not_sent_late(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica()
+        [task] = await overdue(room, replica, 1)
+        await replica.poller.turn()
+        room.clock.advance(seconds=3)
+        await room.clock.run(replica.poller.idle())
+        assert room.polled == []
+        assert (await replica.row(task))["lease_until"] is None
+        await replica.poll()
+        assert room.polled == [task]
+
+
+async def test_a_process_that_is_late_books_wider_slots_until_it_is_punctual_again(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica()
+        widths = []
+        for late in (1.0, 3.0, 0.0, 0.0, 0.0, 0.0):
+            [permit] = await book(replica, 1)
+            widths.append(permit.width)
+            room.clock.advance(seconds=(permit.slot.at - room.clock.now()).total_seconds() + late)
+            await replica.allowance.bookings.reach(permit)
+        assert widths == [1, 2, 4, 3, 2, 1]
+
+
+async def test_a_poller_with_all_hands_full_starts_no_more(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(most_at_once=2)
+        await overdue(room, replica, 4)
+        await replica.poller.turn()
+        assert await replica.poller.turn() == 0.1
+        await room.clock.run(replica.poller.idle())
+        assert len(room.polls) == 2
+
+
+async def test_an_outcome_that_could_not_be_recorded_is_asked_for_again(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica()
+        [task] = await overdue(room, replica, 1)
+        await room.sandbox.settle(task)
+        await replica.batch.stop()
+        await replica.poll()
+        row = await replica.row(task)
+        assert (row["status"], row["last_poll_error"]) == ("queued", "not_recorded overloaded")
+
+        await replica.batch.start()
+        assert await replica.wait_until_due(task) == 10
+        await replica.poll()
+        assert (await replica.row(task))["status"] == "succeeded"
+
+
+async def test_a_poll_that_hangs_past_the_grace_of_a_stop_is_given_back(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica()
+        [task] = await overdue(room, replica, 1)
+        room.sandbox.faults.api.append(ApiFault(hang=60))
+        await replica.poller.turn()
+        await room.clock.run(_until_asked(room))
+        await replica.poller.stop()
+        row = await replica.row(task)
+        assert (row["lease_until"], row["polls"], row["next_poll_at"]) == (None, 0, room.clock.now())
+
+
+async def test_any_call_that_rivya_takes_ends_the_stop_of_a_refused_key(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica()
+        await replica.allowance.note(REVOKED)
+        assert not (await replica.allowance.health()).ok
+        await replica.allowance.note_success()
+        assert (await replica.allowance.health()).ok
+
+
+async def test_a_429_to_any_call_pauses_polling(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        one, other = await room.replica(), await room.replica()
+        await overdue(room, one, 1)
+        await one.allowance.note(HASTY)
+        await other.poll()
+        assert room.polls == []
+        assert not await room.clock.run(other.allowance.take())
+        assert "paused" in (await other.allowance.health()).detail
+
+
+async def _until_asked(room: PollingRoom) -> None:
+    while not room.polls:
+        await asyncio.sleep(0)

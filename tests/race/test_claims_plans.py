@@ -1,0 +1,50 @@
+"""Polling stays cheap however much has been recorded: its statements read the index of what is due, and no table."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import Executable, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.database import Database
+from app.ledger.tracking import PollBook
+from app.polling.claims import CLAIM, LEASE, NEXT_DUE
+from tests.clock import NOON
+
+# 19,000 settled, 900 that wait for their poll, 100 that are due.
+_FILL = """
+INSERT INTO generations (id, status, rivya_object, first_seen_at, settled_at, settled_by, last_number, revision,
+    tracking, next_poll_at, polls, poll_failures, not_found_count)
+SELECT 'g' || n, s.status, '{}', :noon, s.settled_at, s.settled_by, 1, 1, s.tracking, s.next_poll_at, 0, 0, 0
+FROM generate_series(1, 20000) AS n, LATERAL (
+    SELECT 'succeeded' AS status, CAST(:noon AS timestamptz) AS settled_at, 'webhook' AS settled_by,
+        'settled' AS tracking, CAST(NULL AS timestamptz) AS next_poll_at
+    WHERE n > 1000
+    UNION ALL
+    SELECT 'queued', NULL, NULL, 'watching', CAST(:noon AS timestamptz) + (n - 100) * interval '1 second'
+    WHERE n <= 1000
+) AS s
+"""
+
+
+async def plan(connection: AsyncConnection, statement: Executable, **parameters: object) -> str:
+    compiled = statement.compile(dialect=connection.dialect)  # type: ignore[attr-defined]
+    values = {**compiled.params, **parameters}
+    explained = await connection.exec_driver_sql(
+        f"EXPLAIN {compiled}", tuple(values[name] for name in compiled.positiontup)
+    )
+    return "\n".join(line for (line,) in explained)
+
+
+@pytest.mark.parametrize("statement", ["claim", "next due", "pull forward"])
+async def test_no_statement_of_polling_scans_the_table(postgres_url: str, statement: str) -> None:
+    database = Database(postgres_url)
+    statements = {"claim": CLAIM, "next due": NEXT_DUE, "pull forward": PollBook(database)._pull_forward}
+    moments = {"now": NOON, "until": NOON + LEASE, "to": NOON, "later_than": NOON + timedelta(seconds=890)}
+    async with database.transaction() as connection:
+        await connection.execute(text(_FILL), {"noon": NOON})
+        await connection.execute(text("ANALYZE generations"))
+        found = await plan(connection, statements[statement], most=5, **moments)
+    await database.dispose()
+    assert "ix_generations_next_poll_at" in found
+    assert "Seq Scan" not in found
