@@ -60,6 +60,7 @@ def read_error(status: int, body: bytes, headers: Mapping[str, str]) -> RivyaErr
             sent=True,
             status=status,
             code=code,
+            message=error.message,
             request_id=error.request_id,
             retry_after=retry_after,
         )

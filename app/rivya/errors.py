@@ -70,6 +70,7 @@ class RivyaUnavailable(RivyaError):
         sent: bool,
         status: int | None = None,
         code: str | None = None,
+        message: str | None = None,
         request_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
@@ -77,6 +78,7 @@ class RivyaUnavailable(RivyaError):
         self.sent = sent
         self.status = status
         self.code = code
+        self.message = message
         self.request_id = request_id
         self.retry_after = retry_after
 

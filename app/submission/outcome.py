@@ -111,7 +111,8 @@ def _says_nothing_of_the_past(error: RivyaRefused) -> bool:
 
 
 def _refused(error: RivyaRefused, request_id: str) -> Verdict:
-    is_final = not isinstance(error, RivyaRateLimited)
+    # What Rivya says of its own load, or of the key that we call with, says nothing of the caller's request.
+    is_final = not isinstance(error, RivyaRateLimited | RivyaUnauthorized | RivyaForbidden)
     return Verdict(
         result=Result.REJECTED if is_final else Result.RETRYABLE,
         state=State.REJECTED,
@@ -125,7 +126,7 @@ def _refused(error: RivyaRefused, request_id: str) -> Verdict:
 
 def _failed(error: RivyaUnavailable, status: int, code: str, *, request_id: str) -> Verdict:
     named = error.request_id or request_id
-    message = "Rivya failed to take this create. Repeat it with the same Idempotency-Key."
+    message = error.message or "Rivya failed to take this create. Repeat it with the same Idempotency-Key."
     return Verdict(
         result=Result.RETRYABLE,
         state=State.REJECTED,

@@ -29,6 +29,7 @@ RIVYA_503 = RivyaUnavailable(
     "Rivya answered 503 public_api_disabled",
     sent=True,
     status=503,
+    message="closed for repairs",
     code="public_api_disabled",
     request_id="req_5",
     retry_after=7.2,
@@ -72,7 +73,7 @@ def test_an_acceptance_that_could_not_be_recorded_stays_open(in_doubt: bool) -> 
     assert "key-1" in str(error_of(verdict)["message"])
 
 
-@pytest.mark.parametrize("error", [INVALID, BAD_KEY, NO_SCOPE, GONE, CONFLICT])
+@pytest.mark.parametrize("error", [INVALID, GONE, CONFLICT])
 def test_a_refusal_of_a_first_attempt_is_final_and_passed_on(error: RivyaRefused) -> None:
     verdict = judged(error)
     assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, True, Result.REJECTED)
@@ -95,6 +96,13 @@ def test_what_says_nothing_of_an_earlier_attempt_leaves_the_doubt(error: RivyaEr
     assert verdict.retry_after == error.retry_after
 
 
+@pytest.mark.parametrize("error", [BAD_KEY, NO_SCOPE])
+def test_a_refusal_of_the_key_that_we_call_with_is_passed_on_and_not_final(error: RivyaRefused) -> None:
+    verdict = judged(error)
+    assert (verdict.state, verdict.is_final) == (State.REJECTED, False)
+    assert (verdict.reply.status, error_of(verdict)["code"]) == (error.status, error.code)
+
+
 def test_a_rate_limit_is_passed_on_and_not_final() -> None:
     verdict = judged(BUSY)
     assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
@@ -106,6 +114,7 @@ def test_a_failure_in_rivyas_words_is_passed_on_and_not_final() -> None:
     assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
     assert (verdict.reply.status, verdict.reply.retry_after) == (503, 8)
     assert (error_of(verdict)["code"], error_of(verdict)["requestId"]) == ("public_api_disabled", "req_5")
+    assert error_of(verdict)["message"] == "closed for repairs"
 
 
 def test_what_was_never_sent_can_be_sent_again() -> None:
