@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app.api import deliveries, errors, generations, health, metrics
+from app.api import deliveries, errors, generations, health, metrics, openapi
 from app.api.document_errors import DESCRIPTION, TAGS
 from app.api.waiting import Waiting
 from app.core.access import Access, ApiToken, Role
@@ -109,6 +109,7 @@ def assemble(
     access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
     app = FastAPI(title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS)
     errors.install(app)
+    openapi.complete(app)
     app.include_router(generations.router(queries, access, waiting, batch.put, clock=clock))
     app.include_router(deliveries.router(queries, access))
     app.include_router(health.router(checks))

@@ -1,0 +1,102 @@
+"""The OpenAPI document is complete, and the answers are what it says."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from tests.flow.api_app import ApiRoom, open_api
+from tests.reports import poll, submit, webhook
+
+ERROR = "#/components/schemas/ErrorOut"
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+async def document_of(url: str) -> dict[str, Any]:
+    async with open_api(url) as api:
+        found: dict[str, Any] = (await api.stranger.get("/openapi.json")).json()
+        return found
+
+
+async def test_every_operation_says_what_it_is_and_where_it_belongs(sqlite_url: str) -> None:
+    document = await document_of(sqlite_url)
+    known = {tag["name"] for tag in document["tags"]}
+    for method, path, operation in operations(document):
+        assert operation["summary"], (method, path)
+        assert operation["description"], (method, path)
+        assert set(operation["tags"]) <= known, (method, path)
+
+
+async def test_every_operation_under_api_documents_its_token_and_its_errors(sqlite_url: str) -> None:
+    for method, path, operation in operations(await document_of(sqlite_url)):
+        if not path.startswith("/api/v1"):
+            assert "security" not in operation
+            continue
+        assert operation["security"] == [{"HTTPBearer": []}], (method, path)
+        expected = {"200", "401", "403", "503", "default"} | ({"404"} if "{" in path and method == "GET" else set())
+        assert expected <= set(operation["responses"]), (method, path)
+        for status, response in operation["responses"].items():
+            if status not in {"200", "201"}:
+                assert response["content"]["application/json"]["schema"] == {"$ref": ERROR}, (method, path, status)
+
+
+async def test_nothing_speaks_of_the_frameworks_own_errors(sqlite_url: str) -> None:
+    document = await document_of(sqlite_url)
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert all("422" not in operation["responses"] for _, _, operation in operations(document))
+
+
+async def test_every_model_of_an_answer_has_an_example_that_fits_it(sqlite_url: str) -> None:
+    document = await document_of(sqlite_url)
+    schemas = document["components"]["schemas"]
+    for name in ("GenerationOut", "TrackingOut", "TransitionOut", "DeliveryOut", "EvidenceOut", "ErrorOut"):
+        check(document, f"#/components/schemas/{name}", schemas[name]["example"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "template"),
+    [
+        ("GET", "/api/v1/generations", "/api/v1/generations"),
+        ("GET", "/api/v1/generations/g", "/api/v1/generations/{generation_id}"),
+        ("GET", "/api/v1/generations/nobody", "/api/v1/generations/{generation_id}"),
+        ("GET", "/api/v1/generations/g?wait=x", "/api/v1/generations/{generation_id}"),
+        ("PUT", "/api/v1/generations/g", "/api/v1/generations/{generation_id}"),
+        ("PUT", "/api/v1/generations/new", "/api/v1/generations/{generation_id}"),
+        ("GET", "/api/v1/generations/g/transitions", "/api/v1/generations/{generation_id}/transitions"),
+        ("GET", "/api/v1/deliveries", "/api/v1/deliveries"),
+        ("GET", "/api/v1/deliveries?limit=0", "/api/v1/deliveries"),
+        ("GET", "/api/v1/deliveries/evt_g_succeeded", "/api/v1/deliveries/{event_id}"),
+        ("GET", "/livez", "/livez"),
+        ("GET", "/readyz", "/readyz"),
+    ],
+)
+async def test_an_answer_is_what_the_document_says(database_url: str, method: str, path: str, template: str) -> None:
+    async with open_api(database_url) as api:
+        await api.record(submit("g"), poll("g", "processing"), webhook("g", "succeeded"), submit("h"))
+        document = api.app.openapi()
+        for client in api.clients.values():
+            answer = await client.request(method, path)
+            responses = document["paths"][template][method.lower()]["responses"]
+            schema = responses[str(answer.status_code)]["content"]["application/json"]["schema"]["$ref"]
+            check(document, schema, answer.json())
+
+
+async def test_the_documentation_is_served(sqlite_url: str) -> None:
+    async with open_api(sqlite_url) as api:
+        assert await is_page(api, "/docs")
+
+
+async def is_page(api: ApiRoom, path: str) -> bool:
+    answer = await api.stranger.get(path)
+    return answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
+
+
+def check(document: dict[str, Any], reference: str, value: object) -> None:
+    """Raise if `value` does not fit the schema at `reference`."""
+    jsonschema_rs.validate({"$ref": reference, "components": document["components"]}, value)
