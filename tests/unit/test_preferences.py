@@ -1,0 +1,41 @@
+"""How long to wait: the query first, then RFC 7240's preference, capped, and odd ones ignored."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.api.preferences import Wait, wanted
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        (["wait=10"], 10),
+        (["WAIT=10"], 10),
+        (["respond-async, wait=10"], 10),
+        (["wait=10; note=x"], 10),
+        (['wait="10"'], 10),
+        (["wait = 10"], 10),
+        (["respond-async", "wait=10"], 10),
+        (["wait=10, wait=20"], 10),
+        (["wait=0"], 0),
+        (["wait=61"], 60),
+        (["wait=999999999"], 60),
+    ],
+)
+def test_a_preference_is_understood(prefer: list[str], seconds: int) -> None:
+    assert wanted(None, prefer) == Wait(seconds, applied=f"wait={seconds}")
+
+
+@pytest.mark.parametrize("prefer", ["", "wait", "wait=", "wait=-1", "wait=1.5", "wait=soon", "await=5", "wait=٣"])
+def test_an_odd_preference_is_ignored(prefer: str) -> None:
+    assert wanted(None, [prefer]) == Wait(0)
+
+
+def test_the_query_wins() -> None:
+    assert wanted(2.5, ["wait=10"]) == Wait(2.5)
+
+
+@given(st.lists(st.text(max_size=40), max_size=4))
+def test_no_header_makes_anybody_wait_longer_than_a_minute(prefer: list[str]) -> None:
+    assert 0 <= wanted(None, prefer).seconds <= 60
