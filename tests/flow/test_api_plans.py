@@ -1,0 +1,124 @@
+"""The lists are served by indexes on PostgreSQL, whatever the page: no scan, no sort, no offset."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event, text
+
+from app.core.database import Database
+from app.ledger.queries import Queries
+from app.ledger.reads import DeliveryFilter, GenerationFilter, Position
+from app.ledger.status import Status, Tracking
+from tests.clock import NOON
+
+ROWS = 5000
+FILL = """
+INSERT INTO generations (id, status, model, rivya_object, client_request_id, first_seen_at, settled_at, settled_by,
+                         last_number, revision, tracking, polls, poll_failures, not_found_count, next_poll_at)
+SELECT 'task_' || n, CASE WHEN n % 50 = 0 THEN 'queued' ELSE 'succeeded' END, 'model-' || n % 8, '{}', 'order-' || n,
+       start + n * interval '1 second', CASE WHEN n % 50 <> 0 THEN start END,
+       CASE WHEN n % 50 <> 0 THEN 'webhook' END, 1, 1, CASE WHEN n % 50 = 0 THEN 'watching' ELSE 'settled' END, 0, 0, 0,
+       CASE WHEN n % 50 = 0 THEN start END
+FROM generate_series(1, :rows) AS n, (SELECT CAST(:start AS timestamptz) AS start) AS noon
+"""
+FILL_DELIVERIES = """
+INSERT INTO deliveries (event_id, event_type, generation_id, received_at, body, headers, outcome, attempts)
+SELECT 'evt_' || n, 'generation.succeeded', 'task_' || n, start + n * interval '1 second', '', '{}', 'applied', 1
+FROM generate_series(1, :rows) AS n, (SELECT CAST(:start AS timestamptz) AS start) AS noon
+"""
+MIDDLE = Position(NOON + timedelta(seconds=ROWS // 2), "task_2500")
+
+INDEXED = [
+    (GenerationFilter(), "ix_generations_first_seen_at_id"),
+    (GenerationFilter(status=Status.QUEUED), "ix_generations_status_first_seen_at_id"),
+    (GenerationFilter(tracking=Tracking.WATCHING), "ix_generations_tracking_first_seen_at_id"),
+    (GenerationFilter(model="model-7"), "ix_generations_model_first_seen_at_id"),
+    (GenerationFilter(client_request_id="order-7"), "ix_generations_client_request_id"),
+    (GenerationFilter(created_after=NOON), "ix_generations_first_seen_at_id"),
+]
+
+
+@asynccontextmanager
+async def filled(url: str) -> AsyncIterator[Database]:
+    database = Database(url)
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(text(FILL), {"start": NOON, "rows": ROWS})
+            await connection.execute(text(FILL_DELIVERIES), {"start": NOON, "rows": ROWS})
+        async with database.engine.connect() as connection:
+            committing = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await committing.execute(text("VACUUM ANALYZE"))
+        yield database
+    finally:
+        await database.dispose()
+
+
+class Explained:
+    """Asks PostgreSQL for the plan of every SELECT that is sent, just before it is sent."""
+
+    def __init__(self, database: Database) -> None:
+        self.plans: list[str] = []
+        event.listen(database.engine.sync_engine, "before_cursor_execute", self._explain)
+
+    def _explain(self, connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            cursor.execute(f"EXPLAIN {statement}", parameters)
+            self.plans.append("\n".join(row[0] for row in cursor.fetchall()))
+
+
+@pytest.mark.parametrize(("chosen", "index"), INDEXED, ids=[index for _, index in INDEXED])
+async def test_a_first_page_of_generations_is_read_from_its_own_index(
+    postgres_url: str, chosen: GenerationFilter, index: str
+) -> None:
+    async with filled(postgres_url) as database:
+        explained = Explained(database)
+        await Queries(database).generations(chosen, after=None, limit=50)
+        [plan] = explained.plans
+        assert f"Index Scan Backward using {index} " in plan
+        assert "Sort" not in plan
+        assert "Filter" not in plan
+
+
+@pytest.mark.parametrize("chosen", [chosen for chosen, _ in INDEXED], ids=[index for _, index in INDEXED])
+async def test_a_next_page_of_generations_begins_where_the_last_one_ended(
+    postgres_url: str, chosen: GenerationFilter
+) -> None:
+    async with filled(postgres_url) as database:
+        explained = Explained(database)
+        await Queries(database).generations(chosen, after=MIDDLE, limit=50)
+        [plan] = explained.plans
+        # Which index is the planner's choice; either way nothing before the position is read.
+        [condition] = [line for line in plan.splitlines() if "Index Cond" in line]
+        assert "ROW(first_seen_at, id) < ROW(" in condition
+        assert "Sort" not in plan
+
+
+@pytest.mark.parametrize("after", [None, MIDDLE], ids=["first page", "next page"])
+async def test_a_page_of_deliveries_is_read_from_an_index(postgres_url: str, after: Position | None) -> None:
+    async with filled(postgres_url) as database:
+        explained = Explained(database)
+        await Queries(database).deliveries(DeliveryFilter(), after=after, limit=50)
+        [plan] = explained.plans
+        assert "Index Scan Backward using ix_deliveries_received_at_event_id " in plan
+        assert "Sort" not in plan
+
+
+async def test_reads_by_id_and_the_look_for_settled_ones_use_the_key(postgres_url: str) -> None:
+    async with filled(postgres_url) as database:
+        explained = Explained(database)
+        queries = Queries(database)
+        await queries.generations_by_id(["task_1", "task_2"])
+        await queries.settled_among([f"task_{n}" for n in range(20)])
+        await queries.deliveries(DeliveryFilter(generation_id="task_1"), after=None, limit=50)
+        assert ["Seq Scan" in plan for plan in explained.plans] == [False, False, False]
+
+
+async def test_the_standing_is_told_from_indexes(postgres_url: str) -> None:
+    async with filled(postgres_url) as database:
+        explained = Explained(database)
+        standing = await Queries(database).standing(NOON + timedelta(seconds=1))
+        assert (standing.open, standing.overdue) == (ROWS // 50, ROWS // 50)
+        assert "Seq Scan" not in explained.plans[0]
