@@ -1,0 +1,74 @@
+"""Who may call what: every route under /api/v1 asks for a token, and each for the role it needs."""
+
+import re
+from typing import Any
+
+import pytest
+
+from app.core.access import Role
+from tests.flow.api_app import ApiRoom, error_of, open_api
+from tests.reports import webhook
+
+READS = (Role.READ, Role.WRITE, Role.ADMIN)
+WRITES = (Role.WRITE, Role.ADMIN)
+TABLE = {
+    ("GET", "/api/v1/generations"): READS,
+    ("GET", "/api/v1/generations/{generation_id}"): READS,
+    ("PUT", "/api/v1/generations/{generation_id}"): WRITES,
+    ("GET", "/api/v1/generations/{generation_id}/transitions"): READS,
+    ("GET", "/api/v1/deliveries"): READS,
+    ("GET", "/api/v1/deliveries/{event_id}"): READS,
+}
+OPEN = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")}
+KNOWN = {"generation_id": "g", "event_id": "evt_g_succeeded"}
+
+
+def routes(api: ApiRoom) -> set[tuple[str, str]]:
+    document: dict[str, Any] = api.app.openapi()
+    return {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+
+
+async def test_the_table_names_every_route(sqlite_url: str) -> None:
+    async with open_api(sqlite_url) as api:
+        assert routes(api) == set(TABLE) | OPEN
+
+
+@pytest.mark.parametrize(("method", "path"), TABLE, ids=" ".join)
+async def test_a_route_serves_the_roles_that_reach_it_and_nobody_else(sqlite_url: str, method: str, path: str) -> None:
+    async with open_api(sqlite_url) as api:
+        await api.record(webhook("g", "succeeded"))
+        for role in Role:
+            answer = await api.clients[role].request(method, path.format(**KNOWN))
+            if role in TABLE[method, path]:
+                assert answer.status_code == 200
+            else:
+                assert error_of(answer) == (403, "api_scope_denied")
+
+
+@pytest.mark.parametrize(("method", "path"), TABLE, ids=" ".join)
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        (None, "api_key_missing"),
+        ("Bearer", "api_key_missing"),
+        ("Basic dXNlcjpwYXNz", "api_key_missing"),
+        ("Bearer nobody-gave-me-this-token", "api_key_invalid"),
+        (b"Bearer \xff\xfe", "api_key_invalid"),
+    ],
+)
+async def test_without_a_token_of_ours_nothing_is_told(
+    sqlite_url: str, method: str, path: str, authorization: str | bytes | None, code: str
+) -> None:
+    async with open_api(sqlite_url) as api:
+        headers = {} if authorization is None else {"Authorization": authorization}
+        # Neither an odd parameter nor an unknown id is worth a word to somebody without a token.
+        url = re.sub(r"{\w+}", "unknown", path)
+        answer = await api.stranger.request(method, url, params={"limit": "x", "wait": "x"}, headers=headers)  # type: ignore[arg-type]
+        assert error_of(answer) == (401, code)
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(OPEN))
+async def test_health_and_metrics_need_no_token(sqlite_url: str, method: str, path: str) -> None:
+    async with open_api(sqlite_url) as api:
+        assert (await api.stranger.request(method, path)).status_code == 200

@@ -1,0 +1,121 @@
+"""/livez, /readyz and /metrics: alive without looking, ready only if all that is required is well, never a secret."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+from app.core.health import Finding
+from tests.clock import NOON
+from tests.flow.api_app import ApiRoom, open_api
+from tests.reports import submit, webhook
+
+AWAY = "postgresql+asyncpg://nobody:hunter2@127.0.0.1:1/none"
+
+
+async def well() -> Sequence[Finding]:
+    return [Finding("well", ok=True, detail="is well", is_required=True)]
+
+
+async def optional() -> Sequence[Finding]:
+    return [Finding("optional", ok=False, detail="is not well", is_required=False)]
+
+
+async def required() -> Sequence[Finding]:
+    return [Finding("required", ok=False, detail="is not well", is_required=True)]
+
+
+async def broken() -> Sequence[Finding]:
+    raise RuntimeError("hunter2")
+
+
+async def gauge(api: ApiRoom, name: str) -> str:
+    text = (await api.stranger.get("/metrics")).text
+    [line] = [line for line in text.splitlines() if line.startswith(f"receiver_{name} ")]
+    return line.split()[1]
+
+
+async def test_ready_when_the_database_is_there_and_migrated(database_url: str) -> None:
+    async with open_api(database_url, checks=[well, optional]) as api:
+        answer = await api.stranger.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+        found = {check["name"]: (check["ok"], check["required"]) for check in answer.json()["checks"]}
+        assert found == {
+            "well": (True, True),
+            "optional": (False, False),
+            "database": (True, True),
+            "migrations": (True, True),
+        }
+
+
+async def test_not_ready_while_something_required_is_not_well(database_url: str) -> None:
+    async with open_api(database_url, checks=[well, required]) as api:
+        answer = await api.stranger.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (503, "not_ready")
+
+
+async def test_not_ready_before_the_first_migration(empty_database_url: str) -> None:
+    async with open_api(empty_database_url) as api:
+        answer = await api.stranger.get("/readyz")
+        assert answer.status_code == 503
+        assert [check["name"] for check in answer.json()["checks"] if not check["ok"]] == ["migrations"]
+
+
+async def test_not_ready_but_alive_while_the_database_is_away() -> None:
+    async with open_api(AWAY) as api:
+        answer = await api.stranger.get("/readyz")
+        assert answer.status_code == 503
+        assert [check["name"] for check in answer.json()["checks"]] == ["database"]
+        assert "hunter2" not in answer.text
+        assert (await api.stranger.get("/livez")).json() == {"status": "alive"}
+
+
+async def test_a_check_that_breaks_is_a_failed_one_and_tells_no_secret(database_url: str) -> None:
+    async with open_api(database_url, checks=[broken]) as api:
+        answer = await api.stranger.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["checks"][0]["name"] == "broken"
+        assert "hunter2" not in answer.text
+
+
+async def test_a_check_that_hangs_is_given_up(sqlite_url: str) -> None:
+    async def hanging() -> Sequence[Finding]:
+        await asyncio.Event().wait()
+        return []
+
+    async with open_api(sqlite_url, checks=[hanging]) as api:
+        async with asyncio.timeout(10):
+            answer = await api.stranger.get("/readyz")
+        assert answer.json()["checks"][0]["detail"] == "took too long"
+
+
+async def test_the_metrics_tell_how_the_record_stands(database_url: str) -> None:
+    async with open_api(database_url) as api:
+        assert await gauge(api, "last_verified_delivery_age_seconds") == "NaN"
+        await api.record(submit("late", at=NOON - timedelta(minutes=2)), submit("new"), webhook("done", "succeeded"))
+        api.clock.advance(seconds=5)
+        assert await gauge(api, "database_up") == "1.0"
+        assert await gauge(api, "generations_open") == "2.0"
+        assert await gauge(api, "generations_overdue") == "1.0"
+        assert await gauge(api, "last_verified_delivery_age_seconds") == "5.0"
+
+
+async def test_what_was_counted_is_among_the_metrics(database_url: str) -> None:
+    async with open_api(database_url) as api:
+        await api.record(submit("g"), webhook("g", "succeeded"))
+        answer = await api.stranger.get("/metrics")
+        assert answer.headers["content-type"].startswith("text/plain")
+        for name in (
+            'deliveries_total{outcome="applied"}',
+            'transitions_total{from_status="queued",source="webhook",to_status="succeeded"}',
+            "callbacks_missed_total",
+            "batch_size_count",
+            "commit_seconds_count",
+        ):
+            assert f"\nreceiver_{name} " in answer.text
+
+
+async def test_the_metrics_come_without_the_database_too() -> None:
+    async with open_api(AWAY) as api:
+        assert await gauge(api, "database_up") == "0.0"
+        assert await gauge(api, "generations_open") == "NaN"
+        assert (await api.stranger.get("/metrics")).status_code == 200
