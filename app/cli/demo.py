@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import httpx
 from cryptography.fernet import Fernet
 
 from app.cli.demo_script import CASES, curl_lines
+from app.cli.listening import AddressTaken, listen
 from app.cli.serve import make_server
 from app.core.settings import Settings, load
 from app.ledger.state import Transition
@@ -21,6 +23,8 @@ Say = Callable[[str], Any]
 
 _FOLDER = Path(".demo")
 _KEY = "rvya_sk_sandbox"
+_HOST = "127.0.0.1"
+_USUAL_PORT = 8000
 _READY_SECONDS = 30.0
 _GRACE_SECONDS = 5
 
@@ -32,12 +36,12 @@ async def demonstrate(say: Say) -> int:
     await asyncio.to_thread(_empty_folder)
     token = secrets.token_urlsafe(24)
     async with serve_sandbox(key=_KEY) as rivya:
-        settings = _settings(rivya.base_url, token)
-        service = create_service(settings)
+        listener = _listen()
+        url = f"http://{_HOST}:{listener.getsockname()[1]}"
+        service = create_service(_settings(rivya.base_url, url, token))
         await service.prepare()
-        server = make_server(settings, service)
-        serving = asyncio.create_task(server.serve())
-        url = f"http://{settings.receiver_host}:{settings.receiver_port}"
+        server = make_server(service)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
         say(f"sandbox Rivya  {rivya.base_url}\nreceiver       {url}  (database {_FOLDER}/receiver.db)\n")
         telling = asyncio.create_task(_show(service, url, token, say))
         done, _ = await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
@@ -54,19 +58,26 @@ def _empty_folder() -> None:
     _FOLDER.mkdir()
 
 
-def _settings(rivya_url: str, token: str) -> Settings:
-    mine = {
-        "rivya_api_key": _KEY,
-        "rivya_base_url": rivya_url,
-        "receiver_public_url": None,
-        "receiver_api_tokens": f"demo:admin:{token}",
-        "receiver_encryption_keys": Fernet.generate_key().decode(),
-        "receiver_poll_grace": str(_GRACE_SECONDS),
-        "receiver_poll_interval": "2",
-        "database_url": f"sqlite+aiosqlite:///{_FOLDER}/receiver.db",
-    }
-    port = load(**{**mine, "receiver_public_url": rivya_url}).receiver_port
-    return load(**{**mine, "receiver_public_url": f"http://127.0.0.1:{port}"})
+def _listen() -> socket.socket:
+    """The usual port, or any other where that is taken."""
+    try:
+        return listen(_HOST, _USUAL_PORT)
+    except AddressTaken:
+        return listen(_HOST, 0)
+
+
+def _settings(rivya_url: str, url: str, token: str) -> Settings:
+    return load(
+        rivya_api_key=_KEY,
+        rivya_base_url=rivya_url,
+        rivya_signing_secret=None,
+        receiver_public_url=url,
+        receiver_api_tokens=f"demo:admin:{token}",
+        receiver_encryption_keys=Fernet.generate_key().decode(),
+        receiver_poll_grace=str(_GRACE_SECONDS),
+        receiver_poll_interval="2",
+        database_url=f"sqlite+aiosqlite:///{_FOLDER}/receiver.db",
+    )
 
 
 async def _show(service: Service, url: str, token: str, say: Say) -> None:
@@ -89,6 +100,7 @@ async def _show(service: Service, url: str, token: str, say: Say) -> None:
                 if transition.to_status.is_terminal:
                     open_ids.discard(transition.generation_id)
         say("\nall settled: every outcome is known, whatever became of its callback")
+        say(await _deliveries(client))
 
 
 async def _until_ready(client: httpx.AsyncClient, say: Say) -> None:
@@ -103,6 +115,13 @@ async def _is_ready(client: httpx.AsyncClient) -> bool:
         return (await client.get("/readyz")).is_success
     except httpx.TransportError:
         return False
+
+
+async def _deliveries(client: httpx.AsyncClient) -> str:
+    kept = (await client.get("/api/v1/deliveries")).json()["data"]
+    again = [delivery for delivery in kept if delivery["attempts"] > 1]
+    named = ", ".join(f"{delivery['event_id']} came {delivery['attempts']} times" for delivery in again)
+    return f"{len(kept)} deliveries recorded, each with one effect{f' ({named})' if named else ''}"
 
 
 def _line(transition: Transition, name: str) -> str:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import structlog
 import uvicorn
 
+from app.cli.listening import AddressTaken, listen
 from app.core.errors import DatabaseUnavailable
 from app.core.sealing import SealBroken
 from app.core.settings import Settings
@@ -47,12 +48,10 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def make_server(settings: Settings, service: Service) -> Server:
+def make_server(service: Service) -> Server:
     """The server, as it runs everywhere: uvloop, httptools, no header that tells what it is."""
     config = uvicorn.Config(
         service.app,
-        host=settings.receiver_host,
-        port=settings.receiver_port,
         loop="uvloop",
         http="httptools",
         log_config=None,
@@ -68,17 +67,19 @@ def make_server(settings: Settings, service: Service) -> Server:
 async def serve_until_stopped(settings: Settings) -> int:
     """Serve; the exit status: 0 stopped when told to, 1 could not start, 2 settings that contradict what is stored."""
     try:
+        listener = listen(settings.receiver_host, settings.receiver_port)
         service = create_service(settings)
-    except SettingsContradict as error:
+    except (AddressTaken, SettingsContradict) as error:
         return _refuse(str(error))
+    log.info("start.listening", host=settings.receiver_host, port=listener.getsockname()[1])
     try:
         if not await _prepare(service):
             return _FAILED
     except SealBroken as error:
         await service.close()
         return _refuse(f"RECEIVER_ENCRYPTION_KEYS: {error}")
-    server = make_server(settings, service)
-    await server.serve()
+    server = make_server(service)
+    await server.serve(sockets=[listener])
     return _STARTED if server.started else _FAILED
 
 
