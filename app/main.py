@@ -81,7 +81,7 @@ class Service:
             scheme=scheme,
             fixed_secret=fixed.get_secret_value() if fixed is not None else None,
         )
-        self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
+        self.endpoint_health = EndpointHealth(database, self.keyring)
         public_url = settings.receiver_public_url if settings.registers_endpoint else None
         self.registrar = Registrar(self.client, database, clock=clock, leases=leases, keys=keys, public_url=public_url)
 
@@ -121,7 +121,7 @@ class Service:
     def _join_submission(self) -> None:
         store, wakeups = Submissions(self.database), Wakeups()
         sender = Sender(self.client, self.batch, store, self.clock, wakeups=wakeups)
-        self.submitter = Submitter(store, sender, self.clock, wakeups=wakeups)
+        self.submitter = Submitter(store, sender, self.allowance, self.clock, wakeups=wakeups)
         self.retrier = Retrier(store, sender, self.allowance, self.clock)
 
     def _application(self) -> FastAPI:

@@ -7,7 +7,6 @@ from datetime import datetime
 
 from sqlalchemy import select, update
 
-from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from app.core.health import Finding
@@ -24,11 +23,10 @@ _SECONDS_BETWEEN_FLUSHES = 1.0
 class EndpointHealth:
     """Takes note of deliveries without any I/O; `turn` writes it down and looks at what all replicas wrote."""
 
-    def __init__(self, database: Database, keyring: Keyring, *, clock: Clock) -> None:
+    def __init__(self, database: Database, keyring: Keyring) -> None:
         self._database = database
         self._registry = Registry(database)
         self._keyring = keyring
-        self._clock = clock
         self._tallies: dict[str, Tally] = {}
         self._endpoints: Sequence[Endpoint] = ()
 

@@ -1,10 +1,9 @@
 """Resolves what was sent and never answered, in the background: again and again, always under the same key."""
 
 import asyncio
-from typing import Protocol
 
 from app.core.clock import Clock
-from app.rivya.errors import RivyaError
+from app.submission.allowance import Allowance
 from app.submission.sender import Sender
 from app.submission.submission import Submission
 from app.submission.submissions import Submissions
@@ -12,16 +11,6 @@ from app.submission.submissions import Submissions
 _AT_ONCE = 10
 _SECONDS_WHILE_BUSY = 0.25
 _SECONDS_WHILE_IDLE = 1.0
-
-
-class Allowance(Protocol):
-    """The request budget that all replicas share."""
-
-    async def take(self) -> bool:
-        """True when one request may be sent now; who is told False comes back later."""
-
-    async def note(self, error: RivyaError) -> None:
-        """Rivya answered with this error: it may ask everybody to pause."""
 
 
 class Retrier:
@@ -56,3 +45,5 @@ class Retrier:
         sent = await self._sender.send(submission, in_doubt=True)
         if sent.error is not None:
             await self._allowance.note(sent.error)
+        else:
+            await self._allowance.note_success()

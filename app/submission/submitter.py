@@ -1,11 +1,13 @@
 """Takes a caller's create: written down, sent once, answered; the same key again gets the same answer."""
 
 import asyncio
+from contextlib import suppress
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded
 from app.core.ids import request_id, uuid7
 from app.submission import reply
+from app.submission.allowance import Allowance
 from app.submission.create import Create
 from app.submission.measures import note_answered, note_turned_away
 from app.submission.reply import Reply
@@ -25,6 +27,7 @@ class Submitter:
         self,
         submissions: Submissions,
         sender: Sender,
+        allowance: Allowance,
         clock: Clock,
         *,
         wakeups: Wakeups,
@@ -34,6 +37,7 @@ class Submitter:
     ) -> None:
         self._submissions = submissions
         self._sender = sender
+        self._allowance = allowance
         self._clock = clock
         self._wakeups = wakeups
         self._pause = pause
@@ -91,7 +95,11 @@ class Submitter:
         return await self._answer_again(found.id, key)
 
     async def _send(self, claimed: Submission) -> Reply:
-        return (await self._sender.send(claimed, in_doubt=False)).reply
+        sent = await self._sender.send(claimed, in_doubt=False)
+        if sent.error is not None:
+            with suppress(DatabaseUnavailable):  # what Rivya said is for the caller, whoever else can be told
+                await self._allowance.note(sent.error)
+        return sent.reply
 
     async def _answer_again(self, submission_id: str, key: str) -> Reply:
         """The first answer, as soon as it is there; 504 when that takes longer than a create may."""

@@ -10,7 +10,7 @@ import pytest
 from app.rivya.signature import parse_scheme, sign
 from app.sandbox.server import serve_sandbox
 from tests.intake_room import event
-from tests.postgres import PostgresCluster
+from tests.postgres import PostgresCluster, StopMode
 from tests.receivers import Receiver, receiver
 
 
@@ -21,7 +21,9 @@ async def deliver(service: Receiver, url: str, secret: str, number: int) -> http
 
 
 @pytest.mark.parametrize("how", ["immediate", "fast"])
-async def test_deliveries_are_answered_503_while_postgresql_is_stopped_and_200_after(how: str, tmp_path: Path) -> None:
+async def test_deliveries_are_answered_503_while_postgresql_is_stopped_and_200_after(
+    how: StopMode, tmp_path: Path
+) -> None:
     with PostgresCluster() as cluster:
         async with serve_sandbox() as rivya, receiver(rivya, cluster.url("postgres"), tmp_path) as service:
             [endpoint] = rivya.sandbox.endpoints.by_id.values()

@@ -11,8 +11,8 @@ from app.ledger.report import Report
 from app.ledger.tables import generations
 from app.sandbox.faults import ApiFault
 from tests.clock import NOON, ManualClock
-from tests.flow.test_submission_room import LEASE_SECONDS, code_of, eventually, open_submission, serve_manually
 from tests.postgres import PostgresCluster
+from tests.submission_room import LEASE_SECONDS, code_of, eventually, open_submission, serve_manually
 
 
 class Stuck:

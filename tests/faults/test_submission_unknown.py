@@ -9,7 +9,7 @@ from app.ledger.tables import generations
 from app.sandbox.faults import ApiFault
 from app.sandbox.keys import DEFAULT_KEY
 from tests.clock import ManualClock
-from tests.flow.test_submission_room import (
+from tests.submission_room import (
     BODY,
     LEASE_SECONDS,
     SubmissionRoom,
@@ -113,7 +113,7 @@ async def test_a_refused_api_key_settles_no_doubt(database_url: str) -> None:
         room.clock.advance(seconds=FIRST_RETRY_SECONDS)
         await room.retrier.turn()
         assert (await room.submission())["state"] == "unknown"
-        assert [type(error).__name__ for error in room.budget.noted] == ["RivyaUnauthorized"]
+        assert [type(error).__name__ for error in room.budget.noted] == ["RivyaUnavailable", "RivyaUnauthorized"]
         room.sandbox.keys[DEFAULT_KEY].revoked = False
         room.clock.advance(seconds=2 * FIRST_RETRY_SECONDS)
         await room.retrier.turn()

@@ -37,8 +37,10 @@ async def test_every_outcome_is_known_whatever_becomes_of_its_callback(empty_dat
 
 
 async def test_no_generation_is_polled_while_callbacks_come(empty_database_url: str, tmp_path: Path) -> None:
-    changes = {"RECEIVER_POLL_GRACE": "30"}
-    async with serve_sandbox() as rivya, receiver(rivya, empty_database_url, tmp_path, **changes) as service:
+    async with (
+        serve_sandbox() as rivya,
+        receiver(rivya, empty_database_url, tmp_path, RECEIVER_POLL_GRACE="30") as service,
+    ):
         ids = [await service.create(seconds=0.2) for _ in range(10)]
         assert [(await service.settled(one))["tracking"]["polls"] for one in ids] == [0] * 10
         assert await service.metric("receiver_callbacks_missed_total") == 0
@@ -101,8 +103,9 @@ async def test_without_a_rivya_the_service_serves_and_registers_as_soon_as_there
 async def test_with_a_secret_given_by_hand_nothing_is_registered(empty_database_url: str, tmp_path: Path) -> None:
     secret = "whsec_given_by_hand_0123456789"
     async with serve_sandbox() as rivya:
-        changes = {"RIVYA_SIGNING_SECRET": secret, "RECEIVER_POLL_GRACE": "30"}
-        async with receiver(rivya, empty_database_url, tmp_path, **changes) as service:
+        async with receiver(
+            rivya, empty_database_url, tmp_path, RIVYA_SIGNING_SECRET=secret, RECEIVER_POLL_GRACE="30"
+        ) as service:
             assert rivya.sandbox.endpoints.by_id == {}
             mine = {
                 "name": "by hand",

@@ -5,7 +5,7 @@ import pytest
 from app.core.sealing import SealBroken
 from app.endpoint.registry import Overtaken, Registry
 from app.rivya.signature import Reason, Refused, Verified
-from tests.flow.test_registration_room import Room, room, verify
+from tests.registration_room import Room, room, verify
 
 
 async def _registered(r: Room) -> None:

@@ -6,8 +6,8 @@ from structlog.testing import capture_logs
 from app.sandbox.keys import Key
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
-from tests.flow.test_registration_room import Replica, room
 from tests.ports import free_port
+from tests.registration_room import Replica, room
 
 
 async def _why(replica: Replica) -> str:

@@ -1,17 +1,15 @@
 """How deliveries fare at the endpoint's own path, over replicas and outages, and what /readyz makes of it."""
 
 import asyncio
-import math
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
 from app.core.errors import DatabaseUnavailable
-from app.endpoint.health import VERIFIED_AGE
 from tests.clock import NOON
 from tests.databases import PostgresDatabases
-from tests.flow.test_registration_room import Replica, Room, room
+from tests.registration_room import Replica, Room, room
 
 LATER = timedelta(seconds=1)
 _CUT_ALL_OTHERS = text(
@@ -114,15 +112,3 @@ async def test_what_was_noted_while_the_database_was_away_is_written_when_it_is_
         await replica.health.turn()
         row = await r.row()
         assert (row["last_refused_at"], row["refusals"]) == (NOON + LATER, 2)
-
-
-async def test_the_age_of_the_last_verified_delivery_is_measured_over_all_replicas(database_url: str) -> None:
-    async with room(database_url) as r:
-        one, endpoint_id = await _registered(r)
-        assert VERIFIED_AGE._value.get() == math.inf
-        other = await r.start()
-        other.health.note_verified(endpoint_id, r.clock.now())
-        await other.health.turn()
-        r.clock.advance(seconds=42)
-        await one.health.turn()
-        assert VERIFIED_AGE._value.get() == 42

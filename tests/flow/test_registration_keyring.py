@@ -6,7 +6,7 @@ from sqlalchemy import event
 
 from app.core.database import Database
 from tests.databases import PostgresDatabases
-from tests.flow.test_registration_room import Replica, Room, room
+from tests.registration_room import Replica, Room, room
 
 
 def _count_reads(database: Database) -> list[int]:

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from app.endpoint.tables import State, endpoints
 from app.rivya.signature import Verified
 from app.sandbox.settings import SandboxSettings
-from tests.flow.test_registration_room import Room, room, verify
+from tests.registration_room import Room, room, verify
 
 
 async def _settle(r: Room, *, starts: int = 8) -> None:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from app.core.access import Access, ApiToken, Role
 from app.core.errors import ServiceError
 from app.endpoint.route import router
-from tests.flow.test_registration_room import SCHEME, Replica, Room, room
+from tests.registration_room import SCHEME, Replica, Room, room
 
 TOKENS = {Role.READ: "read-token-0123456789", Role.ADMIN: "admin-token-0123456789"}
 

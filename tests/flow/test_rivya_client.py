@@ -59,7 +59,7 @@ async def serving(provider: Provider) -> AsyncIterator[str]:
     config = uvicorn.Config(Starlette(routes=routes), port=port, log_config=None, ws="none", lifespan="off")
     server = uvicorn.Server(config)
     task = asyncio.ensure_future(server._serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event to wait for
+    while not server.started:
         await asyncio.sleep(0)
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True

@@ -7,7 +7,7 @@ import pytest
 
 from app.sandbox.settings import SandboxSettings
 from tests.clock import ManualClock
-from tests.flow.test_sandbox_inbox import World, world
+from tests.sandbox_world import World, world
 
 
 async def admin(w: World, method: str, path: str, body: object = None) -> httpx.Response:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.sandbox.faults import ApiFault
-from tests.flow.test_sandbox_inbox import World, world
+from tests.sandbox_world import World, world
 
 BODY = {"model": "z-image"}
 KEY = {"Idempotency-Key": "k"}

@@ -11,7 +11,7 @@ from app.sandbox.faults import ApiFault
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.signing import Scheme, standard_webhooks
 from tests.clock import NOON, ManualClock
-from tests.flow.test_sandbox_inbox import Received, World, world
+from tests.sandbox_world import Received, World, world
 
 NOON_UNIX = int(NOON.timestamp())
 

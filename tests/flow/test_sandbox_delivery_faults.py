@@ -8,7 +8,7 @@ import pytest
 from app.sandbox.faults import DeliveryFaults
 from app.sandbox.generation import Status
 from tests.clock import NOON, ManualClock
-from tests.flow.test_sandbox_inbox import Received, World, world
+from tests.sandbox_world import Received, World, world
 
 NOON_UNIX = int(NOON.timestamp())
 

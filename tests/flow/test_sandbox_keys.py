@@ -7,7 +7,7 @@ import pytest
 
 from app.sandbox.keys import SCOPES, Key
 from tests.clock import NOON, ManualClock
-from tests.flow.test_sandbox_inbox import World, world
+from tests.sandbox_world import World, world
 
 CALLS = {
     "credits:read": ("GET", "/api/v1/credits"),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.rivya.signature import Verified
-from tests.flow.test_registration_room import Replica, Room, room, verify
+from tests.registration_room import Replica, Room, room, verify
 
 REPLICAS = 10
 RESTS = 10.0

@@ -52,8 +52,9 @@ async def test_a_delivery_to_either_replica_is_one_delivery(postgres_url: str, t
 async def test_a_wait_at_one_replica_ends_when_the_other_records_the_outcome(postgres_url: str, tmp_path: Path) -> None:
     async with serve_sandbox() as rivya, receiver(rivya, postgres_url, tmp_path) as one:
         public = f"http://127.0.0.1:{one.process.port}"
-        changes = {"RECEIVER_PUBLIC_URL": public, "RECEIVER_POLL_GRACE": "60"}
-        async with receiver(rivya, postgres_url, tmp_path, **changes) as other:
+        async with receiver(
+            rivya, postgres_url, tmp_path, RECEIVER_PUBLIC_URL=public, RECEIVER_POLL_GRACE="60"
+        ) as other:
             generation_id = await other.create(seconds=0.5)
             async with asyncio.timeout(10):
                 ended = await other.settled(generation_id)

@@ -6,7 +6,8 @@ import httpx
 
 from app.ledger.tables import transitions
 from app.sandbox.faults import ApiFault
-from tests.flow.test_submission_room import (
+from tests.reports import webhook
+from tests.submission_room import (
     BODY,
     LEASE_SECONDS,
     SubmissionRoom,
@@ -16,7 +17,6 @@ from tests.flow.test_submission_room import (
     serve_manually,
     until_woken,
 )
-from tests.reports import webhook
 
 
 def hang(room: SubmissionRoom) -> None:

@@ -23,7 +23,7 @@ from app.sandbox.faults import ApiFault
 from app.sandbox.keys import DEFAULT_KEY
 from app.sandbox.state import Sandbox
 from tests.clock import ManualClock
-from tests.flow.test_sandbox_inbox import Received, World, world
+from tests.sandbox_world import Received, World, world
 
 SCHEME = parse_scheme("auto")
 ENCRYPTION_KEY = Fernet.generate_key().decode()
@@ -83,7 +83,7 @@ class Room:
         place = self.public_url if public_url == "" else public_url
         registrar = Registrar(client, database, clock=self.clock, leases=leases, keys=keys, public_url=place)
         keyring = Keyring(database, clock=self.clock, keys=keys, scheme=SCHEME, fixed_secret=fixed_secret)
-        health = EndpointHealth(database, keyring, clock=self.clock)
+        health = EndpointHealth(database, keyring)
         return Replica(database, client, registrar, keyring, health)
 
     def fault(self, route: str, **how: Any) -> None:
