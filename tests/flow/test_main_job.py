@@ -102,24 +102,24 @@ async def test_without_a_rivya_the_service_serves_and_registers_as_soon_as_there
 
 async def test_with_a_secret_given_by_hand_nothing_is_registered(empty_database_url: str, tmp_path: Path) -> None:
     secret = "whsec_given_by_hand_0123456789"
-    async with serve_sandbox() as rivya:
-        async with receiver(
-            rivya, empty_database_url, tmp_path, RIVYA_SIGNING_SECRET=secret, RECEIVER_POLL_GRACE="30"
-        ) as service:
-            assert rivya.sandbox.endpoints.by_id == {}
-            mine = {
-                "name": "by hand",
-                "url": f"{service.process.url}/rivya/webhook",
-                "event_types": ["generation.failed"],
-            }
-            made = await service.client.post(
-                f"{rivya.base_url}/api/v1/webhooks",
-                json={**mine, "event_types": ["generation.succeeded", "generation.failed"]},
-                headers={"Authorization": "Bearer rvya_sk_sandbox"},
-            )
-            rivya.sandbox.endpoints.by_id[made.json()["id"]].secret = secret
-            ended = await service.settled(await service.create(seconds=0.1))
-            assert ended["tracking"]["settled_by"] == "webhook"
+    async with (
+        serve_sandbox() as rivya,
+        receiver(rivya, empty_database_url, tmp_path, RIVYA_SIGNING_SECRET=secret, RECEIVER_POLL_GRACE="30") as service,
+    ):
+        assert rivya.sandbox.endpoints.by_id == {}
+        mine = {
+            "name": "by hand",
+            "url": f"{service.process.url}/rivya/webhook",
+            "event_types": ["generation.failed"],
+        }
+        made = await service.client.post(
+            f"{rivya.base_url}/api/v1/webhooks",
+            json={**mine, "event_types": ["generation.succeeded", "generation.failed"]},
+            headers={"Authorization": "Bearer rvya_sk_sandbox"},
+        )
+        rivya.sandbox.endpoints.by_id[made.json()["id"]].secret = secret
+        ended = await service.settled(await service.create(seconds=0.1))
+        assert ended["tracking"]["settled_by"] == "webhook"
 
 
 async def test_told_to_stop_it_finishes_and_exits_0(empty_database_url: str, tmp_path: Path) -> None:
