@@ -18,7 +18,7 @@ from app.ledger.plan import Recorded
 from app.ledger.report import Report
 from app.rivya.signature import Reason, Refused, Verified, Verifier
 
-_WORTH_A_LOOK = (Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET, Reason.MALFORMED_SIGNATURE)
+_WORTH_A_LOOK = (Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET)
 
 log = structlog.stdlib.get_logger(__name__)
 
