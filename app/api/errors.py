@@ -83,7 +83,16 @@ async def _http_error(request: Request, error: Exception) -> Response:
     phrase = HTTPStatus(error.status_code).phrase
     code = _CODES.get(error.status_code, phrase.lower().replace(" ", "_").replace("-", "_"))
     message = _MESSAGES.get(error.status_code, f"{phrase}.")
-    return _error(request, error.status_code, code, message, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = _allowed(request) or headers.get("Allow", "")
+    return _error(request, error.status_code, code, message, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    # Routes that share a path know of their own methods only; the document knows all.
+    methods = request.app.openapi()["paths"].get(_route(request.scope), {})
+    return ", ".join(sorted(method.upper() for method in methods))
 
 
 def _error(
