@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from app.api import deliveries, errors, generations, health, metrics
-from app.api.document_errors import DESCRIPTION, TAGS
+from app.api import deliveries, document_errors, errors, generations, health, metrics, openapi
 from app.api.waiting import Waiting
 from app.core.access import Access
 from app.core.clock import Clock, SystemClock
@@ -126,7 +125,10 @@ class Service:
 
     def _application(self) -> FastAPI:
         app = FastAPI(
-            title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS, lifespan=lambda _: self.running()
+            title="rivya-receiver",
+            description=document_errors.DESCRIPTION,
+            openapi_tags=document_errors.TAGS,
+            lifespan=lambda _: self.running(),
         )
         errors.install(app)
         # First, and plain ASGI: FastAPI's machinery costs three times what verifying a signature does.
@@ -136,11 +138,15 @@ class Service:
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)
         )
         app.include_router(deliveries.router(self.queries, self.access))
-        app.include_router(endpoint.router(self.access, self.database, self.keyring, clock=self.clock))
+        app.include_router(
+            endpoint.router(self.access, self.database, self.keyring, clock=self.clock),
+            responses=document_errors.errors(404),
+        )
         app.include_router(
             health.router([health.database_check(self.database), self.endpoint_health.findings, self._polling_health])
         )
         app.include_router(metrics.router(self.queries, clock=self.clock))
+        openapi.complete(app)
         return app
 
     async def prepare(self) -> None:

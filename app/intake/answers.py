@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import orjson
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 from app.core.errors import ServiceError
 from app.core.ids import request_id
@@ -17,9 +17,10 @@ async def send_recorded(send: Send) -> None:
     await _send(send, 200, RECORDED, {})
 
 
-async def send_error(send: Send, error: ServiceError, extra: Mapping[str, object] | None = None) -> None:
+async def send_error(scope: Scope, send: Send, error: ServiceError, extra: Mapping[str, object] | None = None) -> None:
     """The error in Rivya's shape, with `Retry-After` where trying again makes sense."""
-    told = {"code": error.code, "message": error.message, "requestId": request_id(), **(extra or {})}
+    identity = scope.get("state", {}).get("request_id") or request_id()
+    told = {"code": error.code, "message": error.message, "requestId": identity, **(extra or {})}
     headers = {} if error.retry_after is None else {b"retry-after": str(math.ceil(error.retry_after)).encode()}
     if error.status == 405:
         headers[b"allow"] = b"POST"

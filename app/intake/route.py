@@ -72,14 +72,14 @@ class Intake:
         try:
             await self._take(scope, receive)
         except BodyIncomplete:
-            await send_error(send, ServiceError("The body did not come.", status=408, code="body_incomplete"))
+            await send_error(scope, send, ServiceError("The body did not come.", status=408, code="body_incomplete"))
         except SignatureRefused as error:
-            await send_error(send, error, error.told)
+            await send_error(scope, send, error, error.told)
         except ServiceError as error:
-            await send_error(send, error)
+            await send_error(scope, send, error)
         except Exception:  # the web boundary: whatever it was, the sender is to come again
             log.exception("delivery.failed")
-            await send_error(send, ServiceError("Not recorded.", status=503, code="not_recorded", retry_after=5))
+            await send_error(scope, send, ServiceError("Not recorded.", status=503, code="not_recorded", retry_after=5))
         else:
             await send_recorded(send)
 

@@ -1,0 +1,83 @@
+"""The service as it is put together: every route is documented, guarded and answered in one way."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from app.core.settings import load
+from app.main import Service, SettingsContradict, create_service
+from tests.receivers import environment
+
+OPEN = {"/livez", "/readyz", "/metrics"}
+GUARDED = {
+    "/api/v1/generations": {"get", "post"},
+    "/api/v1/generations/{generation_id}": {"get", "put"},
+    "/api/v1/generations/{generation_id}/transitions": {"get"},
+    "/api/v1/deliveries": {"get"},
+    "/api/v1/deliveries/{event_id}": {"get"},
+    "/api/v1/endpoint": {"get"},
+}
+
+
+def service(monkeypatch: pytest.MonkeyPatch, database_url: str, **changes: str) -> Service:
+    for name, value in environment("http://127.0.0.1:1", database_url, 8000, **changes).items():
+        monkeypatch.setenv(name, value)
+    return create_service(load())
+
+
+async def document(monkeypatch: pytest.MonkeyPatch, database_url: str) -> dict[str, Any]:
+    made = service(monkeypatch, database_url)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://receiver") as client:
+        found: dict[str, Any] = (await client.get("/openapi.json")).json()
+    await made.close()
+    return found
+
+
+async def test_every_route_is_in_the_document(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
+    paths = (await document(monkeypatch, sqlite_url))["paths"]
+    assert {path: set(methods) for path, methods in paths.items()} == {**GUARDED, **{path: {"get"} for path in OPEN}}
+
+
+async def test_every_guarded_route_documents_its_token_and_its_errors(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    paths = (await document(monkeypatch, sqlite_url))["paths"]
+    for path, methods in GUARDED.items():
+        for method in methods:
+            operation = paths[path][method]
+            assert operation["security"] == [{"HTTPBearer": []}], (method, path)
+            assert {"401", "403", "503"} <= set(operation["responses"]), (method, path)
+            assert operation["summary"], (method, path)
+            assert operation["description"], (method, path)
+
+
+@pytest.mark.parametrize("path", GUARDED)
+async def test_nothing_under_api_answers_without_a_token(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, path: str
+) -> None:
+    made = service(monkeypatch, sqlite_url)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://receiver") as client:
+        for method in GUARDED[path]:
+            answer = await client.request(method.upper(), path.format(generation_id="task_1", event_id="evt_1"))
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "api_key_missing")
+            assert answer.json()["error"]["requestId"] == answer.headers["x-request-id"]
+    await made.close()
+
+
+async def test_an_unsigned_delivery_and_its_answer_share_one_request_id(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    made = service(monkeypatch, sqlite_url)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://receiver") as client:
+        answer = await client.post("/rivya/webhook", content=b"{}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_secret")
+        assert answer.json()["error"]["requestId"] == answer.headers["x-request-id"]
+    await made.close()
+
+
+def test_a_scheme_that_is_none_is_refused_with_what_would_be_right(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    with pytest.raises(SettingsContradict, match="RIVYA_SIGNATURE_SCHEME: got 'md5'; unknown signature family"):
+        service(monkeypatch, sqlite_url, RIVYA_SIGNATURE_SCHEME="md5")
