@@ -116,3 +116,14 @@ def test_tracking_attaches_metadata_and_never_moves_a_generation() -> None:
     assert decision.generation.metadata == {"order": 7}
     assert decision.generation.model == "z-image"
     assert decision.generation.status is Status.SUCCEEDED
+
+
+def test_who_speaks_second_of_an_open_generation_does_not_put_its_first_poll_off() -> None:
+    generation = after(submit("g"), webhook("g", "processing", at=LATER)).generation
+    assert generation.next_poll_at == NOON + GRACE
+
+
+def test_the_model_that_was_heard_first_stands_until_rivya_itself_says_another() -> None:
+    known = replace(submit("g"), claim=replace(said("g", "queued"), model="z-image"))
+    tracked = Report(source=Source.OPERATOR, reported_at=LATER, claim=Tracked(id="g", model="guessed"))
+    assert after(known, tracked).generation.model == "z-image"

@@ -1,5 +1,6 @@
 """What is done next follows from what is written down, whatever happened before."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -61,3 +62,12 @@ def test_the_endpoint_to_show_is_the_serving_one_then_the_one_that_is_to_be() ->
 def test_a_repr_shows_no_path_key() -> None:
     shown = repr(_endpoint(State.SERVING, path_key="hush-hush", url=f"{HERE}/rivya/webhook/hush-hush"))
     assert "hush-hush" not in shown
+
+
+def test_an_endpoint_is_refused_from_the_first_refusal_until_the_next_delivery_that_is_verified() -> None:
+    earlier = NOON - timedelta(seconds=1)
+    assert not SERVING.is_refused
+    assert not _endpoint(State.SERVING, last_verified_at=NOON).is_refused
+    assert _endpoint(State.SERVING, last_refused_at=NOON).is_refused
+    assert _endpoint(State.SERVING, last_refused_at=NOON, last_verified_at=earlier).is_refused
+    assert not _endpoint(State.SERVING, last_refused_at=earlier, last_verified_at=NOON).is_refused

@@ -70,3 +70,7 @@ def test_the_sentence_names_the_code_and_what_to_mend(code: str, helps: str) -> 
 @pytest.mark.parametrize("code", ["whsec_ABC", "a b", "", "x" * 65, "<script>"])
 def test_a_code_that_looks_like_none_is_not_kept(code: str) -> None:
     assert read_failure(RivyaRefused(400, code)).code == "refused_400"
+
+
+def test_a_failure_that_says_nothing_of_itself_counts_as_rivya_being_away() -> None:
+    assert read_failure(RivyaError("of another kind")) == read_failure(DOWN)

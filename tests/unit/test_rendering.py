@@ -1,0 +1,86 @@
+"""What callers read: Rivya's object as Rivya wrote it, ours beside it, and a delivery with or without its bytes."""
+
+from typing import Any
+
+import pytest
+
+from app.ledger.reads import StoredDelivery
+from app.ledger.rendering import moment, render, render_delivery, render_evidence, render_transition
+from app.ledger.report import Source
+from app.ledger.state import Generation, Transition
+from app.ledger.status import Outcome, Status, Tracking
+from tests.clock import NOON
+
+STAMP = "2026-05-10T12:00:00.000Z"
+
+
+def _generation(**members: Any) -> Generation:
+    return Generation(id="g", status=Status.QUEUED, first_seen_at=NOON, tracking=Tracking.WATCHING, **members)
+
+
+def _delivery(**members: Any) -> StoredDelivery:
+    known: dict[str, Any] = {
+        "event_id": "evt_1",
+        "event_type": "generation.succeeded",
+        "generation_id": "g",
+        "endpoint_id": None,
+        "received_at": NOON,
+        "outcome": Outcome.APPLIED,
+        "attempts": 2,
+    }
+    return StoredDelivery(**{**known, **members})
+
+
+def test_members_that_rivya_may_add_reach_callers_unchanged() -> None:
+    seen = render(_generation(rivya_object={"seed": 7, "result": {"urls": ["a"], "of_tomorrow": [1]}}))
+    assert (seen["seed"], seen["result"]) == (7, {"urls": ["a"], "of_tomorrow": [1]})
+
+
+def test_what_rivya_has_not_told_yet_is_null_and_not_missing() -> None:
+    seen = render(_generation())
+    for member in ("model", "reserved_credits", "final_credits", "created_at", "updated_at", "result", "error"):
+        assert seen[member] is None
+
+
+def test_the_status_is_the_records_whatever_an_older_word_said() -> None:
+    assert render(_generation(rivya_object={"id": "other", "status": "failed"}))["status"] == "queued"
+
+
+def test_a_step_of_the_history_says_who_told_it_and_when() -> None:
+    step = Transition(
+        generation_id="g",
+        number=2,
+        from_status=Status.QUEUED,
+        to_status=Status.FAILED,
+        source=Source.WEBHOOK,
+        event_id="evt_1",
+        occurred_at=None,
+        recorded_at=NOON,
+    )
+    assert render_transition(step) == {
+        "number": 2,
+        "from": "queued",
+        "to": "failed",
+        "source": "webhook",
+        "event_id": "evt_1",
+        "occurred_at": None,
+        "recorded_at": STAMP,
+    }
+
+
+def test_a_delivery_is_listed_without_what_it_carried() -> None:
+    seen = render_delivery(_delivery(body=b"{}", headers={"content-type": "application/json"}))
+    assert seen["attempts"] == 2
+    assert not {"body", "headers"} & set(seen)
+
+
+@pytest.mark.parametrize(("body", "text", "encoded"), [(b"{}", "{}", "e30="), (b"\xff", None, "/w=="), (None, "", "")])
+def test_the_bytes_of_a_delivery_are_always_shown_and_as_text_where_they_are_text(
+    body: bytes | None, text: str | None, encoded: str
+) -> None:
+    seen = render_evidence(_delivery(body=body))
+    assert (seen["body"], seen["body_base64"]) == (text, encoded)
+
+
+def test_a_moment_is_written_as_rivya_writes_it() -> None:
+    assert (moment(NOON), moment(None)) == (STAMP, None)

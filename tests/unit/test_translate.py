@@ -1,0 +1,75 @@
+"""What a verified delivery says becomes a report, and what it can't say is kept as evidence."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from app.intake.translate import as_unreadable, kept_headers, to_report
+from app.ledger.report import Report, Source
+from app.ledger.status import Outcome
+from tests.clock import NOON
+
+OBJECT = {"id": "task_1", "status": "succeeded", "model": "z-image"}
+
+
+def report(body: bytes, *headers: tuple[bytes, bytes]) -> Report:
+    return to_report(body, headers, header_id=None, endpoint_id="end_1", now=NOON)
+
+
+def event(event_type: str, **data: Any) -> bytes:
+    return orjson.dumps({"id": "evt_1", "type": event_type, "data": data})
+
+
+def test_a_documented_event_is_a_claim_with_its_bytes_as_evidence() -> None:
+    body = event("generation.succeeded", **OBJECT)
+    said = report(body)
+    assert said.claim is not None
+    assert said.delivery is not None
+    assert (said.source, said.claim.id, said.claim.status) == (Source.WEBHOOK, "task_1", "succeeded")
+    assert (said.delivery.body, said.delivery.event_id, said.delivery.endpoint_id) == (body, "evt_1", "end_1")
+    assert said.delivery.kept_as is None
+
+
+@pytest.mark.parametrize(
+    ("body", "kept_as"),
+    [
+        (event("generation.cancelled", **OBJECT), Outcome.UNKNOWN_TYPE),
+        (event("generation.succeeded"), Outcome.UNREADABLE),
+        (b"\xff", Outcome.UNREADABLE),
+    ],
+)
+def test_what_claims_nothing_is_kept_for_what_it_is(body: bytes, kept_as: Outcome) -> None:
+    said = report(body)
+    assert said.claim is None
+    assert said.delivery is not None
+    assert (said.delivery.kept_as, said.delivery.body) == (kept_as, body)
+
+
+def test_a_claim_that_cannot_be_recorded_is_kept_as_evidence() -> None:
+    kept = as_unreadable(report(event("generation.succeeded", **OBJECT)))
+    assert kept.claim is None
+    assert kept.delivery is not None
+    assert kept.delivery.kept_as is Outcome.UNREADABLE
+
+
+def test_a_report_without_a_delivery_has_no_evidence_to_keep() -> None:
+    polled = Report(source=Source.POLL, reported_at=NOON, claim=None)
+    assert as_unreadable(polled) is polled
+
+
+def test_the_headers_that_a_signature_is_made_of_are_kept_and_no_others() -> None:
+    sent = [
+        (b"content-type", b"application/json"),
+        (b"rivya-signature", b"t=1,v1=ab"),
+        (b"webhook-id", b"evt_1"),
+        (b"x-rivya-timestamp", b"1\xff"),
+        (b"authorization", b"Bearer hush"),
+        (b"cookie", b"hush"),
+    ]
+    assert kept_headers(sent) == {
+        "content-type": "application/json",
+        "rivya-signature": "t=1,v1=ab",
+        "webhook-id": "evt_1",
+        "x-rivya-timestamp": "1ÿ",
+    }
