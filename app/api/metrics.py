@@ -6,7 +6,7 @@ import math
 import structlog
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Gauge, disable_created_metrics, generate_latest
 
 from app.core.clock import Clock
 from app.ledger.queries import Queries
@@ -20,6 +20,7 @@ log = structlog.stdlib.get_logger(__name__)
 def router(queries: Queries, *, clock: Clock) -> APIRouter:
     """The route for Prometheus."""
     routes = APIRouter(tags=["operations"])
+    disable_created_metrics()  # a second series for each, which nobody asks for
     gauges = _Gauges(clock)
 
     @routes.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)

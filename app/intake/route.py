@@ -50,6 +50,9 @@ class Health(Protocol):
 class Intake:
     """An ASGI application for everything under /rivya/webhook."""
 
+    path = "/rivya/webhook"
+    """As requests are counted: never with the key."""
+
     def __init__(
         self,
         keyring: Keyring,
@@ -69,6 +72,7 @@ class Intake:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; no bytes in it make this raise."""
+        scope["route"] = self
         try:
             await self._take(scope, receive)
         except BodyIncomplete:
