@@ -87,9 +87,14 @@ def judge(attempt: Attempt, *, key: str, request_id: str, in_doubt: bool) -> Ver
     if isinstance(attempt, RivyaUnavailable) and not in_doubt:
         if not attempt.sent:
             return _unreachable(attempt, request_id)
-        if attempt.code is not None and attempt.status is not None and attempt.status >= 500:
-            return _failed(attempt, attempt.status, attempt.code, request_id=request_id)
+        if attempt.status is not None and _is_a_clear_no(attempt.status, attempt.code):
+            return _failed(attempt, attempt.status, attempt.code or "rivya_refused", request_id=request_id)
     return _unknown(attempt, key, request_id)
+
+
+def _is_a_clear_no(status: int, code: str | None) -> bool:
+    """Nothing was made of the create: a 5xx in Rivya's own words, or any 4xx but those that speak of a time-out."""
+    return (status >= 500 and code is not None) or (400 <= status < 500 and status not in (408, 425))
 
 
 def _accepted(attempt: Accepted) -> Verdict:

@@ -109,6 +109,20 @@ def test_a_rate_limit_is_passed_on_and_not_final() -> None:
     assert (verdict.reply.status, verdict.reply.retry_after) == (429, 3)
 
 
+@pytest.mark.parametrize("status", [400, 404, 413, 451])
+def test_a_4xx_in_nobodys_words_is_passed_on_and_not_final(status: int) -> None:
+    """From something in front of Rivya, say: nothing was made, and it may be put right."""
+    verdict = judged(RivyaUnavailable(f"Rivya answered {status}", sent=True, status=status))
+    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
+    assert (verdict.reply.status, error_of(verdict)["code"]) == (status, "rivya_refused")
+
+
+@pytest.mark.parametrize("status", [408, 425])
+def test_a_4xx_that_speaks_of_a_time_out_leaves_a_doubt(status: int) -> None:
+    verdict = judged(RivyaUnavailable(f"Rivya answered {status}", sent=True, status=status))
+    assert verdict.state is State.UNKNOWN
+
+
 def test_a_failure_in_rivyas_words_is_passed_on_and_not_final() -> None:
     verdict = judged(RIVYA_503)
     assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
