@@ -75,4 +75,6 @@ def _is_private(host: str) -> bool:
     try:
         return not ipaddress.ip_address(name).is_global
     except ValueError:
+        if name.rpartition(".")[2][:1].isdigit():  # 127.1 and 0x7f.1 are addresses to some, and no name ends so
+            return True
         return "." not in name or name.endswith(tuple(f".{local}" for local in _LOCAL_NAMES))

@@ -44,6 +44,7 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RECEIVER_PUBLIC_URL", "https://receiver.example.com/#top", "must not carry a query or a fragment"),
         ("RECEIVER_PUBLIC_URL", "https://localhost", "not a loopback, private or reserved one"),
         ("RECEIVER_PUBLIC_URL", "https://127.0.0.1:8000", "not a loopback, private or reserved one"),
+        ("RECEIVER_PUBLIC_URL", "https://127.1", "not a loopback, private or reserved one"),
         ("RECEIVER_PUBLIC_URL", "https://10.1.2.3", "not a loopback, private or reserved one"),
         ("RECEIVER_PUBLIC_URL", "https://[fe80::1]", "not a loopback, private or reserved one"),
         ("RECEIVER_PUBLIC_URL", "https://receiver.internal", "not a loopback, private or reserved one"),
