@@ -10,11 +10,14 @@ from cryptography.fernet import Fernet
 
 from app.cli.check import check_deployment
 from app.cli.demo import demonstrate
+from app.cli.sandbox import serve_sandbox_until_stopped
 from app.cli.serve import serve_until_stopped
 from app.core import logs
 from app.core.settings import has_api_key, load
 from app.core.settings_errors import SettingsInvalid
-from app.sandbox.server import run_sandbox
+from app.sandbox.keys import DEFAULT_KEY
+from app.sandbox.settings import SandboxSettings
+from app.sandbox.state import Sandbox
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="Encryption keys.")
@@ -63,7 +66,8 @@ def sandbox(
     key: Annotated[list[str] | None, typer.Option(help="An API key it knows; may be given again.")] = None,
 ) -> None:
     """Run a Rivya on this machine, for trying things out and for misbehaving on demand (see /sandbox/faults)."""
-    run_sandbox(host, port, speed=speed, keys=key or ["rvya_sk_sandbox"])
+    rivya = Sandbox(keys=key or [DEFAULT_KEY], settings=SandboxSettings(speed=speed))
+    sys.exit(uvloop.run(serve_sandbox_until_stopped(rivya, host, port, say=typer.echo)))
 
 
 @keys.command("generate")
