@@ -49,11 +49,11 @@ class SettingsContradict(Exception):
 
 
 class Service:
-    """Every part of one process, and their order of starting and stopping."""
+    """Every part of one process, and their order of starting and stopping. Raises `SettingsContradict`."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
-        self.clock = clock
+        self.clock = clock or SystemClock()
         self.database = Database(settings.database_url)
         self.client = RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value())
         self.access = Access(settings.receiver_api_tokens)
@@ -70,16 +70,10 @@ class Service:
 
     def _join_endpoint(self, scheme: Scheme) -> None:
         settings, database, clock = self.settings, self.database, self.clock
-        fixed = settings.rivya_signing_secret
+        fixed = settings.rivya_signing_secret.get_secret_value() if settings.rivya_signing_secret is not None else None
         keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
         leases = Leases(database, holder=secrets.token_hex(8))
-        self.keyring = Keyring(
-            database,
-            clock=clock,
-            keys=keys,
-            scheme=scheme,
-            fixed_secret=fixed.get_secret_value() if fixed is not None else None,
-        )
+        self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed)
         self.endpoint_health = EndpointHealth(database, self.keyring)
         public_url = settings.receiver_public_url if settings.registers_endpoint else None
         self.registrar = Registrar(self.client, database, clock=clock, leases=leases, keys=keys, public_url=public_url)
@@ -129,6 +123,7 @@ class Service:
             description=document_errors.DESCRIPTION,
             openapi_tags=document_errors.TAGS,
             lifespan=lambda _: self.running(),
+            redirect_slashes=False,
         )
         errors.install(app)
         # First, and plain ASGI: FastAPI's machinery costs three times what verifying a signature does.
@@ -190,11 +185,6 @@ class Service:
 
     async def _polling_health(self) -> list[Finding]:
         return [await self.allowance.health()]
-
-
-def create_service(settings: Settings, clock: Clock | None = None) -> Service:
-    """The service as `settings` want it. Raises `SettingsContradict`."""
-    return Service(settings, clock or SystemClock())
 
 
 def _scheme(settings: Settings) -> Scheme:

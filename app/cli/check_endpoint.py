@@ -8,7 +8,7 @@ from app.endpoint.acts import Endpoint, current, in_state
 from app.endpoint.callback_url import callback_url, is_same_place
 from app.endpoint.failures import explain
 from app.endpoint.registry import Registry
-from app.endpoint.tables import State
+from app.endpoint.state import State
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 

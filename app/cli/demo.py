@@ -14,9 +14,10 @@ from cryptography.fernet import Fernet
 from app.cli.demo_script import CASES, curl_lines
 from app.cli.listening import AddressTaken, listen
 from app.cli.serve import make_server
+from app.cli.signals import on_stop_signal
 from app.core.settings import Settings, load
 from app.ledger.state import Transition
-from app.main import Service, create_service
+from app.main import Service
 from app.sandbox.server import serve_sandbox
 
 Say = Callable[[str], Any]
@@ -38,18 +39,20 @@ async def demonstrate(say: Say) -> int:
     async with serve_sandbox(key=_KEY) as rivya:
         listener = _listen()
         url = f"http://{_HOST}:{listener.getsockname()[1]}"
-        service = create_service(_settings(rivya.base_url, url, token))
+        service = Service(_settings(rivya.base_url, url, token))
         await service.prepare()
         server = make_server(service)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        say(f"sandbox Rivya  {rivya.base_url}\nreceiver       {url}  (database {_FOLDER}/receiver.db)\n")
-        telling = asyncio.create_task(_show(service, url, token, say))
-        done, _ = await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
-        if telling in done:
-            telling.result()
-            say(curl_lines(url, token))
-        telling.cancel()
-        await serving
+        with on_stop_signal(lambda number: server.handle_exit(number, None)):  # until the server itself listens for it
+            say(f"sandbox Rivya  {rivya.base_url}\nreceiver       {url}  (database {_FOLDER}/receiver.db)\n")
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            telling = asyncio.create_task(_show(service, url, token, say))
+            done, _ = await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
+            if telling in done and not server.should_exit:
+                telling.result()
+                say(curl_lines(url, token))
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+            await serving
     return 0 if server.started else 1
 
 

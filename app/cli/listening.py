@@ -2,6 +2,8 @@
 
 import socket
 
+_BACKLOG = 2048
+
 
 class AddressTaken(Exception):
     """The address can't be listened at; the text names the variables."""
@@ -15,6 +17,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
+        # At once: until somebody listens, a second process may bind the same address, and neither would know.
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         message = (

@@ -1,11 +1,11 @@
 """Serves the sandbox Rivya by itself, says where it is, and stops when told to."""
 
 import asyncio
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from app.cli.signals import on_stop_signal
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 
@@ -15,12 +15,11 @@ Say = Callable[[str], Any]
 async def serve_sandbox_until_stopped(sandbox: Sandbox, host: str, port: int, *, say: Say) -> int:
     """Serve at `host` and `port` (0: any free one); the exit status: 0 stopped when told to, 1 could not listen."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         async with serve_sandbox(sandbox, host=host, port=port) as served:
-            say(_announcement(served.base_url, [key.value for key in sandbox.keys]))
-            await stop.wait()
+            with on_stop_signal(lambda _: stop.set()):
+                say(_announcement(served.base_url, [key.value for key in sandbox.keys]))
+                await stop.wait()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         sys.stderr.write(f"--host, --port: got {host} and {port}; can't listen there ({reason})\n")

@@ -1,7 +1,6 @@
 """Starts the service, serves until it is told to stop, and stops well."""
 
 import asyncio
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,16 +10,17 @@ import structlog
 import uvicorn
 
 from app.cli.listening import AddressTaken, listen
+from app.cli.signals import on_stop_signal
 from app.core.errors import DatabaseUnavailable
 from app.core.sealing import SealBroken
 from app.core.settings import Settings
-from app.main import Service, SettingsContradict, create_service
+from app.main import Service, SettingsContradict
 
 log = structlog.stdlib.get_logger(__name__)
 
-_DATABASE_PATIENCE = 60.0
+_MOST_ATTEMPTS = 60
 _STOP_SECONDS = 15
-_STARTED, _FAILED, _REFUSED = 0, 1, 2
+_STOPPED, _FAILED, _REFUSED = 0, 1, 2
 
 
 class Server(uvicorn.Server):
@@ -33,14 +33,8 @@ class Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop when told to, and leave it at that: uvicorn's own raises the signal again, and dies of it."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
+        with on_stop_signal(lambda number: self.handle_exit(number, None)):
             yield
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer long polls at once with what is known, then stop as uvicorn does."""
@@ -68,24 +62,31 @@ async def serve_until_stopped(settings: Settings) -> int:
     """Serve; the exit status: 0 stopped when told to, 1 could not start, 2 settings that contradict what is stored."""
     try:
         listener = listen(settings.receiver_host, settings.receiver_port)
-        service = create_service(settings)
+        service = Service(settings)
     except (AddressTaken, SettingsContradict) as error:
         return _refuse(str(error))
     log.info("start.listening", host=settings.receiver_host, port=listener.getsockname()[1])
+    preparing = asyncio.create_task(_prepare(service))
     try:
-        if not await _prepare(service):
-            return _FAILED
+        with on_stop_signal(lambda _: preparing.cancel()):
+            is_prepared = await preparing
     except SealBroken as error:
         await service.close()
         return _refuse(f"RECEIVER_ENCRYPTION_KEYS: {error}")
+    except asyncio.CancelledError:
+        await service.close()
+        return _STOPPED
+    if not is_prepared:
+        await service.close()
+        return _FAILED
     server = make_server(service)
     await server.serve(sockets=[listener])
-    return _STARTED if server.started else _FAILED
+    return _STOPPED if server.started else _FAILED
 
 
 async def _prepare(service: Service) -> bool:
     """Migrate and load secrets, waiting for a database that is still starting itself."""
-    for attempt in range(1, int(_DATABASE_PATIENCE) + 1):
+    for attempt in range(1, _MOST_ATTEMPTS + 1):
         try:
             await service.prepare()
         except DatabaseUnavailable as error:
@@ -93,8 +94,7 @@ async def _prepare(service: Service) -> bool:
             await asyncio.sleep(1)
         else:
             return True
-    log.error("start.gave_up", seconds=_DATABASE_PATIENCE)
-    await service.close()
+    log.error("start.gave_up", attempts=_MOST_ATTEMPTS)
     return False
 
 

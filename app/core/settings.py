@@ -1,7 +1,8 @@
 """Every setting, from the environment or `.env`, checked at start with a message that names the variable."""
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import (
@@ -11,14 +12,13 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.access import ApiToken, Role
 from app.core.database_url import normal_url
 from app.core.public_url import checked_base_url, checked_public_url, is_loopback
-from app.core.settings_errors import SettingsInvalid, explain
+from app.core.settings_errors import SettingsInvalid, explain, explain_missing
 
 
 def _seconds(value: object) -> object:
@@ -85,7 +85,9 @@ class Settings(BaseSettings):
     def _public(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
-        return checked_public_url(value, may_be_local=_is_local(info.data.get("rivya_base_url")))
+        # Where Rivya is, is not known if that setting is itself wrong: one message is enough then.
+        base_url = info.data.get("rivya_base_url")
+        return checked_public_url(value, may_be_local=base_url is None or _is_local(base_url))
 
     @field_validator("receiver_api_tokens", mode="before")
     @classmethod
@@ -97,24 +99,6 @@ class Settings(BaseSettings):
     def _keys(cls, value: object) -> object:
         return parse_keys(value) if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.rivya_signing_secret is not None:
-            return self
-        if self.receiver_public_url is None:
-            message = (
-                "RECEIVER_PUBLIC_URL: is not set; give the https URL at which Rivya reaches this service, "
-                "or RIVYA_SIGNING_SECRET if you made the endpoint by hand"
-            )
-            raise ValueError(message)
-        if not self.receiver_encryption_keys:
-            message = (
-                "RECEIVER_ENCRYPTION_KEYS: is not set; the endpoint's secret is stored encrypted: give 32 random bytes "
-                "in URL-safe base64 (`rivya-receiver keys generate` prints such a key)"
-            )
-            raise ValueError(message)
-        return self
-
     @property
     def registers_endpoint(self) -> bool:
         """The endpoint is ours to make; False when its secret was given by hand."""
@@ -122,11 +106,15 @@ class Settings(BaseSettings):
 
 
 def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests and tools
-    """Read the settings. Raises `SettingsInvalid`, whose text has one line for each variable that is wrong."""
+    """Read the settings. Raises `SettingsInvalid`, with a line for each variable that is wrong or missing."""
+    missing = _missing(_Given(**overrides))
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
-        raise SettingsInvalid(explain(error)) from None
+        raise SettingsInvalid("\n".join([*explain(error), *missing])) from None
+    if missing:
+        raise SettingsInvalid("\n".join(missing))
+    return settings
 
 
 def parse_tokens(text: str) -> tuple[ApiToken, ...]:
@@ -160,19 +148,32 @@ def parse_keys(text: str) -> tuple[SecretStr, ...]:
     return tuple(SecretStr(key) for key in keys)
 
 
-def _is_local(base_url: str | None) -> bool:
-    if base_url is None:
-        return False
-    host = base_url.split("://", 1)[-1].split("/", 1)[0]
-    return is_loopback(host.rsplit(":", 1)[0].strip("[]") if not host.endswith("]") else host.strip("[]"))
+def _is_local(base_url: str) -> bool:
+    return is_loopback(urlsplit(base_url).hostname or "")
 
 
-class _KeyAlone(BaseSettings):
+class _Given(BaseSettings):
+    """Which variables are set at all, right or wrong."""
+
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
 
-    rivya_api_key: SecretStr | None = None
+    rivya_api_key: object = None
+    rivya_signing_secret: object = None
+    receiver_public_url: object = None
+    receiver_encryption_keys: object = None
 
 
 def has_api_key() -> bool:
     """RIVYA_API_KEY is set, in the environment or in `.env`: this is meant to be the real thing."""
-    return _KeyAlone().rivya_api_key is not None
+    return _Given().rivya_api_key is not None
+
+
+def _missing(given: _Given) -> list[str]:
+    """What registering an endpoint needs and is not set; nothing where the endpoint was made by hand."""
+    if given.rivya_signing_secret is not None:
+        return []
+    needed = {
+        "receiver_public_url": given.receiver_public_url,
+        "receiver_encryption_keys": given.receiver_encryption_keys,
+    }
+    return [explain_missing(name) for name, value in needed.items() if value is None]

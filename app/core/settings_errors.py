@@ -10,22 +10,33 @@ class SettingsInvalid(Exception):
     """Settings that the service won't start with; the text says which and why, one line each."""
 
 
-def explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> list[str]:
     """One line for each setting that is wrong."""
-    return "\n".join(_line(details) for details in error.errors(include_url=False, include_context=True))
+    return [_line(details) for details in error.errors(include_url=False, include_context=True)]
+
+
+def explain_missing(name: str) -> str:
+    """The line for a setting that has no value and needs one."""
+    return f"{name.upper()}: is not set; {_MISSING[name]}"
 
 
 def _line(details: ErrorDetails) -> str:
-    if not details["loc"]:
-        return _reason(details)  # about several settings: the text names them itself
     name = str(details["loc"][0])
     if details["type"] == "missing":
-        return f"{name.upper()}: is not set; {_MISSING.get(name, 'it is required')}"
+        return explain_missing(name)
     return f"{name.upper()}: got {_shown(name, details)}; {_reason(details)}"
 
 
 _MISSING = {
     "rivya_api_key": "give the key that Rivya made for you (rvya_sk_…); `make run` shows the service without one",
+    "receiver_public_url": (
+        "give the https URL at which Rivya reaches this service, "
+        "or RIVYA_SIGNING_SECRET if you made the endpoint by hand"
+    ),
+    "receiver_encryption_keys": (
+        "the endpoint's secret is stored encrypted: give 32 random bytes in URL-safe base64 "
+        "(`rivya-receiver keys generate` prints such a key)"
+    ),
 }
 
 

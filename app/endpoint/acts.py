@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 
 from app.endpoint.callback_url import callback_url, is_same_place
-from app.endpoint.tables import State
+from app.endpoint.state import State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

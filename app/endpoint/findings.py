@@ -6,7 +6,7 @@ from app.core.health import Finding
 from app.endpoint.acts import Endpoint, current, in_state
 from app.endpoint.failures import explain
 from app.endpoint.keyring import Keyring
-from app.endpoint.tables import State
+from app.endpoint.state import State
 
 
 def describe(endpoints: Sequence[Endpoint], keyring: Keyring) -> list[Finding]:

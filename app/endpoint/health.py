@@ -14,7 +14,8 @@ from app.endpoint.acts import Endpoint, in_state
 from app.endpoint.findings import describe
 from app.endpoint.keyring import Keyring
 from app.endpoint.registry import Registry
-from app.endpoint.tables import State, endpoints
+from app.endpoint.state import State
+from app.endpoint.tables import endpoints
 from app.endpoint.tally import Fared, Tally
 
 _SECONDS_BETWEEN_FLUSHES = 1.0

@@ -10,7 +10,7 @@ from app.endpoint.acts import Endpoint
 from app.endpoint.callback_url import path_key_of
 from app.endpoint.failures import is_gone, read_failure
 from app.endpoint.registry import Registry
-from app.endpoint.tables import State
+from app.endpoint.state import State
 from app.rivya.client import RivyaClient
 from app.rivya.errors import (
     RivyaForbidden,

@@ -14,7 +14,7 @@ from app.core.errors import DatabaseUnavailable
 from app.core.sealing import SealBroken, SealingKeys
 from app.endpoint.acts import Endpoint
 from app.endpoint.registry import Registry, StoredSecret
-from app.endpoint.tables import State
+from app.endpoint.state import State
 from app.rivya.signature import Scheme, Verifier
 
 _WITHOUT_SECRET: Final = 0.5

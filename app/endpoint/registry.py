@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.database import Database
 from app.core.ids import uuid7
 from app.endpoint.acts import Endpoint
-from app.endpoint.tables import State, endpoint_secrets, endpoints
+from app.endpoint.state import State
+from app.endpoint.tables import endpoint_secrets, endpoints
 
 _COLUMNS = tuple(endpoints.c[field.name] for field in fields(Endpoint))
 

@@ -16,7 +16,7 @@ from app.endpoint.failures import Undecided, is_definite
 from app.endpoint.inspection import Inspection
 from app.endpoint.registry import Registry
 from app.endpoint.replacement import Replacement
-from app.endpoint.tables import State
+from app.endpoint.state import State
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError, RivyaUnreadable
 from app.rivya.payloads import EndpointList, WebhookEndpoint

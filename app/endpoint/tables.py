@@ -1,29 +1,11 @@
 """Our endpoints at Rivya and their secrets; an intent is written here before any call is made."""
 
-from enum import StrEnum
-
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text, text
 
 from app.core.schema import Moment, metadata, one_of
+from app.endpoint.state import State
 
 _ONE_EACH = text("state IN ('intended', 'serving')")
-
-
-class State(StrEnum):
-    """The life of an endpoint: intended → created → proven → serving → retiring → retired."""
-
-    INTENDED = "intended"
-    """Written down; Rivya may or may not have heard of it."""
-    CREATED = "created"
-    """Rivya has it, and we hold its secret."""
-    PROVEN = "proven"
-    """A delivery was verified with its secret."""
-    SERVING = "serving"
-    """The one that is wanted."""
-    RETIRING = "retiring"
-    """Replaced; its deliveries are still accepted."""
-    RETIRED = "retired"
-    """Gone at Rivya."""
 
 
 endpoints = Table(

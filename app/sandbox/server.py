@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import uvicorn
@@ -12,7 +12,6 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from app.sandbox.answers import TRANSPORT
 from app.sandbox.app import create_sandbox_app
 from app.sandbox.keys import DEFAULT_KEY
-from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 
 
@@ -106,12 +105,3 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def run_sandbox(
-    host: str = "127.0.0.1", port: int = 9000, *, speed: float = 1.0, keys: Sequence[str] = (DEFAULT_KEY,)
-) -> None:
-    """Serve a sandbox until interrupted; blocks."""
-    sandbox = Sandbox(keys=keys, settings=SandboxSettings(speed=speed))
-    with contextlib.suppress(KeyboardInterrupt):
-        _SandboxServer(sandbox, host=host, port=port).run()

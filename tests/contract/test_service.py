@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.core.settings import load
-from app.main import Service, SettingsContradict, create_service
+from app.main import Service, SettingsContradict
 from tests.receivers import environment
 
 OPEN = {"/livez", "/readyz", "/metrics"}
@@ -23,7 +23,7 @@ GUARDED = {
 def service(monkeypatch: pytest.MonkeyPatch, database_url: str, **changes: str) -> Service:
     for name, value in environment("http://127.0.0.1:1", database_url, 8000, **changes).items():
         monkeypatch.setenv(name, value)
-    return create_service(load())
+    return Service(load())
 
 
 async def document(monkeypatch: pytest.MonkeyPatch, database_url: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from app.core.settings import parse_keys
 from app.sandbox.server import serve_sandbox
@@ -69,9 +70,10 @@ async def the_printed_lines_work(written: str) -> None:
             assert (await client.get(path)).status_code == 200
 
 
-async def test_a_demonstration_told_to_stop_in_the_middle_stops_and_exits_0(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["(database", "submitting", "→"])
+async def test_a_demonstration_told_to_stop_in_the_middle_stops_and_exits_0(tmp_path: Path, moment: str) -> None:
     with started("run", {}, tmp_path) as process:
-        await asyncio.to_thread(wait_for, process, "→")
+        await asyncio.to_thread(wait_for, process, moment)
         assert await asyncio.to_thread(process.terminate) == 0
         assert "Traceback" not in process.log()
 

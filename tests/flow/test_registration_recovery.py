@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from app.endpoint.tables import State, endpoints
+from app.endpoint.state import State
+from app.endpoint.tables import endpoints
 from app.rivya.signature import Verified
 from app.sandbox.settings import SandboxSettings
 from tests.registration_room import Room, room, verify

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.endpoint.acts import Act, Endpoint, current, next_act
-from app.endpoint.tables import State
+from app.endpoint.state import State
 from tests.clock import NOON
 
 HERE = "https://receiver.example.com"

@@ -96,6 +96,22 @@ def test_every_bad_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(str(refused.value).splitlines()) == 3
 
 
+def test_a_new_user_is_told_at_once_of_everything_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        settings(monkeypatch, RIVYA_API_KEY=None, RECEIVER_PUBLIC_URL=None, RECEIVER_ENCRYPTION_KEYS=None)
+    assert [line.split(":")[0] for line in str(refused.value).splitlines()] == [
+        "RIVYA_API_KEY",
+        "RECEIVER_PUBLIC_URL",
+        "RECEIVER_ENCRYPTION_KEYS",
+    ]
+
+
+def test_a_bad_base_url_says_nothing_of_a_local_public_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        settings(monkeypatch, RIVYA_BASE_URL="http://10.0.0.1", RECEIVER_PUBLIC_URL="http://127.0.0.1:8000")
+    assert [line.split(":")[0] for line in str(refused.value).splitlines()] == ["RIVYA_BASE_URL"]
+
+
 def test_a_local_public_url_is_fine_for_a_rivya_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     local = settings(monkeypatch, RIVYA_BASE_URL="http://127.0.0.1:9000/", RECEIVER_PUBLIC_URL="http://127.0.0.1:8000/")
     assert (local.rivya_base_url, local.receiver_public_url) == ("http://127.0.0.1:9000", "http://127.0.0.1:8000")
