@@ -1,9 +1,11 @@
 """Puts the parts together: the only place where they meet."""
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import structlog
 from fastapi import FastAPI
 from starlette.routing import Route
 
@@ -14,9 +16,9 @@ from app.core.clock import Clock, SystemClock
 from app.core.database import Database
 from app.core.health import Finding
 from app.core.leases import Leases
-from app.core.loops import Loops
+from app.core.loops import Loops, until_available
 from app.core.migrations import migrate_database
-from app.core.sealing import SealingKeys
+from app.core.sealing import SealBroken, SealingKeys
 from app.core.settings import Settings
 from app.endpoint import route as endpoint
 from app.endpoint.health import EndpointHealth
@@ -35,7 +37,7 @@ from app.polling.poller import Poller
 from app.polling.schedule import Schedule
 from app.polling.timing import Timing
 from app.rivya.client import RivyaClient
-from app.rivya.signature import Scheme, SchemeInvalid, parse_scheme
+from app.rivya.signature import Scheme, parse_scheme
 from app.submission import route as submission
 from app.submission.retrier import Retrier
 from app.submission.sender import Sender
@@ -43,13 +45,11 @@ from app.submission.submissions import Submissions
 from app.submission.submitter import Submitter
 from app.submission.wakeups import Wakeups
 
-
-class SettingsContradict(Exception):
-    """Settings that are well-formed and yet can't be used; the text names the variable."""
+log = structlog.stdlib.get_logger(__name__)
 
 
 class Service:
-    """Every part of one process, and their order of starting and stopping. Raises `SettingsContradict`."""
+    """Every part of one process, and their order of starting and stopping. Raises `SchemeInvalid`."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
@@ -61,11 +61,13 @@ class Service:
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes)
-        self._join_endpoint(_scheme(settings))
+        self._join_endpoint(parse_scheme(settings.rivya_signature_scheme))
         self._join_polling()
         self._join_ledger()
         self._join_submission()
         self.app = self._application()
+        self.give_up: Callable[[str], None] = log.error
+        """Is told why the service can never become ready."""
         self._is_prepared = False
 
     def _join_endpoint(self, scheme: Scheme) -> None:
@@ -158,25 +160,34 @@ class Service:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run the loops beside the requests; at the end finish what is under way, in the order of who feeds whom."""
-        if not self._is_prepared:
-            await self.prepare()
         await self.batch.start()
-        self.loops.start("registrar", self.registrar.turn)
-        self.loops.start("keyring", self.keyring.turn)
-        self.loops.start("endpoint_health", self.endpoint_health.turn)
-        self.loops.start("poller", self.poller.turn)
-        self.loops.start("categories", self.categories.turn)
-        self.loops.start("submissions", self.retrier.turn)
-        self.loops.start("waiting", self.waiting.turn)
-        self.loops.start("refusals", self.refusals.turn)
+        starting = asyncio.create_task(self._start())
         try:
             yield
         finally:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
             await self.loops.stop()
             await self.poller.stop()
             await self.submitter.stop()
             await self.batch.stop()
             await self.close()
+
+    def release_callers(self) -> None:
+        """The process is about to stop: long polls are answered now, creates as soon as Rivya answers or soon after."""
+        self.waiting.stop()
+        self.submitter.release()
+
+    async def _start(self) -> None:
+        """Prepare, however long the database takes, and start the loops; requests are answered meanwhile."""
+        try:
+            await until_available(self.prepare)
+        except SealBroken as error:
+            self.give_up(f"RECEIVER_ENCRYPTION_KEYS: {error}")
+            return
+        parts = (self.registrar, self.keyring, self.endpoint_health, self.poller, self.categories, self.retrier)
+        for part in (*parts, self.waiting, self.refusals):
+            self.loops.start(type(part).__name__, part.turn)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -185,11 +196,3 @@ class Service:
 
     async def _polling_health(self) -> list[Finding]:
         return [await self.allowance.health()]
-
-
-def _scheme(settings: Settings) -> Scheme:
-    try:
-        return parse_scheme(settings.rivya_signature_scheme)
-    except SchemeInvalid as error:
-        message = f"RIVYA_SIGNATURE_SCHEME: got {settings.rivya_signature_scheme!r}; {error}"
-        raise SettingsContradict(message) from error

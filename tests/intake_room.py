@@ -31,6 +31,7 @@ class Secrets:
 
     def __init__(self, *current: str) -> None:
         self.verifier = Verifier(SCHEME, current)
+        self.is_read = True
         self.to_be_found: tuple[str, ...] | None = None
         self.looks = 0
 

@@ -1,6 +1,5 @@
 """Starts the service, serves until it is told to stop, and stops well."""
 
-import asyncio
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,14 +10,12 @@ import uvicorn
 
 from app.cli.listening import AddressTaken, listen
 from app.cli.signals import on_stop_signal
-from app.core.errors import DatabaseUnavailable
-from app.core.sealing import SealBroken
 from app.core.settings import Settings
-from app.main import Service, SettingsContradict
+from app.main import Service
+from app.rivya.signature import SchemeInvalid
 
 log = structlog.stdlib.get_logger(__name__)
 
-_MOST_ATTEMPTS = 60
 _STOP_SECONDS = 15
 _STOPPED, _FAILED, _REFUSED = 0, 1, 2
 
@@ -29,6 +26,13 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self.gave_up: str | None = None
+        """Why serving made no sense."""
+
+    def give_up(self, reason: str) -> None:
+        """Stop, because `reason`."""
+        self.gave_up = reason
+        self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -37,8 +41,8 @@ class Server(uvicorn.Server):
             yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer long polls at once with what is known, then stop as uvicorn does."""
-        self._service.waiting.stop()
+        """Answer those who wait with what is known, then stop as uvicorn does."""
+        self._service.release_callers()
         await super().shutdown(sockets)
 
 
@@ -63,39 +67,17 @@ async def serve_until_stopped(settings: Settings) -> int:
     try:
         listener = listen(settings.receiver_host, settings.receiver_port)
         service = Service(settings)
-    except (AddressTaken, SettingsContradict) as error:
+    except AddressTaken as error:
         return _refuse(str(error))
+    except SchemeInvalid as error:
+        return _refuse(f"RIVYA_SIGNATURE_SCHEME: got {settings.rivya_signature_scheme!r}; {error}")
     log.info("start.listening", host=settings.receiver_host, port=listener.getsockname()[1])
-    preparing = asyncio.create_task(_prepare(service))
-    try:
-        with on_stop_signal(lambda _: preparing.cancel()):
-            is_prepared = await preparing
-    except SealBroken as error:
-        await service.close()
-        return _refuse(f"RECEIVER_ENCRYPTION_KEYS: {error}")
-    except asyncio.CancelledError:
-        await service.close()
-        return _STOPPED
-    if not is_prepared:
-        await service.close()
-        return _FAILED
     server = make_server(service)
+    service.give_up = server.give_up
     await server.serve(sockets=[listener])
+    if server.gave_up is not None:
+        return _refuse(server.gave_up)
     return _STOPPED if server.started else _FAILED
-
-
-async def _prepare(service: Service) -> bool:
-    """Migrate and load secrets, waiting for a database that is still starting itself."""
-    for attempt in range(1, _MOST_ATTEMPTS + 1):
-        try:
-            await service.prepare()
-        except DatabaseUnavailable as error:
-            log.warning("start.database_unavailable", attempt=attempt, error=type(error.__cause__).__name__)
-            await asyncio.sleep(1)
-        else:
-            return True
-    log.error("start.gave_up", attempts=_MOST_ATTEMPTS)
-    return False
 
 
 def _refuse(message: str) -> int:

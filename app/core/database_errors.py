@@ -14,6 +14,10 @@ from app.core.errors import DatabaseUnavailable
 # invalid authorization and catalog (a database that is being set up).
 _NOT_NOW = ("08", "25", "28", "3D", "40", "53", "55", "57", "58")
 
+# Undefined table and column: somebody has yet to migrate the database.
+_NOT_MIGRATED_STATES = ("42P01", "42703")
+_NOT_MIGRATED = ("no such table", "no such column")
+
 
 @contextmanager
 def translated() -> Iterator[None]:
@@ -21,15 +25,20 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (exc.TimeoutError, OSError, asyncpg.InterfaceError) as error:
-        raise DatabaseUnavailable from error
+        raise DatabaseUnavailable(reason=type(error).__name__) from error
     except asyncpg.PostgresError as error:
         if _is_state(error.sqlstate):
-            raise DatabaseUnavailable from error
+            raise DatabaseUnavailable(reason=type(error).__name__) from error
         raise
     except exc.DBAPIError as error:
         if _is_unavailable(error):
-            raise DatabaseUnavailable from error
+            raise DatabaseUnavailable(reason=_reason(error)) from error
         raise
+
+
+def _reason(error: exc.DBAPIError) -> str:
+    cause = error.orig.__cause__ if error.orig is not None and error.orig.__cause__ is not None else error.orig
+    return type(cause if cause is not None else error).__name__
 
 
 def _is_unavailable(error: exc.DBAPIError) -> bool:
@@ -41,8 +50,10 @@ def _is_unavailable(error: exc.DBAPIError) -> bool:
     # SQLite: locked, disk full, read-only and I/O errors are all OperationalError, and so is bad SQL (SQLITE_ERROR).
     # A lost asyncpg connection has no SQLSTATE and is an InterfaceError.
     is_our_fault = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+    if is_our_fault and str(error.orig).startswith(_NOT_MIGRATED):
+        return True
     return isinstance(error, exc.OperationalError | exc.InterfaceError) and not is_our_fault
 
 
 def _is_state(sqlstate: str | None) -> bool:
-    return sqlstate is not None and sqlstate[:2] in _NOT_NOW
+    return sqlstate is not None and (sqlstate[:2] in _NOT_NOW or sqlstate in _NOT_MIGRATED_STATES)

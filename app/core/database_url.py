@@ -19,7 +19,7 @@ def normal_url(url: str) -> str:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         message = (
             "is not a database URL; write sqlite+aiosqlite:///./receiver.db or postgresql+asyncpg://user@host/name"
         )

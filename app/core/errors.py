@@ -24,8 +24,10 @@ class DatabaseUnavailable(ServiceError):
     status = 503
     code = "database_unavailable"
 
-    def __init__(self, message: str = "The database can't be reached at the moment.") -> None:
+    def __init__(self, message: str = "The database can't be reached at the moment.", *, reason: str = "") -> None:
         super().__init__(message, retry_after=5)
+        self.reason = reason
+        """The driver's name for what is wrong: for the operator, not for callers."""
 
 
 class Overloaded(ServiceError):

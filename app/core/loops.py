@@ -14,6 +14,18 @@ Turn = Callable[[], Awaitable[float]]
 """One turn of a loop: does what is due and returns the seconds until the next turn."""
 
 
+async def until_available(action: Callable[[], Awaitable[None]]) -> None:
+    """Do `action` again and again until the database is there for it."""
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return await action()
+        except DatabaseUnavailable as error:
+            log.warning("start.database_unavailable", attempt=attempt, reason=error.reason)
+        await asyncio.sleep(min(attempt, 5))
+
+
 class Loops:
     """The process's loops, started and stopped together."""
 

@@ -3,6 +3,8 @@
 import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
+_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+"""IPv4 addresses, private ones too, in IPv6 clothes (RFC 6052)."""
 _LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "home.arpa", "lan")
 
 
@@ -73,8 +75,9 @@ def _split(url: str) -> SplitResult:
 def _is_private(host: str) -> bool:
     name = host.rstrip(".").lower()
     try:
-        return not ipaddress.ip_address(name).is_global
+        address = ipaddress.ip_address(name)
     except ValueError:
         if name.rpartition(".")[2][:1].isdigit():  # 127.1 and 0x7f.1 are addresses to some, and no name ends so
             return True
         return "." not in name or name.endswith(tuple(f".{local}" for local in _LOCAL_NAMES))
+    return not address.is_global or address in _TRANSLATED

@@ -25,13 +25,17 @@ def _seconds(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return timedelta(seconds=float(value))
-    except (ValueError, OverflowError):
-        message = "must be a number of seconds"
-        raise ValueError(message) from None
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= _LONGEST_SECONDS:
+        message = f"must be a number of seconds, more than 0 and at most {_LONGEST_SECONDS}"
+        raise ValueError(message)
+    return timedelta(seconds=number)
 
 
-Seconds = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0), le=timedelta(days=366))]
+_LONGEST_SECONDS = 366 * 24 * 3600
+Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 _SHORTEST_TOKEN = 16
 
 
@@ -55,7 +59,7 @@ class Settings(BaseSettings):
     receiver_max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     receiver_poll_grace: Seconds | None = None
     receiver_poll_interval: Seconds = timedelta(seconds=10)
-    receiver_poll_rate: Annotated[float, Field(gt=0, le=10_000)] = 5.0
+    receiver_poll_rate: Annotated[float, Field(ge=0.01, le=10_000)] = 5.0
     receiver_poll_horizon: Seconds = timedelta(hours=24)
     receiver_migrate_on_start: bool = True
     receiver_log_format: Literal["json", "console"] = "json"
@@ -65,8 +69,16 @@ class Settings(BaseSettings):
     @field_validator("rivya_api_key", "rivya_signing_secret")
     @classmethod
     def _printable(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not (value.get_secret_value().isascii() and value.get_secret_value().isprintable()):
-            message = "must be plain ASCII without spaces or line breaks around it"
+        if value is not None and not is_plain(value.get_secret_value()):
+            message = "must be plain ASCII without spaces or line breaks"
+            raise ValueError(message)
+        return value
+
+    @field_validator("rivya_signing_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _SHORTEST_TOKEN:
+            message = f"must be the endpoint's whole secret (whsec_…), at least {_SHORTEST_TOKEN} characters"
             raise ValueError(message)
         return value
 
@@ -107,9 +119,12 @@ class Settings(BaseSettings):
 
 def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests and tools
     """Read the settings. Raises `SettingsInvalid`, with a line for each variable that is wrong or missing."""
-    missing = _missing(_Given(**overrides))
     try:
+        missing = _missing(_Given(**overrides))
         settings = Settings(**overrides)
+    except UnicodeDecodeError:
+        message = ".env: is not UTF-8 text; save it as such"
+        raise SettingsInvalid(message) from None
     except ValidationError as error:
         raise SettingsInvalid("\n".join([*explain(error), *missing])) from None
     if missing:
@@ -126,14 +141,21 @@ def parse_tokens(text: str) -> tuple[ApiToken, ...]:
         if not name or not token or role not in tuple(Role):
             message = f"entry {position} must be name:role:token with a role of read, write or admin"
             raise ValueError(message)
-        if len(token) < _SHORTEST_TOKEN:
-            message = f"the token of {name} has {len(token)} characters; at least {_SHORTEST_TOKEN} are needed"
+        if len(token) < _SHORTEST_TOKEN or not is_plain(token):
+            message = (
+                f"the token of {name} has {len(token)} characters; at least {_SHORTEST_TOKEN} are needed, plain ASCII"
+            )
             raise ValueError(message)
         tokens.append(ApiToken.of(name, Role(role), token))
-    if len({token.name for token in tokens}) < len(tokens):
-        message = "two tokens have the same name"
+    if len({token.name for token in tokens}) < len(tokens) or len({token.digest for token in tokens}) < len(tokens):
+        message = "two entries have the same name or the same token"
         raise ValueError(message)
     return tuple(tokens)
+
+
+def is_plain(text: str) -> bool:
+    """It can be sent in a header as it stands: ASCII, nothing blank in it."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def parse_keys(text: str) -> tuple[SecretStr, ...]:
@@ -165,7 +187,10 @@ class _Given(BaseSettings):
 
 def has_api_key() -> bool:
     """RIVYA_API_KEY is set, in the environment or in `.env`: this is meant to be the real thing."""
-    return _Given().rivya_api_key is not None
+    try:
+        return _Given().rivya_api_key is not None
+    except UnicodeDecodeError:
+        return True  # somebody wrote settings; `load` says what is wrong with them
 
 
 def _missing(given: _Given) -> list[str]:

@@ -44,6 +44,8 @@ def _reason(details: ErrorDetails) -> str:
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, ValueError):
         return str(cause)
+    if details["type"] == "bool_parsing":
+        return "must be true or false"
     message = details["msg"]
     return f"{message[0].lower()}{message[1:]}"
 

@@ -48,6 +48,8 @@ class Keyring:
         """Verifies with every secret that is valid now; without any it refuses everything with `no_secret`."""
         self.known_secrets = 1 if self.is_fixed else 0
         """How many secrets are valid now, whether or not they fit the scheme."""
+        self.is_read = self.is_fixed
+        """What is stored has been read at least once."""
         self._endpoint_ids: dict[bytes, str] = {}
         self._stored: list[StoredSecret] = []
         self._version = 0
@@ -111,6 +113,7 @@ class Keyring:
         stored = await self._registry.secrets(now=now)
         if stored != self._stored:
             self._take(stored)
+        self.is_read = True
         self._endpoint_ids = {_digest(endpoint.path_key): endpoint.id for endpoint in _callable(endpoints, stored)}
 
     def _take(self, stored: list[StoredSecret]) -> None:

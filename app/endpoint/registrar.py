@@ -38,7 +38,7 @@ from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
 LEASE: Final = "endpoint"
-TERM: Final = timedelta(seconds=30)
+TERM: Final = timedelta(seconds=15)
 
 _REST = 10.0
 _OTHERS_AT_WORK = 1.0

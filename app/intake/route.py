@@ -8,11 +8,11 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from app.core.clock import Clock
-from app.core.errors import ServiceError
+from app.core.errors import DatabaseUnavailable, ServiceError
 from app.intake.answers import send_error, send_recorded
 from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
-from app.intake.translate import as_unreadable, to_report
+from app.intake.translate import as_unreadable, is_delivery, to_report
 from app.ledger.batch import RecordFailed
 from app.ledger.plan import Recorded
 from app.ledger.report import Report
@@ -25,6 +25,10 @@ log = structlog.stdlib.get_logger(__name__)
 
 class Keyring(Protocol):
     """The secrets that are current."""
+
+    @property
+    def is_read(self) -> bool:
+        """What is stored has been read; before that, no secret is known."""
 
     @property
     def verifier(self) -> Verifier:
@@ -98,7 +102,6 @@ class Intake:
             self._note(scope, endpoint_id, b"", "too_large")
             message = f"At most {self._most_bytes} bytes are taken."
             raise ServiceError(message, status=413, code="payload_too_large") from error
-        self._check_form(scope, endpoint_id, body)
         verified = await self._verify(scope, endpoint_id, body)
         now = self._clock.now()
         self._health.note_verified(endpoint_id, now)
@@ -113,14 +116,6 @@ class Intake:
             # What it claims can't be recorded; that it came, and its bytes, can.
             await self._record(as_unreadable(report))
 
-    def _check_form(self, scope: Scope, endpoint_id: str | None, body: bytes) -> None:
-        encodings = [value for name, value in scope["headers"] if name == b"content-encoding"]
-        if body and all(value.strip().lower() in (b"", b"identity") for value in encodings):
-            return
-        self._note(scope, endpoint_id, body, "not_a_delivery")
-        message = "A delivery is a JSON body without any Content-Encoding."
-        raise ServiceError(message, status=400, code="not_a_delivery")
-
     async def _verify(self, scope: Scope, endpoint_id: str | None, body: bytes) -> Verified:
         headers = scope["headers"]
         result = self._keyring.verifier.verify(headers, body, self._clock.now())
@@ -129,6 +124,12 @@ class Intake:
             result = self._keyring.verifier.verify(headers, body, self._clock.now())
         if isinstance(result, Verified):
             return result
+        if result.reason is Reason.NO_SECRET and not self._keyring.is_read:
+            raise DatabaseUnavailable  # the secret may well be there: this is no reason to refuse for good
+        if not is_delivery(scope["headers"], body):
+            self._note(scope, endpoint_id, body, "not_a_delivery")
+            message = "A delivery is a signed JSON body without any Content-Encoding."
+            raise ServiceError(message, status=400, code="not_a_delivery")
         self._note(scope, endpoint_id, body, result.reason)
         raise SignatureRefused(result)
 

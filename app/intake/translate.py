@@ -34,6 +34,12 @@ def to_report(
     return Report(source=Source.WEBHOOK, reported_at=now, claim=claim, delivery=delivery)
 
 
+def is_delivery(headers: RawHeaders, body: bytes) -> bool:
+    """It has the form of a delivery, as far as can be told without its signature: a body, and not an encoded one."""
+    encodings = [value.strip().lower() for name, value in headers if name == b"content-encoding"]
+    return bool(body) and all(value in (b"", b"identity") for value in encodings)
+
+
 def as_unreadable(report: Report) -> Report:
     """The same delivery as evidence only, for a claim that can't be recorded."""
     if report.delivery is None:

@@ -28,7 +28,7 @@ class Deadlines:
 
     status: float = 10.0
     create: float = 30.0
-    manage: float = 20.0
+    manage: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

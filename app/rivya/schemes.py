@@ -138,6 +138,8 @@ def _options(pairs: list[str], family: Family) -> dict[str, str]:
         option, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or option not in known:
             raise SchemeInvalid(f"{pair!r} is no option of {family}: use {_listed(known)}, each as option=value")
+        if not value:
+            raise SchemeInvalid(f"option {option} is empty: give it a value or leave it out")
         if option in options:
             raise SchemeInvalid(f"option {option} is given twice: give it once")
         options[option] = value

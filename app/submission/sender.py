@@ -1,5 +1,6 @@
 """One attempt: send a claimed submission under its own key, record what Rivya made of it, write down the outcome."""
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from app.core.ids import request_id
 from app.ledger.batch import Batch
 from app.ledger.report import Report, Source
 from app.rivya.client import CreateAnswer, RivyaClient
-from app.rivya.errors import RivyaError
+from app.rivya.errors import RivyaError, RivyaUnavailable
 from app.submission.backoff import pause_before_retry
 from app.submission.create import read_create
 from app.submission.measures import note_retried, note_sent
@@ -57,6 +58,11 @@ class Sender:
         self._clock = clock
         self._wakeups = wakeups
         self._jitter = jitter
+        self._cut_off = asyncio.Event()
+
+    def cut_off(self) -> None:
+        """The process ends: an attempt that Rivya hasn't answered by now counts as unanswered."""
+        self._cut_off.set()
 
     async def send(self, claimed: Submission, *, in_doubt: bool) -> Sent:
         """Make one attempt. `in_doubt` tells that an earlier one may have taken effect: the background's case.
@@ -82,7 +88,7 @@ class Sender:
 
     async def _attempt(self, claimed: Submission) -> Attempt:
         try:
-            answer = await self._client.create_generation(claimed.request, idempotency_key=claimed.key)
+            answer = await self._ask(claimed)
         except RivyaError as error:
             return error
         try:
@@ -90,6 +96,21 @@ class Sender:
         except ServiceError as error:
             return NotRecorded(f"{type(error).__name__} for generation {answer.generation.id}")
         return Accepted(answer.status, answer.generation.id, answer.body, recorded.generation)
+
+    async def _ask(self, claimed: Submission) -> CreateAnswer:
+        """Rivya's answer, or `RivyaUnavailable` as soon as attempts are cut off."""
+        asking = asyncio.create_task(self._client.create_generation(claimed.request, idempotency_key=claimed.key))
+        cutting = asyncio.create_task(self._cut_off.wait())
+        try:
+            await asyncio.wait({asking, cutting}, return_when=asyncio.FIRST_COMPLETED)
+            if asking.done():
+                return asking.result()
+        finally:
+            asking.cancel()
+            cutting.cancel()
+            await asyncio.gather(asking, cutting, return_exceptions=True)
+        message = "no answer before the process had to stop"
+        raise RivyaUnavailable(message, sent=True)
 
     async def _conclude(self, claimed: Submission, verdict: Verdict) -> bool:
         now = self._clock.now()

@@ -18,6 +18,8 @@ from app.submission.submissions import Submissions
 from app.submission.wakeups import Pause, Wakeups, until_set
 
 _SECONDS_BETWEEN_LOOKS = 0.25
+_SECONDS_TO_ANSWER = 8.0
+_SECONDS_TO_FINISH = 5.0
 
 
 class Submitter:
@@ -61,16 +63,22 @@ class Submitter:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
+    def release(self) -> None:
+        """The process is about to stop: Rivya has some seconds left to answer."""
+        asyncio.get_running_loop().call_later(_SECONDS_TO_ANSWER, self._sender.cut_off)
+
     async def stop(self) -> None:
         """Take no more, let those who wait go, and return when every create under way is written down.
 
-        To be called before the ledger's batch is stopped. It takes no longer than Rivya's time-out for a create, plus
-        the batch's patience.
+        To be called before the ledger's batch is stopped. What Rivya has not answered in some seconds is written
+        down as unknown, and another process takes it up.
         """
         self._stopping = True
         self._wakeups.wake_all()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            _, late = await asyncio.wait(self._tasks, timeout=_SECONDS_TO_FINISH)
+            self._sender.cut_off()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _guarded(self, create: Create, key: str, submitted_by: str) -> Reply:
         try:

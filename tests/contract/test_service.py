@@ -6,7 +6,8 @@ import httpx
 import pytest
 
 from app.core.settings import load
-from app.main import Service, SettingsContradict
+from app.main import Service
+from app.rivya.signature import SchemeInvalid
 from tests.receivers import environment
 
 OPEN = {"/livez", "/readyz", "/metrics"}
@@ -79,5 +80,5 @@ async def test_an_unsigned_delivery_and_its_answer_share_one_request_id(
 def test_a_scheme_that_is_none_is_refused_with_what_would_be_right(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str
 ) -> None:
-    with pytest.raises(SettingsContradict, match="RIVYA_SIGNATURE_SCHEME: got 'md5'; unknown signature family"):
+    with pytest.raises(SchemeInvalid, match="unknown signature family 'md5': use"):
         service(monkeypatch, sqlite_url, RIVYA_SIGNATURE_SCHEME="md5")

@@ -25,9 +25,16 @@ async def test_a_block_that_raises_leaves_nothing_behind(empty_database_url: str
     database = Database(empty_database_url)
     with pytest.raises(ZeroDivisionError):
         await _create_and_fail(database)
-    with pytest.raises(DBAPIError):
-        async with database.transaction() as connection:
-            await connection.execute(text("CREATE TABLE others AS SELECT * FROM things"))
+    async with database.transaction() as connection:
+        await connection.execute(text("CREATE TABLE things (name TEXT)"))  # would fail if it were there
+    await database.dispose()
+
+
+async def test_a_table_that_nobody_has_made_yet_is_a_database_that_is_not_ready(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    with pytest.raises(DatabaseUnavailable):
+        async with database.read() as connection:
+            await connection.execute(text("SELECT * FROM generations"))
     await database.dispose()
 
 
@@ -74,8 +81,11 @@ async def _write(database: Database) -> None:
 
 async def test_errors_show_no_parameters(empty_database_url: str) -> None:
     database = Database(empty_database_url)
+    async with database.transaction() as connection:
+        await connection.execute(text("CREATE TABLE kept (secret TEXT PRIMARY KEY)"))
+        await connection.execute(text("INSERT INTO kept VALUES (:secret)"), {"secret": "whsec_hidden"})
     with pytest.raises(DBAPIError) as failed:
         async with database.transaction() as connection:
-            await connection.execute(text("INSERT INTO nowhere VALUES (:secret)"), {"secret": "whsec_hidden"})
+            await connection.execute(text("INSERT INTO kept VALUES (:secret)"), {"secret": "whsec_hidden"})
     assert "whsec_hidden" not in str(failed.value)
     await database.dispose()

@@ -151,9 +151,25 @@ async def test_a_body_of_exactly_the_limit_is_taken(sqlite_url: str) -> None:
         assert (await intake.deliver(b" " * MOST_BYTES)).status_code == 200
 
 
+async def test_what_is_signed_is_kept_whatever_its_form(sqlite_url: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        assert (await intake.deliver(b"")).status_code == 200
+        assert (await intake.deliver(gzip.compress(event()))).status_code == 200
+        assert [row["outcome"] for row in await intake.room.rows(deliveries)] == ["unreadable", "unreadable"]
+
+
+async def test_before_the_secrets_have_been_read_nothing_is_refused_for_good(sqlite_url: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        intake.secrets.verifier = type(intake.secrets.verifier)(intake.secrets.verifier.scheme, [])
+        intake.secrets.is_read = False
+        answer = await intake.deliver(event())
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unavailable")
+        assert intake.health.refused == []
+
+
 async def test_what_is_no_delivery_at_all_is_a_400(sqlite_url: str) -> None:
     async with open_intake(sqlite_url) as intake:
-        assert (await intake.deliver(b"")).status_code == 400
+        assert (await intake.client.post("/rivya/webhook", content=b"")).status_code == 400
         packed = gzip.compress(event())
         answer = await intake.client.post("/rivya/webhook", content=packed, headers={"Content-Encoding": "gzip"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_a_delivery")

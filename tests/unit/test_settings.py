@@ -1,5 +1,7 @@
 """A bad setting is refused with a line that names the variable, what it got, and what would be right."""
 
+from pathlib import Path
+
 import pytest
 from cryptography.fernet import Fernet
 
@@ -56,8 +58,18 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RECEIVER_API_TOKENS", "a:read:0123456789abcdef,a:read:0123456789abcdeg", "same name"),
         ("RECEIVER_ENCRYPTION_KEYS", None, "is not set"),
         ("RECEIVER_ENCRYPTION_KEYS", "not-a-key", "44 characters"),
+        ("RECEIVER_API_TOKENS", "a:read:0123456789abcdef,b:admin:0123456789abcdef", "the same token"),
+        ("RECEIVER_API_TOKENS", "a:read:0123456789abcdéf", "plain ASCII"),
+        ("RIVYA_API_KEY", "rvya sk", "without spaces"),
+        ("RIVYA_SIGNING_SECRET", "x", "at least 16 characters"),
+        ("RECEIVER_PUBLIC_URL", "https://[64:ff9b::7f00:1]", "not a loopback, private or reserved one"),
+        ("RECEIVER_POLL_RATE", "0.000001", "greater than or equal to 0.01"),
+        ("RECEIVER_POLL_GRACE", "0", "more than 0 and at most"),
+        ("RECEIVER_POLL_HORIZON", "1e9", "at most 31622400"),
+        ("RECEIVER_MIGRATE_ON_START", "perhaps", "must be true or false"),
+        ("DATABASE_URL", "postgresql://me@db:abc/receiver", "write sqlite+aiosqlite"),
         ("RECEIVER_PORT", "http", "valid integer"),
-        ("RECEIVER_POLL_RATE", "0", "greater than 0"),
+        ("RECEIVER_POLL_RATE", "0", "greater than or equal to 0.01"),
         ("RECEIVER_POLL_GRACE", "a minute", "must be a number of seconds"),
         ("RECEIVER_LOG_FORMAT", "xml", "'json' or 'console'"),
         ("DATABASE_URL", "mysql://root:password@db/receiver", "write sqlite+aiosqlite"),
@@ -121,7 +133,7 @@ def test_with_a_signing_secret_given_nothing_is_registered_and_no_public_url_is_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     by_hand = settings(
-        monkeypatch, RIVYA_SIGNING_SECRET="whsec_x", RECEIVER_PUBLIC_URL=None, RECEIVER_ENCRYPTION_KEYS=None
+        monkeypatch, RIVYA_SIGNING_SECRET="whsec_0123456789", RECEIVER_PUBLIC_URL=None, RECEIVER_ENCRYPTION_KEYS=None
     )
     assert not by_hand.registers_endpoint
 
@@ -130,6 +142,13 @@ def test_settings_shown_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = repr(settings(monkeypatch, RIVYA_SIGNING_SECRET="whsec_very_secret"))
     for secret in ("whsec_very_secret", GOOD["RIVYA_API_KEY"], KEY, "0123456789abcdef"):
         assert secret not in shown
+
+
+def test_a_file_env_that_is_no_text_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"RIVYA_API_KEY=\xff\xfe")
+    with pytest.raises(SettingsInvalid, match=r"^\.env: is not UTF-8 text; save it as such$"):
+        load()
+    assert has_api_key()
 
 
 def test_whether_this_is_the_real_thing_is_told_by_the_api_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,69 @@
+"""Started before its database, stopped in the middle of a create: what callers and Rivya are told meanwhile."""
+
+import asyncio
+from pathlib import Path
+
+from app.core.migrations import migrate
+from app.sandbox.faults import ApiFault
+from app.sandbox.server import serve_sandbox
+from tests.ports import free_port
+from tests.postgres import PostgresCluster
+from tests.receivers import receiver
+
+
+async def test_while_the_database_is_away_at_start_deliveries_are_told_to_come_again(tmp_path: Path) -> None:
+    with PostgresCluster() as cluster:
+        await asyncio.to_thread(cluster.stop, "fast")
+        async with (
+            serve_sandbox() as rivya,
+            receiver(rivya, cluster.url("postgres"), tmp_path, is_ready=False) as service,
+        ):
+            for path in ("/readyz", "/api/v1/generations"):
+                assert (await service.client.get(path)).status_code == 503
+            refused = await service.client.post("/rivya/webhook/some-key", content=b"{}")
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) > 0
+            await asyncio.to_thread(cluster.start)
+            await service.ready()
+            assert (await service.settled(await service.create(seconds=0.1)))["status"] == "succeeded"
+
+
+async def test_a_database_that_others_migrate_is_waited_for(empty_database_url: str, tmp_path: Path) -> None:
+    async with (
+        serve_sandbox() as rivya,
+        receiver(rivya, empty_database_url, tmp_path, is_ready=False, RECEIVER_MIGRATE_ON_START="false") as service,
+    ):
+        answer = await service.client.get("/readyz")
+        assert answer.status_code == 503
+        [migrations] = [check for check in answer.json()["checks"] if check["name"] == "migrations"]
+        assert migrations["ok"] is False
+        assert (await service.client.get("/api/v1/generations")).status_code == 503
+        await migrate(empty_database_url)
+        await service.ready()
+        assert "Traceback" not in service.process.log()
+
+
+async def test_told_to_stop_while_rivya_is_silent_a_create_is_answered_504_and_resolved_later(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    async with serve_sandbox() as rivya:
+        async with receiver(rivya, empty_database_url, tmp_path, port=port) as service:
+            rivya.sandbox.faults.api = [ApiFault("generations.create", hang=60, when="after", times=1)]
+            body = {"model": "z-image", "prompt": "a red fox", "params": {"sandbox": {"seconds": 0.1}}}
+            creating = asyncio.create_task(
+                service.client.post("/api/v1/generations", json=body, headers={"Idempotency-Key": "order-1"})
+            )
+            while not rivya.sandbox.generations.by_id:
+                service.process.exit_status(within=0.01)
+                await asyncio.sleep(0)
+            assert await asyncio.to_thread(service.process.terminate) == 0
+            answer = await creating
+            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "submission_unknown")
+            assert "Traceback" not in service.process.log()
+        [generation_id] = rivya.sandbox.generations.by_id
+        async with receiver(rivya, empty_database_url, tmp_path, port=port) as service:
+            again = await service.client.post("/api/v1/generations", json=body, headers={"Idempotency-Key": "order-1"})
+            assert (again.status_code, again.json()["id"]) == (200, generation_id)
+            assert list(rivya.sandbox.generations.by_id) == [generation_id]
+            assert (await service.settled(generation_id))["status"] == "succeeded"
