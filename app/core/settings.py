@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from cryptography.fernet import Fernet
 from pydantic import (
     BeforeValidator,
     Field,
@@ -15,7 +14,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.core.access import ApiToken, Role
+from app.core.access import ApiToken
+from app.core.credentials import is_plain, parse_keys, parse_tokens
 from app.core.database_url import normal_url
 from app.core.public_url import checked_base_url, checked_public_url, is_loopback
 from app.core.settings_errors import SettingsInvalid, explain, explain_missing
@@ -36,7 +36,7 @@ def _seconds(value: object) -> object:
 
 _LONGEST_SECONDS = 366 * 24 * 3600
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
-_SHORTEST_TOKEN = 16
+_SHORTEST_SECRET = 8
 
 
 class Settings(BaseSettings):
@@ -77,8 +77,8 @@ class Settings(BaseSettings):
     @field_validator("rivya_signing_secret")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < _SHORTEST_TOKEN:
-            message = f"must be the endpoint's whole secret (whsec_…), at least {_SHORTEST_TOKEN} characters"
+        if value is not None and len(value.get_secret_value()) < _SHORTEST_SECRET:
+            message = f"must be the endpoint's whole secret (whsec_…), at least {_SHORTEST_SECRET} characters"
             raise ValueError(message)
         return value
 
@@ -130,44 +130,6 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests
     if missing:
         raise SettingsInvalid("\n".join(missing))
     return settings
-
-
-def parse_tokens(text: str) -> tuple[ApiToken, ...]:
-    """`name:role:token`, comma separated. Raises `ValueError` that counts entries and shows none."""
-    tokens: list[ApiToken] = []
-    for position, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), start=1):
-        name, _, rest = entry.partition(":")
-        role, _, token = rest.partition(":")
-        if not name or not token or role not in tuple(Role):
-            message = f"entry {position} must be name:role:token with a role of read, write or admin"
-            raise ValueError(message)
-        if len(token) < _SHORTEST_TOKEN or not is_plain(token):
-            message = (
-                f"the token of {name} has {len(token)} characters; at least {_SHORTEST_TOKEN} are needed, plain ASCII"
-            )
-            raise ValueError(message)
-        tokens.append(ApiToken.of(name, Role(role), token))
-    if len({token.name for token in tokens}) < len(tokens) or len({token.digest for token in tokens}) < len(tokens):
-        message = "two entries have the same name or the same token"
-        raise ValueError(message)
-    return tuple(tokens)
-
-
-def is_plain(text: str) -> bool:
-    """It can be sent in a header as it stands: ASCII, nothing blank in it."""
-    return text.isascii() and text.isprintable() and " " not in text
-
-
-def parse_keys(text: str) -> tuple[SecretStr, ...]:
-    """Fernet keys, comma separated, newest first. Raises `ValueError` that shows none."""
-    keys = [part.strip() for part in text.split(",") if part.strip()]
-    for position, key in enumerate(keys, start=1):
-        try:
-            Fernet(key)
-        except ValueError:
-            message = f"key {position} must be 32 bytes in URL-safe base64 (44 characters)"
-            raise ValueError(message) from None
-    return tuple(SecretStr(key) for key in keys)
 
 
 def _is_local(base_url: str) -> bool:

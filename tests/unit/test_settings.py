@@ -61,7 +61,7 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RECEIVER_API_TOKENS", "a:read:0123456789abcdef,b:admin:0123456789abcdef", "the same token"),
         ("RECEIVER_API_TOKENS", "a:read:0123456789abcdéf", "plain ASCII"),
         ("RIVYA_API_KEY", "rvya sk", "without spaces"),
-        ("RIVYA_SIGNING_SECRET", "x", "at least 16 characters"),
+        ("RIVYA_SIGNING_SECRET", "x", "at least 8 characters"),
         ("RECEIVER_PUBLIC_URL", "https://[64:ff9b::7f00:1]", "not a loopback, private or reserved one"),
         ("RECEIVER_POLL_RATE", "0.000001", "greater than or equal to 0.01"),
         ("RECEIVER_POLL_GRACE", "0", "more than 0 and at most"),

@@ -96,3 +96,8 @@ def test_a_secret_becomes_a_key_in_four_ways_or_none(secret: str, form: KeyForm,
 
 def test_a_text_of_impossible_length_is_no_base64() -> None:
     assert decode_base64(b"a") is None
+
+
+def test_an_option_without_a_value_is_refused() -> None:
+    with pytest.raises(SchemeInvalid, match="option signature is empty"):
+        parse_scheme("body;signature=")

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.intake.translate import as_unreadable, kept_headers, to_report
+from app.intake.translate import as_unreadable, is_delivery, kept_headers, to_report
 from app.ledger.report import Report, Source
 from app.ledger.status import Outcome
 from tests.clock import NOON
@@ -19,6 +19,14 @@ def report(body: bytes, *headers: tuple[bytes, bytes]) -> Report:
 
 def event(event_type: str, **data: Any) -> bytes:
     return orjson.dumps({"id": "evt_1", "type": event_type, "data": data})
+
+
+@pytest.mark.parametrize(
+    ("body", "encodings", "expected"),
+    [(b"{}", [], True), (b"{}", [b" Identity "], True), (b"{}", [b"gzip"], False), (b"", [], False)],
+)
+def test_a_delivery_has_a_body_that_is_not_encoded(body: bytes, encodings: list[bytes], expected: bool) -> None:
+    assert is_delivery([(b"content-encoding", value) for value in encodings], body) is expected
 
 
 def test_a_documented_event_is_a_claim_with_its_bytes_as_evidence() -> None:
