@@ -68,6 +68,24 @@ class Receiver:
                 return float(line.split()[-1])
         return 0.0
 
+    async def check(self, name: str) -> dict[str, Any]:
+        """What /readyz says of one thing, as soon as it says anything of it."""
+        for _ in range(200):
+            for found in (await self.client.get("/readyz")).json()["checks"]:
+                if found["name"] == name:
+                    check: dict[str, Any] = found
+                    return check
+            self.process.exit_status(within=0.05)
+        raise AssertionError(f"nothing said of {name}:\n{self.process.log()}")
+
+    async def migrated(self) -> None:
+        """Wait until the database has the schema of the code."""
+        for _ in range(200):
+            if (await self.check("migrations"))["ok"]:
+                return
+            self.process.exit_status(within=0.05)
+        raise AssertionError(f"never migrated:\n{self.process.log()}")
+
     async def ready(self) -> dict[str, Any]:
         """Wait until /readyz answers 200."""
         for _ in range(200):

@@ -89,10 +89,9 @@ async def test_without_a_rivya_the_service_serves_and_registers_as_soon_as_there
     async with serve_sandbox() as other:
         gone = other.base_url
     async with receiver(gone, empty_database_url, tmp_path, is_ready=False) as service:
-        answer = await service.client.get("/readyz")
-        assert answer.status_code == 503
-        [secret] = [check for check in answer.json()["checks"] if check["name"] == "signing_secret"]
-        assert secret["ok"] is False
+        await service.migrated()
+        assert (await service.client.get("/readyz")).status_code == 503
+        assert (await service.check("signing_secret"))["ok"] is False
         assert (await service.client.get("/api/v1/generations")).status_code == 200
         async with serve_sandbox(port=int(gone.rsplit(":", 1)[1])) as rivya:
             await service.ready()
