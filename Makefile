@@ -12,7 +12,8 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 BIN := .venv/bin
 INSTALLED := .venv/installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
-COMPILE := pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url \
+# Extras stay: without them pip before 23.3 looks for the newest `coverage[toml]`, and finds that it is not pinned.
+COMPILE := pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --no-emit-index-url \
 	--no-emit-find-links --no-emit-trusted-host --no-header --no-annotate
 
 .PHONY: help
@@ -77,14 +78,17 @@ format: install ## put the code in order
 	$(BIN)/ruff format
 
 # Compile with the oldest Python we support: what only it needs is in the files then, and does no harm to newer ones.
+# A constraint can't have extras, so they are cut from those.
 .PHONY: requirements
 requirements: ## pin the packages of pyproject.toml anew (what is pinned stays, unless the line is removed first)
 	@directory=$$(mktemp -d); trap 'rm -rf "$$directory"' EXIT; \
 	$(PYTHON) -m venv "$$directory"; \
 	"$$directory/bin/pip" --disable-pip-version-check --quiet install pip-tools; \
 	"$$directory/bin/"$(COMPILE) --output-file requirements.txt pyproject.toml; \
-	"$$directory/bin/"$(COMPILE) --extra dev --constraint requirements.txt --output-file requirements-dev.txt pyproject.toml; \
-	"$$directory/bin/"$(COMPILE) --all-build-deps --only-build-deps --constraint requirements-dev.txt \
+	sed 's/\[[^]]*\]==/==/' requirements.txt >"$$directory/runtime.txt"; \
+	"$$directory/bin/"$(COMPILE) --extra dev --constraint "$$directory/runtime.txt" --output-file requirements-dev.txt pyproject.toml; \
+	sed 's/\[[^]]*\]==/==/' requirements-dev.txt >"$$directory/dev.txt"; \
+	"$$directory/bin/"$(COMPILE) --all-build-deps --only-build-deps --constraint "$$directory/dev.txt" \
 		--output-file requirements-build.txt pyproject.toml
 
 .PHONY: clean
