@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     receiver_poll_interval: Seconds = timedelta(seconds=10)
     receiver_poll_rate: Annotated[float, Field(ge=0.01, le=10_000)] = 5.0
     receiver_poll_horizon: Seconds = timedelta(hours=24)
+    receiver_endpoint_check: Seconds = timedelta(minutes=5)
+    receiver_secret_overlap: Seconds = timedelta(hours=72)
+    receiver_rotate_secret_days: Annotated[float, Field(gt=0, le=3660)] | None = None
+    receiver_leader_lease: Seconds = timedelta(seconds=15)
     receiver_migrate_on_start: bool = True
     receiver_log_format: Literal["json", "console"] = "json"
 
@@ -110,6 +114,12 @@ class Settings(BaseSettings):
     @classmethod
     def _keys(cls, value: object) -> object:
         return parse_keys(value) if isinstance(value, str) else value
+
+    @property
+    def rotate_every(self) -> timedelta | None:
+        """How old a secret may become, None where it is replaced only when asked for."""
+        days = self.receiver_rotate_secret_days
+        return None if days is None else timedelta(days=days)
 
     @property
     def registers_endpoint(self) -> bool:
