@@ -21,12 +21,19 @@ from app.core.loops import Loops, until_available
 from app.core.migrations import migrate_database
 from app.core.sealing import SealBroken, SealingKeys
 from app.core.settings import Settings
+from app.endpoint import operate_route as operate_endpoint
 from app.endpoint import route as endpoint
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
+from app.endpoint.operator import Operator
+from app.endpoint.probe import ProbeKey
 from app.endpoint.proofs import Proofs
+from app.endpoint.reachability import Reachability
 from app.endpoint.registrar import Registrar
+from app.endpoint.registry import Registry
+from app.endpoint.showing import Showing
 from app.endpoint.verification import Verification
+from app.intake import rejections
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.batch import Batch
@@ -79,6 +86,7 @@ class Service:
         keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
         leases = Leases(database, holder=secrets.token_hex(8))
         self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed)
+        self.probe_key = ProbeKey(settings.rivya_api_key.get_secret_value())
         self.verification = Verification(self.keyring, Proofs(database), clock=clock)
         self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
         self.registrar = Registrar(
@@ -125,6 +133,7 @@ class Service:
             self.batch.put,
             clock=self.clock,
             most_bytes=self.settings.receiver_max_body_bytes,
+            probed=self.probe_key.answer,
         )
 
     def _join_submission(self) -> None:
@@ -142,6 +151,7 @@ class Service:
             redirect_slashes=False,
         )
         errors.install(app)
+        showing = Showing(self.database, self.keyring, clock=self.clock)
         # First, and plain ASGI: FastAPI's machinery costs three times what verifying a signature does.
         app.router.routes.insert(0, Route("/rivya/webhook{tail:path}", self.intake))
         app.include_router(submission.router(self.submitter, self.access))
@@ -150,15 +160,35 @@ class Service:
         )
         app.include_router(deliveries.router(self.queries, self.access))
         app.include_router(
-            endpoint.router(self.access, self.database, self.keyring, clock=self.clock),
+            endpoint.router(self.access, showing),
             responses=document_errors.errors(404),
         )
+        app.include_router(
+            operate_endpoint.router(
+                self.access,
+                Operator(self.database, clock=self.clock),
+                self._reachability(),
+                showing,
+                self.keyring,
+            ),
+            responses=document_errors.errors(404),
+        )
+        app.include_router(rejections.router(self.refusals, self.access), responses=document_errors.errors())
         app.include_router(
             health.router([health.database_check(self.database), self.endpoint_health.findings, self._polling_health])
         )
         app.include_router(metrics.router(self.queries, clock=self.clock))
         openapi.complete(app)
         return app
+
+    def _reachability(self) -> Reachability:
+        return Reachability(
+            self.client,
+            Registry(self.database),
+            clock=self.clock,
+            key=self.probe_key,
+            public_url=self.settings.receiver_public_url,
+        )
 
     async def prepare(self) -> None:
         """Migrate, and read what must be known before the first request.

@@ -1,4 +1,4 @@
-"""The command: rivya-receiver run | serve | check | sandbox | keys."""
+"""The command: rivya-receiver run | serve | check | endpoint | keys | sandbox."""
 
 import logging
 import sys
@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 import uvloop
-from cryptography.fernet import Fernet
 
 from app.cli.check import check_deployment
 from app.cli.demo import demonstrate
+from app.cli.endpoint_commands import endpoint, keys
 from app.cli.sandbox import serve_sandbox_until_stopped
 from app.cli.serve import serve_until_stopped
 from app.core import logs
@@ -20,7 +20,7 @@ from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-keys = typer.Typer(no_args_is_help=True, help="Encryption keys.")
+cli.add_typer(endpoint, name="endpoint")
 cli.add_typer(keys, name="keys")
 
 
@@ -46,7 +46,11 @@ def run() -> None:
 
 
 @cli.command()
-def check() -> None:
+def check(
+    public: Annotated[
+        bool, typer.Option("--public", help="Also knock at the public URL and have Rivya send a test delivery.")
+    ] = False,
+) -> None:
     """Test everything that a deployment needs, a line each; exit status 0 if all is well, else 1."""
     logs.configure("console", least=logging.ERROR)
     try:
@@ -55,7 +59,7 @@ def check() -> None:
         for line in str(error).splitlines():
             typer.echo(f"FAIL  settings: {line}")
         sys.exit(1)
-    sys.exit(0 if uvloop.run(check_deployment(settings, typer.echo)) else 1)
+    sys.exit(0 if uvloop.run(check_deployment(settings, typer.echo, is_public=public)) else 1)
 
 
 @cli.command()
@@ -68,12 +72,6 @@ def sandbox(
     """Run a Rivya on this machine, for trying things out and for misbehaving on demand (see /sandbox/faults)."""
     rivya = Sandbox(keys=key or [DEFAULT_KEY], settings=SandboxSettings(speed=speed))
     sys.exit(uvloop.run(serve_sandbox_until_stopped(rivya, host, port, say=typer.echo)))
-
-
-@keys.command("generate")
-def generate_key() -> None:
-    """Print a fresh key for RECEIVER_ENCRYPTION_KEYS."""
-    typer.echo(Fernet.generate_key().decode())
 
 
 def main() -> None:

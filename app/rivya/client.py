@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -11,7 +12,7 @@ import orjson
 
 from app.rivya.catalogue_payload import read_credits, read_models
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
-from app.rivya.error_payload import read_error
+from app.rivya.error_payload import read_date, read_error
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable
 from app.rivya.generation_payload import Generation, read_generation
 from app.rivya.http import MOST_BODY_BYTES, Answer, Transport, is_header_value
@@ -123,6 +124,11 @@ class RivyaClient:
     async def test_endpoint(self, endpoint_id: str) -> None:
         """Ask for a test delivery."""
         await self._manage("POST", endpoint_id, action="/test")
+
+    async def told_time(self) -> datetime | None:
+        """Return the time that Rivya's answers carry (`Date`), to the second; None where they carry none."""
+        answer = await self._call("GET", "/api/v1/models", seconds=self._deadlines.manage)
+        return read_date(answer.headers)
 
     async def models(self) -> dict[str, str]:
         """Return the category of each model by its id."""

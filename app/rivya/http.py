@@ -56,7 +56,7 @@ class Transport:
                 "accept-encoding": "identity",  # a compressed answer could exceed the bound in a single chunk
             },
             limits=httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_MOST_CONNECTIONS),
-            mounts=_mounts(base_url),
+            mounts=mounts(base_url),
         )
 
     async def exchange(
@@ -127,8 +127,8 @@ def _too_large(status: int, most: int) -> RivyaUnavailable | RivyaUnreadable:
     return RivyaUnavailable(situation, sent=True, status=status)
 
 
-def _mounts(base_url: str) -> dict[str, httpx.AsyncBaseTransport | None]:
-    """Never send what is meant for this machine through a proxy that the environment names."""
+def mounts(base_url: str) -> dict[str, httpx.AsyncBaseTransport | None]:
+    """Never send what is meant for this machine through a proxy that the environment names: transports by pattern."""
     host = httpx.URL(base_url).host
     return {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_loopback(host) else {}
 
