@@ -59,7 +59,7 @@ def _settings(settings: Settings) -> Line:
 
 def _scheme(settings: Settings) -> tuple[Scheme | None, Line]:
     """The scheme with its line; where it is bad, none, so that the rest can be tested all the same."""
-    name, given = "signature scheme setting", settings.rivya_signature_scheme
+    name, given = "signature scheme", settings.rivya_signature_scheme
     try:
         scheme = wanted_scheme(given)
     except SchemeInvalid as error:

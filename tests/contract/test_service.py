@@ -18,6 +18,11 @@ GUARDED = {
     "/api/v1/deliveries": {"get"},
     "/api/v1/deliveries/{event_id}": {"get"},
     "/api/v1/endpoint": {"get"},
+    "/api/v1/endpoint/history": {"get"},
+    "/api/v1/endpoint/rotate-secret": {"post"},
+    "/api/v1/endpoint/repin": {"post"},
+    "/api/v1/endpoint/test": {"post"},
+    "/api/v1/rejections": {"get"},
 }
 
 
