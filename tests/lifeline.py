@@ -129,6 +129,7 @@ class Life:
 
     async def _enter(self, phase: str, *, host: str) -> None:
         """The next phase; a changed public URL needs another process."""
+        await asyncio.gather(*(self._get(path) for path in ("/metrics", "/readyz", "/api/v1/endpoint/history")))
         if self._pid is not None and host != self._host:
             await self._stop()
         self._phase, self._host = phase, host
@@ -220,7 +221,8 @@ class Life:
         except httpx.TransportError:
             return {}  # it is not up yet, or it has just been killed
         self.told.append(answer.text)
-        return answer.json() if answer.is_success else {}
+        is_json = answer.is_success and answer.headers["content-type"].startswith("application/json")
+        return answer.json() if is_json else {}
 
     def points(self) -> list[tuple[str, str]]:
         """What was passed, each point of a phase once, in order."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -154,6 +155,16 @@ async def test_without_a_public_url_there_is_nothing_to_try(sqlite_url: str) -> 
 async def _tested(service: Receiver) -> dict[str, tuple[bool, str]]:
     checks = (await service.client.post("/api/v1/endpoint/test")).json()["checks"]
     return {check["name"]: (check["ok"], check["detail"]) for check in checks}
+
+
+async def _rejections(service: Receiver) -> list[dict[str, Any]]:
+    """As soon as any are written down, which happens once a second."""
+    for _ in range(100):
+        found: list[dict[str, Any]] = (await service.client.get("/api/v1/rejections")).json()["data"]
+        if found:
+            return found
+        await asyncio.to_thread(service.process.exit_status, within=0.05)
+    raise AssertionError(service.process.log())
 
 
 async def test_the_service_knocks_at_itself_and_has_a_test_delivery_sent(
