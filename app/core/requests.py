@@ -1,4 +1,4 @@
-"""Gives every request an id, which its log lines and its answer carry, and counts the answers."""
+"""Gives every request an id, which its log lines and its answer carry, and counts the answers by route and by caller."""
 
 import re
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.core.ids import request_id
 
 HTTP_REQUESTS = Counter("receiver_http_requests", "Requests answered, by route.", ["route", "method", "status"])
+CALLS = Counter("receiver_calls", "Calls with a token of ours, by its name.", ["token", "route", "method", "result"])
 
 _HEADER = b"x-request-id"
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -59,3 +60,12 @@ def _count(scope: Scope, status: int) -> None:
     route = getattr(scope.get("route"), "path", "none")
     method = scope["method"] if scope["method"] in _METHODS else "other"
     HTTP_REQUESTS.labels(route, method, status).inc()
+    caller = scope["state"].get("caller")  # put there by `app.core.access`, for every route that asks for a token
+    if caller is not None:
+        CALLS.labels(caller.name, route, method, _result(status)).inc()
+
+
+def _result(status: int) -> str:
+    if status >= 500:
+        return "failed"
+    return "refused" if status >= 400 else "ok"
