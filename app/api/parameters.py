@@ -52,6 +52,7 @@ class GenerationParameters(_Page):
     tracking: Tracking | None = Field(None, description="What the receiver does about it.")
     model: Text | None = None
     client_request_id: Text | None = None
+    submitted_by: Text | None = Field(None, description="Name of the token that submitted it.")
     created_after: Instant | None = Field(None, description="First heard of by the receiver at this time or later.")
     created_before: Instant | None = Field(None, description="First heard of by the receiver before this time.")
 

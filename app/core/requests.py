@@ -1,4 +1,4 @@
-"""Gives every request an id, which its log lines and its answer carry, and counts the answers by route and by caller."""
+"""Gives every request an id, which its log lines and its answer carry, and counts answers by route and caller."""
 
 import re
 from collections.abc import Iterable

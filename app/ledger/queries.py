@@ -47,6 +47,7 @@ class Queries:
             *_equal(g.tracking, chosen.tracking),
             *_equal(g.model, chosen.model),
             *_equal(g.client_request_id, chosen.client_request_id),
+            *_equal(g.submitted_by, chosen.submitted_by),
             *_between(g.first_seen_at, chosen.created_after, chosen.created_before),
         )
         found = await self._rows(_newest_first(statement, g.first_seen_at, g.id, after=after, limit=limit + 1))
