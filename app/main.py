@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from app.api import deliveries, document_errors, errors, generations, health, metrics, openapi
+from app.api import deliveries, document_errors, errors, generations, health, metrics, openapi, usage
 from app.api.waiting import Waiting
 from app.core.access import Access
 from app.core.clock import Clock, SystemClock
@@ -135,6 +135,7 @@ class Service:
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)
         )
         app.include_router(deliveries.router(self.queries, self.access))
+        app.include_router(usage.router(self.queries, self.access, clock=self.clock))
         app.include_router(
             endpoint.router(self.access, self.database, self.keyring, clock=self.clock),
             responses=document_errors.errors(404),

@@ -12,6 +12,7 @@ DESCRIPTION = (
 )
 TAGS: list[dict[str, Any]] = [
     {"name": "generations", "description": "Submit, track, read and wait for generations."},
+    {"name": "usage", "description": "What callers submitted, and what it cost."},
     {"name": "deliveries", "description": "What Rivya delivered, as evidence."},
     {"name": "endpoint", "description": "The registration with Rivya."},
     {"name": "operations", "description": "Health and metrics; no token is needed."},

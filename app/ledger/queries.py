@@ -15,6 +15,7 @@ from app.ledger.state import Generation, Transition
 from app.ledger.statements import any_of
 from app.ledger.status import Tracking
 from app.ledger.tables import deliveries, generations, transitions
+from app.ledger.usage import UsageLine, to_usage_line, usage_statement
 
 _OPEN = (Tracking.WATCHING, Tracking.STALLED, Tracking.LOST)
 _ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not in ("body", "headers"))
@@ -29,6 +30,7 @@ class Queries:
         self._by_id: Select[Any] = select(generations).where(among_ids)
         self._settled: Select[Any] = select(generations.c.id).where(among_ids, generations.c.settled_at.is_not(None))
         self._standing = _standing()
+        self._usage = usage_statement(is_sqlite=database.is_sqlite)
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
         """Those of the generations `ids` that are known."""
@@ -77,6 +79,15 @@ class Queries:
         """One delivery with its body and headers; None if no such event ever came."""
         found = await self._rows(select(deliveries).where(deliveries.c.event_id == event_id))
         return rows.to_delivery(found[0]) if found else None
+
+    async def usage(self, first: datetime, end: datetime, *, most: int) -> list[UsageLine]:
+        """Sums by caller, model and day of what was first seen from `first` on and before `end`, in that order.
+
+        At most `most` lines; where that many come, there may be more.
+        """
+        found = await self._rows(self._usage, {"first": first, "end": end, "most": most})
+        # Ordered here: the databases disagree on where null belongs.
+        return sorted(map(to_usage_line, found), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
 
     async def standing(self, now: datetime) -> Standing:
         """How the record stands at `now`."""

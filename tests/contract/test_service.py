@@ -15,6 +15,7 @@ GUARDED = {
     "/api/v1/generations": {"get", "post"},
     "/api/v1/generations/{generation_id}": {"get", "put"},
     "/api/v1/generations/{generation_id}/transitions": {"get"},
+    "/api/v1/usage": {"get"},
     "/api/v1/deliveries": {"get"},
     "/api/v1/deliveries/{event_id}": {"get"},
     "/api/v1/endpoint": {"get"},
