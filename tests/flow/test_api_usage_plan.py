@@ -27,7 +27,7 @@ SEEN = {
     "sqlite": "strftime('%Y-%m-%d %H:%M:%S.000000', :start, '+' || (n * 30) || ' seconds')",
 }
 NUMBERS = {
-    "postgresql": "WITH numbers AS (SELECT n FROM generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS n)",
+    "postgresql": "WITH numbers AS (SELECT generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS n)",
     "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last)",
 }
 OBJECT = '{"prompt": "' + "as long as one of Rivyas " * 12 + '"}'
