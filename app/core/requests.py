@@ -9,9 +9,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.ids import request_id
 
+API_CALLS = Counter(
+    "receiver_api_calls",
+    "Calls with one of the receiver's tokens, by the token's name and route; result is succeeded, refused, failed, "
+    "abandoned (the caller left) or broken (Rivya broke off).",
+    ["token", "route", "result"],
+)
 HTTP_REQUESTS = Counter("receiver_http_requests", "Requests answered, by route.", ["route", "method", "status"])
 
 _HEADER = b"x-request-id"
+_RESULT = "call_result"
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -36,6 +43,7 @@ class Requests:
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
+                scope["state"].setdefault(_RESULT, _result_of(message["status"]))
                 message["headers"] = [*message.get("headers", ()), header]
                 _count(scope, message["status"])
             await send(message)
@@ -45,6 +53,7 @@ class Requests:
             await self._app(scope, receive, tell)
         finally:
             structlog.contextvars.reset_contextvars(**tokens)
+            _count_call(scope)
 
 
 def _given(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -52,6 +61,22 @@ def _given(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         if name == _HEADER:
             return value.decode() if _PLAIN.fullmatch(value) else None
     return None
+
+
+def note_result(scope: Scope, result: str) -> None:
+    """Have this request's call counted as `result`, whatever its status was when it began."""
+    scope["state"][_RESULT] = result
+
+
+def _result_of(status: int) -> str:
+    return "succeeded" if status < 400 else "refused" if status < 500 else "failed"
+
+
+def _count_call(scope: Scope) -> None:
+    state = scope["state"]
+    if "caller" in state:
+        route = getattr(scope.get("route"), "path", "none")
+        API_CALLS.labels(state["caller"].name, route, state.get(_RESULT, "abandoned")).inc()
 
 
 def _count(scope: Scope, status: int) -> None:
