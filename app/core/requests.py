@@ -19,6 +19,7 @@ HTTP_REQUESTS = Counter("receiver_http_requests", "Requests answered, by route."
 
 _HEADER = b"x-request-id"
 _RESULT = "call_result"
+_IS_COUNTED = "call_is_counted"
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -46,6 +47,8 @@ class Requests:
                 scope["state"].setdefault(_RESULT, _result_of(message["status"]))
                 message["headers"] = [*message.get("headers", ()), header]
                 _count(scope, message["status"])
+            elif not message.get("more_body", False):
+                _count_call(scope)  # before its end is told, so that whoever has the answer finds it counted
             await send(message)
 
         tokens = structlog.contextvars.bind_contextvars(request_id=identity)
@@ -74,7 +77,8 @@ def _result_of(status: int) -> str:
 
 def _count_call(scope: Scope) -> None:
     state = scope["state"]
-    if "caller" in state:
+    if "caller" in state and not state.setdefault(_IS_COUNTED, False):
+        state[_IS_COUNTED] = True
         route = getattr(scope.get("route"), "path", "none")
         API_CALLS.labels(state["caller"].name, route, state.get(_RESULT, "abandoned")).inc()
 
