@@ -13,6 +13,11 @@ DESCRIPTION = (
 TAGS: list[dict[str, Any]] = [
     {"name": "generations", "description": "Submit, track, read and wait for generations."},
     {"name": "usage", "description": "What callers submitted, and what it cost."},
+    {
+        "name": "rivya",
+        "description": "Everything else of Rivya's, relayed: models, credits, files, chat. Status, JSON, error codes "
+        "and `requestId` are Rivya's own. Its webhook paths answer 403 `webhooks_managed`.",
+    },
     {"name": "deliveries", "description": "What Rivya delivered, as evidence."},
     {"name": "endpoint", "description": "The registration with Rivya."},
     {"name": "operations", "description": "Health and metrics; no token is needed."},

@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     receiver_poll_interval: Seconds = timedelta(seconds=10)
     receiver_poll_rate: Annotated[float, Field(ge=0.01, le=10_000)] = 5.0
     receiver_poll_horizon: Seconds = timedelta(hours=24)
+    rivya_chat_timeout: Seconds = timedelta(minutes=5)
+    rivya_stream_timeout: Seconds = timedelta(minutes=15)
+    receiver_models_ttl: Seconds = timedelta(minutes=5)
+    receiver_rivya_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
     receiver_migrate_on_start: bool = True
     receiver_log_format: Literal["json", "console"] = "json"
 

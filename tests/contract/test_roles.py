@@ -10,6 +10,7 @@ import pytest
 from app.core.access import Role
 from app.core.settings import load
 from app.main import Service
+from app.sandbox.server import serve_sandbox
 from tests.receivers import environment
 
 READ, WRITE, ADMIN = Role
@@ -20,6 +21,15 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/generations/{generation_id}"): READ,
     ("PUT", "/api/v1/generations/{generation_id}"): WRITE,
     ("GET", "/api/v1/generations/{generation_id}/transitions"): READ,
+    ("GET", "/api/v1/models"): READ,
+    ("GET", "/api/v1/models/{model_id}"): READ,
+    ("GET", "/api/v1/credits"): READ,
+    ("POST", "/api/v1/files"): WRITE,
+    ("GET", "/api/v1/files/{file_id}"): READ,
+    ("POST", "/api/v1/chat/completions"): WRITE,
+    ("POST", "/api/v1/chat/completions/stream"): WRITE,
+    ("GET", "/api/v1/chat/sessions"): READ,
+    ("GET", "/api/v1/chat/sessions/{session_id}"): READ,
     ("GET", "/api/v1/usage"): READ,
     ("GET", "/api/v1/deliveries"): READ,
     ("GET", "/api/v1/deliveries/{event_id}"): READ,
@@ -35,17 +45,18 @@ ROUTES = pytest.mark.parametrize(("method", "path"), NEEDED, ids=map(" ".join, N
 
 @asynccontextmanager
 async def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
-    """The whole service, in front of a Rivya that nobody answers for."""
+    """The whole service, in front of a sandbox."""
     tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
-    for name, value in environment("http://127.0.0.1:1", url, 8000, RECEIVER_API_TOKENS=tokens).items():
-        monkeypatch.setenv(name, value)
-    service = Service(load())
-    await service.batch.start()
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://receiver") as client:
-        yield service, client
-    await service.submitter.stop()
-    await service.batch.stop()
-    await service.close()
+    async with serve_sandbox() as rivya:
+        for name, value in environment(rivya.base_url, url, 8000, RECEIVER_API_TOKENS=tokens).items():
+            monkeypatch.setenv(name, value)
+        service = Service(load())
+        await service.batch.start()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://receiver") as client:
+            yield service, client
+        await service.submitter.stop()
+        await service.batch.stop()
+        await service.close()
 
 
 async def ask(client: httpx.AsyncClient, method: str, path: str, token: str | None) -> httpx.Response:
