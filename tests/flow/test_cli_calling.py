@@ -1,18 +1,23 @@
 """The command calls a receiver, or whatever speaks Rivya's API: tables for people, JSON for programs, exit statuses."""
 
 import asyncio
+import io
 import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from typer.testing import CliRunner
 
 from app.cli import cli
+from app.cli.calling import watching
+from app.cli.calling.progress import Progress
+from app.cli.calling.receiver import calling
+from app.cli.calling.target import Target
 from app.sandbox.dialects import Dialect
 from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
@@ -23,6 +28,11 @@ from tests.receivers import API_KEY
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 QUICK = '{"sandbox": {"seconds": 0.1}}'
 FAILS = '{"sandbox": {"seconds": 0.1, "fail": true}}'
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_BETWEEN_LOOKS", 0.05)
 
 
 @dataclass
@@ -126,6 +136,39 @@ async def test_watching_goes_on_when_rivya_is_busy_for_a_moment() -> None:
     assert ended.status == 0
     assert "public_api_disabled" in ended.errors
     assert "trying again" in ended.errors
+
+
+async def test_watching_is_given_up_when_no_answer_comes_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "_PATIENCE", 0)
+    async with a_desk() as desk:
+        desk.rivya.faults.api = [ApiFault("generations.get", status=503)]
+        ended = await desk.say("generations", "watch", "task_1")
+    assert ended.status == 1
+    assert ended.errors.startswith("failed: public_api_disabled")
+
+
+async def test_watching_goes_on_when_the_receiver_is_gone_for_a_moment() -> None:
+    class Interrupting(Progress):
+        """Has the next look cut off, as soon as the first has told how it stands."""
+
+        told: ClassVar[list[str]] = []
+
+        def tell(self, text: str) -> None:
+            self.told.append(text)
+            if len(self.told) == 1:
+                desk.rivya.faults.api = [ApiFault("generations.get", times=1, connection="reset")]
+
+    async with a_desk() as desk, calling(Target(desk.url, API_KEY)) as receiver:
+        told = await receiver.post("/generations", {"model": "z-image", "params": json.loads(QUICK)}, key="key-1")
+        found = await watching.outcome_of(receiver, told["id"], Interrupting(io.StringIO(), lambda: 0.0))
+    assert found["status"] == "succeeded"
+    assert "trying again" in Interrupting.told[1]
+
+
+async def test_watching_where_nobody_answers_at_all_fails_at_once() -> None:
+    async with a_desk() as desk:
+        ended = await desk.say("generations", "watch", "task_1", RECEIVER_URL="http://127.0.0.1:1")
+    assert (ended.status, ended.errors.count("trying again")) == (1, 0)
 
 
 async def test_a_create_without_an_answer_says_how_to_repeat_it_and_pay_once() -> None:

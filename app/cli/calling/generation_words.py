@@ -7,10 +7,11 @@ import orjson
 import typer
 
 from app.cli.calling import shown
-from app.cli.calling.failures import CallFailed
+from app.cli.calling.failures import CallFailed, unanswered
 from app.cli.calling.progress import progress_on
 from app.cli.calling.receiver import Receiver, segment
 from app.cli.calling.running import FAILED, SUCCEEDED, AsJson, new_key, run, say
+from app.cli.calling.table import plain
 from app.cli.calling.watching import outcome_of
 
 words = typer.Typer(no_args_is_help=True, help="Create generations, look at them, wait for them.")
@@ -46,7 +47,8 @@ def create(
                 typer.echo(f"to repeat it and pay once at most, add --idempotency-key {key}", err=True)
             raise
         if watch_it:
-            return await _watch(receiver, str(told.get("id")), patience, as_json=as_json)
+            typer.echo(f"generation: {plain(_id_of(told))}", err=True)  # to watch it again, should this wait end early
+            return await _watch(receiver, _id_of(told), patience, as_json=as_json)
         say(told, shown.generation, as_json=as_json)
         return SUCCEEDED
 
@@ -104,6 +106,13 @@ def list_them(
         return SUCCEEDED
 
     run(act, as_json=as_json)
+
+
+def _id_of(told: dict[str, Any]) -> str:
+    identity = told.get("id")
+    if not isinstance(identity, str):
+        raise unanswered("unexpected_answer", "it was created, and the answer does not tell its id")
+    return identity
 
 
 def _object(text: str | None) -> dict[str, Any] | None:

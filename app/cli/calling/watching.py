@@ -1,6 +1,7 @@
 """Waits for a generation's outcome by long polls, through restarts and refusals that pass by themselves."""
 
 import asyncio
+import math
 from typing import Any
 
 from app.cli.calling.failures import CallFailed, unanswered
@@ -19,38 +20,43 @@ _PATIENCE = 60.0
 async def outcome_of(
     receiver: Receiver, generation_id: str, progress: Progress, *, patience: float | None = None
 ) -> dict[str, Any]:
-    """The settled generation. Raises `CallFailed`, also when it is still open after `patience` seconds."""
+    """The settled generation. Raises `CallFailed`, also when it is still open after `patience` seconds.
+
+    Failures that may pass are waited out for a minute; not that nobody answers the first look.
+    """
     now = asyncio.get_running_loop().time
     deadline = None if patience is None else now() + patience
-    answered_at = now()
+    seconds, pace = 0, 0.0  # the first look is for how it stands, and the second need not wait for it
     while True:
         began = now()
+        found = await _answer(receiver, generation_id, progress, seconds=seconds)
+        if found.get("status") in _SETTLED:
+            return found
+        progress.tell(f"{generation_id}: {_standing(found)}")
+        left = math.inf if deadline is None else deadline - now()
+        if left <= 0:
+            raise unanswered("still_open", f"{generation_id} is {_standing(found)} after {patience:g} s")
+        await asyncio.sleep(max(0.0, min(began + pace - now(), left)))
+        seconds, pace = int(min(_LONGEST_LOOK, left)), _BETWEEN_LOOKS
+
+
+async def _answer(receiver: Receiver, generation_id: str, progress: Progress, *, seconds: int) -> dict[str, Any]:
+    """The generation, settled or as it is after `seconds`; asked for again where a failure may pass."""
+    now = asyncio.get_running_loop().time
+    began = now()
+    while True:
         try:
-            found = await _look(receiver, generation_id, seconds=_seconds_to_look(deadline, began))
+            return await receiver.get(f"/generations/{segment(generation_id)}", wait=seconds)
         except CallFailed as failure:
-            if not failure.may_pass or now() - answered_at > _PATIENCE:
+            is_nobody_there = failure.status is None and seconds == 0
+            if not failure.may_pass or is_nobody_there or now() - began > _PATIENCE + seconds:
                 raise
             progress.tell(f"{generation_id}: {failure}; trying again")
             await asyncio.sleep(failure.retry_after or _BETWEEN_LOOKS)
-            continue
-        answered_at = now()
-        if found.get("status") in _SETTLED:
-            return found
-        progress.tell(f"{generation_id}: {found.get('status')}")
-        if deadline is not None and now() >= deadline:
-            raise unanswered("still_open", f"{generation_id} is {found.get('status')} after {patience:g} s")
-        await asyncio.sleep(_pause(deadline, began, now()))
 
 
-async def _look(receiver: Receiver, generation_id: str, *, seconds: int) -> dict[str, Any]:
-    return await receiver.get(f"/generations/{segment(generation_id)}", wait=seconds)
-
-
-def _seconds_to_look(deadline: float | None, now: float) -> int:
-    return _LONGEST_LOOK if deadline is None else max(0, min(_LONGEST_LOOK, int(deadline - now)))
-
-
-def _pause(deadline: float | None, began: float, now: float) -> float:
-    """What is left until the next look may begin, or until the deadline if that is sooner."""
-    pause = began + _BETWEEN_LOOKS - now
-    return max(0.0, pause if deadline is None else min(pause, deadline - now))
+def _standing(found: dict[str, Any]) -> str:
+    """The status, and what the receiver does about it where that is unusual: stalled or lost."""
+    tracking = found.get("tracking")
+    state = tracking.get("state") if isinstance(tracking, dict) else None
+    return f"{found.get('status')}" if state in (None, "watching") else f"{found.get('status')} ({state})"
