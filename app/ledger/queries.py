@@ -15,7 +15,7 @@ from app.ledger.state import Generation, Transition
 from app.ledger.statements import any_of
 from app.ledger.status import Tracking
 from app.ledger.tables import deliveries, generations, transitions
-from app.ledger.usage import UsageLine, to_usage_line, usage_statement
+from app.ledger.usage import NEARLY_IN_ORDER, UsageLine, to_usage_line, usage_statement
 
 _OPEN = (Tracking.WATCHING, Tracking.STALLED, Tracking.LOST)
 _ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not in ("body", "headers"))
@@ -85,7 +85,11 @@ class Queries:
 
         At most `most` lines; where that many come, there may be more.
         """
-        found = await self._rows(self._usage, {"first": first, "end": end, "most": most})
+        async with self._database.read() as connection:
+            if not self._database.is_sqlite:
+                await connection.execute(NEARLY_IN_ORDER)
+            window = {"first": first, "end": end, "most": most}
+            found = (await connection.execute(self._usage, window)).mappings().all()
         # Ordered here: the databases disagree on where null belongs.
         return sorted(map(to_usage_line, found), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
 

@@ -1,4 +1,4 @@
-"""Usage of a month among a million generations is read from an index range, on both databases."""
+"""Usage of a month among a million generations is read from an index range: here a tenth of that on SQLite."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,9 +11,10 @@ from app.core.database import Database
 from app.ledger.queries import Queries
 from tests.clock import NOON
 
-ROWS = 1_000_000
-AT_ONCE = 200_000
+ROWS = {"postgresql": 1_000_000, "sqlite": 100_000}  # SQLite's choice does not depend on how many there are
+AT_ONCE = 100_000
 APART = timedelta(seconds=30)
+MONTH = timedelta(days=30)
 FILL = """
 INSERT INTO generations (id, status, model, rivya_object, submitted_by, reserved_credits, final_credits, first_seen_at,
                          settled_at, settled_by, last_number, revision, tracking, polls, poll_failures, not_found_count)
@@ -30,7 +31,7 @@ NUMBERS = {
     "postgresql": "WITH numbers AS (SELECT generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS n)",
     "sqlite": "WITH RECURSIVE numbers(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last)",
 }
-OBJECT = '{"prompt": "' + "as long as one of Rivyas " * 12 + '"}'
+OBJECT = '{"prompt": "' + "as long as one of Rivyas " * 16 + '"}'
 INDEX = "ix_generations_first_seen_at_id"
 
 
@@ -43,7 +44,7 @@ async def a_million(url: str) -> AsyncIterator[Database]:
     try:
         async with database.transaction() as connection:
             await drop_other_indexes(connection)
-            for done in range(0, ROWS, AT_ONCE):  # no statement may take 30 seconds
+            for done in range(0, ROWS[kind], AT_ONCE):  # no statement may take 30 seconds
                 await connection.execute(text(fill), {"start": start, "first": done + 1, "last": done + AT_ONCE})
         async with database.engine.connect() as connection:
             committing = await connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -76,10 +77,10 @@ async def test_the_usage_of_a_month_reads_that_month_and_no_more(database_url: s
     async with a_million(database_url) as database:
         plans: list[str] = []
         explain(database, plans)
-        first = NOON + timedelta(days=100)
-        lines = await Queries(database).usage(first, first + timedelta(days=30), most=10_001)
-        assert sum(line.generations for line in lines) == timedelta(days=30) // APART
-        assert sum(line.final_credits for line in lines) == timedelta(days=30) // APART
+        first = NOON + timedelta(days=3)
+        lines = await Queries(database).usage(first, first + MONTH, most=10_001)
+        assert sum(line.generations for line in lines) == MONTH // APART
+        assert sum(line.final_credits for line in lines) == MONTH // APART
         assert len(lines) == 31 * 8 * 9
         [plan] = plans
         assert INDEX in plan, plan
