@@ -35,6 +35,7 @@ class GatewayRoom:
 
     app: FastAPI
     url: str
+    rivya_url: str
     gateway: Gateway
     clients: dict[Role | None, httpx.AsyncClient]
     clock: ManualClock
@@ -66,7 +67,7 @@ async def open_gateway(
     async with AsyncExitStack() as stack:
         rivya = await stack.enter_async_context(RivyaClient(rivya_url, KEY))
         clock, app = ManualClock(), FastAPI()
-        room = GatewayRoom(app, "", None, {}, clock)  # type: ignore[arg-type]
+        room = GatewayRoom(app, "", rivya_url, None, {}, clock)  # type: ignore[arg-type]
         usual = patience_of(chat=timedelta(seconds=30), stream=timedelta(seconds=30))
         relay = Relay(rivya, patience={**usual, **(patience or {})}, note=room.note, pause=room.pause)
         room.gateway = Gateway(relay, Slots(concurrency), Catalogue(relay, clock, ttl=ttl), Balance(clock))
