@@ -87,7 +87,8 @@ async def test_hanging_up_ends_the_stream_at_rivya_within_a_second(empty_databas
     ):
         rivya.sandbox.faults.stream = StreamFault(after=2, pause=3600)
         async with service.client.stream("POST", STREAM, json=TURN) as answer:
-            await anext(answer.aiter_raw())
+            pieces = answer.aiter_raw()
+            await anext(pieces)
             left = time.monotonic()
         async with asyncio.timeout(5):
             while rivya.sandbox.streams.log[0].fate == "open":
@@ -115,7 +116,8 @@ async def test_the_first_byte_comes_within_50_ms_of_rivyas(sqlite_url: str, tmp_
         delays = []
         for _ in range(20):
             async with service.client.stream("POST", STREAM, json=TURN) as answer:
-                await anext(answer.aiter_raw())
+                pieces = answer.aiter_raw()
+                await anext(pieces)
                 delays.append(time.monotonic() - said[-1])
         assert sorted(delays)[10] < 0.05
 

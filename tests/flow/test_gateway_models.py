@@ -9,7 +9,6 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from app.polling.categories import SHORTEST_INTERVAL
 from app.rivya.errors import RivyaRateLimited, RivyaUnavailable
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
@@ -133,11 +132,11 @@ async def test_a_list_asked_for_with_a_query_is_rivyas_to_answer() -> None:
 async def test_the_categories_come_from_the_same_list() -> None:
     async with serve_sandbox() as rivya, open_gateway(rivya.base_url, ttl=timedelta(hours=1)) as room:
         await room.client.get(MODELS)
-        categories = await room.gateway.catalogue.categories(at_most=SHORTEST_INTERVAL)
+        categories = await room.gateway.catalogue.categories()
         assert (categories["z-image"], categories["sandbox-video"]) == ("image", "video")
         assert asked(rivya.sandbox) == 1
         room.clock.advance(seconds=61)
-        await room.gateway.catalogue.categories(at_most=SHORTEST_INTERVAL)
+        await room.gateway.catalogue.categories()
         assert (await room.client.get(MODELS)).headers["age"] == "0"
         assert asked(rivya.sandbox) == 2
 
@@ -146,10 +145,10 @@ async def test_categories_that_cannot_be_read_anew_are_an_error_not_an_old_list(
     async with serve_sandbox() as rivya, open_gateway(rivya.base_url) as room:
         failing(rivya.sandbox, 429)
         with pytest.raises(RivyaRateLimited):
-            await room.gateway.catalogue.categories(at_most=SHORTEST_INTERVAL)
+            await room.gateway.catalogue.categories()
     async with open_gateway("http://127.0.0.1:1") as room:
         with pytest.raises(RivyaUnavailable):
-            await room.gateway.catalogue.categories(at_most=SHORTEST_INTERVAL)
+            await room.gateway.catalogue.categories()
 
 
 async def test_credits_are_never_kept_and_their_last_value_and_age_are_metrics() -> None:

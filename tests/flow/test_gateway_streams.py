@@ -143,7 +143,8 @@ async def test_a_caller_that_leaves_in_mid_stream_cancels_it_at_rivya_and_frees_
         before = counted("abandoned")
         sandbox.faults.stream = StreamFault(after=2, pause=600)
         async with streaming(room) as answer:
-            await anext(answer.aiter_raw())
+            pieces = answer.aiter_raw()
+            await anext(pieces)
         await until(sandbox, "abandoned")
         async with asyncio.timeout(5):
             while counted("abandoned") == before:
@@ -178,7 +179,8 @@ async def test_a_slow_caller_slows_rivya_down() -> None:
             written += len(piece)
 
     async with scripted(script) as rivya, open_gateway(rivya.url) as room, streaming(room) as answer:
-        await anext(answer.aiter_raw())
+        pieces = answer.aiter_raw()
+        await anext(pieces)
         for _ in range(2000):
             await asyncio.sleep(0)
         settled = written
@@ -219,3 +221,26 @@ async def test_a_compressed_answer_is_passed_on_as_it_is() -> None:
     ):
         assert b"".join([piece async for piece in answer.aiter_raw()]) == body
         assert answer.headers["content-encoding"] == "gzip"
+
+
+async def test_when_the_process_stops_a_stream_gets_a_while_and_then_breaks() -> None:
+    async with manual_sandbox() as (sandbox, room):
+        sandbox.faults.stream = StreamFault(after=2, pause=600)
+        seen = bytearray()
+        async with streaming(room) as answer:
+            room.gateway.curfew.ring()
+            with pytest.raises(httpx.RemoteProtocolError):
+                await read(answer, into=seen)
+        assert seen.startswith(b"event: message.created")
+        await until(sandbox, "abandoned")
+
+
+async def test_when_the_process_stops_a_call_without_an_answer_is_told_so() -> None:
+    async with serve_sandbox() as rivya, open_gateway(rivya.base_url) as room:
+        rivya.sandbox.faults.api = [ApiFault("chat.complete", hang=60)]
+        turn = asyncio.ensure_future(room.client.post(CHAT, json=TURN))
+        while not rivya.sandbox.calls.counts["chat.complete"]:
+            await asyncio.sleep(0)
+        room.gateway.curfew.ring()
+        answer = await turn
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")
