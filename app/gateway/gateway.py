@@ -82,7 +82,10 @@ def _outgoing(relayed: Relayed, request: Request, body: Body = None) -> Outgoing
     except RivyaNotFound as error:
         raise Unknown("There is nothing of Rivya's with this id.") from error
     query = f"?{request.url.query}" if request.url.query else ""
-    return Outgoing(relayed, target + query, onward(request.headers.raw), body)
+    headers = onward(request.headers.raw)
+    if body is None:  # a length without a body would have Rivya wait for one
+        headers = [(name, value) for name, value in headers if name != b"content-length"]
+    return Outgoing(relayed, target + query, headers, body)
 
 
 async def _prepare(relayed: Relayed, request: Request, caller: Caller) -> Outgoing:
