@@ -4,7 +4,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 
 import structlog
 from fastapi import FastAPI
@@ -26,12 +25,7 @@ from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
 from app.endpoint.registrar import Registrar
 from app.gateway import route as gateway
-from app.gateway.balance import Balance
-from app.gateway.catalogue import Catalogue
-from app.gateway.gateway import Gateway
-from app.gateway.patience import patience_of
-from app.gateway.relay import Relay
-from app.gateway.slots import Slots
+from app.gateway.assembly import assemble
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.batch import Batch
@@ -39,13 +33,12 @@ from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.record import Ledger
 from app.polling.allowance import Allowance
-from app.polling.categories import SHORTEST_INTERVAL, Categories
+from app.polling.categories import Categories
 from app.polling.poll import Polling
 from app.polling.poller import Poller
 from app.polling.schedule import Schedule
 from app.polling.timing import Timing
 from app.rivya.client import RivyaClient
-from app.rivya.http import MOST_CONNECTIONS
 from app.rivya.signature import Scheme, parse_scheme
 from app.submission import route as submission
 from app.submission.retrier import Retrier
@@ -64,11 +57,8 @@ class Service:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.database = Database(settings.database_url)
-        self.client = RivyaClient(
-            settings.rivya_base_url,
-            settings.rivya_api_key.get_secret_value(),
-            most_connections=MOST_CONNECTIONS + settings.receiver_rivya_concurrency,
-        )
+        self._key, relayed = settings.rivya_api_key.get_secret_value(), settings.receiver_rivya_concurrency
+        self.client = RivyaClient(settings.rivya_base_url, self._key, relayed_calls=relayed)
         self.access = Access(settings.receiver_api_tokens)
         self.loops = Loops()
         self.changes = Changes()
@@ -81,7 +71,6 @@ class Service:
         self.app = self._application()
         self.give_up: Callable[[str], None] = log.error
         """Is told why the service can never become ready."""
-        self._is_prepared = False
 
     def _join_endpoint(self, scheme: Scheme) -> None:
         settings, database, clock = self.settings, self.database, self.clock
@@ -95,15 +84,9 @@ class Service:
 
     def _join_polling(self) -> None:
         settings = self.settings
-        self.allowance = Allowance(
-            self.database,
-            self.clock,
-            rate=settings.receiver_poll_rate,
-            api_key=settings.rivya_api_key.get_secret_value(),
-        )
-        self._join_gateway()
-        read_categories = partial(self.gateway.catalogue.categories, at_most=SHORTEST_INTERVAL)
-        self.categories = Categories(read_categories, self.allowance, self.clock)
+        self.allowance = Allowance(self.database, self.clock, rate=settings.receiver_poll_rate, api_key=self._key)
+        self.gateway = assemble(self.client, settings, self.clock, note=self.allowance.note)
+        self.categories = Categories(self.gateway.catalogue.categories, self.allowance, self.clock)
         schedule = Schedule(
             interval=settings.receiver_poll_interval,
             horizon=settings.receiver_poll_horizon,
@@ -111,17 +94,6 @@ class Service:
         )
         expected = self.endpoint_health.callbacks_expected
         self.timing = Timing(schedule, self.categories, callbacks_expected=expected)
-
-    def _join_gateway(self) -> None:
-        settings = self.settings
-        patience = patience_of(chat=settings.rivya_chat_timeout, stream=settings.rivya_stream_timeout)
-        relay = Relay(self.client, patience=patience, note=self.allowance.note)
-        self.gateway = Gateway(
-            relay,
-            Slots(settings.receiver_rivya_concurrency),
-            Catalogue(relay, self.clock, ttl=settings.receiver_models_ttl),
-            Balance(self.clock),
-        )
 
     def _join_ledger(self) -> None:
         ledger = Ledger(self.database, first_poll=self.timing.first_poll, changes=self.changes)
@@ -183,7 +155,6 @@ class Service:
             await migrate_database(self.database)
         await self.keyring.load()
         await self.endpoint_health.turn()
-        self._is_prepared = True
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -205,6 +176,7 @@ class Service:
         """The process is about to stop: long polls are answered now, creates as soon as Rivya answers or soon after."""
         self.waiting.stop()
         self.submitter.release()
+        self.gateway.curfew.ring()
 
     async def _start(self) -> None:
         """Prepare, however long the database takes, and start the loops; requests are answered meanwhile."""

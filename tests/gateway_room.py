@@ -11,11 +11,12 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from app.api import errors
+from app.api import document_errors, errors, openapi
 from app.core.access import Access, ApiToken, Role
 from app.gateway import route
 from app.gateway.balance import Balance
 from app.gateway.catalogue import Catalogue
+from app.gateway.curfew import Curfew
 from app.gateway.gateway import Gateway
 from app.gateway.kinds import Kind
 from app.gateway.patience import Patience, patience_of
@@ -35,6 +36,7 @@ class GatewayRoom:
 
     app: FastAPI
     url: str
+    rivya_url: str
     gateway: Gateway
     clients: dict[Role | None, httpx.AsyncClient]
     clock: ManualClock
@@ -66,14 +68,16 @@ async def open_gateway(
     async with AsyncExitStack() as stack:
         rivya = await stack.enter_async_context(RivyaClient(rivya_url, KEY))
         clock, app = ManualClock(), FastAPI()
-        room = GatewayRoom(app, "", None, {}, clock)  # type: ignore[arg-type]
+        room = GatewayRoom(app, "", rivya_url, None, {}, clock)  # type: ignore[arg-type]
         usual = patience_of(chat=timedelta(seconds=30), stream=timedelta(seconds=30))
         relay = Relay(rivya, patience={**usual, **(patience or {})}, note=room.note, pause=room.pause)
-        room.gateway = Gateway(relay, Slots(concurrency), Catalogue(relay, clock, ttl=ttl), Balance(clock))
-        stack.push_async_callback(room.gateway.catalogue.aclose)
+        catalogue = Catalogue(relay, clock, ttl=ttl)
+        room.gateway = Gateway(relay, Slots(concurrency), catalogue, Balance(clock), Curfew(grace=0.1))
+        stack.push_async_callback(catalogue.aclose)
         errors.install(app)
         access = Access([ApiToken.of(f"{role}er", role, token) for role, token in TOKENS.items()])
-        app.include_router(route.router(room.gateway, access))
+        app.include_router(route.router(room.gateway, access), responses=document_errors.errors(400, 404, 413))
+        openapi.complete(app)
         room.url = await stack.enter_async_context(_serving(app))
         for role in (*Role, None):
             room.clients[role] = await stack.enter_async_context(_client(room.url, role))

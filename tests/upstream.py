@@ -37,17 +37,23 @@ class Upstream:
         with suppress(OSError, asyncio.IncompleteReadError):
             self.heard.append(await _read(reader))
             script = self.scripts.popleft() if len(self.scripts) > 1 else self.scripts[0]
-            leaving = asyncio.ensure_future(self._leaving(reader))
-            await script(writer)
-            leaving.cancel()
+            await self._act(script, reader, writer)
         writer.close()
         with suppress(OSError):
             await writer.wait_closed()
 
-    async def _leaving(self, reader: asyncio.StreamReader) -> None:
-        with suppress(OSError):
-            await reader.read()
-            self.ended.set()
+    async def _act(self, script: Script, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Follow the script until its end, or until the other side leaves."""
+        acting = asyncio.ensure_future(script(writer))
+        leaving = asyncio.ensure_future(reader.read())
+        try:
+            await asyncio.wait({acting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not acting.done():
+                self.ended.set()
+        finally:
+            acting.cancel()
+            leaving.cancel()
+            await asyncio.gather(acting, leaving, return_exceptions=True)
 
 
 def answering(body: bytes, *, status: str = "200 OK", **headers: str) -> Script:

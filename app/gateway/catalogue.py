@@ -20,6 +20,9 @@ from app.rivya.json_body import list_items, read_json
 SHORTEST_INTERVAL = timedelta(seconds=10)
 """After a failure, the last good list is served so long without asking again."""
 
+AGE_FOR_CATEGORIES = timedelta(minutes=1)
+"""Whoever met a model that is not in the list wants a newer one, whatever the TTL."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -73,10 +76,10 @@ class Catalogue:
             raise refreshed
         return refreshed
 
-    async def categories(self, *, at_most: timedelta) -> dict[str, str]:
-        """The category of each model by its id, from a list not older than `at_most`. Raises `RivyaError`."""
+    async def categories(self) -> dict[str, str]:
+        """The category of each model by its id, from a list not older than a minute. Raises `RivyaError`."""
         kept = self._kept
-        if kept is not None and self._is_fresh(kept, at_most):
+        if kept is not None and self._is_fresh(kept, AGE_FOR_CATEGORIES):
             return kept.categories
         refreshed = await self._refresh()
         if isinstance(refreshed, Kept):

@@ -1,6 +1,6 @@
 """What the routes do: pass a call on, or answer it from the catalogue that is kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import orjson
@@ -13,6 +13,7 @@ from app.gateway.balance import Balance
 from app.gateway.caller import Caller
 from app.gateway.calls import CREDITS, MODELS, Relayed
 from app.gateway.catalogue import Catalogue, Kept
+from app.gateway.curfew import Curfew
 from app.gateway.headers import onward
 from app.gateway.kinds import Kind
 from app.gateway.passing import PassedOn
@@ -37,10 +38,11 @@ class Gateway:
     slots: Slots
     catalogue: Catalogue
     balance: Balance
+    curfew: Curfew = field(default_factory=Curfew)
 
     def pass_on(self, relayed: Relayed, request: Request) -> Response:
         """The answer of Rivya's to this request."""
-        return PassedOn(partial(_prepare, relayed, request), self.relay, self.slots)
+        return PassedOn(partial(_prepare, relayed, request), self.relay, self.slots, self.curfew)
 
     async def models(self, request: Request) -> Response:
         """The list as it is kept; with a query, which may ask for anything, Rivya's own answer."""
@@ -80,7 +82,10 @@ def _outgoing(relayed: Relayed, request: Request, body: Body = None) -> Outgoing
     except RivyaNotFound as error:
         raise Unknown("There is nothing of Rivya's with this id.") from error
     query = f"?{request.url.query}" if request.url.query else ""
-    return Outgoing(relayed, target + query, onward(request.headers.raw), body)
+    headers = onward(request.headers.raw)
+    if body is None:  # a length without a body would have Rivya wait for one
+        headers = [(name, value) for name, value in headers if name != b"content-length"]
+    return Outgoing(relayed, target + query, headers, body)
 
 
 async def _prepare(relayed: Relayed, request: Request, caller: Caller) -> Outgoing:

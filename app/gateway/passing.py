@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from app.core.requests import note_result
 from app.gateway.caller import Caller
 from app.gateway.caller_errors import CallerGone
+from app.gateway.curfew import Curfew, Stopping
 from app.gateway.headers import back
 from app.gateway.relay import Outgoing, Relay
 from app.gateway.slots import Slots
@@ -24,34 +25,47 @@ Prepare = Callable[[Caller], Awaitable[Outgoing]]
 class PassedOn(Response):
     """Calls Rivya when it is sent. Raises `ServiceError`s before the answer has begun, and nothing after."""
 
-    def __init__(self, prepare: Prepare, relay: Relay, slots: Slots) -> None:
+    def __init__(self, prepare: Prepare, relay: Relay, slots: Slots, curfew: Curfew) -> None:
         super().__init__()
         self._prepare = prepare
         self._relay = relay
         self._slots = slots
+        self._curfew = curfew
+        self._has_begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Relay until the answer is over, Rivya breaks off, or the caller leaves: then Rivya's side is cancelled."""
+        """Relay until the answer is over, Rivya breaks off, the caller leaves, or the process stops."""
         caller = Caller(receive)
         with self._slots.taken():
             passing = asyncio.create_task(self._pass_on(caller, scope, send))
             leaving = asyncio.create_task(caller.gone())
+            stopping = asyncio.create_task(self._curfew.over())
+            tasks = {passing, leaving, stopping}
             try:
-                await asyncio.wait({passing, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 if passing.done():
                     passing.result()
-                else:
+                elif leaving.done():
                     _note_abandoned(scope)
+                else:
+                    self._stop(scope)
             except CallerGone:
                 _note_abandoned(scope)
             finally:
-                passing.cancel()
-                leaving.cancel()
-                await asyncio.gather(passing, leaving, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()  # which also ends the call at Rivya
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _stop(self, scope: Scope) -> None:
+        if not self._has_begun:
+            raise Stopping
+        log.warning("relay.stopped")
+        note_result(scope, "broken")
 
     async def _pass_on(self, caller: Caller, scope: Scope, send: Send) -> None:
         call = await self._prepare(caller)
         async with self._relay.opened(call) as passage:
+            self._has_begun = True
             await send({"type": "http.response.start", "status": passage.status, "headers": back(passage.raw_headers)})
             try:
                 await _pump(passage, send)

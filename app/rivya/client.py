@@ -43,6 +43,7 @@ class CreateAnswer:
 class RivyaClient:
     """Rivya's API over one pool of connections.
 
+    `relayed_calls` is how many of callers' calls may be open at once: the pool has room for them beside our own.
     Every method raises RivyaRefused (and its subclasses), RivyaUnavailable or RivyaUnreadable, and retries nothing.
     """
 
@@ -53,10 +54,10 @@ class RivyaClient:
         *,
         deadlines: Deadlines = Deadlines(),
         most_body_bytes: int = MOST_BODY_BYTES,
-        most_connections: int = MOST_CONNECTIONS,
+        relayed_calls: int = 0,
     ) -> None:
         self._transport = Transport(
-            base_url, api_key, most_body_bytes=most_body_bytes, most_connections=most_connections
+            base_url, api_key, most_body_bytes=most_body_bytes, most_connections=MOST_CONNECTIONS + relayed_calls
         )
         self._deadlines = deadlines
 

@@ -41,6 +41,13 @@ async def test_the_body_and_the_query_arrive_byte_for_byte() -> None:
         assert request.body == BODY
 
 
+async def test_a_body_that_no_reading_has_is_left_behind_with_its_length() -> None:
+    async with scripted(answering(b"{}")) as rivya, open_gateway(rivya.url) as room:
+        for path in ("/api/v1/chat/sessions", "/api/v1/credits"):
+            assert (await room.client.request("GET", path, content=b"unasked")).status_code == 200
+        assert [(heard.body, heard.header("content-length")) for heard in rivya.heard] == [(b"", None)] * 2
+
+
 async def test_keys_and_traces_are_forwarded_and_whatever_rivya_may_add() -> None:
     async with scripted(answering(b"{}")) as rivya:
         arrived = await heard(rivya, Idempotency_Key="k-1", Rivya_Version="2026-05-11", User_Agent="sdk/1")

@@ -166,7 +166,8 @@ async def test_a_stream_can_pause_after_heartbeats_until_time_has_passed() -> No
 async def test_a_caller_that_leaves_a_stream_is_noticed() -> None:
     async with world() as w:
         async with w.client.stream("POST", "/api/v1/chat/completions/stream", json=TURN) as answer:
-            await anext(answer.aiter_raw())
+            pieces = answer.aiter_raw()
+            await anext(pieces)
         while w.sandbox.streams.log[0].fate == "open":
             await w.client.get("/api/v1/models")
         assert w.sandbox.streams.log[0].fate == "abandoned"
