@@ -61,15 +61,6 @@ _EVIDENCE: dict[str, Any] = {
     "body": '{"id":"evt_1"}',
     "body_base64": "eyJpZCI6ImV2dF8xIn0=",
 }
-_USAGE: dict[str, Any] = {
-    "day": "2026-05-10",
-    "submitted_by": "shop",
-    "model": "z-image",
-    "generations": 12,
-    "open": 1,
-    "reserved_credits": 12,
-    "final_credits": 10,
-}
 _ERROR: dict[str, Any] = {"error": {"code": "not_found", "message": "No generation has this id.", "requestId": "req_1"}}
 
 
@@ -174,29 +165,6 @@ class DeliveryListOut(_ListOut):
     """Deliveries, newest first."""
 
     data: list[DeliveryOut]
-
-
-class UsageLineOut(BaseModel):
-    """The generations of one model that one token submitted on one day."""
-
-    model_config = _example(_USAGE)
-
-    day: str = Field(description="in UTC, of `tracking.first_seen_at`")
-    submitted_by: str | None = Field(description="name of the token; null: not submitted through the receiver")
-    model: str | None
-    generations: int
-    open: int = Field(description="how many have no outcome yet")
-    reserved_credits: float
-    final_credits: float
-
-
-class UsageListOut(BaseModel):
-    """Sums, by day, token name and model."""
-
-    object: Literal["list"]
-    from_time: str = Field(alias="from")
-    to: str
-    data: list[UsageLineOut]
 
 
 class ErrorDetail(BaseModel):

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from app.api.answers import answer
 from app.api.document_errors import errors
-from app.api.documents import UsageListOut
+from app.api.document_usage import UsageListOut
 from app.api.parameters import UsageParameters
 from app.api.usage_window import WindowInvalid, window
 from app.core.access import Access, Role
