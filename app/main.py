@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from app.api import deliveries, document_errors, errors, generations, health, metrics, openapi
+from app.api import deliveries, document_errors, errors, generations, health, metrics, openapi, usage
 from app.api.waiting import Waiting
 from app.core.access import Access
 from app.core.clock import Clock, SystemClock
@@ -19,20 +19,11 @@ from app.core.health import Finding
 from app.core.leases import Leases
 from app.core.loops import Loops, until_available
 from app.core.migrations import migrate_database
-from app.core.sealing import SealBroken, SealingKeys
+from app.core.sealing import SealBroken
 from app.core.settings import Settings
-from app.endpoint import operate_route as operate_endpoint
-from app.endpoint import route as endpoint
-from app.endpoint.health import EndpointHealth
-from app.endpoint.keyring import Keyring
-from app.endpoint.operator import Operator
-from app.endpoint.probe import ProbeKey
-from app.endpoint.proofs import Proofs
-from app.endpoint.reachability import Reachability
-from app.endpoint.registrar import Registrar
-from app.endpoint.registry import Registry
-from app.endpoint.showing import Showing
-from app.endpoint.verification import Verification
+from app.endpoint import assembly as endpoint
+from app.gateway import assembly as gateway
+from app.gateway import route as gateway_route
 from app.intake import rejections
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
@@ -47,7 +38,6 @@ from app.polling.poller import Poller
 from app.polling.schedule import Schedule
 from app.polling.timing import Timing
 from app.rivya.client import RivyaClient
-from app.rivya.signature import Scheme, wanted_scheme
 from app.submission import route as submission
 from app.submission.retrier import Retrier
 from app.submission.sender import Sender
@@ -65,58 +55,38 @@ class Service:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.database = Database(settings.database_url)
-        self.client = RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value())
+        self._key, relayed = settings.rivya_api_key.get_secret_value(), settings.receiver_rivya_concurrency
+        self.client = RivyaClient(settings.rivya_base_url, self._key, relayed_calls=relayed)
         self.access = Access(settings.receiver_api_tokens)
         self.loops = Loops()
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes)
-        self._join_endpoint(wanted_scheme(settings.rivya_signature_scheme))
+        self._join_endpoint()
         self._join_polling()
         self._join_ledger()
         self._join_submission()
         self.app = self._application()
         self.give_up: Callable[[str], None] = log.error
         """Is told why the service can never become ready."""
-        self._is_prepared = False
 
-    def _join_endpoint(self, scheme: Scheme | None) -> None:
-        settings, database, clock = self.settings, self.database, self.clock
-        fixed = settings.rivya_signing_secret.get_secret_value() if settings.rivya_signing_secret is not None else None
-        keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
-        leases = Leases(database, holder=secrets.token_hex(8))
-        self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed)
-        self.probe_key = ProbeKey(settings.rivya_api_key.get_secret_value())
-        self.verification = Verification(self.keyring, Proofs(database), clock=clock)
-        self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
-        self.registrar = Registrar(
-            self.client,
-            database,
-            clock=clock,
-            leases=leases,
-            keys=keys,
-            public_url=settings.receiver_public_url if settings.registers_endpoint else None,
-            term=settings.receiver_leader_lease,
-            check_every=settings.receiver_endpoint_check,
-            secret_overlap=settings.receiver_secret_overlap,
-            rotate_every=settings.rotate_every,
+    def _join_endpoint(self) -> None:
+        leases = Leases(self.database, holder=secrets.token_hex(8))
+        self.endpoint = endpoint.assemble(
+            self.client, self.database, self.settings, clock=self.clock, leases=leases, access=self.access
         )
 
     def _join_polling(self) -> None:
         settings = self.settings
-        self.allowance = Allowance(
-            self.database,
-            self.clock,
-            rate=settings.receiver_poll_rate,
-            api_key=settings.rivya_api_key.get_secret_value(),
-        )
-        self.categories = Categories(self.client, self.allowance, self.clock)
+        self.allowance = Allowance(self.database, self.clock, rate=settings.receiver_poll_rate, api_key=self._key)
+        self.gateway = gateway.assemble(self.client, settings, self.clock, note=self.allowance.note)
+        self.categories = Categories(self.gateway.catalogue.categories, self.allowance, self.clock)
         schedule = Schedule(
             interval=settings.receiver_poll_interval,
             horizon=settings.receiver_poll_horizon,
             grace=settings.receiver_poll_grace,
         )
-        expected = self.endpoint_health.callbacks_expected
+        expected = self.endpoint.health.callbacks_expected
         self.timing = Timing(schedule, self.categories, callbacks_expected=expected)
 
     def _join_ledger(self) -> None:
@@ -127,13 +97,13 @@ class Service:
         self.poller = Poller(self.database, polling, timing=self.timing, allowance=self.allowance, clock=self.clock)
         self.refusals = Refusals(self.database)
         self.intake = Intake(
-            self.verification,
-            self.endpoint_health,
+            self.endpoint.verification,
+            self.endpoint.health,
             self.refusals,
             self.batch.put,
             clock=self.clock,
             most_bytes=self.settings.receiver_max_body_bytes,
-            probed=self.probe_key.answer,
+            probed=self.endpoint.probe_key.answer,
         )
 
     def _join_submission(self) -> None:
@@ -151,44 +121,26 @@ class Service:
             redirect_slashes=False,
         )
         errors.install(app)
-        showing = Showing(self.database, self.keyring, clock=self.clock)
         # First, and plain ASGI: FastAPI's machinery costs three times what verifying a signature does.
         app.router.routes.insert(0, Route("/rivya/webhook{tail:path}", self.intake))
         app.include_router(submission.router(self.submitter, self.access))
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)
         )
+        app.include_router(
+            gateway_route.router(self.gateway, self.access), responses=document_errors.errors(400, 404, 413)
+        )
         app.include_router(deliveries.router(self.queries, self.access))
-        app.include_router(
-            endpoint.router(self.access, showing),
-            responses=document_errors.errors(404),
-        )
-        app.include_router(
-            operate_endpoint.router(
-                self.access,
-                Operator(self.database, clock=self.clock),
-                self._reachability(),
-                showing,
-                self.keyring,
-            ),
-            responses=document_errors.errors(404),
-        )
+        app.include_router(usage.router(self.queries, self.access, clock=self.clock))
+        for router in self.endpoint.routers:
+            app.include_router(router, responses=document_errors.errors(404))
         app.include_router(rejections.router(self.refusals, self.access), responses=document_errors.errors())
         app.include_router(
-            health.router([health.database_check(self.database), self.endpoint_health.findings, self._polling_health])
+            health.router([health.database_check(self.database), self.endpoint.health.findings, self._polling_health])
         )
         app.include_router(metrics.router(self.queries, clock=self.clock))
         openapi.complete(app)
         return app
-
-    def _reachability(self) -> Reachability:
-        return Reachability(
-            self.client,
-            Registry(self.database),
-            clock=self.clock,
-            key=self.probe_key,
-            public_url=self.settings.receiver_public_url,
-        )
 
     async def prepare(self) -> None:
         """Migrate, and read what must be known before the first request.
@@ -197,9 +149,8 @@ class Service:
         """
         if self.settings.receiver_migrate_on_start:
             await migrate_database(self.database)
-        await self.keyring.load()
-        await self.endpoint_health.turn()
-        self._is_prepared = True
+        await self.endpoint.keyring.load()
+        await self.endpoint.health.turn()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -213,7 +164,7 @@ class Service:
             await asyncio.gather(starting, return_exceptions=True)
             await self.loops.stop()
             with suppress(DatabaseUnavailable):
-                await self.registrar.stop()
+                await self.endpoint.registrar.stop()
             await self.poller.stop()
             await self.submitter.stop()
             await self.batch.stop()
@@ -223,6 +174,7 @@ class Service:
         """The process is about to stop: long polls are answered now, creates as soon as Rivya answers or soon after."""
         self.waiting.stop()
         self.submitter.release()
+        self.gateway.curfew.ring()
 
     async def _start(self) -> None:
         """Prepare, however long the database takes, and start the loops; requests are answered meanwhile."""
@@ -231,12 +183,13 @@ class Service:
         except SealBroken as error:
             self.give_up(f"RECEIVER_ENCRYPTION_KEYS: {error}")
             return
-        parts = (self.registrar, self.keyring, self.endpoint_health, self.poller, self.categories, self.retrier)
-        for part in (*parts, self.waiting, self.refusals):
+        ours = (self.endpoint.registrar, self.endpoint.keyring, self.endpoint.health)
+        for part in (*ours, self.poller, self.categories, self.retrier, self.waiting, self.refusals):
             self.loops.start(type(part).__name__, part.turn)
 
     async def close(self) -> None:
         """Close every connection."""
+        await self.gateway.catalogue.aclose()
         await self.client.aclose()
         await self.database.dispose()
 

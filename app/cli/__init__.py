@@ -1,4 +1,4 @@
-"""The command: rivya-receiver run | serve | check | endpoint | keys | sandbox."""
+"""The command: runs a receiver, and calls one that runs (RECEIVER_URL, RECEIVER_TOKEN)."""
 
 import logging
 import sys
@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 import uvloop
 
+from app.cli.calling import catalogue_words, file_words, generation_words
+from app.cli.calling.chat_words import chat
 from app.cli.check import check_deployment
 from app.cli.demo import demonstrate
 from app.cli.endpoint_commands import endpoint, keys
@@ -22,6 +24,12 @@ from app.sandbox.state import Sandbox
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 cli.add_typer(endpoint, name="endpoint")
 cli.add_typer(keys, name="keys")
+cli.command()(catalogue_words.models)
+cli.command("credits")(catalogue_words.credits_left)
+cli.command()(catalogue_words.usage)
+cli.add_typer(generation_words.words, name="generations")
+cli.add_typer(file_words.words, name="files")
+cli.command()(chat)
 
 
 @cli.command()

@@ -94,6 +94,8 @@ class Report:
     delivery: Delivery | None = None
     polled: Polled | None = None
     client_request_id: str | None = None
+    submitted_by: str | None = None
+    """Name of the token whose create it was."""
     metadata: Mapping[str, Any] | None = None
 
     @property
