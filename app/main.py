@@ -30,6 +30,7 @@ from app.ledger.batch import Batch
 from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.record import Ledger
+from app.operating.operator import Operator
 from app.polling.allowance import Allowance
 from app.polling.categories import Categories
 from app.polling.poll import Polling
@@ -103,6 +104,7 @@ class Service:
         self.batch = Batch(ledger, self.clock, writers=1 if self.database.is_sqlite else 2)
         polling = Polling(self.client, self.batch, timing=self.timing, allowance=self.allowance, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, allowance=self.allowance, clock=self.clock)
+        self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)
         self.refusals = Refusals(self.database)
         self.intake = Intake(
             self.keyring,
@@ -139,9 +141,8 @@ class Service:
             endpoint.router(self.access, self.database, self.keyring, clock=self.clock),
             responses=document_errors.errors(404),
         )
-        app.include_router(
-            health.router([health.database_check(self.database), self.endpoint_health.findings, self._polling_health])
-        )
+        checks = (self.endpoint_health.findings, self._polling_health, self.operator.watch.findings)
+        app.include_router(health.router([health.database_check(self.database), *checks]))
         app.include_router(metrics.router(self.queries, clock=self.clock))
         openapi.complete(app)
         return app
@@ -186,7 +187,7 @@ class Service:
             self.give_up(f"RECEIVER_ENCRYPTION_KEYS: {error}")
             return
         parts = (self.registrar, self.keyring, self.endpoint_health, self.poller, self.categories, self.retrier)
-        for part in (*parts, self.waiting, self.refusals):
+        for part in (*parts, self.waiting, self.refusals, *self.operator.loops):
             self.loops.start(type(part).__name__, part.turn)
 
     async def close(self) -> None:

@@ -61,6 +61,13 @@ class Settings(BaseSettings):
     receiver_poll_interval: Seconds = timedelta(seconds=10)
     receiver_poll_rate: Annotated[float, Field(ge=0.01, le=10_000)] = 5.0
     receiver_poll_horizon: Seconds = timedelta(hours=24)
+    receiver_alarm_missed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    receiver_alarm_silence: Seconds = timedelta(minutes=30)
+    receiver_alarm_refusals: Annotated[int, Field(ge=0)] = 10
+    receiver_alarm_overdue: Annotated[int, Field(ge=0)] = 100
+    receiver_alarm_submission_age: Seconds = timedelta(minutes=15)
+    receiver_alarm_poll_errors: Annotated[int, Field(ge=0)] = 10
+    receiver_alarm_leader_gone: Seconds = timedelta(minutes=1)
     receiver_migrate_on_start: bool = True
     receiver_log_format: Literal["json", "console"] = "json"
 
