@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     receiver_alarm_submission_age: Seconds = timedelta(minutes=15)
     receiver_alarm_poll_errors: Annotated[int, Field(ge=0)] = 10
     receiver_alarm_leader_gone: Seconds = timedelta(minutes=1)
+    receiver_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     receiver_migrate_on_start: bool = True
     receiver_log_format: Literal["json", "console"] = "json"
 

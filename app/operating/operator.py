@@ -1,12 +1,16 @@
 """The operator's half of a process, put together: what runs beside the requests and belongs to no part of the flow."""
 
+import secrets
 from collections.abc import Callable
 
 from app.core.clock import Clock
 from app.core.database import Database
+from app.core.leases import Leases
 from app.core.settings import Settings
 from app.operating.alarms import Alarm
 from app.operating.look import Look
+from app.operating.pruning import Pruning
+from app.operating.retention import Retention
 from app.operating.watch import Watch
 
 
@@ -22,7 +26,13 @@ class Operator:
             poll_errors=poll_errors,
             needs_leader=registers,
         )
-        self.loops = (self.watch,)
+        self.retention = Retention(
+            Pruning(database),
+            Leases(database, holder=secrets.token_hex(8)),
+            clock=clock,
+            days=settings.receiver_retention_days,
+        )
+        self.loops = (self.watch, self.retention)
 
 
 def thresholds(settings: Settings) -> dict[Alarm, float]:
