@@ -1,4 +1,4 @@
-"""The command: rivya-receiver run | serve | check | sandbox | keys."""
+"""The command: rivya-receiver run | serve | check | sandbox | keys | deliveries | generations."""
 
 import logging
 import sys
@@ -8,6 +8,7 @@ import typer
 import uvloop
 from cryptography.fernet import Fernet
 
+from app.cli import operate_deliveries, operate_generations
 from app.cli.check import check_deployment
 from app.cli.demo import demonstrate
 from app.cli.sandbox import serve_sandbox_until_stopped
@@ -22,6 +23,10 @@ from app.sandbox.state import Sandbox
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="Encryption keys.")
 cli.add_typer(keys, name="keys")
+cli.add_typer(operate_deliveries.deliveries, name="deliveries")
+generations = typer.Typer(no_args_is_help=True, help="Generations.")
+operate_generations.attach(generations)
+cli.add_typer(generations, name="generations")
 
 
 @cli.command()
