@@ -20,7 +20,9 @@ async def use(service: Receiver) -> list[str]:
     dropped = await service.create(seconds=0.1, callback="drop")
     twice = await service.create(seconds=0.1, callback="duplicate")
     ids = [called, dropped, twice]
-    assert [(await service.settled(one))["status"] for one in ids] == ["succeeded"] * 3
+    ended = [await service.settled(one) for one in ids]
+    assert [one["status"] for one in ended] == ["succeeded"] * 3
+    assert [one["tracking"]["settled_by"] for one in ended] == ["webhook", "poll", "webhook"]
     for path in ("/api/v1/generations", "/api/v1/deliveries", "/api/v1/endpoint", f"/api/v1/generations/{called}"):
         assert (await service.client.get(path)).status_code == 200
     return ids
@@ -32,17 +34,16 @@ async def test_the_previous_release_serves_while_the_database_is_migrated_and_af
     async with serve_sandbox() as rivya:
         with monkeypatch.context() as patch:
             patch.setattr("tests.processes.COMMAND", previous_command(tmp_path))
-            starting = receiver(rivya, empty_postgres_url, tmp_path)
+            starting = receiver(rivya, empty_postgres_url, tmp_path, RECEIVER_POLL_GRACE="2")
             old = await starting.__aenter__()
         try:
-            ids = await use(old)
             under_way = asyncio.gather(*(use(old) for _ in range(5)))
             await migrate(empty_postgres_url)
-            ids += [one for some in await under_way for one in some]
-            ids += await use(old)
-            async with receiver(rivya, empty_postgres_url, tmp_path, RECEIVER_PUBLIC_URL=old.process.url) as new:
-                ids += await use(old)
-                ids += await use(new)
+            ids = [one for some in await under_way for one in some]
+            async with receiver(
+                rivya, empty_postgres_url, tmp_path, RECEIVER_PUBLIC_URL=old.process.url, RECEIVER_POLL_GRACE="2"
+            ) as new:
+                ids += [one for some in await asyncio.gather(use(old), use(new)) for one in some]
                 assert await asyncio.to_thread(old.process.terminate) == 0
                 for one in ids:
                     assert (await new.settled(one))["status"] == "succeeded"
