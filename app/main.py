@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 from fastapi import FastAPI
@@ -14,6 +14,7 @@ from app.api.waiting import Waiting
 from app.core.access import Access
 from app.core.clock import Clock, SystemClock
 from app.core.database import Database
+from app.core.errors import DatabaseUnavailable
 from app.core.health import Finding
 from app.core.leases import Leases
 from app.core.loops import Loops, until_available
@@ -23,7 +24,9 @@ from app.core.settings import Settings
 from app.endpoint import route as endpoint
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
+from app.endpoint.proofs import Proofs
 from app.endpoint.registrar import Registrar
+from app.endpoint.verification import Verification
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.batch import Batch
@@ -38,7 +41,7 @@ from app.polling.poller import Poller
 from app.polling.schedule import Schedule
 from app.polling.timing import Timing
 from app.rivya.client import RivyaClient
-from app.rivya.signature import Scheme, parse_scheme
+from app.rivya.signature import Scheme, wanted_scheme
 from app.submission import route as submission
 from app.submission.retrier import Retrier
 from app.submission.sender import Sender
@@ -62,7 +65,7 @@ class Service:
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes)
-        self._join_endpoint(parse_scheme(settings.rivya_signature_scheme))
+        self._join_endpoint(wanted_scheme(settings.rivya_signature_scheme))
         self._join_polling()
         self._join_ledger()
         self._join_submission()
@@ -71,15 +74,26 @@ class Service:
         """Is told why the service can never become ready."""
         self._is_prepared = False
 
-    def _join_endpoint(self, scheme: Scheme) -> None:
+    def _join_endpoint(self, scheme: Scheme | None) -> None:
         settings, database, clock = self.settings, self.database, self.clock
         fixed = settings.rivya_signing_secret.get_secret_value() if settings.rivya_signing_secret is not None else None
         keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
         leases = Leases(database, holder=secrets.token_hex(8))
         self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed)
-        self.endpoint_health = EndpointHealth(database, self.keyring)
-        public_url = settings.receiver_public_url if settings.registers_endpoint else None
-        self.registrar = Registrar(self.client, database, clock=clock, leases=leases, keys=keys, public_url=public_url)
+        self.verification = Verification(self.keyring, Proofs(database), clock=clock)
+        self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
+        self.registrar = Registrar(
+            self.client,
+            database,
+            clock=clock,
+            leases=leases,
+            keys=keys,
+            public_url=settings.receiver_public_url if settings.registers_endpoint else None,
+            term=settings.receiver_leader_lease,
+            check_every=settings.receiver_endpoint_check,
+            secret_overlap=settings.receiver_secret_overlap,
+            rotate_every=settings.rotate_every,
+        )
 
     def _join_polling(self) -> None:
         settings = self.settings
@@ -107,7 +121,7 @@ class Service:
         self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)
         self.refusals = Refusals(self.database)
         self.intake = Intake(
-            self.keyring,
+            self.verification,
             self.endpoint_health,
             self.refusals,
             self.batch.put,
@@ -169,6 +183,8 @@ class Service:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await self.loops.stop()
+            with suppress(DatabaseUnavailable):
+                await self.registrar.stop()
             await self.poller.stop()
             await self.submitter.stop()
             await self.batch.stop()

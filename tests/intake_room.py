@@ -15,32 +15,27 @@ from app.core.clock import SystemClock
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.batch import Batch
-from app.rivya.signature import Verifier, parse_scheme, sign
+from app.rivya.signature import RawHeaders, Refused, Verified, Verifier, parse_scheme, sign
 from tests.clock import NOON, ManualClock
 from tests.ledger import LedgerRoom, open_ledger
 
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
 NEWER_SECRET = "whsec_fedcba9876543210fedcba9876543210"
 PATH_KEY = "the-key-that-only-we-know"
-SCHEME = parse_scheme("auto")
+SCHEME = parse_scheme("timestamped")
 MOST_BYTES = 4096
 
 
 class Secrets:
-    """A keyring whose newer secrets are found only by looking."""
+    """A verification with the test's own secrets; what it does beyond that is tested with the endpoint."""
 
     def __init__(self, *current: str) -> None:
         self.verifier = Verifier(SCHEME, current)
         self.is_read = True
-        self.to_be_found: tuple[str, ...] | None = None
-        self.looks = 0
+        self.clock: ManualClock = ManualClock(NOON)
 
-    async def refresh(self) -> bool:
-        self.looks += 1
-        if self.to_be_found is None:
-            return False
-        self.verifier, self.to_be_found = Verifier(SCHEME, self.to_be_found), None
-        return True
+    async def verify(self, headers: RawHeaders, body: bytes, endpoint_id: str | None) -> Verified | Refused:
+        return self.verifier.verify(headers, body, self.clock.now())
 
     def endpoint_id(self, path_key: str | None) -> str | None:
         return "endpoint-1" if path_key == PATH_KEY else None
@@ -85,6 +80,7 @@ async def open_intake(url: str, *secrets: str) -> AsyncIterator[IntakeRoom]:
         batch = Batch(room.ledger, SystemClock())
         await batch.start()
         keyring, health, refusals = Secrets(*(secrets or (SECRET,))), Noted(), Refusals(room.database)
+        keyring.clock = clock
         intake = Intake(keyring, health, refusals, batch.put, clock=clock, most_bytes=MOST_BYTES)
         app = Starlette(routes=[Route("/rivya/webhook{tail:path}", intake)])
         transport = httpx.ASGITransport(app)

@@ -13,19 +13,23 @@ from sqlalchemy import Table, select
 from app.core.database import Database
 from app.core.leases import Leases
 from app.core.sealing import SealingKeys
+from app.endpoint.callback_url import path_key_of
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
-from app.endpoint.registrar import Registrar
+from app.endpoint.proofs import Proofs
+from app.endpoint.registrar import TERM, Registrar
+from app.endpoint.state import LIVE
 from app.endpoint.tables import endpoint_secrets, endpoints
+from app.endpoint.verification import Verification
 from app.rivya.client import RivyaClient
-from app.rivya.signature import Refused, Verified, parse_scheme
+from app.rivya.signature import Refused, Scheme, Verified, parse_scheme
 from app.sandbox.faults import ApiFault
 from app.sandbox.keys import DEFAULT_KEY
 from app.sandbox.state import Sandbox
 from tests.clock import ManualClock
 from tests.sandbox_world import Received, World, world
 
-SCHEME = parse_scheme("auto")
+SCHEME = parse_scheme("timestamped")
 ENCRYPTION_KEY = Fernet.generate_key().decode()
 
 
@@ -37,11 +41,17 @@ class Replica:
     client: RivyaClient
     registrar: Registrar
     keyring: Keyring
+    verification: Verification
     health: EndpointHealth
 
     async def learn(self) -> Keyring:
         await self.keyring.turn()
         return self.keyring
+
+    async def accept(self, received: Received) -> Verified | Refused:
+        """Verify as intake does, at the path to which it came."""
+        endpoint_id = self.verification.endpoint_id(path_key_of(received.path))
+        return await self.verification.verify(raw(received), received.body, endpoint_id)
 
 
 @dataclass
@@ -74,17 +84,24 @@ class Room:
         base_url: str = "",
         encryption_keys: Sequence[str] = (ENCRYPTION_KEY,),
         fixed_secret: str | None = None,
+        scheme: Scheme | None = SCHEME,
+        after: float = TERM.total_seconds() + 1,
+        **options: Any,
     ) -> Replica:
-        """A process that starts; it is killed by not being asked for a turn any more."""
-        self.clock.advance(seconds=1)
+        """A process that starts `after` seconds, when the lease of one before it has run out.
+
+        It is killed by not being asked for a turn any more.
+        """
+        self.clock.advance(seconds=after)
         client = await self._stack.enter_async_context(RivyaClient(base_url or self.base_url, api_key))
         database, keys = self.database, SealingKeys(encryption_keys)
         leases = Leases(database, holder=f"process-{next(self._numbers)}")
         place = self.public_url if public_url == "" else public_url
-        registrar = Registrar(client, database, clock=self.clock, leases=leases, keys=keys, public_url=place)
-        keyring = Keyring(database, clock=self.clock, keys=keys, scheme=SCHEME, fixed_secret=fixed_secret)
-        health = EndpointHealth(database, keyring)
-        return Replica(database, client, registrar, keyring, health)
+        registrar = Registrar(client, database, clock=self.clock, leases=leases, keys=keys, public_url=place, **options)
+        keyring = Keyring(database, clock=self.clock, keys=keys, scheme=scheme, fixed_secret=fixed_secret)
+        verification = Verification(keyring, Proofs(database), clock=self.clock)
+        health = EndpointHealth(database, keyring, clock=self.clock)
+        return Replica(database, client, registrar, keyring, verification, health)
 
     def fault(self, route: str, **how: Any) -> None:
         self.sandbox.faults.api.append(ApiFault(route=route, **how))
@@ -107,15 +124,32 @@ class Room:
     async def secrets(self) -> list[dict[str, Any]]:
         return await self.rows(endpoint_secrets)
 
+    async def settle(self, replica: Replica) -> Replica:
+        """Register, let the test delivery arrive, and finish."""
+        await replica.registrar.turn()
+        await replica.learn()
+        assert isinstance(await replica.accept(self.world.inbox.received[-1]), Verified)
+        await replica.registrar.turn()
+        return replica
+
     async def deliver(self) -> Received:
         """The bytes of a delivery that the sandbox makes now, as they reached the public URL."""
         await self.sandbox.settle(await self.world.create())
         return self.world.inbox.received[-1]
 
+    async def live(self) -> dict[str, Any]:
+        """The row of the one endpoint that Rivya is to deliver to."""
+        [row] = [row for row in await self.rows() if row["state"] in LIVE]
+        return row
+
 
 def verify(keyring: Keyring, received: Received, now: datetime) -> Verified | Refused:
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in received.headers.items()]
-    return keyring.verifier.verify(headers, received.body, now)
+    assert keyring.known.verifier is not None
+    return keyring.known.verifier.verify(raw(received), received.body, now)
+
+
+def raw(received: Received) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode("latin-1")) for name, value in received.headers.items()]
 
 
 @contextlib.asynccontextmanager

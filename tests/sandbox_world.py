@@ -22,6 +22,7 @@ class Received:
 
     headers: dict[str, str]
     body: bytes
+    path: str = ""
 
     @property
     def event(self) -> dict[str, Any]:
@@ -49,7 +50,8 @@ class Inbox:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         fields = [line.partition(":") for line in head.split("\r\n")[1:] if line]
         headers = {name.lower(): value.strip() for name, _, value in fields}
-        self.received.append(Received(headers, await reader.readexactly(int(headers["content-length"]))))
+        body = await reader.readexactly(int(headers["content-length"]))
+        self.received.append(Received(headers, body, head.split(" ")[1]))
         status = self.answers.popleft() if self.answers else 200
         location = f"Location: {self.url}/elsewhere\r\n" if status == 302 else ""
         writer.write(f"HTTP/1.1 {status} X\r\n{location}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())

@@ -9,7 +9,7 @@ from app.cli.check_line import Line
 from app.core.database import Database
 from app.core.settings import Settings
 from app.rivya.client import RivyaClient
-from app.rivya.signature import Scheme, SchemeInvalid, parse_scheme
+from app.rivya.signature import Scheme, SchemeInvalid, wanted_scheme
 
 Say = Callable[[str], Any]
 
@@ -51,14 +51,14 @@ def _settings(settings: Settings) -> Line:
     return Line("settings", True, f"complete; {known}")
 
 
-def _scheme(settings: Settings) -> tuple[Scheme, Line]:
-    """The scheme with its line; where it is bad, `auto`, so that the rest can be tested all the same."""
-    name, given = "signature scheme", settings.rivya_signature_scheme
+def _scheme(settings: Settings) -> tuple[Scheme | None, Line]:
+    """The scheme with its line; where it is bad, none, so that the rest can be tested all the same."""
+    name, given = "signature scheme setting", settings.rivya_signature_scheme
     try:
-        scheme = parse_scheme(given)
+        scheme = wanted_scheme(given)
     except SchemeInvalid as error:
-        return parse_scheme("auto"), Line(name, False, f"RIVYA_SIGNATURE_SCHEME: got {given!r}; {error}")
-    return scheme, Line(name, True, str(scheme))
+        return None, Line(name, False, f"RIVYA_SIGNATURE_SCHEME: got {given!r}; {error}")
+    return scheme, Line(name, True, "auto: found out by proof" if scheme is None else str(scheme))
 
 
 def _public_url(settings: Settings) -> Line:

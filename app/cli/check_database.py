@@ -52,7 +52,9 @@ async def migrated(database: Database, reached: Line) -> Line:
     return Line(name, True, f"at {found}")
 
 
-async def stored(database: Database, settings: Settings, *, scheme: Scheme, migrated: Line) -> AsyncIterator[Line]:
+async def stored(
+    database: Database, settings: Settings, *, scheme: Scheme | None, migrated: Line
+) -> AsyncIterator[Line]:
     """How things stand: the signing secret opens, deliveries are verified, polling goes on."""
     keyring = _keyring(database, settings, scheme)
     if migrated.ok or keyring.is_fixed:
@@ -80,7 +82,7 @@ async def _told(name: str, ask: Callable[[], Awaitable[Sequence[Finding]]]) -> A
 
 async def _deliveries(database: Database, keyring: Keyring) -> list[Finding]:
     await keyring.load()
-    found = await EndpointHealth(database, keyring).findings()
+    found = await EndpointHealth(database, keyring, clock=SystemClock()).findings()
     return [finding for finding in found if finding.name != "endpoint"]  # Rivya itself is asked about that
 
 
@@ -89,7 +91,7 @@ async def _polling(database: Database, settings: Settings) -> list[Finding]:
     return [await Allowance(database, SystemClock(), rate=rate, api_key=key).health()]
 
 
-def _keyring(database: Database, settings: Settings, scheme: Scheme) -> Keyring:
+def _keyring(database: Database, settings: Settings, scheme: Scheme | None) -> Keyring:
     keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
     fixed = settings.rivya_signing_secret
     fixed_secret = None if fixed is None else fixed.get_secret_value()

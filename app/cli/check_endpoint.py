@@ -4,11 +4,10 @@ from app.cli.check_database import UNTELLING, UNTIL_MIGRATED, untold
 from app.cli.check_line import Line
 from app.core.database import Database
 from app.core.settings import Settings
-from app.endpoint.acts import Endpoint, current, in_state
 from app.endpoint.callback_url import callback_url, is_same_place
+from app.endpoint.endpoint import Endpoint, current, live
 from app.endpoint.failures import explain
 from app.endpoint.registry import Registry
-from app.endpoint.state import State
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
@@ -25,7 +24,7 @@ async def registered(client: RivyaClient, database: Database, settings: Settings
         endpoints = await Registry(database).endpoints()
     except UNTELLING as error:
         return Line(_NAME, False, untold(error))
-    serving = in_state(endpoints, State.SERVING)
+    serving = live(endpoints)
     if serving is None or serving.rivya_id is None:
         known = current(endpoints)
         why = "" if known is None or known.last_error is None else f": {explain(known.last_error)}"

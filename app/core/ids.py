@@ -19,5 +19,5 @@ def request_id() -> str:
 
 
 def path_key() -> str:
-    """192 random bits for a callback path: who knows it was told by us."""
-    return secrets.token_urlsafe(24)
+    """192 random bits for a callback path: who knows it was told by us. Hex, so that a change of case loses nothing."""
+    return secrets.token_hex(24)

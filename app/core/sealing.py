@@ -22,6 +22,10 @@ class SealingKeys:
         """The id of the key that seals, None without keys."""
         return self._newest
 
+    def is_newest(self, sealed: str) -> bool:
+        """It was sealed with the key that seals now."""
+        return sealed.partition(":")[0] == self._newest
+
     def seal(self, secret: str) -> str:
         """`<key id>:<Fernet token>`. Raises `SealBroken` without any key."""
         if self._newest is None:

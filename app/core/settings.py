@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     receiver_alarm_poll_errors: Annotated[int, Field(ge=0)] = 10
     receiver_alarm_leader_gone: Seconds = timedelta(minutes=1)
     receiver_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 90
+    receiver_endpoint_check: Seconds = timedelta(minutes=5)
+    receiver_secret_overlap: Seconds = timedelta(hours=72)
+    receiver_rotate_secret_days: Annotated[float, Field(gt=0, le=3660)] | None = None
+    receiver_leader_lease: Seconds = timedelta(seconds=15)
     receiver_migrate_on_start: bool = True
     receiver_log_format: Literal["json", "console"] = "json"
 
@@ -118,6 +122,12 @@ class Settings(BaseSettings):
     @classmethod
     def _keys(cls, value: object) -> object:
         return parse_keys(value) if isinstance(value, str) else value
+
+    @property
+    def rotate_every(self) -> timedelta | None:
+        """How old a secret may become, None where it is replaced only when asked for."""
+        days = self.receiver_rotate_secret_days
+        return None if days is None else timedelta(days=days)
 
     @property
     def registers_endpoint(self) -> bool:

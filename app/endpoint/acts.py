@@ -1,36 +1,16 @@
 """What is to be done next about our registration: a pure function of what is written down."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
+from typing import Final
 
 from app.endpoint.callback_url import callback_url, is_same_place
+from app.endpoint.endpoint import Endpoint, in_state, live
 from app.endpoint.state import State
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """A row of `endpoints`. Its path key is a secret of a kind, and never in a repr."""
-
-    id: str
-    path_key: str = field(repr=False)
-    url: str = field(repr=False)
-    rivya_id: str | None
-    state: State
-    created_at: datetime
-    create_attempted_at: datetime | None = None
-    last_verified_at: datetime | None = None
-    last_refused_at: datetime | None = None
-    refusals: int = 0
-    last_error: str | None = None
-
-    @property
-    def is_refused(self) -> bool:
-        """A delivery at its secret path was refused since the last one that was verified."""
-        if self.last_refused_at is None:
-            return False
-        return self.last_verified_at is None or self.last_refused_at > self.last_verified_at
+RETIRING: Final = timedelta(hours=24)
+"""So long a replaced endpoint is kept at Rivya, unless the new one has delivered before."""
 
 
 class Act(Enum):
@@ -39,32 +19,56 @@ class Act(Enum):
     INTEND = "write down a new endpoint that is to be"
     CREATE = "create it at Rivya: nobody can have heard of its key yet"
     RECOVER = "find out what became of a create that was sent"
+    ROTATE = "give it a new secret"
+    SERVE = "it is proven: it serves from now on"
     MOVE = "the public URL has changed"
-    CHECK = "see that it still exists at Rivya"
+    CHECK = "see that it is at Rivya as it is wanted"
+    ASK = "ask for a test delivery, which proves its secret"
     REMOVE = "remove one that was replaced"
     REST = "nothing"
 
 
-def next_act(endpoints: Sequence[Endpoint], *, public_url: str, checked_id: str | None) -> Act:
-    """The next step. `checked_id`: the endpoint whose existence at Rivya this process has seen to."""
+def next_act(  # noqa: PLR0911 - a list of rules, the first that applies
+    endpoints: Sequence[Endpoint],
+    *,
+    now: datetime,
+    public_url: str,
+    is_check_due: bool,
+    rotate_every: timedelta | None = None,
+) -> Act:
+    """The next step."""
     intended = in_state(endpoints, State.INTENDED)
-    serving = in_state(endpoints, State.SERVING)
     if intended is not None:
         return Act.CREATE if intended.create_attempted_at is None else Act.RECOVER
-    if serving is None:
+    wanted = live(endpoints)
+    if wanted is None:
         return Act.INTEND
-    if not is_same_place(serving.url, callback_url(public_url, serving.path_key)):
+    if is_rotation_due(wanted, now=now, rotate_every=rotate_every):
+        return Act.ROTATE
+    if wanted.state is State.PROVEN:
+        return Act.SERVE
+    if not is_same_place(wanted.url, callback_url(public_url, wanted.path_key)):
         return Act.MOVE
-    if serving.id != checked_id:
+    if wanted.secret_proven_at is None and wanted.test_asked_at is None:
+        return Act.ASK
+    if is_check_due:
         return Act.CHECK
-    return Act.REST if in_state(endpoints, State.RETIRING) is None else Act.REMOVE
+    return Act.REMOVE if removable(endpoints, now=now) is not None else Act.REST
 
 
-def in_state(endpoints: Sequence[Endpoint], state: State) -> Endpoint | None:
-    """The first endpoint in this state."""
-    return next((endpoint for endpoint in endpoints if endpoint.state is state), None)
+def is_rotation_due(endpoint: Endpoint, *, now: datetime, rotate_every: timedelta | None) -> bool:
+    """It needs a new secret: none is known, one was asked for, a rotation is in doubt, or its time has come."""
+    if endpoint.secret_since is None:
+        return True
+    if endpoint.rotation_requested_at is not None or endpoint.rotation_attempted_at is not None:
+        return True
+    return rotate_every is not None and now >= endpoint.secret_since + rotate_every
 
 
-def current(endpoints: Sequence[Endpoint]) -> Endpoint | None:
-    """The endpoint to show and to complain about: the serving one, else the one that is to be."""
-    return in_state(endpoints, State.SERVING) or in_state(endpoints, State.INTENDED)
+def removable(endpoints: Sequence[Endpoint], *, now: datetime) -> Endpoint | None:
+    """A replaced endpoint that may go: the live one has delivered, or a day has passed."""
+    wanted, retiring = live(endpoints), in_state(endpoints, State.RETIRING)
+    if wanted is None or retiring is None:
+        return None
+    since = retiring.state_since or retiring.created_at
+    return retiring if wanted.state is not State.CREATED or now >= since + RETIRING else None

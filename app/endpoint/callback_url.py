@@ -14,13 +14,18 @@ def callback_url(public_url: str, path_key: str) -> str:
 
 
 def path_key_of(url: str) -> str | None:
-    """The last segment of the URL's path, whatever else the URL says; None where there is none."""
+    """The last segment of the URL's path in lower case, whatever else the URL says; None where there is none."""
     parts = _split(url)
-    return None if parts is None else unquote(parts.path).rstrip("/").rpartition("/")[2] or None
+    return None if parts is None else unquote(parts.path).rstrip("/").rpartition("/")[2].casefold() or None
+
+
+def is_path_key(path_key: str, found: str | None) -> bool:
+    """`found`, from `path_key_of`, is this key: 192 random bits are the same bits in any case."""
+    return found is not None and path_key.casefold() == found
 
 
 def is_same_place(one: str, other: str) -> bool:
-    """Both URLs lead to the same place: case of the host, default port and trailing slash don't matter."""
+    """Both URLs lead to the same place: upper or lower case, default port and trailing slash don't matter."""
     return one == other or (_place(one) is not None and _place(one) == _place(other))
 
 
@@ -35,7 +40,7 @@ def _place(url: str) -> tuple[str, str, int | None, str] | None:
     if parts is None or not parts.hostname:
         return None
     port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    return parts.scheme, parts.hostname.rstrip("."), port, unquote(parts.path).rstrip("/")
+    return parts.scheme, parts.hostname.rstrip("."), port, unquote(parts.path).rstrip("/").casefold()
 
 
 def _split(url: str) -> SplitResult | None:

@@ -36,6 +36,10 @@ _EXPLAINED: Final = {
     ),
     "create_unsettled": "a create was sent and its answer lost; what became of it is being found out",
     "endpoint_disabled": "the endpoint is disabled at Rivya, and Rivya refuses to enable it (endpoint_disabled)",
+    "replaced_too_often": (
+        "our endpoint was made five times within an hour (replaced_too_often): something disables or removes it, "
+        "see the history of `rivya-receiver endpoint`; it is tried again within the hour"
+    ),
     "encryption_key_missing": "RECEIVER_ENCRYPTION_KEYS is not set, so no secret could be stored",
 }
 

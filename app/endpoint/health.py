@@ -7,14 +7,15 @@ from datetime import datetime
 
 from sqlalchemy import select, update
 
+from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from app.core.health import Finding
-from app.endpoint.acts import Endpoint, in_state
+from app.endpoint.endpoint import Endpoint, current, live
 from app.endpoint.findings import describe
 from app.endpoint.keyring import Keyring
+from app.endpoint.measures import ENDPOINT_PROVEN, REFUSALS_SINCE_VERIFIED, RIVYA_FAILURES
 from app.endpoint.registry import Registry
-from app.endpoint.state import State
 from app.endpoint.tables import endpoints
 from app.endpoint.tally import Fared, Tally
 
@@ -24,8 +25,9 @@ _SECONDS_BETWEEN_FLUSHES = 1.0
 class EndpointHealth:
     """Takes note of deliveries without any I/O; `turn` writes it down and looks at what all replicas wrote."""
 
-    def __init__(self, database: Database, keyring: Keyring) -> None:
+    def __init__(self, database: Database, keyring: Keyring, *, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
         self._registry = Registry(database)
         self._keyring = keyring
         self._tallies: dict[str, Tally] = {}
@@ -45,8 +47,8 @@ class EndpointHealth:
         """Callbacks will come, as far as the last look told: an endpoint serves, and is not being refused."""
         if self._keyring.is_fixed:
             return True
-        serving = in_state(self._endpoints, State.SERVING)
-        return serving is not None and not serving.is_refused
+        wanted = live(self._endpoints)
+        return wanted is not None and wanted.is_counted_on(self._clock.now())
 
     async def turn(self) -> float:
         """Write down what was noted, then look; returns the seconds until the next turn.
@@ -56,6 +58,7 @@ class EndpointHealth:
         if not self._keyring.is_fixed:
             await self._flush()
             self._endpoints = await self._registry.endpoints()
+            self._measure(current(self._endpoints))
         return _SECONDS_BETWEEN_FLUSHES
 
     async def findings(self) -> list[Finding]:
@@ -63,7 +66,12 @@ class EndpointHealth:
         if not self._keyring.is_fixed:
             with suppress(DatabaseUnavailable):
                 self._endpoints = await self._registry.endpoints()
-        return describe(self._endpoints, self._keyring)
+        return describe(self._endpoints, self._keyring, now=self._clock.now())
+
+    def _measure(self, endpoint: Endpoint | None) -> None:
+        REFUSALS_SINCE_VERIFIED.set(0 if endpoint is None else endpoint.refusals)
+        ENDPOINT_PROVEN.set(endpoint is not None and endpoint.secret_proven_at is not None)
+        RIVYA_FAILURES.set(0 if endpoint is None else endpoint.failure_count)
 
     def _tally(self, endpoint_id: str) -> Tally:
         return self._tallies.setdefault(endpoint_id, Tally())

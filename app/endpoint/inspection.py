@@ -1,97 +1,115 @@
-"""Sees at start whether the endpoint that serves still exists at Rivya, enabled, and alone."""
+"""Sees again and again that the live endpoint is at Rivya as it is wanted, alone, and that its deliveries succeed."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from typing import Any
 
 import structlog
 
-from app.core.clock import Clock
-from app.endpoint.acts import Endpoint
 from app.endpoint.callback_url import path_key_of
-from app.endpoint.failures import is_gone, read_failure
-from app.endpoint.registry import Registry
+from app.endpoint.endpoint import Endpoint
+from app.endpoint.failures import is_gone
+from app.endpoint.means import Means, known_keys
+from app.endpoint.measures import REPAIRS
+from app.endpoint.repair import Repair
 from app.endpoint.state import State
-from app.rivya.client import RivyaClient
-from app.rivya.errors import (
-    RivyaForbidden,
-    RivyaNotFound,
-    RivyaRateLimited,
-    RivyaRefused,
-    RivyaUnauthorized,
-    RivyaUnreadable,
-)
+from app.endpoint.wanted import differences
+from app.rivya.errors import RivyaNotFound, RivyaUnreadable
 from app.rivya.payloads import EndpointList, WebhookEndpoint
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Inspection:
-    """Compares one endpoint of ours with what Rivya says; what Rivya leaves open changes nothing."""
+    """Compares an endpoint of ours with what Rivya says; what Rivya leaves open changes nothing."""
 
-    def __init__(self, client: RivyaClient, registry: Registry, clock: Clock) -> None:
-        self._client = client
-        self._registry = registry
-        self._clock = clock
+    def __init__(self, means: Means, repair: Repair) -> None:
+        self._with = means
+        self._repair = repair
 
-    async def check(self, serving: Endpoint, known: Sequence[Endpoint]) -> None:
-        """Retire it if it is gone, enable it if it is disabled, remove others that carry a key of ours.
+    async def check(self, wanted: Endpoint, known: Sequence[Endpoint]) -> bool:
+        """Retire it if it is gone, mend what differs, report failures, remove others that carry a key of ours.
 
-        Raises `RivyaError` where Rivya can't be asked.
+        False where it can't be mended, and a new endpoint has to replace it. Raises `RivyaError` where Rivya can't be
+        asked.
         """
+        await self._with.registry.drop_expired_secrets(now=self._with.clock.now())
         listed = await self._list()
-        found = next((told for told in listed.endpoints if told.id == serving.rivya_id), None)
+        found = next((told for told in listed.endpoints if told.id == wanted.rivya_id), None)
         # Not listed is not gone: a list may have pages that it doesn't tell of.
-        found = found or await self._get(serving)
+        found = found or await self._get(wanted)
         if found is None:
-            return
+            return True
         if found.revoked_at is not None:
-            await self.note_gone(serving)
-            return
-        error = await self._enable(serving) if found.status == "disabled" else None
+            await self._repair.note_gone(wanted)
+            return True
         await self._remove_others(listed.endpoints, known)
-        await self._registry.note_error(serving, code=error, now=self._clock.now())
+        await self._note_told(wanted, found)
+        differing = differences(found, url=self._with.url(wanted.path_key))
+        if not differing:
+            await self._ask_again(wanted)
+            return True
+        return await self._repair.mend(wanted, differing, kind=f"{differing[0].field}_restored")
 
-    async def note_gone(self, endpoint: Endpoint) -> None:
-        """It was deleted at Rivya, by somebody who had a reason: its secret is no longer accepted."""
-        log.warning("endpoint.gone", endpoint_id=endpoint.id, rivya_id=endpoint.rivya_id)
-        await self._registry.retire(endpoint, now=self._clock.now(), overlap=timedelta(0))
+    async def _ask_again(self, wanted: Endpoint) -> None:
+        """As long as nothing has proved its secret, every look ends with a test delivery."""
+        now = self._with.clock.now()
+        unanswered = wanted.test_asked_at is not None and wanted.secret_proven_at is None
+        if unanswered and not wanted.is_awaiting_proof(now):
+            await self._with.registry.change(wanted, now=now, event="test_unanswered", test_asked_at=None)
 
     async def _list(self) -> EndpointList:
         try:
-            return await self._client.list_endpoints()
+            return await self._with.client.list_endpoints()
         except RivyaUnreadable:
             return EndpointList((), complete=False)
 
-    async def _get(self, serving: Endpoint) -> WebhookEndpoint | None:
+    async def _get(self, wanted: Endpoint) -> WebhookEndpoint | None:
         """What Rivya says of it, None where that is unknown; retires it where Rivya says there is no such endpoint."""
         try:
-            return await self._client.get_endpoint(serving.rivya_id or "")
+            return await self._with.client.get_endpoint(wanted.rivya_id or "")
         except RivyaUnreadable:
             return None
         except RivyaNotFound as error:
             if is_gone(error):
-                await self.note_gone(serving)
+                await self._repair.note_gone(wanted)
             return None
 
-    async def _enable(self, serving: Endpoint) -> str | None:
-        """Returns why it stays disabled, None once it is enabled."""
-        rivya_id = serving.rivya_id or ""
-        try:
-            await self._client.update_endpoint(rivya_id, status="active")
-        except (RivyaUnauthorized, RivyaForbidden, RivyaRateLimited):
-            raise
-        except RivyaRefused as error:
-            code = read_failure(error).code
-            log.warning("endpoint.disabled", endpoint_id=serving.id, rivya_id=rivya_id, code=code)
-            return "endpoint_disabled"
-        log.warning("endpoint.enabled", endpoint_id=serving.id, rivya_id=rivya_id)
-        return None
+    async def _note_told(self, wanted: Endpoint, found: WebhookEndpoint) -> None:
+        """Keep how Rivya's deliveries fare, and say so where they fail more than at the last look."""
+        news: dict[str, Any] = {
+            "last_error": None,
+            "failure_count": found.failure_count,
+            "last_success_at": found.last_success_at,
+            "last_failure_at": found.last_failure_at,
+        }
+        is_failing = found.failure_count > wanted.failure_count or _is_newer_failure(wanted, found)
+        if any(getattr(wanted, name) != value for name, value in news.items()):
+            event = "deliveries_failing" if is_failing else None
+            await self._with.registry.change(wanted, now=self._with.clock.now(), event=event, **news)
+        if is_failing:
+            log.warning(
+                "endpoint.deliveries_failing",
+                endpoint_id=wanted.id,
+                rivya_id=wanted.rivya_id,
+                failure_count=found.failure_count,
+                last_success_at=str(found.last_success_at),
+                last_failure_at=str(found.last_failure_at),
+            )
 
     async def _remove_others(self, listed: Sequence[WebhookEndpoint], known: Sequence[Endpoint]) -> None:
         """Left over from a create that took effect after all: they carry a key that only our database knows."""
-        keys = {endpoint.path_key for endpoint in known}
+        keys = known_keys(known)
         wanted = {endpoint.rivya_id for endpoint in known if endpoint.state is not State.RETIRED}
         for told in listed:
             if path_key_of(told.url) in keys and told.id not in wanted and told.revoked_at is None:
-                await self._client.delete_endpoint(told.id)
-                log.warning("endpoint.extra_removed", rivya_id=told.id)
+                await self._with.client.delete_endpoint(told.id)
+                REPAIRS.labels("extra_removed").inc()
+                log.warning("endpoint.repair", repair="extra_removed", rivya_id=told.id)
+
+
+def _is_newer_failure(wanted: Endpoint, found: WebhookEndpoint) -> bool:
+    """It failed since the last look, and has not succeeded since."""
+    failed = found.last_failure_at
+    if failed is None or failed == wanted.last_failure_at:
+        return False
+    return found.last_success_at is None or failed > found.last_success_at

@@ -1,8 +1,6 @@
 """What intake verifies with: every secret that is valid now, kept up to date from the database."""
 
 import asyncio
-import hashlib
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
@@ -12,23 +10,24 @@ from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from app.core.sealing import SealBroken, SealingKeys
-from app.endpoint.acts import Endpoint
-from app.endpoint.registry import Registry, StoredSecret
-from app.endpoint.state import State
-from app.rivya.signature import Scheme, Verifier
+from app.endpoint.known import Known, by_hand, read
+from app.endpoint.registry import Registry
+from app.rivya.signature import Scheme
 
 _WITHOUT_SECRET: Final = 0.5
-_WITH_SECRET: Final = 10.0
+_UNPROVEN: Final = 1.0
+_SETTLED: Final = 10.0
 _OFF: Final = 3600.0
 _BETWEEN_LOOKS: Final = 1.0
-_PATIENCE: Final = 2.0
+_BETWEEN_LOOKS_IN_DOUBT: Final = 0.1
+_PATIENCE: Final = 3.0
 """Seconds that a delivery waits for a look at the database."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Keyring:
-    """The secrets of our endpoints; or `fixed_secret` alone, and then the database is never looked at."""
+    """The secrets of our endpoints; or `fixed_secret` alone, and then only a proven scheme is read."""
 
     def __init__(
         self,
@@ -36,105 +35,116 @@ class Keyring:
         *,
         clock: Clock,
         keys: SealingKeys,
-        scheme: Scheme,
+        scheme: Scheme | None,
         fixed_secret: str | None = None,
     ) -> None:
         self._registry = Registry(database)
         self._clock = clock
         self._keys = keys
+        self.wanted_scheme = scheme
+        """The scheme that a setting names; None: it is found out by proof."""
+        self._fixed_secret = fixed_secret
         self.is_fixed = fixed_secret is not None
         """The secret was given by hand: no endpoint of ours is registered."""
-        self.verifier = Verifier(scheme, [fixed_secret] if fixed_secret is not None else [])
-        """Verifies with every secret that is valid now; without any it refuses everything with `no_secret`."""
-        self.known_secrets = 1 if self.is_fixed else 0
-        """How many secrets are valid now, whether or not they fit the scheme."""
-        self.is_read = self.is_fixed
+        self.known = Known(scheme) if fixed_secret is None else by_hand(fixed_secret, scheme=scheme)
+        self.is_off = self.is_fixed and scheme is not None
+        """Everything is given by settings, and the database is never looked at."""
+        self.is_read = self.is_off
         """What is stored has been read at least once."""
-        self._endpoint_ids: dict[bytes, str] = {}
-        self._stored: list[StoredSecret] = []
-        self._version = 0
+        self.version = 0
+        """Grows with everything new that is learnt."""
         self._looked_at: float | None = None
         self._looking = asyncio.Lock()
+        self._planned: asyncio.Task[bool] | None = None
 
     async def load(self) -> None:
         """Read what is stored.
 
         Raises `SealBroken` where a secret can't be opened with our keys, `DatabaseUnavailable`.
         """
-        if not self.is_fixed:
+        if not self.is_off:
             await self._look()
 
-    async def refresh(self) -> bool:
-        """Look for newer secrets; True if there are any since the caller last verified.
+    async def refresh(self, version: int, *, is_patient: bool = False) -> bool:
+        """Look for newer secrets before a delivery is refused; True if there is anything newer than `version`.
 
-        At most once a second, however many ask: those who come while it looks wait for what it finds, the others get
-        False at once. Keeps what it has when the database is away or a secret can't be opened.
+        There is one look a second at most, however many ask, ten while a secret is in doubt. Who is patient waits for
+        the next one that begins, the others get False where none is allowed now. False also where it takes 3 s.
+        Raises `DatabaseUnavailable` to the patient: whether there are newer secrets is not known then.
         """
-        if self.is_fixed:
+        if self.version != version:
+            return True
+        if self.is_off or (self._planned is None and not is_patient and self._wait() > 0):
             return False
-        seen = self._version
+        if self._planned is None:
+            self._planned = asyncio.create_task(self._look_in_turn())
         try:
-            async with asyncio.timeout(_PATIENCE), self._looking:
-                if self._version == seen and self._may_look():
-                    await self._look()
-        except SealBroken as error:
-            log.error("keyring.seal_broken", detail=str(error))  # noqa: TRY400 - its text says it all
-        except (DatabaseUnavailable, TimeoutError):
-            log.warning("keyring.database_unavailable")
-        return self._version != seen
-
-    def endpoint_id(self, path_key: str | None) -> str | None:
-        """Our id of the endpoint with this path key, None where it is not ours."""
-        # Looked up by digest: the time it takes tells nothing about how much of a guess was right.
-        return None if path_key is None else self._endpoint_ids.get(_digest(path_key))
+            async with asyncio.timeout(_PATIENCE):
+                is_told = await asyncio.shield(self._planned)
+        except TimeoutError:
+            is_told = False
+        if not is_told and is_patient:
+            raise DatabaseUnavailable
+        return self.version != version
 
     async def turn(self) -> float:
         """Refresh; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
-        if self.is_fixed:
+        if self.is_off:
             return _OFF
-        async with self._looking:
-            try:
-                await self._look()
-            except SealBroken as error:
-                log.error("keyring.seal_broken", detail=str(error))  # noqa: TRY400 - its text says it all
-        return _WITH_SECRET if self.known_secrets else _WITHOUT_SECRET
+        try:
+            await self._look()
+        except SealBroken as error:
+            log.error("keyring.seal_broken", detail=str(error))  # noqa: TRY400 - its text says it all
+        if not self.known.secrets:
+            return _WITHOUT_SECRET
+        return _UNPROVEN if self.known.has_unproven or self.known.scheme is None else _SETTLED
 
     def __repr__(self) -> str:
         """Counts only."""
-        return f"Keyring({self.known_secrets} secrets)"
+        return f"Keyring({len(self.known.secrets)} secrets)"
 
-    def _may_look(self) -> bool:
-        return self._looked_at is None or self._clock.monotonic() >= self._looked_at + _BETWEEN_LOOKS
+    def _wait(self) -> float:
+        """Seconds until the next look is allowed."""
+        between = _BETWEEN_LOOKS_IN_DOUBT if self.known.in_doubt else _BETWEEN_LOOKS
+        return 0.0 if self._looked_at is None else self._looked_at + between - self._clock.monotonic()
+
+    async def _look_in_turn(self) -> bool:
+        """False where the database does not tell. A look that is planned is joined until the moment it begins."""
+        try:
+            await asyncio.sleep(max(self._wait(), 0))
+            self._planned = None
+            await self._look()
+        except SealBroken as error:
+            log.error("keyring.seal_broken", detail=str(error))  # noqa: TRY400 - its text says it all
+        except DatabaseUnavailable:
+            log.warning("keyring.database_unavailable")
+            return False
+        return True
 
     async def _look(self) -> None:
-        self._looked_at = self._clock.monotonic()
-        now = self._clock.now()
-        endpoints = await self._registry.endpoints()
-        stored = await self._registry.secrets(now=now)
-        if stored != self._stored:
-            self._take(stored)
+        async with self._looking:
+            self._looked_at = self._clock.monotonic()
+            endpoints = await self._registry.endpoints()
+            if self._fixed_secret is not None:
+                self._take(by_hand(self._fixed_secret, scheme=self.wanted_scheme, endpoints=endpoints))
+                return
+            stored = await self._registry.secrets(now=self._clock.now())
+            self._take(read(endpoints, stored, keys=self._keys, scheme=self.wanted_scheme))
+
+    def _take(self, known: Known) -> None:
         self.is_read = True
-        self._endpoint_ids = {_digest(endpoint.path_key): endpoint.id for endpoint in _callable(endpoints, stored)}
-
-    def _take(self, stored: list[StoredSecret]) -> None:
-        """All or nothing: a secret that can't be opened leaves everything as it was."""
-        secrets = list(dict.fromkeys(self._keys.open(secret.sealed) for secret in stored))
-        self.verifier = Verifier(self.verifier.scheme, secrets)
-        self.known_secrets = len(secrets)
-        self._stored = stored
-        self._version += 1
-        log.info("keyring.changed", secrets=len(secrets), newest_from=str(_newest(stored)))
+        if _telling(known) == _telling(self.known):
+            return
+        if known.secrets != self.known.secrets or known.scheme != self.known.scheme:
+            newest = max((secret.valid_from for secret in known.stored), default=None)
+            log.info("keyring.changed", secrets=len(known.secrets), scheme=str(known.scheme), newest_from=_text(newest))
+        self.known = known
+        self.version += 1
 
 
-def _callable(endpoints: Sequence[Endpoint], stored: Sequence[StoredSecret]) -> list[Endpoint]:
-    """Those at whose path deliveries may still come."""
-    with_secret = {secret.endpoint_id for secret in stored}
-    return [endpoint for endpoint in endpoints if endpoint.state is not State.RETIRED or endpoint.id in with_secret]
+def _telling(known: Known) -> tuple[object, ...]:
+    return known.scheme, known.secrets, known.stored, known.endpoint_ids, known.in_doubt
 
 
-def _newest(stored: Sequence[StoredSecret]) -> datetime | None:
-    return max((secret.valid_from for secret in stored), default=None)
-
-
-def _digest(path_key: str) -> bytes:
-    return hashlib.sha256(path_key.encode(errors="replace")).digest()
+def _text(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -11,13 +11,16 @@ Every step begins at what is stored and ends with a commit (`app.endpoint.acts` 
   our key is the one that was made. It is adopted: its one-time secret is lost, so it is given a new one. If a complete
   list lacks it, some seconds after the create was sent, nothing was made and a create is sent again.
   A list that fails, can't be read or has further pages says nothing, and nothing is done on it.
-- Rivya's id and the sealed secret are stored in one transaction; from then on it is `serving`, and the endpoint it
-  replaces, if any, is `retiring`: deleted at Rivya next, while its secrets are accepted for another day.
+- Rivya's id and the sealed secret are stored in one transaction: it is `created`, and the endpoint it replaces, if
+  any, is `retiring`. A test delivery is asked for. Whichever delivery comes first proves secret and scheme (intake does
+  that: `app.endpoint.verification`); a `proven` endpoint serves, and what it replaced is deleted at Rivya.
+- A rotation is the same in small: `rotation_attempted_at` is committed before the call and taken back only in the
+  transaction that stores the new secret. A rotation in doubt is repeated, and deliveries wait for it meanwhile.
 
 Only the process that holds the lease "endpoint" does any of this. The lease is renewed before each call that makes
 something and before its result is stored, and it outlives a call's deadline. What a suspended process could still do
-wrong is caught twice: the database has room for one intended and one serving row, and a serving endpoint's check
-removes others that carry a key of ours.
+wrong is caught twice: the database has room for one row in each state that matters, and a check removes other
+endpoints that carry a key of ours.
 """
 
 import random
@@ -30,32 +33,35 @@ from app.core.clock import Clock
 from app.core.database import Database
 from app.core.leases import Leases
 from app.core.sealing import SealingKeys
-from app.endpoint.acts import Act, Endpoint, current, next_act
+from app.endpoint.acts import Act, next_act
+from app.endpoint.endpoint import Endpoint, current, live
 from app.endpoint.failures import Undecided, read_failure
+from app.endpoint.leadership import Leadership, LeaseLost
+from app.endpoint.means import Means
 from app.endpoint.registry import Overtaken, Registry
-from app.endpoint.steps import Means, Steps
+from app.endpoint.rotations import Rotations
+from app.endpoint.steps import Steps
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
-LEASE: Final = "endpoint"
 TERM: Final = timedelta(seconds=15)
+"""Of the lease; longer than the deadline of a call (10 s), so that a slow call is not done twice."""
+REST: Final = 1.0
+AWAITING_PROOF: Final = 0.25
+OTHERS_AT_WORK: Final = 1.0
 
-_REST = 10.0
-_OTHERS_AT_WORK = 1.0
 _OFF = 3600.0
 _MOST_STEPS = 12
+_SEEN_TO = (Act.CREATE, Act.RECOVER, Act.CHECK)
+"""What leaves nothing to look at for a while."""
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class LeaseLost(Exception):
-    """Another process is at work on the registration."""
 
 
 class Registrar:
     """Its `turn` is run by `core.loops`; with `public_url=None`, for an endpoint made by hand, it registers nothing."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, one by one
         self,
         client: RivyaClient,
         database: Database,
@@ -64,54 +70,91 @@ class Registrar:
         leases: Leases,
         keys: SealingKeys,
         public_url: str | None,
+        term: timedelta = TERM,
+        check_every: timedelta = timedelta(minutes=5),
+        secret_overlap: timedelta = timedelta(hours=72),
+        rotate_every: timedelta | None = None,
     ) -> None:
         self._registry = Registry(database)
         self._clock = clock
-        self._leases = leases
         self._public_url = public_url or ""
-        self._steps = Steps(Means(client, self._registry, clock, keys, self._public_url, self._hold))
+        self._leadership = Leadership(leases, clock=clock, term=term)
+        rotations, hold = Rotations(database), self._leadership.hold
+        means = Means(client, self._registry, rotations, clock, keys, self._public_url, secret_overlap, hold)
+        self._steps = Steps(means)
+        self._check_every = check_every
+        self._rotate_every = rotate_every
+        self._check_at = 0.0
         self._failures = 0
+        self._failed_until = 0.0
 
     async def turn(self) -> float:
-        """Take every step that is due; returns the seconds until the next look.
+        """Take every step that is due, if this process leads; returns the seconds until the next look.
 
         Rivya's failures never leave it: they are kept as a code in the row. Raises `DatabaseUnavailable`.
         """
         if not self._public_url:
             return _OFF
-        if self._next_act(await self._registry.endpoints()) is Act.REST:
-            return _REST
-        try:
-            await self._hold()
-        except LeaseLost:
-            return _OTHERS_AT_WORK
+        was_leading = self._leadership.is_held
+        if not await self._leadership.lead():
+            return OTHERS_AT_WORK
+        if not was_leading:
+            self._check_at = self._clock.monotonic()
         try:
             return await self._take_steps()
         except (LeaseLost, Overtaken):
-            return _OTHERS_AT_WORK
-        finally:
-            await self._leases.release(LEASE)
+            return OTHERS_AT_WORK
+
+    @property
+    def retry_in(self) -> float:
+        """Seconds until Rivya is called again after a failure, 0 if nothing failed."""
+        return max(self._failed_until - self._clock.monotonic(), 0.0)
+
+    async def stop(self) -> None:
+        """Let another process lead at once. Raises `DatabaseUnavailable`."""
+        await self._leadership.release()
 
     async def _take_steps(self) -> float:
         for _ in range(_MOST_STEPS):
             endpoints = await self._registry.endpoints()
             act = self._next_act(endpoints)
             if act is Act.REST:
-                self._failures = 0
-                return _REST
+                return self._rest(endpoints)
+            if self.retry_in > 0 and act is not Act.SERVE:
+                return min(self.retry_in, REST)
             try:
                 await self._steps.take(act, endpoints)
             except (RivyaError, Undecided) as error:
-                return await self._note_failure(current(endpoints), error)
-        return _REST
+                await self._note_failure(current(endpoints), error)
+                return min(self.retry_in, REST)
+            if act in _SEEN_TO:
+                self._plan_check()
+        return REST
 
     def _next_act(self, endpoints: list[Endpoint]) -> Act:
-        return next_act(endpoints, public_url=self._public_url, checked_id=self._steps.checked_id)
+        return next_act(
+            endpoints,
+            now=self._clock.now(),
+            public_url=self._public_url,
+            is_check_due=self._clock.monotonic() >= self._check_at,
+            rotate_every=self._rotate_every,
+        )
 
-    async def _note_failure(self, endpoint: Endpoint | None, error: RivyaError | Undecided) -> float:
+    def _rest(self, endpoints: list[Endpoint]) -> float:
+        self._failures = 0
+        wanted = live(endpoints)
+        awaits = wanted is not None and wanted.is_awaiting_proof(self._clock.now())
+        return AWAITING_PROOF if awaits else REST
+
+    def _plan_check(self) -> None:
+        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads receivers over time, no secret
+        self._check_at = self._clock.monotonic() + self._check_every.total_seconds() * jitter
+
+    async def _note_failure(self, endpoint: Endpoint | None, error: RivyaError | Undecided) -> None:
         self._failures += 1
         failure = read_failure(error)
         pause = failure.pause(self._failures, jitter=random.uniform(-1, 1))  # noqa: S311 - spreads replicas, no secret
+        self._failed_until = self._clock.monotonic() + pause
         log.warning(
             "endpoint.attempt_failed",
             endpoint_id=endpoint.id if endpoint is not None else None,
@@ -122,8 +165,3 @@ class Registrar:
         )
         if endpoint is not None:
             await self._registry.note_error(endpoint, code=failure.code, now=self._clock.now())
-        return pause
-
-    async def _hold(self) -> None:
-        if not await self._leases.acquire(LEASE, now=self._clock.now(), term=TERM):
-            raise LeaseLost

@@ -1,20 +1,27 @@
-"""What is written down about our endpoints; each method is one transaction."""
+"""What is written down about our endpoints and their lives; each method is one transaction."""
 
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, Update, and_, insert, or_, select, update
+from sqlalchemy import RowMapping, Update, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
 from app.core.ids import uuid7
-from app.endpoint.acts import Endpoint
-from app.endpoint.state import State
+from app.endpoint import history
+from app.endpoint.endpoint import Endpoint
+from app.endpoint.state import LIVE, State
 from app.endpoint.tables import endpoint_secrets, endpoints
 
-_COLUMNS = tuple(endpoints.c[field.name] for field in fields(Endpoint))
+_OF_SECRET = {"secret_since": endpoint_secrets.c.valid_from, "secret_proven_at": endpoint_secrets.c.proven_at}
+_COLUMNS = tuple(
+    _OF_SECRET[member.name].label(member.name) if member.name in _OF_SECRET else endpoints.c[member.name]
+    for member in fields(Endpoint)
+)
+_CURRENT = and_(endpoint_secrets.c.endpoint_id == endpoints.c.id, endpoint_secrets.c.valid_until.is_(None))
+_ALL = select(*_COLUMNS).outerjoin(endpoint_secrets, _CURRENT).order_by(endpoints.c.id.desc())
 
 
 class Overtaken(Exception):
@@ -25,10 +32,12 @@ class Overtaken(Exception):
 class StoredSecret:
     """A secret as stored: sealed."""
 
+    id: str
     endpoint_id: str
     sealed: str = field(repr=False)
     valid_from: datetime
     valid_until: datetime | None
+    proven_at: datetime | None
 
 
 class Registry:
@@ -40,8 +49,7 @@ class Registry:
     async def endpoints(self) -> list[Endpoint]:
         """All there ever were, the newest first."""
         async with self._database.read() as connection:
-            found = await connection.execute(select(*_COLUMNS).order_by(endpoints.c.id.desc()))
-            return [_endpoint(row) for row in found.mappings()]
+            return [_endpoint(row) for row in (await connection.execute(_ALL)).mappings()]
 
     async def secrets(self, *, now: datetime) -> list[StoredSecret]:
         """Those that are valid now, the newest first."""
@@ -49,7 +57,7 @@ class Registry:
         # The secret of an endpoint that is gone is valid only as long as was said when it went.
         valid = or_(and_(secret.valid_until.is_(None), endpoints.c.state != State.RETIRED), secret.valid_until > now)
         wanted = (
-            select(secret.endpoint_id, secret.sealed, secret.valid_from, secret.valid_until)
+            select(*(secret[member.name] for member in fields(StoredSecret)))
             .join(endpoints, endpoints.c.id == secret.endpoint_id)
             .where(valid)
             .order_by(secret.id.desc())
@@ -59,65 +67,81 @@ class Registry:
 
     async def add_intent(self, *, path_key: str, url: str, now: datetime) -> None:
         """Write down an endpoint that is to be. Raises `Overtaken` where there is one already."""
-        row = {"id": str(uuid7(now)), "path_key": path_key, "url": url, "state": State.INTENDED, "refusals": 0}
+        endpoint_id = str(uuid7(now))
+        row = {"id": endpoint_id, "path_key": path_key, "url": url, "state": State.INTENDED, "refusals": 0}
         try:
             async with self._database.transaction() as connection:
-                await connection.execute(insert(endpoints).values(**row, created_at=now, updated_at=now))
+                stamped = {"state_since": now, "created_at": now, "updated_at": now}
+                await connection.execute(insert(endpoints).values(**row, **stamped))
+                await history.note(connection, endpoint_id, event=State.INTENDED, now=now)
         except IntegrityError as error:
             raise Overtaken from error
 
-    async def note_attempt(self, endpoint: Endpoint, *, url: str, now: datetime) -> None:
-        """A create for this URL is about to be sent. Raises `Overtaken`."""
-        await self._change(endpoint, now=now, url=url, create_attempted_at=now)
-
-    async def forget_attempt(self, endpoint: Endpoint, *, now: datetime) -> None:
-        """The create that was sent has certainly made nothing. Raises `Overtaken`."""
-        await self._change(endpoint, now=now, create_attempted_at=None)
-
-    async def note_url(self, endpoint: Endpoint, *, url: str, now: datetime) -> None:
-        """Rivya calls it there from now on. Raises `Overtaken`."""
-        await self._change(endpoint, now=now, url=url, last_error=None)
+    async def change(self, endpoint: Endpoint, *, now: datetime, event: str | None = None, **values: Any) -> None:  # noqa: ANN401 - columns
+        """Set columns of an endpoint that is still in its state; `event` goes into its history. Raises `Overtaken`."""
+        async with self._database.transaction() as connection:
+            await change(connection, endpoint, now=now, **values)
+            if event is not None:
+                await history.note(connection, endpoint.id, event=event, now=now)
 
     async def note_error(self, endpoint: Endpoint, *, code: str | None, now: datetime) -> None:
         """Why the last call about it failed, None where it went well."""
         if endpoint.last_error != code:
-            await self._change(endpoint, now=now, last_error=code)
+            await self.change(endpoint, now=now, last_error=code)
 
-    async def serve(self, endpoint: Endpoint, *, rivya_id: str, url: str, sealed: str, now: datetime) -> None:
-        """Keep what Rivya told of an intended endpoint: from now on it serves, and the one before it retires.
+    async def keep_created(self, endpoint: Endpoint, *, rivya_id: str, url: str, sealed: str, now: datetime) -> None:
+        """Keep what Rivya told of an intended endpoint: it is the live one from now on, and those before it retire.
 
         Raises `Overtaken`, and then keeps nothing.
         """
-        secret = {"id": str(uuid7(now)), "endpoint_id": endpoint.id, "sealed": sealed, "valid_from": now}
-        news = {"rivya_id": rivya_id, "url": url, "create_attempted_at": None, "last_error": None}
-        before = update(endpoints).where(endpoints.c.state == State.SERVING)
+        # What was refused before its secret was known says nothing about how it fares.
+        fresh = {"create_attempted_at": None, "last_error": None, "last_refused_at": None, "refusals": 0}
+        news = {"state": State.CREATED, "state_since": now, "rivya_id": rivya_id, "url": url, **fresh}
+        before = select(endpoints.c.id).where(endpoints.c.state.in_(LIVE)).with_for_update()
         async with self._database.transaction() as connection:
-            await connection.execute(before.values(state=State.RETIRING, updated_at=now))
-            # What was refused before its secret was known says nothing about how it fares.
-            fresh = {"last_refused_at": None, "refusals": 0}
-            await _execute(connection, _update(endpoint, now=now, state=State.SERVING, **news, **fresh))
-            await connection.execute(insert(endpoint_secrets).values(**secret))
+            for replaced in (await connection.execute(before)).scalars().all():
+                retiring = {"state": State.RETIRING, "state_since": now, "updated_at": now}
+                await connection.execute(update(endpoints).where(endpoints.c.id == replaced).values(**retiring))
+                await history.note(connection, replaced, event=State.RETIRING, now=now)
+            await change(connection, endpoint, now=now, **news)
+            await add_secret(connection, endpoint.id, sealed=sealed, now=now)
+            await history.note(connection, endpoint.id, event=State.CREATED, now=now, detail=rivya_id)
 
-    async def retire(self, endpoint: Endpoint, *, now: datetime, overlap: timedelta) -> None:
+    async def serve(self, endpoint: Endpoint, *, now: datetime) -> None:
+        """It is proven, so it serves. Raises `Overtaken`."""
+        await self.change(endpoint, now=now, event=State.SERVING, state=State.SERVING, state_since=now)
+
+    async def retire(self, endpoint: Endpoint, *, now: datetime, overlap: timedelta, why: str | None = None) -> None:
         """It is gone at Rivya; its secrets stay valid for `overlap`. Raises `Overtaken`."""
         its_current = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
         async with self._database.transaction() as connection:
-            await _execute(connection, _update(endpoint, now=now, state=State.RETIRED))
+            await change(connection, endpoint, now=now, state=State.RETIRED, state_since=now)
             await connection.execute(update(endpoint_secrets).where(its_current).values(valid_until=now + overlap))
+            await history.note(connection, endpoint.id, event=State.RETIRED, now=now, detail=why)
 
-    async def _change(self, endpoint: Endpoint, *, now: datetime, **values: Any) -> None:  # noqa: ANN401 - columns
+    async def drop_expired_secrets(self, *, now: datetime) -> None:
+        """Forget secrets that nothing is verified with any more."""
         async with self._database.transaction() as connection:
-            await _execute(connection, _update(endpoint, now=now, **values))
+            await connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.valid_until <= now))
+
+
+async def change(connection: AsyncConnection, endpoint: Endpoint, *, now: datetime, **values: Any) -> None:  # noqa: ANN401 - columns
+    """Set columns within a transaction. Raises `Overtaken` where its state is no longer the one we know."""
+    if (await connection.execute(_update(endpoint, now=now, **values))).rowcount != 1:
+        raise Overtaken
+
+
+async def add_secret(connection: AsyncConnection, endpoint_id: str, *, sealed: str, now: datetime) -> None:
+    """Store a secret as the current one, within a transaction that has ended the one before."""
+    row = {"id": str(uuid7(now)), "endpoint_id": endpoint_id, "sealed": sealed, "valid_from": now}
+    await connection.execute(insert(endpoint_secrets).values(**row))
 
 
 def _update(endpoint: Endpoint, *, now: datetime, **values: Any) -> Update:  # noqa: ANN401 - columns
-    as_it_was = and_(endpoints.c.id == endpoint.id, endpoints.c.state == endpoint.state)
+    # A delivery may prove an endpoint at any moment; only a change of state itself depends on the exact one.
+    states = LIVE if endpoint.state in LIVE and "state" not in values else {endpoint.state}
+    as_it_was = and_(endpoints.c.id == endpoint.id, endpoints.c.state.in_(states))
     return update(endpoints).where(as_it_was).values(updated_at=now, **values)
-
-
-async def _execute(connection: AsyncConnection, statement: Update) -> None:
-    if (await connection.execute(statement)).rowcount != 1:
-        raise Overtaken
 
 
 def _endpoint(row: RowMapping) -> Endpoint:

@@ -1,44 +1,32 @@
-"""The steps that lead to an endpoint with a known secret: intend, create, recover; each commits what it learnt."""
+"""The steps of registration: intend, create, recover, rotate, check, remove; each commits what it learnt."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
 import structlog
 
-from app.core.clock import Clock
 from app.core.ids import path_key
-from app.core.sealing import SealingKeys
-from app.endpoint.acts import Act, Endpoint, in_state
-from app.endpoint.callback_url import callback_url, path_key_of
-from app.endpoint.failures import Undecided, is_definite
+from app.endpoint.acts import Act, removable
+from app.endpoint.callback_url import is_path_key, path_key_of
+from app.endpoint.endpoint import Endpoint, in_state, live
+from app.endpoint.failures import Undecided, is_definite, is_gone
 from app.endpoint.inspection import Inspection
-from app.endpoint.registry import Registry
-from app.endpoint.replacement import Replacement
+from app.endpoint.means import Means
+from app.endpoint.repair import Repair
+from app.endpoint.rotation import Rotation
 from app.endpoint.state import State
-from app.rivya.client import RivyaClient
-from app.rivya.errors import RivyaError, RivyaUnreadable
+from app.endpoint.wanted import EVENT_TYPES, NAME
+from app.rivya.errors import RivyaError, RivyaRefused, RivyaUnreadable
 from app.rivya.payloads import EndpointList, WebhookEndpoint
 
-NAME: Final = "rivya-receiver"
-EVENT_TYPES: Final = ("generation.succeeded", "generation.failed")
 SETTLE: Final = timedelta(seconds=5)
 """A create whose answer was lost may still be under way: an empty list is believed only so long after it."""
+MOST_CREATES: Final = 5
+"""In an hour. More would be a loop: an endpoint that is disabled or removed at once whenever we make it."""
+_HOUR: Final = timedelta(hours=1)
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What the steps work with; `hold` renews the lease and raises `LeaseLost`."""
-
-    client: RivyaClient
-    registry: Registry
-    clock: Clock
-    keys: SealingKeys
-    public_url: str
-    hold: Callable[[], Awaitable[None]]
 
 
 class Steps:
@@ -46,71 +34,86 @@ class Steps:
 
     def __init__(self, means: Means) -> None:
         self._with = means
-        self._inspection = Inspection(means.client, means.registry, means.clock)
-        self._replacement = Replacement(means.client, means.registry, means.clock)
-        self.checked_id: str | None = None
-        """The endpoint whose existence at Rivya this process has seen to."""
+        self._repair = Repair(means)
+        self._inspection = Inspection(means, self._repair)
+        self._rotation = Rotation(means)
 
     async def take(self, act: Act, endpoints: Sequence[Endpoint]) -> None:
         """Do one step. Raises `RivyaError`, `Undecided`, `Overtaken`, `LeaseLost`, `DatabaseUnavailable`."""
         await self._with.hold()
-        intended = in_state(endpoints, State.INTENDED)
-        serving = in_state(endpoints, State.SERVING)
-        retiring = in_state(endpoints, State.RETIRING)
+        intended, wanted = in_state(endpoints, State.INTENDED), live(endpoints)
         if act is Act.INTEND:
-            await self._intend()
-        elif act is Act.CREATE and intended is not None:
-            await self._create(intended)
-        elif act is Act.RECOVER and intended is not None:
-            await self._recover(intended)
-        elif act is Act.MOVE and serving is not None:
-            if not await self._replacement.move(serving, self._url(serving.path_key)):
-                await self._intend()
-        elif act is Act.CHECK and serving is not None:
-            await self._inspection.check(serving, endpoints)
-            self.checked_id = serving.id
-        elif act is Act.REMOVE and retiring is not None:
-            await self._replacement.remove(retiring)
+            await self._intend(endpoints)
+        elif intended is not None:
+            await (self._create(intended) if act is Act.CREATE else self._recover(intended))
+        elif wanted is not None:
+            await self._tend(act, wanted, endpoints)
 
-    async def _intend(self) -> None:
-        key = path_key()
-        await self._with.registry.add_intent(path_key=key, url=self._url(key), now=self._with.clock.now())
+    async def _tend(self, act: Act, wanted: Endpoint, endpoints: Sequence[Endpoint]) -> None:
+        match act:
+            case Act.ROTATE:
+                await self._rotation.rotate(wanted)
+            case Act.SERVE:
+                await self._with.registry.serve(wanted, now=self._with.clock.now())
+                log.info("endpoint.serving", endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
+            case Act.MOVE | Act.CHECK:
+                moving = act is Act.MOVE
+                is_kept = await (self._repair.move(wanted) if moving else self._inspection.check(wanted, endpoints))
+                if not is_kept:
+                    await self._intend(endpoints)
+            case Act.ASK:
+                await self._ask(wanted)
+            case Act.REMOVE:
+                await self._remove(removable(endpoints, now=self._with.clock.now()))
+
+    async def _intend(self, endpoints: Sequence[Endpoint]) -> None:
+        now, key = self._with.clock.now(), path_key()
+        if (
+            sum(known.created_at > now - _HOUR for known in endpoints if known.state is not State.MANUAL)
+            >= MOST_CREATES
+        ):
+            raise Undecided("replaced_too_often")
+        await self._with.registry.add_intent(path_key=key, url=self._with.url(key), now=now)
 
     async def _create(self, intended: Endpoint) -> None:
-        self._require_key()
-        url = self._url(intended.path_key)
-        await self._with.registry.note_attempt(intended, url=url, now=self._with.clock.now())
+        self._with.require_key()
+        url = self._with.url(intended.path_key)
+        now = self._with.clock.now()
+        await self._with.registry.change(intended, now=now, url=url, create_attempted_at=now)
         try:
             made = await self._with.client.create_endpoint(NAME, url, EVENT_TYPES)
         except RivyaError as error:
             if is_definite(error):
-                await self._with.registry.forget_attempt(intended, now=self._with.clock.now())
+                await self._forget_attempt(intended)
             raise
-        await self._serve(intended, made, url=url, how="created")
+        await self._keep(intended, made, url=url, how="created")
 
     async def _recover(self, intended: Endpoint) -> None:
         """A create was sent: adopt what it made, or learn for certain that it made nothing."""
-        self._require_key()
+        self._with.require_key()
         listed = await self._list()
         ours = _ours(listed.endpoints, intended)
         if ours is not None:
             await self._with.hold()
             # Its secret was shown once, to a process that is no more, or in an answer that never came.
             rotated = await self._with.client.rotate_endpoint_secret(ours.id)
-            await self._serve(intended, rotated, url=ours.url, how="adopted")
+            await self._keep(intended, rotated, url=ours.url, how="adopted")
             return
         if not listed.complete:
             raise Undecided("list_incomplete")
-        now = self._with.clock.now()
-        if intended.create_attempted_at is not None and now < intended.create_attempted_at + SETTLE:
+        attempted = intended.create_attempted_at
+        if attempted is not None and self._with.clock.now() < attempted + SETTLE:
             raise Undecided("create_unsettled")
-        await self._with.registry.forget_attempt(intended, now=now)
+        await self._forget_attempt(intended)
 
-    async def _serve(self, intended: Endpoint, told: WebhookEndpoint, *, url: str, how: str) -> None:
+    async def _forget_attempt(self, intended: Endpoint) -> None:
+        await self._with.registry.change(intended, now=self._with.clock.now(), create_attempted_at=None)
+
+    async def _keep(self, intended: Endpoint, told: WebhookEndpoint, *, url: str, how: str) -> None:
         await self._with.hold()
         sealed = self._with.keys.seal(told.secret or "")
         now = self._with.clock.now()
-        await self._with.registry.serve(intended, rivya_id=told.id, url=url, sealed=sealed, now=now)
+        await self._with.registry.keep_created(intended, rivya_id=told.id, url=url, sealed=sealed, now=now)
         log.info("endpoint.registered", endpoint_id=intended.id, rivya_id=told.id, how=how)
 
     async def _list(self) -> EndpointList:
@@ -119,15 +122,33 @@ class Steps:
         except RivyaUnreadable as error:
             raise Undecided("list_unreadable") from error
 
-    def _url(self, key: str) -> str:
-        return callback_url(self._with.public_url, key)
+    async def _ask(self, wanted: Endpoint) -> None:
+        """Ask for a test delivery; whether Rivya sends one, and in which form, shows when it comes."""
+        now = self._with.clock.now()
+        await self._with.registry.change(wanted, now=now, event="test_asked", test_asked_at=now)
+        try:
+            await self._with.client.test_endpoint(wanted.rivya_id or "")
+        except RivyaRefused as error:
+            # The first real delivery proves the secret as well.
+            log.warning("endpoint.test_refused", endpoint_id=wanted.id, code=error.code, request_id=error.request_id)
 
-    def _require_key(self) -> None:
-        if self._with.keys.newest is None:
-            raise Undecided("encryption_key_missing")
+    async def _remove(self, retiring: Endpoint | None) -> None:
+        """Delete an endpoint that was replaced. Raises `RivyaError` where that isn't certain."""
+        if retiring is None:
+            return
+        try:
+            await self._with.client.delete_endpoint(retiring.rivya_id or "")
+        except RivyaRefused as error:
+            if not is_gone(error):
+                raise
+        now = self._with.clock.now()
+        await self._with.registry.retire(retiring, now=now, overlap=self._with.secret_overlap, why="replaced")
+        log.info("endpoint.retired", endpoint_id=retiring.id, rivya_id=retiring.rivya_id)
 
 
 def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpoint | None:
     """The one whose path ends with our key, whatever the rest of its URL looks like; one that is active if possible."""
-    found = [told for told in listed if path_key_of(told.url) == intended.path_key and told.revoked_at is None]
+    found = [
+        told for told in listed if is_path_key(intended.path_key, path_key_of(told.url)) and told.revoked_at is None
+    ]
     return min(found, key=lambda told: told.status != "active", default=None)

@@ -1,11 +1,12 @@
-"""Our endpoints at Rivya and their secrets; an intent is written here before any call is made."""
+"""Our endpoints at Rivya, their secrets and what became of them; an intent is written here before any call is made."""
 
-from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text, text
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text, text
 
 from app.core.schema import Moment, metadata, one_of
 from app.endpoint.state import State
 
-_ONE_EACH = text("state IN ('intended', 'serving')")
+_ONE_EACH = text("state IN ('intended', 'created', 'proven', 'serving', 'manual')")
+_CURRENT = text("valid_until IS NULL")
 
 
 endpoints = Table(
@@ -18,16 +19,27 @@ endpoints = Table(
     Column("url", Text, nullable=False),
     Column("rivya_id", Text, unique=True),
     Column("state", Text, nullable=False),
-    Column("scheme", Text, comment="the signature scheme, pinned"),
+    Column("state_since", Moment),
     Column("created_at", Moment, nullable=False),
     Column("updated_at", Moment, nullable=False),
     Column("create_attempted_at", Moment, comment="a create was sent then, and what came of it is not known"),
+    Column("rotation_requested_at", Moment, comment="a new secret is wanted since then"),
+    Column("rotation_attempted_at", Moment, comment="a rotation was sent then, and what came of it is not known"),
+    Column("test_asked_at", Moment, comment="a test delivery was asked for then"),
+    Column("scheme", Text, comment="the signature scheme, pinned by proof"),
+    Column("proven_at", Moment, comment="when the scheme was pinned"),
+    Column("proven_by", Text, comment="the event whose delivery proved it"),
+    Column("other_scheme", Text, comment="what deliveries proved while another was pinned"),
+    Column("other_scheme_count", Integer, nullable=False, server_default=text("0")),
     Column("last_verified_at", Moment, comment="the last delivery that its secret verified"),
     Column("last_refused_at", Moment, comment="the last refusal at its secret path"),
     Column("refusals", Integer, nullable=False, comment="at its secret path, since the last verified delivery"),
     Column("last_error", Text, comment="why the last call to Rivya about it failed"),
+    Column("failure_count", Integer, nullable=False, server_default=text("0"), comment="as Rivya counts"),
+    Column("last_success_at", Moment, comment="as Rivya tells"),
+    Column("last_failure_at", Moment, comment="as Rivya tells"),
     one_of("state", State),
-    # At most one row is intended and at most one is serving, whatever happens to the lease.
+    # At most one row is in each of these states, whatever happens to the lease.
     Index("uq_endpoints_state", "state", unique=True, postgresql_where=_ONE_EACH, sqlite_where=_ONE_EACH),
 )
 
@@ -39,5 +51,23 @@ endpoint_secrets = Table(
     Column("sealed", Text, nullable=False, comment="encrypted, under the key it names"),
     Column("valid_from", Moment, nullable=False),
     Column("valid_until", Moment, comment="null: current"),
+    Column("proven_at", Moment, comment="the first delivery that it verified"),
     Index("ix_endpoint_secrets_endpoint_id", "endpoint_id"),
+    Index(
+        "uq_endpoint_secrets_current",
+        "endpoint_id",
+        unique=True,
+        postgresql_where=_CURRENT,
+        sqlite_where=_CURRENT,
+    ),
+)
+
+endpoint_history = Table(
+    "endpoint_history",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("endpoint_id", Text, nullable=False),
+    Column("recorded_at", Moment, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("detail", Text, comment="a code or a scheme; never a secret, a path key or a body"),
 )

@@ -1,14 +1,17 @@
 """Our endpoint as callers see it: never its secret, and its path only as far as their role allows."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from app.endpoint.acts import Endpoint
 from app.endpoint.callback_url import masked
+from app.endpoint.endpoint import Endpoint
+from app.endpoint.history import Entry
 from app.endpoint.registry import StoredSecret
+from app.endpoint.state import State
 
 _EXAMPLE: dict[str, JsonValue] = {
     "object": "endpoint",
@@ -16,14 +19,22 @@ _EXAMPLE: dict[str, JsonValue] = {
     "rivya_id": "whend_5f2c9a",
     "url": "https://receiver.example.com/rivya/webhook/kJ3x****",
     "state": "serving",
-    "scheme": "timestamped;signature=rivya-signature;encoding=any;key=whole",
+    "scheme": "timestamped;signature=rivya-signature;encoding=hex;key=whole",
+    "proven_at": "2026-05-11T00:00:01Z",
+    "proven_by": "evt_6b1f",
+    "other_scheme": None,
+    "other_scheme_count": 0,
+    "rotation": "none",
     "created_at": "2026-05-11T00:00:00Z",
     "last_verified_at": "2026-05-11T00:05:00Z",
     "last_refused_at": None,
     "refusals": 0,
     "last_error": None,
+    "failure_count": 0,
+    "last_success_at": "2026-05-11T00:05:00Z",
+    "last_failure_at": None,
     "secret_count": 1,
-    "secrets": [{"valid_from": "2026-05-11T00:00:00Z", "valid_until": None}],
+    "secrets": [{"valid_from": "2026-05-11T00:00:00Z", "valid_until": None, "proven_at": "2026-05-11T00:00:01Z"}],
 }
 
 
@@ -32,6 +43,7 @@ class SecretView(BaseModel):
 
     valid_from: datetime
     valid_until: datetime | None = Field(description="null: until it is replaced")
+    proven_at: datetime | None = Field(description="the first delivery that it verified")
 
 
 class EndpointView(BaseModel):
@@ -46,47 +58,99 @@ class EndpointView(BaseModel):
     state: Literal["intended", "created", "proven", "serving", "retiring", "retired", "manual"] = Field(
         description="manual: RIVYA_SIGNING_SECRET was given, and nothing is registered"
     )
-    scheme: str = Field(description="how deliveries are verified")
+    scheme: str | None = Field(
+        description="how deliveries are verified: family, header names, encoding, key form; null until one proves it"
+    )
+    proven_at: datetime | None = Field(description="when the scheme was proven; null where a setting gives it")
+    proven_by: str | None = Field(description="the event whose delivery proved it")
+    other_scheme: str | None = Field(description="what refused deliveries proved while another scheme was pinned")
+    other_scheme_count: int
+    rotation: Literal["none", "requested", "in_doubt"] = Field(
+        description="in_doubt: a new secret was asked for, and is not stored yet"
+    )
     created_at: datetime | None
     last_verified_at: datetime | None = Field(description="the last delivery that was verified at its path")
     last_refused_at: datetime | None = Field(description="the last delivery that was refused at its path")
     refusals: int = Field(description="at its path, since the last verified delivery")
     last_error: str | None = Field(description="the code with which the last call to Rivya about it failed")
+    failure_count: int = Field(description="failed deliveries, as Rivya counts them")
+    last_success_at: datetime | None = Field(description="as Rivya tells")
+    last_failure_at: datetime | None = Field(description="as Rivya tells")
     secret_count: int = Field(description="how many signing secrets are accepted now, of endpoints replaced included")
     secrets: list[SecretView]
 
     @classmethod
-    def of(cls, endpoint: Endpoint, secrets: Sequence[StoredSecret], *, scheme: str, shows_path: bool) -> Self:
+    def of(cls, endpoint: Endpoint, secrets: Sequence[StoredSecret], *, scheme: str | None, shows_path: bool) -> Self:
         """The endpoint, with the secrets that are valid now."""
+        is_manual = endpoint.state is State.MANUAL
         return cls(
-            id=endpoint.id,
+            id=None if is_manual else endpoint.id,
             rivya_id=endpoint.rivya_id,
-            url=endpoint.url if shows_path else masked(endpoint.url, endpoint.path_key),
+            url=None if is_manual else endpoint.url if shows_path else masked(endpoint.url, endpoint.path_key),
             state=endpoint.state.value,
             scheme=scheme,
-            created_at=endpoint.created_at,
+            proven_at=endpoint.proven_at,
+            proven_by=endpoint.proven_by,
+            other_scheme=endpoint.other_scheme,
+            other_scheme_count=endpoint.other_scheme_count,
+            rotation=_rotation(endpoint),
+            created_at=None if is_manual else endpoint.created_at,
             last_verified_at=endpoint.last_verified_at,
             last_refused_at=endpoint.last_refused_at,
             refusals=endpoint.refusals,
             last_error=endpoint.last_error,
-            secret_count=len(secrets),
-            secrets=[SecretView(valid_from=secret.valid_from, valid_until=secret.valid_until) for secret in secrets],
+            failure_count=endpoint.failure_count,
+            last_success_at=endpoint.last_success_at,
+            last_failure_at=endpoint.last_failure_at,
+            secret_count=1 if is_manual else len(secrets),
+            secrets=[
+                SecretView(valid_from=known.valid_from, valid_until=known.valid_until, proven_at=known.proven_at)
+                for known in secrets
+            ],
         )
 
     @classmethod
-    def made_by_hand(cls, *, scheme: str) -> Self:
-        """What is known when RIVYA_SIGNING_SECRET was given."""
-        return cls(
-            id=None,
-            rivya_id=None,
-            url=None,
-            state="manual",
-            scheme=scheme,
-            created_at=None,
-            last_verified_at=None,
-            last_refused_at=None,
-            refusals=0,
-            last_error=None,
-            secret_count=1,
-            secrets=[],
-        )
+    def made_by_hand(cls, *, scheme: str | None, now: datetime) -> Self:
+        """What is known when RIVYA_SIGNING_SECRET was given, before anything was proved."""
+        unknown = Endpoint(id="", path_key="", url="", rivya_id=None, state=State.MANUAL, created_at=now)
+        return cls.of(unknown, [], scheme=scheme, shows_path=False)
+
+
+class EntryView(BaseModel):
+    """One step, repair or observation in the life of our endpoints."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "endpoint_id": "0196b9a4-3f00-7d0e-8a51-2f3b6c9d1e70",
+                    "recorded_at": "2026-05-11T00:00:01Z",
+                    "event": "proven",
+                    "detail": "evt_6b1f",
+                }
+            ]
+        }
+    )
+
+    endpoint_id: str
+    recorded_at: datetime
+    event: str = Field(description="a state it reached, or what was done about it")
+    detail: str | None = Field(description="a code, an event id or a scheme")
+
+
+class HistoryView(BaseModel):
+    """The newest 200 entries, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[EntryView]
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> Self:
+        """As they are stored."""
+        return cls(data=[EntryView(**asdict(entry)) for entry in entries])
+
+
+def _rotation(endpoint: Endpoint) -> Literal["none", "requested", "in_doubt"]:
+    if endpoint.rotation_attempted_at is not None:
+        return "in_doubt"
+    return "none" if endpoint.rotation_requested_at is None else "requested"

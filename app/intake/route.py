@@ -1,7 +1,7 @@
 """POST /rivya/webhook and /rivya/webhook/{key}: a delivery is answered 2xx only once it is committed."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -15,30 +15,25 @@ from app.intake.refusals import Refusal, Refusals
 from app.intake.translate import as_unreadable, is_delivery, to_report
 from app.ledger.batch import RecordFailed
 from app.ledger.plan import Recorded
+from app.ledger.rendering import moment
 from app.ledger.report import Report
-from app.rivya.signature import Reason, Refused, Verified, Verifier
-
-_WORTH_A_LOOK = (Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET)
+from app.rivya.signature import TOLERANCE, RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Keyring(Protocol):
-    """The secrets that are current."""
+class Verification(Protocol):
+    """Knows the secrets that are current, and how deliveries are signed."""
 
     @property
     def is_read(self) -> bool:
         """What is stored has been read; before that, no secret is known."""
 
-    @property
-    def verifier(self) -> Verifier:
-        """Verifies against every current secret."""
-
-    async def refresh(self) -> bool:
-        """Look for newer secrets; True if there were any."""
-
     def endpoint_id(self, path_key: str | None) -> str | None:
         """Which endpoint of ours has this path key."""
+
+    async def verify(self, headers: RawHeaders, body: bytes, endpoint_id: str | None) -> Verified | Refused:
+        """Whether Rivya signed it. Raises `ServiceError` where that can't be told at the moment."""
 
 
 class Health(Protocol):
@@ -59,7 +54,7 @@ class Intake:
 
     def __init__(
         self,
-        keyring: Keyring,
+        verification: Verification,
         health: Health,
         refusals: Refusals,
         record: Callable[[Report], Awaitable[Recorded]],
@@ -67,7 +62,7 @@ class Intake:
         clock: Clock,
         most_bytes: int,
     ) -> None:
-        self._keyring = keyring
+        self._verification = verification
         self._health = health
         self._refusals = refusals
         self._record = record
@@ -95,7 +90,7 @@ class Intake:
         if scope["method"] != "POST":
             message = "Deliveries are sent with POST."
             raise ServiceError(message, status=405, code="method_not_allowed")
-        endpoint_id = self._keyring.endpoint_id(scope["path_params"]["tail"].strip("/") or None)
+        endpoint_id = self._verification.endpoint_id(scope["path_params"]["tail"].strip("/") or None)
         try:
             body = await read_body(scope, receive, most_bytes=self._most_bytes)
         except BodyTooLarge as error:
@@ -117,21 +112,17 @@ class Intake:
             await self._record(as_unreadable(report))
 
     async def _verify(self, scope: Scope, endpoint_id: str | None, body: bytes) -> Verified:
-        headers = scope["headers"]
-        result = self._keyring.verifier.verify(headers, body, self._clock.now())
-        if isinstance(result, Refused) and result.reason in _WORTH_A_LOOK and await self._keyring.refresh():
-            # Another replica may have registered or rotated since we looked.
-            result = self._keyring.verifier.verify(headers, body, self._clock.now())
+        result = await self._verification.verify(scope["headers"], body, endpoint_id)
         if isinstance(result, Verified):
             return result
-        if result.reason is Reason.NO_SECRET and not self._keyring.is_read:
+        if result.reason is Reason.NO_SECRET and not self._verification.is_read:
             raise DatabaseUnavailable  # the secret may well be there: this is no reason to refuse for good
         if not is_delivery(scope["headers"], body):
             self._note(scope, endpoint_id, body, "not_a_delivery")
             message = "A delivery is a signed JSON body without any Content-Encoding."
             raise ServiceError(message, status=400, code="not_a_delivery")
         self._note(scope, endpoint_id, body, result.reason)
-        raise SignatureRefused(result)
+        raise SignatureRefused(result, now=self._clock.now())
 
     def _note(self, scope: Scope, endpoint_id: str | None, body: bytes, reason: str) -> None:
         now = self._clock.now()
@@ -154,11 +145,26 @@ class SignatureRefused(ServiceError):
 
     status = 401
 
-    def __init__(self, refused: Refused) -> None:
+    def __init__(self, refused: Refused, *, now: datetime) -> None:
         super().__init__(_MESSAGES[refused.reason], code=refused.reason)
+        self.told: dict[str, object] = {}
+        """Beside code and message: times where they are the reason, and then the signature was right."""
         offset = refused.offset_seconds
-        timed = refused.reason in (Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP) and offset is not None
-        self.told: dict[str, object] = {"offsetSeconds": round(offset or 0)} if timed else {}
+        if refused.reason in (Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP) and offset is not None:
+            self.told = {
+                "signedAt": _written(now, offset),
+                "receivedAt": _written(now, 0),
+                "offsetSeconds": round(offset),
+                "toleranceSeconds": round(TOLERANCE.total_seconds()),
+            }
+
+
+def _written(now: datetime, offset: float) -> str | None:
+    """A moment as Rivya writes it; None for one beyond the calendar, which a sender may claim."""
+    try:
+        return moment(now + timedelta(seconds=offset))
+    except OverflowError:
+        return None
 
 
 _MESSAGES = {

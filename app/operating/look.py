@@ -8,7 +8,8 @@ from sqlalchemy import Select, bindparam, case, func, select
 from app.core.database import Database
 from app.core.leases import leases
 from app.core.schema import Moment
-from app.endpoint.state import State
+from app.endpoint.leadership import LEASE as LEADER
+from app.endpoint.state import LIVE
 from app.endpoint.tables import endpoints
 from app.intake.tables import rejections
 from app.ledger.report import Source
@@ -17,13 +18,9 @@ from app.ledger.tables import deliveries, generations, transitions
 from app.operating.alarms import Seen
 from app.submission.tables import submissions
 
-LEADER: Final = "endpoint"
-"""The lease that the leader holds."""
-
 _HOUR: Final = timedelta(hours=1)
 _NEWEST: Final = 2000
 _TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED)
-_SERVES: Final = (State.CREATED, State.PROVEN, State.SERVING)
 
 
 class Look:
@@ -85,7 +82,7 @@ def _settled_lately() -> Any:  # noqa: ANN401 - a subquery
 
 def _refused_at_our_path() -> Any:  # noqa: ANN401 - a scalar subquery
     e = endpoints.c
-    return select(func.coalesce(func.sum(e.refusals), 0)).where(e.state.in_(_SERVES)).scalar_subquery()
+    return select(func.coalesce(func.sum(e.refusals), 0)).where(e.state.in_(LIVE)).scalar_subquery()
 
 
 def _refused_since(last_delivery_at: Any) -> Any:  # noqa: ANN401 - scalar subqueries

@@ -16,8 +16,8 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 
 MOST_SIGNATURES: Final = 16
 LONGEST_HEADER: Final = 4096
-_TOKEN: Final = re.compile(rb"[^\s,]+")
-_LABELS: Final = (b"sha256=", b"v1=")  # a `v1,` is cut off by the comma
+_TOKEN: Final = re.compile(rb"[^\s,;]+")
+_LABEL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]{0,19}[=:]")  # sha256= v1= sig= …; a `v1,` is cut off by the comma
 
 
 class Reason(StrEnum):
@@ -84,12 +84,10 @@ def _part(part: str, tokens: list[bytes], scheme: Scheme, headers: RawHeaders) -
 
 
 def _macs(tokens: list[bytes], encoding: Encoding) -> tuple[bytes, ...]:
-    decoded = (decode_mac(_unlabelled(token), encoding) for token in tokens)
+    decoded = (decode_mac(token, encoding) or decode_mac(_unlabelled(token), encoding) for token in tokens)
     return tuple(islice((mac for mac in decoded if mac is not None), MOST_SIGNATURES))
 
 
 def _unlabelled(token: bytes) -> bytes:
-    for label in _LABELS:
-        if token.startswith(label):
-            return token[len(label) :]
-    return token
+    label = _LABEL.match(token)
+    return token if label is None else token[label.end() :]

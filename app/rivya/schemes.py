@@ -10,7 +10,8 @@ The setting (`RIVYA_SIGNATURE_SCHEME`) is `family[;option=value…]`, options in
 and for each of them `encoding=hex|base64|any` (default any: a MAC has 32 bytes, so its length tells which it is) and
 `key=whole|suffix|base64|hex`: the whole secret, what follows `whsec_`, or that part decoded. `key` defaults to base64
 for standard-webhooks, as that family documents, and to whole for the others. Header names default to those above.
-`auto` is, until the scheme can be found out, `timestamped` with its defaults. Rivya documents no scheme.
+`auto` names none: the first delivery that a fresh secret signed proves which one it is (`app.rivya.calibration`). Rivya
+documents no scheme.
 """
 
 import re
@@ -117,11 +118,14 @@ class Scheme:
         return ";".join([self.family, *headers, f"encoding={self.encoding}", f"key={self.key_form}"])
 
 
+def wanted_scheme(setting: str) -> Scheme | None:
+    """Return the scheme that RIVYA_SIGNATURE_SCHEME names, None for `auto`. Raises SchemeInvalid."""
+    return None if setting.strip().rstrip("; ").lower() == "auto" else parse_scheme(setting)
+
+
 def parse_scheme(text: str) -> Scheme:
-    """Return the scheme a setting names. Raises SchemeInvalid."""
+    """Return the scheme a text names. Raises SchemeInvalid."""
     name, *rest = (part.strip().lower() for part in text.strip().split(";"))
-    if name == "auto" and not any(rest):
-        name = Family.TIMESTAMPED
     family = _choice(Family, name, "signature family", also="auto (alone)")
     rules = RULES[family]
     options = _options(rest, family)

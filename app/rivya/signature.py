@@ -15,7 +15,7 @@ from typing import Final
 
 from app.rivya.keys import derive_key, encode_mac
 from app.rivya.offer import Offer, RawHeaders, Reason, read_offer
-from app.rivya.schemes import Encoding, Scheme, SchemeInvalid, parse_scheme
+from app.rivya.schemes import Encoding, Scheme, SchemeInvalid, parse_scheme, wanted_scheme
 
 __all__ = [
     "TOLERANCE",
@@ -28,6 +28,7 @@ __all__ = [
     "Verifier",
     "parse_scheme",
     "sign",
+    "wanted_scheme",
 ]
 
 TOLERANCE: Final = timedelta(seconds=300)
@@ -74,13 +75,10 @@ class Verifier:
         offer = read_offer(self.scheme, headers)
         if isinstance(offer, Reason):
             return Refused(offer)
-        offset = None if offer.sent_at is None else offer.sent_at - now.timestamp()
         secret_number = self._fitting_secret(offer, body)
         if secret_number is None:
-            return Refused(Reason.SIGNATURE_MISMATCH, offset)
-        if offset is not None and abs(offset) > TOLERANCE.total_seconds():
-            return Refused(Reason.STALE_TIMESTAMP if offset < 0 else Reason.FUTURE_TIMESTAMP, offset)
-        return Verified(secret_number, offer.event_id, offset)
+            return Refused(Reason.SIGNATURE_MISMATCH, _offset(offer, now))
+        return judged(secret_number, offer, now)
 
     def _fitting_secret(self, offer: Offer, body: bytes) -> int | None:
         for number, keyed in self._keyed:
@@ -91,6 +89,18 @@ class Verifier:
             if True in [hmac.compare_digest(expected, offered) for offered in offer.macs]:
                 return number
         return None
+
+
+def judged(secret_number: int, offer: Offer, now: datetime) -> Verified | Refused:
+    """Say what an offer comes to whose MAC is right: verified, or signed too far from `now`."""
+    offset = _offset(offer, now)
+    if offset is not None and abs(offset) > TOLERANCE.total_seconds():
+        return Refused(Reason.STALE_TIMESTAMP if offset < 0 else Reason.FUTURE_TIMESTAMP, offset)
+    return Verified(secret_number, offer.event_id, offset)
+
+
+def _offset(offer: Offer, now: datetime) -> float | None:
+    return None if offer.sent_at is None else offer.sent_at - now.timestamp()
 
 
 def sign(

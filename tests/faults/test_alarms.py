@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from app.core.leases import Leases
+from app.endpoint.leadership import LEASE as LEADER
 from app.operating.alarms import Alarm
-from app.operating.look import LEADER
 from app.sandbox.faults import ApiFault
 from app.submission.create import read_create
 from app.submission.submissions import Submissions

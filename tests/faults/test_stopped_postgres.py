@@ -16,7 +16,7 @@ from tests.receivers import Receiver, receiver
 
 async def deliver(service: Receiver, url: str, secret: str, number: int) -> httpx.Response:
     body = event(f"task_{number}", event_id=f"evt_{number}")
-    headers = sign(parse_scheme("auto"), secret, body, timestamp=datetime.now(UTC), event_id="")
+    headers = sign(parse_scheme("timestamped"), secret, body, timestamp=datetime.now(UTC), event_id="")
     return await service.client.post(url, content=body, headers=headers)
 
 

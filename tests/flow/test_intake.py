@@ -8,7 +8,7 @@ import pytest
 
 from app.intake.tables import rejections
 from app.ledger.tables import deliveries, generations, transitions
-from tests.intake_room import MOST_BYTES, NEWER_SECRET, PATH_KEY, SECRET, event, open_intake
+from tests.intake_room import MOST_BYTES, PATH_KEY, event, open_intake
 
 
 async def test_a_signed_delivery_is_recorded_and_answered_200(database_url: str) -> None:
@@ -115,14 +115,6 @@ async def test_without_any_secret_everything_is_refused(sqlite_url: str) -> None
         intake.secrets.verifier = type(intake.secrets.verifier)(intake.secrets.verifier.scheme, [])
         answer = await intake.deliver(event())
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_secret")
-
-
-async def test_a_secret_that_another_replica_stored_is_looked_for_before_refusing(sqlite_url: str) -> None:
-    async with open_intake(sqlite_url) as intake:
-        intake.secrets.to_be_found = (SECRET, NEWER_SECRET)
-        assert (await intake.deliver(event(), secret=NEWER_SECRET)).status_code == 200
-        assert (await intake.deliver(event(event_id="evt_2"), secret=SECRET)).status_code == 200
-        assert intake.secrets.looks == 1
 
 
 @pytest.mark.parametrize("path", ["/rivya/webhook", "/rivya/webhook/", f"/rivya/webhook/{PATH_KEY}/"])

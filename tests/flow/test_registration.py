@@ -20,10 +20,10 @@ async def test_the_first_start_makes_one_endpoint_whose_secret_verifies_a_delive
         row = await r.row()
         assert endpoint.url == row["url"] == f"{r.public_url}/rivya/webhook/{row['path_key']}"
         assert endpoint.event_types == ["generation.succeeded", "generation.failed"]
-        assert (row["rivya_id"], row["state"], row["last_error"]) == (endpoint.id, "serving", None)
+        assert (row["rivya_id"], row["state"], row["last_error"]) == (endpoint.id, "created", None)
         keyring = await replica.learn()
         assert isinstance(verify(keyring, await r.deliver(), r.clock.now()), Verified)
-        assert keyring.endpoint_id(row["path_key"]) == row["id"]
+        assert keyring.known.endpoint_id(row["path_key"]) == row["id"]
 
 
 async def test_further_turns_and_later_starts_adopt_the_endpoint_with_one_look_at_rivya(database_url: str) -> None:
@@ -75,7 +75,7 @@ async def test_a_secret_given_by_hand_is_used_and_nothing_registered_or_read(emp
         assert isinstance(verify(replica.keyring, await r.deliver(), r.clock.now()), Verified)
         assert replica.health.callbacks_expected()
         assert all(finding.ok for finding in await replica.health.findings())
-        assert replica.keyring.endpoint_id("anything") is None
+        assert replica.keyring.known.endpoint_id("anything") is None
 
 
 async def test_an_endpoint_deleted_at_rivya_is_retired_and_made_again(database_url: str) -> None:
@@ -84,12 +84,12 @@ async def test_an_endpoint_deleted_at_rivya_is_retired_and_made_again(database_u
         gone = r.at_rivya()[0]
         r.sandbox.endpoints.remove(gone)
         replica = await r.start()
-        await replica.registrar.turn()
+        await r.settle(replica)
         assert [row["state"] for row in await r.rows()] == ["retired", "serving"]
         [endpoint] = r.at_rivya()
         keyring = await replica.learn()
         assert isinstance(verify(keyring, await r.deliver(), r.clock.now()), Verified)
-        assert (endpoint.id, keyring.known_secrets) != (gone.id, 2)
+        assert (endpoint.id, keyring.known.usable_secrets) != (gone.id, 2)
 
 
 async def test_an_endpoint_disabled_at_rivya_is_enabled_at_start(database_url: str) -> None:
@@ -98,20 +98,6 @@ async def test_an_endpoint_disabled_at_rivya_is_enabled_at_start(database_url: s
         r.at_rivya()[0].set_status("disabled", r.clock.now())
         await _registered(r)
         assert [endpoint.status for endpoint in r.at_rivya()] == ["active"]
-
-
-async def test_an_endpoint_that_rivya_will_not_enable_is_kept_and_named(database_url: str) -> None:
-    async with room(database_url) as r:
-        await _registered(r)
-        r.at_rivya()[0].set_status("disabled", r.clock.now())
-        r.fault("webhooks.update", status=400)
-        replica = await r.start()
-        await replica.registrar.turn()
-        await replica.learn()
-        assert (await r.row())["state"] == "serving"
-        [_, endpoint, _] = await replica.health.findings()
-        assert "disabled at Rivya" in endpoint.detail
-        assert not endpoint.ok
 
 
 async def test_only_one_endpoint_can_be_intended_or_serving_whatever_the_lease_says(database_url: str) -> None:
@@ -132,7 +118,7 @@ async def test_a_start_that_learns_nothing_from_rivya_keeps_what_there_is(
         await _registered(r)
         r.fault("webhooks.*", **fault)
         await _registered(r)
-        assert (await r.row())["state"] == "serving"
+        assert (await r.row())["state"] == "created"
         assert len(r.at_rivya()) == 1
 
 
@@ -151,6 +137,4 @@ async def test_without_any_secret_everything_is_refused(database_url: str) -> No
         replica = await r.start()
         await replica.keyring.load()
         await r.world.register()
-        refused = verify(replica.keyring, await r.deliver(), r.clock.now())
-        assert isinstance(refused, Refused)
-        assert refused.reason is Reason.NO_SECRET
+        assert await replica.accept(await r.deliver()) == Refused(Reason.NO_SECRET)

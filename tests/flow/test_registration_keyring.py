@@ -2,9 +2,11 @@
 
 import asyncio
 
+import pytest
 from sqlalchemy import event
 
 from app.core.database import Database
+from app.core.errors import DatabaseUnavailable
 from tests.databases import PostgresDatabases
 from tests.registration_room import Replica, Room, room
 
@@ -25,21 +27,23 @@ async def _registered(r: Room) -> Replica:
     return replica
 
 
-async def test_a_keyring_without_a_secret_looks_every_half_second_and_then_every_ten(database_url: str) -> None:
+async def test_a_keyring_looks_often_until_a_secret_is_proven(database_url: str) -> None:
     async with room(database_url) as r:
         other = await r.start()
         assert await other.keyring.turn() == 0.5
-        await _registered(r)
+        replica = await _registered(r)
+        assert await other.keyring.turn() == 1
+        assert other.keyring.known.usable_secrets == 1
+        await r.settle(replica)
         assert await other.keyring.turn() == 10
-        assert other.keyring.verifier.usable_secrets == 1
 
 
 async def test_a_delivery_that_does_not_verify_finds_the_newer_secret_at_once(database_url: str) -> None:
     async with room(database_url) as r:
         other = await r.start()
         await _registered(r)
-        assert await other.keyring.refresh()
-        assert not await other.keyring.refresh()
+        assert await other.keyring.refresh(0)
+        assert not await other.keyring.refresh(1)
 
 
 async def test_however_many_ask_there_is_one_look_a_second_and_all_of_them_learn(database_url: str) -> None:
@@ -47,13 +51,32 @@ async def test_however_many_ask_there_is_one_look_a_second_and_all_of_them_learn
         other = await r.start()
         await _registered(r)
         looks = _count_reads(other.database)
-        assert await asyncio.gather(*(other.keyring.refresh() for _ in range(200))) == [True] * 200
+        assert await asyncio.gather(*(other.keyring.refresh(0) for _ in range(200))) == [True] * 200
         once = looks[0]
-        assert not any([await other.keyring.refresh() for _ in range(200)])
+        assert not any([await other.keyring.refresh(1) for _ in range(200)])
         assert looks[0] == once
         r.clock.advance(seconds=1)
-        assert not await other.keyring.refresh()
+        assert not await other.keyring.refresh(1)
         assert looks[0] == 2 * once
+
+
+async def test_who_comes_in_between_and_is_patient_waits_for_the_next_look(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica = await _registered(r)
+        await replica.learn()
+        version, looks = replica.keyring.version, _count_reads(replica.database)
+        await asyncio.gather(*(replica.keyring.refresh(version, is_patient=True) for _ in range(200)))
+        assert looks[0] == 2  # endpoints and secrets, once for all of them
+
+
+async def test_the_patient_are_told_that_nothing_could_be_learnt(postgres_databases: PostgresDatabases) -> None:
+    url = await asyncio.to_thread(postgres_databases.migrated)
+    async with room(url) as r:
+        replica = await _registered(r)
+        keyring = await replica.learn()
+        await asyncio.to_thread(postgres_databases.drop, url)
+        with pytest.raises(DatabaseUnavailable):
+            await keyring.refresh(keyring.version, is_patient=True)
 
 
 async def test_a_database_that_is_away_leaves_the_keyring_as_it_was(postgres_databases: PostgresDatabases) -> None:
@@ -63,17 +86,17 @@ async def test_a_database_that_is_away_leaves_the_keyring_as_it_was(postgres_dat
         keyring = await replica.learn()
         r.clock.advance(seconds=2)
         await asyncio.to_thread(postgres_databases.drop, url)
-        assert not await keyring.refresh()
-        assert keyring.verifier.usable_secrets == 1
+        assert not await keyring.refresh(keyring.version)
+        assert keyring.known.usable_secrets == 1
 
 
 async def test_a_secret_sealed_with_an_unknown_key_leaves_the_keyring_as_it_was(database_url: str) -> None:
     async with room(database_url) as r:
         other = await r.start(encryption_keys=["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="])
         await _registered(r)
-        assert not await other.keyring.refresh()
+        assert not await other.keyring.refresh(0)
         assert await other.keyring.turn() == 0.5
-        assert other.keyring.verifier.usable_secrets == 0
+        assert other.keyring.known.usable_secrets == 0
 
 
 async def test_a_path_key_is_known_before_its_secret_is_and_never_guessed(database_url: str) -> None:
@@ -81,6 +104,6 @@ async def test_a_path_key_is_known_before_its_secret_is_and_never_guessed(databa
         r.fault("webhooks.create", status=503)
         replica = await _registered(r)
         keyring, row = await replica.learn(), await r.row()
-        assert keyring.endpoint_id(row["path_key"]) == row["id"]
+        assert keyring.known.endpoint_id(row["path_key"]) == row["id"]
         for wrong in (None, "", row["path_key"][:-1], row["path_key"] + "x", "\ud800", "\x00", "é"):
-            assert keyring.endpoint_id(wrong) is None
+            assert keyring.known.endpoint_id(wrong) is None

@@ -39,8 +39,7 @@ async def _get(client: httpx.AsyncClient, role: Role) -> tuple[int, dict[str, An
 
 async def test_a_reader_sees_the_registration_but_not_its_secret_path(database_url: str) -> None:
     async with room(database_url) as r:
-        replica = await r.start()
-        await replica.registrar.turn()
+        replica = await r.settle(await r.start())
         row, [endpoint] = await r.row(), r.at_rivya()
         async with _api(r, replica) as client:
             status, seen = await _get(client, Role.READ)
@@ -53,13 +52,21 @@ async def test_a_reader_sees_the_registration_but_not_its_secret_path(database_u
             "url": f"{r.public_url}/rivya/webhook/{row['path_key'][:4]}****",
             "state": "serving",
             "scheme": str(SCHEME),
+            "proven_at": None,
+            "proven_by": None,
+            "other_scheme": None,
+            "other_scheme_count": 0,
+            "rotation": "none",
             "created_at": stamp,
             "last_verified_at": None,
             "last_refused_at": None,
             "refusals": 0,
             "last_error": None,
+            "failure_count": 0,
+            "last_success_at": None,
+            "last_failure_at": None,
             "secret_count": 1,
-            "secrets": [{"valid_from": stamp, "valid_until": None}],
+            "secrets": [{"valid_from": stamp, "valid_until": None, "proven_at": stamp}],
         }
 
 

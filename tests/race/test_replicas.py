@@ -27,7 +27,7 @@ async def test_replicas_started_together_make_one_endpoint_and_all_serve_with_it
         [endpoint] = rivya.sandbox.endpoints.by_id.values()
         for number, replica in enumerate(replicas):
             body = event(f"task_{number}", event_id=f"evt_{number}")
-            headers = sign(parse_scheme("auto"), endpoint.secret, body, timestamp=datetime.now(UTC), event_id="")
+            headers = sign(parse_scheme("timestamped"), endpoint.secret, body, timestamp=datetime.now(UTC), event_id="")
             answer = await replica.client.post(endpoint.url.removeprefix(public), content=body, headers=headers)
             assert answer.status_code == 200
 
@@ -38,7 +38,7 @@ async def test_a_delivery_to_either_replica_is_one_delivery(postgres_url: str, t
         async with receiver(rivya, postgres_url, tmp_path, RECEIVER_PUBLIC_URL=public) as other:
             [endpoint] = rivya.sandbox.endpoints.by_id.values()
             body = event("task_1", event_id="evt_1")
-            headers = sign(parse_scheme("auto"), endpoint.secret, body, timestamp=datetime.now(UTC), event_id="")
+            headers = sign(parse_scheme("timestamped"), endpoint.secret, body, timestamp=datetime.now(UTC), event_id="")
             path = endpoint.url.removeprefix(public)
             answers = await asyncio.gather(
                 *((one, other)[n % 2].client.post(path, content=body, headers=headers) for n in range(50))

@@ -5,24 +5,41 @@ from typing import Any
 
 import pytest
 
-from app.endpoint.acts import Act, Endpoint, current, next_act
+from app.endpoint.acts import RETIRING as A_DAY
+from app.endpoint.acts import Act, next_act
+from app.endpoint.endpoint import CONTRADICTIONS, PROOF_PATIENCE, Endpoint, current, pinned_scheme
 from app.endpoint.state import State
 from tests.clock import NOON
 
 HERE = "https://receiver.example.com"
+SECOND = timedelta(seconds=1)
 
 
 def _endpoint(state: State, **members: Any) -> Endpoint:
     known: dict[str, Any] = {"id": state, "path_key": "key", "url": f"{HERE}/rivya/webhook/key", "rivya_id": "whend_1"}
-    return Endpoint(state=state, created_at=NOON, **{**known, **members})
+    proven: dict[str, Any] = {"secret_since": NOON, "secret_proven_at": NOON} if state != State.CREATED else {}
+    return Endpoint(state=state, created_at=NOON, **{**known, **proven, **members})
 
 
 INTENDED = _endpoint(State.INTENDED)
 ATTEMPTED = _endpoint(State.INTENDED, create_attempted_at=NOON)
+CREATED = _endpoint(State.CREATED, secret_since=NOON)
+ASKED = _endpoint(State.CREATED, secret_since=NOON, test_asked_at=NOON)
+PROVEN = _endpoint(State.PROVEN)
 SERVING = _endpoint(State.SERVING)
+SECRETLESS = _endpoint(State.SERVING, secret_since=None, secret_proven_at=None)
+WANTED = _endpoint(State.SERVING, rotation_requested_at=NOON)
+IN_DOUBT = _endpoint(State.SERVING, rotation_attempted_at=NOON)
+UNPROVEN = _endpoint(State.SERVING, secret_proven_at=None)
 ELSEWHERE = _endpoint(State.SERVING, url="https://old.example.com/rivya/webhook/key")
-RETIRING = _endpoint(State.RETIRING)
+RETIRING = _endpoint(State.RETIRING, state_since=NOON)
 RETIRED = _endpoint(State.RETIRED)
+MANUAL = _endpoint(State.MANUAL)
+
+
+def _next(*known: Endpoint, is_check_due: bool = False, **options: Any) -> Act:
+    now = options.pop("now", NOON)
+    return next_act(known, now=now, public_url=HERE, is_check_due=is_check_due, **options)
 
 
 @pytest.mark.parametrize(
@@ -31,31 +48,48 @@ RETIRED = _endpoint(State.RETIRED)
         ([], Act.INTEND),
         ([RETIRED], Act.INTEND),
         ([RETIRING], Act.INTEND),
+        ([MANUAL], Act.INTEND),
         ([INTENDED], Act.CREATE),
         ([INTENDED, ELSEWHERE], Act.CREATE),
         ([ATTEMPTED], Act.RECOVER),
         ([ATTEMPTED, ELSEWHERE, RETIRED], Act.RECOVER),
+        ([SECRETLESS], Act.ROTATE),
+        ([WANTED], Act.ROTATE),
+        ([IN_DOUBT], Act.ROTATE),
+        ([PROVEN, RETIRING], Act.SERVE),
         ([ELSEWHERE], Act.MOVE),
+        ([CREATED], Act.ASK),
+        ([UNPROVEN], Act.ASK),
         ([SERVING], Act.CHECK),
         ([SERVING, RETIRING], Act.CHECK),
     ],
 )
 def test_what_is_stored_decides(known: list[Endpoint], act: Act) -> None:
-    assert next_act(known, public_url=HERE, checked_id=None) is act
+    assert _next(*known, is_check_due=True) is act
 
 
 def test_an_endpoint_that_was_checked_is_left_in_peace() -> None:
-    assert next_act([SERVING, RETIRED], public_url=HERE, checked_id=SERVING.id) is Act.REST
+    assert _next(SERVING, RETIRED) is Act.REST
+    assert _next(ASKED) is Act.REST
 
 
-def test_a_replaced_endpoint_is_removed_only_while_another_one_serves() -> None:
-    assert next_act([SERVING, RETIRING], public_url=HERE, checked_id=SERVING.id) is Act.REMOVE
-    assert next_act([RETIRING], public_url=HERE, checked_id=RETIRING.id) is Act.INTEND
+def test_a_replaced_endpoint_is_removed_once_the_new_one_has_delivered_or_a_day_has_passed() -> None:
+    assert _next(SERVING, RETIRING) is Act.REMOVE
+    assert _next(ASKED, RETIRING, now=NOON + A_DAY - SECOND) is Act.REST
+    assert _next(ASKED, RETIRING, now=NOON + A_DAY) is Act.REMOVE
+    assert _next(ASKED, _endpoint(State.RETIRING), now=NOON + A_DAY) is Act.REMOVE
 
 
-def test_the_endpoint_to_show_is_the_serving_one_then_the_one_that_is_to_be() -> None:
+def test_a_secret_is_replaced_when_it_is_as_old_as_it_may_become() -> None:
+    month = timedelta(days=30)
+    assert _next(SERVING, rotate_every=month, now=NOON + month - SECOND) is Act.REST
+    assert _next(SERVING, rotate_every=month, now=NOON + month) is Act.ROTATE
+
+
+def test_the_endpoint_to_show_is_the_live_one_then_the_one_that_is_to_be() -> None:
     assert current([RETIRED, INTENDED, SERVING]) is SERVING
     assert current([RETIRED, INTENDED]) is INTENDED
+    assert current([RETIRED, MANUAL]) is MANUAL
     assert current([RETIRED]) is None
 
 
@@ -65,9 +99,43 @@ def test_a_repr_shows_no_path_key() -> None:
 
 
 def test_an_endpoint_is_refused_from_the_first_refusal_until_the_next_delivery_that_is_verified() -> None:
-    earlier = NOON - timedelta(seconds=1)
+    earlier = NOON - SECOND
     assert not SERVING.is_refused
     assert not _endpoint(State.SERVING, last_verified_at=NOON).is_refused
     assert _endpoint(State.SERVING, last_refused_at=NOON).is_refused
     assert _endpoint(State.SERVING, last_refused_at=NOON, last_verified_at=earlier).is_refused
     assert not _endpoint(State.SERVING, last_refused_at=earlier, last_verified_at=NOON).is_refused
+
+
+def test_a_test_delivery_is_awaited_for_half_a_minute() -> None:
+    assert not CREATED.is_awaiting_proof(NOON)
+    assert ASKED.is_awaiting_proof(NOON + PROOF_PATIENCE - SECOND)
+    assert not ASKED.is_awaiting_proof(NOON + PROOF_PATIENCE)
+    assert not _endpoint(State.SERVING, test_asked_at=NOON).is_awaiting_proof(NOON)
+
+
+def test_callbacks_are_counted_on_while_nothing_is_known_against_them() -> None:
+    assert SERVING.is_counted_on(NOON)
+    assert CREATED.is_counted_on(NOON)
+    assert ASKED.is_counted_on(NOON)
+    assert not ASKED.is_counted_on(NOON + PROOF_PATIENCE)
+    assert not _endpoint(State.SERVING, last_refused_at=NOON).is_counted_on(NOON)
+    assert not INTENDED.is_counted_on(NOON)
+
+
+def test_a_secret_is_in_doubt_from_the_call_that_makes_it_until_it_is_stored() -> None:
+    assert ATTEMPTED.is_in_doubt
+    assert IN_DOUBT.is_in_doubt
+    assert not any(known.is_in_doubt for known in (INTENDED, SERVING, WANTED))
+
+
+def test_one_odd_delivery_contradicts_nothing() -> None:
+    assert not _endpoint(State.SERVING, other_scheme_count=CONTRADICTIONS - 1).is_contradicted
+    assert _endpoint(State.SERVING, other_scheme_count=CONTRADICTIONS).is_contradicted
+
+
+def test_the_scheme_is_that_of_the_newest_endpoint_that_has_one() -> None:
+    old, new = _endpoint(State.RETIRED, id="1", scheme="old"), _endpoint(State.SERVING, id="2", scheme="new")
+    newest = _endpoint(State.CREATED, id="3")
+    assert pinned_scheme([old, new, newest]) == "new"
+    assert pinned_scheme([newest]) is None

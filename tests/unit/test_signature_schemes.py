@@ -5,13 +5,24 @@ import base64
 import pytest
 
 from app.rivya.keys import decode_base64, derive_key
-from app.rivya.schemes import RULES, Encoding, Family, KeyForm, Scheme, SchemeInvalid, parse_scheme
+from app.rivya.schemes import RULES, Encoding, Family, KeyForm, Scheme, SchemeInvalid, parse_scheme, wanted_scheme
 
 
-def test_auto_is_the_timestamped_family_keyed_with_the_whole_secret() -> None:
-    assert parse_scheme("auto") == Scheme(
+def test_a_family_alone_has_defaults_for_the_rest() -> None:
+    assert parse_scheme("timestamped") == Scheme(
         Family.TIMESTAMPED, "rivya-signature", None, None, Encoding.ANY, KeyForm.WHOLE
     )
+
+
+@pytest.mark.parametrize("setting", ["auto", " AUTO ", "auto;"])
+def test_auto_names_no_scheme(setting: str) -> None:
+    assert wanted_scheme(setting) is None
+
+
+def test_any_other_setting_names_its_scheme() -> None:
+    assert wanted_scheme("body") == parse_scheme("body")
+    with pytest.raises(SchemeInvalid, match="use auto"):
+        wanted_scheme("auto;key=whole")
 
 
 def test_every_option_of_the_setting_is_honoured_in_any_order_and_case() -> None:

@@ -1,0 +1,71 @@
+"""What an admin may ask of our registration: a new secret, a new proof; by API and by command."""
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from app.core.clock import Clock
+from app.core.database import Database
+from app.core.errors import ServiceError
+from app.endpoint.endpoint import Endpoint, current, live
+from app.endpoint.proofs import Proofs
+from app.endpoint.registry import Overtaken, Registry
+from app.endpoint.rotations import Rotations, Why
+
+_LOOK_EVERY: Final = 0.2
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class EndpointUnknown(ServiceError):
+    """No endpoint is registered, or it is not ours to change."""
+
+    status = 404
+    code = "not_found"
+
+
+class Operator:
+    """Wishes are written down; whoever leads fulfils them. Methods raise `EndpointUnknown`, `DatabaseUnavailable`."""
+
+    def __init__(self, database: Database, *, clock: Clock) -> None:
+        self._registry = Registry(database)
+        self._rotations = Rotations(database)
+        self._proofs = Proofs(database)
+        self._clock = clock
+
+    async def request_rotation(self) -> Endpoint:
+        """Write down that a new secret is wanted; returns the endpoint that gets it."""
+        wanted = live(await self._registry.endpoints())
+        if wanted is None:
+            raise EndpointUnknown("No endpoint is registered yet, so there is no secret to replace.")
+        try:
+            await self._rotations.request(wanted, why=Why.OPERATOR, now=self._clock.now())
+        except Overtaken as error:
+            raise EndpointUnknown("The endpoint has just been replaced; look again.") from error
+        log.info("endpoint.rotation_requested", endpoint_id=wanted.id)
+        return wanted
+
+    async def rotated(self, wanted: Endpoint, *, patience: timedelta) -> bool:
+        """Wait until the leader has rotated; False when it takes longer than `patience`, and then goes on."""
+        try:
+            async with asyncio.timeout(patience.total_seconds()):
+                while not await self._is_rotated(wanted):  # noqa: ASYNC110 - the leader may be another process
+                    await asyncio.sleep(_LOOK_EVERY)
+        except TimeoutError:
+            return False
+        return True
+
+    async def repin(self) -> Endpoint:
+        """Forget the pinned scheme: the next delivery proves anew how Rivya signs, and a test delivery is asked for."""
+        endpoint = current(await self._registry.endpoints())
+        if endpoint is None:
+            raise EndpointUnknown("No endpoint is registered yet, so no scheme is pinned.")
+        await self._proofs.unpin(endpoint, now=self._clock.now())
+        log.warning("signature.unpinned", endpoint_id=endpoint.id, scheme=endpoint.scheme)
+        return endpoint
+
+    async def _is_rotated(self, wanted: Endpoint) -> bool:
+        known = [endpoint for endpoint in await self._registry.endpoints() if endpoint.id == wanted.id]
+        return not any(known.rotation_requested_at or known.rotation_attempted_at for known in known)

@@ -1,0 +1,169 @@
+"""Verifies deliveries: by the pinned scheme, else by proof; never refuses one for a secret that is just arriving."""
+
+import asyncio
+from contextlib import suppress
+from typing import Final
+
+import structlog
+
+from app.core.clock import Clock
+from app.core.errors import DatabaseUnavailable, ServiceError
+from app.endpoint.keyring import Keyring
+from app.endpoint.known import Known
+from app.endpoint.measures import CONTRADICTIONS
+from app.endpoint.proofs import Proofs, Proven
+from app.rivya.calibration import Proof, calibrate
+from app.rivya.payloads import read_delivery
+from app.rivya.signature import RawHeaders, Reason, Refused, Verified
+
+_WORTH_A_LOOK: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET, Reason.MISSING_SIGNATURE})
+SECONDS_IN_DOUBT: Final = 5.0
+"""How long a delivery waits for a secret that Rivya was asked for; longer than the call usually takes."""
+_MOST_WAITING: Final = 256
+_SECONDS_BETWEEN_CONTRADICTIONS: Final = 1.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class SecretPending(ServiceError):
+    """503: Rivya was asked for a new secret, and its answer has not been stored yet; what it signs can't be told."""
+
+    status = 503
+    code = "secret_pending"
+
+
+class Verification:
+    """One call for each delivery; when the scheme is pinned and the secrets are proven, it costs one verification."""
+
+    def __init__(
+        self, keyring: Keyring, proofs: Proofs, *, clock: Clock, seconds_in_doubt: float = SECONDS_IN_DOUBT
+    ) -> None:
+        self._keyring = keyring
+        self._proofs = proofs
+        self._clock = clock
+        self._seconds_in_doubt = seconds_in_doubt
+        self._waiting = 0
+        self._contradicted_at: float | None = None
+
+    @property
+    def is_read(self) -> bool:
+        """What is stored has been read; before that, no secret is known."""
+        return self._keyring.is_read
+
+    def endpoint_id(self, path_key: str | None) -> str | None:
+        """Which endpoint of ours has this path key."""
+        return self._keyring.known.endpoint_id(path_key)
+
+    async def verify(self, headers: RawHeaders, body: bytes, endpoint_id: str | None) -> Verified | Refused:
+        """Whether one of our secrets signed it. `endpoint_id`: of the secret path it came to.
+
+        Raises `DatabaseUnavailable` and `SecretPending` where that can't be told now.
+        """
+        version = self._keyring.version
+        result = await self._attempt(headers, body)
+        if isinstance(result, Verified):
+            return result
+        result = await self._second_attempt(result, headers, body, endpoint_id, version=version)
+        if isinstance(result, Refused) and endpoint_id is not None:
+            await self._note_contradiction(headers, body, endpoint_id)
+        return result
+
+    async def _second_attempt(
+        self, first: Refused, headers: RawHeaders, body: bytes, endpoint_id: str | None, *, version: int
+    ) -> Verified | Refused:
+        result: Verified | Refused = first
+        # Another replica may have registered, rotated or pinned since we looked. Only at a secret path is it worth
+        # waiting for the next look: Rivya delivers nowhere else, and strangers do not know it.
+        is_patient = endpoint_id is not None
+        if _is_worth_a_look(result) and await self._keyring.refresh(version, is_patient=is_patient):
+            result = await self._attempt(headers, body)
+        if _is_worth_a_look(result) and endpoint_id in self._keyring.known.in_doubt:
+            result = await self._attempt_until_settled(headers, body, endpoint_id)
+        return result
+
+    async def _attempt(self, headers: RawHeaders, body: bytes) -> Verified | Refused:
+        known = self._keyring.known
+        if not known.secrets:
+            return Refused(Reason.NO_SECRET)
+        if known.verifier is not None:
+            result = known.verifier.verify(headers, body, self._clock.now())
+            if isinstance(result, Verified) and _is_unproven(known, result):
+                await self._prove(known, str(known.scheme), result, body)
+            return result
+        proof = self._calibrated(headers, body)
+        if proof is None:
+            return Refused(Reason.SIGNATURE_MISMATCH if _is_signed(headers) else Reason.MISSING_SIGNATURE)
+        if isinstance(proof.result, Refused):
+            return proof.result
+        pinned = await self._prove(known, str(proof.scheme), proof.result, body)
+        if pinned == str(proof.scheme):
+            return proof.result
+        return await self._attempt(headers, body)  # another replica was first, and its proof counts
+
+    async def _prove(self, known: Known, scheme: str, verified: Verified, body: bytes) -> str:
+        secret = known.stored[verified.secret_number] if known.stored else None
+        event_id = read_delivery(body, header_id=verified.event_id).event_id
+        ids = (None, None) if secret is None else (secret.endpoint_id, secret.id)
+        proven = Proven(scheme, event_id, *ids)
+        is_pinning = self._keyring.wanted_scheme is None
+        pinned = await self._proofs.prove(proven, now=self._clock.now(), is_pinning=is_pinning)
+        await self._keyring.load()
+        if known.scheme is None and pinned == scheme:
+            log.info("signature.scheme_proven", scheme=scheme, event_id=event_id, endpoint_id=proven.endpoint_id)
+        return pinned
+
+    async def _attempt_until_settled(
+        self, headers: RawHeaders, body: bytes, endpoint_id: str | None
+    ) -> Verified | Refused:
+        if self._waiting >= _MOST_WAITING:
+            raise _pending()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._seconds_in_doubt):
+                while endpoint_id in self._keyring.known.in_doubt:
+                    await self._keyring.refresh(self._keyring.version, is_patient=True)
+        except TimeoutError:
+            raise _pending() from None
+        finally:
+            self._waiting -= 1
+        return await self._attempt(headers, body)
+
+    def _calibrated(self, headers: RawHeaders, body: bytes) -> Proof | None:
+        return calibrate(headers, body, secrets=self._keyring.known.secrets, now=self._clock.now())
+
+    async def _note_contradiction(self, headers: RawHeaders, body: bytes, endpoint_id: str) -> None:
+        """Say so, if another scheme than the pinned one proves what was refused; once a second at most."""
+        known, now = self._keyring.known, self._clock.monotonic()
+        if known.verifier is None or not _is_due(self._contradicted_at, now):
+            return
+        self._contradicted_at = now
+        proof = self._calibrated(headers, body)
+        if proof is None or isinstance(proof.result, Refused):
+            return
+        CONTRADICTIONS.inc()
+        found = str(proof.scheme)
+        log.error("signature.other_scheme_proven", pinned=str(known.scheme), found=found, endpoint_id=endpoint_id)
+        with suppress(DatabaseUnavailable):
+            await self._proofs.note_other(endpoint_id, found)
+
+
+def _is_worth_a_look(result: Verified | Refused) -> bool:
+    return isinstance(result, Refused) and result.reason in _WORTH_A_LOOK
+
+
+def _is_unproven(known: Known, verified: Verified) -> bool:
+    if not known.stored:
+        return False  # given by hand, and the scheme is pinned
+    return known.stored[verified.secret_number].proven_at is None
+
+
+def _is_signed(headers: RawHeaders) -> bool:
+    return any(b"signature" in name for name, _ in headers)
+
+
+def _is_due(last: float | None, now: float) -> bool:
+    return last is None or now >= last + _SECONDS_BETWEEN_CONTRADICTIONS
+
+
+def _pending() -> SecretPending:
+    return SecretPending("A new signing secret is on its way; send this again.", retry_after=2)
