@@ -12,7 +12,7 @@ from starlette.routing import Route
 from app.api import deliveries, document_errors, errors, generations, health, metrics, openapi
 from app.api.waiting import Waiting
 from app.core.access import Access
-from app.core.clock import Clock, SystemClock
+from app.core.clock import Clock, SystemClock, others
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from app.core.health import Finding
@@ -27,6 +27,7 @@ from app.endpoint.keyring import Keyring
 from app.endpoint.proofs import Proofs
 from app.endpoint.registrar import Registrar
 from app.endpoint.verification import Verification
+from app.intake.other_clocks import OtherClocks
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.batch import Batch
@@ -80,7 +81,8 @@ class Service:
         keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
         leases = Leases(database, holder=secrets.token_hex(8))
         self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed)
-        self.verification = Verification(self.keyring, Proofs(database), clock=clock)
+        ours, *second = [Verification(self.keyring, Proofs(database), clock=one) for one in (clock, *others(clock))]
+        self.verification = OtherClocks(ours, second)
         self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
         self.registrar = Registrar(
             self.client,

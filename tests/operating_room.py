@@ -10,6 +10,7 @@ import httpx
 import structlog
 from sqlalchemy import insert, update
 
+from app.core.clock import Clock
 from app.core.settings import load
 from app.endpoint.state import State
 from app.endpoint.tables import endpoints
@@ -98,13 +99,16 @@ class OperatingRoom:
 
 
 @asynccontextmanager
-async def open_service(url: str, **changes: str) -> AsyncIterator[OperatingRoom]:
-    """A service whose loops do not run; nothing is registered. `changes` are settings."""
+async def open_service(url: str, *, goes_by: Clock | None = None, **changes: str) -> AsyncIterator[OperatingRoom]:
+    """A service whose loops do not run; nothing is registered. `changes` are settings.
+
+    It goes by the clock of the room unless another is given.
+    """
     clock = ManualClock(NOON)
     async with AsyncExitStack() as stack:
         served = await stack.enter_async_context(serve_sandbox(Sandbox(manual=True, clock=clock)))
         given = environment(served.base_url, url, 1, **{"RECEIVER_MIGRATE_ON_START": "false", **changes})
-        service = Service(load(**{name.lower(): value for name, value in given.items()}), clock)
+        service = Service(load(**{name.lower(): value for name, value in given.items()}), goes_by or clock)
         stack.push_async_callback(service.close)
         await service.batch.start()
         stack.push_async_callback(service.batch.stop)

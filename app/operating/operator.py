@@ -3,10 +3,11 @@
 import secrets
 from collections.abc import Callable
 
-from app.core.clock import Clock
+from app.core.clock import Clock, SystemClock
 from app.core.database import Database
 from app.core.leases import Leases
 from app.core.settings import Settings
+from app.core.timekeeping import Timekeeper
 from app.operating.alarms import Alarm
 from app.operating.look import Look
 from app.operating.pruning import Pruning
@@ -32,7 +33,8 @@ class Operator:
             clock=clock,
             days=settings.receiver_retention_days,
         )
-        self.loops = (self.watch, self.retention)
+        timekeepers = (Timekeeper(clock, database),) if isinstance(clock, SystemClock) else ()
+        self.loops = (self.watch, self.retention, *timekeepers)
 
 
 def thresholds(settings: Settings) -> dict[Alarm, float]:
