@@ -15,7 +15,6 @@ from app.core.access import Access
 from app.core.clock import Clock, SystemClock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
-from app.core.health import Finding
 from app.core.leases import Leases
 from app.core.loops import Loops, until_available
 from app.core.migrations import migrate_database
@@ -25,12 +24,14 @@ from app.endpoint import assembly as endpoint
 from app.gateway import assembly as gateway
 from app.gateway import route as gateway_route
 from app.intake import rejections
+from app.intake.other_clocks import OtherClocks
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.batch import Batch
 from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.record import Ledger
+from app.operating.operator import Operator
 from app.polling.allowance import Allowance
 from app.polling.categories import Categories
 from app.polling.poll import Polling
@@ -95,9 +96,11 @@ class Service:
         self.batch = Batch(ledger, self.clock, writers=1 if self.database.is_sqlite else 2)
         polling = Polling(self.client, self.batch, timing=self.timing, allowance=self.allowance, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, allowance=self.allowance, clock=self.clock)
+        self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)
         self.refusals = Refusals(self.database)
+        ours, *second = self.endpoint.verifications
         self.intake = Intake(
-            self.endpoint.verification,
+            OtherClocks(ours, second),
             self.endpoint.health,
             self.refusals,
             self.batch.put,
@@ -135,9 +138,8 @@ class Service:
         for router in self.endpoint.routers:
             app.include_router(router, responses=document_errors.errors(404))
         app.include_router(rejections.router(self.refusals, self.access), responses=document_errors.errors())
-        app.include_router(
-            health.router([health.database_check(self.database), self.endpoint.health.findings, self._polling_health])
-        )
+        checks = (self.endpoint.health.findings, self.allowance.findings, self.operator.watch.findings)
+        app.include_router(health.router([health.database_check(self.database), *checks]))
         app.include_router(metrics.router(self.queries, clock=self.clock))
         openapi.complete(app)
         return app
@@ -184,7 +186,8 @@ class Service:
             self.give_up(f"RECEIVER_ENCRYPTION_KEYS: {error}")
             return
         ours = (self.endpoint.registrar, self.endpoint.keyring, self.endpoint.health)
-        for part in (*ours, self.poller, self.categories, self.retrier, self.waiting, self.refusals):
+        others = (self.poller, self.categories, self.retrier, self.waiting, self.refusals)
+        for part in (*ours, *others, *self.operator.loops):
             self.loops.start(type(part).__name__, part.turn)
 
     async def close(self) -> None:
@@ -192,6 +195,3 @@ class Service:
         await self.gateway.catalogue.aclose()
         await self.client.aclose()
         await self.database.dispose()
-
-    async def _polling_health(self) -> list[Finding]:
-        return [await self.allowance.health()]

@@ -54,6 +54,7 @@ _DELIVERY: dict[str, Any] = {
     "received_at": _SETTLED,
     "outcome": "applied",
     "attempts": 1,
+    "body_pruned_at": None,
 }
 _EVIDENCE: dict[str, Any] = {
     **_DELIVERY,
@@ -132,6 +133,7 @@ class DeliveryOut(BaseModel):
     received_at: str
     outcome: Outcome
     attempts: int = Field(description="how often this event came")
+    body_pruned_at: str | None = Field(description="when its body was emptied for its age; null: it is there")
 
 
 class EvidenceOut(DeliveryOut):

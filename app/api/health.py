@@ -1,7 +1,7 @@
 """/livez: the process runs. /readyz: it can do its work, and what is wrong if it can't."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Literal
 
 import structlog
@@ -76,7 +76,7 @@ def router(checks: Sequence[Check]) -> APIRouter:
 
 def database_check(database: Database) -> Check:
     """Looks whether `database` answers, and has this code's schema."""
-    wanted = migrations.head()
+    wanted, known = migrations.head(), migrations.known()
 
     async def look_at_database() -> Sequence[Finding]:
         try:
@@ -86,13 +86,18 @@ def database_check(database: Database) -> Check:
             return [Finding("database", ok=False, detail="can't be reached; look at DATABASE_URL", is_required=True)]
         return [
             Finding("database", ok=True, detail="answers", is_required=True),
-            _migrated(revision, wanted),
+            _migrated(revision, wanted, known),
         ]
 
     return look_at_database
 
 
-def _migrated(revision: str | None, wanted: str | None) -> Finding:
+def _migrated(revision: str | None, wanted: str | None, known: Collection[str]) -> Finding:
+    if revision is not None and revision not in known:
+        detail = (
+            f"at {revision}, made by a later release; this one, written for {wanted}, runs on it while it is replaced"
+        )
+        return Finding("migrations", ok=True, detail=detail, is_required=True)
     is_current = revision == wanted
     detail = (
         f"at {wanted}"

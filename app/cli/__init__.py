@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 import uvloop
 
+from app.cli import operate_deliveries, operate_generations
 from app.cli.calling import catalogue_words, file_words, generation_words
 from app.cli.calling.chat_words import chat
 from app.cli.check import check_deployment
@@ -30,6 +31,8 @@ cli.command()(catalogue_words.usage)
 cli.add_typer(generation_words.words, name="generations")
 cli.add_typer(file_words.words, name="files")
 cli.command()(chat)
+cli.add_typer(operate_deliveries.deliveries, name="deliveries")
+operate_generations.attach(generation_words.words)
 
 
 @cli.command()

@@ -1,6 +1,7 @@
-"""The one source of time: UTC moments for what is stored, monotonic seconds for what is measured."""
+"""The one source of time: UTC moments for what is stored, elapsed seconds for what is measured; neither jumps."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -15,13 +16,70 @@ class Clock(Protocol):
         """Seconds that only ever grow, from an arbitrary start."""
 
 
+def seconds_elapsed() -> float:
+    """Seconds since this machine started, those it was suspended included where the system counts them."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 class SystemClock:
-    """The clock of this machine."""
+    """This machine's time as it was when the process began, carried on by what has elapsed since.
+
+    When somebody sets the machine's clock, by NTP or by hand, everything here goes on as it was: schedules, leases and
+    ages are differences. `adopt` is for whoever has found out which time is right.
+    """
+
+    def __init__(
+        self, *, wall: Callable[[], float] = time.time, elapsed: Callable[[], float] = seconds_elapsed
+    ) -> None:
+        self._wall = wall
+        self._elapsed = elapsed
+        self._zero = self._zero_before = wall() - elapsed()
 
     def now(self) -> datetime:
         """The present moment, aware, in UTC."""
-        return datetime.now(UTC)
+        return _moment(self._zero + self._elapsed())
 
     def monotonic(self) -> float:
         """Seconds that only ever grow, from an arbitrary start."""
-        return time.monotonic()
+        return self._elapsed()
+
+    def wall(self) -> datetime:
+        """What this machine's clock says."""
+        return _moment(self._wall())
+
+    def before(self) -> datetime:
+        """What `now` would be if nothing had been adopted last."""
+        return _moment(self._zero_before + self._elapsed())
+
+    def adopt(self, reference: datetime) -> None:
+        """From now on it is `reference`."""
+        self._zero_before, self._zero = self._zero, reference.timestamp() - self._elapsed()
+
+
+class Reading:
+    """One of several opinions on what time it is."""
+
+    def __init__(self, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+        self._now = now
+        self._monotonic = monotonic
+
+    def now(self) -> datetime:
+        """The present moment, aware, in UTC."""
+        return self._now()
+
+    def monotonic(self) -> float:
+        """Seconds that only ever grow, from an arbitrary start."""
+        return self._monotonic()
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def others(clock: Clock) -> tuple[Clock, ...]:
+    """Clocks that may be right where this one is wrong: the machine's, and this one before it was last corrected."""
+    if not isinstance(clock, SystemClock):
+        return ()
+    return Reading(clock.wall, clock.monotonic), Reading(clock.before, clock.monotonic)

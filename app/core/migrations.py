@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -14,6 +15,8 @@ from app.core.database_url import normal_url
 
 # Any number will do, as long as nobody else uses it: the first 8 bytes of SHA-256("rivya-receiver migrations"), signed.
 _LOCK = 3111748936867286410
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 def alembic_config() -> Config:
@@ -28,6 +31,12 @@ def head() -> str | None:
     return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
+def known() -> frozenset[str]:
+    """Every revision that this code has; a database at another one was migrated by a later release."""
+    scripts = ScriptDirectory.from_config(alembic_config())
+    return frozenset(script.revision for script in scripts.walk_revisions())
+
+
 async def migrate(url: str) -> None:
     """Bring the database at `url` to `head()`; see `migrate_database`."""
     database = Database(normal_url(url))
@@ -39,6 +48,8 @@ async def migrate(url: str) -> None:
 
 async def migrate_database(database: Database) -> None:
     """Bring `database` to `head()`, in one transaction, under a lock: of many processes one migrates, the others wait.
+
+    A database that a later release has migrated is left as it is: this code runs on it, as long as the upgrade lasts.
 
     Raises `DatabaseUnavailable` where it can't be reached.
     """
@@ -57,6 +68,10 @@ def _upgrade(connection: Connection) -> None:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    found = MigrationContext.configure(connection).get_current_revision()
+    if found is not None and found not in known():
+        log.warning("migrations.later", revision=found, head=head())
+        return
     # On SQLite the transaction itself is the lock (BEGIN IMMEDIATE).
     config = alembic_config()
     config.attributes["connection"] = connection

@@ -61,6 +61,14 @@ class Settings(BaseSettings):
     receiver_poll_interval: Seconds = timedelta(seconds=10)
     receiver_poll_rate: Annotated[float, Field(ge=0.01, le=10_000)] = 5.0
     receiver_poll_horizon: Seconds = timedelta(hours=24)
+    receiver_alarm_missed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
+    receiver_alarm_silence: Seconds = timedelta(minutes=30)
+    receiver_alarm_refusals: Annotated[int, Field(ge=0)] = 10
+    receiver_alarm_overdue: Annotated[int, Field(ge=0)] = 100
+    receiver_alarm_submission_age: Seconds = timedelta(minutes=15)
+    receiver_alarm_poll_errors: Annotated[int, Field(ge=0)] = 10
+    receiver_alarm_leader_gone: Seconds = timedelta(minutes=1)
+    receiver_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     receiver_endpoint_check: Seconds = timedelta(minutes=5)
     receiver_secret_overlap: Seconds = timedelta(hours=72)
     receiver_rotate_secret_days: Annotated[float, Field(gt=0, le=3660)] | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter
 
 from app.core.access import Access
-from app.core.clock import Clock
+from app.core.clock import Clock, others
 from app.core.database import Database
 from app.core.leases import Leases
 from app.core.sealing import SealingKeys
@@ -30,7 +30,8 @@ class EndpointParts:
     """What a process has of our registration."""
 
     keyring: Keyring
-    verification: Verification
+    verifications: tuple[Verification, ...]
+    """By our clock, and by others that may be right where ours is wrong."""
     health: EndpointHealth
     registrar: Registrar
     probe_key: ProbeKey
@@ -65,7 +66,7 @@ def assemble(
     operating = operate_route.router(access, Operator(database, clock=clock), reachability, showing, keyring)
     return EndpointParts(
         keyring,
-        Verification(keyring, Proofs(database), clock=clock),
+        tuple(Verification(keyring, Proofs(database), clock=one) for one in (clock, *others(clock))),
         EndpointHealth(database, keyring, clock=clock),
         registrar,
         probe_key,

@@ -37,7 +37,7 @@ def decide(current: Generation | None, report: Report, claim: Claim, *, first_po
         from_status=current.status if current is not None else None,
         to_status=claimed,
         source=report.source,
-        event_id=report.delivery.event_id if report.delivery is not None else None,
+        event_id=report.event_id,
         occurred_at=claim.updated_at,
         recorded_at=report.reported_at,
     )

@@ -66,6 +66,8 @@ class StoredDelivery:
     received_at: datetime
     outcome: Outcome
     attempts: int
+    body_pruned_at: datetime | None = None
+    """When its body and headers were emptied for their age."""
     body: bytes | None = None
     headers: Mapping[str, str] | None = None
 

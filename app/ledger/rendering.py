@@ -65,6 +65,7 @@ def render_delivery(delivery: StoredDelivery) -> dict[str, Any]:
         "received_at": moment(delivery.received_at),
         "outcome": delivery.outcome,
         "attempts": delivery.attempts,
+        "body_pruned_at": moment(delivery.body_pruned_at),
     }
 
 

@@ -97,6 +97,13 @@ class Report:
     submitted_by: str | None = None
     """Name of the token whose create it was."""
     metadata: Mapping[str, Any] | None = None
+    replayed_event_id: str | None = None
+    """The stored delivery that an operator replays; it is neither stored nor counted again."""
+
+    @property
+    def event_id(self) -> str | None:
+        """The event that this report comes from."""
+        return self.delivery.event_id if self.delivery is not None else self.replayed_event_id
 
     @property
     def generation_id(self) -> str | None:

@@ -77,6 +77,7 @@ def to_delivery(row: RowMapping) -> StoredDelivery:
         received_at=row["received_at"],
         outcome=Outcome(row["outcome"]),
         attempts=row["attempts"],
+        body_pruned_at=row["body_pruned_at"],
         body=row.get("body"),
         headers=orjson.loads(headers) if headers is not None else None,
     )

@@ -11,7 +11,7 @@ from app.ledger.tables import deliveries, generations, transitions
 
 GENERATION_COLUMNS = tuple(column.name for column in generations.c)
 _TRANSITION_COLUMNS = tuple(column.name for column in transitions.c if column.name != "sequence")
-_DELIVERY_COLUMNS = tuple(column.name for column in deliveries.c)
+_DELIVERY_COLUMNS = tuple(column.name for column in deliveries.c if column.name != "body_pruned_at")
 
 
 def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> ColumnElement[bool]:

@@ -119,8 +119,15 @@ deliveries = Table(
     Column("headers", Text, nullable=False, comment="those that matter, as JSON"),
     Column("outcome", Text, nullable=False),
     Column("attempts", Integer, nullable=False, comment="how often the same event came"),
+    Column("body_pruned_at", Moment, comment="its body and headers were emptied then; null: they are there"),
     one_of("outcome", Outcome),
     CheckConstraint("attempts >= 1", name="attempts_counted"),
     Index("ix_deliveries_received_at_event_id", "received_at", "event_id"),
     Index("ix_deliveries_generation_id", "generation_id"),
+    Index(
+        "ix_deliveries_body_pruned_at",
+        "body_pruned_at",
+        postgresql_where=text("body_pruned_at IS NOT NULL"),
+        sqlite_where=text("body_pruned_at IS NOT NULL"),
+    ),
 )

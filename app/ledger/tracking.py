@@ -1,15 +1,16 @@
 """What a poller writes about a generation when it has no report to record: a failed poll, a lease given back."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import ARRAY, Select, Update, bindparam, func, select, update
+from sqlalchemy import ARRAY, Select, Update, and_, bindparam, func, or_, select, update
 
 from app.core.database import Database
 from app.core.schema import Moment
+from app.ledger.bounds import Bounds
 from app.ledger.statements import any_of
 from app.ledger.status import Tracking
 from app.ledger.tables import generations
@@ -65,6 +66,7 @@ class PollBook:
         self._lock = _lock(is_sqlite=database.is_sqlite)
         self._write = _write_each() if database.is_sqlite else _write_all()
         self._pull_forward = _pull_forward()
+        self._recall = _recall()
 
     async def note_poll_failures(self, notes: Sequence[PollNote]) -> list[PollNote]:
         """Write `notes` in one transaction, and return those that were written.
@@ -92,6 +94,15 @@ class PollBook:
         moments = {"to": to, "later_than": later_than, "most": _AT_ONCE}
         async with self._database.transaction() as connection:
             return (await connection.execute(self._pull_forward, moments)).rowcount
+
+    async def recall(self, bounds: Bounds, *, to: datetime) -> int:
+        """Have what waits for a poll beyond the `bounds` polled at `to`, and return how many (1000 at most).
+
+        Nothing is scheduled that far ahead: it was written before the clock was set back. Raises `DatabaseUnavailable`.
+        """
+        moments = {"to": to, "most": _AT_ONCE, **asdict(bounds)}
+        async with self._database.transaction() as connection:
+            return (await connection.execute(self._recall, moments)).rowcount
 
     def _parameters(self, notes: Sequence[PollNote]) -> Any:  # noqa: ANN401 - as the two statements take them
         rows = [{"new_id": note.held.id, **{f"new_{name}": getattr(note, name) for name in _WRITTEN}} for note in notes]
@@ -137,3 +148,20 @@ def _pull_forward() -> Update:
     )
     to = bindparam("to", type_=Moment)
     return update(generations).where(g.id.in_(select(waiting.c.id))).values(next_poll_at=to)
+
+
+def _recall() -> Update:
+    g = generations.c
+    beyond = {name: g.next_poll_at > bindparam(name, type_=Moment) for name in ("watched", "failing", "stalled")}
+    is_watched = g.tracking == Tracking.WATCHING
+    is_well = and_(is_watched, g.poll_failures == 0, g.not_found_count == 0)
+    impossible = (
+        select(g.id)
+        .where(beyond["watched"], or_(is_well, and_(is_watched, beyond["failing"]), beyond["stalled"]))
+        .limit(bindparam("most"))
+        .with_for_update(skip_locked=True)
+        .cte("impossible")
+    )
+    to = bindparam("to", type_=Moment)
+    change = update(generations).where(g.id.in_(select(impossible.c.id)))
+    return change.values(next_poll_at=to, lease_until=None)

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable
-from datetime import datetime
 
 from app.core.clock import Clock
 from app.core.database import Database
@@ -33,7 +32,8 @@ class Allowance:
         self._database = database
         self._clock = clock
         self._chance = chance
-        self._took_at: datetime | None = None
+        self._step = Pace(rate=rate).step.total_seconds()
+        self._took_at: float | None = None
 
     async def take(self) -> bool:
         """Wait for the next free slot, 2 seconds at most; True: one request may leave, now.
@@ -41,14 +41,14 @@ class Allowance:
         False when the slots are booked further ahead, when Rivya refuses our key or asked for a pause, and when this
         process comes back at once: send the one request before asking for another. Raises `DatabaseUnavailable`.
         """
-        if self._took_at is not None and self._clock.now() - self._took_at < Pace(rate=self.bookings.rate).step:
+        if self._took_at is not None and self._clock.monotonic() - self._took_at < self._step:
             return False
         async with self._database.transaction() as connection:
             opening = await self.bookings.open_for_one(connection)
             permits = await self.bookings.book(connection, opening, min(opening.room, 1))
         if not permits or not await self.bookings.reach(permits[0]):
             return False
-        self._took_at = self._clock.now()
+        self._took_at = self._clock.monotonic()
         return True
 
     async def note(self, error: RivyaError) -> None:
@@ -79,6 +79,10 @@ class Allowance:
     async def health(self) -> Finding:
         """How polling stands, for `/readyz` and `check`. Raises `DatabaseUnavailable`."""
         return standing(await self.bookings.read(), self.bookings.key, now=self._clock.now(), rate=self.bookings.rate)
+
+    async def findings(self) -> list[Finding]:
+        """The same, as one of several."""
+        return [await self.health()]
 
     async def _note_rate_limited(self, error: RivyaRateLimited) -> None:
         self.bookings.void()

@@ -1,5 +1,6 @@
 """Bookings of request slots, as one process makes them: under the lock of the shared row, void when Rivya refuses."""
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ Pause = Callable[[float], Awaitable[None]]
 
 _WIDEST = 8
 _TAKEN_WITHIN = timedelta(seconds=2)
+_LONGEST_WAIT = timedelta(minutes=5)
 _BOOK_AGAIN = timedelta(seconds=0.3)
 _SOONEST_LOOK = timedelta(seconds=0.05)
 _LATEST_LOOK = timedelta(seconds=1)
@@ -57,6 +59,9 @@ class Bookings:
         """Counts what voids the permits given before it."""
         self._width = 1
         self._has_started = False
+        self._pause_until: datetime | None = None
+        self._pause_ends = math.inf
+        """On the monotonic clock."""
 
     async def open(self, connection: AsyncConnection) -> Opening:
         """Lock the budget until the transaction ends, and see how many polls it has room for."""
@@ -90,6 +95,8 @@ class Bookings:
     async def reach(self, permit: Permit) -> bool:
         """Wait for the permit's slot. False: the permit is void, or the slot was missed; nothing must be sent."""
         wait = (permit.slot.at - self._clock.now()).total_seconds()
+        if wait > _LONGEST_WAIT.total_seconds():
+            return False  # the clock was set back since
         if wait > 0:
             await self._pause(wait)
         now = self._clock.now()
@@ -103,6 +110,7 @@ class Bookings:
             after = decide(before, self._clock.now())
             if after != before:
                 await self._row.save(connection, after)
+            self._note_pause(after)
         self.seen = after
         return before, after
 
@@ -127,12 +135,22 @@ class Bookings:
     async def _look(self, connection: AsyncConnection) -> tuple[Budget, datetime]:
         budget = await self._row.lock(connection, now=self._clock.now())
         now = self._clock.now()  # the lock may have taken its time
+        self._note_pause(budget)
+        if self._clock.monotonic() >= self._pause_ends:
+            budget = budget.unblocked()
         before, self.seen = self.seen, budget
         is_new_pause = budget.is_blocked(now) and (before is None or before.blocked_until != budget.blocked_until)
         is_new_stop = budget.is_stopped(self.key) and (before is None or not before.is_stopped(self.key))
         if is_new_pause or is_new_stop:
             self.void()
         return budget, now
+
+    def _note_pause(self, budget: Budget) -> None:
+        """A pause lasts as long as it did when it was first seen, whatever is done to the clock meanwhile."""
+        if budget.blocked_until is None or budget.blocked_until == self._pause_until:
+            return
+        self._pause_until = budget.blocked_until
+        self._pause_ends = self._clock.monotonic() + (budget.blocked_until - self._clock.now()).total_seconds()
 
     def _opening(self, budget: Budget, now: datetime, *, within: timedelta) -> Opening:
         pace = Pace(rate=self.rate, width=self._width)

@@ -22,6 +22,8 @@ _UNAUTHORIZED: Final = 401
 # for the network before any second sees more than `rate` requests.
 _MARGIN: Final = 1.03
 _CLOCK_SET_BACK: Final = timedelta(minutes=1)
+_SKEW: Final = timedelta(seconds=0.9)
+"""How far the clocks of two replicas may be apart; less than the shortest pause."""
 _SPREAD: Final = 0.2
 _MOST_DOUBLINGS: Final = 6
 
@@ -66,7 +68,8 @@ class Budget:
 
     def is_blocked(self, now: datetime) -> bool:
         """Rivya asked for a pause that isn't over."""
-        return self.blocked_until is not None and now < self.blocked_until
+        # No pause is longer than an hour: one that ends later was written before the clock was set back.
+        return self.blocked_until is not None and now < self.blocked_until <= now + LONGEST_RETRY_AFTER + _SKEW
 
     def is_stopped(self, key: str) -> bool:
         """Rivya refuses polls under this key (its fingerprint)."""
@@ -78,7 +81,7 @@ class Budget:
 
     def may_probe(self, now: datetime) -> bool:
         """It is time to see whether a refused key has become good."""
-        return self.stopped_until is None or now >= self.stopped_until
+        return self.stopped_until is None or not now < self.stopped_until <= now + PROBE_INTERVAL + _SKEW
 
     def room(self, now: datetime, pace: Pace, *, within: timedelta = REACH) -> int:
         """How many requests fit into the slots that are free and begin within this time."""
@@ -122,6 +125,10 @@ class Budget:
     def answered(self, now: datetime) -> Self:
         """Rivya answered: it has stopped refusing for haste, unless the pause it asked for is still on."""
         return self if self.is_blocked(now) else replace(self, blocked_until=None, blocks=0)
+
+    def unblocked(self) -> Self:
+        """The pause has lasted as long as Rivya asked."""
+        return replace(self, blocked_until=None)
 
     def resumed(self) -> Self:
         """The key is good."""

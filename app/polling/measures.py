@@ -42,3 +42,8 @@ def note_stopped(status: int, reason: str, *, request_id: str | None) -> None:
 def note_resumed() -> None:
     """Rivya takes our key again."""
     log.info("poll.resumed")
+
+
+def note_recalled(count: int) -> None:
+    """The clock was set back: polls that had been scheduled by the old one are due now."""
+    log.warning("poll.recalled", count=count)

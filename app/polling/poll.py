@@ -35,6 +35,11 @@ class Polling:
         self._timing = timing
         self._allowance = allowance
         self._clock = clock
+        self._errors = 0
+
+    def errors_in_a_row(self) -> int:
+        """Polls of this process since Rivya last answered one; that it knows no such generation is an answer."""
+        return self._errors
 
     async def poll(self, held: Held) -> PollNote | None:
         """Ask and report; None when the ledger has it, else what to write. Raises `DatabaseUnavailable`."""
@@ -44,8 +49,10 @@ class Polling:
                 raise RivyaUnreadable("the answer is about another generation", status=200)
         except RivyaError as error:
             POLLS.labels(notes.result_of(error)).inc()
+            self._errors = 0 if isinstance(error, RivyaNotFound) else self._errors + 1
             return await self._after_error(held, error)
         POLLS.labels(said.status).inc()
+        self._errors = 0
         await self._allowance.note_poll_answered()
         return await self._report(held, said)
 

@@ -12,7 +12,7 @@ from app.ledger.tracking import PollBook, PollNote
 from app.polling import notes
 from app.polling.allowance import Allowance
 from app.polling.claims import Claimed, Claims
-from app.polling.measures import note_turned
+from app.polling.measures import note_recalled, note_turned
 from app.polling.poll import Polling
 from app.polling.timing import Timing
 
@@ -21,6 +21,7 @@ MOST_AT_ONCE = 16
 LONGEST_IDLE = timedelta(seconds=1)
 
 _SECONDS_WHEN_FULL = 0.1
+_SECONDS_BETWEEN_RECALLS = 60.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -51,10 +52,12 @@ class Poller:
         self._tasks: dict[asyncio.Task[PollNote | None], Claimed] = {}
         self._asking: set[str] = set()
         self._notes: list[PollNote] = []
+        self._recalled_at: float | None = None
 
     async def turn(self) -> float:
         """Start what is due and the budget allows; returns the seconds until the next turn, 1 at most."""
         await self._write()
+        await self._recall()
         await self._pull_forward()
         room = self._most_at_once - len(self._tasks)
         if room <= 0:
@@ -89,6 +92,16 @@ class Poller:
             await self._write()
         except DatabaseUnavailable:
             log.warning("poll.leases_kept", count=len(self._notes))  # they run out by themselves
+
+    async def _recall(self) -> None:
+        """Now and then, and at the start: polls that a clock set back has put out of reach are brought back."""
+        if self._recalled_at is not None and self._clock.monotonic() - self._recalled_at < _SECONDS_BETWEEN_RECALLS:
+            return
+        now = self._clock.now()
+        found = await self._book.recall(self._timing.bounds(now), to=now)
+        self._recalled_at = self._clock.monotonic()
+        if found:
+            note_recalled(found)
 
     async def _pull_forward(self) -> None:
         moments = self._timing.to_pull_forward(self._clock.now())

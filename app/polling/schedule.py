@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
+from app.ledger.bounds import Bounds
 from app.ledger.status import Tracking
 
 GRACES: Final = MappingProxyType(
@@ -14,6 +15,8 @@ GRACES: Final = MappingProxyType(
 GRACE_WHEN_UNKNOWN: Final = timedelta(seconds=120)
 
 LONGEST_GAP: Final = timedelta(minutes=5)
+LONGEST_ASKED: Final = timedelta(hours=1)
+"""Rivya is left alone for as long as it asks, up to this."""
 STALLED_GAP: Final = timedelta(hours=1)
 
 # Rivya's own advice for those who have no callbacks: first after 2-3 s, then every 5-10 s.
@@ -26,6 +29,8 @@ LOST_AFTER_ANSWERS: Final = 3
 LOST_AFTER: Final = timedelta(minutes=10)
 
 _SPREAD: Final = 0.2
+_SPARE: Final = timedelta(minutes=1)
+_SKEW: Final = timedelta(seconds=1)
 _MOST_DOUBLINGS: Final = 10
 
 
@@ -92,6 +97,16 @@ class Schedule:
         if count >= LOST_AFTER_ANSWERS and now - since >= LOST_AFTER:
             return Next(None, Tracking.LOST)
         return self.after_failure(first_seen_at, failures=count, now=now, chance=chance)
+
+    def bounds(self, now: datetime) -> Bounds:
+        """The latest moments for which anything here can schedule a poll, with a minute to spare for a lease."""
+        gap = self._longest * (1 + _SPREAD)
+        grace = self.grace or max(GRACE_WHEN_UNKNOWN, *GRACES.values())
+        return Bounds(
+            watched=now + max(gap, grace) + _SPARE,
+            failing=now + max(gap, LONGEST_ASKED) + _SKEW,
+            stalled=now + STALLED_GAP * (1 + _SPREAD) + _SKEW,
+        )
 
     @property
     def _longest(self) -> timedelta:

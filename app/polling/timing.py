@@ -4,9 +4,10 @@ import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from app.ledger.bounds import Bounds
 from app.ledger.tracking import Held
 from app.polling.categories import Categories
-from app.polling.schedule import DOCUMENTED_FIRST, DOCUMENTED_LONGEST, Next, Schedule
+from app.polling.schedule import DOCUMENTED_FIRST, DOCUMENTED_LONGEST, LONGEST_ASKED, Next, Schedule
 
 
 class Timing:
@@ -35,6 +36,10 @@ class Timing:
         """While no callbacks can be expected: (when to poll, for whom that would otherwise be later than this)."""
         return None if self._callbacks_expected() else (now + DOCUMENTED_FIRST, now + DOCUMENTED_LONGEST)
 
+    def bounds(self, now: datetime) -> Bounds:
+        """The latest moments for which a poll can have been scheduled."""
+        return self._schedule.bounds(now)
+
     def after_answer(self, held: Held, now: datetime) -> Next:
         """A poll found the generation open."""
         if not self._callbacks_expected():
@@ -46,7 +51,7 @@ class Timing:
         """A poll brought nothing; `retry_after` is the fewest seconds that Rivya asked for."""
         failures = held.poll_failures + 1
         following = self._schedule.after_failure(held.first_seen_at, failures=failures, now=now, chance=self._chance())
-        asked = now + timedelta(seconds=retry_after or 0)
+        asked = now + min(timedelta(seconds=retry_after or 0), LONGEST_ASKED)
         return Next(max(following.poll_at or asked, asked), following.tracking)
 
     def after_not_found(self, held: Held, now: datetime) -> Next:

@@ -42,6 +42,7 @@ async def test_a_delivery_is_told_without_what_it_carried(database_url: str) -> 
             "received_at": "2026-05-10T12:00:00.000Z",
             "outcome": "applied",
             "attempts": 2,
+            "body_pruned_at": None,
         }
         assert (await api.client.get(f"{PATH}/evt_0")).json() == told
         assert (await api.writer.get(f"{PATH}/evt_0")).json() == told

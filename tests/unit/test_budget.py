@@ -158,3 +158,18 @@ def test_a_budget_that_was_never_stopped_may_be_probed() -> None:
 
 def test_a_good_key_leaves_nothing_of_the_stop() -> None:
     assert FRESH.stopped(NOON, key=KEY, status=401, reason="api_key_revoked").resumed() == FRESH
+
+
+def test_a_pause_or_a_stop_that_ends_later_than_any_can_was_written_by_a_clock_set_back_since() -> None:
+    asked = FRESH.rate_limited(NOON, retry_after=3600, chance=0.0)
+    assert asked.is_blocked(NOON)
+    assert not asked.is_blocked(NOON - seconds(1))
+    stopped = FRESH.stopped(NOON, key=KEY, status=401, reason="api_key_invalid")
+    assert not stopped.may_probe(NOON)
+    assert stopped.may_probe(NOON - seconds(1))
+    assert stopped.may_probe(NOON + PROBE_INTERVAL)
+
+
+def test_a_pause_that_is_over_leaves_how_often_there_was_one() -> None:
+    over = FRESH.rate_limited(NOON, retry_after=30, chance=0.0).unblocked()
+    assert (over.is_blocked(NOON), over.blocks) == (False, 1)

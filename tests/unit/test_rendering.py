@@ -74,6 +74,11 @@ def test_a_delivery_is_listed_without_what_it_carried() -> None:
     assert not {"body", "headers"} & set(seen)
 
 
+def test_that_its_body_is_gone_is_told() -> None:
+    assert render_delivery(_delivery())["body_pruned_at"] is None
+    assert render_delivery(_delivery(body=b"", body_pruned_at=NOON))["body_pruned_at"] == STAMP
+
+
 @pytest.mark.parametrize(("body", "text", "encoded"), [(b"{}", "{}", "e30="), (b"\xff", None, "/w=="), (None, "", "")])
 def test_the_bytes_of_a_delivery_are_always_shown_and_as_text_where_they_are_text(
     body: bytes | None, text: str | None, encoded: str

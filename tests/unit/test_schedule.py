@@ -123,3 +123,31 @@ def test_the_schedule_finds_a_lost_generation_within_a_quarter_of_an_hour(chance
         now, count = following.poll_at, count + 1
     assert timedelta(minutes=10) <= now - NOON <= timedelta(minutes=15)
     assert 3 <= count <= 9
+
+
+@given(age=ages, chance=chances, failures=st.integers(1, 50), grace=st.sampled_from([None, seconds(1), seconds(3600)]))
+def test_no_poll_is_scheduled_beyond_the_bounds(
+    age: timedelta, chance: float, failures: int, grace: timedelta | None
+) -> None:
+    schedule = Schedule(grace=grace)
+    now = NOON + age
+    bounds = schedule.bounds(now)
+    assert bounds.watched >= schedule.first_poll(now, category="video")
+    well = schedule.after_answer(NOON, category="video", now=now, chance=chance)
+    poor = schedule.after_failure(NOON, failures=failures, now=now, chance=chance)
+    assert well.poll_at is not None
+    assert poor.poll_at is not None
+    assert well.poll_at <= (bounds.watched if well.tracking is Tracking.WATCHING else bounds.stalled)
+    assert poor.poll_at <= (bounds.failing if poor.tracking is Tracking.WATCHING else bounds.stalled)
+
+
+def test_what_a_clock_that_was_an_hour_ahead_scheduled_is_beyond_the_bounds() -> None:
+    schedule = Schedule()
+    then = NOON + HOUR
+    bounds = schedule.bounds(NOON)
+    answered = schedule.after_answer(then, category="image", now=then, chance=0.0).poll_at
+    assert answered is not None
+    assert answered > bounds.watched
+    failed = schedule.after_failure(then, failures=1, now=then, chance=0.0).poll_at
+    assert failed is not None
+    assert failed > bounds.failing

@@ -1,0 +1,1 @@
+"""What an operator is told and can do: silence is noticed, deliveries are replayed, what is old is pruned."""

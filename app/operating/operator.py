@@ -1,0 +1,50 @@
+"""The operator's half of a process, put together: what runs beside the requests and belongs to no part of the flow."""
+
+import secrets
+from collections.abc import Callable
+
+from app.core.clock import Clock, SystemClock
+from app.core.database import Database
+from app.core.leases import Leases
+from app.core.settings import Settings
+from app.core.timekeeping import Timekeeper
+from app.operating.alarms import Alarm
+from app.operating.look import Look
+from app.operating.pruning import Pruning
+from app.operating.retention import Retention
+from app.operating.watch import Watch
+
+
+class Operator:
+    """`loops` are to be run; `watch` has something to say at /readyz."""
+
+    def __init__(self, settings: Settings, database: Database, *, clock: Clock, poll_errors: Callable[[], int]) -> None:
+        registers = settings.registers_endpoint
+        self.watch = Watch(
+            Look(database, by_hand=not registers),
+            thresholds(settings),
+            clock=clock,
+            poll_errors=poll_errors,
+            needs_leader=registers,
+        )
+        self.retention = Retention(
+            Pruning(database),
+            Leases(database, holder=secrets.token_hex(8)),
+            clock=clock,
+            days=settings.receiver_retention_days,
+        )
+        timekeepers = (Timekeeper(clock, database),) if isinstance(clock, SystemClock) else ()
+        self.loops = (self.watch, self.retention, *timekeepers)
+
+
+def thresholds(settings: Settings) -> dict[Alarm, float]:
+    """Above these an alarm is raised, in the alarm's own unit."""
+    return {
+        Alarm.CALLBACKS_MISSED: settings.receiver_alarm_missed_ratio,
+        Alarm.SILENCE: settings.receiver_alarm_silence.total_seconds(),
+        Alarm.REFUSALS: settings.receiver_alarm_refusals,
+        Alarm.OVERDUE: settings.receiver_alarm_overdue,
+        Alarm.SUBMISSION: settings.receiver_alarm_submission_age.total_seconds(),
+        Alarm.POLL_ERRORS: settings.receiver_alarm_poll_errors,
+        Alarm.LEADER: settings.receiver_alarm_leader_gone.total_seconds(),
+    }

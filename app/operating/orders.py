@@ -1,0 +1,98 @@
+"""What an operator orders about one generation: ask Rivya now, or forget it."""
+
+import structlog
+
+from app.core.clock import Clock
+from app.core.database import Database
+from app.core.errors import ServiceError
+from app.ledger.plan import Recorded
+from app.ledger.queries import Queries
+from app.ledger.record import Ledger
+from app.ledger.report import Report, Source
+from app.ledger.state import Generation
+from app.operating.pruning import Pruning
+from app.polling.allowance import Allowance
+from app.rivya.client import RivyaClient
+from app.rivya.errors import RivyaError, RivyaNotFound, RivyaUnreadable
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class GenerationUnknown(ServiceError):
+    """There is no such generation in the record."""
+
+    status = 404
+    code = "not_found"
+
+
+class StillOpen(ServiceError):
+    """Its outcome isn't known yet."""
+
+    status = 409
+    code = "still_open"
+
+
+class NotNow(ServiceError):
+    """The budget of requests to Rivya has no room, or Rivya refuses our key."""
+
+    status = 503
+    code = "not_now"
+
+
+class Orders:
+    """Raises `DatabaseUnavailable`, beside what each method says."""
+
+    def __init__(
+        self, database: Database, ledger: Ledger, *, client: RivyaClient, allowance: Allowance, clock: Clock
+    ) -> None:
+        self._queries = Queries(database)
+        self._pruning = Pruning(database)
+        self._ledger = ledger
+        self._client = client
+        self._allowance = allowance
+        self._clock = clock
+
+    async def poll(self, generation_id: str) -> Recorded:
+        """Ask Rivya now, within the budget that all replicas share, and record what it says.
+
+        Raises `GenerationUnknown`, `NotNow`, and what `RivyaClient` raises.
+        """
+        await self._known(generation_id)
+        if not await self._allowance.take():
+            why = (await self._allowance.health()).detail
+            raise NotNow(f"no request to Rivya may leave now, try again later: {why}")
+        try:
+            said = await self._client.get_generation(generation_id)
+        except RivyaNotFound:
+            await self._allowance.note_poll_answered()
+            raise
+        except RivyaError as error:
+            await self._allowance.note_poll_refused(error)
+            raise
+        await self._allowance.note_poll_answered()
+        if said.id != generation_id:
+            raise RivyaUnreadable("the answer is about another generation", status=200)
+        report = Report(source=Source.OPERATOR, reported_at=self._clock.now(), claim=said)
+        [recorded] = await self._ledger.record([report])
+        log.info(
+            "generation.polled", generation_id=generation_id, outcome=recorded.outcome, source=Source.OPERATOR.value
+        )
+        return recorded
+
+    async def forget(self, generation_id: str, *, even_open: bool = False) -> None:
+        """Remove a generation with its history and its deliveries' bodies; its events are still known.
+
+        Raises `GenerationUnknown`, and `StillOpen` unless `even_open`: what Rivya says of it later makes it known anew.
+        """
+        found = await self._known(generation_id)
+        if not (found.status.is_terminal or even_open):
+            raise StillOpen(f"{generation_id} is {found.status}: --open forgets it all the same")
+        if not await self._pruning.generations([generation_id], now=self._clock.now()):
+            raise NotNow(f"{generation_id} is being changed at this moment")
+        log.info("generation.forgotten", generation_id=generation_id, source=Source.OPERATOR.value)
+
+    async def _known(self, generation_id: str) -> Generation:
+        found = await self._queries.generations_by_id([generation_id])
+        if generation_id not in found:
+            raise GenerationUnknown(f"{generation_id} is not in the record")
+        return found[generation_id]

@@ -1,0 +1,133 @@
+"""Removes what is old, a few rows at a time: looked for in a read transaction, removed in a short one of its own.
+
+Bodies go first, in the transaction that removes their generation and its history; the deliveries stay, so that an event
+that comes again is known, until their time has come too. Open generations and their deliveries are never touched.
+Rows that somebody has locked are left for the next time: nothing here waits while it holds a lock, so that no delivery
+has to wait for more than one small transaction, and nothing can become a deadlock.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Delete, Integer, Select, Update, bindparam, delete, exists, literal, select, tuple_, update
+
+from app.core.database import Database
+from app.core.schema import Moment
+from app.ledger.reads import Position
+from app.ledger.statements import any_of
+from app.ledger.status import Tracking
+from app.ledger.tables import deliveries, generations
+
+_g, _d = generations.c, deliveries.c
+_BEFORE: Final = bindparam("before", type_=Moment)
+_MOST: Final = bindparam("most", type_=Integer)
+
+SETTLED: Final = (
+    select(_g.id)
+    # Settled no earlier than first heard of: so this ends at the limit, in the index.
+    .where(_g.tracking == Tracking.SETTLED, _g.first_seen_at < _BEFORE, _g.settled_at < _BEFORE)
+    .order_by(_g.first_seen_at, _g.id)
+    .limit(_MOST)
+)
+EXPIRED: Final = select(_d.event_id).where(_d.body_pruned_at < _BEFORE).order_by(_d.body_pruned_at).limit(_MOST)
+
+
+class Pruning:
+    """Every method handles `most` rows at most and returns how many it found. Raises `DatabaseUnavailable`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock_generations = _lock_generations(is_sqlite=database.is_sqlite)
+        self._bodies_of = _bodies_of(is_sqlite=database.is_sqlite)
+        self._lock_bodies = _lock_bodies(is_sqlite=database.is_sqlite)
+        self._clear = _clear(is_sqlite=database.is_sqlite)
+        self._remove_generations = _remove(_g.id, is_sqlite=database.is_sqlite)
+        self._remove_deliveries = _remove(_d.event_id, is_sqlite=database.is_sqlite)
+
+    async def settled_generations(self, before: datetime, *, most: int, now: datetime) -> int:
+        """Remove generations that were settled before this, with their histories and their deliveries' bodies."""
+        found = await self._find(SETTLED, {"before": before, "most": most})
+        await self.generations(found, now=now)
+        return len(found)
+
+    async def generations(self, ids: Sequence[str], *, now: datetime) -> int:
+        """Remove these generations, whatever their state; returns how many there were that nobody had locked."""
+        if not ids:
+            return 0
+        async with self._database.transaction() as connection:
+            locked = (await connection.execute(self._lock_generations, self._ids(ids))).scalars().all()
+            bodies = (await connection.execute(self._bodies_of, self._ids(locked))).scalars().all()
+            await connection.execute(self._clear, {**self._ids(bodies), "now": now})
+            await connection.execute(self._remove_generations, self._ids(locked))
+        return len(locked)
+
+    async def bodies_of_none(
+        self, before: datetime, *, after: Position | None, most: int, now: datetime
+    ) -> Position | None:
+        """Empty bodies that came before this and belong to no generation of ours, from `after` on.
+
+        Returns where to go on; None when there are no more.
+        """
+        async with self._database.read() as connection:
+            found = (await connection.execute(_unclaimed(after), {"before": before, "most": most})).all()
+        if not found:
+            return None
+        ids = [row.event_id for row in found]
+        async with self._database.transaction() as connection:
+            locked = (await connection.execute(self._lock_bodies, self._ids(ids))).scalars().all()
+            await connection.execute(self._clear, {**self._ids(locked), "now": now})
+        return Position(found[-1].received_at, found[-1].event_id)
+
+    async def expired_deliveries(self, before: datetime, *, most: int) -> int:
+        """Remove deliveries whose bodies went before this: such an event would be taken for a new one."""
+        found = await self._find(EXPIRED, {"before": before, "most": most})
+        if found:
+            async with self._database.transaction() as connection:
+                await connection.execute(self._remove_deliveries, self._ids(found))
+        return len(found)
+
+    async def _find(self, statement: Select[Any], parameters: dict[str, Any]) -> Sequence[str]:
+        async with self._database.read() as connection:
+            found: Sequence[str] = (await connection.execute(statement, parameters)).scalars().all()
+        return found
+
+    def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
+        return {"ids": orjson.dumps(list(ids)).decode() if self._database.is_sqlite else list(ids)}
+
+
+def _unclaimed(after: Position | None) -> Select[Any]:
+    has_generation = exists().where(_g.id == _d.generation_id)
+    found = select(_d.event_id, _d.received_at).where(
+        _d.received_at < _BEFORE, _d.body_pruned_at.is_(None), ~has_generation
+    )
+    if after is not None:
+        position = tuple_(literal(after.at, _d.received_at.type), literal(after.id, _d.event_id.type))
+        found = found.where(tuple_(_d.received_at, _d.event_id) > position)
+    return found.order_by(_d.received_at, _d.event_id).limit(_MOST)
+
+
+def _lock_generations(*, is_sqlite: bool) -> Select[Any]:
+    return select(_g.id).where(any_of(_g.id, "ids", is_sqlite=is_sqlite)).with_for_update(skip_locked=True)
+
+
+def _bodies_of(*, is_sqlite: bool) -> Select[Any]:
+    theirs = any_of(_d.generation_id, "ids", is_sqlite=is_sqlite)
+    chosen = select(_d.event_id).where(theirs, _d.body_pruned_at.is_(None))
+    return chosen.with_for_update(skip_locked=True)
+
+
+def _lock_bodies(*, is_sqlite: bool) -> Select[Any]:
+    these = any_of(_d.event_id, "ids", is_sqlite=is_sqlite)
+    return select(_d.event_id).where(these, _d.body_pruned_at.is_(None)).with_for_update(skip_locked=True)
+
+
+def _clear(*, is_sqlite: bool) -> Update:
+    # The headers go too: a signature proves nothing without what was signed.
+    emptied = {"body": b"", "headers": "{}", "body_pruned_at": bindparam("now", type_=Moment)}
+    return update(deliveries).where(any_of(_d.event_id, "ids", is_sqlite=is_sqlite)).values(emptied)
+
+
+def _remove(key: Any, *, is_sqlite: bool) -> Delete:  # noqa: ANN401 - a column
+    return delete(key.table).where(any_of(key, "ids", is_sqlite=is_sqlite))

@@ -1,0 +1,131 @@
+"""Takes stored deliveries through the ledger again, as if they came now, in the name of the operator."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+from sqlalchemy import Select, literal, select, tuple_
+
+from app.core.clock import Clock
+from app.core.database import Database
+from app.intake.translate import to_report
+from app.ledger import rows
+from app.ledger.decide import FirstPoll
+from app.ledger.plan import Recorded, plan
+from app.ledger.queries import Queries
+from app.ledger.reads import Position, StoredDelivery
+from app.ledger.record import Ledger
+from app.ledger.report import Report, Source
+from app.ledger.state import Generation
+from app.ledger.status import Outcome
+from app.ledger.tables import deliveries
+
+_AT_ONCE: Final = 100
+_d = deliveries.c
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """Which deliveries are replayed; None narrows nothing."""
+
+    event_id: str | None = None
+    since: datetime | None = None
+    """Received at this moment or later."""
+    until: datetime | None = None
+    """Received before this moment."""
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A delivery, and what it came to; None where it could not be replayed: it says nothing, or its body is gone."""
+
+    delivery: StoredDelivery
+    recorded: Recorded | None
+
+
+class Replay:
+    """Oldest first. The stored delivery stays as it is: evidence of what came, and of what was made of it then."""
+
+    def __init__(self, database: Database, ledger: Ledger, *, clock: Clock, first_poll: FirstPoll) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._queries = Queries(database)
+        self._clock = clock
+        self._first_poll = first_poll
+
+    async def apply(self, chosen: Chosen) -> AsyncIterator[Replayed]:
+        """Replay; each delivery is one transaction. Raises `DatabaseUnavailable`; what was told by then stands."""
+        async for delivery in self._stored(chosen):
+            report = self._report(delivery)
+            if report is None:
+                yield Replayed(delivery, None)
+                continue
+            [recorded] = await self._ledger.record([report])
+            log.info(
+                "delivery.replayed",
+                event_id=delivery.event_id,
+                generation_id=report.generation_id,
+                outcome=recorded.outcome,
+                source=report.source,
+            )
+            yield Replayed(delivery, recorded)
+
+    async def rehearse(self, chosen: Chosen) -> AsyncIterator[Replayed]:
+        """What `apply` would do, if nothing else happened meanwhile; nothing is written."""
+        known: dict[str, Generation] = {}
+        async for delivery in self._stored(chosen):
+            report = self._report(delivery)
+            if report is None or report.claim is None:
+                yield Replayed(delivery, None)
+                continue
+            if report.claim.id not in known:
+                known |= await self._queries.generations_by_id([report.claim.id])
+            made = plan([report], known, {}, first_poll=self._first_poll)
+            known |= made.generations
+            yield Replayed(delivery, made.recorded[0])
+
+    def _report(self, delivery: StoredDelivery) -> Report | None:
+        if delivery.body_pruned_at is not None:
+            return None
+        read = to_report(delivery.body or b"", (), header_id=delivery.event_id, endpoint_id=None, now=self._clock.now())
+        if read.claim is None:
+            return None
+        return Report(
+            source=Source.OPERATOR,
+            reported_at=read.reported_at,
+            claim=read.claim,
+            replayed_event_id=delivery.event_id,
+        )
+
+    async def _stored(self, chosen: Chosen) -> AsyncIterator[StoredDelivery]:
+        after: Position | None = None
+        while page := await self._page(chosen, after):
+            for delivery in page:
+                yield delivery
+            after = Position(page[-1].received_at, page[-1].event_id)
+
+    async def _page(self, chosen: Chosen, after: Position | None) -> Sequence[StoredDelivery]:
+        async with self._database.read() as connection:
+            found = await connection.execute(_statement(chosen, after))
+            return [rows.to_delivery(row) for row in found.mappings()]
+
+
+def _statement(chosen: Chosen, after: Position | None) -> Select[tuple[object, ...]]:
+    found = select(deliveries)
+    if chosen.event_id is not None:
+        found = found.where(_d.event_id == chosen.event_id)
+    if chosen.since is not None:
+        found = found.where(_d.received_at >= chosen.since)
+    if chosen.until is not None:
+        found = found.where(_d.received_at < chosen.until)
+    if chosen.outcome is not None:
+        found = found.where(_d.outcome == chosen.outcome)
+    if after is not None:
+        position = tuple_(literal(after.at, _d.received_at.type), literal(after.id, _d.event_id.type))
+        found = found.where(tuple_(_d.received_at, _d.event_id) > position)
+    return found.order_by(_d.received_at, _d.event_id).limit(_AT_ONCE)
