@@ -145,7 +145,7 @@ async def documented_calls(side: Side) -> list[tuple[str, int, str | None, str]]
 
 @asynccontextmanager
 async def sandbox() -> AsyncIterator[tuple[Sandbox, str]]:
-    settings = SandboxSettings(stream_pause=0, echo_client_request_id=True)
+    settings = SandboxSettings(stream_pause=0)
     async with serve_sandbox(Sandbox(manual=True, settings=settings)) as rivya:
         yield rivya.sandbox, rivya.base_url
 
