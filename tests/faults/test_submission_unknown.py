@@ -53,7 +53,7 @@ async def test_performed_but_not_answered_is_resolved_with_the_same_key_and_paid
         await room.retrier.turn()
         assert (room.calls, room.charged()) == (2, 1)
         generation = await room.generation()
-        assert (generation["status"], generation["tracking"]["client_request_id"]) == ("queued", "order-1")
+        assert (generation["status"], generation["client_request_id"]) == ("queued", "order-1")
         again = await room.create()
         assert (again.status_code, again.json()["id"], room.calls) == (200, generation["id"], 2)
 

@@ -26,7 +26,7 @@ async def test_a_create_is_recorded_and_answered_with_rivyas_object_and_status(d
         assert (told["status"], told["model"], told["reserved_credits"]) == ("queued", "z-image", 1)
         assert (told["tracking"]["client_request_id"], told["tracking"]["state"]) == ("order-1", "watching")
         generation = await room.generation()
-        assert (generation["id"], generation["tracking"]["client_request_id"]) == (told["id"], "order-1")
+        assert (generation["id"], generation["client_request_id"]) == (told["id"], "order-1")
         [step] = await room.room.rows(transitions)
         assert (step["to_status"], step["source"]) == ("queued", "submit")
         kept = await room.submission()
