@@ -163,6 +163,10 @@ class _Given(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
 
+    rivya_api_key: object = None
+    rivya_signing_secret: object = None
+    receiver_public_url: object = None
+    receiver_encryption_keys: object = None
 
 
 def has_api_key() -> bool:

@@ -17,10 +17,14 @@ PRUNED = Counter("receiver_pruned", "Rows removed or emptied for their age.", ["
 
 LEASE: Final = "retention"
 TERM: Final = timedelta(seconds=60)
+SHARE: Final = 0.1
+SHARE_OF_ONE_WRITER: Final = 0.02
+"""On SQLite, where whoever writes keeps everybody else from writing."""
 MOST: Final = 100
 """Rows in one transaction: what a delivery may have to wait for on SQLite, which has one writer."""
 
-_BETWEEN_BATCHES: Final = 0.1
+_SHORTEST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 10.0
 _OTHERS_AT_WORK: Final = 60.0
 _REST: Final = 600.0
 _OFF: Final = 3600.0
@@ -31,28 +35,44 @@ log = structlog.stdlib.get_logger(__name__)
 class Retention:
     """`turn` is one turn of a supervised loop: one batch, if this replica has the lease."""
 
-    def __init__(self, pruning: Pruning, leases: Leases, *, clock: Clock, days: int, most: int = MOST) -> None:
+    def __init__(
+        self, pruning: Pruning, leases: Leases, *, clock: Clock, days: int, share: float, most: int = MOST
+    ) -> None:
         self._pruning = pruning
         self._leases = leases
         self._clock = clock
         self._days = days
+        self._share = share
+        """Of the time, that pruning may take: what deliveries may find the database's writer busy with."""
         self._most = most
+        self._held_at: float | None = None
         self._after: Position | None = None
         self._tally: Tally[str] = Tally()
 
     async def turn(self) -> float:
         """Prune one batch; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
-        now = self._clock.now()
-        old = limits(now, days=self._days)
+        old = limits(self._clock.now(), days=self._days)
         if old is None:
             return _OFF
-        if not await self._leases.acquire(LEASE, now=now, term=TERM):
+        if not await self._hold():
             return _OTHERS_AT_WORK
+        began = self._clock.monotonic()
         if await self._prune(old):
-            return _BETWEEN_BATCHES
+            took = self._clock.monotonic() - began
+            return min(max(took / self._share - took, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+        self._held_at = None
         await self._leases.release(LEASE)
         self._tell()
         return _REST
+
+    async def _hold(self) -> bool:
+        """Have the lease, renewed after a third of its term: a commit less for most batches."""
+        at = self._clock.monotonic()
+        if self._held_at is not None and at - self._held_at < TERM.total_seconds() / 3:
+            return True
+        is_ours = await self._leases.acquire(LEASE, now=self._clock.now(), term=TERM)
+        self._held_at = at if is_ours else None
+        return is_ours
 
     async def _prune(self, old: Limits) -> bool:
         """Whether there may be more."""

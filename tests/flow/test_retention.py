@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from app.core.leases import Leases
@@ -28,7 +29,7 @@ class RetentionRoom:
 
     def replica(self, name: str = "one", *, days: int = DAYS, most: int = 100) -> Retention:
         leases = Leases(self.ledger.database, holder=name)
-        return Retention(Pruning(self.ledger.database), leases, clock=self.clock, days=days, most=most)
+        return Retention(Pruning(self.ledger.database), leases, clock=self.clock, days=days, share=0.5, most=most)
 
     async def record(self, *reports: Report) -> list[Outcome]:
         return [item.outcome for item in await self.ledger.ledger.record(reports)]
@@ -170,3 +171,22 @@ async def test_rows_that_somebody_has_locked_are_not_waited_for(postgres_url: st
         await room.prune(room.replica())
         assert await room.known() == set()
         assert set((await room.kept()).values()) == {b""}
+
+
+class SlowClock(ManualClock):
+    """Every look at it takes time."""
+
+    def monotonic(self) -> float:
+        self.advance(seconds=0.2)
+        return super().monotonic()
+
+
+async def test_pruning_takes_no_more_than_its_share_of_the_time(sqlite_url: str) -> None:
+    async with open_room(sqlite_url) as room:
+        await room.record(webhook("one", "succeeded"), webhook("other", "succeeded"))
+        room.clock = SlowClock()
+        room.pass_days(DAYS + 1)
+        leases = Leases(room.ledger.database, holder="one")
+        pruning = Pruning(room.ledger.database)
+        retention = Retention(pruning, leases, clock=room.clock, days=DAYS, share=0.05, most=1)
+        assert await retention.turn() == pytest.approx(0.2 / 0.05 - 0.2)
