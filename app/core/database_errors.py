@@ -24,6 +24,8 @@ def translated() -> Iterator[None]:
     """Turn what is the database's state into `DatabaseUnavailable`; let what is the statement's fault pass."""
     try:
         yield
+    except asyncpg.DataError:
+        raise  # an interface error by descent, but it is the value that the driver can't send
     except (exc.TimeoutError, OSError, asyncpg.InterfaceError) as error:
         raise DatabaseUnavailable(reason=type(error).__name__) from error
     except asyncpg.PostgresError as error:
@@ -33,6 +35,10 @@ def translated() -> Iterator[None]:
     except exc.DBAPIError as error:
         if _is_unavailable(error):
             raise DatabaseUnavailable(reason=_reason(error)) from error
+        raise
+    except sqlite3.Error as error:
+        if _is_sqlite_state(error):
+            raise DatabaseUnavailable(reason=type(error).__name__) from error
         raise
 
 
@@ -47,12 +53,23 @@ def _is_unavailable(error: exc.DBAPIError) -> bool:
     sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate is not None:
         return _is_state(sqlstate)
-    # SQLite: locked, disk full, read-only and I/O errors are all OperationalError, and so is bad SQL (SQLITE_ERROR).
     # A lost asyncpg connection has no SQLSTATE and is an InterfaceError.
-    is_our_fault = getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
-    if is_our_fault and str(error.orig).startswith(_NOT_MIGRATED):
-        return True
-    return isinstance(error, exc.OperationalError | exc.InterfaceError) and not is_our_fault
+    is_refused = isinstance(error, exc.OperationalError | exc.InterfaceError)
+    return _is_not_migrated(error.orig) or (is_refused and not _is_bad_sql(error.orig))
+
+
+def _is_sqlite_state(error: sqlite3.Error) -> bool:
+    is_refused = isinstance(error, sqlite3.OperationalError | sqlite3.InterfaceError)
+    return _is_not_migrated(error) or (is_refused and not _is_bad_sql(error))
+
+
+def _is_bad_sql(error: BaseException | None) -> bool:
+    # SQLite: locked, disk full, read-only and I/O errors are all OperationalError, and so is bad SQL (SQLITE_ERROR).
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+
+
+def _is_not_migrated(error: BaseException | None) -> bool:
+    return _is_bad_sql(error) and str(error).startswith(_NOT_MIGRATED)
 
 
 def _is_state(sqlstate: str | None) -> bool:

@@ -1,0 +1,92 @@
+"""Records a batch on PostgreSQL: look and lock, decide, write, in four short exchanges whatever the batch's size."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql
+
+from app.core.direct import Direct
+from app.ledger import rows
+from app.ledger.plan import Decide, Plan
+from app.ledger.report import Report
+from app.ledger.status import Outcome
+from app.ledger.tables import deliveries, generations, transitions
+
+
+class LostRace(Exception):
+    """Somebody else was first to record a generation, between our look and our write."""
+
+
+class PostgresRecord:
+    """Speaks to the driver itself: constant text, one array for each column."""
+
+    def __init__(self, direct: Direct) -> None:
+        self._direct = direct
+        self._lock = _lock_generations()
+        self._known = "SELECT event_id, outcome FROM deliveries WHERE event_id = ANY($1::text[])"
+        self._write = _write_all()
+
+    async def record(self, reports: Sequence[Report], decide: Decide) -> Plan:
+        """One transaction. Raises `LostRace` and `DatabaseUnavailable`; nothing is written then."""
+        ids = sorted({report.claim.id for report in reports if report.claim is not None})
+        event_ids = [report.delivery.event_id for report in reports if report.delivery is not None]
+        async with self._direct.transaction() as connection:
+            found = await connection.fetch(self._lock, ids) if ids else ()
+            known = await connection.fetch(self._known, event_ids) if event_ids else ()
+            made = decide(
+                {row["id"]: rows.to_generation(row) for row in found},
+                {event_id: Outcome(outcome) for event_id, outcome in known},
+            )
+            try:
+                written = await connection.fetchval(self._write, *_arrays(made))
+            except asyncpg.UniqueViolationError as error:
+                raise LostRace from error  # of a transition: the same step was recorded meanwhile
+            if written != len(made.generations):
+                raise LostRace
+        return made
+
+
+def _arrays(made: Plan) -> list[Sequence[Any]]:
+    return [
+        *rows.generation_columns([made.generations[key] for key in sorted(made.generations)]),
+        *rows.delivery_columns([made.deliveries[key] for key in sorted(made.deliveries)]),
+        *rows.transition_columns(made.transitions),
+    ]
+
+
+def _lock_generations() -> str:
+    # In id order, everywhere: two batches can wait for each other, but never in a circle.
+    columns = ", ".join(rows.GENERATION_COLUMNS)
+    return f"SELECT {columns} FROM generations WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"  # noqa: S608
+
+
+def _write_all() -> str:
+    """The three writes, as one statement; it tells how many generations were written.
+
+    The arbiters are the primary keys' indexes, so this never scans. `revision` tells a row that somebody else inserted
+    since we looked: it is left alone, and the missing row makes `record` start again.
+    """
+    g, d, t = rows.GENERATION_COLUMNS, rows.DELIVERY_COLUMNS, rows.TRANSITION_COLUMNS
+    changed = ", ".join(f"{name} = excluded.{name}" for name in g if name not in ("id", "first_seen_at"))
+    return f"""
+WITH written AS (
+    {_insert(generations, g, first=1)}
+    ON CONFLICT (id) DO UPDATE SET {changed} WHERE generations.revision < excluded.revision
+    RETURNING 1
+), delivered AS (
+    {_insert(deliveries, d, first=1 + len(g))}
+    ON CONFLICT (event_id) DO UPDATE SET attempts = deliveries.attempts + excluded.attempts
+), moved AS (
+    {_insert(transitions, t, first=1 + len(g) + len(d))}
+)
+SELECT count(*) FROM written
+"""
+
+
+def _insert(table: Table, columns: Iterable[str], *, first: int) -> str:
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    types = [table.c[name].type.compile(dialect) for name in columns]
+    arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types, first))
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({arrays})"  # noqa: S608
