@@ -14,7 +14,12 @@ from app.core.direct_sqlite import PRAGMAS, DirectSqlite
 
 _WRITES = "receiver_writes"
 # Parameters that a URL may have for SQLAlchemy's dialect, and that the driver itself doesn't know.
-_FOR_SQLALCHEMY = ("async_fallback", "async_creator_fn", "prepared_statement_cache_size", "prepared_statement_name_func")
+_FOR_SQLALCHEMY = (
+    "async_fallback",
+    "async_creator_fn",
+    "prepared_statement_cache_size",
+    "prepared_statement_name_func",
+)
 
 # plan_cache_mode: a generic plan made while a table was empty scans it for ever after; planning anew costs far less.
 _POSTGRES_SETTINGS = {

@@ -67,4 +67,3 @@ class DirectSqlite:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-

@@ -9,7 +9,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.intake.answers import send_error, send_recorded
+from app.core.requests import identified
+from app.intake.answers import ROUTE, send_error, send_recorded
 from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
 from app.intake.translate import as_unreadable, is_delivery, to_report
@@ -54,8 +55,7 @@ class Health(Protocol):
 class Intake:
     """An ASGI application for everything under /rivya/webhook."""
 
-    path = "/rivya/webhook"
-    """As requests are counted: never with the key."""
+    path = ROUTE
 
     def __init__(
         self,
@@ -75,8 +75,7 @@ class Intake:
         self._most_bytes = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; no bytes in it make this raise."""
-        scope["route"] = self
+        """Answer one request, and count it; no bytes in it make this raise."""
         try:
             await self._take(scope, receive)
         except BodyIncomplete:
@@ -86,7 +85,7 @@ class Intake:
         except ServiceError as error:
             await send_error(scope, send, error)
         except Exception:  # the web boundary: whatever it was, the sender is to come again
-            log.exception("delivery.failed")
+            log.exception("delivery.failed", request_id=identified(scope))
             await send_error(scope, send, ServiceError("Not recorded.", status=503, code="not_recorded", retry_after=5))
         else:
             await send_recorded(send)
@@ -95,7 +94,7 @@ class Intake:
         if scope["method"] != "POST":
             message = "Deliveries are sent with POST."
             raise ServiceError(message, status=405, code="method_not_allowed")
-        endpoint_id = self._keyring.endpoint_id(scope["path_params"]["tail"].strip("/") or None)
+        endpoint_id = self._keyring.endpoint_id(scope["path"][len(ROUTE) :].strip("/") or None)
         try:
             body = await read_body(scope, receive, most_bytes=self._most_bytes)
         except BodyTooLarge as error:

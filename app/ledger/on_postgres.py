@@ -70,7 +70,7 @@ def _write_all() -> str:
     """
     g, d, t = rows.GENERATION_COLUMNS, rows.DELIVERY_COLUMNS, rows.TRANSITION_COLUMNS
     changed = ", ".join(f"{name} = excluded.{name}" for name in g if name not in ("id", "first_seen_at"))
-    return f"""
+    statement = f"""
 WITH written AS (
     {_insert(generations, g, first=1)}
     ON CONFLICT (id) DO UPDATE SET {changed} WHERE generations.revision < excluded.revision
@@ -82,7 +82,8 @@ WITH written AS (
     {_insert(transitions, t, first=1 + len(g) + len(d))}
 )
 SELECT count(*) FROM written
-"""
+"""  # noqa: S608 - of column names of ours
+    return statement.strip()
 
 
 def _insert(table: Table, columns: Iterable[str], *, first: int) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.core.values import value
 from app.ledger.decide import FirstPoll, decide
 from app.ledger.report import Delivery, Report, Source
 from app.ledger.state import Generation, Transition
 from app.ledger.status import Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Recorded:
     """What became of one report."""
 

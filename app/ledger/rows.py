@@ -6,6 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 import orjson
+from sqlalchemy import RowMapping
 
 from app.ledger.plan import DeliveryRow
 from app.ledger.reads import StoredDelivery
@@ -13,7 +14,7 @@ from app.ledger.report import Source
 from app.ledger.state import Generation, Transition
 from app.ledger.status import Outcome, Status, Tracking
 
-Row = Mapping[str, Any]
+Row = RowMapping | Mapping[str, Any]
 """A row by the names of its columns, from SQLAlchemy or from a driver."""
 
 _PLAIN = tuple(
