@@ -1,9 +1,10 @@
 """Records a batch on PostgreSQL: look and lock, decide, write, in four short exchanges whatever the batch's size."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
+import orjson
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
@@ -20,7 +21,7 @@ class LostRace(Exception):
 
 
 class PostgresRecord:
-    """Speaks to the driver itself: constant text, one array for each column."""
+    """Speaks to the driver itself, in constant text."""
 
     def __init__(self, direct: Direct) -> None:
         self._direct = direct
@@ -40,7 +41,7 @@ class PostgresRecord:
                 {event_id: Outcome(outcome) for event_id, outcome in known},
             )
             try:
-                written = await connection.fetchval(self._write, *_arrays(made))
+                written = await connection.fetchval(self._write, *_parameters(made))
             except asyncpg.UniqueViolationError as error:
                 raise LostRace from error  # of a transition: the same step was recorded meanwhile
             if written != len(made.generations):
@@ -48,12 +49,19 @@ class PostgresRecord:
         return made
 
 
-def _arrays(made: Plan) -> list[Sequence[Any]]:
-    return [
-        *rows.generation_columns([made.generations[key] for key in sorted(made.generations)]),
-        *rows.delivery_columns([made.deliveries[key] for key in sorted(made.deliveries)]),
-        *rows.transition_columns(made.transitions),
-    ]
+def _parameters(made: Plan) -> tuple[str, str, str, bytes]:
+    """Rows as JSON texts: the driver looks at every single element of an array, which takes it five times as long."""
+    bodies, delivered = rows.bodies_apart(made.deliveries[key] for key in sorted(made.deliveries))
+    return (
+        _json([rows.from_generation(made.generations[key]) for key in sorted(made.generations)]),
+        _json(delivered),
+        _json([rows.from_transition(transition) for transition in made.transitions]),
+        bodies,
+    )
+
+
+def _json(written: Sequence[Sequence[Any]]) -> str:
+    return orjson.dumps(written).decode()
 
 
 def _lock_generations() -> str:
@@ -72,22 +80,25 @@ def _write_all() -> str:
     changed = ", ".join(f"{name} = excluded.{name}" for name in g if name not in ("id", "first_seen_at"))
     statement = f"""
 WITH written AS (
-    {_insert(generations, g, first=1)}
+    {_insert(generations, g, "$1")}
     ON CONFLICT (id) DO UPDATE SET {changed} WHERE generations.revision < excluded.revision
     RETURNING 1
 ), delivered AS (
-    {_insert(deliveries, d, first=1 + len(g))}
+    {_insert(deliveries, d, "$2")}
     ON CONFLICT (event_id) DO UPDATE SET attempts = deliveries.attempts + excluded.attempts
 ), moved AS (
-    {_insert(transitions, t, first=1 + len(g) + len(d))}
+    {_insert(transitions, t, "$3")}
 )
 SELECT count(*) FROM written
 """  # noqa: S608 - of column names of ours
     return statement.strip()
 
 
-def _insert(table: Table, columns: Iterable[str], *, first: int) -> str:
+def _insert(table: Table, columns: Sequence[str], parameter: str) -> str:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     types = [table.c[name].type.compile(dialect) for name in columns]
-    arrays = ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(types, first))
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT * FROM unnest({arrays})"  # noqa: S608
+    values = [f"(row ->> {number})::{kind}" for number, kind in enumerate(types)]
+    if table is deliveries:
+        values[rows.BODY] = f"substring($4::bytea, (row ->> {rows.BODY})::int, (row ->> {len(columns)})::int)"
+    found = f"SELECT {', '.join(values)} FROM jsonb_array_elements({parameter}::jsonb) AS row"  # noqa: S608
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) {found}"

@@ -1,7 +1,7 @@
 """Records a batch on SQLite: look, decide, write, in one call to the writer's thread and one statement per table."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from sqlalchemy import Table
 from app.core.direct_sqlite import DirectSqlite
 from app.core.schema import Moment
 from app.ledger import rows
-from app.ledger.plan import Decide, DeliveryRow, Plan
+from app.ledger.plan import Decide, Plan
 from app.ledger.report import Report
 from app.ledger.state import Generation
 from app.ledger.status import Outcome
@@ -59,7 +59,7 @@ class SqliteRecord:
             written = _json([rows.from_generation(item) for item in made.generations.values()])
             connection.execute(self._write_generations, {"rows": written})
         if made.deliveries:
-            bodies, delivered = _apart(made.deliveries.values())
+            bodies, delivered = rows.bodies_apart(made.deliveries.values())
             connection.execute(self._write_deliveries, {"rows": _json(delivered), "bodies": bodies})
         if made.transitions:
             moved = _json([rows.from_transition(transition) for transition in made.transitions])
@@ -67,27 +67,14 @@ class SqliteRecord:
 
 
 _AMONG = "{} IN (SELECT value FROM json_each(?))"
-_BODY = rows.DELIVERY_COLUMNS.index("body")
 _MOMENTS = tuple(column.name for column in generations.c if isinstance(column.type, Moment))
 
 
 def _insert(table: Table, columns: Sequence[str]) -> str:
     values = [f"value ->> {number}" for number in range(len(columns))]
     if table is deliveries:
-        values[_BODY] = f"substr(:bodies, value ->> {_BODY}, value ->> {len(columns)})"
+        values[rows.BODY] = f"substr(:bodies, value ->> {rows.BODY}, value ->> {len(columns)})"
     return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT {', '.join(values)} FROM json_each(:rows)"  # noqa: S608
-
-
-def _apart(written: Iterable[DeliveryRow]) -> tuple[bytes, list[tuple[Any, ...]]]:
-    """All bodies in one, and rows that tell where theirs begins and how long it is: JSON can't hold bytes."""
-    bodies = bytearray(b"\0")  # of nothing at all, SQLite would make NULL
-    placed = []
-    for item in written:
-        row = list(rows.from_delivery(item))
-        body, row[_BODY] = row[_BODY], len(bodies) + 1
-        bodies += body
-        placed.append((*row, len(body)))
-    return bytes(bodies), placed
 
 
 def _to_generation(row: sqlite3.Row) -> Generation:

@@ -1,6 +1,6 @@
 """Between rows and what they mean: the only place that knows which columns hold JSON."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
@@ -28,6 +28,7 @@ _DELIVERED = ("event_id", "event_type", "endpoint_id", "received_at", "body")
 GENERATION_COLUMNS = (*_WRITTEN_AS_THEY_ARE, "rivya_object", "metadata")
 DELIVERY_COLUMNS = (*_DELIVERED, "headers", "generation_id", "outcome", "attempts")
 TRANSITION_COLUMNS = tuple(field.name for field in fields(Transition))
+BODY = DELIVERY_COLUMNS.index("body")
 
 _generation = attrgetter(*_WRITTEN_AS_THEY_ARE)
 _delivered = attrgetter(*_DELIVERED)
@@ -70,24 +71,19 @@ def from_transition(transition: Transition) -> tuple[Any, ...]:
     return written
 
 
-def generation_columns(generations: Iterable[Generation]) -> list[Sequence[Any]]:
-    """One array for each of `GENERATION_COLUMNS`."""
-    return _columns(generations, from_generation, len(GENERATION_COLUMNS))
+def bodies_apart(written: Iterable[DeliveryRow]) -> tuple[bytes, list[tuple[Any, ...]]]:
+    """All bodies in one, and rows in which two numbers stand for each: JSON can't hold bytes.
 
-
-def delivery_columns(written: Iterable[DeliveryRow]) -> list[Sequence[Any]]:
-    """One array for each of `DELIVERY_COLUMNS`."""
-    return _columns(written, from_delivery, len(DELIVERY_COLUMNS))
-
-
-def transition_columns(transitions: Iterable[Transition]) -> list[Sequence[Any]]:
-    """One array for each of `TRANSITION_COLUMNS`."""
-    return _columns(transitions, from_transition, len(TRANSITION_COLUMNS))
-
-
-def _columns(items: Iterable[Any], row: Callable[[Any], tuple[Any, ...]], count: int) -> list[Sequence[Any]]:
-    turned: list[Sequence[Any]] = list(zip(*map(row, items), strict=True))
-    return turned or [()] * count
+    In the place of `body` a row has where its body begins (the first byte is number 1), and at its end how long it is.
+    """
+    bodies = bytearray(b"\0")  # of nothing at all, SQLite would make NULL
+    placed = []
+    for item in written:
+        row = list(from_delivery(item))
+        body, row[BODY] = row[BODY], len(bodies) + 1
+        bodies += body
+        placed.append((*row, len(body)))
+    return bytes(bodies), placed
 
 
 def to_transition(row: Row) -> Transition:
