@@ -75,7 +75,7 @@ def _transition(current: Generation | None, report: Report, claim: Claim, claime
 
 def _noted(known: Generation, report: Report, claim: Claim) -> Changes:
     """What is noted whatever the claim is worth: that it came, and who it belongs to."""
-    changes: Changes = {"revision": known.revision + 1}
+    changes: Changes = {}
     if known.client_request_id is None:
         changes["client_request_id"] = report.client_request_id or claim.client_request_id
     if known.model is None:

@@ -42,6 +42,9 @@ class SqliteRecord:
         """One transaction. Raises `DatabaseUnavailable`; nothing is written then."""
         return await self._direct.transaction(partial(self._record, reports=reports, decide=decide))
 
+    record_locked = record
+    """Nobody else can be faster here."""
+
     def _record(self, connection: sqlite3.Connection, *, reports: Sequence[Report], decide: Decide) -> Plan:
         ids = {report.claim.id for report in reports if report.claim is not None}
         event_ids = {report.delivery.event_id for report in reports if report.delivery is not None}
@@ -72,6 +75,8 @@ _MOMENTS = tuple(column.name for column in generations.c if isinstance(column.ty
 
 def _insert(table: Table, columns: Sequence[str]) -> str:
     values = [f"value ->> {number}" for number in range(len(columns))]
+    if table is generations:
+        values[columns.index("revision")] += " + 1"  # counts writes, however many reports a batch holds
     if table is deliveries:
         values[rows.BODY] = f"substr(:bodies, value ->> {rows.BODY}, value ->> {len(columns)})"
     return f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT {', '.join(values)} FROM json_each(:rows)"  # noqa: S608

@@ -29,13 +29,14 @@ class Ledger:
     async def record(self, reports: Sequence[Report]) -> list[Recorded]:
         """Record `reports` in one transaction, all or none, and return what became of each, in their order.
 
-        Recording the same report again changes nothing (a delivery's attempts excepted). Locks the generations
-        concerned in the order of their ids. Raises `DatabaseUnavailable` when nothing could be decided.
+        Recording the same report again changes nothing (a delivery's attempts excepted). Where somebody else records
+        the same generations at the same time, tries again with these locked, in the order of their ids. Raises
+        `DatabaseUnavailable` when nothing could be decided.
         """
         decide = partial(plan, reports, first_poll=self._first_poll)
-        for _ in range(_TRIES):
+        for record in (self._store.record, *[self._store.record_locked] * _TRIES):
             try:
-                made = await self._store.record(reports, decide)
+                made = await record(reports, decide)
             except LostRace:
                 continue
             note_recorded(reports, made.recorded)
