@@ -109,6 +109,7 @@ class Service:
             self.endpoint_health,
             self.refusals,
             self.batch.put,
+            submit=self.batch.submit,
             clock=self.clock,
             most_bytes=self.settings.receiver_max_body_bytes,
         )
@@ -128,7 +129,7 @@ class Service:
             redirect_slashes=False,
         )
         errors.install(app)
-        app.put_first(self.intake.path, self.intake)
+        app.put_first(self.intake.path, self.intake, lane=self.intake.lane)
         app.include_router(submission.router(self.submitter, self.access))
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)

@@ -11,6 +11,7 @@ import uvicorn
 
 from app.cli.listening import AddressTaken, listen
 from app.cli.signals import on_stop_signal
+from app.core.express_protocol import ExpressProtocol
 from app.core.settings import Settings
 from app.main import Service
 from app.rivya.signature import SchemeInvalid
@@ -53,7 +54,7 @@ def make_server(service: Service) -> Server:
     config = uvicorn.Config(
         service.app,
         loop="uvloop",
-        http="httptools",
+        http=ExpressProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -51,32 +51,33 @@ def configure(log_format: LogFormat, *, least: int = logging.INFO) -> None:
         logging.getLogger(name).propagate = True
 
 
-def info_each(log: structlog.stdlib.BoundLogger, event: str, lines: Sequence[Mapping[str, object]]) -> None:
-    """A line for each of `lines`, all of one event and one moment, at the price of one and a little for each.
+def info_each(log: structlog.stdlib.BoundLogger, lines: Sequence[Mapping[str, object]]) -> None:
+    """A line for each of `lines`, each with its `event`, all of one moment, at the price of one and a little for each.
 
     The pipeline costs more than the commit of a delivery does; here it is passed once for a whole batch.
     """
     if lines:
-        log.info(event, **{_LINES: lines})
+        log.info("each", **{_LINES: lines})
 
 
 _LINES = "lines"
 
 
 class _Renderer:
+    """One line, or one for each of `info_each`."""
+
     def __init__(self, log_format: LogFormat) -> None:
-        self._render: Processor = (
-            structlog.processors.JSONRenderer(serializer=_json)
-            if log_format == "json"
-            else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        )
+        is_json = log_format == "json"
+        colours = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        self._one: Processor = structlog.processors.JSONRenderer() if is_json else colours
+        self._each: Processor = structlog.processors.JSONRenderer(serializer=_json) if is_json else colours
 
     def __call__(self, logger: WrappedLogger, name: str, told: EventDict) -> str:
         lines = told.pop(_LINES, None)
         if lines is None:
-            return str(self._render(logger, name, told))
-        return "\n".join(str(self._render(logger, name, {**told, **line})) for line in lines)
+            return str(self._one(logger, name, told))
+        return "\n".join(str(self._each(logger, name, {**told, **line})) for line in lines)
 
 
 def _json(told: Mapping[str, Any], *, default: Any) -> str:  # noqa: ANN401 - as structlog calls it
-    return orjson.dumps(told, default=default, option=orjson.OPT_NON_STR_KEYS).decode()
+    return orjson.dumps(told, default=default).decode()

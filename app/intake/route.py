@@ -1,7 +1,9 @@
 """POST /rivya/webhook and /rivya/webhook/{key}: a delivery is answered 2xx only once it is committed."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -9,8 +11,9 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
+from app.core.express import Respond
 from app.core.requests import identified
-from app.intake.answers import ROUTE, send_error, send_recorded
+from app.intake.answers import ROUTE, count_recorded, send_error, send_recorded
 from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
 from app.intake.translate import as_unreadable, is_delivery, to_report
@@ -64,6 +67,7 @@ class Intake:
         refusals: Refusals,
         record: Callable[[Report], Awaitable[Recorded]],
         *,
+        submit: Callable[[Report], "asyncio.Future[Recorded]"] | None = None,
         clock: Clock,
         most_bytes: int,
     ) -> None:
@@ -71,6 +75,7 @@ class Intake:
         self._health = health
         self._refusals = refusals
         self._record = record
+        self._submit = submit
         self._clock = clock
         self._most_bytes = most_bytes
 
@@ -90,11 +95,29 @@ class Intake:
         else:
             await send_recorded(send)
 
+    def lane(self, scope: Scope, body: bytes, respond: Respond, otherwise: Callable[[], None]) -> bool:
+        """A POST that is verified at once and for whose report there is room; `app.core.express.Lane`."""
+        if scope["method"] != "POST" or len(body) > self._most_bytes or self._submit is None:
+            return False
+        now, headers = self._clock.now(), scope["headers"]
+        verified = self._keyring.verifier.verify(headers, body, now)
+        if not isinstance(verified, Verified):
+            return False
+        endpoint_id = self._keyring.endpoint_id(_path_key(scope))
+        self._health.note_verified(endpoint_id, now)
+        report = to_report(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
+        try:
+            recording = self._submit(report)
+        except ServiceError:
+            return False
+        recording.add_done_callback(partial(_answer, respond, otherwise))
+        return True
+
     async def _take(self, scope: Scope, receive: Receive) -> None:
         if scope["method"] != "POST":
             message = "Deliveries are sent with POST."
             raise ServiceError(message, status=405, code="method_not_allowed")
-        endpoint_id = self._keyring.endpoint_id(scope["path"][len(ROUTE) :].strip("/") or None)
+        endpoint_id = self._keyring.endpoint_id(_path_key(scope))
         try:
             body = await read_body(scope, receive, most_bytes=self._most_bytes)
         except BodyTooLarge as error:
@@ -146,6 +169,18 @@ class Intake:
                 remote_address=client[0] if client else None,
             )
         )
+
+
+def _path_key(scope: Scope) -> str | None:
+    return scope["path"][len(ROUTE) :].strip("/") or None
+
+
+def _answer(respond: Respond, otherwise: Callable[[], None], recording: "asyncio.Future[Recorded]") -> None:
+    if recording.cancelled() or recording.exception() is not None:
+        otherwise()
+    else:
+        count_recorded()
+        respond(b"", b"")
 
 
 class SignatureRefused(ServiceError):

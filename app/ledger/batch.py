@@ -90,6 +90,10 @@ class Batch:
         Raises `Overloaded` when too much is waiting, `DatabaseUnavailable` when the database is away or too slow,
         `RecordFailed` when it is this very report that can't be recorded.
         """
+        return await self.submit(report)
+
+    def submit(self, report: Report) -> "asyncio.Future[Recorded]":
+        """Like `put`, for those who have something better to do than wait. Raises `Overloaded`."""
         if self._stopping or len(self._queue) >= self._most_waiting:
             raise Overloaded
         loop = asyncio.get_running_loop()
@@ -98,7 +102,7 @@ class Batch:
         self._arrived.set()
         if self._alarm is None:
             self._alarm = loop.call_at(waiting.deadline, self._give_up_on_the_late)
-        return await waiting.answer
+        return waiting.answer
 
     def _give_up_on_the_late(self) -> None:
         """One alarm for all that wait, set to the deadline of the oldest: a timer for each would cost as much as it."""

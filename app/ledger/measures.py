@@ -28,13 +28,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 def note_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
     """Count and log what was committed: a line for each delivery and each transition."""
-    _note_deliveries(reports, recorded)
-    _note_transitions([item for item in recorded if item.transition is not None])
-
-
-def _note_deliveries(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
-    lines = [
+    delivered = [
         {
+            "event": "delivery.recorded",
             "event_id": report.delivery.event_id,
             "generation_id": report.generation_id,
             "outcome": "duplicate" if item.is_duplicate else item.outcome,
@@ -42,28 +38,19 @@ def _note_deliveries(reports: Sequence[Report], recorded: Sequence[Recorded]) ->
         for report, item in zip(reports, recorded, strict=True)
         if report.delivery is not None
     ]
-    for outcome, count in Tally(line["outcome"] for line in lines).items():
+    moved = [_line(item.transition, item) for item in recorded if item.transition is not None]
+    for outcome, count in Tally(line["outcome"] for line in delivered).items():
         DELIVERIES.labels(outcome).inc(count)
-    info_each(log, "delivery.recorded", lines)
-
-
-def _note_transitions(moved: Sequence[Recorded]) -> None:
-    settled: list[dict[str, object]] = []
-    others: list[dict[str, object]] = []
-    for item in moved:
-        transition = item.transition
-        if transition is not None:
-            (settled if transition.to_status.is_terminal else others).append(_line(transition, item))
-    steps = Tally((line["from_status"], line["to_status"], line["source"]) for line in (*settled, *others))
+    steps = Tally((line["from_status"], line["to_status"], line["source"]) for line in moved)
     for (from_status, to_status, source), count in steps.items():
         TRANSITIONS.labels(from_status or "none", to_status, source).inc(count)
-    CALLBACKS_MISSED.inc(sum(line["missed_callback"] is True for line in settled))
-    info_each(log, "generation.settled", settled)
-    info_each(log, "generation.moved", others)
+    CALLBACKS_MISSED.inc(sum(line["missed_callback"] is True for line in moved))
+    info_each(log, [*delivered, *moved])
 
 
 def _line(transition: Transition, item: Recorded) -> dict[str, object]:
     return {
+        "event": "generation.settled" if transition.to_status.is_terminal else "generation.moved",
         "generation_id": transition.generation_id,
         "number": transition.number,
         "from_status": transition.from_status,
