@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import structlog
 from fastapi import FastAPI
 
-from app.api import deliveries, document_errors, errors, generations, health, metrics, openapi
+from app.api import deliveries, document_errors, errors, generation_lane, generations, health, metrics, openapi
 from app.api.waiting import Waiting
 from app.core.access import Access
 from app.core.clock import Clock, SystemClock
@@ -130,6 +130,7 @@ class Service:
         )
         errors.install(app)
         app.put_first(self.intake.path, self.intake, lane=self.intake.lane)
+        app.put_first(generation_lane.PREFIX, lane=generation_lane.GenerationLane(self.waiting.reads, self.access))
         app.include_router(submission.router(self.submitter, self.access))
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)

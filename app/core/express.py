@@ -26,7 +26,7 @@ class First:
     """What is served first."""
 
     prefix: str
-    application: ASGIApp
+    application: ASGIApp | None
     lane: Lane | None
 
 
@@ -37,10 +37,11 @@ class Express(FastAPI):
         super().__init__(**options)
         self._first: tuple[First, ...] = ()
 
-    def put_first(self, prefix: str, application: ASGIApp, *, lane: Lane | None = None) -> None:
+    def put_first(self, prefix: str, application: ASGIApp | None = None, *, lane: Lane | None = None) -> None:
         """Have `application` answer everything whose path begins with `prefix`, errors included, and count it.
 
-        Where the server is ours (`app.core.express_protocol`) it asks `lane` before.
+        Where the server is ours (`app.core.express_protocol`) it asks `lane` before; without an `application` of their
+        own, all others are routed as usual.
         """
         self._first = (*self._first, First(prefix, application, lane))
 
@@ -56,6 +57,6 @@ class Express(FastAPI):
         if scope["type"] == "http":
             path = scope["path"]
             for first in self._first:
-                if path.startswith(first.prefix):
+                if first.application is not None and path.startswith(first.prefix):
                     return await first.application(scope, receive, send)
         return await super().__call__(scope, receive, send)

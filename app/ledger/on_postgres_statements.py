@@ -58,6 +58,8 @@ def _insert(table: Table, columns: Sequence[str], parameter: str) -> str:
 LOOK: Final = _look()
 """The generations $1, and what became of the events $2: a row for each that is known."""
 
+BY_ID: Final = f"SELECT {', '.join(rows.GENERATION_COLUMNS)} FROM generations WHERE id = ANY($1::text[])"  # noqa: S608
+
 LOCK: Final = "SELECT FROM generations WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
 
 WRITE: Final = _write()
