@@ -17,7 +17,8 @@ class Waiting:
     def __init__(self, queries: Queries, changes: Changes) -> None:
         self._queries = queries
         self._changes = changes
-        self._reads = SharedReads(queries.generations_by_id)
+        self.reads = SharedReads(queries.generations_by_id)
+        """Every read by id, waiting or not."""
         self._stopping = asyncio.Event()
 
     async def generation(self, generation_id: str, *, seconds: float = 0) -> Generation | None:
@@ -26,15 +27,15 @@ class Waiting:
         Raises `DatabaseUnavailable`.
         """
         if seconds <= 0:
-            return await self._reads.generation(generation_id)
+            return await self.reads.generation(generation_id)
         deadline = asyncio.get_running_loop().time() + seconds
         with self._changes.wait_for(generation_id) as changed:
-            found = await self._reads.generation(generation_id)
+            found = await self.reads.generation(generation_id)
             while found is not None and not found.status.is_terminal and not self._stopping.is_set():
                 is_over = not await self._wait(changed, deadline)
                 if self._stopping.is_set():  # the database may be gone already
                     return found
-                found = await self._reads.generation(generation_id)
+                found = await self.reads.generation(generation_id)
                 if is_over:
                     return found
             return found

@@ -9,8 +9,17 @@ from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.core.database_errors import translated
+from app.core.direct import Direct
+from app.core.direct_sqlite import PRAGMAS, DirectSqlite
 
 _WRITES = "receiver_writes"
+# Parameters that a URL may have for SQLAlchemy's dialect, and that the driver itself doesn't know.
+_FOR_SQLALCHEMY = (
+    "async_fallback",
+    "async_creator_fn",
+    "prepared_statement_cache_size",
+    "prepared_statement_name_func",
+)
 
 # plan_cache_mode: a generic plan made while a table was empty scans it for ever after; planning anew costs far less.
 _POSTGRES_SETTINGS = {
@@ -32,6 +41,12 @@ class Database:
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url, pool_size)
         # SQLite has one writer; waiting here is fair and free, waiting inside SQLite is a busy loop.
         self._writer = asyncio.Lock() if self.is_sqlite else None
+        self.direct: Direct | DirectSqlite = (
+            DirectSqlite(str(self.url.database), writer=self._writer)
+            if self._writer is not None
+            else Direct(self._driver_options(), settings=_POSTGRES_SETTINGS)
+        )
+        """The driver without SQLAlchemy between, for what is said for every delivery."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -63,7 +78,13 @@ class Database:
 
     async def dispose(self) -> None:
         """Close every connection."""
+        await self.direct.close()
         await self.engine.dispose()
+
+    def _driver_options(self) -> dict[str, Any]:
+        """What the URL says, as the driver takes it."""
+        _, options = self.engine.dialect.create_connect_args(self.url)
+        return {name: value for name, value in options.items() if name not in _FOR_SQLALCHEMY}
 
 
 def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
@@ -90,7 +111,7 @@ def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:  # noqa: 
     # Transactions are begun by us (see _begin_sqlite): the driver's implicit ones start too late to lock.
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"):
+    for pragma in PRAGMAS:
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

@@ -38,15 +38,15 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        identity = _given(scope["headers"]) or request_id()
-        scope.setdefault("state", {})["request_id"] = identity
+        identity = identified(scope)
         header = (_HEADER, identity.encode())
 
         async def tell(message: Message) -> None:
             if message["type"] == "http.response.start":
                 scope["state"].setdefault(_RESULT, _result_of(message["status"]))
                 message["headers"] = [*message.get("headers", ()), header]
-                _count(scope, message["status"])
+                # The route's template, never the path: paths are endless, and one of them holds a secret.
+                count(getattr(scope.get("route"), "path", "none"), scope["method"], message["status"])
             elif not message.get("more_body", False):
                 _count_call(scope)  # before its end is told, so that whoever has the answer finds it counted
             await send(message)
@@ -57,6 +57,14 @@ class Requests:
         finally:
             structlog.contextvars.reset_contextvars(**tokens)
             _count_call(scope)
+
+
+def identified(scope: Scope) -> str:
+    """The request's id, kept in `scope["state"]`: the caller's own, else a fresh one."""
+    state = scope.setdefault("state", {})
+    identity: str = state.get("request_id") or _given(scope["headers"]) or request_id()
+    state["request_id"] = identity
+    return identity
 
 
 def _given(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -83,8 +91,6 @@ def _count_call(scope: Scope) -> None:
         API_CALLS.labels(state["caller"].name, route, state.get(_RESULT, "abandoned")).inc()
 
 
-def _count(scope: Scope, status: int) -> None:
-    # The route's template, never the path: paths are endless, and one of them holds a secret.
-    route = getattr(scope.get("route"), "path", "none")
-    method = scope["method"] if scope["method"] in _METHODS else "other"
-    HTTP_REQUESTS.labels(route, method, status).inc()
+def count(route: str, method: str, status: int) -> None:
+    """Count one answer under its route's template."""
+    HTTP_REQUESTS.labels(route, method if method in _METHODS else "other", status).inc()

@@ -7,21 +7,42 @@ import orjson
 from starlette.types import Scope, Send
 
 from app.core.errors import ServiceError
-from app.core.ids import request_id
+from app.core.requests import HTTP_REQUESTS, count, identified
 
-RECORDED = b'{"received":true}'
+ROUTE = "/rivya/webhook"
+"""As requests are counted: never with the key."""
+
+_RECORDED = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
+_NOTHING_MORE = {"type": "http.response.body", "body": b""}
+_TAKEN = HTTP_REQUESTS.labels(ROUTE, "POST", 200)
 
 
-async def send_ok(send: Send, body: bytes = RECORDED) -> None:
-    """200: recorded now, or known already; or a probe of our own, answered."""
-    await _send(send, 200, body, {})
+def count_recorded() -> None:
+    """One more was answered 200."""
+    _TAKEN.inc()
+
+
+async def send_ok(send: Send, body: bytes = b"") -> None:
+    """200: recorded now, or known already, and then no more, since Rivya needs neither a body nor our request id.
+
+    `body` answers a probe of our own.
+    """
+    count_recorded()
+    if body:
+        await _send(send, 200, body, {})
+        return
+    await send(_RECORDED)
+    await send(_NOTHING_MORE)
 
 
 async def send_error(scope: Scope, send: Send, error: ServiceError, extra: Mapping[str, object] | None = None) -> None:
     """The error in Rivya's shape, with `Retry-After` where trying again makes sense."""
-    identity = scope.get("state", {}).get("request_id") or request_id()
+    count(ROUTE, scope["method"], error.status)
+    identity = identified(scope)
     told = {"code": error.code, "message": error.message, "requestId": identity, **(extra or {})}
-    headers = {} if error.retry_after is None else {b"retry-after": str(math.ceil(error.retry_after)).encode()}
+    headers = {b"x-request-id": identity.encode()}
+    if error.retry_after is not None:
+        headers[b"retry-after"] = str(math.ceil(error.retry_after)).encode()
     if error.status == 405:
         headers[b"allow"] = b"POST"
     await _send(send, error.status, orjson.dumps({"error": told}), headers)

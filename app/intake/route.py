@@ -1,7 +1,9 @@
 """POST /rivya/webhook and /rivya/webhook/{key}: a delivery is answered 2xx only once it is committed."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -9,15 +11,17 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.intake.answers import RECORDED, send_error, send_ok
+from app.core.express import Respond
+from app.core.requests import identified
+from app.intake.answers import ROUTE, count_recorded, send_error, send_ok
 from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
+from app.intake.signature_refused import SignatureRefused
 from app.intake.translate import as_unreadable, is_delivery, to_report
 from app.ledger.batch import RecordFailed
 from app.ledger.plan import Recorded
-from app.ledger.rendering import moment
 from app.ledger.report import Report
-from app.rivya.signature import TOLERANCE, RawHeaders, Reason, Refused, Verified
+from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -31,6 +35,9 @@ class Verification(Protocol):
 
     def endpoint_id(self, path_key: str | None) -> str | None:
         """Which endpoint of ours has this path key."""
+
+    def at_once(self, headers: RawHeaders, body: bytes, now: datetime) -> Verified | None:
+        """Verified, where nothing has to be waited for or written down first; None says nothing."""
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         """Whether Rivya signed it. Raises `ServiceError` where that can't be told at the moment."""
@@ -49,8 +56,7 @@ class Health(Protocol):
 class Intake:
     """An ASGI application for everything under /rivya/webhook."""
 
-    path = "/rivya/webhook"
-    """As requests are counted: never with the key."""
+    path = ROUTE
 
     def __init__(
         self,
@@ -59,6 +65,7 @@ class Intake:
         refusals: Refusals,
         record: Callable[[Report], Awaitable[Recorded]],
         *,
+        submit: Callable[[Report], "asyncio.Future[Recorded]"] | None = None,
         clock: Clock,
         most_bytes: int,
         probed: Callable[[RawHeaders, bytes, datetime], bytes | None],
@@ -67,14 +74,14 @@ class Intake:
         self._health = health
         self._refusals = refusals
         self._record = record
+        self._submit = submit
         self._clock = clock
         self._most_bytes = most_bytes
         self._probed = probed
         """What to answer to a probe of our own; None to everything else."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; no bytes in it make this raise."""
-        scope["route"] = self
+        """Answer one request, and count it; no bytes in it make this raise."""
         try:
             answer = await self._take(scope, receive)
         except BodyIncomplete:
@@ -84,17 +91,35 @@ class Intake:
         except ServiceError as error:
             await send_error(scope, send, error)
         except Exception:  # the web boundary: whatever it was, the sender is to come again
-            log.exception("delivery.failed")
+            log.exception("delivery.failed", request_id=identified(scope))
             await send_error(scope, send, ServiceError("Not recorded.", status=503, code="not_recorded", retry_after=5))
         else:
             await send_ok(send, answer)
+
+    def lane(self, scope: Scope, body: bytes, respond: Respond, otherwise: Callable[[], None]) -> bool:
+        """A POST that is verified at once and for whose report there is room; `app.core.express.Lane`."""
+        if scope["method"] != "POST" or len(body) > self._most_bytes or self._submit is None:
+            return False
+        now, headers = self._clock.now(), scope["headers"]
+        verified = self._verification.at_once(headers, body, now)
+        if verified is None:
+            return False
+        endpoint_id = self._verification.endpoint_id(_path_key(scope))
+        self._health.note_verified(endpoint_id, now)
+        report = to_report(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
+        try:
+            recording = self._submit(report)
+        except ServiceError:
+            return False
+        recording.add_done_callback(partial(_answer, respond, otherwise))
+        return True
 
     async def _take(self, scope: Scope, receive: Receive) -> bytes:
         """The body of the answer, which is 200."""
         if scope["method"] != "POST":
             message = "Deliveries are sent with POST."
             raise ServiceError(message, status=405, code="method_not_allowed")
-        path_key = scope["path_params"]["tail"].strip("/") or None
+        path_key = _path_key(scope)
         try:
             body = await read_body(scope, receive, most_bytes=self._most_bytes)
         except BodyTooLarge as error:
@@ -110,7 +135,7 @@ class Intake:
         headers = scope["headers"]
         report = to_report(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
         await self._keep(report)
-        return RECORDED
+        return b""
 
     async def _keep(self, report: Report) -> None:
         try:
@@ -152,38 +177,13 @@ class Intake:
         )
 
 
-class SignatureRefused(ServiceError):
-    """401: not proved to come from Rivya."""
-
-    status = 401
-
-    def __init__(self, refused: Refused, *, now: datetime) -> None:
-        super().__init__(_MESSAGES[refused.reason], code=refused.reason)
-        self.told: dict[str, object] = {}
-        """Beside code and message: times where they are the reason, and then the signature was right."""
-        offset = refused.offset_seconds
-        if refused.reason in (Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP) and offset is not None:
-            self.told = {
-                "signedAt": _written(now, offset),
-                "receivedAt": _written(now, 0),
-                "offsetSeconds": round(offset),
-                "toleranceSeconds": round(TOLERANCE.total_seconds()),
-            }
+def _path_key(scope: Scope) -> str | None:
+    return scope["path"][len(ROUTE) :].strip("/") or None
 
 
-def _written(now: datetime, offset: float) -> str | None:
-    """A moment as Rivya writes it; None for one beyond the calendar, which a sender may claim."""
-    try:
-        return moment(now + timedelta(seconds=offset))
-    except OverflowError:
-        return None
-
-
-_MESSAGES = {
-    Reason.MISSING_SIGNATURE: "The signature's headers are missing.",
-    Reason.MALFORMED_SIGNATURE: "The signature's headers can't be read.",
-    Reason.STALE_TIMESTAMP: "The signature is right, but older than 300 seconds.",
-    Reason.FUTURE_TIMESTAMP: "The signature is right, but more than 300 seconds ahead.",
-    Reason.SIGNATURE_MISMATCH: "The signature was not made with a secret of this endpoint over these bytes.",
-    Reason.NO_SECRET: "No signing secret is known yet, so nothing can be verified.",
-}
+def _answer(respond: Respond, otherwise: Callable[[], None], recording: "asyncio.Future[Recorded]") -> None:
+    if recording.cancelled() or recording.exception() is not None:
+        otherwise()
+    else:
+        count_recorded()
+        respond(b"", b"")

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 
 from app.ledger.report import Delivery, Report, Source
 from app.ledger.status import Outcome
@@ -11,6 +12,7 @@ from app.rivya.payloads import DeliveryBody, read_delivery
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 _KEPT_HEADERS = frozenset({b"content-type", b"user-agent"})
+_FEW = 64
 _ENDINGS = (b"signature", b"signature-256", b"timestamp", b"-id")
 
 
@@ -49,11 +51,12 @@ def as_unreadable(report: Report) -> Report:
 
 def kept_headers(headers: RawHeaders) -> dict[str, str]:
     """The headers that matter as evidence: content type, user agent, and those a signature is made of."""
-    return {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in headers
-        if name in _KEPT_HEADERS or name.endswith(_ENDINGS)
-    }
+    return {kept: value.decode("latin-1") for name, value in headers if (kept := _kept_as_name(name)) is not None}
+
+
+@lru_cache(_FEW)  # the same few names come with every delivery, and strangers' names drive each other out
+def _kept_as_name(name: bytes) -> str | None:
+    return name.decode("latin-1") if name in _KEPT_HEADERS or name.endswith(_ENDINGS) else None
 
 
 def _kept_as(read: DeliveryBody) -> Outcome:

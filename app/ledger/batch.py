@@ -4,7 +4,8 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 import structlog
@@ -35,10 +36,12 @@ class Recorder(Protocol):
         """All or none."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting:
     report: Report
-    answer: "asyncio.Future[Recorded]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: "asyncio.Future[Recorded]"
+    deadline: float
+    """On the event loop's clock."""
 
 
 class Batch:
@@ -62,6 +65,8 @@ class Batch:
         self._patience = patience
         """Seconds that a report may wait for its commit before its sender is told to come back."""
         self._queue: deque[_Waiting] = deque()
+        self._being_recorded: list[list[_Waiting]] = []
+        self._alarm: asyncio.TimerHandle | None = None
         self._arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -85,23 +90,38 @@ class Batch:
         Raises `Overloaded` when too much is waiting, `DatabaseUnavailable` when the database is away or too slow,
         `RecordFailed` when it is this very report that can't be recorded.
         """
+        return await self.submit(report)
+
+    def submit(self, report: Report) -> "asyncio.Future[Recorded]":
+        """Like `put`, for those who have something better to do than wait. Raises `Overloaded`."""
         if self._stopping or len(self._queue) >= self._most_waiting:
             raise Overloaded
-        waiting = _Waiting(report)
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(report, loop.create_future(), loop.time() + self._patience)
         self._queue.append(waiting)
         self._arrived.set()
-        try:
-            async with asyncio.timeout(self._patience):
-                return await waiting.answer
-        except TimeoutError as error:
-            raise DatabaseUnavailable from error
+        if self._alarm is None:
+            self._alarm = loop.call_at(waiting.deadline, self._give_up_on_the_late)
+        return waiting.answer
+
+    def _give_up_on_the_late(self) -> None:
+        """One alarm for all that wait, set to the deadline of the oldest: a timer for each would cost as much as it."""
+        loop = asyncio.get_running_loop()
+        now, self._alarm = loop.time(), None
+        waiting = [it for it in chain(*self._being_recorded, self._queue) if not it.answer.done()]
+        _fail([it for it in waiting if it.deadline <= now], DatabaseUnavailable())
+        following = min((it.deadline for it in waiting if it.deadline > now), default=None)
+        if following is not None:
+            self._alarm = loop.call_at(following, self._give_up_on_the_late)
 
     async def _write(self) -> None:
         while True:
             await self._arrived.wait()
             batch = self._take()
             if batch:
+                self._being_recorded.append(batch)
                 await self._record(batch)
+                self._being_recorded.remove(batch)
             elif self._stopping:
                 return
             else:
@@ -125,7 +145,8 @@ class Batch:
             await self._isolate(batch, error)
         else:
             for waiting, item in zip(batch, recorded, strict=True):
-                _answer(waiting, item)
+                if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
+                    waiting.answer.set_result(item)
             BATCH_SIZE.observe(len(batch))
             COMMIT_SECONDS.observe(self._clock.monotonic() - started)
 
@@ -144,11 +165,6 @@ class Batch:
             event_id=report.delivery.event_id if report.delivery is not None else None,
         )
         _fail(batch, RecordFailed())
-
-
-def _answer(waiting: _Waiting, item: Recorded) -> None:
-    with suppress(asyncio.InvalidStateError):  # its sender gave up waiting; the commit stands
-        waiting.answer.set_result(item)
 
 
 def _fail(batch: list[_Waiting], error: ServiceError) -> None:

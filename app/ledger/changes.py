@@ -18,6 +18,8 @@ class Changes:
 
     def publish(self, recorded: Iterable[Recorded]) -> None:
         """Tell of what was committed."""
+        if not self._waiting and not self._listeners:
+            return
         for item in recorded:
             if item.transition is None:
                 continue

@@ -1,19 +1,27 @@
 """What one report does to one generation: a pure function of what is known and what is claimed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
+from app.core.values import value
 from app.ledger.report import Claim, Report, Source
-from app.ledger.state import Generation, Transition
+from app.ledger.state import Generation, Transition, changed
 from app.ledger.status import Outcome, Status, Tracking, judge
 
 FirstPoll = Callable[[str | None, datetime], datetime]
 """When a generation of this model, heard of at this moment, is to be polled if its callback hasn't come."""
 
+Changes = dict[str, Any]
+"""Members of a generation, and what they become."""
 
-@dataclass(frozen=True, slots=True)
+_NOTHING_KNOWN = Generation(
+    id="", status=Status.QUEUED, tracking=Tracking.WATCHING, first_seen_at=datetime(1970, 1, 1, tzinfo=UTC)
+)
+_TOLD = ("model", "reserved_credits", "final_credits", "created_at", "updated_at")
+
+
+@value()
 class Decision:
     """What follows from a report: the generation as it is now, and the transition if there was one."""
 
@@ -26,14 +34,32 @@ def decide(current: Generation | None, report: Report, claim: Claim, *, first_po
     """Apply `claim`, made by `report`, to `current` (None: a generation never heard of)."""
     claimed = Status(claim.status)
     outcome = judge(current.status if current is not None else None, claimed)
-    known = current if current is not None else _unheard_of(report, claim)
-    generation = _note_report(known, report, claim)
+    known = current if current is not None else _NOTHING_KNOWN
+    changes = _noted(known, report, claim)
     if outcome is not Outcome.APPLIED:
-        learnt = _learn_missing(generation, claim) if claimed is known.status else generation
-        return Decision(outcome, _keep_watching(learnt, report, first_poll=first_poll))
-    transition = Transition(
+        if claimed is known.status:
+            changes |= _missing(known, claim)
+        changes |= _watched(known, known.status, changes, report, first_poll)
+        return Decision(outcome, _as_it_is_now(current, changes, report, claim))
+    changes |= _learnt(known, claim)
+    changes["status"], changes["last_number"] = claimed, known.last_number + 1
+    changes |= _settled(report) if claimed.is_terminal else _watched(known, claimed, changes, report, first_poll)
+    return Decision(
+        outcome, _as_it_is_now(current, changes, report, claim), _transition(current, report, claim, claimed)
+    )
+
+
+def _as_it_is_now(current: Generation | None, changes: Changes, report: Report, claim: Claim) -> Generation:
+    if current is not None:
+        return changed(current, changes)
+    first = {"id": claim.id, "first_seen_at": report.reported_at, "tracking": Tracking.WATCHING}
+    return Generation(**{**first, **changes})
+
+
+def _transition(current: Generation | None, report: Report, claim: Claim, claimed: Status) -> Transition:
+    return Transition(
         generation_id=claim.id,
-        number=known.last_number + 1,
+        number=current.last_number + 1 if current is not None else 1,
         from_status=current.status if current is not None else None,
         to_status=claimed,
         source=report.source,
@@ -41,24 +67,15 @@ def decide(current: Generation | None, report: Report, claim: Claim, *, first_po
         occurred_at=claim.updated_at,
         recorded_at=report.reported_at,
     )
-    moved = replace(_learn(generation, claim), status=claimed, last_number=transition.number)
-    if claimed.is_terminal:
-        return Decision(outcome, _settle(moved, report), transition)
-    return Decision(outcome, _keep_watching(moved, report, first_poll=first_poll), transition)
 
 
-def _unheard_of(report: Report, claim: Claim) -> Generation:
-    return Generation(
-        id=claim.id,
-        status=Status.QUEUED,
-        first_seen_at=report.reported_at,
-        tracking=Tracking.WATCHING,
-    )
+# Each of the following says which members change, and all of it is applied at once: a generation has two dozen members,
+# and making one anew for each step would cost more than everything else here.
 
 
-def _note_report(known: Generation, report: Report, claim: Claim) -> Generation:
+def _noted(known: Generation, report: Report, claim: Claim) -> Changes:
     """What is noted whatever the claim is worth: that it came, and who it belongs to."""
-    changes: dict[str, Any] = {"revision": known.revision + 1}
+    changes: Changes = {}
     if known.client_request_id is None:
         changes["client_request_id"] = report.client_request_id or claim.client_request_id
     if known.submitted_by is None:
@@ -78,53 +95,46 @@ def _note_report(known: Generation, report: Report, claim: Claim) -> Generation:
             "not_found_since": None,
             "lease_until": None,
         }
-    return replace(known, **changes)
+    return changes
 
 
-def _learn(known: Generation, claim: Claim) -> Generation:
+def _learnt(known: Generation, claim: Claim) -> Changes:
     """A newer word on the generation: its members replace the older ones."""
-    return replace(
-        known,
-        model=claim.model if claim.model is not None else known.model,
-        rivya_object={**known.rivya_object, **claim.object},
-        reserved_credits=claim.reserved_credits if claim.reserved_credits is not None else known.reserved_credits,
-        final_credits=claim.final_credits if claim.final_credits is not None else known.final_credits,
-        created_at=claim.created_at or known.created_at,
-        updated_at=claim.updated_at or known.updated_at,
-    )
+    changes: Changes = {"rivya_object": {**known.rivya_object, **claim.object} if known.rivya_object else claim.object}
+    for name in _TOLD:
+        told = getattr(claim, name)
+        if told is not None:
+            changes[name] = told
+    return changes
 
 
-def _learn_missing(known: Generation, claim: Claim) -> Generation:
+def _missing(known: Generation, claim: Claim) -> Changes:
     """The same status again: it may fill what an earlier, shorter word left open, and changes nothing else."""
     present = {name: value for name, value in known.rivya_object.items() if value is not None}
-    return replace(
-        known,
-        rivya_object={**known.rivya_object, **claim.object, **present},
-        reserved_credits=known.reserved_credits if known.reserved_credits is not None else claim.reserved_credits,
-        final_credits=known.final_credits if known.final_credits is not None else claim.final_credits,
-        created_at=known.created_at or claim.created_at,
-        updated_at=known.updated_at or claim.updated_at,
-    )
+    changes: Changes = {"rivya_object": {**known.rivya_object, **claim.object, **present}}
+    for name in _TOLD:
+        if getattr(known, name) is None and name != "model":  # the model is noted, whoever tells it
+            changes[name] = getattr(claim, name)
+    return changes
 
 
-def _settle(generation: Generation, report: Report) -> Generation:
-    return replace(
-        generation,
-        tracking=Tracking.SETTLED,
-        settled_at=report.reported_at,
-        settled_by=report.source,
-        next_poll_at=None,
-        lease_until=None,
-    )
+def _settled(report: Report) -> Changes:
+    return {
+        "tracking": Tracking.SETTLED,
+        "settled_at": report.reported_at,
+        "settled_by": report.source,
+        "next_poll_at": None,
+        "lease_until": None,
+    }
 
 
-def _keep_watching(generation: Generation, report: Report, *, first_poll: FirstPoll) -> Generation:
+def _watched(known: Generation, status: Status, changes: Changes, report: Report, first_poll: FirstPoll) -> Changes:
     """An open generation has a next poll: the poller's word if it spoke, else the one it has, else the first."""
-    if generation.status.is_terminal:
-        return generation
+    if status.is_terminal:
+        return {}
     if report.polled is not None:
-        return replace(generation, next_poll_at=report.polled.next_poll_at, tracking=report.polled.tracking)
-    if generation.next_poll_at is not None:
-        return generation
-    next_poll_at = first_poll(generation.model, report.reported_at)
-    return replace(generation, next_poll_at=next_poll_at, tracking=Tracking.WATCHING)
+        return {"next_poll_at": report.polled.next_poll_at, "tracking": report.polled.tracking}
+    if known.next_poll_at is not None:
+        return {}
+    next_poll_at = first_poll(changes.get("model", known.model), report.reported_at)
+    return {"next_poll_at": next_poll_at, "tracking": Tracking.WATCHING}

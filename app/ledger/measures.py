@@ -1,12 +1,15 @@
 """What the ledger counts and logs, after the commit."""
 
+from collections import Counter as Tally
 from collections.abc import Sequence
 
 import structlog
 from prometheus_client import Counter, Histogram
 
+from app.core.logs import info_each
 from app.ledger.plan import Recorded
 from app.ledger.report import Report
+from app.ledger.state import Transition
 
 DELIVERIES = Counter("receiver_deliveries", "Verified deliveries, by outcome.", ["outcome"])
 TRANSITIONS = Counter("receiver_transitions", "Accepted status changes.", ["from_status", "to_status", "source"])
@@ -24,39 +27,34 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def note_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
-    """Count and log what was committed."""
-    for report, item in zip(reports, recorded, strict=True):
-        if report.delivery is not None:
-            _note_delivery(report, item)
-        if item.transition is not None:
-            _note_transition(item)
+    """Count and log what was committed: a line for each delivery and each transition."""
+    delivered = [
+        {
+            "event": "delivery.recorded",
+            "event_id": report.delivery.event_id,
+            "generation_id": report.generation_id,
+            "outcome": "duplicate" if item.is_duplicate else item.outcome,
+        }
+        for report, item in zip(reports, recorded, strict=True)
+        if report.delivery is not None
+    ]
+    moved = [_line(item.transition, item) for item in recorded if item.transition is not None]
+    for outcome, count in Tally(line["outcome"] for line in delivered).items():
+        DELIVERIES.labels(outcome).inc(count)
+    steps = Tally((line["from_status"], line["to_status"], line["source"]) for line in moved)
+    for (from_status, to_status, source), count in steps.items():
+        TRANSITIONS.labels(from_status or "none", to_status, source).inc(count)
+    CALLBACKS_MISSED.inc(sum(line["missed_callback"] is True for line in moved))
+    info_each(log, [*delivered, *moved])
 
 
-def _note_delivery(report: Report, item: Recorded) -> None:
-    outcome = "duplicate" if item.is_duplicate else item.outcome
-    DELIVERIES.labels(outcome).inc()
-    delivery = report.delivery
-    log.info(
-        "delivery.recorded",
-        event_id=delivery.event_id if delivery is not None else None,
-        generation_id=report.generation_id,
-        outcome=outcome,
-    )
-
-
-def _note_transition(item: Recorded) -> None:
-    transition = item.transition
-    if transition is None:
-        return
-    TRANSITIONS.labels(transition.from_status or "none", transition.to_status, transition.source).inc()
-    if item.missed_callback:
-        CALLBACKS_MISSED.inc()
-    log.info(
-        "generation.settled" if transition.to_status.is_terminal else "generation.moved",
-        generation_id=transition.generation_id,
-        number=transition.number,
-        from_status=transition.from_status,
-        to_status=transition.to_status,
-        source=transition.source,
-        missed_callback=item.missed_callback,
-    )
+def _line(transition: Transition, item: Recorded) -> dict[str, object]:
+    return {
+        "event": "generation.settled" if transition.to_status.is_terminal else "generation.moved",
+        "generation_id": transition.generation_id,
+        "number": transition.number,
+        "from_status": transition.from_status,
+        "to_status": transition.to_status,
+        "source": transition.source,
+        "missed_callback": item.missed_callback,
+    }

@@ -1,15 +1,16 @@
 """What a whole batch of reports does: reports folded one after another, into rows to write; pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from app.core.values import value
 from app.ledger.decide import FirstPoll, decide
 from app.ledger.report import Delivery, Report, Source
 from app.ledger.state import Generation, Transition
 from app.ledger.status import Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Recorded:
     """What became of one report."""
 
@@ -50,6 +51,10 @@ class Plan:
     deliveries: dict[str, DeliveryRow] = field(default_factory=dict)
     generations: dict[str, Generation] = field(default_factory=dict)
     transitions: list[Transition] = field(default_factory=list)
+
+
+Decide = Callable[[Mapping[str, Generation], Mapping[str, Outcome]], Plan]
+"""`plan` for given reports: from the generations and events that are stored to what is to be written."""
 
 
 def plan(

@@ -8,8 +8,10 @@ import orjson
 from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, func, literal, select, tuple_
 
 from app.core.database import Database
+from app.core.direct import Direct
 from app.core.schema import Moment
 from app.ledger import rows
+from app.ledger.on_postgres_statements import BY_ID
 from app.ledger.reads import DeliveryFilter, GenerationFilter, Item, Page, Position, Standing, StoredDelivery
 from app.ledger.state import Generation, Transition
 from app.ledger.statements import any_of
@@ -34,7 +36,12 @@ class Queries:
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
         """Those of the generations `ids` that are known."""
-        found = await self._rows(self._by_id, self._ids(ids))
+        direct = self._database.direct
+        found: Sequence[rows.Row]
+        if isinstance(direct, Direct):
+            found = await direct.fetch(BY_ID, list(ids))
+        else:
+            found = await self._rows(self._by_id, self._ids(ids))
         return {row["id"]: rows.to_generation(row) for row in found}
 
     async def settled_among(self, ids: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from app.core.values import value
 from app.ledger.status import Outcome, Status, Tracking
 
 
@@ -58,7 +59,7 @@ class Claim(Protocol):
         """Rivya's object as it came, JSON-able, unknown members included."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Delivery:
     """A verified POST from Rivya, to be kept as evidence."""
 
@@ -75,7 +76,7 @@ class Delivery:
     """The generation that such a delivery mentions, if any."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Polled:
     """What the poller decided along with a status answer."""
 
@@ -84,7 +85,7 @@ class Polled:
     tracking: Tracking
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Report:
     """One claim (or one delivery that claims nothing)."""
 

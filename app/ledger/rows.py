@@ -1,6 +1,8 @@
 """Between rows and what they mean: the only place that knows which columns hold JSON."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -12,14 +14,28 @@ from app.ledger.report import Source
 from app.ledger.state import Generation, Transition
 from app.ledger.status import Outcome, Status, Tracking
 
+Row = RowMapping | Mapping[str, Any]
+"""A row by the names of its columns, from SQLAlchemy or from a driver."""
+
 _PLAIN = tuple(
     name
     for name in (field.name for field in fields(Generation))
     if name not in ("status", "tracking", "settled_by", "rivya_object", "metadata")
 )
+_WRITTEN_AS_THEY_ARE = (*_PLAIN, "status", "tracking", "settled_by")
+_DELIVERED = ("event_id", "event_type", "endpoint_id", "received_at", "body")
+
+GENERATION_COLUMNS = (*_WRITTEN_AS_THEY_ARE, "rivya_object", "metadata")
+DELIVERY_COLUMNS = (*_DELIVERED, "headers", "generation_id", "outcome", "attempts")
+TRANSITION_COLUMNS = tuple(field.name for field in fields(Transition))
+BODY = DELIVERY_COLUMNS.index("body")
+
+_generation = attrgetter(*_WRITTEN_AS_THEY_ARE)
+_delivered = attrgetter(*_DELIVERED)
+_transition = attrgetter(*TRANSITION_COLUMNS)
 
 
-def to_generation(row: RowMapping) -> Generation:
+def to_generation(row: Row) -> Generation:
     """A row of `generations`."""
     settled_by = row["settled_by"]
     metadata = row["metadata"]
@@ -33,25 +49,44 @@ def to_generation(row: RowMapping) -> Generation:
     )
 
 
-def from_generation(generation: Generation) -> dict[str, Any]:
-    """As written to `generations`."""
+def from_generation(generation: Generation) -> tuple[Any, ...]:
+    """As written to `generations`, in the order of `GENERATION_COLUMNS`."""
     metadata = generation.metadata
-    return {
-        "status": generation.status,
-        "tracking": generation.tracking,
-        "settled_by": generation.settled_by,
-        "rivya_object": orjson.dumps(generation.rivya_object).decode(),
-        "metadata": orjson.dumps(metadata).decode() if metadata is not None else None,
-        **{name: getattr(generation, name) for name in _PLAIN},
-    }
+    return (
+        *_generation(generation),
+        orjson.dumps(generation.rivya_object).decode(),
+        orjson.dumps(metadata).decode() if metadata is not None else None,
+    )
 
 
-def from_transition(transition: Transition) -> dict[str, Any]:
-    """As written to `transitions`."""
-    return {field.name: getattr(transition, field.name) for field in fields(Transition)}
+def from_delivery(row: DeliveryRow) -> tuple[Any, ...]:
+    """As written to `deliveries`, in the order of `DELIVERY_COLUMNS`."""
+    headers = orjson.dumps(row.delivery.headers).decode()
+    return (*_delivered(row.delivery), headers, row.generation_id, row.outcome, row.attempts)
 
 
-def to_transition(row: RowMapping) -> Transition:
+def from_transition(transition: Transition) -> tuple[Any, ...]:
+    """As written to `transitions`, in the order of `TRANSITION_COLUMNS`."""
+    written: tuple[Any, ...] = _transition(transition)
+    return written
+
+
+def bodies_apart(written: Iterable[DeliveryRow]) -> tuple[bytes, list[tuple[Any, ...]]]:
+    """All bodies in one, and rows in which two numbers stand for each: JSON can't hold bytes.
+
+    In the place of `body` a row has where its body begins (the first byte is number 1), and at its end how long it is.
+    """
+    bodies = bytearray(b"\0")  # of nothing at all, SQLite would make NULL
+    placed = []
+    for item in written:
+        row = list(from_delivery(item))
+        body, row[BODY] = row[BODY], len(bodies) + 1
+        bodies += body
+        placed.append((*row, len(body)))
+    return bytes(bodies), placed
+
+
+def to_transition(row: Row) -> Transition:
     """A row of `transitions`."""
     from_status = row["from_status"]
     return Transition(
@@ -66,7 +101,7 @@ def to_transition(row: RowMapping) -> Transition:
     )
 
 
-def to_delivery(row: RowMapping) -> StoredDelivery:
+def to_delivery(row: Row) -> StoredDelivery:
     """A row of `deliveries`, its body and headers if they were selected."""
     headers = row.get("headers")
     return StoredDelivery(
@@ -81,19 +116,3 @@ def to_delivery(row: RowMapping) -> StoredDelivery:
         body=row.get("body"),
         headers=orjson.loads(headers) if headers is not None else None,
     )
-
-
-def from_delivery(row: DeliveryRow) -> dict[str, Any]:
-    """As written to `deliveries`."""
-    delivery = row.delivery
-    return {
-        "event_id": delivery.event_id,
-        "event_type": delivery.event_type,
-        "generation_id": row.generation_id,
-        "endpoint_id": delivery.endpoint_id,
-        "received_at": delivery.received_at,
-        "body": delivery.body,
-        "headers": orjson.dumps(delivery.headers).decode(),
-        "outcome": row.outcome,
-        "attempts": row.attempts,
-    }

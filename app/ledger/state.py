@@ -1,15 +1,17 @@
-"""A generation as the ledger knows it: one row of `generations`, immutable in memory."""
+"""A generation as the ledger knows it: one row of `generations`, never changed in memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
+from app.core.values import value
 from app.ledger.report import Source
 from app.ledger.status import Status, Tracking
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(kw_only=True)
 class Generation:
     """Members are the columns of `generations`; JSON columns hold what they mean."""
 
@@ -40,7 +42,16 @@ class Generation:
     not_found_since: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_NAMES = tuple(field.name for field in fields(Generation))
+_values = attrgetter(*_NAMES)
+
+
+def changed(generation: Generation, changes: Mapping[str, Any]) -> Generation:
+    """The generation with these members changed: `dataclasses.replace`, at a third of its price."""
+    return Generation(**{**dict(zip(_NAMES, _values(generation), strict=True)), **changes})
+
+
+@value(kw_only=True)
 class Transition:
     """A status change that the ledger accepted: one row of `transitions`."""
 

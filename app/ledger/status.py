@@ -14,7 +14,7 @@ class Status(StrEnum):
     @property
     def is_terminal(self) -> bool:
         """Nothing follows."""
-        return self in (Status.SUCCEEDED, Status.FAILED)
+        return self is Status.SUCCEEDED or self is Status.FAILED
 
 
 class Tracking(StrEnum):

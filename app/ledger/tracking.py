@@ -117,7 +117,8 @@ def _lock(*, is_sqlite: bool) -> Select[Any]:
 
 def _write_each() -> Update:
     new = {name: bindparam(f"new_{name}", type_=generations.c[name].type) for name in _WRITTEN}
-    return update(generations).where(generations.c.id == bindparam("new_id")).values(lease_until=None, **new)
+    changes = {**new, "lease_until": None, "revision": generations.c.revision + 1}
+    return update(generations).where(generations.c.id == bindparam("new_id")).values(changes)
 
 
 def _write_all() -> Update:
@@ -127,7 +128,8 @@ def _write_all() -> Update:
     ]
     new = select(*arrays).subquery("new")
     changes = {name: new.c[name] for name in _WRITTEN}
-    return update(generations).where(generations.c.id == new.c.id).values(lease_until=None, **changes)
+    counted = {"lease_until": None, "revision": generations.c.revision + 1}
+    return update(generations).where(generations.c.id == new.c.id).values({**changes, **counted})
 
 
 def _pull_forward() -> Update:
@@ -147,7 +149,8 @@ def _pull_forward() -> Update:
         .cte("waiting")
     )
     to = bindparam("to", type_=Moment)
-    return update(generations).where(g.id.in_(select(waiting.c.id))).values(next_poll_at=to)
+    changes = {"next_poll_at": to, "revision": g.revision + 1}
+    return update(generations).where(g.id.in_(select(waiting.c.id))).values(changes)
 
 
 def _recall() -> Update:
@@ -164,4 +167,4 @@ def _recall() -> Update:
     )
     to = bindparam("to", type_=Moment)
     change = update(generations).where(g.id.in_(select(impossible.c.id)))
-    return change.values(next_poll_at=to, lease_until=None)
+    return change.values(next_poll_at=to, lease_until=None, revision=g.revision + 1)

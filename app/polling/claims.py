@@ -67,7 +67,8 @@ def _claim() -> Update:
         .cte("due")
     )
     until = bindparam("until", type_=Moment)
-    change = update(generations).where(_g.id.in_(select(due.c.id))).values(lease_until=until, next_poll_at=until)
+    changes = {"lease_until": until, "next_poll_at": until, "revision": _g.revision + 1}
+    change = update(generations).where(_g.id.in_(select(due.c.id))).values(changes)
     return change.returning(*(_g[name] for name in Held.__dataclass_fields__))
 
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
 import orjson
 
+from app.core.values import value
 from app.rivya.generation_payload import Generation, find_generation
 from app.rivya.storable import usable_name
 from app.rivya.timestamps import read_iso
@@ -19,7 +19,7 @@ _BETWEEN_WORDS: Final = re.compile(r"[^a-z0-9]+")
 Kind = Literal["generation", "test", "unknown_type", "unreadable"]
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class DeliveryBody:
     """What a delivery says.
 

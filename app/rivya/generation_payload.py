@@ -1,10 +1,11 @@
 """Find Rivya's generation object wherever an answer or an event holds it, and read its documented members."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, Final
 
+from app.core.values import value
 from app.rivya.errors import PayloadUnreadable
 from app.rivya.json_body import read_json
 from app.rivya.storable import plausible_amount, storable, usable_name, usable_reference
@@ -19,7 +20,7 @@ _DEEPEST: Final = 8
 _MOST_NODES: Final = 2000
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Generation:
     """Rivya's object, kept as it came, and those members of it that are well-formed."""
 

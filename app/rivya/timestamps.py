@@ -19,7 +19,8 @@ def read_iso(text: object) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        if moment.tzinfo is not UTC:  # which is what a final Z becomes
+            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
     return moment if moment.year in _YEARS else None

@@ -1,0 +1,100 @@
+"""Connections to PostgreSQL without SQLAlchemy between, for the few statements that are sent for every delivery.
+
+SQLAlchemy's own work on a statement and its arrays costs several times what PostgreSQL's does; here the driver gets
+constant text and whole columns. Everything else goes through `app.core.database`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from app.core.database_errors import translated
+
+_SECONDS_TO_CONNECT = 5.0
+_SECONDS_FOR_CONNECTION = 5.0
+_SECONDS_FOR_STATEMENT = 35.0
+_SECONDS_TO_CLOSE = 2.0
+
+# Planned once, and never as a scan: a plan made while a table was empty would scan it for ever after, and these
+# statements have but one good plan, by their keys.
+DIRECT_SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+
+Connection = Any
+"""An `asyncpg.Connection`: the package tells no types."""
+
+
+class Direct:
+    """At most `most` connections, opened when first needed, kept until they break."""
+
+    def __init__(self, options: Mapping[str, Any], *, settings: Mapping[str, str], most: int = 4) -> None:
+        self._options = options
+        self._settings = {**settings, **DIRECT_SETTINGS}
+        self._idle: list[Connection] = []
+        self._free = asyncio.Semaphore(most)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection within a transaction, committed when the block ends, rolled back when it raises.
+
+        Raises `DatabaseUnavailable` for what is the database's state and not the statement's fault.
+        """
+        with translated():
+            async with self._connection() as connection:
+                await connection.execute("BEGIN")
+                try:
+                    yield connection
+                except Exception:
+                    await connection.execute("ROLLBACK")
+                    raise
+                await connection.execute("COMMIT")
+
+    async def fetch(self, statement: str, *arguments: object) -> list[Any]:
+        """The rows of one statement, which is a transaction of its own. Raises like `transaction`."""
+        with translated():
+            async with self._connection() as connection:
+                rows: list[Any] = await connection.fetch(statement, *arguments)
+                return rows
+
+    async def close(self) -> None:
+        """Close the connections that are idle; the others are closed by those who use them."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await connection.close(timeout=_SECONDS_TO_CLOSE)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        async with asyncio.timeout(_SECONDS_FOR_CONNECTION):
+            await self._free.acquire()
+        try:
+            connection = await self._take()
+            try:
+                yield connection
+            except (asyncio.CancelledError, OSError):
+                connection.terminate()  # in the middle of something, for all we know
+                raise
+            finally:
+                self._give_back(connection)
+        finally:
+            self._free.release()
+
+    async def _take(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await asyncpg.connect(
+            **self._options,
+            timeout=_SECONDS_TO_CONNECT,
+            command_timeout=_SECONDS_FOR_STATEMENT,
+            server_settings=self._settings,
+        )
+
+    def _give_back(self, connection: Connection) -> None:
+        if connection.is_in_transaction():
+            connection.terminate()
+        if not connection.is_closed():
+            self._idle.append(connection)

@@ -1,0 +1,55 @@
+"""The machine: who runs on which core, and what it is, for the record."""
+
+import os
+import platform
+import sqlite3
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+
+def cores() -> tuple[int, int]:
+    """The core of the server, and the core of the generator and PostgreSQL; the same one where there is only one."""
+    available = sorted(os.sched_getaffinity(0))
+    return available[0], available[min(1, len(available) - 1)]
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep a process, and all its threads, on one core; what it starts later stays there too."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
+
+
+def description(postgres_version: str) -> list[str]:
+    """One line for each thing that may explain a figure."""
+    processors = Path("/proc/cpuinfo").read_text().splitlines()
+    model = [line.partition(":")[2].strip() for line in processors if line.startswith("model name")]
+    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    packages = ", ".join(f"{name} {version(name)}" for name in ("uvicorn", "uvloop", "httptools", "fastapi", "asyncpg"))
+    return [
+        f"{os.cpu_count()} cores, {model[0] if model else platform.machine()}",
+        f"{int(memory.split()[1]) // 1024} MiB of memory, Linux {platform.release()}",
+        f"Python {platform.python_version()}, {packages}",
+        f"PostgreSQL {postgres_version}, SQLite {sqlite3.sqlite_version}",
+        f"commit {_commit()}",
+    ]
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process; 0 once it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process and its children that ended have used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _commit() -> str:
+    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True)
+    return told.stdout.strip() or "unknown"

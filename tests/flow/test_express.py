@@ -1,0 +1,120 @@
+"""The express lane of a real server: an ordinary request is answered in it, any other as if it were not there."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from app.rivya.signature import parse_scheme, sign
+from tests.intake_room import SECRET, event
+from tests.ports import free_port
+from tests.processes import serving
+from tests.receivers import TOKEN, environment
+
+NOBODY = "http://127.0.0.1:1"
+
+
+def delivery(number: int, *, version: str = "1.1", extra: str = "") -> bytes:
+    body = event(f"task_{number}", event_id=f"evt_{number}")
+    [(name, value)] = sign(parse_scheme("auto"), SECRET, body, timestamp=datetime.now(UTC), event_id="")
+    head = f"POST /rivya/webhook HTTP/{version}\r\nHost: r\r\n{extra}Content-Length: {len(body)}\r\n{name}: {value}\r\n"
+    return f"{head}\r\n".encode() + body
+
+
+def read(number: int, *, token: str = TOKEN, query: str = "", extra: str = "") -> bytes:
+    head = f"GET /api/v1/generations/task_{number}{query} HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {token}\r\n"
+    return f"{head}{extra}\r\n".encode()
+
+
+class Wire:
+    """One connection, byte by byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def say(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self._writer.write(piece)
+            await self._writer.drain()
+
+    async def hear(self) -> tuple[int, bytes, bytes]:
+        """Status, head and body of the next answer."""
+        async with asyncio.timeout(20):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
+            return int(head[9:12]), head, await self._reader.readexactly(length)
+
+    async def is_over(self) -> bool:
+        async with asyncio.timeout(20):
+            return await self._reader.read() == b""
+
+
+@asynccontextmanager
+async def wired(url: str, directory: Path) -> AsyncIterator[Wire]:
+    port = free_port()
+    settings = {**environment(NOBODY, url, port), "RIVYA_SIGNING_SECRET": SECRET}
+    async with serving(settings, directory, port=port):
+        while True:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            wire = Wire(reader, writer)
+            await wire.say(delivery(0))
+            if (await wire.hear())[0] == 200:
+                break  # migrated by now
+            writer.close()
+        yield wire
+        writer.close()
+
+
+@pytest.mark.parametrize("cut", [1, 60, 250, -1])
+async def test_a_request_in_pieces_is_answered_like_one_that_came_whole(
+    database_url: str, tmp_path: Path, cut: int
+) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        whole = delivery(1)
+        await wire.say(whole[:cut], whole[cut:])
+        assert (await wire.hear())[0] == 200
+        await wire.say(read(1)[:cut], read(1)[cut:])
+        assert (await wire.hear())[0] == 200
+
+
+async def test_requests_sent_without_waiting_are_answered_in_their_order(database_url: str, tmp_path: Path) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        forged = delivery(2).replace(b"task_2", b"task_9")
+        await wire.say(delivery(1) + forged + delivery(3) + read(0) + read(7) + read(0, query="?wait=0"))
+        statuses = [(await wire.hear())[0] for _ in range(6)]
+        assert statuses == [200, 401, 200, 200, 404, 200]
+
+
+async def test_the_lane_and_the_route_tell_the_same(database_url: str, tmp_path: Path) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        await wire.say(read(0, extra="X-Request-Id: mine\r\n") + read(0, query="?wait=0"))
+        (_, head, plain), (_, _, waited) = await wire.hear(), await wire.hear()
+        assert plain == waited
+        assert b"x-request-id: mine" in head
+        assert b"content-type: application/json" in head
+
+
+async def test_what_the_lane_refuses_is_refused_as_documented(database_url: str, tmp_path: Path) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        await wire.say(
+            read(0, token="nobody-gave-me-this") + read(0, query="?wait=x") + read(0, extra="Prefer: wait=1\r\n")
+        )
+        (refused, head, _), (invalid, _, _), (preferred, applied, _) = [await wire.hear() for _ in range(3)]
+        assert (refused, invalid, preferred) == (401, 400, 200)
+        assert b"x-request-id: req_" in head
+        assert b"preference-applied: wait=1" in applied
+
+
+@pytest.mark.parametrize("how", [{"version": "1.0"}, {"extra": "Connection: close\r\n"}])
+async def test_a_connection_is_closed_where_that_is_asked_for(
+    database_url: str, tmp_path: Path, how: dict[str, str]
+) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        await wire.say(delivery(1, **how))
+        status, head, _ = await wire.hear()
+        assert (status, b"connection: close" in head) == (200, True)
+        assert await wire.is_over()

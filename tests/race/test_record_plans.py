@@ -1,0 +1,25 @@
+"""What is said for every batch never scans a table, though it was planned once and for all while that was empty."""
+
+import pytest
+
+from app.core.database import Database
+from app.core.direct import Direct
+from app.ledger.on_postgres_statements import BY_ID, LOCK, LOOK, WRITE
+
+ARGUMENTS = {
+    LOOK: ("ARRAY['g']", "ARRAY['evt']"),
+    LOCK: ("ARRAY['g']",),
+    BY_ID: ("ARRAY['g']",),
+    WRITE: ("'[]'", "'[]'", "'[]'", "''", "0"),
+}
+
+
+@pytest.mark.parametrize("statement", ARGUMENTS, ids=["look", "lock", "by id", "write"])
+async def test_a_plan_made_for_empty_tables_uses_their_keys(postgres_url: str, statement: str) -> None:
+    database = Database(postgres_url)
+    assert isinstance(database.direct, Direct)
+    async with database.direct.transaction() as connection:
+        await connection.execute(f"PREPARE said AS {statement}")
+        plan = await connection.fetch(f"EXPLAIN EXECUTE said ({', '.join(ARGUMENTS[statement])})")
+    await database.dispose()
+    assert "Seq Scan" not in "\n".join(line for (line,) in plan)
