@@ -53,6 +53,14 @@ def baseline(database_url: str, *, core: int) -> Iterator[Server]:
 
 
 @contextmanager
+def rivya(*, core: int) -> Iterator[Server]:
+    """A Rivya that answers polls after 50 ms."""
+    port = free_port()
+    with _served([sys.executable, "-m", "bench.rivya", str(port)], {}, port=port, core=core) as server:
+        yield server
+
+
+@contextmanager
 def receiver(database_url: str, *, core: int, **changes: str) -> Iterator[Server]:
     """`rivya-receiver serve`, as deployed, with a secret given by hand."""
     port = free_port()
