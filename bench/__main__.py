@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import intake
+from bench import intake, polling, pressure, reads
 from bench.report import written
 from bench.results import Results
 from bench.world import World, made_world, postgres_version
 
 SECTIONS: dict[str, Callable[[World, Results], None]] = {
     "intake": intake.run,
+    "reads": reads.run,
+    "polling": polling.run,
+    "pressure": pressure.run,
 }
 _HERE = Path(__file__).resolve().parent
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +76,13 @@ def receiver(database_url: str, *, core: int, **changes: str) -> Iterator[Server
     with _served([str(_RECEIVER), "serve"], environment, port=port, core=core) as server:
         _await_ready(server.port)
         yield server
+
+
+@contextmanager
+def receivers(database_url: str, count: int, *, core: int) -> Iterator[list[Server]]:
+    """Several of them on one database."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(receiver(database_url, core=core)) for _ in range(count)]
 
 
 @contextmanager
