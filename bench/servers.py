@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,14 @@ def baseline(database_url: str, *, core: int) -> Iterator[Server]:
 
 
 @contextmanager
+def rivya(*, core: int) -> Iterator[Server]:
+    """A Rivya that answers polls after 50 ms."""
+    port = free_port()
+    with _served([sys.executable, "-m", "bench.rivya", str(port)], {}, port=port, core=core) as server:
+        yield server
+
+
+@contextmanager
 def receiver(database_url: str, *, core: int, **changes: str) -> Iterator[Server]:
     """`rivya-receiver serve`, as deployed, with a secret given by hand."""
     port = free_port()
@@ -68,6 +76,13 @@ def receiver(database_url: str, *, core: int, **changes: str) -> Iterator[Server
     with _served([str(_RECEIVER), "serve"], environment, port=port, core=core) as server:
         _await_ready(server.port)
         yield server
+
+
+@contextmanager
+def receivers(database_url: str, count: int, *, core: int) -> Iterator[list[Server]]:
+    """Several of them on one database."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(receiver(database_url, core=core)) for _ in range(count)]
 
 
 @contextmanager

@@ -1,0 +1,47 @@
+"""`python -m bench [SECTION]`: runs every section, or the one that is named, and writes what was measured."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import intake, polling, pressure, reads
+from bench.report import written
+from bench.results import Results
+from bench.world import World, made_world, postgres_version
+
+SECTIONS: dict[str, Callable[[World, Results], None]] = {
+    "intake": intake.run,
+    "reads": reads.run,
+    "polling": polling.run,
+    "pressure": pressure.run,
+}
+_HERE = Path(__file__).resolve().parent
+
+
+def main(chosen: str | None) -> int:
+    """The exit status: 0 all ran, whatever they found; 2 there is no such section."""
+    if chosen and chosen not in SECTIONS:
+        print(f"ONLY={chosen}: there is no such section; there are {', '.join(SECTIONS)}")
+        return 2
+    results, started = Results(), time.perf_counter()
+    with made_world() as world:
+        version = postgres_version(world.fresh("postgresql"))
+        for name, section in SECTIONS.items():
+            if chosen in (None, "", name):
+                began = time.perf_counter()
+                section(world, results)
+                results.note(f"(section {name} took {time.perf_counter() - began:.0f} s)")
+    text = written(results, version=version, seconds=time.perf_counter() - started)
+    if chosen:
+        print(text)
+        return 0
+    (_HERE / "RESULTS.md").write_text(text)
+    (_HERE / "results.json").write_text(json.dumps(asdict(results), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else None))

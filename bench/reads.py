@@ -1,0 +1,131 @@
+"""Status reads, pages and claims as the table grows to five million rows, and the plans they are read with."""
+
+import asyncio
+import random
+import statistics
+import time
+from datetime import UTC, datetime
+from functools import partial
+
+from app.core.database import Database
+from app.ledger.queries import Queries
+from app.ledger.reads import GenerationFilter, Position
+from app.ledger.status import Status, Tracking
+from app.polling.claims import CLAIM, LEASE
+from bench import load, servers
+from bench.fill import fill
+from bench.pairs import Pairs, measure
+from bench.results import Results, spread
+from bench.world import World
+
+SIZES = (10_000, 1_000_000, 5_000_000)
+READ_AT = 1_000_000
+PAGES = 1000
+_TRIES = 15
+_FILTERS = {
+    "no filter": GenerationFilter(),
+    "status": GenerationFilter(status=Status.FAILED),
+    "tracking": GenerationFilter(tracking=Tracking.WATCHING),
+    "model": GenerationFilter(model="model-7"),
+    "created_after": GenerationFilter(created_after=datetime(2020, 1, 1, tzinfo=UTC)),
+    "client_request_id": GenerationFilter(client_request_id="order-77"),
+}
+
+
+def run(world: World, results: Results) -> None:
+    """One database that grows; what is to be read at one million rows is read when it has them."""
+    url, filled = world.fresh("postgresql"), 0
+    claims: dict[int, list[float]] = {}
+    for size in SIZES:
+        fill(url, first=filled + 1, last=size)
+        filled = size
+        claims[size] = asyncio.run(_claims(url))
+        results.point("claims/postgresql", size, statistics.median(claims[size]))
+        if size == READ_AT:
+            _status(world, url, results, size)
+    _tell_claims(claims, results)
+    asyncio.run(_lists(url, results))
+    world.drop(url)
+
+
+def _status(world: World, url: str, results: Results, size: int) -> None:
+    pairs, numbers = Pairs(), random.Random(1)  # noqa: S311 - which rows are read, not a secret
+    with servers.ceiling(core=world.server_core) as ceiling, servers.receiver(url, core=world.server_core) as ours:
+        for _ in range(5):
+            asked = [_get(numbers.randint(1, size)) for _ in range(40_000)]
+            act = partial(load.run, [ours.port], asked, connections=64, seconds=2)
+            measure(pairs, ceiling, ours, act)
+    results.add(
+        f"GET /api/v1/generations/{{id}}, {size:,} rows, 64 connections",
+        target="≥ 0.15 of the ceiling, p99 ≤ 15 ms",
+        measured=f"{spread(pairs.ratios)}, p99 {spread(pairs.p99s, '.1f')} ms",
+        is_reached=pairs.ratio >= 0.15 and statistics.median(pairs.p99s) <= 15,
+    )
+    results.note(
+        f"status reads: {spread(pairs.rates, ',.0f')}/s where the ceiling is {spread(pairs.ceilings, ',.0f')}/s"
+    )
+
+
+def _get(number: int) -> bytes:
+    path = f"/api/v1/generations/task_{number}"
+    return f"GET {path} HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {servers.TOKEN}\r\n\r\n".encode()
+
+
+async def _claims(url: str) -> list[float]:
+    """Milliseconds to claim 100 of those that are due; taken back, so that the next one finds the same."""
+    database, now = Database(url), datetime.now(UTC)
+    moments = {"now": now, "until": now + LEASE, "most": 100}
+    times = []
+    for _ in range(_TRIES + 1):
+        async with database.engine.connect() as connection:
+            started = time.perf_counter()
+            claimed = (await connection.execute(CLAIM, moments)).all()
+            times.append((time.perf_counter() - started) * 1000)
+            await connection.rollback()
+        if len(claimed) != 100:
+            raise AssertionError(f"{len(claimed)} claimed, 100 expected")
+    await database.dispose()
+    return times[1:]
+
+
+def _tell_claims(claims: dict[int, list[float]], results: Results) -> None:
+    medians = {size: statistics.median(times) for size, times in claims.items()}
+    growth = medians[SIZES[-1]] / medians[SIZES[0]]
+    results.add(
+        "claim 100 due generations, 1 % due, of " + ", ".join(f"{size:,}" for size in SIZES),
+        target="≤ 10 ms, the largest ≤ 3x the smallest",
+        measured=f"{', '.join(f'{it:.1f}' for it in medians.values())} ms, {growth:.2f}x",
+        is_reached=max(medians.values()) <= 10 and growth <= 3,
+    )
+
+
+async def _lists(url: str, results: Results) -> None:
+    database = Database(url)
+    queries = Queries(database)
+    slowest = {name: await _pages(queries, chosen) for name, chosen in _FILTERS.items()}
+    await database.dispose()
+    results.add(
+        f"first and {PAGES:,}th page of 50, each filter, {SIZES[-1]:,} rows",
+        target="≤ 20 ms each",
+        measured=", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in slowest.items()) + " ms",
+        is_reached=max(slowest.values()) <= 20,
+    )
+
+
+async def _pages(queries: Queries, chosen: GenerationFilter) -> float:
+    """Milliseconds for the first or for the last page of a thousand, whichever takes longer; each the median of 5."""
+    starts: list[Position | None] = [None]
+    for _ in range(PAGES - 1):
+        page = await queries.generations(chosen, after=starts[-1], limit=50)
+        if page.last is None:
+            break
+        starts.append(page.last)
+    slowest = 0.0
+    for after in (starts[0], starts[-1]):
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            await queries.generations(chosen, after=after, limit=50)
+            times.append((time.perf_counter() - started) * 1000)
+        slowest = max(slowest, statistics.median(times))
+    return slowest
