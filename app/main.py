@@ -9,24 +9,21 @@ import structlog
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from app.api import deliveries, document_errors, errors, generations, health, metrics, openapi
+from app.api import deliveries, document_errors, errors, generations, health, metrics, openapi, usage
 from app.api.waiting import Waiting
 from app.core.access import Access
-from app.core.clock import Clock, SystemClock, others
+from app.core.clock import Clock, SystemClock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
-from app.core.health import Finding
 from app.core.leases import Leases
 from app.core.loops import Loops, until_available
 from app.core.migrations import migrate_database
-from app.core.sealing import SealBroken, SealingKeys
+from app.core.sealing import SealBroken
 from app.core.settings import Settings
-from app.endpoint import route as endpoint
-from app.endpoint.health import EndpointHealth
-from app.endpoint.keyring import Keyring
-from app.endpoint.proofs import Proofs
-from app.endpoint.registrar import Registrar
-from app.endpoint.verification import Verification
+from app.endpoint import assembly as endpoint
+from app.gateway import assembly as gateway
+from app.gateway import route as gateway_route
+from app.intake import rejections
 from app.intake.other_clocks import OtherClocks
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
@@ -42,7 +39,6 @@ from app.polling.poller import Poller
 from app.polling.schedule import Schedule
 from app.polling.timing import Timing
 from app.rivya.client import RivyaClient
-from app.rivya.signature import Scheme, wanted_scheme
 from app.submission import route as submission
 from app.submission.retrier import Retrier
 from app.submission.sender import Sender
@@ -60,58 +56,38 @@ class Service:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.database = Database(settings.database_url)
-        self.client = RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value())
+        self._key, relayed = settings.rivya_api_key.get_secret_value(), settings.receiver_rivya_concurrency
+        self.client = RivyaClient(settings.rivya_base_url, self._key, relayed_calls=relayed)
         self.access = Access(settings.receiver_api_tokens)
         self.loops = Loops()
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes)
-        self._join_endpoint(wanted_scheme(settings.rivya_signature_scheme))
+        self._join_endpoint()
         self._join_polling()
         self._join_ledger()
         self._join_submission()
         self.app = self._application()
         self.give_up: Callable[[str], None] = log.error
         """Is told why the service can never become ready."""
-        self._is_prepared = False
 
-    def _join_endpoint(self, scheme: Scheme | None) -> None:
-        settings, database, clock = self.settings, self.database, self.clock
-        fixed = settings.rivya_signing_secret.get_secret_value() if settings.rivya_signing_secret is not None else None
-        keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
-        leases = Leases(database, holder=secrets.token_hex(8))
-        self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed)
-        ours, *second = [Verification(self.keyring, Proofs(database), clock=one) for one in (clock, *others(clock))]
-        self.verification = OtherClocks(ours, second)
-        self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
-        self.registrar = Registrar(
-            self.client,
-            database,
-            clock=clock,
-            leases=leases,
-            keys=keys,
-            public_url=settings.receiver_public_url if settings.registers_endpoint else None,
-            term=settings.receiver_leader_lease,
-            check_every=settings.receiver_endpoint_check,
-            secret_overlap=settings.receiver_secret_overlap,
-            rotate_every=settings.rotate_every,
+    def _join_endpoint(self) -> None:
+        leases = Leases(self.database, holder=secrets.token_hex(8))
+        self.endpoint = endpoint.assemble(
+            self.client, self.database, self.settings, clock=self.clock, leases=leases, access=self.access
         )
 
     def _join_polling(self) -> None:
         settings = self.settings
-        self.allowance = Allowance(
-            self.database,
-            self.clock,
-            rate=settings.receiver_poll_rate,
-            api_key=settings.rivya_api_key.get_secret_value(),
-        )
-        self.categories = Categories(self.client, self.allowance, self.clock)
+        self.allowance = Allowance(self.database, self.clock, rate=settings.receiver_poll_rate, api_key=self._key)
+        self.gateway = gateway.assemble(self.client, settings, self.clock, note=self.allowance.note)
+        self.categories = Categories(self.gateway.catalogue.categories, self.allowance, self.clock)
         schedule = Schedule(
             interval=settings.receiver_poll_interval,
             horizon=settings.receiver_poll_horizon,
             grace=settings.receiver_poll_grace,
         )
-        expected = self.endpoint_health.callbacks_expected
+        expected = self.endpoint.health.callbacks_expected
         self.timing = Timing(schedule, self.categories, callbacks_expected=expected)
 
     def _join_ledger(self) -> None:
@@ -122,13 +98,15 @@ class Service:
         self.poller = Poller(self.database, polling, timing=self.timing, allowance=self.allowance, clock=self.clock)
         self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)
         self.refusals = Refusals(self.database)
+        ours, *second = self.endpoint.verifications
         self.intake = Intake(
-            self.verification,
-            self.endpoint_health,
+            OtherClocks(ours, second),
+            self.endpoint.health,
             self.refusals,
             self.batch.put,
             clock=self.clock,
             most_bytes=self.settings.receiver_max_body_bytes,
+            probed=self.endpoint.probe_key.answer,
         )
 
     def _join_submission(self) -> None:
@@ -152,12 +130,15 @@ class Service:
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)
         )
-        app.include_router(deliveries.router(self.queries, self.access))
         app.include_router(
-            endpoint.router(self.access, self.database, self.keyring, clock=self.clock),
-            responses=document_errors.errors(404),
+            gateway_route.router(self.gateway, self.access), responses=document_errors.errors(400, 404, 413)
         )
-        checks = (self.endpoint_health.findings, self._polling_health, self.operator.watch.findings)
+        app.include_router(deliveries.router(self.queries, self.access))
+        app.include_router(usage.router(self.queries, self.access, clock=self.clock))
+        for router in self.endpoint.routers:
+            app.include_router(router, responses=document_errors.errors(404))
+        app.include_router(rejections.router(self.refusals, self.access), responses=document_errors.errors())
+        checks = (self.endpoint.health.findings, self.allowance.findings, self.operator.watch.findings)
         app.include_router(health.router([health.database_check(self.database), *checks]))
         app.include_router(metrics.router(self.queries, clock=self.clock))
         openapi.complete(app)
@@ -170,9 +151,8 @@ class Service:
         """
         if self.settings.receiver_migrate_on_start:
             await migrate_database(self.database)
-        await self.keyring.load()
-        await self.endpoint_health.turn()
-        self._is_prepared = True
+        await self.endpoint.keyring.load()
+        await self.endpoint.health.turn()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -186,7 +166,7 @@ class Service:
             await asyncio.gather(starting, return_exceptions=True)
             await self.loops.stop()
             with suppress(DatabaseUnavailable):
-                await self.registrar.stop()
+                await self.endpoint.registrar.stop()
             await self.poller.stop()
             await self.submitter.stop()
             await self.batch.stop()
@@ -196,6 +176,7 @@ class Service:
         """The process is about to stop: long polls are answered now, creates as soon as Rivya answers or soon after."""
         self.waiting.stop()
         self.submitter.release()
+        self.gateway.curfew.ring()
 
     async def _start(self) -> None:
         """Prepare, however long the database takes, and start the loops; requests are answered meanwhile."""
@@ -204,14 +185,13 @@ class Service:
         except SealBroken as error:
             self.give_up(f"RECEIVER_ENCRYPTION_KEYS: {error}")
             return
-        parts = (self.registrar, self.keyring, self.endpoint_health, self.poller, self.categories, self.retrier)
-        for part in (*parts, self.waiting, self.refusals, *self.operator.loops):
+        ours = (self.endpoint.registrar, self.endpoint.keyring, self.endpoint.health)
+        others = (self.poller, self.categories, self.retrier, self.waiting, self.refusals)
+        for part in (*ours, *others, *self.operator.loops):
             self.loops.start(type(part).__name__, part.turn)
 
     async def close(self) -> None:
         """Close every connection."""
+        await self.gateway.catalogue.aclose()
         await self.client.aclose()
         await self.database.dispose()
-
-    async def _polling_health(self) -> list[Finding]:
-        return [await self.allowance.health()]

@@ -18,6 +18,7 @@ NAMES = [
     "scope webhooks:manage",
     "endpoint registered",
     "signing secret",
+    "scheme in use",
     "deliveries",
     "polling",
 ]

@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from app.core.clock import SystemClock
+from app.endpoint.probe import ProbeKey
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.batch import Batch
@@ -22,6 +23,7 @@ from tests.ledger import LedgerRoom, open_ledger
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
 NEWER_SECRET = "whsec_fedcba9876543210fedcba9876543210"
 PATH_KEY = "the-key-that-only-we-know"
+PROBE_KEY = ProbeKey("rvya_sk_of_ours")
 SCHEME = parse_scheme("timestamped")
 MOST_BYTES = 4096
 
@@ -34,7 +36,7 @@ class Secrets:
         self.is_read = True
         self.clock: ManualClock = ManualClock(NOON)
 
-    async def verify(self, headers: RawHeaders, body: bytes, endpoint_id: str | None) -> Verified | Refused:
+    async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         return self.verifier.verify(headers, body, self.clock.now())
 
     def endpoint_id(self, path_key: str | None) -> str | None:
@@ -81,7 +83,9 @@ async def open_intake(url: str, *secrets: str) -> AsyncIterator[IntakeRoom]:
         await batch.start()
         keyring, health, refusals = Secrets(*(secrets or (SECRET,))), Noted(), Refusals(room.database)
         keyring.clock = clock
-        intake = Intake(keyring, health, refusals, batch.put, clock=clock, most_bytes=MOST_BYTES)
+        intake = Intake(
+            keyring, health, refusals, batch.put, clock=clock, most_bytes=MOST_BYTES, probed=PROBE_KEY.answer
+        )
         app = Starlette(routes=[Route("/rivya/webhook{tail:path}", intake)])
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as client:

@@ -61,8 +61,8 @@ class OperatingRoom:
         }
         async with self.service.database.transaction() as connection:
             await connection.execute(insert(endpoints).values(row))
-        await self.service.keyring.load()
-        await self.service.endpoint_health.turn()
+        await self.service.endpoint.keyring.load()
+        await self.service.endpoint.health.turn()
 
     async def make_due(self) -> None:
         """Have every open generation due now."""

@@ -82,7 +82,7 @@ class Replica:
         self.clock = clock
         self.callbacks_expected = True
         self.allowance = Allowance(self.database, clock, rate=rate, api_key=key, pause=clock.pause, chance=lambda: 0.0)
-        self.categories = Categories(rivya, self.allowance, clock)
+        self.categories = Categories(rivya.models, self.allowance, clock)
         self.timing = Timing(
             schedule, self.categories, callbacks_expected=lambda: self.callbacks_expected, chance=lambda: 0.5
         )

@@ -50,8 +50,7 @@ class Replica:
 
     async def accept(self, received: Received) -> Verified | Refused:
         """Verify as intake does, at the path to which it came."""
-        endpoint_id = self.verification.endpoint_id(path_key_of(received.path))
-        return await self.verification.verify(raw(received), received.body, endpoint_id)
+        return await self.verification.verify(raw(received), received.body, path_key_of(received.path))
 
 
 @dataclass

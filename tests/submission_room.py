@@ -158,7 +158,11 @@ async def open_submission(
 
 
 def _app(submitter: Submitter) -> FastAPI:
-    tokens = [ApiToken.of("shop", Role.WRITE, "write-token"), ApiToken.of("viewer", Role.READ, "read-token")]
+    tokens = [
+        ApiToken.of("shop", Role.WRITE, "write-token"),
+        ApiToken.of("studio", Role.WRITE, "other-token"),
+        ApiToken.of("viewer", Role.READ, "read-token"),
+    ]
     app = FastAPI()
     app.include_router(router(submitter, Access(tokens)))
     app.add_exception_handler(ServiceError, _render)

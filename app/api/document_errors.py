@@ -3,15 +3,23 @@
 from typing import Any
 
 from app.api.documents import ErrorOut
+from app.api.quickstart import as_script
 
 DESCRIPTION = (
     "Know the outcome of every Rivya generation: pushed when Rivya calls back, pulled when it does not.\n\n"
     "The paths and objects are Rivya's own; what Rivya lacks is added beside them. Send one of the receiver's tokens: "
     "`Authorization: Bearer <token>`. Roles: `read` lists and reads, `write` also submits and tracks, `admin` sees "
-    "everything. Every error has Rivya's shape, and every answer an `X-Request-Id`."
+    "everything. Every error has Rivya's shape, and every answer an `X-Request-Id`.\n\n"
+    f"## Quickstart\n\n```sh\n{as_script()}\n```\n"
 )
 TAGS: list[dict[str, Any]] = [
     {"name": "generations", "description": "Submit, track, read and wait for generations."},
+    {"name": "usage", "description": "What callers submitted, and what it cost."},
+    {
+        "name": "rivya",
+        "description": "Everything else of Rivya's, relayed: models, credits, files, chat. Status, JSON, error codes "
+        "and `requestId` are Rivya's own. Its webhook paths answer 403 `webhooks_managed`.",
+    },
     {"name": "deliveries", "description": "What Rivya delivered, as evidence."},
     {"name": "endpoint", "description": "The registration with Rivya."},
     {"name": "operations", "description": "Health and metrics; no token is needed."},

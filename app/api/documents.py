@@ -11,6 +11,7 @@ _SEEN = "2026-05-10T00:00:00.120Z"
 _SETTLED = "2026-05-10T00:01:00.340Z"
 _TRACKING: dict[str, Any] = {
     "state": "settled",
+    "submitted_by": "shop",
     "settled_by": "webhook",
     "first_seen_at": _SEEN,
     "settled_at": _SETTLED,
@@ -77,6 +78,7 @@ class TrackingOut(BaseModel):
         description="watching: open; stalled: open past the horizon, polled rarely; lost: Rivya says that it does not "
         "exist; settled: its outcome is known"
     )
+    submitted_by: str | None = Field(description="name of the token that submitted it; null: not submitted here")
     settled_by: Source | None
     first_seen_at: str
     settled_at: str | None

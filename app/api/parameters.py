@@ -11,6 +11,7 @@ from app.ledger.reads import DeliveryFilter, GenerationFilter
 from app.ledger.status import Outcome, Status, Tracking
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NOT_A_TIME = "must be an RFC 3339 time with its offset, like 2026-05-10T00:00:00Z"
 
 
@@ -25,6 +26,17 @@ def _instant(value: object) -> datetime:
         raise ValueError(_NOT_A_TIME) from None
 
 
+def _edge(value: object) -> datetime:
+    text = str(value)
+    if _DAY.fullmatch(text):
+        text = f"{text}T00:00:00Z"
+    try:
+        return _instant(text)
+    except ValueError:
+        message = f"must be a day like 2026-05-10, or {_NOT_A_TIME.removeprefix('must be ')}"
+        raise ValueError(message) from None
+
+
 def _storable(value: str) -> str:
     if "\x00" in value:
         message = "must not contain NUL"
@@ -33,6 +45,7 @@ def _storable(value: str) -> str:
 
 
 Instant = Annotated[datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
+Edge = Annotated[datetime, BeforeValidator(_edge), WithJsonSchema({"type": "string"})]
 Text = Annotated[str, AfterValidator(_storable), Field(min_length=1, max_length=500)]
 
 
@@ -52,6 +65,7 @@ class GenerationParameters(_Page):
     tracking: Tracking | None = Field(None, description="What the receiver does about it.")
     model: Text | None = None
     client_request_id: Text | None = None
+    submitted_by: Text | None = Field(None, description="Name of the token that submitted it.")
     created_after: Instant | None = Field(None, description="First heard of by the receiver at this time or later.")
     created_before: Instant | None = Field(None, description="First heard of by the receiver before this time.")
 
@@ -59,6 +73,17 @@ class GenerationParameters(_Page):
     def chosen(self) -> GenerationFilter:
         """What is to be listed."""
         return GenerationFilter(**self.model_dump(exclude={"limit", "cursor"}))
+
+
+class UsageParameters(BaseModel):
+    """Of GET /api/v1/usage."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    first: Edge | None = Field(
+        None, alias="from", description="A time, or a day in UTC; included. 30 days before `to` if left out."
+    )
+    to: Edge | None = Field(None, description="A time, or a day in UTC; not included. Now if left out.")
 
 
 class DeliveryParameters(_Page):

@@ -1,4 +1,4 @@
-"""The command: rivya-receiver run | serve | check | sandbox | keys | deliveries | generations."""
+"""The command: runs a receiver, and calls one that runs (RECEIVER_URL, RECEIVER_TOKEN)."""
 
 import logging
 import sys
@@ -6,11 +6,13 @@ from typing import Annotated
 
 import typer
 import uvloop
-from cryptography.fernet import Fernet
 
 from app.cli import operate_deliveries, operate_generations
+from app.cli.calling import catalogue_words, file_words, generation_words
+from app.cli.calling.chat_words import chat
 from app.cli.check import check_deployment
 from app.cli.demo import demonstrate
+from app.cli.endpoint_commands import endpoint, keys
 from app.cli.sandbox import serve_sandbox_until_stopped
 from app.cli.serve import serve_until_stopped
 from app.core import logs
@@ -21,12 +23,16 @@ from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-keys = typer.Typer(no_args_is_help=True, help="Encryption keys.")
+cli.add_typer(endpoint, name="endpoint")
 cli.add_typer(keys, name="keys")
+cli.command()(catalogue_words.models)
+cli.command("credits")(catalogue_words.credits_left)
+cli.command()(catalogue_words.usage)
+cli.add_typer(generation_words.words, name="generations")
+cli.add_typer(file_words.words, name="files")
+cli.command()(chat)
 cli.add_typer(operate_deliveries.deliveries, name="deliveries")
-generations = typer.Typer(no_args_is_help=True, help="Generations.")
-operate_generations.attach(generations)
-cli.add_typer(generations, name="generations")
+operate_generations.attach(generation_words.words)
 
 
 @cli.command()
@@ -51,7 +57,11 @@ def run() -> None:
 
 
 @cli.command()
-def check() -> None:
+def check(
+    public: Annotated[
+        bool, typer.Option("--public", help="Also knock at the public URL and have Rivya send a test delivery.")
+    ] = False,
+) -> None:
     """Test everything that a deployment needs, a line each; exit status 0 if all is well, else 1."""
     logs.configure("console", least=logging.ERROR)
     try:
@@ -60,7 +70,7 @@ def check() -> None:
         for line in str(error).splitlines():
             typer.echo(f"FAIL  settings: {line}")
         sys.exit(1)
-    sys.exit(0 if uvloop.run(check_deployment(settings, typer.echo)) else 1)
+    sys.exit(0 if uvloop.run(check_deployment(settings, typer.echo, is_public=public)) else 1)
 
 
 @cli.command()
@@ -73,12 +83,6 @@ def sandbox(
     """Run a Rivya on this machine, for trying things out and for misbehaving on demand (see /sandbox/faults)."""
     rivya = Sandbox(keys=key or [DEFAULT_KEY], settings=SandboxSettings(speed=speed))
     sys.exit(uvloop.run(serve_sandbox_until_stopped(rivya, host, port, say=typer.echo)))
-
-
-@keys.command("generate")
-def generate_key() -> None:
-    """Print a fresh key for RECEIVER_ENCRYPTION_KEYS."""
-    typer.echo(Fernet.generate_key().decode())
 
 
 def main() -> None:

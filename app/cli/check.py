@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
-from app.cli import check_database, check_endpoint, check_rivya
+from app.cli import check_database, check_endpoint, check_public, check_rivya
 from app.cli.check_line import Line
 from app.core.database import Database
 from app.core.settings import Settings
@@ -14,17 +14,20 @@ from app.rivya.signature import Scheme, SchemeInvalid, wanted_scheme
 Say = Callable[[str], Any]
 
 
-async def check_deployment(settings: Settings, say: Say) -> bool:
-    """Say a line for each thing tested, whatever became of those before it; True if all are well."""
+async def check_deployment(settings: Settings, say: Say, *, is_public: bool = False) -> bool:
+    """Say a line for each thing tested, whatever became of those before it; True if all are well.
+
+    `is_public`: test the way from Rivya to us as well, which sends a test delivery.
+    """
     all_ok = True
-    async with aclosing(_lines(settings)) as lines:
+    async with aclosing(_lines(settings, is_public=is_public)) as lines:
         async for line in lines:
             say(str(line))
             all_ok = all_ok and line.ok
     return all_ok
 
 
-async def _lines(settings: Settings) -> AsyncGenerator[Line, None]:
+async def _lines(settings: Settings, *, is_public: bool) -> AsyncGenerator[Line, None]:
     yield _settings(settings)
     scheme, line = _scheme(settings)
     yield line
@@ -41,6 +44,9 @@ async def _lines(settings: Settings) -> AsyncGenerator[Line, None]:
             yield await check_endpoint.registered(client, database, settings, migrated=migrated)
         async for line in check_database.stored(database, settings, scheme=scheme, migrated=migrated):
             yield line
+        if is_public:
+            async for line in check_public.reached(database, settings, migrated=migrated):
+                yield line
     finally:
         await database.dispose()
 
@@ -53,7 +59,7 @@ def _settings(settings: Settings) -> Line:
 
 def _scheme(settings: Settings) -> tuple[Scheme | None, Line]:
     """The scheme with its line; where it is bad, none, so that the rest can be tested all the same."""
-    name, given = "signature scheme setting", settings.rivya_signature_scheme
+    name, given = "signature scheme", settings.rivya_signature_scheme
     try:
         scheme = wanted_scheme(given)
     except SchemeInvalid as error:

@@ -23,6 +23,7 @@ UNTELLING = (DatabaseUnavailable, SQLAlchemyError)
 
 UNTIL_MIGRATED = "unknown until the database is migrated"
 
+_NAMES = {"signature_scheme": "scheme in use"}  # beside the setting, which has a line of its own
 _MIGRATES = "`rivya-receiver serve` sees to it unless RECEIVER_MIGRATE_ON_START=false; so does `alembic upgrade head`"
 
 
@@ -62,6 +63,7 @@ async def stored(
             yield line
     else:
         yield Line("signing secret", False, UNTIL_MIGRATED)
+        yield Line("scheme in use", False, UNTIL_MIGRATED)
     if migrated.ok:
         async for line in _told("polling", lambda: _polling(database, settings)):
             yield line
@@ -73,7 +75,7 @@ async def _told(name: str, ask: Callable[[], Awaitable[Sequence[Finding]]]) -> A
     """What was found, else why nothing could be."""
     try:
         for finding in await ask():
-            yield Line(finding.name.replace("_", " "), finding.ok, finding.detail)
+            yield Line(_NAMES.get(finding.name, finding.name.replace("_", " ")), finding.ok, finding.detail)
     except SealBroken as error:
         yield Line(name, False, f"RECEIVER_ENCRYPTION_KEYS: {error}")
     except UNTELLING as error:

@@ -121,7 +121,7 @@ async def _is_ready(client: httpx.AsyncClient) -> bool:
 
 
 async def _deliveries(client: httpx.AsyncClient) -> str:
-    kept = (await client.get("/api/v1/deliveries")).json()["data"]
+    kept = (await client.get("/api/v1/deliveries", params={"outcome": "applied"})).json()["data"]
     again = [delivery for delivery in kept if delivery["attempts"] > 1]
     named = ", ".join(f"{delivery['event_id']} came {delivery['attempts']} times" for delivery in again)
     return f"{len(kept)} deliveries recorded, each with one effect{f' ({named})' if named else ''}"

@@ -45,5 +45,8 @@ still serving; try (Ctrl-C ends it):
   curl -s {url}/readyz
   curl -s {url}/metrics
 
+  export RECEIVER_URL={url} RECEIVER_TOKEN={token}    # for README's quickstart, and for
+  .venv/bin/rivya-receiver generations list
+
 and {url}/docs in a browser
 """

@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     receiver_secret_overlap: Seconds = timedelta(hours=72)
     receiver_rotate_secret_days: Annotated[float, Field(gt=0, le=3660)] | None = None
     receiver_leader_lease: Seconds = timedelta(seconds=15)
+    rivya_chat_timeout: Seconds = timedelta(minutes=5)
+    rivya_stream_timeout: Seconds = timedelta(minutes=15)
+    receiver_models_ttl: Seconds = timedelta(minutes=5)
+    receiver_rivya_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
     receiver_migrate_on_start: bool = True
     receiver_log_format: Literal["json", "console"] = "json"
 

@@ -51,10 +51,12 @@ class Inspection:
         return await self._repair.mend(wanted, differing, kind=f"{differing[0].field}_restored")
 
     async def _ask_again(self, wanted: Endpoint) -> None:
-        """As long as nothing has proved its secret, every look ends with a test delivery."""
-        now = self._with.clock.now()
-        unanswered = wanted.test_asked_at is not None and wanted.secret_proven_at is None
-        if unanswered and not wanted.is_awaiting_proof(now):
+        """As long as nothing has proved its secret, every look ends with a test delivery.
+
+        The one asked for before may have been noted by a process that was killed before it could ask.
+        """
+        if wanted.secret_proven_at is None and wanted.test_asked_at is not None:
+            now = self._with.clock.now()
             await self._with.registry.change(wanted, now=now, event="test_unanswered", test_asked_at=None)
 
     async def _list(self) -> EndpointList:

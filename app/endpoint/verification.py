@@ -54,8 +54,8 @@ class Verification:
         """Which endpoint of ours has this path key."""
         return self._keyring.known.endpoint_id(path_key)
 
-    async def verify(self, headers: RawHeaders, body: bytes, endpoint_id: str | None) -> Verified | Refused:
-        """Whether one of our secrets signed it. `endpoint_id`: of the secret path it came to.
+    async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
+        """Whether one of our secrets signed it. `path_key`: the end of the path it came to, ours or not.
 
         Raises `DatabaseUnavailable` and `SecretPending` where that can't be told now.
         """
@@ -63,23 +63,37 @@ class Verification:
         result = await self._attempt(headers, body)
         if isinstance(result, Verified):
             return result
-        result = await self._second_attempt(result, headers, body, endpoint_id, version=version)
+        result = await self._second_attempt(result, headers, body, path_key, version=version)
+        endpoint_id = self.endpoint_id(path_key)
         if isinstance(result, Refused) and endpoint_id is not None:
             await self._note_contradiction(headers, body, endpoint_id)
         return result
 
     async def _second_attempt(
-        self, first: Refused, headers: RawHeaders, body: bytes, endpoint_id: str | None, *, version: int
+        self, first: Refused, headers: RawHeaders, body: bytes, path_key: str | None, *, version: int
     ) -> Verified | Refused:
         result: Verified | Refused = first
-        # Another replica may have registered, rotated or pinned since we looked. Only at a secret path is it worth
-        # waiting for the next look: Rivya delivers nowhere else, and strangers do not know it.
-        is_patient = endpoint_id is not None
-        if _is_worth_a_look(result) and await self._keyring.refresh(version, is_patient=is_patient):
+        # Another replica may have registered, rotated or pinned since we looked.
+        if _is_worth_a_look(result) and await self._looked(path_key, version):
             result = await self._attempt(headers, body)
+        endpoint_id = self.endpoint_id(path_key)
         if _is_worth_a_look(result) and endpoint_id in self._keyring.known.in_doubt:
             result = await self._attempt_until_settled(headers, body, endpoint_id)
         return result
+
+    async def _looked(self, path_key: str | None, version: int) -> bool:
+        """True if there is anything newer.
+
+        Rivya delivers to a secret path only, so a delivery there waits for the next look. A path that is not known may
+        be that of an endpoint made just now: some of those wait too, but strangers can make up any number of them.
+        """
+        is_ours = self.endpoint_id(path_key) is not None
+        is_patient = is_ours or (path_key is not None and self._waiting < _MOST_WAITING)
+        self._waiting += is_patient
+        try:
+            return await self._keyring.refresh(version, is_patient=is_patient)
+        finally:
+            self._waiting -= is_patient
 
     async def _attempt(self, headers: RawHeaders, body: bytes) -> Verified | Refused:
         known = self._keyring.known

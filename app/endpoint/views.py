@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from app.core.health import Finding
 from app.endpoint.callback_url import masked
 from app.endpoint.endpoint import Endpoint
 from app.endpoint.history import Entry
@@ -148,6 +149,40 @@ class HistoryView(BaseModel):
     def of(cls, entries: Sequence[Entry]) -> Self:
         """As they are stored."""
         return cls(data=[EntryView(**asdict(entry)) for entry in entries])
+
+
+class CheckView(BaseModel):
+    """One thing looked at, and what to do about it."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class ReachabilityView(BaseModel):
+    """Whether Rivya can reach us."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "object": "endpoint_test",
+                    "ok": True,
+                    "checks": [{"name": "public_url", "ok": True, "detail": "leads to this receiver"}],
+                }
+            ]
+        }
+    )
+
+    object: Literal["endpoint_test"] = "endpoint_test"
+    ok: bool
+    checks: list[CheckView]
+
+    @classmethod
+    def of(cls, findings: Sequence[Finding]) -> Self:
+        """As they were found."""
+        checks = [CheckView(name=found.name, ok=found.ok, detail=found.detail) for found in findings]
+        return cls(ok=all(check.ok for check in checks), checks=checks)
 
 
 def _rotation(endpoint: Endpoint) -> Literal["none", "requested", "in_doubt"]:

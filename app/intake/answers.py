@@ -12,9 +12,9 @@ from app.core.ids import request_id
 RECORDED = b'{"received":true}'
 
 
-async def send_recorded(send: Send) -> None:
-    """200: recorded now, or known already."""
-    await _send(send, 200, RECORDED, {})
+async def send_ok(send: Send, body: bytes = RECORDED) -> None:
+    """200: recorded now, or known already; or a probe of our own, answered."""
+    await _send(send, 200, body, {})
 
 
 async def send_error(scope: Scope, send: Send, error: ServiceError, extra: Mapping[str, object] | None = None) -> None:

@@ -33,13 +33,13 @@ class OtherClocks:
         """Which endpoint of ours has this path key."""
         return self._ours.endpoint_id(path_key)
 
-    async def verify(self, headers: RawHeaders, body: bytes, endpoint_id: str | None) -> Verified | Refused:
+    async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         """Whether Rivya signed it. Raises `ServiceError` where that can't be told at the moment."""
-        result = await self._ours.verify(headers, body, endpoint_id)
+        result = await self._ours.verify(headers, body, path_key)
         if not _is_of_another_time(result):
             return result
         for other in self._others:
-            second = await other.verify(headers, body, endpoint_id)
+            second = await other.verify(headers, body, path_key)
             if isinstance(second, Verified):
                 log.warning("delivery.taken_by_another_clock", offset=round(result.offset_seconds or 0))
                 return second

@@ -51,6 +51,12 @@ class Refusals:
         self._tally[refusal.reason] += 1
         self._sample.append(refusal)
 
+    async def newest(self, most: int) -> list[dict[str, Any]]:
+        """The newest of the sample, newest first, header names as a list. Raises `DatabaseUnavailable`."""
+        async with self._database.read() as connection:
+            found = await connection.execute(select(rejections).order_by(rejections.c.id.desc()).limit(most))
+            return [{**row, "header_names": row["header_names"].split(",")} for row in found.mappings()]
+
     async def turn(self) -> float:
         """Log what came since the last turn, store the newest of it, drop the oldest that are stored."""
         if not self._tally:

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.intake.answers import send_error, send_recorded
+from app.intake.answers import RECORDED, send_error, send_ok
 from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
 from app.intake.translate import as_unreadable, is_delivery, to_report
@@ -32,7 +32,7 @@ class Verification(Protocol):
     def endpoint_id(self, path_key: str | None) -> str | None:
         """Which endpoint of ours has this path key."""
 
-    async def verify(self, headers: RawHeaders, body: bytes, endpoint_id: str | None) -> Verified | Refused:
+    async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         """Whether Rivya signed it. Raises `ServiceError` where that can't be told at the moment."""
 
 
@@ -61,6 +61,7 @@ class Intake:
         *,
         clock: Clock,
         most_bytes: int,
+        probed: Callable[[RawHeaders, bytes, datetime], bytes | None],
     ) -> None:
         self._verification = verification
         self._health = health
@@ -68,12 +69,14 @@ class Intake:
         self._record = record
         self._clock = clock
         self._most_bytes = most_bytes
+        self._probed = probed
+        """What to answer to a probe of our own; None to everything else."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; no bytes in it make this raise."""
         scope["route"] = self
         try:
-            await self._take(scope, receive)
+            answer = await self._take(scope, receive)
         except BodyIncomplete:
             await send_error(scope, send, ServiceError("The body did not come.", status=408, code="body_incomplete"))
         except SignatureRefused as error:
@@ -84,25 +87,30 @@ class Intake:
             log.exception("delivery.failed")
             await send_error(scope, send, ServiceError("Not recorded.", status=503, code="not_recorded", retry_after=5))
         else:
-            await send_recorded(send)
+            await send_ok(send, answer)
 
-    async def _take(self, scope: Scope, receive: Receive) -> None:
+    async def _take(self, scope: Scope, receive: Receive) -> bytes:
+        """The body of the answer, which is 200."""
         if scope["method"] != "POST":
             message = "Deliveries are sent with POST."
             raise ServiceError(message, status=405, code="method_not_allowed")
-        endpoint_id = self._verification.endpoint_id(scope["path_params"]["tail"].strip("/") or None)
+        path_key = scope["path_params"]["tail"].strip("/") or None
         try:
             body = await read_body(scope, receive, most_bytes=self._most_bytes)
         except BodyTooLarge as error:
-            self._note(scope, endpoint_id, b"", "too_large")
+            self._note(scope, path_key, b"", "too_large")
             message = f"At most {self._most_bytes} bytes are taken."
             raise ServiceError(message, status=413, code="payload_too_large") from error
-        verified = await self._verify(scope, endpoint_id, body)
+        verified = await self._verify(scope, path_key, body)
+        if isinstance(verified, bytes):
+            return verified
         now = self._clock.now()
+        endpoint_id = self._verification.endpoint_id(path_key)
         self._health.note_verified(endpoint_id, now)
         headers = scope["headers"]
         report = to_report(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
         await self._keep(report)
+        return RECORDED
 
     async def _keep(self, report: Report) -> None:
         try:
@@ -111,21 +119,25 @@ class Intake:
             # What it claims can't be recorded; that it came, and its bytes, can.
             await self._record(as_unreadable(report))
 
-    async def _verify(self, scope: Scope, endpoint_id: str | None, body: bytes) -> Verified:
-        result = await self._verification.verify(scope["headers"], body, endpoint_id)
+    async def _verify(self, scope: Scope, path_key: str | None, body: bytes) -> Verified | bytes:
+        """Verified; or the answer to what is no delivery but a probe of our own."""
+        probed = self._probed(scope["headers"], body, self._clock.now())
+        if probed is not None:
+            return probed
+        result = await self._verification.verify(scope["headers"], body, path_key)
         if isinstance(result, Verified):
             return result
         if result.reason is Reason.NO_SECRET and not self._verification.is_read:
             raise DatabaseUnavailable  # the secret may well be there: this is no reason to refuse for good
         if not is_delivery(scope["headers"], body):
-            self._note(scope, endpoint_id, body, "not_a_delivery")
+            self._note(scope, path_key, body, "not_a_delivery")
             message = "A delivery is a signed JSON body without any Content-Encoding."
             raise ServiceError(message, status=400, code="not_a_delivery")
-        self._note(scope, endpoint_id, body, result.reason)
+        self._note(scope, path_key, body, result.reason)
         raise SignatureRefused(result, now=self._clock.now())
 
-    def _note(self, scope: Scope, endpoint_id: str | None, body: bytes, reason: str) -> None:
-        now = self._clock.now()
+    def _note(self, scope: Scope, path_key: str | None, body: bytes, reason: str) -> None:
+        now, endpoint_id = self._clock.now(), self._verification.endpoint_id(path_key)
         self._health.note_refused(endpoint_id, now)
         client = scope.get("client")
         self._refusals.note(

@@ -61,6 +61,8 @@ def _note_report(known: Generation, report: Report, claim: Claim) -> Generation:
     changes: dict[str, Any] = {"revision": known.revision + 1}
     if known.client_request_id is None:
         changes["client_request_id"] = report.client_request_id or claim.client_request_id
+    if known.submitted_by is None:
+        changes["submitted_by"] = report.submitted_by
     if known.model is None:
         changes["model"] = claim.model
     if report.metadata is not None:

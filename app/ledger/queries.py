@@ -15,6 +15,7 @@ from app.ledger.state import Generation, Transition
 from app.ledger.statements import any_of
 from app.ledger.status import Tracking
 from app.ledger.tables import deliveries, generations, transitions
+from app.ledger.usage import NEARLY_IN_ORDER, UsageLine, to_usage_line, usage_statement
 
 _OPEN = (Tracking.WATCHING, Tracking.STALLED, Tracking.LOST)
 _ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not in ("body", "headers"))
@@ -29,6 +30,7 @@ class Queries:
         self._by_id: Select[Any] = select(generations).where(among_ids)
         self._settled: Select[Any] = select(generations.c.id).where(among_ids, generations.c.settled_at.is_not(None))
         self._standing = _standing()
+        self._usage = usage_statement(is_sqlite=database.is_sqlite)
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
         """Those of the generations `ids` that are known."""
@@ -47,6 +49,7 @@ class Queries:
             *_equal(g.tracking, chosen.tracking),
             *_equal(g.model, chosen.model),
             *_equal(g.client_request_id, chosen.client_request_id),
+            *_equal(g.submitted_by, chosen.submitted_by),
             *_between(g.first_seen_at, chosen.created_after, chosen.created_before),
         )
         found = await self._rows(_newest_first(statement, g.first_seen_at, g.id, after=after, limit=limit + 1))
@@ -76,6 +79,19 @@ class Queries:
         """One delivery with its body and headers; None if no such event ever came."""
         found = await self._rows(select(deliveries).where(deliveries.c.event_id == event_id))
         return rows.to_delivery(found[0]) if found else None
+
+    async def usage(self, first: datetime, end: datetime, *, most: int) -> list[UsageLine]:
+        """Sums by caller, model and day of what was first seen from `first` on and before `end`, in that order.
+
+        At most `most` lines; where that many come, there may be more.
+        """
+        async with self._database.read() as connection:
+            if not self._database.is_sqlite:
+                await connection.execute(NEARLY_IN_ORDER)
+            window = {"first": first, "end": end, "most": most}
+            found = (await connection.execute(self._usage, window)).mappings().all()
+        # Ordered here: the databases disagree on where null belongs.
+        return sorted(map(to_usage_line, found), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
 
     async def standing(self, now: datetime) -> Standing:
         """How the record stands at `now`."""

@@ -18,6 +18,7 @@ class GenerationFilter:
     tracking: Tracking | None = None
     model: str | None = None
     client_request_id: str | None = None
+    submitted_by: str | None = None
     created_after: datetime | None = None
     """First heard of at this moment or later."""
     created_before: datetime | None = None

@@ -30,6 +30,7 @@ def render(generation: Generation) -> dict[str, Any]:
         "metadata": generation.metadata,
         "tracking": {
             "state": generation.tracking,
+            "submitted_by": generation.submitted_by,
             "settled_by": generation.settled_by,
             "first_seen_at": moment(generation.first_seen_at),
             "settled_at": moment(generation.settled_at),

@@ -94,6 +94,8 @@ class Report:
     delivery: Delivery | None = None
     polled: Polled | None = None
     client_request_id: str | None = None
+    submitted_by: str | None = None
+    """Name of the token whose create it was."""
     metadata: Mapping[str, Any] | None = None
     replayed_event_id: str | None = None
     """The stored delivery that an operator replays; it is neither stored nor counted again."""

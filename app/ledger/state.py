@@ -24,6 +24,7 @@ class Generation:
     created_at: datetime | None = None
     updated_at: datetime | None = None
     client_request_id: str | None = None
+    submitted_by: str | None = None
     metadata: Mapping[str, Any] | None = None
     settled_at: datetime | None = None
     settled_by: Source | None = None

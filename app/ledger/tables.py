@@ -35,6 +35,7 @@ generations = Table(
     Column("created_at", Moment, comment="Rivya's time"),
     Column("updated_at", Moment, comment="Rivya's time"),
     Column("client_request_id", Text),
+    Column("submitted_by", Text, comment="name of the token that submitted it; null: not submitted through us"),
     Column("metadata", Text, comment="what a caller of ours attached, as JSON"),
     Column("first_seen_at", Moment, nullable=False),
     Column("settled_at", Moment),
@@ -73,6 +74,14 @@ generations = Table(
         "id",
         postgresql_where=text("client_request_id IS NOT NULL"),
         sqlite_where=text("client_request_id IS NOT NULL"),
+    ),
+    Index(
+        "ix_generations_submitted_by",
+        "submitted_by",
+        "first_seen_at",
+        "id",
+        postgresql_where=text("submitted_by IS NOT NULL"),
+        sqlite_where=text("submitted_by IS NOT NULL"),
     ),
 )
 

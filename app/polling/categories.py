@@ -1,12 +1,12 @@
 """Which category a model is of, as Rivya's catalogue says: read at start, hourly, and when an unknown model is met."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import structlog
 
 from app.core.clock import Clock
 from app.polling.allowance import Allowance
-from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
 REFRESH_INTERVAL = timedelta(hours=1)
@@ -17,11 +17,15 @@ _SECONDS_BETWEEN_TURNS = 5.0
 log = structlog.stdlib.get_logger(__name__)
 
 
+Read = Callable[[], Awaitable[dict[str, str]]]
+"""Reads the category of each model by its id. Raises `RivyaError`."""
+
+
 class Categories:
     """Known until told otherwise: what can't be read leaves a model unknown, and nothing else."""
 
-    def __init__(self, client: RivyaClient, allowance: Allowance, clock: Clock) -> None:
-        self._client = client
+    def __init__(self, read: Read, allowance: Allowance, clock: Clock) -> None:
+        self._read = read
         self._allowance = allowance
         self._clock = clock
         self._known: dict[str, str] = {}
@@ -52,7 +56,7 @@ class Categories:
         self._tried_at = self._clock.monotonic()
         self._wait = SHORTEST_INTERVAL
         try:
-            found = await self._client.models()
+            found = await self._read()
         except RivyaError as error:
             log.info("models.unreadable", error=type(error).__name__)
             await self._allowance.note(error)

@@ -1,22 +1,23 @@
 """Call Rivya's API: one method per call we make, typed answers, typed errors, a deadline on each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
-from urllib.parse import quote
 
 import orjson
 
 from app.rivya.catalogue_payload import read_credits, read_models
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
-from app.rivya.error_payload import read_error
-from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable
+from app.rivya.error_payload import read_date, read_error
+from app.rivya.errors import PayloadUnreadable, RivyaUnreadable
 from app.rivya.generation_payload import Generation, read_generation
-from app.rivya.http import MOST_BODY_BYTES, Answer, Transport, is_header_value
+from app.rivya.http import MOST_BODY_BYTES, MOST_CONNECTIONS, Answer, Transport, is_header_value
 from app.rivya.json_body import read_json
-from app.rivya.storable import usable_name
+from app.rivya.passage import Passage
+from app.rivya.segments import segment
 
 _LONGEST_KEY: Final = 255
 _Read = TypeVar("_Read")
@@ -43,6 +44,7 @@ class CreateAnswer:
 class RivyaClient:
     """Rivya's API over one pool of connections.
 
+    `relayed_calls` is how many of callers' calls may be open at once: the pool has room for them beside our own.
     Every method raises RivyaRefused (and its subclasses), RivyaUnavailable or RivyaUnreadable, and retries nothing.
     """
 
@@ -53,8 +55,11 @@ class RivyaClient:
         *,
         deadlines: Deadlines = Deadlines(),
         most_body_bytes: int = MOST_BODY_BYTES,
+        relayed_calls: int = 0,
     ) -> None:
-        self._transport = Transport(base_url, api_key, most_body_bytes=most_body_bytes)
+        self._transport = Transport(
+            base_url, api_key, most_body_bytes=most_body_bytes, most_connections=MOST_CONNECTIONS + relayed_calls
+        )
         self._deadlines = deadlines
 
     async def __aenter__(self) -> Self:
@@ -71,7 +76,7 @@ class RivyaClient:
 
     async def get_generation(self, generation_id: str) -> Generation:
         """Ask for a generation's status."""
-        path = f"/api/v1/generations/{_segment(generation_id)}"
+        path = f"/api/v1/generations/{segment(generation_id)}"
         return _read(read_generation, await self._call("GET", path, seconds=self._deadlines.status))
 
     async def create_generation(self, body: bytes, *, idempotency_key: str) -> CreateAnswer:
@@ -124,6 +129,11 @@ class RivyaClient:
         """Ask for a test delivery."""
         await self._manage("POST", endpoint_id, action="/test")
 
+    async def told_time(self) -> datetime | None:
+        """Return the time that Rivya's answers carry (`Date`), to the second; None where they carry none."""
+        answer = await self._call("GET", "/api/v1/models", seconds=self._deadlines.manage)
+        return read_date(answer.headers)
+
     async def models(self) -> dict[str, str]:
         """Return the category of each model by its id."""
         return _read(read_models, await self._call("GET", "/api/v1/models", seconds=self._deadlines.manage))
@@ -132,10 +142,25 @@ class RivyaClient:
         """Return the credits the account has."""
         return _read(read_credits, await self._call("GET", "/api/v1/credits", seconds=self._deadlines.manage))
 
+    async def open(
+        self,
+        method: str,
+        target: str,
+        *,
+        silence: float,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        content: bytes | AsyncIterator[bytes] | None = None,
+    ) -> Passage:
+        """Pass a call on, with our key: what comes back is Rivya's own answer, whatever its status.
+
+        Whoever opens it closes it. Raises RivyaUnavailable where no answer began within `silence` seconds.
+        """
+        return await self._transport.open(method, target, silence=silence, headers=headers, content=content)
+
     async def _manage(
         self, method: str, endpoint_id: str | None = None, *, action: str = "", fields: dict[str, Any] | None = None
     ) -> Answer:
-        path = "/api/v1/webhooks" if endpoint_id is None else f"/api/v1/webhooks/{_segment(endpoint_id)}{action}"
+        path = "/api/v1/webhooks" if endpoint_id is None else f"/api/v1/webhooks/{segment(endpoint_id)}{action}"
         body = None if fields is None else orjson.dumps(fields)
         return await self._call(method, path, seconds=self._deadlines.manage, body=body)
 
@@ -147,13 +172,6 @@ class RivyaClient:
         if not answer.ok:
             raise read_error(answer.status, answer.body, answer.headers)
         return answer
-
-
-def _segment(identity: str) -> str:
-    """Return an id as one path segment. One that can't be an id, or that servers take for a way up, is not found."""
-    if usable_name(identity) is None or identity in {".", ".."}:
-        raise RivyaNotFound(404, "not_found", "this can't be an id of Rivya's")
-    return quote(identity, safe="")
 
 
 def _read(reader: Callable[[bytes], _Read], answer: Answer) -> _Read:

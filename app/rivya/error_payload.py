@@ -76,10 +76,15 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):
         return min(float(value), LONGEST_RETRY_AFTER)
-    until, answered = _http_date(value), _http_date(headers.get("date", ""))
+    until, answered = _http_date(value), read_date(headers)
     if until is None or answered is None:
         return None
     return min(max((until - answered).total_seconds(), 0.0), LONGEST_RETRY_AFTER)
+
+
+def read_date(headers: Mapping[str, str]) -> datetime | None:
+    """Return when an answer was made, by its sender's clock, or None."""
+    return _http_date(headers.get("date", ""))
 
 
 def _http_date(text: str) -> datetime | None:

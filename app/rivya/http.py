@@ -1,19 +1,22 @@
-"""Exchange one request for one bounded answer with Rivya; the only module that knows the HTTP library."""
+"""Exchange one request for one bounded answer with Rivya, or open a call that is passed on piece by piece."""
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Final
 
 import httpx
 
 from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
+from app.rivya.passage import Passage
 
 MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 _CONNECT_SECONDS: Final = 5.0
-_MOST_CONNECTIONS: Final = 20
+_WRITE_SECONDS: Final = 30.0
+MOST_CONNECTIONS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,14 @@ class _Departure:
 class Transport:
     """One pool of connections to Rivya, authorised with one key. Nothing is retried and no redirect followed."""
 
-    def __init__(self, base_url: str, api_key: str, *, most_body_bytes: int = MOST_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        most_body_bytes: int = MOST_BODY_BYTES,
+        most_connections: int = MOST_CONNECTIONS,
+    ) -> None:
         if not is_header_value(api_key):
             raise ValueError("an API key consists of printable ASCII")
         self._most_body_bytes = most_body_bytes
@@ -55,8 +65,10 @@ class Transport:
                 "accept": "application/json",
                 "accept-encoding": "identity",  # a compressed answer could exceed the bound in a single chunk
             },
-            limits=httpx.Limits(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=_MOST_CONNECTIONS),
-            mounts=_mounts(base_url),
+            limits=httpx.Limits(max_connections=most_connections, max_keepalive_connections=MOST_CONNECTIONS),
+            # One pool serves all callers: a cookie that Rivya set for one must not travel with another.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            mounts=mounts(base_url),
         )
 
     async def exchange(
@@ -90,6 +102,35 @@ class Transport:
             raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=departure.begun) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             situation = f"the exchange failed: {type(error).__name__}"
+            raise RivyaUnavailable(situation, sent=departure.begun) from error
+
+    async def open(
+        self,
+        method: str,
+        target: str,
+        *,
+        silence: float,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        content: bytes | AsyncIterator[bytes] | None = None,
+    ) -> Passage:
+        """Send a request and return as soon as the head of the answer is there; whoever opens it closes it.
+
+        `silence` is how many seconds may pass without a byte from Rivya; the whole has no deadline. Raises
+        RivyaUnavailable, and whatever `content` raises.
+        """
+        departure = _Departure()
+        try:
+            request = self._client.build_request(
+                method,
+                target,
+                content=content,
+                headers=list(headers),
+                timeout=httpx.Timeout(silence, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS, write=_WRITE_SECONDS),
+                extensions={"trace": departure.trace},
+            )
+            return Passage(await self._client.send(request, stream=True))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            situation = f"no answer: {type(error).__name__}"
             raise RivyaUnavailable(situation, sent=departure.begun) from error
 
     async def _send(self, request: httpx.Request) -> Answer:
@@ -127,8 +168,8 @@ def _too_large(status: int, most: int) -> RivyaUnavailable | RivyaUnreadable:
     return RivyaUnavailable(situation, sent=True, status=status)
 
 
-def _mounts(base_url: str) -> dict[str, httpx.AsyncBaseTransport | None]:
-    """Never send what is meant for this machine through a proxy that the environment names."""
+def mounts(base_url: str) -> dict[str, httpx.AsyncBaseTransport | None]:
+    """Never send what is meant for this machine through a proxy that the environment names: transports by pattern."""
     host = httpx.URL(base_url).host
     return {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_loopback(host) else {}
 

@@ -14,6 +14,10 @@ STATUS_OF_CODE = {
     "not_found": 404,
     "webhook_url_rejected": 400,
     "idempotency_conflict": 409,
+    "payload_too_large": 413,
+    "chat_model_not_supported": 400,
+    "chat_attachment_not_supported": 400,
+    "chat_session_conflict": 409,
     "internal_error": 500,
 }
 

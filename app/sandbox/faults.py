@@ -52,17 +52,33 @@ class ApiFault:
 
 
 @dataclass
+class StreamFault:
+    """What goes wrong in the midst of a stream, before its event number `after`, counted from 0."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    after: int = 1
+    pause: float = 0.0
+    """Seconds of silence."""
+    heartbeats: int = 0
+    """Comments sent before the silence."""
+    connection: Literal["reset", "hang_up"] | None = None
+    times: int | None = None
+
+
+@dataclass
 class Faults:
     """Everything that goes wrong at the moment."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     deliveries: DeliveryFaults = field(default_factory=DeliveryFaults)
     api: list[ApiFault] = field(default_factory=list)
+    stream: StreamFault | None = None
 
     def clear(self) -> None:
         """Behave again."""
         self.deliveries = DeliveryFaults()
         self.api = []
+        self.stream = None
 
     def take_api(self, route: str) -> ApiFault | None:
         """The first fault that this call suffers, counted."""
@@ -71,6 +87,15 @@ class Faults:
                 self._count_down(fault)
                 return fault
         return None
+
+    def take_stream(self) -> StreamFault | None:
+        """What the next stream suffers, counted."""
+        fault = self.stream
+        if fault is not None and fault.times is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                self.stream = None
+        return fault
 
     def take_delivery(self, event_type: str) -> DeliveryFaults:
         """What this event's deliveries suffer, counted."""

@@ -5,7 +5,7 @@ import secrets
 
 
 def new_id(prefix: str) -> str:
-    """`task_…`, `evt_…`, `whend_…`, `whdel_…` or `req_…`."""
+    """`task_…`, `evt_…`, `whend_…`, `whdel_…`, `file_…`, `chatcmpl_…` or `req_…`."""
     return f"{prefix}_{secrets.token_hex(12)}"
 
 

@@ -17,6 +17,7 @@ class Model:
     base_credits: int
     seconds: float
     api_status: str = "available"
+    takes_attachments: bool = False
 
     @property
     def is_generative(self) -> bool:
@@ -48,8 +49,8 @@ class Model:
             "requires_files_api": False,
             "requires_upload_for_modes": [],
             "url_input_supported": False,
-            "file_kinds": [],
-            "chat_capabilities": {"attachments": False, "web_search": False} if is_chat else None,
+            "file_kinds": ["image"] if self.takes_attachments else [],
+            "chat_capabilities": {"attachments": self.takes_attachments, "web_search": is_chat} if is_chat else None,
             "notices": [],
         }
 
@@ -62,7 +63,8 @@ def catalogue() -> dict[str, Model]:
         Model("sandbox-video", "Sandbox Video", "video", base_credits=20, seconds=12),
         Model("sandbox-video-long", "Sandbox Video Long", "video", base_credits=60, seconds=45),
         Model("sandbox-audio", "Sandbox Audio", "audio", base_credits=5, seconds=5),
-        Model("gpt-5-2-chat", "GPT 5.2 Chat", "chat", base_credits=2, seconds=0),
+        Model("gpt-5-2-chat", "GPT 5.2 Chat", "chat", base_credits=2, seconds=0, takes_attachments=True),
+        Model("sandbox-chat", "Sandbox Chat", "chat", base_credits=1, seconds=0),
         Model(
             "sandbox-video-next", "Sandbox Video Next", "video", base_credits=80, seconds=60, api_status="coming_soon"
         ),

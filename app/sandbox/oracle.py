@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from app.sandbox.endpoint import Endpoint
     from app.sandbox.event import Delivery
+    from app.sandbox.files import File
     from app.sandbox.generation import Generation
     from app.sandbox.keys import Key
     from app.sandbox.state import Sandbox
@@ -21,6 +22,9 @@ def state_of(sandbox: Sandbox) -> dict[str, Any]:
         "keys": [_key(key) for key in sandbox.keys],
         "credits": {key.account: sandbox.purse.credits(key.account) for key in sandbox.keys},
         "generations": [_generation(generation) for generation in sandbox.generations.by_id.values()],
+        "files": [_file(file) for file in sandbox.files.by_id.values()],
+        "chat_sessions": [session.with_messages() for session in sandbox.chat.sessions.values()],
+        "streams": [asdict(streamed) for streamed in sandbox.streams.log],
         "charges": sandbox.purse.by_key(),
         "calls": {route: _calls(sandbox, route) for route in sorted(sandbox.calls.counts)},
         "endpoints": [_endpoint(endpoint) for endpoint in sandbox.endpoints.by_id.values()],
@@ -40,6 +44,15 @@ def _generation(generation: Generation) -> dict[str, Any]:
         "idempotency_key": generation.charge.idempotency_key,
         "moves": generation.moves,
         "polls": list(generation.polls),
+    }
+
+
+def _file(file: File) -> dict[str, Any]:
+    return {
+        **file.as_json(),
+        "account": file.account,
+        "sha256": file.sha256,
+        "client_request_id": file.client_request_id,
     }
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from app.sandbox.dialects import Dialect
 from app.sandbox.envelope import Envelope
 from app.sandbox.signing import Scheme
 
@@ -20,6 +21,9 @@ class SandboxSettings:
     """Answer a create without `final_credits` and timestamps."""
     echo_client_request_id: bool = False
     insufficient_credits_status: int = 402
+    stream_dialect: Dialect = "named"
+    stream_pause: float = 0.02
+    """Between two events of a stream."""
     list_shape: Literal["list", "array"] = "list"
     webhook_events: Literal["events", "types"] = "events"
     """What `GET /webhook-events` lists: what happened, or which types there are."""

@@ -5,11 +5,13 @@ from typing import Any
 
 from app.sandbox.calls import Calls
 from app.sandbox.charges import Purse
+from app.sandbox.chat import Chat
 from app.sandbox.clock import Clock, SystemClock
 from app.sandbox.courier import Courier
 from app.sandbox.endpoints import Endpoints
 from app.sandbox.event import Event
 from app.sandbox.faults import Faults
+from app.sandbox.files import Files
 from app.sandbox.generation import Generation, Status
 from app.sandbox.generations import Generations
 from app.sandbox.keys import DEFAULT_KEY, KeyRing
@@ -17,6 +19,7 @@ from app.sandbox.oracle import state_of
 from app.sandbox.outbound import Outbound
 from app.sandbox.reporter import Reporter
 from app.sandbox.settings import SandboxSettings
+from app.sandbox.streaming import Streams
 from app.sandbox.work import Work
 
 
@@ -46,6 +49,9 @@ class Sandbox:
         self.courier = Courier(self.endpoints, work=self.work, outbound=self._outbound, **shared)
         self.reporter = Reporter(self.endpoints, self.courier, faults=self.faults, **shared)
         self.generations = Generations(self.reporter, self.purse, faults=self.faults, work=self.work, **shared)
+        self.files = Files(clock=self.clock, keep=keep)
+        self.chat = Chat(self.files, self.purse, models=self.generations.models, **shared)
+        self.streams = Streams(self.work, self.clock, keep=keep)
 
     async def move(self, generation_id: str, status: Status) -> Generation:
         """One step forward, with the deliveries due by it; raises KeyError, ValueError for a step backwards."""

@@ -24,6 +24,7 @@ _GENERATION: dict[str, Any] = {
     "metadata": None,
     "tracking": {
         "state": "watching",
+        "submitted_by": "shop",
         "settled_by": None,
         "first_seen_at": "2026-05-10T00:00:00.120Z",
         "settled_at": None,

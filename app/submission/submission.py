@@ -17,6 +17,8 @@ class Submission:
     key: str = field(repr=False)
     request_hash: str
     request: bytes = field(repr=False)
+    submitted_by: str | None
+    """Name of the token that last sent it."""
     state: State
     is_final: bool
     attempts: int
@@ -38,6 +40,7 @@ def from_row(row: RowMapping) -> Submission:
         key=row["idempotency_key"],
         request_hash=row["request_hash"],
         request=row["request"],
+        submitted_by=row["submitted_by"],
         state=State(row["state"]),
         is_final=bool(row["is_final"]),
         attempts=row["attempts"],

@@ -56,13 +56,14 @@ class Submissions:
             found = await connection.execute(select(submissions).where(_t.id == submission_id))
             return from_row(found.mappings().one())
 
-    async def claim_again(self, seen: Submission, *, now: datetime) -> Submission | None:
+    async def claim_again(self, seen: Submission, *, submitted_by: str, now: datetime) -> Submission | None:
         """Claim a submission whose rejection was not final; None when somebody else was faster."""
         change = (
             update(submissions)
             .where(_t.id == seen.id, _t.attempts == seen.attempts, _t.state == State.REJECTED, _t.is_final == 0)
             .values(
                 state=State.SENDING,
+                submitted_by=submitted_by,
                 attempts=_t.attempts + 1,
                 retries=0,
                 sent_at=now,

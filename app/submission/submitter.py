@@ -97,7 +97,7 @@ class Submitter:
             note_answered(found, "conflict")
             return reply.conflict(request_id=request_id())
         if found.state is State.REJECTED and not found.is_final:
-            claimed = await self._submissions.claim_again(found, now=now)
+            claimed = await self._submissions.claim_again(found, submitted_by=submitted_by, now=now)
             if claimed is not None:
                 return await self._send(claimed)
         return await self._answer_again(found.id, key)

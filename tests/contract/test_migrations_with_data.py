@@ -38,8 +38,8 @@ def steps() -> list[Script]:
 async def fill(url: str) -> None:
     """Something in every table, as the service writes it."""
     async with open_service(url) as room:
-        await room.service.registrar.turn()
-        await room.service.keyring.load()
+        await room.service.endpoint.registrar.turn()
+        await room.service.endpoint.keyring.load()
         body = {"model": "z-image", "prompt": "a river"}
         headers = {"Authorization": f"Bearer {TOKEN}"}
         assert (await room.client.post("/api/v1/generations", json=body, headers=headers)).is_success

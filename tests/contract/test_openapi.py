@@ -55,7 +55,15 @@ async def test_nothing_speaks_of_the_frameworks_own_errors(sqlite_url: str) -> N
 async def test_every_model_of_an_answer_has_an_example_that_fits_it(sqlite_url: str) -> None:
     document = await document_of(sqlite_url)
     schemas = document["components"]["schemas"]
-    for name in ("GenerationOut", "TrackingOut", "TransitionOut", "DeliveryOut", "EvidenceOut", "ErrorOut"):
+    for name in (
+        "GenerationOut",
+        "TrackingOut",
+        "TransitionOut",
+        "DeliveryOut",
+        "EvidenceOut",
+        "UsageLineOut",
+        "ErrorOut",
+    ):
         check(document, f"#/components/schemas/{name}", schemas[name]["example"])
 
 
@@ -69,6 +77,8 @@ async def test_every_model_of_an_answer_has_an_example_that_fits_it(sqlite_url: 
         ("PUT", "/api/v1/generations/g", "/api/v1/generations/{generation_id}"),
         ("PUT", "/api/v1/generations/new", "/api/v1/generations/{generation_id}"),
         ("GET", "/api/v1/generations/g/transitions", "/api/v1/generations/{generation_id}/transitions"),
+        ("GET", "/api/v1/usage?to=2026-05-11", "/api/v1/usage"),
+        ("GET", "/api/v1/usage?to=x", "/api/v1/usage"),
         ("GET", "/api/v1/deliveries", "/api/v1/deliveries"),
         ("GET", "/api/v1/deliveries?limit=0", "/api/v1/deliveries"),
         ("GET", "/api/v1/deliveries/evt_g_succeeded", "/api/v1/deliveries/{event_id}"),

@@ -15,9 +15,32 @@ GUARDED = {
     "/api/v1/generations": {"get", "post"},
     "/api/v1/generations/{generation_id}": {"get", "put"},
     "/api/v1/generations/{generation_id}/transitions": {"get"},
+    "/api/v1/usage": {"get"},
+    "/api/v1/models": {"get"},
+    "/api/v1/models/{model_id}": {"get"},
+    "/api/v1/credits": {"get"},
+    "/api/v1/files": {"post"},
+    "/api/v1/files/{file_id}": {"get"},
+    "/api/v1/chat/completions": {"post"},
+    "/api/v1/chat/completions/stream": {"post"},
+    "/api/v1/chat/sessions": {"get"},
+    "/api/v1/chat/sessions/{session_id}": {"get"},
     "/api/v1/deliveries": {"get"},
     "/api/v1/deliveries/{event_id}": {"get"},
     "/api/v1/endpoint": {"get"},
+    "/api/v1/endpoint/history": {"get"},
+    "/api/v1/endpoint/rotate-secret": {"post"},
+    "/api/v1/endpoint/repin": {"post"},
+    "/api/v1/endpoint/test": {"post"},
+    "/api/v1/rejections": {"get"},
+}
+
+IDS = {
+    "generation_id": "task_1",
+    "event_id": "evt_1",
+    "model_id": "z-image",
+    "file_id": "file_1",
+    "session_id": "chat_1",
 }
 
 
@@ -60,7 +83,7 @@ async def test_nothing_under_api_answers_without_a_token(
     made = service(monkeypatch, sqlite_url)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://receiver") as client:
         for method in GUARDED[path]:
-            answer = await client.request(method.upper(), path.format(generation_id="task_1", event_id="evt_1"))
+            answer = await client.request(method.upper(), path.format_map(IDS))
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "api_key_missing")
             assert answer.json()["error"]["requestId"] == answer.headers["x-request-id"]
     await made.close()

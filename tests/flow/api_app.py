@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app.api import deliveries, errors, generations, health, metrics, openapi
+from app.api import deliveries, errors, generations, health, metrics, openapi, usage
 from app.api.document_errors import DESCRIPTION, TAGS
 from app.api.waiting import Waiting
 from app.core.access import Access, ApiToken, Role
@@ -112,6 +112,7 @@ def assemble(
     openapi.complete(app)
     app.include_router(generations.router(queries, access, waiting, batch.put, clock=clock))
     app.include_router(deliveries.router(queries, access))
+    app.include_router(usage.router(queries, access, clock=clock))
     app.include_router(health.router(checks))
     app.include_router(metrics.router(queries, clock=clock))
     return app

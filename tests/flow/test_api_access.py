@@ -16,6 +16,7 @@ TABLE = {
     ("GET", "/api/v1/generations/{generation_id}"): READS,
     ("PUT", "/api/v1/generations/{generation_id}"): WRITES,
     ("GET", "/api/v1/generations/{generation_id}/transitions"): READS,
+    ("GET", "/api/v1/usage"): READS,
     ("GET", "/api/v1/deliveries"): READS,
     ("GET", "/api/v1/deliveries/{event_id}"): READS,
 }

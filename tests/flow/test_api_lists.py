@@ -17,21 +17,24 @@ def minutes(count: int) -> timedelta:
     return timedelta(minutes=count)
 
 
-def created(generation_id: str, *, minute: int = 0, model: str | None = None, order: str | None = None) -> Report:
+def created(
+    generation_id: str, *, minute: int = 0, model: str | None = None, order: str | None = None, by: str | None = None
+) -> Report:
     return Report(
         source=Source.SUBMIT,
         reported_at=NOON + minutes(minute),
         claim=Said(id=generation_id, status="queued", model=model),
         client_request_id=order,
+        submitted_by=by,
     )
 
 
 async def a_few(api: ApiRoom) -> None:
     await api.record(
         created("g0", minute=0, model="z-image", order="order-0"),
-        created("g1", minute=1, model="veo"),
+        created("g1", minute=1, model="veo", by="shop"),
         created("g2", minute=2, model="z-image", order="order-2"),
-        created("g3", minute=3),
+        created("g3", minute=3, by="shop"),
     )
     await api.record(poll("g1", "processing"), webhook("g2", "succeeded"), webhook("g3", "failed"))
 
@@ -46,6 +49,8 @@ async def a_few(api: ApiRoom) -> None:
         ({"tracking": "lost"}, []),
         ({"model": "z-image"}, ["g2", "g0"]),
         ({"client_request_id": "order-2"}, ["g2"]),
+        ({"submitted_by": "shop"}, ["g3", "g1"]),
+        ({"submitted_by": "nobody"}, []),
         ({"created_after": "2026-05-10T12:02:00Z"}, ["g3", "g2"]),
         ({"created_before": "2026-05-10T12:02:00Z"}, ["g1", "g0"]),
         ({"created_after": "2026-05-10T14:01:00+02:00", "created_before": "2026-05-10T12:03:00.000Z"}, ["g2", "g1"]),

@@ -16,10 +16,11 @@ from tests.clock import NOON
 
 ROWS = 5000
 FILL = """
-INSERT INTO generations (id, status, model, rivya_object, client_request_id, first_seen_at, settled_at, settled_by,
-                         last_number, revision, tracking, polls, poll_failures, not_found_count, next_poll_at)
+INSERT INTO generations (id, status, model, rivya_object, client_request_id, submitted_by, first_seen_at, settled_at,
+                         settled_by, last_number, revision, tracking, polls, poll_failures, not_found_count,
+                         next_poll_at)
 SELECT 'task_' || n, CASE WHEN n % 50 = 0 THEN 'queued' ELSE 'succeeded' END, 'model-' || n % 8, '{}', 'order-' || n,
-       start + n * interval '1 second', CASE WHEN n % 50 <> 0 THEN start END,
+       'token-' || n % 9, start + n * interval '1 second', CASE WHEN n % 50 <> 0 THEN start END,
        CASE WHEN n % 50 <> 0 THEN 'webhook' END, 1, 1, CASE WHEN n % 50 = 0 THEN 'watching' ELSE 'settled' END, 0, 0, 0,
        CASE WHEN n % 50 = 0 THEN start END
 FROM generate_series(1, :rows) AS n, (SELECT CAST(:start AS timestamptz) AS start) AS noon
@@ -37,6 +38,7 @@ INDEXED = [
     (GenerationFilter(tracking=Tracking.WATCHING), "ix_generations_tracking_first_seen_at_id"),
     (GenerationFilter(model="model-7"), "ix_generations_model_first_seen_at_id"),
     (GenerationFilter(client_request_id="order-7"), "ix_generations_client_request_id"),
+    (GenerationFilter(submitted_by="token-7"), "ix_generations_submitted_by"),
     (GenerationFilter(created_after=NOON), "ix_generations_first_seen_at_id"),
 ]
 

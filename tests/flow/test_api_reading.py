@@ -35,6 +35,7 @@ async def test_a_generation_is_rivyas_object_plus_three_members(database_url: st
             "metadata": None,
             "tracking": {
                 "state": "settled",
+                "submitted_by": None,
                 "settled_by": "webhook",
                 "first_seen_at": "2026-05-10T12:00:00.000Z",
                 "settled_at": "2026-05-10T12:00:30.000Z",

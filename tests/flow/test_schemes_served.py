@@ -1,5 +1,6 @@
 """Whichever way deliveries are signed and wrapped, a setting makes the service verify and read them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,9 @@ LIKE_GITHUB = Scheme(family="body", signature_header="X-Hub-Signature-256", pref
         (standard_webhooks("svix-"), "data.object", "standard-webhooks;prefix=svix-"),
         (SUFFIX_ISO, "generation", "timestamp-header;signature=X-Signature;timestamp=X-Sent-At;key=suffix"),
         (LIKE_GITHUB, "data.generation", "body;signature=X-Hub-Signature-256;key=hex"),
+        (replace(SUFFIX_ISO, timestamp_header="X-Request-Timestamp"), "data", "auto"),
     ],
-    ids=["standard webhooks", "separate timestamp", "body only"],
+    ids=["standard webhooks", "separate timestamp", "body only", "found out by itself"],
 )
 async def test_an_outcome_arrives_by_webhook_under_any_scheme(
     empty_postgres_url: str, tmp_path: Path, signed: Scheme, envelope: Envelope, setting: str

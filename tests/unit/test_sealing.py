@@ -19,6 +19,12 @@ def test_the_newest_key_seals_and_is_named() -> None:
     assert keys.newest == key_id(NEW)
 
 
+def test_what_an_older_key_sealed_is_told_apart() -> None:
+    keys = SealingKeys([NEW, OLD])
+    assert keys.is_newest(keys.seal("whsec_1"))
+    assert not keys.is_newest(SealingKeys([OLD]).seal("whsec_1"))
+
+
 def test_a_missing_key_is_named_and_nothing_is_shown() -> None:
     sealed = SealingKeys([OLD]).seal("whsec_1")
     with pytest.raises(SealBroken, match=key_id(OLD)):

@@ -1,0 +1,76 @@
+"""What of Rivya's objects a person is shown; any member may be missing, and new ones are no surprise."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.cli.calling.table import cell, details, table
+
+
+def items_of(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The objects of a list."""
+    data = answer.get("data")
+    return [item for item in data if isinstance(item, Mapping)] if isinstance(data, Sequence) else []
+
+
+def models(answer: Mapping[str, Any]) -> str:
+    """The catalogue as a table."""
+    names = ("MODEL", "NAME", "CATEGORY", "CREDITS", "STATUS")
+    members = ("id", "display_name", "category", "base_credits", "api_status")
+    return table(names, ([model.get(member) for member in members] for model in items_of(answer)))
+
+
+def generations(answer: Mapping[str, Any]) -> str:
+    """A list of generations as a table."""
+    names = ("GENERATION", "STATUS", "MODEL", "SUBMITTED BY", "CREDITS", "FIRST SEEN", "REQUEST")
+    return table(names, map(_generation_row, items_of(answer)))
+
+
+def generation(told: Mapping[str, Any]) -> str:
+    """One generation, a member a line."""
+    tracking, error = _object(told, "tracking"), _object(told, "error")
+    urls = _object(told, "result").get("urls")
+    results = {f"result {n}": url for n, url in enumerate(urls if isinstance(urls, list) else [], start=1)}
+    return details(
+        {
+            "generation": told.get("id"),
+            "status": told.get("status"),
+            "model": told.get("model"),
+            "credits": _credits(told),
+            "submitted by": tracking.get("submitted_by"),
+            "request": told.get("client_request_id"),
+            "first seen": tracking.get("first_seen_at"),
+            "settled": tracking.get("settled_at"),
+            "settled by": tracking.get("settled_by"),
+            "error": f"{error.get('code')}: {error.get('message')}" if error else None,
+            **results,
+        }
+    )
+
+
+def usage(answer: Mapping[str, Any]) -> str:
+    """Sums as a table."""
+    names = ("DAY", "SUBMITTED BY", "MODEL", "GENERATIONS", "OPEN", "RESERVED", "FINAL")
+    members = ("day", "submitted_by", "model", "generations", "open", "reserved_credits", "final_credits")
+    return table(names, ([line.get(member) for member in members] for line in items_of(answer)))
+
+
+def file(told: Mapping[str, Any]) -> str:
+    """One uploaded file: every plain member, since few are documented."""
+    return details({name: value for name, value in told.items() if isinstance(value, str | int | float)})
+
+
+def _generation_row(told: Mapping[str, Any]) -> list[object]:
+    tracking = _object(told, "tracking")
+    seen = tracking.get("first_seen_at") or told.get("created_at")
+    named = [told.get(member) for member in ("id", "status", "model")]
+    return [*named, tracking.get("submitted_by"), _credits(told), seen, told.get("client_request_id")]
+
+
+def _credits(told: Mapping[str, Any]) -> object:
+    final, reserved = told.get("final_credits"), told.get("reserved_credits")
+    return final if final is not None or reserved is None else f"{cell(reserved)} reserved"
+
+
+def _object(told: Mapping[str, Any], member: str) -> Mapping[str, Any]:
+    value = told.get(member)
+    return value if isinstance(value, Mapping) else {}

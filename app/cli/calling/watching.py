@@ -1,0 +1,62 @@
+"""Waits for a generation's outcome by long polls, through restarts and refusals that pass by themselves."""
+
+import asyncio
+import math
+from typing import Any
+
+from app.cli.calling.failures import CallFailed, unanswered
+from app.cli.calling.progress import Progress
+from app.cli.calling.receiver import Receiver, segment
+
+_SETTLED = ("succeeded", "failed")
+_LONGEST_LOOK = 20
+"""Seconds of one long poll."""
+_BETWEEN_LOOKS = 2.5
+"""Seconds; Rivya itself, and other servers that know no long polls, are never asked in a tight loop."""
+_PATIENCE = 60.0
+"""Seconds without an answer after which it is given up."""
+
+
+async def outcome_of(
+    receiver: Receiver, generation_id: str, progress: Progress, *, patience: float | None = None
+) -> dict[str, Any]:
+    """The settled generation. Raises `CallFailed`, also when it is still open after `patience` seconds.
+
+    Failures that may pass are waited out for a minute; not that nobody answers the first look.
+    """
+    now = asyncio.get_running_loop().time
+    deadline = None if patience is None else now() + patience
+    seconds, pace = 0, 0.0  # the first look is for how it stands, and the second need not wait for it
+    while True:
+        began = now()
+        found = await _answer(receiver, generation_id, progress, seconds=seconds)
+        if found.get("status") in _SETTLED:
+            return found
+        progress.tell(f"{generation_id}: {_standing(found)}")
+        left = math.inf if deadline is None else deadline - now()
+        if left <= 0:
+            raise unanswered("still_open", f"{generation_id} is {_standing(found)} after {patience:g} s")
+        await asyncio.sleep(max(0.0, min(began + pace - now(), left)))
+        seconds, pace = int(min(_LONGEST_LOOK, left)), _BETWEEN_LOOKS
+
+
+async def _answer(receiver: Receiver, generation_id: str, progress: Progress, *, seconds: int) -> dict[str, Any]:
+    """The generation, settled or as it is after `seconds`; asked for again where a failure may pass."""
+    now = asyncio.get_running_loop().time
+    began = now()
+    while True:
+        try:
+            return await receiver.get(f"/generations/{segment(generation_id)}", wait=seconds)
+        except CallFailed as failure:
+            is_nobody_there = failure.status is None and seconds == 0
+            if not failure.may_pass or is_nobody_there or now() - began > _PATIENCE + seconds:
+                raise
+            progress.tell(f"{generation_id}: {failure}; trying again")
+            await asyncio.sleep(failure.retry_after or _BETWEEN_LOOKS)
+
+
+def _standing(found: dict[str, Any]) -> str:
+    """The status, and what the receiver does about it where that is unusual: stalled or lost."""
+    tracking = found.get("tracking")
+    state = tracking.get("state") if isinstance(tracking, dict) else None
+    return f"{found.get('status')}" if state in (None, "watching") else f"{found.get('status')} ({state})"

@@ -1,0 +1,51 @@
+"""POST /api/v1/endpoint/…: what an admin may ask of our registration."""
+
+import asyncio
+from datetime import timedelta
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends
+
+from app.core.access import Access, Caller, Role
+from app.endpoint.keyring import Keyring
+from app.endpoint.operator import Operator
+from app.endpoint.reachability import Reachability
+from app.endpoint.showing import Showing
+from app.endpoint.views import EndpointView, ReachabilityView
+
+_PATIENCE: Final = timedelta(seconds=15)
+
+
+def router(
+    access: Access, operator: Operator, reachability: Reachability, showing: Showing, keyring: Keyring
+) -> APIRouter:
+    """The routes that act."""
+    routes = APIRouter(prefix="/api/v1", tags=["endpoint"])
+    testing = asyncio.Lock()
+
+    @routes.post("/endpoint/rotate-secret", summary="Replace the signing secret")
+    async def rotate_secret(caller: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> EndpointView:
+        """Ask Rivya for a new secret; deliveries signed with the old one are accepted for RECEIVER_SECRET_OVERLAP.
+
+        Answers once the new secret is stored, after 15 s at the latest: `rotation` is `none` then, or still under way.
+        """
+        await operator.rotated(await operator.request_rotation(), patience=_PATIENCE)
+        return await showing.endpoint(caller)
+
+    @routes.post("/endpoint/repin", summary="Find out anew how deliveries are signed")
+    async def repin(caller: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> EndpointView:
+        """Forget the pinned signature scheme; the next delivery that a known secret signed proves it anew."""
+        await operator.repin()
+        await keyring.load()
+        return await showing.endpoint(caller)
+
+    @routes.post("/endpoint/test", summary="Can Rivya reach us?")
+    async def test(_: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> ReachabilityView:
+        """Knock at our own public URL and have Rivya send a test delivery; takes up to a minute.
+
+        Tells of redirects, changed bodies and headers, TLS errors, clock offset and time taken, each with what to do.
+        """
+        async with testing:  # one after the other: each takes note of what arrives while it runs
+            return ReachabilityView.of([finding async for finding in reachability.findings()])
+
+    return routes

@@ -1,0 +1,1 @@
+"""Everything else of Rivya, relayed: models, credits, files, chat and its stream."""

@@ -1,0 +1,128 @@
+"""Rivya's models, kept for a while: one refresh however many ask, and the last good list while Rivya fails."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from app.core.clock import Clock
+from app.core.errors import ServiceError
+from app.gateway.answers import WholeAnswer, read_whole
+from app.gateway.calls import MODELS
+from app.gateway.relay import Outgoing, Relay
+from app.rivya.catalogue_payload import read_models
+from app.rivya.error_payload import read_error
+from app.rivya.errors import PayloadUnreadable, RivyaUnavailable
+from app.rivya.json_body import list_items, read_json
+
+SHORTEST_INTERVAL = timedelta(seconds=10)
+"""After a failure, the last good list is served so long without asking again."""
+
+AGE_FOR_CATEGORIES = timedelta(minutes=1)
+"""Whoever met a model that is not in the list wants a newer one, whatever the TTL."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A list that Rivya answered, and when."""
+
+    answer: WholeAnswer
+    fetched_at: float
+    categories: dict[str, str]
+
+    def entry(self, model_id: str) -> dict[str, Any] | None:
+        """One model as Rivya lists it, None where it does not."""
+        items = list_items(read_json(self.answer.body))
+        return next((item for item in items if isinstance(item, dict) and item.get("id") == model_id), None)
+
+
+Refreshed = Kept | WholeAnswer | ServiceError
+"""A list, a refusal in Rivya's words, or no answer."""
+
+
+class Catalogue:
+    """One process's copy of `GET /api/v1/models`."""
+
+    def __init__(self, relay: Relay, clock: Clock, *, ttl: timedelta) -> None:
+        self._relay = relay
+        self._clock = clock
+        self._ttl = ttl
+        self._kept: Kept | None = None
+        self._failed_at: float | None = None
+        self._refreshing: asyncio.Task[Refreshed] | None = None
+
+    def age(self, kept: Kept) -> int:
+        """Whole seconds since the list came from Rivya."""
+        return max(int(self._clock.monotonic() - kept.fetched_at), 0)
+
+    async def best(self) -> Kept | WholeAnswer:
+        """The list, not older than the TTL if Rivya answers; else the last good one; else what Rivya answers.
+
+        Raises `RivyaSilent` where there is none and Rivya does not answer.
+        """
+        kept = self._kept
+        if kept is not None and (self._is_fresh(kept, self._ttl) or self._has_just_failed()):
+            return kept
+        refreshed = await self._refresh()
+        if isinstance(refreshed, Kept):
+            return refreshed
+        if kept is not None:
+            return kept
+        if isinstance(refreshed, ServiceError):
+            raise refreshed
+        return refreshed
+
+    async def categories(self) -> dict[str, str]:
+        """The category of each model by its id, from a list not older than a minute. Raises `RivyaError`."""
+        kept = self._kept
+        if kept is not None and self._is_fresh(kept, AGE_FOR_CATEGORIES):
+            return kept.categories
+        refreshed = await self._refresh()
+        if isinstance(refreshed, Kept):
+            return refreshed.categories
+        if isinstance(refreshed, ServiceError):
+            raise RivyaUnavailable(refreshed.message, sent=True)
+        raise read_error(refreshed.status, refreshed.body, refreshed.headers)
+
+    async def aclose(self) -> None:
+        """Give up a refresh that is under way."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
+
+    def _is_fresh(self, kept: Kept, at_most: timedelta) -> bool:
+        return self._clock.monotonic() - kept.fetched_at < at_most.total_seconds()
+
+    def _has_just_failed(self) -> bool:
+        waited = None if self._failed_at is None else self._clock.monotonic() - self._failed_at
+        return waited is not None and waited < SHORTEST_INTERVAL.total_seconds()
+
+    async def _refresh(self) -> Refreshed:
+        """Join the refresh that is under way, or begin one; whoever waits may leave without ending it."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._fetch())
+        return await asyncio.shield(self._refreshing)
+
+    async def _fetch(self) -> Refreshed:
+        try:
+            async with self._relay.opened(Outgoing(MODELS, MODELS.path, [])) as passage:
+                answer = await read_whole(passage)
+        except ServiceError as error:
+            return self._failed(error)
+        if not answer.ok:
+            return self._failed(answer)
+        try:
+            kept = Kept(answer, self._clock.monotonic(), read_models(answer.body))
+        except PayloadUnreadable:
+            return self._failed(answer)
+        self._kept, self._failed_at = kept, None
+        return kept
+
+    def _failed(self, refreshed: WholeAnswer | ServiceError) -> Refreshed:
+        self._failed_at = self._clock.monotonic()
+        log.warning("models.not_refreshed", status=refreshed.status)
+        return refreshed

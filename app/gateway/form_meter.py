@@ -1,0 +1,96 @@
+"""Watches a multipart form go by, and stops it once its file is larger than Rivya takes; pure."""
+
+import re
+from typing import Final
+
+from app.gateway.caller_errors import BodyTooLarge
+
+_MEGABYTE: Final = 1024 * 1024
+LIMITS: Final = {"image": 10 * _MEGABYTE, "video": 50 * _MEGABYTE, "audio": 10 * _MEGABYTE}
+"""Rivya's documented limits, in bytes, by kind; a megabyte read as 1024 x 1024, so as never to refuse too early."""
+LARGEST: Final = max(LIMITS.values())
+_BESIDES: Final = 64 * 1024
+"""Bytes that a form may have besides its file."""
+_LONGEST_HEAD: Final = 16 * 1024
+_LONGEST_KIND: Final = 64
+_BOUNDARY: Final = re.compile(
+    r'multipart/form-data\b.*?;\s*boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))', re.IGNORECASE
+)
+_NAME: Final = re.compile(rb'^content-disposition:[^\r\n]*?;\s*name="?([^";\r\n]*)"?', re.IGNORECASE | re.MULTILINE)
+
+
+class FormMeter:
+    """Counts the bytes of the part named `file` and reads the one named `kind`, in whatever order they come.
+
+    What can't be read as a form is only counted: saying what is wrong with it is Rivya's. Between two pieces it holds
+    no more than a boundary or a part's head.
+    """
+
+    def __init__(self, content_type: str, *, declared: int | None) -> None:
+        found = _BOUNDARY.match(content_type)
+        self._delimiter = b"\r\n--" + (found[1] or found[2]).encode() if found else None
+        self._declared = declared
+        self._rest = bytearray(b"\r\n")  # a form may begin with its first boundary
+        self._part: bytes | None = None
+        self._is_in_head = False
+        self._kind = b""
+        self._is_kind_known = False
+        self._size = 0
+        self._total = 0
+
+    def begin(self) -> None:
+        """Judge what the request declares of itself. Raises `BodyTooLarge`."""
+        self._check()
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece of the form. Raises `BodyTooLarge`."""
+        self._total += len(piece)
+        self._rest += piece
+        while self._step():
+            pass
+        self._check()
+
+    def _step(self) -> bool:
+        if self._delimiter is None:
+            self._rest.clear()
+            return False
+        return self._read_head() if self._is_in_head else self._read_content(self._delimiter)
+
+    def _read_content(self, delimiter: bytes) -> bool:
+        end = self._rest.find(delimiter)
+        if end < 0:
+            self._take(max(len(self._rest) - len(delimiter) + 1, 0))
+            return False
+        self._take(end)
+        del self._rest[: len(delimiter)]
+        self._is_kind_known = self._is_kind_known or self._part == b"kind"
+        self._is_in_head = True
+        return True
+
+    def _read_head(self) -> bool:
+        end = self._rest.find(b"\r\n\r\n")
+        if self._rest.startswith(b"--") or (end < 0 and len(self._rest) > _LONGEST_HEAD):
+            self._delimiter = None  # the form is over, or it is none
+            return False
+        if end < 0:
+            return False
+        found = _NAME.search(self._rest[: end + 2])
+        self._part = found[1] if found else None
+        del self._rest[: end + 4]
+        self._is_in_head = False
+        return True
+
+    def _take(self, count: int) -> None:
+        if self._part == b"file":
+            self._size += count
+        elif self._part == b"kind" and not self._is_kind_known:
+            self._kind = (self._kind + bytes(self._rest[:count]))[:_LONGEST_KIND]
+        del self._rest[:count]
+
+    def _check(self) -> None:
+        kind = self._kind.decode("latin-1").strip() if self._is_kind_known else ""
+        limit = LIMITS.get(kind, LARGEST)
+        whole = max(self._total, self._declared or 0)
+        if self._size > limit or whole > limit + _BESIDES:
+            what = f"a file of kind {kind}" if kind in LIMITS else "a file"
+            raise BodyTooLarge(f"file: {what} has at most {limit // _MEGABYTE} MB ({limit} bytes).")

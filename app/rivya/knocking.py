@@ -1,0 +1,51 @@
+"""Send one request to our own public URL, as Rivya would: no redirect followed, the certificate checked."""
+
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from app.rivya.http import mounts
+
+
+@dataclass(frozen=True, slots=True)
+class Knocked:
+    """What answered, and how long it took."""
+
+    status: int
+    location: str | None
+    body: bytes
+    seconds: float
+
+
+class KnockFailed(Exception):
+    """Nothing answered; the text says why. `is_tls`: the connection was made, but not secured."""
+
+    def __init__(self, situation: str, *, is_tls: bool) -> None:
+        super().__init__(situation)
+        self.is_tls = is_tls
+
+
+async def knock(url: str, body: bytes, *, headers: Mapping[str, str], seconds: float = 10.0) -> Knocked:
+    """POST and read the answer. Raises `KnockFailed`."""
+    started = time.monotonic()
+    try:
+        async with httpx.AsyncClient(timeout=seconds, follow_redirects=False, mounts=mounts(url)) as client:
+            answer = await client.post(url, content=body, headers=dict(headers))
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        tls = _tls_cause(error)
+        if tls is not None:
+            raise KnockFailed(getattr(tls, "verify_message", "") or "the handshake failed", is_tls=True) from error
+        raise KnockFailed(type(error).__name__, is_tls=False) from error
+    location = answer.headers.get("location")
+    return Knocked(answer.status_code, location, answer.content, time.monotonic() - started)
+
+
+def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,126 @@
+"""Chat: sessions that remember their turns, each turn paid once per idempotency key."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from app.sandbox.bounded import Bounded
+from app.sandbox.charges import Charge, Purse
+from app.sandbox.chat_order import ChatOrder, read_chat_order
+from app.sandbox.clock import Clock, stamp
+from app.sandbox.errors import RivyaError, missing
+from app.sandbox.files import Files
+from app.sandbox.idempotency import Idempotency
+from app.sandbox.ids import new_id
+from app.sandbox.models import Model
+from app.sandbox.settings import SandboxSettings
+
+
+@dataclass
+class Session:
+    """A conversation with one model."""
+
+    id: str
+    account: str
+    model: str
+    title: str
+    created_at: datetime
+    updated_at: datetime
+    messages: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The session as the list shows it."""
+        return {
+            "id": self.id,
+            "object": "chat.session",
+            "model": self.model,
+            "title": self.title,
+            "created_at": stamp(self.created_at),
+            "updated_at": stamp(self.updated_at),
+        }
+
+    def with_messages(self) -> dict[str, Any]:
+        """The session with all that was said."""
+        return {**self.as_json(), "messages": self.messages}
+
+
+class Chat:
+    """The sessions of every account, oldest first."""
+
+    def __init__(
+        self,
+        files: Files,
+        purse: Purse,
+        *,
+        models: dict[str, Model],
+        settings: SandboxSettings,
+        clock: Clock,
+        keep: int,
+    ) -> None:
+        self._files = files
+        self._purse = purse
+        self._models = models
+        self._settings = settings
+        self._clock = clock
+        self._idempotency = Idempotency(keep)
+        self.sessions: Bounded[str, Session] = Bounded(keep)
+
+    def of(self, account: str) -> list[Session]:
+        """The account's sessions."""
+        return [session for session in self.sessions.values() if session.account == account]
+
+    def get(self, account: str, session_id: str) -> Session:
+        """One session of the account; raises `not_found`."""
+        session = self.sessions.get(session_id)
+        if session is None or session.account != account:
+            raise missing("Chat session")
+        return session
+
+    def turn(self, account: str, body: dict[str, Any], *, key: str | None) -> dict[str, Any]:
+        """The completion, or the first one again for a used key; raises the documented refusals."""
+        known = self._idempotency.find(account, key, body) if key else None
+        if known is not None:
+            return known
+        order = read_chat_order(body, self._models)
+        for file_id in order.file_ids:
+            self._files.get(account, file_id)
+        session = self._session(account, order)
+        completion = self._answer(session, order, key)
+        if key:
+            self._idempotency.remember(account, key, body, answer=completion)
+        return completion
+
+    def _session(self, account: str, order: ChatOrder) -> Session:
+        if order.session_id is None:
+            now = self._clock.now()
+            return Session(new_id("chat"), account, order.model.id, order.message[:40], now, now)
+        session = self.get(account, order.session_id)
+        if session.model != order.model.id:
+            raise RivyaError("chat_session_conflict", "This session belongs to another model.")
+        return session
+
+    def _answer(self, session: Session, order: ChatOrder, key: str | None) -> dict[str, Any]:
+        completion_id = new_id("chatcmpl")
+        # Reserved is the most it can cost; the answer turns out to be one credit cheaper.
+        charge = Charge(session.account, key, completion_id, order.model.base_credits + 1)
+        self._purse.reserve(charge, refusal_status=self._settings.insufficient_credits_status)
+        now = self._clock.now()
+        turns = sum(message["role"] == "user" for message in session.messages) + 1
+        attached = f" with {len(order.file_ids)} attached" if order.file_ids else ""
+        content = f"Turn {turns}{attached}: you said “{order.message}”, and I have nothing to add."
+        answer = {"id": new_id("msg"), "role": "assistant", "content": content}
+        session.messages += [{"id": new_id("msg"), "role": "user", "content": order.message}, answer]
+        session.updated_at = now
+        self.sessions[session.id] = session
+        self._purse.settle(charge, charge.reserved - 1)
+        read, written = len(order.message.split()), len(content.split())
+        return {
+            "id": completion_id,
+            "object": "chat.completion",
+            "session_id": session.id,
+            "model": session.model,
+            "created_at": stamp(now),
+            "message": answer,
+            "usage": {"input_tokens": read, "output_tokens": written, "total_tokens": read + written},
+            "credits": {"reserved": charge.reserved, "final": charge.final},
+        }

@@ -1,0 +1,106 @@
+"""Every route of the whole service, for every role and for nobody: who is let through, and who is told why not."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from app.core.access import Role
+from app.core.settings import load
+from app.main import Service
+from app.sandbox.server import serve_sandbox
+from tests.receivers import environment
+
+READ, WRITE, ADMIN = Role
+TOKENS = {role: f"a-token-of-role-{role}" for role in Role}
+NEEDED: dict[tuple[str, str], Role | None] = {
+    ("GET", "/api/v1/generations"): READ,
+    ("POST", "/api/v1/generations"): WRITE,
+    ("GET", "/api/v1/generations/{generation_id}"): READ,
+    ("PUT", "/api/v1/generations/{generation_id}"): WRITE,
+    ("GET", "/api/v1/generations/{generation_id}/transitions"): READ,
+    ("GET", "/api/v1/models"): READ,
+    ("GET", "/api/v1/models/{model_id}"): READ,
+    ("GET", "/api/v1/credits"): READ,
+    ("POST", "/api/v1/files"): WRITE,
+    ("GET", "/api/v1/files/{file_id}"): READ,
+    ("POST", "/api/v1/chat/completions"): WRITE,
+    ("POST", "/api/v1/chat/completions/stream"): WRITE,
+    ("GET", "/api/v1/chat/sessions"): READ,
+    ("GET", "/api/v1/chat/sessions/{session_id}"): READ,
+    ("GET", "/api/v1/usage"): READ,
+    ("GET", "/api/v1/deliveries"): READ,
+    ("GET", "/api/v1/deliveries/{event_id}"): READ,
+    ("GET", "/api/v1/endpoint"): READ,
+    ("GET", "/api/v1/endpoint/history"): ADMIN,
+    ("POST", "/api/v1/endpoint/rotate-secret"): ADMIN,
+    ("POST", "/api/v1/endpoint/repin"): ADMIN,
+    ("POST", "/api/v1/endpoint/test"): ADMIN,
+    ("GET", "/api/v1/rejections"): ADMIN,
+    ("GET", "/livez"): None,
+    ("GET", "/readyz"): None,
+    ("GET", "/metrics"): None,
+}
+"""The least role that a route asks for; None: it asks for no token."""
+
+ROUTES = pytest.mark.parametrize(("method", "path"), NEEDED, ids=map(" ".join, NEEDED))
+
+
+@asynccontextmanager
+async def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    """The whole service, in front of a sandbox."""
+    tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
+    async with serve_sandbox() as rivya:
+        for name, value in environment(rivya.base_url, url, 8000, RECEIVER_API_TOKENS=tokens).items():
+            monkeypatch.setenv(name, value)
+        service = Service(load())
+        await service.batch.start()
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://receiver") as client:
+            yield service, client
+        await service.submitter.stop()
+        await service.batch.stop()
+        await service.close()
+
+
+async def ask(client: httpx.AsyncClient, method: str, path: str, token: str | None) -> httpx.Response:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return await client.request(method, re.sub(r"{\w+}", "g", path), headers=headers)
+
+
+async def test_the_table_names_every_route_of_the_service(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
+    async with serve(monkeypatch, sqlite_url) as (service, _):
+        paths = service.app.openapi()["paths"]
+    assert {(method.upper(), path) for path, methods in paths.items() for method in methods} == set(NEEDED)
+
+
+@ROUTES
+async def test_a_route_lets_those_roles_through_that_reach_it(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, method: str, path: str
+) -> None:
+    needed = NEEDED[method, path]
+    async with serve(monkeypatch, sqlite_url) as (_, client):
+        for role in Role:
+            answer = await ask(client, method, path, TOKENS[role])
+            if needed is None or role.allows(needed):
+                assert answer.status_code not in (401, 403), (role, answer.text)
+            else:
+                assert (answer.status_code, answer.json()["error"]["code"]) == (403, "api_scope_denied")
+                message = answer.json()["error"]["message"]
+                assert message == f"Token {role} has the role {role}; {needed} is needed."
+
+
+@ROUTES
+@pytest.mark.parametrize(
+    ("token", "code"), [(None, "api_key_missing"), ("nobody-gave-me-this-token", "api_key_invalid")]
+)
+async def test_without_a_token_of_ours_nothing_but_health_and_metrics_answers(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, method: str, path: str, token: str | None, code: str
+) -> None:
+    async with serve(monkeypatch, sqlite_url) as (_, client):
+        answer = await ask(client, method, path, token)
+        if NEEDED[method, path] is None:
+            assert answer.status_code not in (401, 403)
+        else:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, code)

@@ -1,0 +1,72 @@
+"""Killed at any statement or piece of a call, the next start ends with one endpoint and a secret that verifies."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import zip_longest
+from pathlib import Path
+
+from app.sandbox.server import serve_sandbox
+from app.sandbox.settings import SandboxSettings
+from app.sandbox.state import Sandbox
+from tests.databases import Databases
+from tests.lifeline import PHASES, Life, Zygote, zygote
+
+AT_ONCE = 6
+
+
+@asynccontextmanager
+async def _life(parent: Zygote, databases: Databases, directory: Path, **kills: str) -> AsyncIterator[Life]:
+    url = await asyncio.to_thread(databases.migrated)
+    try:
+        async with serve_sandbox(Sandbox(settings=SandboxSettings(retry_delays=()))) as rivya:
+            yield Life(parent, rivya, url, directory, kills)
+    finally:
+        await asyncio.to_thread(databases.drop, url)
+
+
+def _assert_nothing_was_told(life: Life) -> None:
+    emitted = life.log.read_text() + "".join(life.told)
+    for endpoint in life.rivya.sandbox.endpoints.by_id.values():
+        for secret in (endpoint.secret, *endpoint.past_secrets):
+            assert secret not in emitted
+            assert secret.removeprefix("whsec_") not in emitted
+
+
+async def _points(parent: Zygote, databases: Databases, directory: Path) -> dict[str, list[str]]:
+    async with _life(parent, databases, directory) as life:
+        await life.live()
+        _assert_nothing_was_told(life)
+        found: dict[str, list[str]] = {phase: [] for phase in PHASES}
+        for phase, point in life.points():
+            found[phase].append(point)
+        return found
+
+
+async def test_a_process_killed_at_any_point_of_its_life_leaves_what_the_next_one_finishes(
+    databases: Databases, tmp_path: Path
+) -> None:
+    async with zygote() as parent:
+        points = await _points(parent, databases, tmp_path)
+        plans = [
+            {phase: point for phase, point in zip(PHASES, row, strict=True) if point is not None}
+            for row in zip_longest(*(points[phase] for phase in PHASES))
+        ]
+        killed: list[tuple[str, str]] = []
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def run(plan: dict[str, str]) -> None:
+            async with room, _life(parent, databases, tmp_path, **plan) as life:
+                await life.live()
+                _assert_nothing_was_told(life)
+                killed.extend(life.killed)
+
+        async with asyncio.TaskGroup() as running:
+            for plan in plans:
+                running.create_task(run(plan))
+    planned = [(phase, point) for plan in plans for phase, point in plan.items()]
+    print(f"\n{len(killed)} of {len(planned)} fault points, each survived:")  # noqa: T201 - the list is asked for
+    for phase in PHASES:
+        print(f"  {phase}: {'; '.join(point for at, point in killed if at == phase)}")  # noqa: T201
+    assert len(killed) >= 0.9 * len(planned), sorted(set(planned) - set(killed))
+    assert len(killed) >= 60

@@ -1,0 +1,55 @@
+"""Each call is counted under the name of its token, its route and what became of it."""
+
+import pytest
+
+from app.core.access import Role
+from app.core.requests import API_CALLS
+from tests.flow.api_app import open_api
+
+LIST = "/api/v1/generations"
+ONE = "/api/v1/generations/{generation_id}"
+
+
+def count(token: str, route: str, result: str) -> float:
+    counted: float = API_CALLS.labels(token, route, result)._value.get()
+    return counted
+
+
+def total() -> float:
+    [family] = API_CALLS.collect()
+    return sum(sample.value for sample in family.samples)
+
+
+@pytest.mark.parametrize(
+    ("role", "method", "path", "expected"),
+    [
+        (Role.READ, "GET", LIST, (LIST, "succeeded")),
+        (Role.ADMIN, "GET", f"{LIST}/nobody", (ONE, "refused")),
+        (Role.ADMIN, "GET", f"{LIST}?limit=x", (LIST, "refused")),
+        (Role.READ, "PUT", f"{LIST}/g", (ONE, "refused")),
+        (Role.WRITE, "PUT", f"{LIST}/g", (ONE, "succeeded")),
+    ],
+)
+async def test_a_call_is_counted_once_under_its_tokens_name(
+    sqlite_url: str, role: Role, method: str, path: str, expected: tuple[str, str]
+) -> None:
+    async with open_api(sqlite_url) as api:
+        before = count(role, *expected), total()
+        await api.clients[role].request(method, path)
+        assert (count(role, *expected), total()) == (before[0] + 1, before[1] + 1)
+
+
+async def test_a_call_that_failed_for_want_of_the_database_is_counted_as_failed(empty_database_url: str) -> None:
+    async with open_api(empty_database_url) as api:
+        before = count(Role.READ, LIST, "failed")
+        assert (await api.client.get(LIST)).status_code == 503
+        assert count(Role.READ, LIST, "failed") == before + 1
+
+
+async def test_what_comes_without_a_token_of_ours_is_nobodys_call(sqlite_url: str) -> None:
+    async with open_api(sqlite_url) as api:
+        before = total()
+        await api.stranger.get(LIST)
+        await api.stranger.get(LIST, headers={"Authorization": "Bearer nobody-gave-me-this-token"})
+        await api.stranger.get("/livez")
+        assert total() == before

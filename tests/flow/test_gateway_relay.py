@@ -1,0 +1,208 @@
+"""A relayed call reaches Rivya as it was meant, its answer comes back as it was given, and nothing is paid twice."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import orjson
+import pytest
+
+from app.gateway.kinds import Kind
+from app.gateway.patience import Patience
+from app.rivya.errors import RivyaRateLimited
+from app.sandbox.faults import ApiFault
+from app.sandbox.server import serve_sandbox
+from tests.gateway_room import KEY, GatewayRoom, open_gateway
+from tests.upstream import Upstream, answering, scripted
+
+CHAT = "/api/v1/chat/completions"
+TURN = {"model": "gpt-5-2-chat", "message": "hello"}
+BODY = b'{ "message":"h\\u00e9llo" , "model": "m","unknown":1}'
+ERROR = b'{"error":{"code":"odd_new_code","message":"No.","requestId":"req_1","more":[1.0]}}'
+
+
+def code_of(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+async def heard(upstream: Upstream, *, path: str = CHAT, **headers: str) -> dict[str, str]:
+    """The headers in which a turn arrives at Rivya."""
+    async with open_gateway(upstream.url) as room:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        await room.client.post(path, content=BODY, headers={"Content-Type": "application/json", **named})
+    return dict(upstream.heard[-1].headers)
+
+
+async def test_the_body_and_the_query_arrive_byte_for_byte() -> None:
+    async with scripted(answering(b"{}")) as rivya:
+        await heard(rivya, path=f"{CHAT}?a=%2F&b=+x&a=")
+        [request] = rivya.heard
+        assert (request.method, request.target) == ("POST", f"{CHAT}?a=%2F&b=+x&a=")
+        assert request.body == BODY
+
+
+async def test_a_body_that_no_reading_has_is_left_behind_with_its_length() -> None:
+    async with scripted(answering(b"{}")) as rivya, open_gateway(rivya.url) as room:
+        for path in ("/api/v1/chat/sessions", "/api/v1/credits"):
+            assert (await room.client.request("GET", path, content=b"unasked")).status_code == 200
+        assert [(heard.body, heard.header("content-length")) for heard in rivya.heard] == [(b"", None)] * 2
+
+
+async def test_keys_and_traces_are_forwarded_and_whatever_rivya_may_add() -> None:
+    async with scripted(answering(b"{}")) as rivya:
+        arrived = await heard(rivya, Idempotency_Key="k-1", Rivya_Version="2026-05-11", User_Agent="sdk/1")
+        assert arrived["idempotency-key"] == "k-1"
+        assert arrived["rivya-version"] == "2026-05-11"
+        assert arrived["user-agent"] == "sdk/1"
+        assert arrived["content-type"] == "application/json"
+
+
+async def test_our_token_cookies_and_what_belongs_to_one_hop_stay_here() -> None:
+    async with scripted(answering(b"{}")) as rivya:
+        arrived = await heard(
+            rivya, Cookie="a=b", TE="trailers", Connection="keep-alive, X-Hop", X_Hop="1", X_Forwarded_For="10.0.0.1"
+        )
+        assert arrived["authorization"] == f"Bearer {KEY}"
+        assert not {"cookie", "te", "x-hop", "x-forwarded-for"} & set(arrived)
+        assert not [value for value in arrived.values() if "a-token-of-role" in value]
+
+
+async def test_a_cookie_of_rivyas_reaches_no_caller_and_never_goes_back() -> None:
+    async with scripted(answering(b"{}", Set_Cookie="session=1; Path=/")) as rivya, open_gateway(rivya.url) as room:
+        answer = await room.client.post(CHAT, content=BODY)
+        await room.client.post(CHAT, content=BODY)
+        assert "set-cookie" not in answer.headers
+        assert rivya.heard[1].header("cookie") is None
+
+
+async def test_a_refusal_comes_back_byte_for_byte_whatever_its_code() -> None:
+    async with (
+        scripted(answering(ERROR, status="418 Teapot", X_Request_Id="req_1")) as rivya,
+        open_gateway(rivya.url) as room,
+    ):
+        answer = await room.client.post(CHAT, content=BODY)
+        assert (answer.status_code, answer.content) == (418, ERROR)
+        assert answer.headers["x-rivya-request-id"] == "req_1"
+
+
+async def test_a_redirect_is_not_followed() -> None:
+    async with scripted(answering(b"", status="302 Found", Location="/x")) as rivya, open_gateway(rivya.url) as room:
+        assert (await room.client.get("/api/v1/chat/sessions")).status_code == 302
+        assert len(rivya.heard) == 1
+
+
+@pytest.mark.parametrize("identity", ["..", "%2E%2E", "a%00b"])
+async def test_an_id_cannot_climb_out_of_its_path(identity: str) -> None:
+    async with scripted(answering(b"{}")) as rivya, open_gateway(rivya.url) as room:
+        url = httpx.URL(room.url).copy_with(raw_path=f"/api/v1/files/{identity}".encode())
+        assert code_of(await room.client.get(url)) == (404, "not_found")
+        assert rivya.heard == []
+
+
+async def spoiled(fault: ApiFault, *, key: str | None = "k") -> tuple[httpx.Response, GatewayRoom, dict[str, int]]:
+    """A turn while Rivya suffers from the fault; the answer, and how often each key was charged."""
+    headers = {} if key is None else {"Idempotency-Key": key}
+    async with serve_sandbox() as rivya, open_gateway(rivya.base_url) as room:
+        rivya.sandbox.faults.api = [fault]
+        answer = await room.client.post(CHAT, json=TURN, headers=headers)
+        charges = {name: charge["times"] for name, charge in rivya.sandbox.purse.by_key().items()}
+        return answer, room, charges
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        ApiFault("chat.complete", status=500, when="after", times=2),
+        ApiFault("chat.complete", connection="reset", when="after", times=2),
+        ApiFault("chat.complete", status=429, times=2),
+        ApiFault("chat.complete", status=502, body="garbage", times=1),
+    ],
+)
+async def test_with_a_key_a_turn_is_sent_again_and_paid_once(fault: ApiFault) -> None:
+    times = fault.times
+    answer, room, charges = await spoiled(fault)
+    assert answer.json()["object"] == "chat.completion"
+    assert len(room.pauses) == times
+    assert charges == {"k": 1}
+
+
+async def test_without_a_key_a_turn_that_may_have_been_paid_is_not_sent_again() -> None:
+    answer, room, charges = await spoiled(ApiFault("chat.complete", connection="reset", when="after"), key=None)
+    assert code_of(answer) == (504, "rivya_no_answer")
+    assert (room.pauses, charges) == ([], {"": 1})
+
+
+async def test_without_a_key_a_server_error_is_handed_on() -> None:
+    answer, room, _ = await spoiled(ApiFault("chat.complete", status=500), key=None)
+    assert code_of(answer) == (500, "internal_error")
+    assert room.pauses == []
+
+
+async def test_a_reading_is_sent_again_without_any_key() -> None:
+    async with serve_sandbox() as rivya, open_gateway(rivya.base_url) as room:
+        rivya.sandbox.faults.api = [ApiFault("chat.sessions", connection="reset", times=1)]
+        assert (await room.client.get("/api/v1/chat/sessions")).status_code == 200
+
+
+async def test_the_last_failure_is_handed_on_as_it_came() -> None:
+    answer, room, _ = await spoiled(ApiFault("chat.complete", status=503, retry_after=1))
+    assert code_of(answer) == (503, "public_api_disabled")
+    assert answer.headers["retry-after"] == "1"
+    assert room.pauses == [1.0, 1.0]
+
+
+async def test_a_long_retry_after_is_the_callers_to_wait_for_and_pauses_our_own_calls() -> None:
+    answer, room, _ = await spoiled(ApiFault("chat.complete", status=429, retry_after=30))
+    assert (code_of(answer), answer.headers["retry-after"]) == ((429, "rate_limited"), "30")
+    assert room.pauses == []
+    [noted] = room.noted
+    assert isinstance(noted, RivyaRateLimited)
+    assert noted.retry_after == 30
+
+
+async def test_a_rivya_that_is_away_is_told_as_such_and_nothing_was_sent() -> None:
+    async with open_gateway("http://127.0.0.1:1") as room:
+        answer = await room.client.post(CHAT, json=TURN)
+        assert code_of(answer) == (503, "rivya_unreachable")
+        assert int(answer.headers["retry-after"]) > 0
+        assert len(room.pauses) == 2
+
+
+async def test_a_rivya_that_hangs_is_given_up_on_in_time() -> None:
+    async with serve_sandbox() as rivya:
+        patience = {Kind.READ: Patience(answer=0.2, silence=10)}
+        async with open_gateway(rivya.base_url, patience=patience) as room:
+            rivya.sandbox.faults.api = [ApiFault("credits.get", hang=60)]
+            assert code_of(await room.client.get("/api/v1/credits")) == (504, "rivya_no_answer")
+
+
+async def test_a_body_larger_than_a_turn_can_be_is_refused_before_rivya_hears_of_it() -> None:
+    async with scripted(answering(b"{}")) as rivya, open_gateway(rivya.url) as room:
+        for content in (bytes(1024 * 1024 + 1), _pieces()):
+            assert code_of(await room.client.post(CHAT, content=content)) == (413, "payload_too_large")
+        assert rivya.heard == []
+
+
+async def _pieces() -> AsyncIterator[bytes]:
+    for _ in range(20):
+        yield bytes(64 * 1024)
+
+
+async def test_when_all_slots_are_taken_a_call_is_told_to_come_back_and_the_next_one_is_served() -> None:
+    async with serve_sandbox() as rivya, open_gateway(rivya.base_url, concurrency=2) as room:
+        rivya.sandbox.faults.api = [ApiFault("chat.complete", hang=0.5, times=2)]
+        turns = [asyncio.ensure_future(room.client.post(CHAT, json=TURN)) for _ in range(2)]
+        while rivya.sandbox.calls.counts["chat.complete"] < 2:
+            await asyncio.sleep(0)
+        refused = await room.client.get("/api/v1/credits")
+        assert (code_of(refused), refused.headers["retry-after"]) == ((503, "overloaded"), "1")
+        assert {answer.status_code for answer in await asyncio.gather(*turns)} == {200}
+        assert (await room.client.get("/api/v1/credits")).status_code == 200
+
+
+async def test_a_refused_call_gives_its_slot_back() -> None:
+    async with serve_sandbox() as rivya, open_gateway(rivya.base_url, concurrency=1) as room:
+        for _ in range(3):
+            answer = await room.client.post(CHAT, json={})
+            assert code_of(answer) == (400, "validation_failed")
+        assert orjson.loads((await room.client.post(CHAT, json=TURN)).content)["object"] == "chat.completion"

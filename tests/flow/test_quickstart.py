@@ -1,0 +1,133 @@
+"""README's quickstart works as it stands: its curl lines, its program, its command lines; and /docs says the same."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from app.api.quickstart import STEPS, as_script
+from app.sandbox.server import ServedSandbox, serve_sandbox
+from app.sandbox.settings import SandboxSettings
+from app.sandbox.state import Sandbox
+from tests.commands import Ended
+from tests.contract.test_service import document
+from tests.deployment import ROOT
+from tests.processes import COMMAND
+from tests.receivers import API_KEY, TOKEN, Receiver, receiver
+
+README = (ROOT / "README.md").read_text()
+QUICKSTART = README.partition("## Quickstart\n")[2].partition("\n## ")[0]
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
+# As curl is called in README, but for an error's status, which a script is to stop at.
+CURL = '#!/bin/sh\nexec "{real}" --fail-with-body --max-time 60 "$@"\n'
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", QUICKSTART, re.MULTILINE | re.DOTALL)
+
+
+@asynccontextmanager
+async def a_receiver(url: str, directory: Path) -> AsyncIterator[tuple[ServedSandbox, Receiver]]:
+    (directory / "fox.png").write_bytes(PNG)
+    sandbox = Sandbox(settings=SandboxSettings(speed=10))
+    async with serve_sandbox(sandbox) as rivya, receiver(rivya, url, directory) as made:
+        yield rivya, made
+
+
+def found(program: str) -> str:
+    for folder in os.environ["PATH"].split(os.pathsep):
+        if os.access(Path(folder) / program, os.X_OK):
+            return str(Path(folder) / program)
+    raise AssertionError(f"{program} is needed, and not installed")
+
+
+async def ran(*words: str, directory: Path, **variables: str) -> Ended:
+    """A program's end; the first folder of its PATH is `directory`/bin, and there `curl` stops at errors."""
+    programs = directory / "bin"
+    programs.mkdir(exist_ok=True)
+    (programs / "curl").write_text(CURL.format(real=found("curl")))
+    (programs / "curl").chmod(0o755)
+    path = os.pathsep.join([str(programs), str(COMMAND.parent), os.environ["PATH"]])
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        cwd=directory,
+        env={"PATH": path, **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await asyncio.wait_for(process.communicate(), 120)
+    return Ended(process.returncode, output.decode(), errors.decode())
+
+
+async def test_every_curl_line_works_as_it_is_shown(sqlite_url: str, tmp_path: Path) -> None:
+    async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
+        variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": TOKEN}
+        ended = await ran("bash", "-euo", "pipefail", "-c", blocks("sh")[0], directory=tmp_path, **variables)
+        assert ended.status == 0, f"{ended.output}\n{ended.errors}\n{made.process.log()}"
+        [generation] = rivya.sandbox.generations.by_id.values()
+        session, _ = rivya.sandbox.chat.sessions.values()  # and that of the stream
+    assert generation.client_request_id == "order-1"
+    assert len(rivya.sandbox.files.by_id) == 1
+    assert [message["content"] for message in session.messages if message["role"] == "user"] == [
+        "Name a fox.",
+        "Another one.",
+    ]
+    for told in ('"metadata":{"order":7}', '"current_credits":', '"submitted_by":"tests"', "event: message.delta"):
+        assert told in ended.output
+
+
+async def test_the_program_says_the_same_of_rivya_and_of_a_receiver(sqlite_url: str, tmp_path: Path) -> None:
+    [program] = blocks("python")
+    async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
+        run = (sys.executable, "-c", program)
+        direct = await ran(*run, directory=tmp_path, BASE_URL=rivya.base_url, API_KEY=API_KEY)
+        relayed = await ran(*run, directory=tmp_path, BASE_URL=made.process.url, API_KEY=TOKEN)
+    assert (direct.status, relayed.status) == (0, 0), direct.errors + relayed.errors
+    assert steps_of(direct) == steps_of(relayed)
+    assert re.search(r"^generation: succeeded \{", relayed.output, re.MULTILINE)
+    assert "stream: event: message.completed" in relayed.output
+
+
+def steps_of(ended: Ended) -> list[str]:
+    """What was printed, without what each run has of its own: ids, times, and the credits spent meanwhile."""
+    own = r"(task|chat|chatcmpl|msg)_\w+|\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=credits: )\d+"
+    return re.sub(own, "…", ended.output).splitlines()
+
+
+async def test_every_command_line_works_as_it_is_shown(sqlite_url: str, tmp_path: Path) -> None:
+    script = blocks("sh")[1]
+    export, *commands = script.splitlines()
+    assert export.startswith("export RECEIVER_URL=")
+    assert len(commands) == len([line for line in commands if line.startswith("rivya-receiver ")])
+    async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
+        variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": TOKEN}
+        lines = "\n".join(commands)
+        ended = await ran("bash", "-euo", "pipefail", "-c", lines, directory=tmp_path, **variables)
+        assert ended.status == 0, f"{ended.output}\n{ended.errors}\n{made.process.log()}"
+        [generation] = rivya.sandbox.generations.by_id
+    assert f"generation    {generation}" in ended.output
+    assert re.search(r"^submitted by  tests$", ended.output, re.MULTILINE)
+    assert re.search(r"^\d{4}-\d\d-\d\d +tests +z-image +1 +0 +1 +1$", ended.output, re.MULTILINE)
+    assert "Turn 1: you said “Name another.”" in ended.output
+
+
+async def test_readme_and_the_openapi_document_show_the_same_steps(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    assert as_script() in (await document(monkeypatch, sqlite_url))["info"]["description"]
+    assert blocks("sh")[0] == f"{as_script()}\n"
+
+
+async def test_every_path_of_the_steps_is_a_documented_route(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
+    paths = (await document(monkeypatch, sqlite_url))["paths"]
+    templates = [re.sub(r"{\w+}", "[^/]+", path) for path in paths]
+    commands = "\n".join(step.commands for step in STEPS)
+    shown = {path.rstrip("\"'") for path in re.findall(r"\$URL(/[^\s?|)]+)", commands)}
+    assert len(shown) > 10
+    for path in shown:
+        assert any(re.fullmatch(template, path) for template in templates), path

@@ -1,0 +1,60 @@
+"""What is said in a stream is found by its shape, in every dialect, and said once."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from app.cli.calling.event_stream import Event
+from app.cli.calling.speech import Said, understood, whole_answer
+from app.sandbox.dialects import Dialect, tell
+from tests.unit.test_calling_event_stream import read
+
+COMPLETION: dict[str, Any] = {
+    "id": "chatcmpl_1",
+    "session_id": "chat_1",
+    "model": "m",
+    "created_at": "…",
+    "message": {"id": "msg_1", "role": "assistant", "content": "One two three."},
+    "usage": {"output_tokens": 3},
+    "credits": {"reserved": 3, "final": 2},
+}
+
+
+@pytest.mark.parametrize("dialect", ["named", "chunks", "crlf"])
+def test_the_pieces_of_every_dialect_are_the_whole_answer(dialect: Dialect) -> None:
+    said = [understood(event) for event in read(tell(COMPLETION, dialect))]
+    assert "".join(part.piece for part in said) == "One two three."
+    assert {part.session_id for part in said if part.session_id} == {"chat_1"}
+    assert {part.error for part in said} == {None}
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({"choices": [{"delta": {"content": "a"}}, {"text": "b"}, 7]}, Said(piece="ab")),
+        ({"delta": "a"}, Said(piece="a")),
+        ({"delta": {"type": "text_delta", "text": "a"}}, Said(piece="a")),
+        ({"text": "a"}, Said(piece="a")),
+        ({"content": ["a"]}, Said()),
+        ({"message": {"content": "all"}, "session_id": 7}, Said(whole="all")),
+        ({"session_id": "s"}, Said(session_id="s")),
+        ({"error": {"code": "generation_failed", "message": "No."}}, Said(error="generation_failed")),
+        ({"error": {"message": "No."}}, Said(error="No.")),
+        ({"error": True}, Said(error="unnamed")),
+        ([1], Said()),
+    ],
+)
+def test_whatever_is_not_known_says_nothing(data: object, expected: Said) -> None:
+    assert understood(Event("", orjson.dumps(data).decode())) == expected
+
+
+def test_an_event_called_error_is_one_whatever_it_holds() -> None:
+    assert understood(Event("error", "gone")).error == "gone"
+    assert understood(Event("error", '{"code": "overloaded"}')).error == "overloaded"
+    assert understood(Event("", "[DONE]")) == Said()
+
+
+def test_the_answer_of_a_completion_is_its_messages_content() -> None:
+    assert whole_answer(COMPLETION) == "One two three."
+    assert whole_answer({"message": None}) == ""

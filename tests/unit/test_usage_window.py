@@ -1,0 +1,34 @@
+"""The time that usage is summed over: completed where it was left open, refused where it makes no sense."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from app.api.usage_window import LONGEST, Window, WindowInvalid, window
+from tests.clock import NOON
+
+MIDNIGHT = NOON.replace(hour=0)
+DAY = timedelta(days=1)
+
+
+def test_without_a_word_it_is_the_last_thirty_days_whole() -> None:
+    assert window(None, None, now=NOON) == Window(MIDNIGHT - 30 * DAY, NOON)
+
+
+def test_what_was_asked_for_is_taken_as_it_is() -> None:
+    assert window(NOON - DAY, NOON, now=NOON + DAY) == Window(NOON - DAY, NOON)
+    assert window(NOON - LONGEST, NOON, now=NOON) == Window(NOON - LONGEST, NOON)
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "said"),
+    [
+        (NOON, NOON, "from: must be before to."),
+        (NOON + DAY, None, "from: must be before to."),
+        (NOON - LONGEST - timedelta(seconds=1), None, "from, to: must not be more than 366 days apart."),
+    ],
+)
+def test_no_time_and_too_much_of_it_are_refused(first: datetime, end: datetime | None, said: str) -> None:
+    with pytest.raises(WindowInvalid) as refused:
+        window(first, end, now=NOON)
+    assert refused.value.message == said

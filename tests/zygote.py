@@ -1,0 +1,75 @@
+"""Real receiver processes in milliseconds: one process has imported everything, and forks; each child may be killed.
+
+Run as `python -m tests.zygote`. Reads a JSON object per line: `{"environment": …, "log": …, "script": …}` starts a
+receiver and is answered with `{"pid": …}`. A child that ends is told as `{"ended": pid, "status": …}`. The end of its
+input ends it and all its children.
+
+`script` names a file with the fault point at which the child kills itself with SIGKILL, see `tests.fault_points`.
+"""
+
+import json
+import os
+import select
+import signal
+import sys
+from typing import Any
+
+import uvloop
+
+from app.cli.serve import serve_until_stopped
+from app.core import logs
+from app.core.settings import load
+from tests.fault_points import FaultPoints
+
+
+def main() -> None:
+    children: set[int] = set()
+    pending = b""
+    while True:
+        ready, _, _ = select.select([0], [], [], 0.02)
+        if ready:
+            read = os.read(0, 65536)
+            if not read:
+                break
+            *lines, pending = (pending + read).split(b"\n")
+            for line in lines:
+                pid = _fork(json.loads(line))
+                children.add(pid)
+                _say({"pid": pid})
+        _tell_ended(children)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _tell_ended(children: set[int]) -> None:
+    for pid in list(children):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            children.discard(pid)
+            _say({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+
+
+def _fork(order: dict[str, Any]) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for old, new in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(old, new)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    FaultPoints(order["script"]).install()
+    settings = load()
+    logs.configure(settings.receiver_log_format)
+    os._exit(uvloop.run(serve_until_stopped(settings)))
+
+
+def _say(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
