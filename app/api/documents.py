@@ -12,6 +12,7 @@ _SETTLED = "2026-05-10T00:01:00.340Z"
 _TRACKING: dict[str, Any] = {
     "state": "settled",
     "submitted_by": "shop",
+    "client_request_id": "order-1",
     "settled_by": "webhook",
     "first_seen_at": _SEEN,
     "settled_at": _SETTLED,
@@ -32,7 +33,6 @@ _GENERATION: dict[str, Any] = {
         "urls": ["https://media.example/result.png"],
     },
     "error": None,
-    "client_request_id": "order-1",
     "metadata": {"customer": "c-42"},
     "tracking": _TRACKING,
 }
@@ -79,6 +79,7 @@ class TrackingOut(BaseModel):
         "exist; settled: its outcome is known"
     )
     submitted_by: str | None = Field(description="name of the token that submitted it; null: not submitted here")
+    client_request_id: str | None = Field(description="the trace id it was submitted or tracked with")
     settled_by: Source | None
     first_seen_at: str
     settled_at: str | None
@@ -88,20 +89,19 @@ class TrackingOut(BaseModel):
 
 
 class GenerationOut(BaseModel):
-    """Rivya's object unchanged, plus `client_request_id`, `metadata` and `tracking`."""
+    """Rivya's object unchanged, plus `metadata` and `tracking`; a short answer of Rivya's lacks some members."""
 
     model_config = _example(_GENERATION, extra="allow")
 
     id: str
     status: Status
-    model: str | None
-    reserved_credits: float | None
-    final_credits: float | None
-    created_at: str | None = Field(description="Rivya's time")
-    updated_at: str | None = Field(description="Rivya's time")
-    result: dict[str, Any] | None
-    error: dict[str, Any] | None
-    client_request_id: str | None
+    model: str | None = None
+    reserved_credits: float | None = None
+    final_credits: float | None = None
+    created_at: str | None = Field(None, description="Rivya's time")
+    updated_at: str | None = Field(None, description="Rivya's time")
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
     metadata: dict[str, Any] | None
     tracking: TrackingOut
 

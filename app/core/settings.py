@@ -50,6 +50,8 @@ class Settings(BaseSettings):
     rivya_base_url: str = "https://rivya.ai"
     rivya_signing_secret: SecretStr | None = None
     rivya_signature_scheme: str = "auto"
+    rivya_chat_timeout: Seconds = timedelta(minutes=5)
+    rivya_stream_timeout: Seconds = timedelta(minutes=15)
 
     receiver_public_url: str | None = None
     receiver_api_tokens: Annotated[tuple[ApiToken, ...], NoDecode] = ()
@@ -73,8 +75,6 @@ class Settings(BaseSettings):
     receiver_secret_overlap: Seconds = timedelta(hours=72)
     receiver_rotate_secret_days: Annotated[float, Field(gt=0, le=3660)] | None = None
     receiver_leader_lease: Seconds = timedelta(seconds=15)
-    rivya_chat_timeout: Seconds = timedelta(minutes=5)
-    rivya_stream_timeout: Seconds = timedelta(minutes=15)
     receiver_models_ttl: Seconds = timedelta(minutes=5)
     receiver_rivya_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
     receiver_migrate_on_start: bool = True

@@ -32,6 +32,7 @@ class PassedOn(Response):
         self._slots = slots
         self._curfew = curfew
         self._has_begun = False
+        self._is_told = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay until the answer is over, Rivya breaks off, the caller leaves, or the process stops."""
@@ -43,8 +44,8 @@ class PassedOn(Response):
             tasks = {passing, leaving, stopping}
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                if passing.done():
-                    passing.result()
+                if passing.done() or self._is_told:
+                    await passing
                 elif leaving.done():
                     _note_abandoned(scope)
                 else:
@@ -68,17 +69,17 @@ class PassedOn(Response):
             self._has_begun = True
             await send({"type": "http.response.start", "status": passage.status, "headers": back(passage.raw_headers)})
             try:
-                await _pump(passage, send)
+                await self._pump(passage, send)
             except RivyaUnavailable as error:
                 # The answer is left without its end: the server cuts the connection, and the caller sees that it broke.
                 log.warning("relay.broken", route=call.relayed.name, reason=str(error))
                 note_result(scope, "broken")
 
-
-async def _pump(passage: Passage, send: Send) -> None:
-    async for piece in passage.pieces():
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def _pump(self, passage: Passage, send: Send) -> None:
+        async for piece in passage.pieces():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        self._is_told = True  # the server calls the end of an answer a disconnect, too
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _note_abandoned(scope: Scope) -> None:

@@ -1,4 +1,4 @@
-"""A generation as callers see it: Rivya's object unchanged, plus `client_request_id`, `metadata` and `tracking`."""
+"""A generation as callers see it: Rivya's object unchanged, plus `metadata` and `tracking`."""
 
 import base64
 from datetime import datetime
@@ -7,30 +7,22 @@ from typing import Any
 from app.ledger.reads import StoredDelivery
 from app.ledger.state import Generation, Transition
 
+_UNTOLD: dict[str, Any] = dict.fromkeys(
+    ("id", "status", "model", "reserved_credits", "final_credits", "created_at", "updated_at", "result", "error")
+)
+
 
 def render(generation: Generation) -> dict[str, Any]:
-    """Rivya's members as Rivya sent them; documented ones that it has not told yet are null."""
-    documented = {
-        "id": generation.id,
-        "status": generation.status,
-        "model": generation.model,
-        "reserved_credits": generation.reserved_credits,
-        "final_credits": generation.final_credits,
-        "created_at": moment(generation.created_at),
-        "updated_at": moment(generation.updated_at),
-        "result": None,
-        "error": None,
-    }
+    """Rivya's members as Rivya sent them, and no others; the documented ones, null, where it has told nothing yet."""
     return {
-        **documented,
-        **generation.rivya_object,
+        **(generation.rivya_object or {**_UNTOLD, "model": generation.model}),
         "id": generation.id,
         "status": generation.status,
-        "client_request_id": generation.client_request_id,
         "metadata": generation.metadata,
         "tracking": {
             "state": generation.tracking,
             "submitted_by": generation.submitted_by,
+            "client_request_id": generation.client_request_id,
             "settled_by": generation.settled_by,
             "first_seen_at": moment(generation.first_seen_at),
             "settled_at": moment(generation.settled_at),

@@ -20,11 +20,11 @@ _GENERATION: dict[str, Any] = {
     "updated_at": "2026-05-10T00:00:00.000Z",
     "result": None,
     "error": None,
-    "client_request_id": "order-1",
     "metadata": None,
     "tracking": {
         "state": "watching",
         "submitted_by": "shop",
+        "client_request_id": "order-1",
         "settled_by": None,
         "first_seen_at": "2026-05-10T00:00:00.120Z",
         "settled_at": None,
@@ -47,20 +47,19 @@ class CreateGeneration(BaseModel):
 
 
 class CreatedGeneration(BaseModel):
-    """Rivya's object, unchanged, plus `client_request_id`, `metadata` and `tracking`."""
+    """Rivya's object, unchanged, plus `metadata` and `tracking`."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"example": _GENERATION})
 
     id: str
     status: str = Field(description="queued, processing, succeeded or failed")
-    model: str | None
-    reserved_credits: float | None
-    final_credits: float | None
-    created_at: str | None
-    updated_at: str | None
-    result: dict[str, Any] | None
-    error: dict[str, Any] | None
-    client_request_id: str | None
+    model: str | None = None
+    reserved_credits: float | None = None
+    final_credits: float | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
     metadata: dict[str, Any] | None
     tracking: dict[str, Any]
 

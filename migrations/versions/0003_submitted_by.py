@@ -43,4 +43,5 @@ def downgrade() -> None:
             postgresql_where=sa.text("submitted_by IS NOT NULL"),
             sqlite_where=sa.text("submitted_by IS NOT NULL"),
         )
-        batch_op.drop_column("submitted_by")
+    # Not in a batch: SQLite would rebuild the table, and dropping the old one takes the transitions with it.
+    op.drop_column("generations", "submitted_by")

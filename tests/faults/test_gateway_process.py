@@ -45,8 +45,8 @@ async def upload(service: Receiver, size: int) -> httpx.Response:
     return await service.client.post("/api/v1/files", content=film(size), headers=TYPE)
 
 
-async def test_an_upload_of_50_megabytes_is_not_held_in_memory(empty_database_url: str, tmp_path: Path) -> None:
-    async with serve_sandbox() as rivya, receiver(rivya, empty_database_url, tmp_path) as service:
+async def test_an_upload_of_50_megabytes_is_not_held_in_memory(sqlite_url: str, tmp_path: Path) -> None:
+    async with serve_sandbox() as rivya, receiver(rivya, sqlite_url, tmp_path) as service:
         assert (await upload(service, MEGABYTE)).status_code == 200  # what is loaded at the first use
         before = resident_bytes(service, field="VmHWM")
         answer = await upload(service, 49 * MEGABYTE)
@@ -79,11 +79,11 @@ async def test_a_rivya_that_reads_slowly_does_not_fill_our_memory(sqlite_url: st
         go_on.set()
 
 
-async def test_hanging_up_ends_the_stream_at_rivya_within_a_second(empty_database_url: str, tmp_path: Path) -> None:
+async def test_hanging_up_ends_the_stream_at_rivya_within_a_second(sqlite_url: str, tmp_path: Path) -> None:
     settings = SandboxSettings(stream_pause=0)
     async with (
         serve_sandbox(Sandbox(settings=settings)) as rivya,
-        receiver(rivya, empty_database_url, tmp_path) as service,
+        receiver(rivya, sqlite_url, tmp_path) as service,
     ):
         rivya.sandbox.faults.stream = StreamFault(after=2, pause=3600)
         async with service.client.stream("POST", STREAM, json=TURN) as answer:

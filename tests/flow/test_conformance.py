@@ -145,7 +145,7 @@ async def documented_calls(side: Side) -> list[tuple[str, int, str | None, str]]
 
 @asynccontextmanager
 async def sandbox() -> AsyncIterator[tuple[Sandbox, str]]:
-    settings = SandboxSettings(stream_pause=0, echo_client_request_id=True)
+    settings = SandboxSettings(stream_pause=0)
     async with serve_sandbox(Sandbox(manual=True, settings=settings)) as rivya:
         yield rivya.sandbox, rivya.base_url
 
@@ -169,8 +169,8 @@ async def test_every_documented_call_is_answered_as_rivya_answers_it(empty_datab
         assert answered == expected
 
 
-async def test_what_the_receiver_adds_to_a_generation_is_named(empty_database_url: str, tmp_path: Path) -> None:
-    async with sandbox() as (rivya, url), receiver(url, empty_database_url, tmp_path) as service:
+async def test_what_the_receiver_adds_to_a_generation_is_named(sqlite_url: str, tmp_path: Path) -> None:
+    async with sandbox() as (rivya, url), receiver(url, sqlite_url, tmp_path) as service:
         made = (await service.client.post("/api/v1/generations", json=ORDER)).json()
         headers = {"Authorization": f"Bearer {DEFAULT_KEY}"}
         theirs = (await service.client.get(f"{url}/api/v1/generations/{made['id']}", headers=headers)).json()

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from tests.gateway_room import GatewayRoom, open_gateway
+from tests.receivers import receiver
 from tests.upstream import answering, scripted
 
 MODELS = "/api/v1/models"
@@ -189,3 +191,11 @@ async def test_an_answer_that_breaks_off_or_has_no_end_is_said_to_be_unreadable(
         for _ in range(2):
             answer = await room.client.get(path)
             assert (answer.status_code, answer.json()["error"]["code"]) == (502, "rivya_unreadable")
+
+
+async def test_the_poller_and_the_callers_of_a_process_share_one_list(sqlite_url: str, tmp_path: Path) -> None:
+    async with serve_sandbox() as rivya, receiver(rivya, sqlite_url, tmp_path) as service:
+        while not asked(rivya.sandbox):  # the poller's turn
+            await service.client.get("/livez")
+        assert "age" in (await service.client.get(MODELS)).headers
+        assert asked(rivya.sandbox) == 1

@@ -24,7 +24,7 @@ async def test_a_create_is_recorded_and_answered_with_rivyas_object_and_status(d
         assert "Idempotency-Replayed" not in answer.headers
         told = answer.json()
         assert (told["status"], told["model"], told["reserved_credits"]) == ("queued", "z-image", 1)
-        assert (told["client_request_id"], told["tracking"]["state"]) == ("order-1", "watching")
+        assert (told["tracking"]["client_request_id"], told["tracking"]["state"]) == ("order-1", "watching")
         generation = await room.generation()
         assert (generation["id"], generation["client_request_id"]) == (told["id"], "order-1")
         [step] = await room.room.rows(transitions)

@@ -135,7 +135,11 @@ async def test_a_callback_that_overtakes_the_answer_leaves_a_legal_history(datab
         await room.batch.put(webhook(generation_id, "succeeded"))
         await room.sandbox.advance(1)
         told = (await task).json()
-        assert (told["id"], told["status"], told["client_request_id"]) == (generation_id, "succeeded", "order-1")
+        assert (told["id"], told["status"], told["tracking"]["client_request_id"]) == (
+            generation_id,
+            "succeeded",
+            "order-1",
+        )
         [step] = await room.room.rows(transitions)
         assert (step["number"], step["from_status"], step["to_status"]) == (1, None, "succeeded")
         assert (await room.generation())["tracking"] == "settled"

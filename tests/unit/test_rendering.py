@@ -36,7 +36,12 @@ def test_members_that_rivya_may_add_reach_callers_unchanged() -> None:
     assert (seen["seed"], seen["result"]) == (7, {"urls": ["a"], "of_tomorrow": [1]})
 
 
-def test_what_rivya_has_not_told_yet_is_null_and_not_missing() -> None:
+def test_what_rivya_did_not_tell_is_not_made_up() -> None:
+    seen = render(_generation(rivya_object={"id": "g", "status": "queued"}))
+    assert seen.keys() == {"id", "status", "metadata", "tracking"}
+
+
+def test_where_rivya_has_told_nothing_yet_the_documented_members_are_null() -> None:
     seen = render(_generation())
     for member in ("model", "reserved_credits", "final_credits", "created_at", "updated_at", "result", "error"):
         assert seen[member] is None

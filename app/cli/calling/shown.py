@@ -37,7 +37,7 @@ def generation(told: Mapping[str, Any]) -> str:
             "model": told.get("model"),
             "credits": _credits(told),
             "submitted by": tracking.get("submitted_by"),
-            "request": told.get("client_request_id"),
+            "request": tracking.get("client_request_id"),
             "first seen": tracking.get("first_seen_at"),
             "settled": tracking.get("settled_at"),
             "settled by": tracking.get("settled_by"),
@@ -63,7 +63,7 @@ def _generation_row(told: Mapping[str, Any]) -> list[object]:
     tracking = _object(told, "tracking")
     seen = tracking.get("first_seen_at") or told.get("created_at")
     named = [told.get(member) for member in ("id", "status", "model")]
-    return [*named, tracking.get("submitted_by"), _credits(told), seen, told.get("client_request_id")]
+    return [*named, tracking.get("submitted_by"), _credits(told), seen, tracking.get("client_request_id")]
 
 
 def _credits(told: Mapping[str, Any]) -> object:
