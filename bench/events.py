@@ -25,7 +25,7 @@ def make(run: str, count: int) -> Events:
     """`count` deliveries that settle `count` generations; `run` makes their ids this run's own."""
     generations = [f"task_{run}_{number:07d}" for number in range(count)]
     events = [f"evt_{run}_{number:07d}" for number in range(count)]
-    scheme, now = parse_scheme("auto"), datetime.now(UTC)
+    scheme, now = parse_scheme("timestamped"), datetime.now(UTC)
     requests = []
     for event_id, generation_id in zip(events, generations, strict=True):
         body = _body(event_id, generation_id)

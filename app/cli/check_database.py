@@ -48,6 +48,8 @@ async def migrated(database: Database, reached: Line) -> Line:
         found = await migrations.current(database)
     except UNTELLING as error:
         return Line(name, False, f"{untold(error)}; {wanted} is needed")
+    if found is not None and found not in migrations.known():
+        return Line(name, True, f"at {found}, which a later release made; this one serves on it")
     if found != wanted:
         return Line(name, False, f"at {found or 'none'}, {wanted} is needed; {_MIGRATES}")
     return Line(name, True, f"at {found}")

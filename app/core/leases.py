@@ -28,7 +28,9 @@ class Leases:
     async def acquire(self, name: str, *, now: datetime, term: timedelta) -> bool:
         """Take or renew the lease until `now + term`; False while another holder has it."""
         new = self._insert(leases).values(name=name, holder=self._holder, held_until=now + term)
-        free_or_ours = or_(leases.c.holder == self._holder, leases.c.held_until <= now)
+        # One that ends later than any can was written by a clock that has been set back since; its holder may be dead.
+        impossible = leases.c.held_until > now + 2 * term
+        free_or_ours = or_(leases.c.holder == self._holder, leases.c.held_until <= now, impossible)
         statement = new.on_conflict_do_update(
             index_elements=[leases.c.name],
             set_={"holder": new.excluded.holder, "held_until": new.excluded.held_until},

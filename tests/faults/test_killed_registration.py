@@ -1,6 +1,7 @@
 """Killed at any statement or piece of a call, the next start ends with one endpoint and a secret that verifies."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import zip_longest
@@ -9,10 +10,12 @@ from pathlib import Path
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.databases import Databases
+from tests.databases import Databases, SqliteDatabases
 from tests.lifeline import PHASES, Life, Zygote, zygote
 
 AT_ONCE = 6
+LONG = "FAULT_POINTS_ALL"
+"""Set: every point on both databases. Unset: every point on one of them, alternately."""
 
 
 @asynccontextmanager
@@ -43,6 +46,13 @@ async def _points(parent: Zygote, databases: Databases, directory: Path) -> dict
         return found
 
 
+def _chosen(plans: list[dict[str, str]], databases: Databases) -> list[dict[str, str]]:
+    """All of them in the long form; else every other one, those that the other kind of database leaves out."""
+    if os.environ.get(LONG):
+        return plans
+    return plans[0::2] if isinstance(databases, SqliteDatabases) else plans[1::2]
+
+
 async def test_a_process_killed_at_any_point_of_its_life_leaves_what_the_next_one_finishes(
     databases: Databases, tmp_path: Path
 ) -> None:
@@ -52,6 +62,7 @@ async def test_a_process_killed_at_any_point_of_its_life_leaves_what_the_next_on
             {phase: point for phase, point in zip(PHASES, row, strict=True) if point is not None}
             for row in zip_longest(*(points[phase] for phase in PHASES))
         ]
+        plans = _chosen(plans, databases)
         killed: list[tuple[str, str]] = []
         room = asyncio.Semaphore(AT_ONCE)
 
@@ -69,4 +80,4 @@ async def test_a_process_killed_at_any_point_of_its_life_leaves_what_the_next_on
     for phase in PHASES:
         print(f"  {phase}: {'; '.join(point for at, point in killed if at == phase)}")  # noqa: T201
     assert len(killed) >= 0.9 * len(planned), sorted(set(planned) - set(killed))
-    assert len(killed) >= 60
+    assert len(killed) >= 0.4 * sum(map(len, points.values()))

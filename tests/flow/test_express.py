@@ -19,7 +19,7 @@ NOBODY = "http://127.0.0.1:1"
 
 def delivery(number: int, *, version: str = "1.1", extra: str = "") -> bytes:
     body = event(f"task_{number}", event_id=f"evt_{number}")
-    [(name, value)] = sign(parse_scheme("auto"), SECRET, body, timestamp=datetime.now(UTC), event_id="")
+    [(name, value)] = sign(parse_scheme("timestamped"), SECRET, body, timestamp=datetime.now(UTC), event_id="")
     head = f"POST /rivya/webhook HTTP/{version}\r\nHost: r\r\n{extra}Content-Length: {len(body)}\r\n{name}: {value}\r\n"
     return f"{head}\r\n".encode() + body
 

@@ -28,7 +28,7 @@ async def test_the_first_start_makes_one_endpoint_whose_secret_verifies_a_delive
 
 async def test_further_turns_and_later_starts_adopt_the_endpoint_with_one_look_at_rivya(database_url: str) -> None:
     async with room(database_url) as r:
-        await _registered(r)
+        await r.settle(await r.start())
         before = r.sandbox.calls.counts.total()
         later = await r.start()
         for _ in range(3):
