@@ -17,10 +17,10 @@ from app.polling.poll import Polling
 from app.polling.timing import Timing
 
 # Fewer than the client has connections: a poll that had to wait for one would leave after its slot.
-MOST_AT_ONCE = 64
+MOST_AT_ONCE = 16
 LONGEST_IDLE = timedelta(seconds=1)
 
-_SECONDS_WHEN_FULL = 0.02
+_SECONDS_WHEN_FULL = 0.1
 
 log = structlog.stdlib.get_logger(__name__)
 

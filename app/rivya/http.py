@@ -13,7 +13,7 @@ from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
 
 MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 _CONNECT_SECONDS: Final = 5.0
-_MOST_CONNECTIONS: Final = 80
+_MOST_CONNECTIONS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
