@@ -91,7 +91,17 @@ requirements: ## pin the packages of pyproject.toml anew (what is pinned stays, 
 	"$$directory/bin/"$(COMPILE) --all-build-deps --only-build-deps --constraint "$$directory/dev.txt" \
 		--output-file requirements-build.txt pyproject.toml
 
+.PHONY: bench
+bench: install postgres .venv-bench/installed ## measure what it can take, into bench/RESULTS.md; ONLY=intake runs one section
+	$(BIN)/python -m bench $(ONLY)
+	@if [ -z '$(ONLY)' ]; then .venv-bench/bin/python bench/charts.py; fi
+
+.venv-bench/installed: requirements-bench.txt
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip --disable-pip-version-check --no-input --quiet install --require-hashes -r $<
+	@touch $@
+
 .PHONY: clean
 clean: ## remove what the other words made, except databases
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
-	find app migrations tests -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find app bench migrations tests -name __pycache__ -prune -exec rm -rf {} +
