@@ -35,9 +35,9 @@ class Zygote:
         self._lock = asyncio.Lock()
         self._reading = asyncio.create_task(self._read())
 
-    async def start(self, settings: dict[str, str], *, log: Path, script: Path) -> int:
+    async def start(self, settings: dict[str, str], *, log: Path, script: Path | None) -> int:
         path = {"PATH": os.environ.get("PATH", os.defpath)}
-        order = {"environment": {**path, **settings}, "log": str(log), "script": str(script)}
+        order = {"environment": {**path, **settings}, "log": str(log), "script": script and str(script)}
         assert self._process.stdin is not None
         async with self._lock:
             self._process.stdin.write(json.dumps(order).encode() + b"\n")

@@ -4,7 +4,8 @@ Run as `python -m tests.zygote`. Reads a JSON object per line: `{"environment": 
 receiver and is answered with `{"pid": …}`. A child that ends is told as `{"ended": pid, "status": …}`. The end of its
 input ends it and all its children.
 
-`script` names a file with the fault point at which the child kills itself with SIGKILL, see `tests.fault_points`.
+`script` names a file with the fault point at which the child kills itself with SIGKILL, see `tests.fault_points`; or is
+null.
 """
 
 import json
@@ -60,7 +61,8 @@ def _fork(order: dict[str, Any]) -> int:
     for old, new in ((null, 0), (log, 1), (log, 2)):
         os.dup2(old, new)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-    FaultPoints(order["script"]).install()
+    if order["script"] is not None:
+        FaultPoints(order["script"]).install()
     settings = load()
     logs.configure(settings.receiver_log_format)
     os._exit(uvloop.run(serve_until_stopped(settings)))

@@ -1,0 +1,66 @@
+"""A small TCP balancer: each connection goes to the next backend that accepts it; bytes pass through untouched."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+
+class Balancer:
+    """Knows nothing of HTTP and does no health checks: a backend that refuses is passed over."""
+
+    def __init__(self, backends: Sequence[int]) -> None:
+        self._backends = backends
+        self._turn = 0
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until both sides have closed it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+        try:
+            backend = await self._connect()
+            if backend is not None:
+                await asyncio.gather(_pipe(reader, backend[1]), _pipe(backend[0], writer))
+        except asyncio.CancelledError:
+            pass
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        """Cut every connection."""
+        for task in list(self._open):
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        self._turn += 1
+        for offset in range(len(self._backends)):
+            port = self._backends[(self._turn + offset) % len(self._backends)]
+            with suppress(OSError):
+                return await asyncio.open_connection("127.0.0.1", port)
+        return None
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def balancing(port: int, backends: Sequence[int]) -> AsyncIterator[None]:
+    """A balancer on `port`."""
+    balancer = Balancer(backends)
+    server = await asyncio.start_server(balancer.serve, "127.0.0.1", port)
+    try:
+        yield
+    finally:
+        server.close()
+        await balancer.close()
