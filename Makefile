@@ -43,7 +43,7 @@ run: install ## show the service at work: with a sandbox Rivya, or for real when
 
 .PHONY: test
 test: install postgres ## run every test, on SQLite and on a private PostgreSQL
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 .PHONY: postgres
 postgres: ## install PostgreSQL's server programs where the tests would not find any
