@@ -25,6 +25,18 @@ settings.register_profile("soak", settings.get_profile("ci"), derandomize=False,
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+TOLD = "told"
+"""The property under which a test records what its output is to tell, whichever process it ran in."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what tests have recorded as `TOLD`."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, text in report.user_properties:
+            if name == TOLD and report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid}\n  {text}")
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Plain asyncio: uvloop connects in C, where the seal cannot see it. The real process is tested with uvloop."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import zip_longest
 from pathlib import Path
@@ -54,7 +54,7 @@ def _chosen(plans: list[dict[str, str]], databases: Databases) -> list[dict[str,
 
 
 async def test_a_process_killed_at_any_point_of_its_life_leaves_what_the_next_one_finishes(
-    databases: Databases, tmp_path: Path
+    databases: Databases, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     async with zygote() as parent:
         points = await _points(parent, databases, tmp_path)
@@ -76,8 +76,7 @@ async def test_a_process_killed_at_any_point_of_its_life_leaves_what_the_next_on
             for plan in plans:
                 running.create_task(run(plan))
     planned = [(phase, point) for plan in plans for phase, point in plan.items()]
-    print(f"\n{len(killed)} of {len(planned)} fault points, each survived:")  # noqa: T201 - the list is asked for
-    for phase in PHASES:
-        print(f"  {phase}: {'; '.join(point for at, point in killed if at == phase)}")  # noqa: T201
+    told = [f"{phase}: {'; '.join(point for at, point in killed if at == phase)}" for phase in PHASES]
+    record_property("told", "\n  ".join([f"killed at {len(killed)} of {len(planned)} fault points:", *told]))
     assert len(killed) >= 0.9 * len(planned), sorted(set(planned) - set(killed))
     assert len(killed) >= 0.4 * sum(map(len, points.values()))
