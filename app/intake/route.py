@@ -13,7 +13,7 @@ from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.express import Respond
 from app.core.requests import identified
-from app.intake.answers import ROUTE, count_recorded, send_error, send_ok
+from app.intake.answers import ROUTE, answer_when_recorded, send_error, send_ok
 from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
 from app.intake.signature_refused import SignatureRefused
@@ -111,7 +111,7 @@ class Intake:
             recording = self._submit(report)
         except ServiceError:
             return False
-        recording.add_done_callback(partial(_answer, respond, otherwise))
+        recording.add_done_callback(partial(answer_when_recorded, respond, otherwise))
         return True
 
     async def _take(self, scope: Scope, receive: Receive) -> bytes:
@@ -179,11 +179,3 @@ class Intake:
 
 def _path_key(scope: Scope) -> str | None:
     return scope["path"][len(ROUTE) :].strip("/") or None
-
-
-def _answer(respond: Respond, otherwise: Callable[[], None], recording: "asyncio.Future[Recorded]") -> None:
-    if recording.cancelled() or recording.exception() is not None:
-        otherwise()
-    else:
-        count_recorded()
-        respond(b"", b"")

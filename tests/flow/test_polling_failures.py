@@ -20,7 +20,7 @@ FAILURES = {
     "refused 400 validation_failed": ApiFault(status=400),
     "refused 418 teapot": ApiFault(status=418, code="teapot"),
 }
-BOOKKEEPING = {"next_poll_at", "polls", "poll_failures", "last_poll_error"}
+BOOKKEEPING = {"revision", "next_poll_at", "polls", "poll_failures", "last_poll_error"}
 
 
 async def overdue(room: PollingRoom, replica: Replica) -> str:
