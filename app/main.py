@@ -33,6 +33,7 @@ from app.ledger.queries import Queries
 from app.ledger.record import Ledger
 from app.operating.operator import Operator
 from app.polling.allowance import Allowance
+from app.polling.budget import polls_at_once
 from app.polling.categories import Categories
 from app.polling.poll import Polling
 from app.polling.poller import Poller
@@ -57,7 +58,8 @@ class Service:
         self.clock = clock or SystemClock()
         self.database = Database(settings.database_url)
         self._key, relayed = settings.rivya_api_key.get_secret_value(), settings.receiver_rivya_concurrency
-        self.client = RivyaClient(settings.rivya_base_url, self._key, relayed_calls=relayed)
+        polls = polls_at_once(settings.receiver_poll_rate)
+        self.client = RivyaClient(settings.rivya_base_url, self._key, polls=polls, relayed_calls=relayed)
         self.access = Access(settings.receiver_api_tokens)
         self.loops = Loops()
         self.changes = Changes()

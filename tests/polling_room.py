@@ -16,7 +16,7 @@ from app.ledger.tables import generations
 from app.polling.allowance import Allowance
 from app.polling.categories import Categories
 from app.polling.poll import Polling
-from app.polling.poller import MOST_AT_ONCE, Poller
+from app.polling.poller import Poller
 from app.polling.schedule import Schedule
 from app.polling.timing import Timing
 from app.rivya.client import Deadlines, RivyaClient
@@ -76,7 +76,7 @@ class Replica:
         key: str,
         schedule: Schedule,
         rate: float,
-        most_at_once: int,
+        most_at_once: int | None,
     ) -> None:
         self.database = Database(url)
         self.clock = clock
@@ -145,7 +145,7 @@ class PollingRoom:
         key: str = DEFAULT_KEY,
         schedule: Schedule = SCHEDULE,
         rate: float = 5.0,
-        most_at_once: int = MOST_AT_ONCE,
+        most_at_once: int | None = None,
     ) -> Replica:
         """One more process."""
         client = await self._stack.enter_async_context(RivyaClient(self._base_url, key, deadlines=DEADLINES))

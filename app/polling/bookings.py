@@ -9,13 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.polling.budget import PUNCTUAL, REACH, Budget, Pace, Slot
+from app.polling.budget import PUNCTUAL, REACH, Budget, Pace, Slot, widest
 from app.polling.budget_row import BudgetRow
 
 Pause = Callable[[float], Awaitable[None]]
 """Waits for so many seconds."""
 
-_WIDEST = 8
 _TAKEN_WITHIN = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=5)
 _BOOK_AGAIN = timedelta(seconds=0.3)
@@ -164,6 +163,6 @@ class Bookings:
     def _adapt(self, permit: Permit, now: datetime) -> None:
         """A process too busy to be punctual books wider slots, and narrower ones again as it gets better."""
         if now > permit.slot.until:
-            self._width = max(self._width, min(permit.width * 2, _WIDEST))
+            self._width = max(self._width, min(permit.width * 2, widest(self.rate)))
         elif now <= permit.slot.at + PUNCTUAL:
             self._width = max(self._width - 1, 1)

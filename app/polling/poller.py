@@ -11,13 +11,12 @@ from app.core.errors import DatabaseUnavailable
 from app.ledger.tracking import PollBook, PollNote
 from app.polling import notes
 from app.polling.allowance import Allowance
+from app.polling.budget import polls_at_once
 from app.polling.claims import Claimed, Claims
 from app.polling.measures import note_recalled, note_turned
 from app.polling.poll import Polling
 from app.polling.timing import Timing
 
-# Fewer than the client has connections: a poll that had to wait for one would leave after its slot.
-MOST_AT_ONCE = 16
 LONGEST_IDLE = timedelta(seconds=1)
 
 _SECONDS_WHEN_FULL = 0.1
@@ -37,7 +36,7 @@ class Poller:
         timing: Timing,
         allowance: Allowance,
         clock: Clock,
-        most_at_once: int = MOST_AT_ONCE,
+        most_at_once: int | None = None,
         grace: float = 3.0,
     ) -> None:
         self._polling = polling
@@ -46,7 +45,8 @@ class Poller:
         self._claims = Claims(database, self._bookings, clock)
         self._book = PollBook(database)
         self._clock = clock
-        self._most_at_once = most_at_once
+        # Fewer than the client has connections: a poll that had to wait for one would leave after its slot.
+        self._most_at_once = most_at_once or polls_at_once(allowance.bookings.rate)
         self._grace = grace
         """Seconds that a poll may still take once asked to stop."""
         self._tasks: dict[asyncio.Task[PollNote | None], Claimed] = {}

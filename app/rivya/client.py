@@ -44,7 +44,8 @@ class CreateAnswer:
 class RivyaClient:
     """Rivya's API over one pool of connections.
 
-    `relayed_calls` is how many of callers' calls may be open at once: the pool has room for them beside our own.
+    `polls` is how many polls may be open at once, `relayed_calls` how many of callers' calls: the pool has room for all
+    of them beside the rest, and keeps as many connections as we need ourselves.
     Every method raises RivyaRefused (and its subclasses), RivyaUnavailable or RivyaUnreadable, and retries nothing.
     """
 
@@ -55,10 +56,15 @@ class RivyaClient:
         *,
         deadlines: Deadlines = Deadlines(),
         most_body_bytes: int = MOST_BODY_BYTES,
+        polls: int = 0,
         relayed_calls: int = 0,
     ) -> None:
         self._transport = Transport(
-            base_url, api_key, most_body_bytes=most_body_bytes, most_connections=MOST_CONNECTIONS + relayed_calls
+            base_url,
+            api_key,
+            most_body_bytes=most_body_bytes,
+            most_connections=MOST_CONNECTIONS + polls + relayed_calls,
+            most_idle=MOST_CONNECTIONS + polls,
         )
         self._deadlines = deadlines
 

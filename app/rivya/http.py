@@ -53,6 +53,7 @@ class Transport:
         *,
         most_body_bytes: int = MOST_BODY_BYTES,
         most_connections: int = MOST_CONNECTIONS,
+        most_idle: int = MOST_CONNECTIONS,
     ) -> None:
         if not is_header_value(api_key):
             raise ValueError("an API key consists of printable ASCII")
@@ -65,7 +66,7 @@ class Transport:
                 "accept": "application/json",
                 "accept-encoding": "identity",  # a compressed answer could exceed the bound in a single chunk
             },
-            limits=httpx.Limits(max_connections=most_connections, max_keepalive_connections=MOST_CONNECTIONS),
+            limits=httpx.Limits(max_connections=most_connections, max_keepalive_connections=most_idle),
             # One pool serves all callers: a cookie that Rivya set for one must not travel with another.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             mounts=mounts(base_url),

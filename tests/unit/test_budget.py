@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.polling.budget import LEAD, PROBE_INTERVAL, PUNCTUAL, REACH, Budget, Pace, Slot
+from app.polling.budget import LEAD, PROBE_INTERVAL, PUNCTUAL, REACH, Budget, Pace, Slot, polls_at_once, widest
 from tests.clock import NOON
 
 FRESH = Budget(next_slot_at=NOON)
@@ -173,3 +173,8 @@ def test_a_pause_or_a_stop_that_ends_later_than_any_can_was_written_by_a_clock_s
 def test_a_pause_that_is_over_leaves_how_often_there_was_one() -> None:
     over = FRESH.rate_limited(NOON, retry_after=30, chance=0.0).unblocked()
     assert (over.is_blocked(NOON), over.blocks) == (False, 1)
+
+
+@pytest.mark.parametrize(("rate", "polls", "slots"), [(5, 16, 8), (200, 60, 8), (10_000, 128, 40)])
+def test_a_process_takes_on_as_much_as_the_rate_allows_and_it_can_do(rate: float, polls: int, slots: int) -> None:
+    assert (polls_at_once(rate), widest(rate)) == (polls, slots)
