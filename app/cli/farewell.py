@@ -6,11 +6,9 @@ from typing import Protocol, runtime_checkable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-SECONDS = 1.0
-"""How long an idle connection stays open after we were told to stop; who uses it meanwhile is answered."""
-
 _CLOSE = (b"connection", b"close")
 _BETWEEN_LOOKS = 0.02
+_MOST_LOOKS = 50
 
 
 @runtime_checkable
@@ -46,10 +44,10 @@ class Farewell:
 
         A request may be on its way on any of them: closed at once, its sender would get no answer at all.
         """
-        deadline = asyncio.get_running_loop().time() + SECONDS
-        await asyncio.sleep(_BETWEEN_LOOKS)  # what was accepted just now becomes a connection
-        while any(_is_idle(each) for each in connections()) and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_BETWEEN_LOOKS)
+        for _ in range(_MOST_LOOKS):
+            await asyncio.sleep(_BETWEEN_LOOKS)  # what was accepted just now becomes a connection
+            if not any(_is_idle(each) for each in connections()):
+                return
 
 
 def _is_idle(connection: object) -> bool:

@@ -34,7 +34,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def close_when_empty(listener: socket.socket) -> None:
-    """Refuse new connections, as soon as those that wait in the kernel's queue have been accepted; after 1 second at most.
+    """Refuse new connections once those in the kernel's queue have been accepted, or after 1 second.
 
     Closed with connections in the queue, the kernel would reset them: callers that believed to be connected.
     """

@@ -1,4 +1,4 @@
-"""Constant load on a receiver that may die at any moment: deliveries, submissions and reads; polls come by themselves."""
+"""Constant load on a receiver that may die at any moment: deliveries, submissions, reads; polls come by themselves."""
 
 import asyncio
 import random
