@@ -111,7 +111,7 @@ async def failing(url: str, directory: Path, **changes: str) -> AsyncIterator[Fa
 
 @dataclass
 class Swallowing:
-    """A TCP proxy before PostgreSQL that, when armed, passes one COMMIT on and drops the connection before its answer."""
+    """A TCP proxy before PostgreSQL that, when armed, passes a COMMIT on and drops the connection before its answer."""
 
     target: int
     port: int = 0

@@ -1,4 +1,4 @@
-"""PostgreSQL fails in every way it can: 503 with `Retry-After`, no 2xx without a row, and well again within 5 seconds."""
+"""PostgreSQL fails in every way it can: 503 with `Retry-After`, no 2xx without a row, well again within 5 seconds."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -57,12 +57,6 @@ async def _run_out_of_connections(service: Failing, url: str) -> None:
         taken.append(await asyncpg.connect(plain))
         kick = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rivya-receiver'"
         await taken[0].execute(kick)
-        with pytest.raises(asyncpg.TooManyConnectionsError):
-            while True:
-                taken.append(await asyncpg.connect(plain))
-                await taken[0].execute(kick)
-        await taken[0].execute(kick)
-        await service.deliver()  # whatever connection was just kicked is noticed now
         while len(taken) < 14:
             try:
                 taken.append(await asyncpg.connect(plain))
