@@ -45,6 +45,10 @@ run: install ## show the service at work: with a sandbox Rivya, or for real when
 test: install postgres ## run every test, on SQLite and on a private PostgreSQL
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
+.PHONY: soak
+soak: install postgres ## try to break every promise for SOAK_MINUTES (30); ends with a table of what was found
+	$(BIN)/python -m tests.soak
+
 .PHONY: postgres
 postgres: ## install PostgreSQL's server programs where the tests would not find any
 	@if [ -n "$${DATABASE_URL_TEST:-}" ] || command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; \

@@ -36,8 +36,8 @@ class Balancer:
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         self._turn += 1
-        for offset in range(len(self._backends)):
-            port = self._backends[(self._turn + offset) % len(self._backends)]
+        first = self._turn % len(self._backends)
+        for port in (*self._backends[first:], *self._backends[:first]):
             with suppress(OSError):
                 return await asyncio.open_connection("127.0.0.1", port)
         return None

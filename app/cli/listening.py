@@ -1,8 +1,12 @@
-"""Takes the address to listen at, before anything else is started."""
+"""Takes the address to listen at, before anything else is started, and gives it up without losing a caller."""
 
+import asyncio
+import select
 import socket
 
 _BACKLOG = 2048
+_BETWEEN_LOOKS = 0.002
+_MOST_LOOKS = 500
 
 
 class AddressTaken(Exception):
@@ -27,3 +31,19 @@ def listen(host: str, port: int) -> socket.socket:
         )
         raise AddressTaken(message) from error
     return listener
+
+
+async def close_when_empty(listener: socket.socket) -> None:
+    """Refuse new connections once those in the kernel's queue have been accepted, or after 1 second.
+
+    Closed with connections in the queue, the kernel would reset them: callers that believed to be connected.
+    """
+    listener.listen(0)  # a queue as short as can be: under load it might never be empty
+    for _ in range(_MOST_LOOKS):
+        if not select.select([listener], [], [], 0)[0]:
+            break
+        await asyncio.sleep(_BETWEEN_LOOKS)
+    listener.shutdown(
+        socket.SHUT_RDWR
+    )  # now, whoever else holds the socket: the event loop closes it when it comes to it
+    listener.close()

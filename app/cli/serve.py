@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import structlog
 import uvicorn
 
-from app.cli.listening import AddressTaken, listen
+from app.cli.farewell import Farewell
+from app.cli.listening import AddressTaken, close_when_empty, listen
 from app.cli.signals import on_stop_signal
 from app.core.express_protocol import ExpressProtocol
 from app.core.settings import Settings
@@ -26,9 +27,10 @@ _STOPPED, _FAILED, _REFUSED = 0, 1, 2
 class Server(uvicorn.Server):
     """A uvicorn that lets those who wait for a generation go before it waits for their connections to close."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, farewell: Farewell) -> None:
         super().__init__(config)
         self._service = service
+        self._farewell = farewell
         self.gave_up: str | None = None
         """Why serving made no sense."""
 
@@ -44,15 +46,20 @@ class Server(uvicorn.Server):
             yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer those who wait with what is known, then stop as uvicorn does."""
+        """Accept no more, answer those who wait with what is known and those who are about to ask, then stop."""
         self._service.release_callers()
+        self._farewell.begin()
+        for listener in sockets or ():
+            await close_when_empty(listener)
+        await self._farewell.idle_connections_gone(lambda: self.server_state.connections)
         await super().shutdown(sockets)
 
 
 def make_server(service: Service) -> Server:
     """The server, as it runs everywhere: uvloop, httptools, no header that tells what it is."""
+    farewell = Farewell(service.app)
     config = uvicorn.Config(
-        service.app,
+        farewell,
         loop="uvloop",
         http=ExpressProtocol,
         log_config=None,
@@ -62,7 +69,7 @@ def make_server(service: Service) -> Server:
         proxy_headers=False,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
-    return Server(config, service)
+    return Server(config, service, farewell)
 
 
 async def serve_until_stopped(settings: Settings) -> int:

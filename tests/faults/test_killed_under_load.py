@@ -1,4 +1,4 @@
-"""Killed at random moments under load: nothing that was answered is lost, nothing is paid twice, all work is taken up."""
+"""Killed at random moments under load: no answer is lost, nothing is paid twice, all work is taken up."""
 
 from pathlib import Path
 

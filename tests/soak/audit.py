@@ -109,6 +109,10 @@ def _submissions(verdict: Verdict, rows: Rows, account: Account, sandbox: Sandbo
             verdict.doubled.append(f"{key} was paid {charge['times']} times")
         if key not in stored:
             verdict.missing.append(f"{key} was paid and never written down")
+    _stored(verdict, stored, charges, account)
+
+
+def _stored(verdict: Verdict, stored: dict[str, Any], charges: dict[str, Any], account: Account) -> None:
     for key, row in stored.items():
         if row["state"] != "accepted":
             verdict.missing.append(f"{key} is {row['state']}: {row['last_error']}")

@@ -1,4 +1,4 @@
-"""Constant load on a receiver that may die at any moment: deliveries, submissions and reads; polls come by themselves."""
+"""Constant load on a receiver that may die at any moment: deliveries, submissions, reads; polls come by themselves."""
 
 import asyncio
 import random
@@ -63,7 +63,7 @@ class Load:
         """One create, repeated under its key until it is answered or nobody asks any more."""
         self._number += 1
         key = f"order-{self._number}"
-        wishes = {"seconds": self.chance.random() / 2, "fail": self.chance.random() < 0.2}
+        wishes: dict[str, Any] = {"seconds": self.chance.random() / 2, "fail": self.chance.random() < 0.2}
         wishes |= {"callback": self.chance.choice(CALLBACKS)}
         body = {"model": "z-image", "prompt": "a red fox", "params": {"sandbox": wishes}}
         self.account.keys.add(key)

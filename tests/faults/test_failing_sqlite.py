@@ -1,0 +1,95 @@
+"""SQLite fails in every way it can: 503 with `Retry-After`, no 2xx without a row, and well again within 5 seconds."""
+
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from app.core.database import Database
+from tests.faults.failing import Failing, failing
+from tests.intake_room import event as body_of
+from tests.intake_room import open_intake
+
+
+async def _kept(service: Failing, url: str) -> None:
+    database = Database(url)
+    await service.kept(database)
+    await database.dispose()
+
+
+async def test_locked_by_another_process_it_is_503_and_well_again_when_let_go(sqlite_url: str, tmp_path: Path) -> None:
+    async with failing(sqlite_url, tmp_path) as service:
+        await service.recovered()
+        other = sqlite3.connect(sqlite_url.partition(":///")[2], isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        await service.refused()
+        other.execute("ROLLBACK")
+        other.close()
+        await service.recovered()
+        await service.polled()
+        await _kept(service, sqlite_url)
+
+
+async def test_on_a_full_disk_it_is_503_and_well_again_when_there_is_room(sqlite_url: str, tmp_path: Path) -> None:
+    async with failing(sqlite_url, tmp_path, RECEIVER_LOG_FORMAT="json") as service:
+        await service.recovered()
+        [pid] = service.replicas.pids.values()
+        with _no_room(pid, sqlite_url):
+            await service.refused(count=1)
+            await service.refused()
+        await service.recovered()
+        await service.polled()
+
+
+@contextmanager
+def _no_room(pid: int, url: str) -> Iterator[None]:
+    """No file of that process may grow beyond what its write-ahead log has now: writing is refused by the kernel."""
+    path = Path(url.partition(":///")[2] + "-wal")
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (path.stat().st_size + 100, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+
+
+async def test_a_file_that_may_only_be_read_is_503_and_well_again_when_it_may_be_written(sqlite_url: str) -> None:
+    is_read_only = True
+
+    def restrict(connection: Any) -> None:
+        connection.exec_driver_sql(f"PRAGMA query_only = {int(is_read_only)}")
+
+    event.listen(Engine, "begin", restrict)
+    try:
+        async with open_intake(sqlite_url) as intake:
+            answer = await intake.deliver(body_of())
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), answer.text
+            is_read_only = False
+            assert (await intake.deliver(body_of())).status_code == 200
+    finally:
+        event.remove(Engine, "begin", restrict)
+
+
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY]
+)
+async def test_whatever_sqlite_says_of_its_state_is_not_now(sqlite_url: str, code: int) -> None:
+    is_failing = True
+
+    def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if is_failing and statement.startswith("INSERT INTO deliveries"):
+            error = sqlite3.OperationalError("made to fail")
+            error.sqlite_errorcode = code
+            raise error
+
+    async with open_intake(sqlite_url) as intake:
+        event.listen(intake.room.database.engine.sync_engine, "before_cursor_execute", fail)
+        assert (await intake.deliver(body_of())).status_code == 503
+        is_failing = False
+        assert (await intake.deliver(body_of())).status_code == 200
