@@ -48,6 +48,7 @@ test: install postgres ## run every test, on SQLite and on a private PostgreSQL
 .PHONY: soak
 soak: install postgres ## try to break every promise for SOAK_MINUTES (30); ends with a table of what was found
 	$(BIN)/python -m tests.soak
+	FAULT_POINTS_ALL=1 $(BIN)/pytest tests/faults/test_killed_registration.py
 
 .PHONY: postgres
 postgres: ## install PostgreSQL's server programs where the tests would not find any
