@@ -1,5 +1,6 @@
 """A Rivya that lies, next to what it really did: one replica's intake and poller on a clock that tests move by hand."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -7,13 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import httpx
-import orjson
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
-from app.ledger.tables import transitions
+from app.ledger.tables import generations, transitions
 from app.polling.schedule import LONGEST_GAP
 from app.rivya.signature import parse_scheme, sign
 from app.sandbox.endpoint import Endpoint
@@ -22,7 +22,7 @@ from tests.polling_room import GRACE, PollingRoom, Replica, open_polling
 
 SCHEME = parse_scheme("timestamped")
 LONGEST = GRACE + 2 * LONGEST_GAP * 1.2 + timedelta(minutes=5)
-"""From the end of all faults to the outcome: the grace, two intervals at their longest, and one probe of a refused key."""
+"""From the end of all faults to the outcome: the grace, two intervals at their longest, one probe of a refused key."""
 
 
 class IntoIntake:
@@ -73,7 +73,8 @@ class LyingRivya:
     async def claim(self, number: int, members: dict[str, Any]) -> int:
         """A signed event about one of them that is no report of its end."""
         about = {"id": self.ids[number % len(self.ids)] if self.ids else "task_none", **members}
-        return await self.deliver(orjson.dumps({"id": f"evt_{number}", "type": "generation.changed", "data": about}))
+        event = {"id": f"evt_{number}", "type": "generation.changed", "data": about}
+        return await self.deliver(json.dumps(event).encode())
 
     async def behave(self) -> timedelta:
         """All faults end, every generation comes to its end; how long until the record knew."""
@@ -113,8 +114,6 @@ class LyingRivya:
         return True
 
     async def _rows(self) -> list[dict[str, Any]]:
-        from app.ledger.tables import generations
-
         return [row for row in await self.replica.rows(generations) if row["id"] in self.ids]
 
 

@@ -74,7 +74,7 @@ async def test_lies_about_the_body_are_a_4xx_or_cut_and_nothing_is_recorded(sqli
 
 
 async def test_the_signed_bytes_decide_chunked_deep_or_with_a_name_twice(sqlite_url: str, tmp_path: Path) -> None:
-    twice = b'{"id":"evt_a","id":"evt_b","type":"generation.succeeded","data":{"id":"t","status":"queued","status":"failed"}}'
+    twice = b'{"id":"evt_a","id":"evt_b","type":"generation.succeeded","data":{"id":"t","id":"u","status":"failed"}}'
     deep = b'{"id":"evt_deep","data":' + b"[" * 5000 + b"]" * 5000 + b"}"
     async with failing(sqlite_url, tmp_path) as service:
         for body in (twice, deep, b"", b"\xff\xfe", b'{"id":"evt_\\u0000","type":"\\ud800"}'):
