@@ -14,6 +14,7 @@ from app.api.answers import answer
 from app.api.validation import explain
 from app.core.errors import ServiceError
 from app.core.requests import Requests
+from app.core.security_headers import SecurityHeaders
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -27,6 +28,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)
     app.add_middleware(LastResort)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(Requests)  # outermost: what the last resort answers has an id, too
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import random
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -98,7 +99,7 @@ def _is_genuine(headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
 
     Under whichever label: how Rivya names its versions is not documented, and a MAC can't fit by accident.
     """
-    parts = [part.strip().partition(b"=") for _, value in headers for part in value.split(b",")]
-    times = [value.strip() for name, _, value in parts if name.strip() == b"t"]
+    tokens = [token for _, value in headers for token in re.split(rb"[\s,;]+", value)]
+    times = [token.removeprefix(b"t=") for token in tokens if token.startswith(b"t=")]
     made = [hmac.new(SECRET.encode(), at + b"." + body, hashlib.sha256).hexdigest().encode() for at in times]
     return any(mac in value.lower() for mac in made for _, value in headers)
