@@ -100,7 +100,7 @@ class Poller:
         now = self._clock.now()
         found = await self._book.recall(self._timing.bounds(now), to=now)
         self._recalled_at = self._clock.monotonic()
-        if found:
+        if found > 0:  # SQLite does not tell how many
             note_recalled(found)
 
     async def _pull_forward(self) -> None:
