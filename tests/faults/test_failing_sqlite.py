@@ -2,14 +2,13 @@
 
 import resource
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from app.core.database import Database
 from tests.faults.failing import Failing, failing
@@ -59,37 +58,53 @@ def _no_room(pid: int, url: str) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
 
 
-async def test_a_file_that_may_only_be_read_is_503_and_well_again_when_it_may_be_written(sqlite_url: str) -> None:
+@contextmanager
+def _spoilt(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[sqlite3.Connection, str], None]) -> Iterator[None]:
+    """Every connection of the driver that is made within asks `spoil` before each statement."""
+
+    class Spoilt(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            spoil(self, sql)
+            return super().execute(sql, *parameters)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Spoilt))
+        yield
+
+
+async def test_a_file_that_may_only_be_read_is_503_and_well_again_when_it_may_be_written(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     is_read_only = True
 
-    def restrict(connection: Any) -> None:
-        connection.exec_driver_sql(f"PRAGMA query_only = {int(is_read_only)}")
+    def restrict(connection: sqlite3.Connection, statement: str) -> None:
+        if statement.startswith("BEGIN"):
+            sqlite3.Connection.execute(connection, f"PRAGMA query_only = {int(is_read_only)}")
 
-    event.listen(Engine, "begin", restrict)
-    try:
+    with _spoilt(monkeypatch, restrict):
         async with open_intake(sqlite_url) as intake:
             answer = await intake.deliver(body_of())
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "5"), answer.text
             is_read_only = False
             assert (await intake.deliver(body_of())).status_code == 200
-    finally:
-        event.remove(Engine, "begin", restrict)
 
 
 @pytest.mark.parametrize(
     "code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY]
 )
-async def test_whatever_sqlite_says_of_its_state_is_not_now(sqlite_url: str, code: int) -> None:
+async def test_whatever_sqlite_says_of_its_state_is_not_now(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     is_failing = True
 
-    def fail(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+    def fail(_: sqlite3.Connection, statement: str) -> None:
         if is_failing and statement.startswith("INSERT INTO deliveries"):
             error = sqlite3.OperationalError("made to fail")
             error.sqlite_errorcode = code
             raise error
 
-    async with open_intake(sqlite_url) as intake:
-        event.listen(intake.room.database.engine.sync_engine, "before_cursor_execute", fail)
-        assert (await intake.deliver(body_of())).status_code == 503
-        is_failing = False
-        assert (await intake.deliver(body_of())).status_code == 200
+    with _spoilt(monkeypatch, fail):
+        async with open_intake(sqlite_url) as intake:
+            assert (await intake.deliver(body_of())).status_code == 503
+            is_failing = False
+            assert (await intake.deliver(body_of())).status_code == 200
