@@ -57,7 +57,6 @@ def test_every_module_begins_by_saying_what_it_is_for() -> None:
 
 def test_no_test_waits_by_sleeping() -> None:
     tests = [path for path in tracked_files() if path.suffix == ".py" and "tests" in path.parts]
-    tests = [path for path in tests if "soak" not in path.parts]  # which paces a load, and waits for nothing by it
     sleepers = [path.name for path in tests if re.search(r"\bsleep\((?!0\))", path.read_text())]
     assert sleepers == []
 

@@ -70,7 +70,7 @@ class Fleet:
         port = chance.choice(self.ports)
         if chance.random() < 0.7:
             await self.until_ready(port)
-        await asyncio.sleep(chance.uniform(least, most))
+        await self.watch(port, seconds=chance.uniform(least, most))
         await self.kill(port)
         await self.start(port)
 
@@ -78,7 +78,11 @@ class Fleet:
         """It answers 200 at /readyz."""
         async with asyncio.timeout(PATIENCE), httpx.AsyncClient() as client:
             while not await _is_ready(client, port):
-                await asyncio.sleep(0.02)
+                await self.watch(port, seconds=0.02)
+
+    async def watch(self, port: int, *, seconds: float) -> None:
+        """Return when it ends by itself, after so many seconds at the latest."""
+        await asyncio.wait([self.parent.ended(self.pids[port])], timeout=seconds)
 
     def log(self) -> str:
         """What all replicas wrote."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from tests.faults.failing import Failing
+from tests.soak.pace import until
 
 CONNECTIONS = 8
 PIPELINED = 50
@@ -36,34 +37,34 @@ class Flood:
 
 async def flood(service: Failing, *, seconds: float, rate: float) -> Flood:
     """Send at most `rate` forged deliveries a second for so long; fewer where this machine can't."""
-    result, started = Flood(), time.monotonic()
-    until = started + seconds
+    result, started, over = Flood(), time.monotonic(), asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
     port = service.replicas.ports[0]
-    senders = [_forge(result, port, until=until, rate=rate / CONNECTIONS) for _ in range(CONNECTIONS)]
-    await asyncio.gather(_deliver(result, service, until), *senders)
+    senders = [_forge(result, port, over, rate=rate / CONNECTIONS) for _ in range(CONNECTIONS)]
+    await asyncio.gather(_deliver(result, service, over), *senders)
     result.seconds = time.monotonic() - started
     return result
 
 
-async def _deliver(result: Flood, service: Failing, until: float) -> None:
-    while time.monotonic() < until:
+async def _deliver(result: Flood, service: Failing, over: asyncio.Event) -> None:
+    while not over.is_set():
         started = time.perf_counter()
         with suppress(httpx.TransportError):
             result.refused += (await service.deliver()).status_code != 200
         result.real.append(time.perf_counter() - started)
-        await asyncio.sleep(0.02)
+        await until(over, within=0.02)
 
 
-async def _forge(result: Flood, port: int, *, until: float, rate: float) -> None:
+async def _forge(result: Flood, port: int, over: asyncio.Event, *, rate: float) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     body = b'{"id":"evt_forged","type":"generation.succeeded","data":{"id":"task_1","status":"succeeded"}}'
     fields = ("Host: r", f"Content-Length: {len(body)}", f"Rivya-Signature: t=1,v1={'0' * 64}", "", "")
     head = "\r\n".join(("POST /rivya/webhook HTTP/1.1", *fields))
     request, started, sent = head.encode() + body, time.monotonic(), 0
-    while (now := time.monotonic()) < until:
-        ahead = sent / rate - (now - started)
+    while not over.is_set():
+        ahead = sent / rate - (time.monotonic() - started)
         if ahead > 0:
-            await asyncio.sleep(ahead)
+            await until(over, within=ahead)
         writer.write(request * PIPELINED)
         for _ in range(PIPELINED):
             answer = await reader.readuntil(b"\r\n\r\n")

@@ -69,7 +69,7 @@ async def _come_to_an_end(replicas: Fleet, database: Database, *, is_hurried: bo
     try:
         async with asyncio.timeout(SETTLING):
             while await _open(database):
-                await asyncio.sleep(0.2)
+                await replicas.watch(replicas.ports[0], seconds=0.2)
     except TimeoutError:
         pass  # the comparison says what is left open
 

@@ -13,6 +13,7 @@ from app.sandbox.ids import new_id
 from app.sandbox.state import Sandbox
 from tests.receivers import TOKEN
 from tests.soak.account import Account
+from tests.soak.pace import until
 
 CALLBACKS = ("", "", "", "drop", "duplicate:2", "reorder", "delay:0.3", "forge", "early", "corrupt", "skew:-600")
 PAUSE = 0.05
@@ -27,7 +28,7 @@ class Load:
     chance: random.Random
     account: Account = field(default_factory=Account)
     _number: int = 0
-    _is_over: bool = False
+    _over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, *, senders: int = 4) -> None:
         """Until `stop`; every sender finishes what it has begun."""
@@ -38,10 +39,10 @@ class Load:
 
     def stop(self) -> None:
         """No sender begins anything more."""
-        self._is_over = True
+        self._over.set()
 
     async def _repeat(self, turn: Any, client: httpx.AsyncClient) -> None:
-        while not self._is_over:
+        while not self._over.is_set():
             await turn(client)
 
     async def _ask(self, name: str, client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response | None:
@@ -50,13 +51,13 @@ class Load:
             answer = await client.send(request)
         except httpx.TransportError:
             self.account.answers[f"{name} 0"] += 1
-            await asyncio.sleep(PAUSE)
+            await until(self._over, within=PAUSE)
             return None
         self.account.answers[f"{name} {answer.status_code}"] += 1
         if answer.status_code == 500:
             self.account.wrong.append(f"{name} was answered 500")
         if answer.status_code >= 500:
-            await asyncio.sleep(PAUSE)
+            await until(self._over, within=PAUSE)
         return answer
 
     async def _submit(self, client: httpx.AsyncClient) -> None:
@@ -75,14 +76,14 @@ class Load:
             if answer is not None and answer.is_success:
                 self.account.note_created(key, answer.json()["id"])
                 return
-            if self._is_over:
+            if self._over.is_set():
                 return
 
     async def _deliver(self, client: httpx.AsyncClient) -> None:
         """An event about a generation that was made elsewhere; now and then a second time, or contradicted."""
         active = [endpoint for endpoint in self.sandbox.endpoints.by_id.values() if endpoint.status == "active"]
         if not active:
-            await asyncio.sleep(PAUSE)
+            await until(self._over, within=PAUSE)
             return
         generation_id, status = new_id("task"), self.chance.choice(["succeeded", "failed"])
         event = self._event(generation_id, status, active[0].account)
@@ -116,4 +117,4 @@ class Load:
         self.account.reads += 1
         if generation_id is not None and answer.json().get("status") != self.account.truth[generation_id]:
             self.account.wrong.append(f"{generation_id} was read as {answer.text[:80]}")
-        await asyncio.sleep(PAUSE / 5)
+        await until(self._over, within=PAUSE / 5)
