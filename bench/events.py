@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
@@ -34,25 +35,30 @@ def make(run: str, count: int) -> Events:
     return Events(requests, events, generations)
 
 
-def _body(event_id: str, generation_id: str) -> bytes:
+def settled(generation_id: str) -> dict[str, Any]:
+    """A generation that succeeded, as Rivya writes it."""
     url = f"https://media.example/results/{generation_id}.png"
+    return {
+        "id": generation_id,
+        "status": "succeeded",
+        "model": "z-image",
+        "reserved_credits": 1,
+        "final_credits": 1,
+        "created_at": "2026-05-11T00:00:00.000Z",
+        "updated_at": "2026-05-11T00:01:00.000Z",
+        "result": {"primary_url": url, "urls": [url]},
+        "error": None,
+    }
+
+
+def _body(event_id: str, generation_id: str) -> bytes:
     return orjson.dumps(
         {
             "id": event_id,
             "type": "generation.succeeded",
             "api_version": "2026-05-11",
             "created_at": "2026-05-11T00:01:00.000Z",
-            "data": {
-                "id": generation_id,
-                "status": "succeeded",
-                "model": "z-image",
-                "reserved_credits": 1,
-                "final_credits": 1,
-                "created_at": "2026-05-11T00:00:00.000Z",
-                "updated_at": "2026-05-11T00:01:00.000Z",
-                "result": {"primary_url": url, "urls": [url]},
-                "error": None,
-            },
+            "data": settled(generation_id),
         }
     )
 

@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 import uvicorn
 
+from bench.events import settled
+
 SECONDS = 0.05
 _GENERATIONS = "/api/v1/generations/"
 
@@ -27,7 +29,7 @@ class Rivya:
         if path.startswith(_GENERATIONS):
             self.arrivals.append(time.monotonic())
             await asyncio.sleep(SECONDS)
-            told: object = _generation(path.removeprefix(_GENERATIONS))
+            told: object = settled(path.removeprefix(_GENERATIONS))
         else:
             told = self.arrivals if path == "/arrivals" else {"object": "list", "data": []}
         body = orjson.dumps(told)
@@ -35,21 +37,6 @@ class Rivya:
         headers = [(b"content-type", b"application/json"), (b"content-length", length)]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-
-def _generation(generation_id: str) -> dict[str, Any]:
-    url = f"https://media.example/results/{generation_id}.png"
-    return {
-        "id": generation_id,
-        "status": "succeeded",
-        "model": "z-image",
-        "reserved_credits": 1,
-        "final_credits": 1,
-        "created_at": "2026-05-11T00:00:00.000Z",
-        "updated_at": "2026-05-11T00:01:00.000Z",
-        "result": {"primary_url": url, "urls": [url]},
-        "error": None,
-    }
 
 
 if __name__ == "__main__":
