@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Protocol, runtime_checkable
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+
+from app.core.express import Express, Lane
 
 _CLOSE = (b"connection", b"close")
 _BETWEEN_LOOKS = 0.02
@@ -19,25 +21,32 @@ class _Cycle(Protocol):
 
 
 class Farewell:
-    """ASGI middleware: passes everything on, and from `begin` on adds `Connection: close` to every answer."""
+    """ASGI middleware: passes everything on, and from `begin` on adds `Connection: close` to every answer.
 
-    def __init__(self, app: ASGIApp) -> None:
+    To those of the lanes, which don't pass through here, the protocol adds it.
+    """
+
+    def __init__(self, app: Express) -> None:
         self._app = app
-        self._is_leaving = False
+        self.is_leaving = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
 
         async def tell(message: Message) -> None:
-            if self._is_leaving and message["type"] == "http.response.start":
+            if self.is_leaving and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), _CLOSE]
             await send(message)
 
         await self._app(scope, receive, tell if scope["type"] == "http" else send)
 
+    def lane(self, path: str) -> Lane | None:
+        """The application's own."""
+        return self._app.lane(path)
+
     def begin(self) -> None:
         """We are about to stop."""
-        self._is_leaving = True
+        self.is_leaving = True
 
     async def idle_connections_gone(self, connections: Callable[[], Collection[object]]) -> None:
         """Return when no connection is without a request any more, after 1 second at most.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,6 +19,17 @@ class Lane(Protocol):
 
         `otherwise` has the application itself answer, as if nothing had been done.
         """
+
+
+@runtime_checkable
+class Laned(Protocol):
+    """An ASGI application with lanes, as `app.core.express_protocol` is given it."""
+
+    is_leaving: bool
+    """Every answer from now on ends its connection."""
+
+    def lane(self, path: str) -> Lane | None:
+        """Which lane this path has now."""
 
 
 @dataclass(frozen=True, slots=True)

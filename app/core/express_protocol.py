@@ -11,7 +11,7 @@ from typing import Any, cast
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.core.express import Express, Lane
+from app.core.express import Lane, Laned
 
 _OK = b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\n\r\n%b"
 _CLOSING = b"connection: close\r\n"
@@ -24,6 +24,7 @@ class ExpressProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._held: tuple[RequestResponseCycle, Any, Lane] | None = None
         """A request whose body is still being parsed, out of the bytes that are being received."""
+        self._laned = self.app if isinstance(self.app, Laned) else None
         self._is_receiving = False
 
     def data_received(self, data: bytes) -> None:
@@ -45,7 +46,7 @@ class ExpressProtocol(HttpToolsProtocol):
             self._take(cycle, app, lane)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own
-        lane = app.lane(cycle.scope["path"]) if isinstance(app, Express) else None
+        lane = self._laned.lane(cycle.scope["path"]) if self._laned is not None and app is self._laned else None
         if lane is None or cycle.waiting_for_100_continue:
             super()._start_asgi_task(cycle, app)
         elif not cycle.more_body:
@@ -65,6 +66,8 @@ class ExpressProtocol(HttpToolsProtocol):
         if cycle.disconnected:
             return
         cycle.response_started = cycle.response_complete = True
+        if self._laned is not None and self._laned.is_leaving:
+            cycle.keep_alive = False
         said = headers if cycle.keep_alive else headers + _CLOSING
         self.transport.write(_OK % (said, len(body), body))
         cycle.message_event.set()
