@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import structlog
-from fastapi import FastAPI
 
 from app.api import deliveries, document_errors, errors, generation_lane, generations, health, metrics, openapi, usage
 from app.api.waiting import Waiting
@@ -118,7 +117,7 @@ class Service:
         self.submitter = Submitter(store, sender, self.allowance, self.clock, wakeups=wakeups)
         self.retrier = Retrier(store, sender, self.allowance, self.clock)
 
-    def _application(self) -> FastAPI:
+    def _application(self) -> Express:
         app = Express(
             title="rivya-receiver",
             description=document_errors.DESCRIPTION,

@@ -1,7 +1,6 @@
 """The express lane of GET /api/v1/generations/{id}: a plain read by somebody who may, of a generation that is known."""
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 
 import orjson
@@ -10,7 +9,7 @@ from starlette.types import Scope
 from app.api.shared_reads import Found, SharedReads
 from app.core.access import Access, Caller
 from app.core.errors import ServiceError
-from app.core.express import Respond
+from app.core.express import Exchange
 from app.core.requests import API_CALLS, HTTP_REQUESTS, identified
 from app.ledger.rendering import render
 from app.rivya.storable import usable_name
@@ -29,7 +28,7 @@ class GenerationLane:
         self._reads = reads
         self._access = access
 
-    def __call__(self, scope: Scope, body: bytes, respond: Respond, otherwise: Callable[[], None]) -> bool:
+    def __call__(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
         """`app.core.express.Lane`."""
         generation_id = scope["path"][len(PREFIX) :]
         is_plain = scope["method"] == "GET" and not scope["query_string"] and not body and "/" not in generation_id
@@ -38,7 +37,7 @@ class GenerationLane:
         caller = self._reader(scope)
         if caller is None:
             return False
-        answer = partial(_answer, generation_id, scope, caller, respond, otherwise)
+        answer = partial(_answer, generation_id, scope, caller, exchange)
         self._reads.ask(generation_id).add_done_callback(answer)
         return True
 
@@ -60,16 +59,15 @@ def _answer(
     generation_id: str,
     scope: Scope,
     caller: Caller,
-    respond: Respond,
-    otherwise: Callable[[], None],
+    exchange: Exchange,
     found: "asyncio.Future[Found]",
 ) -> None:
     generation = None
     if not found.cancelled() and found.exception() is None:
         generation = found.result().get(generation_id)
     if generation is None:
-        otherwise()
+        exchange.otherwise()
         return
     _COUNTED.inc()
     API_CALLS.labels(caller.name, _ROUTE, "succeeded").inc()
-    respond(_HEADERS % identified(scope).encode(), orjson.dumps(render(generation)))
+    exchange.respond(_HEADERS % identified(scope).encode(), orjson.dumps(render(generation)))

@@ -1,24 +1,27 @@
 """A FastAPI application with a few paths that are served before any middleware, for what is asked for incessantly."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-Respond = Callable[[bytes, bytes], None]
-"""Answers 200: with these header lines, each ended by CRLF, and this body."""
+
+class Exchange(Protocol):
+    """A request that a lane has taken; one of the two is called, now or later, and once."""
+
+    def respond(self, headers: bytes = b"", body: bytes = b"") -> None:
+        """Answer 200: with these header lines, each ended by CRLF, and this body."""
+
+    def otherwise(self) -> None:
+        """Have the application itself answer, as if nothing had been done."""
 
 
 class Lane(Protocol):
     """Serves the ordinary case of an application's requests without a task for each."""
 
-    def __call__(self, scope: Scope, body: bytes, respond: Respond, otherwise: Callable[[], None]) -> bool:
-        """False: this request is not ordinary. True: `respond` or `otherwise` is called, now or later, and once.
-
-        `otherwise` has the application itself answer, as if nothing had been done.
-        """
+    def __call__(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
+        """False: this request is not ordinary, and `exchange` is left alone. True: it is answered, now or later."""
 
 
 @runtime_checkable

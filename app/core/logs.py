@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 import structlog
@@ -67,17 +67,24 @@ class _Renderer:
     """One line, or one for each of `info_each`."""
 
     def __init__(self, log_format: LogFormat) -> None:
-        is_json = log_format == "json"
-        colours = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        self._one: Processor = structlog.processors.JSONRenderer() if is_json else colours
-        self._each: Processor = structlog.processors.JSONRenderer(serializer=_json) if is_json else colours
+        self._is_json = log_format == "json"
+        self._one: Processor = (
+            structlog.processors.JSONRenderer()
+            if self._is_json
+            else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        )
 
     def __call__(self, logger: WrappedLogger, name: str, told: EventDict) -> str:
         lines = told.pop(_LINES, None)
         if lines is None:
             return str(self._one(logger, name, told))
-        return "\n".join(str(self._each(logger, name, {**told, **line})) for line in lines)
+        if self._is_json:
+            return _json_lines(told, lines)
+        return "\n".join(str(self._one(logger, name, {**told, **line})) for line in lines)
 
 
-def _json(told: Mapping[str, Any], *, default: Any) -> str:  # noqa: ANN401 - as structlog calls it
-    return orjson.dumps(told, default=default).decode()
+def _json_lines(common: EventDict, lines: Sequence[Mapping[str, object]]) -> str:
+    """What all have in common is written once, and put at the end of each."""
+    del common["event"]
+    end = b"," + orjson.dumps(common, default=repr)[1:]
+    return b"\n".join([orjson.dumps(line, default=repr)[:-1] + end for line in lines]).decode()

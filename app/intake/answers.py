@@ -1,14 +1,13 @@
 """The few answers that intake gives, as ready-made bytes where they never vary."""
 
-import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import orjson
 from starlette.types import Scope, Send
 
 from app.core.errors import ServiceError
-from app.core.express import Respond
+from app.core.express import Exchange
 from app.core.requests import HTTP_REQUESTS, count, identified
 from app.ledger.plan import Recorded
 
@@ -38,15 +37,30 @@ async def send_ok(send: Send, body: bytes = b"") -> None:
     await send(_NOTHING_MORE)
 
 
-def answer_when_recorded(
-    respond: Respond, otherwise: Callable[[], None], recording: "asyncio.Future[Recorded]"
-) -> None:
+class AnswerInLane:
     """For the express lane: 200 once it is committed, and the ordinary way where it could not be."""
-    if recording.cancelled() or recording.exception() is not None:
-        otherwise()
-    else:
+
+    __slots__ = ("_exchange", "_is_told")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._is_told = False
+
+    def done(self) -> bool:
+        """It has been answered."""
+        return self._is_told
+
+    def set_result(self, recorded: Recorded, /) -> None:  # noqa: ARG002 - all are answered alike
+        """It is committed."""
+        self._is_told = True
         count_recorded()
-        respond(b"", b"")
+        self._exchange.respond()
+
+    def set_exception(self, error: ServiceError, /) -> None:  # noqa: ARG002 - found again on the ordinary way
+        """It is not."""
+        if not self._is_told:
+            self._is_told = True
+            self._exchange.otherwise()
 
 
 async def send_error(scope: Scope, send: Send, error: ServiceError, extra: Mapping[str, object] | None = None) -> None:

@@ -1,9 +1,7 @@
 """POST /rivya/webhook and /rivya/webhook/{key}: a delivery is answered 2xx only once it is committed."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from functools import partial
 from typing import Protocol
 
 import structlog
@@ -11,14 +9,14 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.express import Respond
+from app.core.express import Exchange
 from app.core.requests import identified
-from app.intake.answers import ROUTE, answer_when_recorded, send_error, send_ok
+from app.intake.answers import ROUTE, AnswerInLane, send_error, send_ok
 from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
 from app.intake.signature_refused import SignatureRefused
 from app.intake.translate import as_unreadable, is_delivery, to_report
-from app.ledger.batch import RecordFailed
+from app.ledger.batch import Answer, RecordFailed
 from app.ledger.plan import Recorded
 from app.ledger.report import Report
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
@@ -65,7 +63,7 @@ class Intake:
         refusals: Refusals,
         record: Callable[[Report], Awaitable[Recorded]],
         *,
-        submit: Callable[[Report], "asyncio.Future[Recorded]"] | None = None,
+        submit: Callable[[Report, Answer], None] | None = None,
         clock: Clock,
         most_bytes: int,
         probed: Callable[[RawHeaders, bytes, datetime], bytes | None],
@@ -96,7 +94,7 @@ class Intake:
         else:
             await send_ok(send, answer)
 
-    def lane(self, scope: Scope, body: bytes, respond: Respond, otherwise: Callable[[], None]) -> bool:
+    def lane(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
         """A POST that is verified at once and for whose report there is room; `app.core.express.Lane`."""
         if scope["method"] != "POST" or len(body) > self._most_bytes or self._submit is None:
             return False
@@ -108,10 +106,9 @@ class Intake:
         self._health.note_verified(endpoint_id, now)
         report = to_report(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
         try:
-            recording = self._submit(report)
+            self._submit(report, AnswerInLane(exchange))
         except ServiceError:
             return False
-        recording.add_done_callback(partial(answer_when_recorded, respond, otherwise))
         return True
 
     async def _take(self, scope: Scope, receive: Receive) -> bytes:

@@ -36,10 +36,23 @@ class Recorder(Protocol):
         """All or none."""
 
 
+class Answer(Protocol):
+    """Is told what became of one report: a future, or what does without its turn of the event loop."""
+
+    def done(self) -> bool:
+        """It has been told, or nobody wants to know any more."""
+
+    def set_result(self, recorded: Recorded, /) -> None:
+        """The report is committed. Must not raise."""
+
+    def set_exception(self, error: ServiceError, /) -> None:
+        """It is not. Must not raise."""
+
+
 @dataclass(slots=True, eq=False)
 class _Waiting:
     report: Report
-    answer: "asyncio.Future[Recorded]"
+    answer: Answer
     deadline: float
     """On the event loop's clock."""
 
@@ -67,6 +80,8 @@ class Batch:
         self._queue: deque[_Waiting] = deque()
         self._being_recorded: list[list[_Waiting]] = []
         self._alarm: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """To ask for the running one is a system call."""
         self._arrived = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -74,6 +89,7 @@ class Batch:
     async def start(self) -> None:
         """Begin to record what is put."""
         self._stopping = False
+        self._loop = asyncio.get_running_loop()
         self._tasks = [asyncio.create_task(self._write(), name=f"batch-{n}") for n in range(self._writers)]
 
     async def stop(self) -> None:
@@ -90,19 +106,20 @@ class Batch:
         Raises `Overloaded` when too much is waiting, `DatabaseUnavailable` when the database is away or too slow,
         `RecordFailed` when it is this very report that can't be recorded.
         """
-        return await self.submit(report)
+        answer: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
+        self.submit(report, answer)
+        return await answer
 
-    def submit(self, report: Report) -> "asyncio.Future[Recorded]":
+    def submit(self, report: Report, answer: Answer) -> None:
         """Like `put`, for those who have something better to do than wait. Raises `Overloaded`."""
         if self._stopping or len(self._queue) >= self._most_waiting:
             raise Overloaded
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(report, loop.create_future(), loop.time() + self._patience)
+        loop = self._loop if self._loop is not None else asyncio.get_running_loop()
+        waiting = _Waiting(report, answer, loop.time() + self._patience)
         self._queue.append(waiting)
         self._arrived.set()
         if self._alarm is None:
             self._alarm = loop.call_at(waiting.deadline, self._give_up_on_the_late)
-        return waiting.answer
 
     def _give_up_on_the_late(self) -> None:
         """One alarm for all that wait, set to the deadline of the oldest: a timer for each would cost as much as it."""
@@ -171,4 +188,5 @@ def _fail(batch: list[_Waiting], error: ServiceError) -> None:
     for waiting in batch:
         with suppress(asyncio.InvalidStateError):
             waiting.answer.set_exception(error)
-            waiting.answer.exception()  # seen: a sender that gave up will not come to fetch it
+            if isinstance(waiting.answer, asyncio.Future):
+                waiting.answer.exception()  # seen: a sender that gave up will not come to fetch it

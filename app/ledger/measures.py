@@ -28,27 +28,33 @@ log = structlog.stdlib.get_logger(__name__)
 
 def note_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
     """Count and log what was committed: a line for each delivery and each transition."""
-    delivered = [
-        {
-            "event": "delivery.recorded",
-            "event_id": report.delivery.event_id,
-            "generation_id": report.generation_id,
-            "outcome": "duplicate" if item.is_duplicate else item.outcome,
-        }
-        for report, item in zip(reports, recorded, strict=True)
-        if report.delivery is not None
-    ]
-    moved = [_line(item.transition, item) for item in recorded if item.transition is not None]
-    for outcome, count in Tally(line["outcome"] for line in delivered).items():
+    lines: list[dict[str, object]] = []
+    outcomes: list[str] = []
+    steps: list[tuple[str | None, str, str]] = []
+    missed = 0
+    for report, item in zip(reports, recorded, strict=True):
+        if report.delivery is not None:
+            outcome = "duplicate" if item.is_duplicate else item.outcome
+            outcomes.append(outcome)
+            lines.append(_delivered(report.delivery.event_id, report.generation_id, outcome))
+        moved = item.transition
+        if moved is not None:
+            steps.append((moved.from_status, moved.to_status, moved.source))
+            missed += item.missed_callback
+            lines.append(_moved(moved, missed_callback=item.missed_callback))
+    for outcome, count in Tally(outcomes).items():
         DELIVERIES.labels(outcome).inc(count)
-    steps = Tally((line["from_status"], line["to_status"], line["source"]) for line in moved)
-    for (from_status, to_status, source), count in steps.items():
+    for (from_status, to_status, source), count in Tally(steps).items():
         TRANSITIONS.labels(from_status or "none", to_status, source).inc(count)
-    CALLBACKS_MISSED.inc(sum(line["missed_callback"] is True for line in moved))
-    info_each(log, [*delivered, *moved])
+    CALLBACKS_MISSED.inc(missed)
+    info_each(log, lines)
 
 
-def _line(transition: Transition, item: Recorded) -> dict[str, object]:
+def _delivered(event_id: str, generation_id: str | None, outcome: str) -> dict[str, object]:
+    return {"event": "delivery.recorded", "event_id": event_id, "generation_id": generation_id, "outcome": outcome}
+
+
+def _moved(transition: Transition, *, missed_callback: bool) -> dict[str, object]:
     return {
         "event": "generation.settled" if transition.to_status.is_terminal else "generation.moved",
         "generation_id": transition.generation_id,
@@ -56,5 +62,5 @@ def _line(transition: Transition, item: Recorded) -> dict[str, object]:
         "from_status": transition.from_status,
         "to_status": transition.to_status,
         "source": transition.source,
-        "missed_callback": item.missed_callback,
+        "missed_callback": missed_callback,
     }

@@ -19,7 +19,7 @@ from typing import Final
 import orjson
 
 from app.rivya.keys import derive_key
-from app.rivya.offer import Offer, RawHeaders, read_offer
+from app.rivya.offer import Offer, OfferReader, RawHeaders
 from app.rivya.schemes import Encoding, Family, KeyForm, Scheme
 from app.rivya.signature import Refused, Verified, judged
 
@@ -69,7 +69,7 @@ def _is_object(body: bytes) -> bool:
 def _offers(headers: RawHeaders) -> Iterator[tuple[Scheme, Offer]]:
     """Everything that these headers may mean, the strongest first."""
     for scheme in _schemes(headers):
-        offer = read_offer(scheme, headers)
+        offer = OfferReader(scheme).read(headers)
         if isinstance(offer, Offer):
             yield scheme, offer
 

@@ -8,6 +8,8 @@ from app.rivya.schemes import Encoding, KeyForm
 
 _PREFIX: Final = b"whsec_"
 MAC_SIZE: Final = 32
+_SHORTEST_MAC: Final = 43
+"""Characters: base64 without its padding."""
 _STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 
 
@@ -49,6 +51,8 @@ def decode_base64(text: bytes) -> bytes | None:
 
 def decode_mac(text: bytes, encoding: Encoding) -> bytes | None:
     """Return the 32 bytes of a written HMAC-SHA256, or None. The length alone tells hex from base64."""
+    if len(text) < _SHORTEST_MAC:
+        return None
     if len(text) == 2 * MAC_SIZE:
         return None if encoding is Encoding.BASE64 else decode_hex(text)
     mac = None if encoding is Encoding.HEX else decode_base64(text)

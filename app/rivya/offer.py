@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
 from typing import Final
 
+from app.core.values import value
 from app.rivya.keys import decode_mac
 from app.rivya.schemes import Encoding, Scheme
 from app.rivya.timestamps import read_unix_seconds
@@ -31,63 +30,76 @@ class Reason(StrEnum):
     NO_SECRET = "no_secret"  # noqa: S105
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Offer:
     """What a sender claims: MACs over `prefix` and the body, and when it says it signed (Unix seconds)."""
 
     prefix: bytes
-    macs: tuple[bytes, ...]
+    macs: Sequence[bytes]
     sent_at: float | None
     event_id: str | None
 
 
-def read_offer(scheme: Scheme, headers: RawHeaders) -> Offer | Reason:
-    """Return the offer that a scheme finds in the headers, or why there is none.
+class OfferReader:
+    """Reads what a scheme finds in the headers; everything about the scheme is worked out once."""
 
-    Several signatures, in one header or in several, are alternatives. Everything else may be said only once.
-    """
-    values = _values(headers, scheme.signature_header)
-    if not values:
-        return Reason.MISSING_SIGNATURE
-    if sum(map(len, values)) > LONGEST_HEADER:
-        return Reason.MALFORMED_SIGNATURE
-    tokens = _TOKEN.findall(b",".join(values))
-    macs = _macs(tokens, scheme.encoding)
-    parts = {part: _part(part, tokens, scheme, headers) for part in scheme.rules.signed}
-    said = [value for value in parts.values() if value]
-    stamp = parts.get("t") or parts.get("timestamp")
-    sent_at = read_unix_seconds(stamp) if stamp else None
-    if not macs or len(said) < len(parts) or (stamp and sent_at is None):
-        return Reason.MALFORMED_SIGNATURE
-    event_id = parts.get("id")
-    return Offer(
-        prefix=b"".join(value + b"." for value in said),
-        macs=macs,
-        sent_at=sent_at,
-        event_id=event_id.decode("latin-1") if event_id else None,
-    )
+    def __init__(self, scheme: Scheme) -> None:
+        self._encoding = scheme.encoding
+        self._signature = scheme.signature_header.encode("latin-1")
+        signed = scheme.rules.signed
+        headers = [None if part == "t" else (scheme.header(part) or "").encode("latin-1") for part in signed]
+        self._signed: Final = tuple(zip(signed, headers, strict=True))
 
+    def read(self, headers: RawHeaders) -> Offer | Reason:
+        """Return the offer, or why there is none.
 
-def _values(headers: RawHeaders, name: str) -> list[bytes]:
-    wanted = name.encode("latin-1")
-    return [value for header, value in headers if header == wanted]
-
-
-def _part(part: str, tokens: list[bytes], scheme: Scheme, headers: RawHeaders) -> bytes | None:
-    """Return what precedes the body under this name, if it is said, and said in one way only."""
-    if part == "t":
-        said = {token[2:] for token in tokens if token.startswith(b"t=")}
-    else:
-        said = {value.strip() for value in _values(headers, scheme.header(part) or "")}
-    value = said.pop() if len(said) == 1 else b""
-    return value if 0 < len(value) <= LONGEST_HEADER else None
+        Several signatures, in one header or in several, are alternatives. Everything else may be said only once.
+        """
+        values = [value for name, value in headers if name == self._signature]
+        if not values:
+            return Reason.MISSING_SIGNATURE
+        written = values[0] if len(values) == 1 else b",".join(values)
+        if len(written) > LONGEST_HEADER:
+            return Reason.MALFORMED_SIGNATURE
+        tokens = _TOKEN.findall(written)
+        macs = _macs(tokens, self._encoding)
+        if not macs:
+            return Reason.MALFORMED_SIGNATURE
+        prefix, sent_at, event_id = b"", None, None
+        for part, header in self._signed:
+            value = _said_once(_times(tokens) if header is None else _stripped(headers, header))
+            if value is None:
+                return Reason.MALFORMED_SIGNATURE
+            prefix += value + b"."
+            if part == "id":
+                event_id = value.decode("latin-1")
+            else:
+                sent_at = read_unix_seconds(value)
+                if sent_at is None:
+                    return Reason.MALFORMED_SIGNATURE
+        return Offer(prefix, macs, sent_at, event_id)
 
 
-def _macs(tokens: list[bytes], encoding: Encoding) -> tuple[bytes, ...]:
-    decoded = (decode_mac(token, encoding) or decode_mac(_unlabelled(token), encoding) for token in tokens)
-    return tuple(islice((mac for mac in decoded if mac is not None), MOST_SIGNATURES))
+def _times(tokens: Sequence[bytes]) -> list[bytes]:
+    return [token[2:] for token in tokens if token.startswith(b"t=")]
 
 
-def _unlabelled(token: bytes) -> bytes:
-    label = _LABEL.match(token)
-    return token if label is None else token[label.end() :]
+def _stripped(headers: RawHeaders, wanted: bytes) -> list[bytes]:
+    return [value.strip() for name, value in headers if name == wanted]
+
+
+def _said_once(values: list[bytes]) -> bytes | None:
+    """Return what precedes the body under one name, if it is said, and said in one way only."""
+    if len(values) != 1 and len(set(values)) != 1:
+        return None
+    return values[0] if 0 < len(values[0]) <= LONGEST_HEADER else None
+
+
+def _macs(tokens: Sequence[bytes], encoding: Encoding) -> list[bytes]:
+    macs = []
+    for token in tokens:
+        label = _LABEL.match(token)  # no MAC has one: it would have a "=" or ":" in its middle
+        mac = decode_mac(token if label is None else token[label.end() :], encoding)
+        if mac is not None:
+            macs.append(mac)
+    return macs[:MOST_SIGNATURES]

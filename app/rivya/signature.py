@@ -9,12 +9,12 @@ the sender is genuine and that a clock is off or the delivery old.
 import hashlib
 import hmac
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from app.core.values import value
 from app.rivya.keys import derive_key, encode_mac
-from app.rivya.offer import Offer, RawHeaders, Reason, read_offer
+from app.rivya.offer import Offer, OfferReader, RawHeaders, Reason
 from app.rivya.schemes import Encoding, Scheme, SchemeInvalid, parse_scheme, wanted_scheme
 
 __all__ = [
@@ -32,9 +32,10 @@ __all__ = [
 ]
 
 TOLERANCE: Final = timedelta(seconds=300)
+_TOLERANCE_SECONDS: Final = TOLERANCE.total_seconds()
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Verified:
     """The delivery is genuine.
 
@@ -47,7 +48,7 @@ class Verified:
     offset_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value()
 class Refused:
     """The delivery is not proved genuine. `offset_seconds`, where known, is the sender's claimed time minus ours."""
 
@@ -60,6 +61,7 @@ class Verifier:
 
     def __init__(self, scheme: Scheme, secrets: Sequence[str]) -> None:
         self.scheme = scheme
+        self._reader = OfferReader(scheme)
         keys = ((number, derive_key(secret, scheme.key_form)) for number, secret in enumerate(secrets))
         self._keyed = [(number, hmac.new(key, digestmod=hashlib.sha256)) for number, key in keys if key is not None]
 
@@ -72,7 +74,7 @@ class Verifier:
         """Say whether a current secret signed the body within the tolerance of `now`. No bytes make it raise."""
         if not self._keyed:
             return Refused(Reason.NO_SECRET)
-        offer = read_offer(self.scheme, headers)
+        offer = self._reader.read(headers)
         if isinstance(offer, Reason):
             return Refused(offer)
         secret_number = self._fitting_secret(offer, body)
@@ -85,16 +87,23 @@ class Verifier:
             mac = keyed.copy()  # prepared keys, and no copy of the body
             mac.update(offer.prefix)
             mac.update(body)
-            expected = mac.digest()
-            if True in [hmac.compare_digest(expected, offered) for offered in offer.macs]:
+            if _is_among(mac.digest(), offer.macs):
                 return number
         return None
+
+
+def _is_among(expected: bytes, offered: Sequence[bytes]) -> bool:
+    """Compare with all of them, each in constant time."""
+    found = False
+    for mac in offered:
+        found |= hmac.compare_digest(expected, mac)
+    return found
 
 
 def judged(secret_number: int, offer: Offer, now: datetime) -> Verified | Refused:
     """Say what an offer comes to whose MAC is right: verified, or signed too far from `now`."""
     offset = _offset(offer, now)
-    if offset is not None and abs(offset) > TOLERANCE.total_seconds():
+    if offset is not None and abs(offset) > _TOLERANCE_SECONDS:
         return Refused(Reason.STALE_TIMESTAMP if offset < 0 else Reason.FUTURE_TIMESTAMP, offset)
     return Verified(secret_number, offer.event_id, offset)
 

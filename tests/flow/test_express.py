@@ -7,7 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import uvloop
 
+from app.cli.listening import listen
+from app.cli.serve import make_server
+from app.core.settings import Settings
+from app.main import Service
 from app.rivya.signature import parse_scheme, sign
 from tests.intake_room import SECRET, event
 from tests.ports import free_port
@@ -118,3 +123,44 @@ async def test_a_connection_is_closed_where_that_is_asked_for(
         status, head, _ = await wire.hear()
         assert (status, b"connection: close" in head) == (200, True)
         assert await wire.is_over()
+
+
+class Counted(set[asyncio.Task[None]]):
+    """The tasks of a server, and how many there ever were."""
+
+    ever = 0
+
+    def add(self, task: asyncio.Task[None]) -> None:
+        self.ever += 1
+        super().add(task)
+
+
+def test_an_ordinary_request_needs_no_task(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    listener = listen("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    for name, value in {**environment(NOBODY, database_url, port), "RIVYA_SIGNING_SECRET": SECRET}.items():
+        monkeypatch.setenv(name, value)
+    server = make_server(Service(Settings()))
+    tasks = server.server_state.tasks = Counted()
+
+    async def ask() -> None:
+        serving_ = asyncio.create_task(server.serve(sockets=[listener]))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        wire = Wire(reader, writer)
+        await wire.say(delivery(0) + read(0))
+        assert [(await wire.hear())[0] for _ in range(2)] == [200, 200]
+        before = tasks.ever
+        for number in range(1, 6):
+            await wire.say(delivery(number))
+            assert (await wire.hear())[0] == 200
+            await wire.say(read(number))
+            assert (await wire.hear())[0] == 200
+        assert tasks.ever == before
+        await wire.say(read(1, query="?wait=0"))
+        assert (await wire.hear())[0] == 200
+        assert tasks.ever == before + 1
+        writer.close()
+        server.should_exit = True
+        await serving_
+
+    uvloop.run(ask())
