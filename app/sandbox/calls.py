@@ -18,6 +18,8 @@ class Called:
     monotonic: float
     idempotency_key: str | None = None
     status: int | None = None
+    is_spoiled: bool = False
+    """A fault befell it."""
 
 
 class Calls:
