@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.sandbox.clock import Clock, stamp
+from app.sandbox.faults import ApiFault
 
 
 @dataclass
@@ -18,8 +19,8 @@ class Called:
     monotonic: float
     idempotency_key: str | None = None
     status: int | None = None
-    is_spoiled: bool = False
-    """A fault befell it."""
+    fault: ApiFault | None = None
+    """What befell it."""
 
 
 class Calls:
