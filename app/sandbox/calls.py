@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.sandbox.clock import Clock, stamp
+from app.sandbox.faults import ApiFault
 
 
 @dataclass
@@ -18,6 +19,8 @@ class Called:
     monotonic: float
     idempotency_key: str | None = None
     status: int | None = None
+    fault: ApiFault | None = None
+    """What befell it."""
 
 
 class Calls:

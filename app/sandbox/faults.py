@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
+from app.sandbox.altering import Alteration
+
 
 @dataclass
 class DeliveryFaults:
@@ -49,6 +51,8 @@ class ApiFault:
     """The error code; None: the documented one for the status."""
     retry_after: str | int | None = None
     body: Literal["error", "garbage", "empty"] = "error"
+    alter: Alteration | None = None
+    """Without a status or a connection fault: the true answer, its body altered."""
 
 
 @dataclass

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.responses import Response
 
+from app.sandbox.altering import altered
 from app.sandbox.answers import NoAnswer, refusal
 from app.sandbox.faults import ApiFault
 from app.sandbox.work import Work
@@ -29,7 +30,8 @@ async def misbehave(fault: ApiFault, act: Callable[[], Awaitable[Response]], wor
         return NoAnswer(fault.connection)
     if fault.status is not None:
         return _spoiled(fault, fault.status)
-    return done or await act()
+    answer = done or await act()
+    return answer if fault.alter is None else altered(answer, fault.alter)
 
 
 def _spoiled(fault: ApiFault, status: int) -> Response:

@@ -59,6 +59,7 @@ class Operation:
         )
         act = partial(self._act, sandbox, request, called)
         fault = sandbox.faults.take_api(self.name)
+        called.fault = fault
         response = await act() if fault is None else await misbehave(fault, act, sandbox.work)
         called.status = None if fault is not None and fault.connection else response.status_code
         return response

@@ -5,6 +5,7 @@ import asyncio
 import httpx
 import pytest
 
+from app.sandbox.altering import ALTERATIONS, HUGE, Alteration
 from app.sandbox.faults import ApiFault
 from tests.sandbox_world import World, world
 
@@ -101,3 +102,30 @@ async def test_a_spoiled_call_is_counted_with_the_status_it_got() -> None:
             await balance(w)
         await balance(w)
         assert [called.status for called in w.sandbox.calls.of("credits.get")] == [500, None, 200]
+
+
+@pytest.mark.parametrize("how", ALTERATIONS)
+async def test_a_true_answer_can_be_altered(how: Alteration) -> None:
+    async with world() as w:
+        truth = (await balance(w)).content
+        await w.client.patch("/sandbox/faults", json={"api": [{"alter": how, "times": 1}]})
+        spoiled = await balance(w)
+        assert spoiled.status_code == 200
+        is_other = spoiled.content != truth
+        assert is_other or spoiled.headers["content-type"].startswith("text/html")
+        assert (await balance(w)).content == truth
+        log = w.sandbox.state()["calls"]["credits.get"]["recent"]
+        assert [called["fault"] and called["fault"]["alter"] for called in log] == [None, how, None]
+
+
+async def test_altered_answers_are_what_their_names_say() -> None:
+    async with world() as w:
+        seen = {}
+        for how in ALTERATIONS:
+            w.sandbox.faults.api = [ApiFault("credits.get", alter=how, times=1)]
+            seen[how] = (await balance(w)).content
+        assert b"\xff" in seen["not_utf8"]
+        assert HUGE in seen["huge_numbers"]
+        assert b'"unheard_of"' in seen["unknown_members"]
+        assert seen["nulls"] == b'{"current_credits":null}'
+        assert len(seen["truncated"]) == len(seen["wrong_type"]) // 2
