@@ -22,12 +22,12 @@ async def test_a_rolling_restart_of_two_replicas_gives_no_answer_but_2xx(postgre
         fleet(parent, rivya, postgres_url, tmp_path, size=2) as replicas,
     ):
         while not rivya.sandbox.endpoints.by_id:
-            await asyncio.sleep(0)
+            await replicas.watch(replicas.ports[0], seconds=0.01)
         load = Load(rivya.sandbox, replicas.url, random.Random(3))
         running = asyncio.create_task(load.run())
         for port in replicas.ports:
             while sum(load.account.accepted.values()) % 10:
-                await asyncio.sleep(0)
+                await replicas.watch(replicas.ports[0], seconds=0.01)
             await replicas.terminate(port)
             await replicas.start(port)
             await replicas.until_ready(port)
@@ -46,7 +46,7 @@ async def test_told_to_stop_a_replica_gives_its_leases_back(postgres_url: str, t
             load = Load(rivya.sandbox, replicas.url, random.Random(4))
             running = asyncio.create_task(load.run())
             while load.account.answers["create 200"] < 8:
-                await asyncio.sleep(0)
+                await replicas.watch(replicas.ports[0], seconds=0.01)
             load.stop()
             await replicas.terminate(replicas.ports[0])
             await running

@@ -8,7 +8,7 @@ from app.ledger.tables import transitions
 from app.polling.measures import LOST, POLLS
 from app.polling.poller import Poller
 from app.sandbox.faults import ApiFault
-from tests.polling_room import PollingRoom, Replica, open_polling
+from tests.polling_room import IMPATIENT, PollingRoom, Replica, open_polling
 from tests.reports import webhook
 
 FAILURES = {
@@ -54,9 +54,9 @@ async def test_a_failed_poll_changes_nothing_but_its_bookkeeping(database_url: s
 
 async def test_an_answer_that_takes_too_long_is_a_failure(database_url: str) -> None:
     async with open_polling(database_url) as room:
-        replica = await room.replica()
+        replica = await room.replica(deadlines=IMPATIENT)
         task = await overdue(room, replica)
-        room.sandbox.faults.api.append(ApiFault(hang=60))
+        room.sandbox.faults.api.append(ApiFault(hang=120))
         await replica.poll()
         assert (await replica.row(task))["last_poll_error"] == "unavailable"
 

@@ -1,6 +1,7 @@
 """The client against servers that refuse, hang, drip, break off, flood and talk nonsense."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -108,10 +109,25 @@ async def test_a_tls_handshake_that_hangs_or_fails_was_certainly_not_sent(handle
 
 
 async def test_a_request_that_finds_no_free_connection_was_certainly_not_sent() -> None:
-    async with raw_server(hang) as url, RivyaClient(url, "rvya_sk_test", deadlines=SHORT) as client:
-        answers = await asyncio.gather(*(client.get_generation("task_1") for _ in range(21)), return_exceptions=True)
-    outcomes = [answer.sent for answer in answers if isinstance(answer, RivyaUnavailable)]
-    assert sorted(outcomes) == [False] + [True] * 20
+    arrived, are_all_taken = itertools.count(1), asyncio.Event()
+
+    async def note_and_hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if next(arrived) == 20:
+            are_all_taken.set()
+        await hang(reader, writer)
+
+    # Who holds the connections has all the time it needs: only the one that finds none may run out of it.
+    deadlines = Deadlines(status=60, create=0.6)
+    async with raw_server(note_and_hang) as url, RivyaClient(url, "rvya_sk_test", deadlines=deadlines) as client:
+        holding = [asyncio.create_task(client.get_generation("task_1")) for _ in range(20)]
+        await asyncio.wait_for(are_all_taken.wait(), 30)
+        with pytest.raises(RivyaUnavailable) as failure:
+            await client.create_generation(b"{}", idempotency_key="k")
+        for task in holding:
+            task.cancel()
+        await asyncio.gather(*holding, return_exceptions=True)
+    assert not failure.value.sent
+    assert next(arrived) == 21
 
 
 @pytest.mark.parametrize(
