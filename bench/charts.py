@@ -30,7 +30,9 @@ def _draw(name: str, lines: dict[str, list[list[float]]], *, title: str, across:
     figure, axes = plt.subplots(figsize=(7, 4), dpi=120)
     for label, points in lines.items():
         axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=label)
-    axes.set(title=title, xlabel=across, ylabel=up, ylim=(0, None), xscale="linear" if name == "latency" else "log")
+    highest = max(y for points in lines.values() for _, y in points)
+    axes.set(title=title, xlabel=across, ylabel=up, ylim=(0, highest * 1.1))
+    axes.set_xscale("linear" if name == "latency" else "log")
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     figure.tight_layout()

@@ -127,7 +127,7 @@ class _Generator:
             self._epoll.unregister(connection.socket.fileno())
             return -1
         answer = connection.rest + received if connection.rest else received
-        if not _is_whole(answer):
+        if not is_whole(answer):
             connection.rest = answer
             return 0
         connection.rest = b""
@@ -144,7 +144,8 @@ class _Generator:
             load.accepted.append(connection.place)
 
 
-def _is_whole(answer: bytes) -> bool:
+def is_whole(answer: bytes) -> bool:
+    """Nothing of the answer is missing."""
     end = answer.find(b"\r\n\r\n")
     if end < 0:
         return False

@@ -27,6 +27,7 @@ class World:
     server_core: int
     other_core: int
     """Of the generator, which is this process, and of PostgreSQL."""
+    cluster: PostgresCluster
     postgres: PostgresDatabases
     sqlite: SqliteDatabases
 
@@ -46,7 +47,7 @@ def made_world() -> Iterator[World]:
     os.sched_setaffinity(0, {other_core})
     with PostgresCluster(**_DEFAULTS) as cluster, tempfile.TemporaryDirectory(prefix="receiver-bench-") as directory:
         databases = PostgresDatabases(cluster)
-        yield World(server_core, other_core, databases, SqliteDatabases(Path(directory)))
+        yield World(server_core, other_core, cluster, databases, SqliteDatabases(Path(directory)))
 
 
 def on_postgres(url: str, act: Callable[[Any], Awaitable[Found]]) -> Found:
