@@ -29,6 +29,11 @@ def delivery(number: int, *, version: str = "1.1", extra: str = "") -> bytes:
     return f"{head}\r\n".encode() + body
 
 
+def forged(*, extra: str = "", path: str = "", body: bytes = b'{"id":"evt_forged"}') -> bytes:
+    head = f"POST /rivya/webhook{path} HTTP/1.1\r\nHost: r\r\n{extra}Content-Length: {len(body)}\r\n"
+    return f"{head}Rivya-Signature: t=1,v1={'0' * 64}\r\n\r\n".encode() + body
+
+
 def read(number: int, *, token: str = TOKEN, query: str = "", extra: str = "") -> bytes:
     head = f"GET /api/v1/generations/task_{number}{query} HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {token}\r\n"
     return f"{head}{extra}\r\n".encode()
@@ -114,6 +119,21 @@ async def test_what_the_lane_refuses_is_refused_as_documented(database_url: str,
         assert b"preference-applied: wait=1" in applied
 
 
+async def test_a_forged_delivery_is_told_the_same_in_the_lane_and_in_pieces(database_url: str, tmp_path: Path) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        whole = forged(extra="X-Request-Id: mine\r\n")
+        await wire.say(whole + whole)  # the first may look for newer secrets, and then the second waits for it
+        answers = [await wire.hear() for _ in range(2)]
+        await wire.say(whole[:30], whole[30:])
+        answers.append(await wire.hear())
+        assert [answer[0] for answer in answers] == [401, 401, 401]
+        assert b'"code":"signature_mismatch"' in answers[0][2]
+        assert len({body for _, _, body in answers}) == 1
+        assert len({frozenset(head.split(b"\r\n")) for _, head, _ in answers}) == 1
+        await wire.say(forged(body=b""), forged(extra="Content-Encoding: gzip\r\n"), forged(path="/nobodys"))
+        assert [(await wire.hear())[0] for _ in range(3)] == [400, 400, 401]
+
+
 @pytest.mark.parametrize("how", [{"version": "1.0"}, {"extra": "Connection: close\r\n"}])
 async def test_a_connection_is_closed_where_that_is_asked_for(
     database_url: str, tmp_path: Path, how: dict[str, str]
@@ -138,7 +158,8 @@ class Counted(set[asyncio.Task[None]]):
 def test_an_ordinary_request_needs_no_task(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    for name, value in {**environment(NOBODY, database_url, port), "RIVYA_SIGNING_SECRET": SECRET}.items():
+    given = {"RIVYA_SIGNING_SECRET": SECRET, "RIVYA_SIGNATURE_SCHEME": "timestamped"}
+    for name, value in {**environment(NOBODY, database_url, port), **given}.items():
         monkeypatch.setenv(name, value)
     server = make_server(Service(Settings()))
     tasks = server.server_state.tasks = Counted()
@@ -155,6 +176,8 @@ def test_an_ordinary_request_needs_no_task(database_url: str, monkeypatch: pytes
             assert (await wire.hear())[0] == 200
             await wire.say(read(number))
             assert (await wire.hear())[0] == 200
+            await wire.say(forged())
+            assert (await wire.hear())[0] == 401
         assert tasks.ever == before
         await wire.say(read(1, query="?wait=0"))
         assert (await wire.hear())[0] == 200
