@@ -10,7 +10,11 @@ OK: Final = b"200 OK"
 
 
 class Exchange(Protocol):
-    """A request that a lane has taken; one of the two is called, now or later, and once."""
+    """A request that a lane has taken; one of the two methods is called, now or later, and once."""
+
+    @property
+    def is_abandoned(self) -> bool:
+        """The connection is gone: nobody waits for the answer any more."""
 
     def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
         """Answer with these header lines, each ended by CRLF, and this body."""

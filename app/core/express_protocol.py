@@ -174,6 +174,11 @@ class _Cycle:
         self.pieces: list[bytes] = []
         self.is_whole = self.disconnected = self.response_complete = False
 
+    @property
+    def is_abandoned(self) -> bool:
+        """The connection is gone."""
+        return self.disconnected
+
     def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
         """Answer."""
         if self.disconnected:
