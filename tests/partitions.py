@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
@@ -35,7 +36,7 @@ async def _partition(url: str) -> None:
         [first] = await connection.fetch("SELECT * FROM receiver_partitions WHERE name = $1", f"{table}_first")
         await connection.execute(f"DROP TABLE {table}_first")
         bounds = ["MINVALUE", *(f"'{bound}'" for bound in (*BOUNDS, first["ends_at"]))]
-        for number, (begin, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for number, (begin, end) in enumerate(pairwise(bounds)):
             await connection.execute(f"CREATE TABLE {table}_{number} (LIKE {table}_default INCLUDING ALL)")
             await connection.execute(
                 f"ALTER TABLE {table} ATTACH PARTITION {table}_{number} FOR VALUES FROM ({begin}) TO ({end})"

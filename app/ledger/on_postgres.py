@@ -55,7 +55,7 @@ class PostgresRecord:
 
     @contextmanager
     def _races(self) -> Iterator[None]:
-        """Also lost is a race against the operator who partitions the tables, or makes them whole again: both at work."""
+        """Lost, too, is a race against an operator who partitions the tables or makes them whole again."""
         try:
             yield
         except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:

@@ -53,7 +53,7 @@ def _delivered() -> str:
 def _delivered_by_month() -> str:
     """A unique key over partitions would have to hold their time, so the events that are known have a table of keys.
 
-    Where one comes again, a trigger of `delivery_keys` counts it: it sees what was committed while we waited for the key.
+    Where one comes again, a trigger of `delivery_keys` counts it: it sees what was committed while we waited for a key.
     """
     d = rows.DELIVERY_COLUMNS
     return f"""came ({", ".join(d)}) AS MATERIALIZED (

@@ -5,6 +5,8 @@ import os
 import sys
 from datetime import UTC, datetime
 
+from sqlalchemy.exc import DBAPIError
+
 from migrations.partitioning.commands import Refused, ahead, apply, drop, undo
 
 AHEAD = 3
@@ -30,12 +32,15 @@ async def run(url: str, words: list[str]) -> list[str]:
 
 
 def main() -> int:
-    """The exit status: 0 done, 2 not understood or not possible here."""
+    """The exit status: 0 done, 1 the database refused a step (try again), 2 not understood or not possible here."""
     try:
         told = asyncio.run(run(os.environ.get("DATABASE_URL", ""), sys.argv[1:]))
     except Refused as refused:
         sys.stderr.write(f"{refused}\n")
         return 2
+    except DBAPIError as error:
+        sys.stderr.write(f"not done, and can be tried again: {error.orig}\n")
+        return 1
     sys.stdout.writelines(f"{line}\n" for line in told)
     return 0
 

@@ -51,7 +51,9 @@ async def drop(url: str, settled_before: datetime) -> list[str]:
     async with _connected(url) as connection:
         async with connection.begin():
             chosen = {"before": settled_before}
-            dropped = list((await connection.execute(text("SELECT receiver_partitions_drop(:before)"), chosen)).scalars())
+            dropped = list(
+                (await connection.execute(text("SELECT receiver_partitions_drop(:before)"), chosen)).scalars()
+            )
         async with connection.begin():
             kept = {"kept": KEYS_KEPT}
             forgotten = (await connection.execute(text("SELECT receiver_events_forget(:kept)"), kept)).scalar_one()
@@ -60,14 +62,21 @@ async def drop(url: str, settled_before: datetime) -> list[str]:
 
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[AsyncConnection]:
-    if not normal_url(url).startswith("postgresql"):
-        raise Refused("partitions are for PostgreSQL: DATABASE_URL names another database, or none")
     engine = create_async_engine(
-        normal_url(url), poolclass=NullPool, hide_parameters=True, connect_args={"server_settings": _SETTINGS}
+        _postgres(url), poolclass=NullPool, hide_parameters=True, connect_args={"server_settings": _SETTINGS}
     )
     async with engine.connect() as connection:
         yield connection
     await engine.dispose()
+
+
+def _postgres(url: str) -> str:
+    if not url.startswith("postgres"):
+        raise Refused("partitions are for PostgreSQL: DATABASE_URL names another database, or none")
+    try:
+        return normal_url(url)
+    except ValueError as error:
+        raise Refused(f"DATABASE_URL {error}") from error
 
 
 def _go(connection: Connection, to: str) -> None:

@@ -48,8 +48,9 @@ CREATE VIEW receiver_partitions AS
 SELECT whole.relname AS whole, part.relname AS name,
     substring(pg_get_expr(part.relpartbound, part.oid) FROM 'TO \(''([^'']+)''\)')::timestamptz AS ends_at
 FROM pg_inherits
-JOIN pg_class AS whole ON whole.oid = inhparent AND whole.relkind = 'p' AND whole.relname IN ('deliveries', 'transitions')
+JOIN pg_class AS whole ON whole.oid = inhparent
 JOIN pg_class AS part ON part.oid = inhrelid
+WHERE whole.relkind = 'p' AND whole.relname IN ('deliveries', 'transitions')
 """
 
 AHEAD: Final = """

@@ -64,6 +64,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("LOCK TABLE generations, delivery_keys, deliveries IN ACCESS EXCLUSIVE MODE")  # as recording does
     op.execute("DROP TRIGGER keys_follow ON deliveries")
     op.execute("DROP TRIGGER keys_forget ON deliveries")
     op.execute("DROP TABLE delivery_keys")

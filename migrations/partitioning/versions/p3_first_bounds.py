@@ -1,6 +1,6 @@
 """First bounds: what is there, and comes until the end of next month, is proven to belong in the first partition.
 
-Proven by a CHECK, which reads both tables once while the service writes; attaching the tables needs no look at them then.
+By a CHECK, which reads both tables once while the service writes; attaching the tables needs no look at them then.
 Until the next step is done, nothing can be recorded beyond that moment.
 """
 

@@ -15,7 +15,7 @@ down_revision: str | None = "p3"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-_LOCK = "LOCK TABLE generations, deliveries, transitions IN ACCESS EXCLUSIVE MODE"
+_LOCK = "LOCK TABLE generations, delivery_keys, deliveries, transitions IN ACCESS EXCLUSIVE MODE"
 _FORGOTTEN = """
 CREATE TRIGGER keys_forget AFTER DELETE ON deliveries
 REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION receiver_keys_forget()
