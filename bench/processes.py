@@ -53,7 +53,7 @@ def run(world: World, results: Results) -> None:
     """The servers alone on their core, then PostgreSQL alone on its own; one, two and four processes in turns."""
     url = world.fresh("postgresql")
     with servers.receivers(url, max(COUNTS), core=world.server_core) as ours:
-        _round(world, url, ours, "warm", Shares(), connections=CONNECTIONS)
+        _round(world, url, ours, "warm", Shares(), connections=len(ours))
         alone = _measured(world, url, ours, "s", COUNTS)
         few = _measured(world, url, ours, "f", (1, 4), connections=FEW)
         with _generator_at(world.server_core):
