@@ -37,7 +37,7 @@ class _Found:
 
 
 def run(world: World, results: Results) -> None:
-    """Both have rows before; partitioned are those of one and two years of months that are made ahead."""
+    """Both have rows before, and ids that grow, so that their indexes fill alike; two years of months are made ahead."""
     urls = {"whole": world.fresh("postgresql"), "partitioned": world.fresh("postgresql")}
     found = {name: _Found() for name in urls}
     with (
@@ -46,12 +46,12 @@ def run(world: World, results: Results) -> None:
     ):
         processes = {"whole": whole, "partitioned": partitioned}
         for name, server in processes.items():
-            deliver(urls[name], server, f"first{name}", connections=1, seconds=0.1)
-            load.run([server.port], events.make(f"there{name}", ROWS).requests, connections=64, seconds=300)
+            deliver(urls[name], server, f"a{name}", connections=1, seconds=0.1)
+            load.run([server.port], events.make(f"b{name}", ROWS).requests, connections=64, seconds=300)
         asyncio.run(_partition(urls["partitioned"]))  # while it is being served: it notices by itself
         for number in range(ROUNDS):
             for name, server in processes.items():
-                _round(world, urls[name], server, f"{name}{number}", found[name])
+                _round(world, urls[name], server, f"c{number}{name}", found[name])
     _tell(found, results)
     for name, url in urls.items():
         used = float(on_postgres(url, lambda made: made.fetchval(_BYTES)))
