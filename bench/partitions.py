@@ -37,7 +37,7 @@ class _Found:
 
 
 def run(world: World, results: Results) -> None:
-    """Both have rows before, and ids that grow, so that their indexes fill alike; two years of months are made ahead."""
+    """Both have rows before, and ids that grow, so their indexes fill alike; two years of months are made ahead."""
     urls = {"whole": world.fresh("postgresql"), "partitioned": world.fresh("postgresql")}
     found = {name: _Found() for name in urls}
     with (
