@@ -12,10 +12,10 @@ from app.core.errors import DatabaseUnavailable
 from app.endpoint.keyring import Keyring
 from app.endpoint.known import Known
 from app.endpoint.measures import CONTRADICTIONS
-from app.endpoint.proofs import Proofs, Proven
+from app.endpoint.proofs import Proofs
+from app.endpoint.proving import Proving
 from app.endpoint.secret_pending import SecretPending
 from app.rivya.calibration import Proof, calibrate
-from app.rivya.payloads import read_delivery
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 _WORTH_A_LOOK: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET, Reason.MISSING_SIGNATURE})
@@ -36,6 +36,7 @@ class Verification:
     ) -> None:
         self._keyring = keyring
         self._proofs = proofs
+        self._proving = Proving(keyring, proofs, clock=clock)
         self._clock = clock
         self._seconds_in_doubt = seconds_in_doubt
         self._waiting = 0
@@ -120,29 +121,17 @@ class Verification:
         if known.verifier is not None:
             result = known.verifier.verify(headers, body, self._clock.now())
             if isinstance(result, Verified) and _is_unproven(known, result):
-                await self._prove(known, str(known.scheme), result, body)
+                await self._proving.prove(known, str(known.scheme), result, body)
             return result
         proof = self._calibrated(headers, body)
         if proof is None:
             return Refused(Reason.SIGNATURE_MISMATCH if _is_signed(headers) else Reason.MISSING_SIGNATURE)
         if isinstance(proof.result, Refused):
             return proof.result
-        pinned = await self._prove(known, str(proof.scheme), proof.result, body)
+        pinned = await self._proving.prove(known, str(proof.scheme), proof.result, body)
         if pinned == str(proof.scheme):
             return proof.result
         return await self._attempt(headers, body)  # another replica was first, and its proof counts
-
-    async def _prove(self, known: Known, scheme: str, verified: Verified, body: bytes) -> str:
-        secret = known.stored[verified.secret_number] if known.stored else None
-        event_id = read_delivery(body, header_id=verified.event_id).event_id
-        ids = (None, None) if secret is None else (secret.endpoint_id, secret.id)
-        proven = Proven(scheme, event_id, *ids)
-        is_pinning = self._keyring.wanted_scheme is None
-        pinned = await self._proofs.prove(proven, now=self._clock.now(), is_pinning=is_pinning)
-        await self._keyring.load()
-        if known.scheme is None and pinned == scheme:
-            log.info("signature.scheme_proven", scheme=scheme, event_id=event_id, endpoint_id=proven.endpoint_id)
-        return pinned
 
     async def _attempt_until_settled(
         self, headers: RawHeaders, body: bytes, endpoint_id: str | None

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from app.endpoint.operator import Operator
 from app.endpoint.tables import endpoints
@@ -159,6 +159,23 @@ async def test_two_replicas_that_prove_at_once_pin_one_scheme(database_url: str)
         results = await asyncio.gather(*(replica.accept(delivery) for replica in (one, other) for _ in range(5)))
         assert all(isinstance(result, Verified) for result in results)
         assert one.keyring.known.scheme == other.keyring.known.scheme
+
+
+async def test_all_that_come_at_once_are_proved_by_one(database_url: str) -> None:
+    async with room(database_url) as r:
+        r.fault("webhooks.test", status=404)
+        replica = await _registered(r)
+        deliveries = [await r.deliver() for _ in range(40)]
+        proofs = 0
+
+        def count(*statement: Any) -> None:
+            nonlocal proofs
+            proofs += statement[2].startswith("SELECT endpoints.id, endpoints.state, endpoints.scheme")
+
+        event.listen(r.database.engine.sync_engine, "before_cursor_execute", count)
+        results = await asyncio.gather(*(replica.accept(delivery) for delivery in deliveries))
+        assert all(isinstance(result, Verified) for result in results)
+        assert proofs == 1
 
 
 async def test_a_replica_that_proves_too_late_goes_by_what_was_pinned_before(database_url: str) -> None:
