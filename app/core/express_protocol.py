@@ -25,7 +25,9 @@ class ExpressProtocol(HttpToolsProtocol):
         is_plain = isinstance(self.app, Laned) and not self.root_path and self.limit_concurrency is None
         self._laned: Laned | None = cast("Laned", self.app) if is_plain else None
         self._held: _Cycle | None = None
-        """A request that is still being parsed, out of the bytes that are being received."""
+        """A request that is still being parsed."""
+        self._under_way: RequestResponseCycle | _Cycle | None = None
+        """What is being answered: not `cycle`, which is the last that came, where requests came without waiting."""
         self._idle_since: float | None = None
 
     def data_received(self, data: bytes) -> None:
@@ -44,13 +46,13 @@ class ExpressProtocol(HttpToolsProtocol):
             super().on_headers_complete()
             return
         path, _, query = self.url.partition(b"?")
-        version = self.parser.get_http_version()
-        scope = cast("Scope", self.scope)
+        scope, version = cast("Scope", self.scope), self.parser.get_http_version()
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
         scope["path"], scope["raw_path"], scope["query_string"] = path.decode("ascii"), path, query
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         self._held = _Cycle(self, scope, lane, keep_alive=keep_alive)
+        self._under_way = self._held
         self.cycle = cast("RequestResponseCycle", self._held)
 
     def on_body(self, body: bytes) -> None:
@@ -96,8 +98,11 @@ class ExpressProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer too."""
+        """Forget the timer too, and tell the request that is being answered: uvicorn tells the last that came."""
         super().connection_lost(exc)
+        if self._under_way is not None and not self._under_way.response_complete:
+            self._under_way.disconnected = True
+            self._under_way.message_event.set()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
@@ -141,6 +146,10 @@ class ExpressProtocol(HttpToolsProtocol):
             return None
         return self._laned.lane(url.decode("ascii"))
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        self._under_way = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _look_again_in(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
@@ -149,10 +158,8 @@ class ExpressProtocol(HttpToolsProtocol):
 
 
 class _NobodyWaits:
-    """In the place of an event."""
-
     def set(self) -> None:
-        """Nothing to do."""
+        """In the place of an event: nothing to do."""
 
 
 class _Cycle:
@@ -173,10 +180,10 @@ class _Cycle:
 
     def respond(self, headers: bytes = b"", body: bytes = b"") -> None:
         """Answer 200."""
-        if self.disconnected:
+        protocol = self._protocol
+        if self.disconnected or protocol.transport.is_closing():
             return
         self.response_complete = True
-        protocol = self._protocol
         if protocol.is_leaving:
             self.keep_alive = False
         if not self.keep_alive:

@@ -3,7 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
@@ -12,6 +11,7 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
+from app.ledger.answer import Answer, tell
 from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS
 from app.ledger.plan import Recorded
 from app.ledger.report import Report
@@ -34,19 +34,6 @@ class Recorder(Protocol):
 
     async def record(self, reports: Sequence[Report]) -> list[Recorded]:
         """All or none."""
-
-
-class Answer(Protocol):
-    """Is told what became of one report: a future, or what does without its turn of the event loop."""
-
-    def done(self) -> bool:
-        """It has been told, or nobody wants to know any more."""
-
-    def set_result(self, recorded: Recorded, /) -> None:
-        """The report is committed. Must not raise."""
-
-    def set_exception(self, error: ServiceError, /) -> None:
-        """It is not. Must not raise."""
 
 
 @dataclass(slots=True, eq=False)
@@ -163,7 +150,7 @@ class Batch:
         else:
             for waiting, item in zip(batch, recorded, strict=True):
                 if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
-                    waiting.answer.set_result(item)
+                    tell(waiting.answer, item)
             BATCH_SIZE.observe(len(batch))
             COMMIT_SECONDS.observe(self._clock.monotonic() - started)
 
@@ -186,7 +173,8 @@ class Batch:
 
 def _fail(batch: list[_Waiting], error: ServiceError) -> None:
     for waiting in batch:
-        with suppress(asyncio.InvalidStateError):
-            waiting.answer.set_exception(error)
-            if isinstance(waiting.answer, asyncio.Future):
-                waiting.answer.exception()  # seen: a sender that gave up will not come to fetch it
+        if waiting.answer.done():
+            continue
+        tell(waiting.answer, error)
+        if isinstance(waiting.answer, asyncio.Future):
+            waiting.answer.exception()  # seen: a sender that gave up will not come to fetch it
