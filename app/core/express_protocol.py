@@ -8,8 +8,9 @@ import asyncio
 from typing import Any, cast
 
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from app.core.bounded_protocol import BoundedProtocol
 from app.core.express import Lane, Laned
 
 _RECORDED = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
@@ -17,7 +18,7 @@ _OK = b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\n\r\n%b"
 _CLOSING = b"connection: close\r\n"
 
 
-class ExpressProtocol(HttpToolsProtocol):
+class ExpressProtocol(BoundedProtocol):
     """Takes requests where uvicorn would make cycles of them; `requirements.txt` pins the version it is written for."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
@@ -34,10 +35,9 @@ class ExpressProtocol(HttpToolsProtocol):
         """What isn't whole by the end of these bytes goes the ordinary way, where its slowness is bounded."""
         self._idle_since = None
         super().data_received(data)
-        if self._held is not None:
-            held, self._held = self._held, None
-            if not self.transport.is_closing():
-                self.hand_over(held)
+        held, self._held = self._held, None
+        if held is not None and not self.transport.is_closing():
+            self.hand_over(held)
 
     def on_headers_complete(self) -> None:
         """Hold the request if a lane may have it."""
@@ -45,6 +45,7 @@ class ExpressProtocol(HttpToolsProtocol):
         if lane is None:
             super().on_headers_complete()
             return
+        self.head_size = 0
         path, _, query = self.url.partition(b"?")
         scope, version = cast("Scope", self.scope), self.parser.get_http_version()
         scope["method"] = self.parser.get_method().decode("ascii")
