@@ -27,6 +27,8 @@ WHOLE: dict[str, tuple[Make, int]] = {
     "bomb": (lambda: delivery(sent=gzip.compress(b"0" * 9_000_000), extra="Content-Encoding: gzip\r\n"), 400),
     "chunked": (lambda: delivery(body=BODY, sent=b"", length="", extra="Transfer-Encoding: chunked\r\n")
                 + chunked(BODY), 200),
+    "chunked and late": (lambda: delivery(body=BODY, sent=b"", length="", late=400,
+                                          extra="Transfer-Encoding: chunked\r\n") + chunked(BODY), 401),
     "chunked in big letters": (
         lambda: delivery(body=BODY, sent=b"", length="", extra="TRANSFER-ENCODING: Chunked\r\n") + chunked(BODY), 200),
     "one name twice": (lambda: delivery(body=TWICE), 200),

@@ -140,7 +140,7 @@ def test_a_connection_cut_behind_a_request_takes_nobody_elses_answer_along(
                 writer.write(WHOLE[first][0]() + read() + b"no HTTP\r\n\r\n")
                 assert (await reader.readline()).startswith(b"HTTP/1.1 ")
                 writer.close()
-        answers = await both.agree(delivery("task_1") + read() + LAST)
+        answers = await both.agree(delivery("task_1") + read() + LAST, ends=10)
         assert [answer.status for answer in answers] == [200, 200, 404]
 
     served(monkeypatch, database_url, ask, ExpressProtocol)
