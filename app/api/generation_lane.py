@@ -11,6 +11,7 @@ from app.core.access import Access, Caller
 from app.core.errors import ServiceError
 from app.core.express import Exchange
 from app.core.requests import API_CALLS, HTTP_REQUESTS, identified
+from app.core.security_headers import ANSWER_LINES
 from app.ledger.rendering import render
 from app.ledger.state import Generation
 from app.rivya.storable import usable_name
@@ -20,7 +21,7 @@ _ROUTE = PREFIX + "{generation_id}"
 _COUNTED = HTTP_REQUESTS.labels(_ROUTE, "GET", 200)
 _WAIT = re.compile(rb"(?:wait=([0-9]|[1-5][0-9]|60))?")
 _BEARER = b"bearer "
-_HEADERS = b"content-type: application/json\r\nx-request-id: %b\r\n"
+_HEADERS = b"content-type: application/json\r\n" + ANSWER_LINES + b"x-request-id: %b\r\n"
 
 
 class GenerationLane:
@@ -51,7 +52,9 @@ class GenerationLane:
         for name, value in scope["headers"]:
             if name == b"prefer":
                 return None
-            if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER:
+            if name == b"authorization":
+                if token is not None or value[: len(_BEARER)].lower() != _BEARER:
+                    return None  # said in another way, or twice: the route has its rules for that
                 token = value[len(_BEARER) :].decode("latin-1")
         try:
             return self._access.caller(token)  # every role may read

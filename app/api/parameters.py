@@ -45,7 +45,11 @@ def _storable(value: str) -> str:
 
 
 Instant = Annotated[datetime, BeforeValidator(_instant), WithJsonSchema({"type": "string", "format": "date-time"})]
-Edge = Annotated[datetime, BeforeValidator(_edge), WithJsonSchema({"type": "string"})]
+Edge = Annotated[
+    datetime,
+    BeforeValidator(_edge),
+    WithJsonSchema({"anyOf": [{"type": "string", "format": form} for form in ("date", "date-time")]}),
+]
 Text = Annotated[str, AfterValidator(_storable), Field(min_length=1, max_length=500)]
 
 

@@ -17,6 +17,9 @@ def parse_tokens(text: str) -> tuple[ApiToken, ...]:
         if not name or not token or role not in tuple(Role):
             message = f"entry {position} must be name:role:token with a role of read, write or admin"
             raise ValueError(message)
+        if not name.isprintable():  # it is stored with what its holder submits
+            message = f"the name of entry {position} must have printable characters only"
+            raise ValueError(message)
         if len(token) < SHORTEST_TOKEN or not is_plain(token):
             message = (
                 f"the token of {name} has {len(token)} characters; at least {SHORTEST_TOKEN} are needed, plain ASCII"

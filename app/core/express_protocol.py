@@ -8,34 +8,33 @@ import asyncio
 from typing import Any, cast
 
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from app.core.express import OK, Lane, Laned
-
-_RECORDED = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-_ANSWER = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b"
-_CLOSING = b"connection: close\r\n"
+from app.core.bounded_protocol import BoundedProtocol
+from app.core.express import Lane, Laned
+from app.core.express_exchange import LaneExchange
 
 
-class ExpressProtocol(HttpToolsProtocol):
+class ExpressProtocol(BoundedProtocol):
     """Takes requests where uvicorn would make cycles of them; `requirements.txt` pins the version it is written for."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **options)
         is_plain = isinstance(self.app, Laned) and not self.root_path and self.limit_concurrency is None
         self._laned: Laned | None = cast("Laned", self.app) if is_plain else None
-        self._held: _Cycle | None = None
-        """A request that is still being parsed, out of the bytes that are being received."""
+        self._held: LaneExchange | None = None
+        """A request that is still being parsed."""
+        self._under_way: RequestResponseCycle | LaneExchange | None = None
+        """What is being answered: not `cycle`, which is the last that came, where requests came without waiting."""
         self._idle_since: float | None = None
 
     def data_received(self, data: bytes) -> None:
         """What isn't whole by the end of these bytes goes the ordinary way, where its slowness is bounded."""
         self._idle_since = None
         super().data_received(data)
-        if self._held is not None:
-            held, self._held = self._held, None
-            if not self.transport.is_closing():
-                self.hand_over(held)
+        held, self._held = self._held, None
+        if held is not None and not self.transport.is_closing():
+            self.hand_over(held)
 
     def on_headers_complete(self) -> None:
         """Hold the request if a lane may have it."""
@@ -43,14 +42,15 @@ class ExpressProtocol(HttpToolsProtocol):
         if lane is None:
             super().on_headers_complete()
             return
+        self.head_size = 0
         path, _, query = self.url.partition(b"?")
-        version = self.parser.get_http_version()
-        scope = cast("Scope", self.scope)
+        scope, version = cast("Scope", self.scope), self.parser.get_http_version()
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
         scope["path"], scope["raw_path"], scope["query_string"] = path.decode("ascii"), path, query
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
-        self._held = _Cycle(self, scope, lane, keep_alive=keep_alive)
+        self._held = LaneExchange(self, scope, lane, keep_alive=keep_alive)
+        self._under_way = self._held
         self.cycle = cast("RequestResponseCycle", self._held)
 
     def on_body(self, body: bytes) -> None:
@@ -96,8 +96,11 @@ class ExpressProtocol(HttpToolsProtocol):
             super().timeout_keep_alive_handler()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer too."""
+        """Forget the timer too, and tell the request that is being answered: uvicorn tells the last that came."""
         super().connection_lost(exc)
+        if self._under_way is not None and not self._under_way.response_complete:
+            self._under_way.disconnected = True
+            self._under_way.message_event.set()
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
@@ -107,7 +110,7 @@ class ExpressProtocol(HttpToolsProtocol):
         """Every answer from now on ends its connection."""
         return self._laned is not None and self._laned.is_leaving
 
-    def hand_over(self, held: "_Cycle") -> None:
+    def hand_over(self, held: LaneExchange) -> None:
         """Have uvicorn make a cycle and a task of it after all."""
         cycle = RequestResponseCycle(
             scope=held.scope,  # type: ignore[arg-type]
@@ -134,7 +137,7 @@ class ExpressProtocol(HttpToolsProtocol):
 
         None also for who sends and does not read: uvicorn waits for that, and reads nothing more meanwhile.
         """
-        before: RequestResponseCycle | _Cycle | None = self.cycle
+        before: RequestResponseCycle | LaneExchange | None = self.cycle
         if (before is not None and not before.response_complete) or self.flow.write_paused:
             return None
         url = self.url
@@ -144,57 +147,12 @@ class ExpressProtocol(HttpToolsProtocol):
             return None
         return self._laned.lane(url.decode("ascii"))
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        self._under_way = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _look_again_in(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _unset_keepalive_if_required(self) -> None:
         """The timer stays: what it looks at has been told."""
-
-
-class _NobodyWaits:
-    """In the place of an event."""
-
-    def set(self) -> None:
-        """Nothing to do."""
-
-
-class _Cycle:
-    """A request in a lane: `app.core.express.Exchange`, with those members of uvicorn's own that are looked at."""
-
-    __slots__ = (
-        "_protocol", "disconnected", "is_whole", "keep_alive", "lane", "pieces", "response_complete", "scope",
-    )  # fmt: skip
-    message_event = _NobodyWaits()
-
-    def __init__(self, protocol: ExpressProtocol, scope: Scope, lane: Lane, *, keep_alive: bool) -> None:
-        self._protocol = protocol
-        self.scope = scope
-        self.lane = lane
-        self.keep_alive = keep_alive
-        self.pieces: list[bytes] = []
-        self.is_whole = self.disconnected = self.response_complete = False
-
-    @property
-    def is_abandoned(self) -> bool:
-        """The connection is gone."""
-        return self.disconnected
-
-    def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
-        """Answer."""
-        if self.disconnected:
-            return
-        self.response_complete = True
-        protocol = self._protocol
-        if protocol.is_leaving:
-            self.keep_alive = False
-        if not self.keep_alive:
-            headers += _CLOSING
-        protocol.transport.write(_ANSWER % (status, headers, len(body), body) if headers or body else _RECORDED)
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_response_complete()
-
-    def otherwise(self) -> None:
-        """Have the application itself answer."""
-        if not self.disconnected:
-            self._protocol.hand_over(self)

@@ -15,6 +15,9 @@ _PAGES: Final = ((b"content-security-policy", _PAGE_POLICY.encode()), (b"x-frame
 _OTHERS: Final = ((b"cache-control", b"no-store"),)
 _DELIVERIES: Final = "/rivya/webhook"
 
+ANSWER_LINES: Final = b"".join(b"%b: %b\r\n" % header for header in (*_ALL, *_OTHERS))
+"""What an answer that is no page is given, as lines, for those that don't pass through here."""
+
 
 class SecurityHeaders:
     """ASGI middleware. Deliveries are answered to no browser and pass untouched."""

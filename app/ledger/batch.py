@@ -10,7 +10,7 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
-from app.ledger.answers import Answer, Waiting, fail
+from app.ledger.answers import Answer, Waiting, fail, tell
 from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS
 from app.ledger.plan import Recorded
 from app.ledger.report import Report
@@ -166,7 +166,7 @@ class Batch:
         else:
             for waiting, item in zip(batch, recorded, strict=True):
                 if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
-                    waiting.answer.set_result(item)
+                    tell(waiting.answer, item)
             BATCH_SIZE.observe(len(batch))
             COMMIT_SECONDS.observe(self._clock.monotonic() - started)
 

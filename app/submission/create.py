@@ -63,6 +63,7 @@ def read_key(values: Sequence[str]) -> str | None:
     if not values:
         return None
     key = values[0]
-    if len(values) > 1 or not 0 < len(key) <= LONGEST_KEY or not (key.isascii() and key.isprintable()):
+    is_plain = key.isascii() and key.isprintable() and key == key.strip()  # blanks at its ends would not arrive
+    if len(values) > 1 or not 0 < len(key) <= LONGEST_KEY or not is_plain:
         raise CreateInvalid(f"Idempotency-Key must be one value of 1 to {LONGEST_KEY} printable ASCII characters.")
     return key

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.core.clock import SystemClock
-from app.core.errors import DatabaseUnavailable, Overloaded
+from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 from app.ledger.batch import Batch, RecordFailed
 from app.ledger.plan import Recorded
 from app.ledger.report import Report
@@ -34,6 +34,31 @@ async def test_a_poisoned_report_is_isolated_and_the_others_are_recorded(databas
             await bad
         await batch.stop()
         assert len(await room.rows(generations)) == 10
+
+
+class Untellable:
+    """Somebody whose connection breaks in the moment of the answer."""
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, recorded: Recorded, /) -> None:
+        raise RuntimeError
+
+    def set_exception(self, error: ServiceError, /) -> None:
+        raise RuntimeError
+
+
+async def test_who_can_not_be_told_any_more_stops_nobody_elses_answer(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        batch = Batch(room.ledger, SystemClock())
+        await batch.start()
+        for attempt in range(3):
+            batch.submit(webhook(f"left{attempt}", "succeeded"), Untellable())
+            batch.submit(poisoned(f"bad{attempt}"), Untellable())
+            assert (await batch.put(webhook(f"g{attempt}", "succeeded"))).outcome is Outcome.APPLIED
+        await batch.stop()
+        assert len(await room.rows(generations)) == 6
 
 
 class Gate:

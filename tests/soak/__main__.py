@@ -19,7 +19,7 @@ from tests.faults.failing import failing
 from tests.lifeline import zygote
 from tests.postgres import PostgresCluster
 from tests.soak.flooding import flood
-from tests.soak.fuzzing import fuzz
+from tests.soak.fuzzing import MOST_SECONDS, fuzz
 from tests.soak.killing import Outcome, kill_under_load
 
 KILLS_PER_ROUND = 25
@@ -27,7 +27,13 @@ LEAST_KILLS = 100
 CASES = 1_000_000
 CASES_PER_MINUTE = 200_000
 FLOOD_RATE = 10_000
-LONG_TESTS = ("tests/faults", "tests/unit/test_signature_properties.py", "tests/flow/test_intake_any_bytes.py")
+LONG_TESTS = (
+    "tests/faults",
+    "tests/unit/test_signature_properties.py",
+    "tests/flow/test_intake_any_bytes.py",
+    "tests/flow/test_lanes_differ_in_nothing.py",
+    "tests/contract/test_openapi_conformance.py",
+)
 
 
 @dataclass
@@ -113,7 +119,10 @@ def _flood(table: Table, directory: Path, *, seconds: float) -> None:
 
 def _fuzz(table: Table, *, cases: int) -> None:
     made = fuzz(cases, seed=int(time.time()))
-    text = f"cases {made.cases} accepted {made.accepted} wrongly {made.wrongly} slowest {made.slowest * 1000:.1f} ms"
+    text = (
+        f"cases {made.cases} ({made.rate:.0f}/s, {made.kept} kept for new paths)  accepted {made.accepted} wrongly"
+        f" {made.wrongly}  slowest took {made.slowest:.0%} of its {MOST_SECONDS * 1000:.0f} ms per 64 KiB"
+    )
     table.add("fuzzed intake", text, is_clean=made.wrongly == 0 and made.slowest < 1)
 
 

@@ -60,6 +60,7 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RECEIVER_ENCRYPTION_KEYS", "not-a-key", "44 characters"),
         ("RECEIVER_API_TOKENS", "a:read:0123456789abcdef,b:admin:0123456789abcdef", "the same token"),
         ("RECEIVER_API_TOKENS", "a:read:0123456789abcdéf", "plain ASCII"),
+        ("RECEIVER_API_TOKENS", "a\udcff:read:0123456789abcdef", "printable characters only"),
         ("RIVYA_API_KEY", "rvya sk", "without spaces"),
         ("RIVYA_SIGNING_SECRET", "x", "at least 8 characters"),
         ("RECEIVER_PUBLIC_URL", "https://[64:ff9b::7f00:1]", "not a loopback, private or reserved one"),

@@ -61,7 +61,7 @@ def test_without_a_key_there_is_none() -> None:
     assert read_key([]) is None
 
 
-@pytest.mark.parametrize("values", [[""], ["x" * 256], ["é"], ["tab\t"], ["one", "two"]])
+@pytest.mark.parametrize("values", [[""], ["x" * 256], ["é"], ["tab\t"], [" "], [" k"], ["k "], ["one", "two"]])
 def test_a_key_that_is_no_key_is_refused(values: list[str]) -> None:
     with pytest.raises(CreateInvalid, match="Idempotency-Key"):
         read_key(values)

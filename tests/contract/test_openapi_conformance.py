@@ -1,0 +1,58 @@
+"""The whole service answers what its OpenAPI document says: to what it allows, and to what it forbids; never a 5xx."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from app.core.access import Role
+from tests.contract.test_roles import TOKENS, serve
+from tests.openapi_cases import drawn, judged
+from tests.reports import webhook
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
+EXAMPLES = max(7, settings().max_examples // 20)
+"""Of each operation and kind; in the soak 100."""
+
+
+def test_every_operation_answers_what_its_document_says_to_what_it_allows_and_forbids(
+    monkeypatch: pytest.MonkeyPatch, database_url: str
+) -> None:
+    async def document() -> dict[str, Any]:
+        async with serve(monkeypatch, database_url) as (service, _):
+            return service.app.openapi()
+
+    cases = drawn(json.dumps(asyncio.run(document())), examples=EXAMPLES)
+    wrong: list[str] = []
+    sent = 0
+
+    async def run() -> None:
+        nonlocal sent
+        async with serve(monkeypatch, database_url) as (service, client):
+            await service.batch.put(webhook("known", "succeeded"))
+            for number, case in enumerate(cases):
+                told = await judged(client, case, number)
+                wrong.extend(told or ())
+                sent += told is not None
+
+    asyncio.run(run())
+    assert not wrong, "\n".join(wrong[:20])
+    assert sent > 9 * len(cases) // 10
+    assert len(cases) > 10 * EXAMPLES
+
+
+async def test_every_method_that_is_not_documented_is_a_405_that_names_those_that_are(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    async with serve(monkeypatch, sqlite_url) as (service, client):
+        client.headers["Authorization"] = f"Bearer {TOKENS[Role.ADMIN]}"
+        for path, documented in service.app.openapi()["paths"].items():
+            known = {method.upper() for method in documented}
+            for method in METHODS:
+                if method in known:
+                    continue
+                answer = await client.request(method, path.replace("{", "").replace("}", ""))
+                assert answer.status_code == 405, (method, path, answer.text)
+                assert set(answer.headers["allow"].split(", ")) == known, (method, path)
