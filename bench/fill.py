@@ -1,4 +1,4 @@
-"""Fills `generations` with as many rows as wanted, all settled but one in a hundred, which are due; and what led to it."""
+"""Fills `generations`, all settled but one in a hundred, which are due; and the deliveries and transitions before."""
 
 import sqlite3
 from datetime import UTC, datetime, timedelta
@@ -8,6 +8,7 @@ from typing import Any
 from bench.world import World, on_postgres
 
 SIZES = (10_000, 1_000_000, 5_000_000)
+SUBMISSIONS = 200_000
 BIG = "five million generations"
 _AT_ONCE = 100_000
 _OBJECT = """'{"id":"' || id || '","status":"succeeded","model":"z-image","reserved_credits":1,"final_credits":1,"created_at":"2026-05-11T00:00:00.000Z","updated_at":"2026-05-11T00:01:00.000Z","result":{"primary_url":"https://media.example/' || id || '.png","urls":["https://media.example/' || id || '.png"]},"error":null}'"""  # noqa: E501
@@ -43,6 +44,18 @@ SELECT id, 1, CASE WHEN is_due THEN 'queued' WHEN n % 20 = 1 THEN 'failed' ELSE 
 {_NUMBERS}
 """
 
+_SENT = """
+INSERT INTO submissions (id, idempotency_key, request_hash, request, state, is_final, response_status, response,
+    generation_id, attempts, retries, sent_at, next_attempt_at, created_at, resolved_at)
+SELECT 'submission-' || n, 'key-of-' || n, md5(n::text), '', CASE WHEN is_open THEN 'unknown' ELSE 'accepted' END,
+    CASE WHEN is_open THEN 0 ELSE 1 END, CASE WHEN NOT is_open THEN 200 END, '', CASE WHEN NOT is_open THEN 'task_' || n
+    END, 1, 0, at, CASE WHEN is_open THEN at + interval '9 days' END, at, CASE WHEN NOT is_open THEN at END
+FROM (
+    SELECT n, n % 100 = 0 AS is_open, $2::timestamptz + n * interval '1 millisecond' AS at
+    FROM generate_series(1, $1::bigint) AS n
+) AS made
+"""
+
 
 def big(world: World) -> str:
     """The URL of a database with `SIZES[-1]` generations: what an earlier section left, or made now."""
@@ -54,7 +67,7 @@ def big(world: World) -> str:
 
 
 def fill_history(url: str, *, last: int, due_each: int = 100) -> None:
-    """Insert deliveries and transitions of the generations 1 to `last`; one delivery in 33,333 is out of the ordinary."""
+    """Insert what led to the generations 1 to `last`; 1 delivery in 33,333 is out of the ordinary."""
     on_postgres(url, partial(_insert_history, last, due_each))
 
 
@@ -66,7 +79,8 @@ async def _insert_history(last: int, due_each: int, connection: Any) -> None:  #
         numbers = (begin, min(begin + _AT_ONCE - 1, last), start, due_each)
         await connection.execute(_PAST, *numbers)
         await connection.execute(_MOVED, *numbers)
-    await connection.execute("VACUUM ANALYZE deliveries, transitions")
+    await connection.execute(_SENT, min(last, SUBMISSIONS), start)
+    await connection.execute("VACUUM ANALYZE deliveries, transitions, submissions")
 
 
 def fill(url: str, *, first: int, last: int, due_each: int = 100) -> None:
@@ -92,7 +106,7 @@ INSERT INTO generations (id, status, model, rivya_object, reserved_credits, fina
 SELECT id, iif(is_due, 'queued', 'succeeded'), 'model-' || n % 20, {_OBJECT}, 1, 1, 'order-' || n, 'token-' || n % 9,
     seen, iif(is_due, NULL, seen), iif(is_due, NULL, 'webhook'), iif(is_due, NULL, seen), 1, 1,
     iif(is_due, 'watching', 'settled'), iif(is_due, seen, NULL), 0, 0, 0 FROM made
-"""
+"""  # noqa: S608 - of text of ours
 
 
 def fill_sqlite(url: str, *, first: int, last: int) -> None:

@@ -3,13 +3,15 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, false, literal, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, false, literal, select, text, tuple_, union_all
 
 from app.ledger.reads import DeliveryFilter, GenerationFilter, Position
 from app.ledger.statements import is_rare
 from app.ledger.status import Outcome, Status, Tracking
 from app.ledger.tables import NOT_APPLIED, NOT_SUCCEEDED, OPEN, deliveries, generations
 
+# PostgreSQL takes tracking and status for independent: believing that few rows have both, it would collect and sort.
+IN_ORDER = text("SET LOCAL enable_bitmapscan = off")
 TERMINAL = (Status.SUCCEEDED, Status.FAILED)
 _USUAL = "generation.succeeded"
 _ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not in ("body", "headers"))

@@ -11,7 +11,7 @@ from app.core.database import Database
 from app.core.direct import Direct
 from app.core.schema import Moment
 from app.ledger import rows
-from app.ledger.lists import list_deliveries, list_generations
+from app.ledger.lists import IN_ORDER, list_deliveries, list_generations
 from app.ledger.on_postgres_statements import BY_ID
 from app.ledger.reads import (
     MOST_OPEN,
@@ -59,7 +59,11 @@ class Queries:
     async def generations(self, chosen: GenerationFilter, *, after: Position | None, limit: int) -> Page[Generation]:
         """At most `limit` generations that come after `after`, newest first."""
         statement = list_generations(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
-        items = [rows.to_generation(row) for row in await self._rows(statement)]
+        async with self._database.read() as connection:
+            if chosen.tracking is not None and chosen.status is not None and not self._database.is_sqlite:
+                await connection.execute(IN_ORDER)
+            found = (await connection.execute(statement)).mappings().all()
+        items = [rows.to_generation(row) for row in found]
         return _page(items, limit, lambda item: Position(item.first_seen_at, item.id))
 
     async def transitions(self, generation_id: str) -> list[Transition]:

@@ -11,8 +11,8 @@ Item = TypeVar("Item")
 
 MOST_OPEN: Final = 10_000
 """Open generations are counted so far: this many may mean more."""
-MOST_OVERDUE: Final = 1000
-"""Overdue ones are looked at in the table, one by one."""
+MOST_OVERDUE: Final = 1001
+"""Overdue ones are looked at in the table, one by one; RECEIVER_ALARM_OVERDUE is less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,9 +41,11 @@ _MOST: Final = bindparam("most", type_=Integer)
 
 
 def _settled_with(status: Status) -> Select[Any]:
-    # Settled no earlier than first heard of: so this ends at the limit, in the index.
-    old = (_g.status == status, _g.first_seen_at < _BEFORE, _g.settled_at < _BEFORE)
-    return select(_g.id).where(*old).order_by(_g.first_seen_at, _g.id).limit(_MOST)
+    # Settled no earlier than first heard of: so this ends at the limit, in the index. In such words and such an order
+    # only the index by status will do: that by time alone walks over all that is open and older, at every batch.
+    is_old = tuple_(_g.status, _g.first_seen_at) < tuple_(literal(status, _g.status.type), _BEFORE)
+    old = (_g.status >= status, is_old, _g.settled_at < _BEFORE)
+    return select(_g.id).where(*old).order_by(_g.status, _g.first_seen_at, _g.id).limit(_MOST)
 
 
 SETTLED: Final = union_all(*(select(_settled_with(status).subquery()) for status in TERMINAL)).limit(_MOST)

@@ -10,6 +10,7 @@ from sqlalchemy import Integer, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
+from app.ledger.usage import BY_INDEX
 from app.ledger.usage_tables import usage_changes, usage_hours
 
 MOST: Final = 5000
@@ -69,6 +70,8 @@ class UsageSums:
     async def move(self) -> int:
         """Move the oldest changes; returns how many. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
+            if not self._database.is_sqlite:
+                await connection.execute(BY_INDEX)
             is_any = await connection.scalar(select(usage_changes.c.id).order_by(usage_changes.c.id).limit(1))
         if is_any is None:
             return 0
@@ -78,7 +81,7 @@ class UsageSums:
 
 
 async def _move_on_postgres(connection: AsyncConnection, most: int) -> int:
-    await connection.execute(text("SET LOCAL enable_seqscan = off"))
+    await connection.execute(BY_INDEX)
     moved: int = (await connection.execute(_ON_POSTGRES, {"most": most})).scalar_one()
     return moved
 
