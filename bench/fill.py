@@ -103,8 +103,8 @@ made AS (SELECT n, 'task_' || n AS id, n % 100 = 0 AS is_due,
 INSERT INTO generations (id, status, model, rivya_object, reserved_credits, final_credits, client_request_id,
     submitted_by, first_seen_at, settled_at, settled_by, callback_received_at, last_number, revision, tracking,
     next_poll_at, polls, poll_failures, not_found_count)
-SELECT id, iif(is_due, 'queued', 'succeeded'), 'model-' || n % 20, {_OBJECT}, 1, 1, 'order-' || n, 'token-' || n % 9,
-    seen, iif(is_due, NULL, seen), iif(is_due, NULL, 'webhook'), iif(is_due, NULL, seen), 1, 1,
+SELECT id, iif(is_due, 'queued', 'succeeded'), 'model-' || (n % 20), {_OBJECT}, 1, 1, 'order-' || n,
+    'token-' || (n % 9), seen, iif(is_due, NULL, seen), iif(is_due, NULL, 'webhook'), iif(is_due, NULL, seen), 1, 1,
     iif(is_due, 'watching', 'settled'), iif(is_due, seen, NULL), 0, 0, 0 FROM made
 """  # noqa: S608 - of text of ours
 

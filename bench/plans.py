@@ -91,12 +91,7 @@ def _refuse_scans(seen: dict[str, Statement]) -> None:
 
 
 def _write_table(seen: dict[str, Statement]) -> None:
-    slowest_first = sorted(seen.values(), key=lambda it: -it.median)
-    rows = "\n".join(
-        f"| {it.median:.2f} | {max(it.milliseconds):.1f} | {len(it.milliseconds)} | {it.rows:,} | {', '.join(it.nodes)} | "
-        f"`{it.text[:240].replace('|', '¦')}` |"
-        for it in slowest_first
-    )
+    rows = "\n".join(_line(it) for it in sorted(seen.values(), key=lambda it: -it.median))
     _TABLE.write_text(
         f"""# Every statement and its plan
 
@@ -109,3 +104,9 @@ read from end to end, whatever their indexes.
 {rows}
 """
     )
+
+
+def _line(it: Statement) -> str:
+    text = it.text[:240].replace("|", "¦")
+    figures = (f"{it.median:.2f}", f"{max(it.milliseconds):.1f}", f"{len(it.milliseconds)}", f"{it.rows:,}")
+    return f"| {' | '.join((*figures, ', '.join(it.nodes)))} | `{text}` |"

@@ -15,7 +15,7 @@ from app.ledger.usage_tables import usage_changes, usage_hours
 
 MOST: Final = 5000
 """Changes in one transaction."""
-MOST_OF_ONE_WRITER: Final = 500
+MOST_OF_ONE_WRITER: Final = 1000
 """On SQLite, where whoever writes keeps everybody else from writing."""
 
 _REST: Final = 5.0
