@@ -9,7 +9,7 @@ from app.ledger.status import Outcome, Status, Tracking
 
 Item = TypeVar("Item")
 
-MOST_OPEN: Final = 10_000
+MOST_OPEN: Final = 5000
 """Open generations are counted so far: this many may mean more."""
 MOST_OVERDUE: Final = 1001
 """Overdue ones are looked at in the table, one by one; RECEIVER_ALARM_OVERDUE is less."""
