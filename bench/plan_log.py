@@ -77,10 +77,11 @@ def statements(world: World, *, since: int) -> dict[str, Statement]:
 def _entries(log: str) -> Iterator[tuple[float, str, dict[str, Any]]]:
     for written in _WRITTEN.finditer(log):
         explained = orjson.loads(written[2].replace("\n\t", "\n").encode())
-        yield float(written[1]), _shortened(explained["Query Text"]), explained["Plan"]
+        yield float(written[1]), shortened(explained["Query Text"]), explained["Plan"]
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """A statement in one line, without what tells its like apart, as the keys of `statements` are."""
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r"'[0-9a-f-]{36}'", "'…'", text)
     return re.sub(r"SELECT (\w+\.\w+(?: AS \w+)?, ){3,}.*? FROM", "SELECT … FROM", text).strip()

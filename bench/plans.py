@@ -2,22 +2,22 @@
 
 from pathlib import Path
 
+from app.ledger.on_postgres_statements import LOOK, WRITE
 from bench import driving, servers
 from bench.fill import SIZES, SUBMISSIONS, big, fill, fill_history
-from bench.plan_log import Statement, explain_all, statements
+from bench.plan_log import Statement, explain_all, shortened, statements
 from bench.results import Results
 from bench.verify import Void
 from bench.world import World
 
-HISTORY = 1_500_000
+HISTORY = 1_000_000
 GROWN = 100_000
 MOST_MILLISECONDS = 20.0
 MOST_ROWS = 5000
 """What /metrics counts, and what is moved into the sums of usage at once."""
 _LOOK = "SELECT settled_lately"
 """Of the alarms: one statement about everything, for nobody who waits."""
-_WORTH_COMPARING = 0.03
-"""Milliseconds: what takes less is as long as it takes to measure it."""
+_OF_DELIVERIES = tuple(shortened(statement) for statement in (LOOK, WRITE))
 _TABLE = Path(__file__).resolve().parent / "PLANS.md"
 
 
@@ -78,13 +78,12 @@ def _begun_empty(world: World, results: Results) -> None:
         grown = statements(world, since=began)
     world.drop(url)
     _refuse_scans(grown)
-    compared = [text for text, it in small.items() if text in grown and it.median >= _WORTH_COMPARING]
-    ratios = {text: grown[text].median / small[text].median for text in compared}
+    ratios = {text: grown[text].median / small[text].median for text in _OF_DELIVERIES}
     slower = max(ratios, key=lambda text: ratios[text])
     results.add(
         f"the same connections with {GROWN:,} rows as with none",
         target="no sequential scan, no statement of deliveries 3x slower",
-        measured=f"none, of {len(ratios)} at most {ratios[slower]:.2f}x",
+        measured=f"none, at most {ratios[slower]:.2f}x",
         is_reached=ratios[slower] <= 3,
     )
 
