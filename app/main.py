@@ -127,7 +127,7 @@ class Service:
         )
         errors.install(app)
         app.put_first(self.intake.path, self.intake, lane=self.intake.lane)
-        app.put_first(generation_lane.PREFIX, lane=generation_lane.GenerationLane(self.waiting.reads, self.access))
+        app.put_first(generation_lane.PREFIX, lane=generation_lane.GenerationLane(self.waiting, self.access))
         app.include_router(submission.router(self.submitter, self.access))
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import intake, plans, polling, pressure, reads, snapshot, waiting
+from bench import intake, partitions, plans, polling, postgres, pressure, reads, snapshot, waiting
 from bench.report import written
 from bench.results import Results
 from bench.world import World, made_world, postgres_version
@@ -21,18 +21,21 @@ SECTIONS: dict[str, Callable[[World, Results], None]] = {
     "polling": polling.run,
     "pressure": pressure.run,
 }
+ON_DEMAND: dict[str, Callable[[World, Results], None]] = {"partitions": partitions.run, "postgres": postgres.run}
+"""Figures for decisions of an operator, not for a release: they run when they are named."""
 _HERE = Path(__file__).resolve().parent
 
 
 def main(chosen: str | None) -> int:
     """The exit status: 0 all ran, whatever they found; 2 there is no such section."""
-    if chosen and chosen not in SECTIONS:
-        print(f"ONLY={chosen}: there is no such section; there are {', '.join(SECTIONS)}")
+    sections = {**SECTIONS, **ON_DEMAND} if chosen else SECTIONS
+    if chosen and chosen not in sections:
+        print(f"ONLY={chosen}: there is no such section; there are {', '.join(sections)}")
         return 2
     results, started = Results(), time.perf_counter()
     with made_world() as world:
         version = postgres_version(world.fresh("postgresql"))
-        for name, section in SECTIONS.items():
+        for name, section in sections.items():
             if chosen in (None, "", name):
                 began = time.perf_counter()
                 section(world, results)

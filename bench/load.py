@@ -26,6 +26,8 @@ class Load:
     """Seconds, of what was answered 2xx."""
     accepted: list[int] = field(default_factory=list)
     """Places, in the list of requests, of those that were answered 2xx."""
+    moments: list[float] = field(default_factory=list)
+    """Seconds after the start, of the answers 2xx."""
     lost: int = 0
     """Requests whose connection broke before the answer."""
 
@@ -33,6 +35,11 @@ class Load:
     def per_second(self) -> float:
         """Answers 2xx per second."""
         return len(self.latencies) / self.seconds if self.seconds else 0.0
+
+    def windows(self, seconds: float) -> list[float]:
+        """Answers 2xx per second in each whole stretch of so many seconds, from the start on."""
+        counted = Counter(int(moment / seconds) for moment in self.moments)
+        return [counted[number] / seconds for number in range(int(self.seconds / seconds))]
 
     def percentile(self, percent: float) -> float:
         """Milliseconds below which this share of the answers 2xx came."""
@@ -74,6 +81,7 @@ class _Generator:
         self._epoll = select.epoll()
         self._connections: dict[int, _Connection] = {}
         self._load = Load()
+        self._started = 0.0
 
     def connect(self, port: int) -> None:
         made = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -83,7 +91,7 @@ class _Generator:
 
     def run(self, seconds: float) -> Load:
         connections, load, clock = self._connections, self._load, time.perf_counter
-        started = clock()
+        self._started = started = clock()
         deadline, busy = started + seconds, 0
         for connection in connections.values():
             busy += self._send(connection)
@@ -140,7 +148,9 @@ class _Generator:
             return
         load.statuses[status] += 1
         if status < 300:
-            load.latencies.append(time.perf_counter() - connection.sent_at)
+            now = time.perf_counter()
+            load.latencies.append(now - connection.sent_at)
+            load.moments.append(now - self._started)
             load.accepted.append(connection.place)
 
 

@@ -4,8 +4,11 @@ import os
 import platform
 import sqlite3
 import subprocess
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+
+from tests.process_family import children_of
 
 
 def cores() -> tuple[int, int]:
@@ -45,9 +48,29 @@ def resident_bytes(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process and its children that ended have used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor time that a process has used; 0 once it is gone."""
+    return sum(_ticks(pid)[:2]) / os.sysconf("SC_CLK_TCK")
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """The same of a process, its children, and those of them that have ended."""
+    return (sum(_ticks(pid)) + sum(sum(_ticks(child)[:2]) for child in children_of(pid))) / os.sysconf("SC_CLK_TCK")
+
+
+def pin_family(pid: int, core: int) -> None:
+    """Keep a process and its children, also those to come, on one core."""
+    for member in (pid, *children_of(pid)):
+        with suppress(FileNotFoundError, ProcessLookupError):  # a session that has just ended
+            pin(member, core)
+
+
+def _ticks(pid: int) -> tuple[int, ...]:
+    """In the process, in the kernel for it; and both of its children that have ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return (0, 0, 0, 0)
+    return tuple(int(field) for field in fields[11:15])
 
 
 def _commit() -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.events import SECRET
-from bench.machine import pin
+from bench.machine import cpu_seconds, pin
 from tests.leash import Leash
 from tests.ports import free_port
 from tests.receivers import ENCRYPTION_KEY
@@ -34,6 +34,7 @@ class Server:
     pid: int
     seconds_to_live: float
     """From its start to its first answer on /livez, where it has one."""
+    processor_seconds_to_live: float
 
 
 @contextmanager
@@ -135,7 +136,7 @@ def _served(command: Sequence[str], environment: Mapping[str, str], *, port: int
     try:
         pin(process.pid, core)
         _await_answer(process, port, log)
-        yield Server(port, process.pid, time.perf_counter() - started)
+        yield Server(port, process.pid, time.perf_counter() - started, cpu_seconds(process.pid))
     finally:
         process.terminate()
         try:

@@ -36,9 +36,10 @@ class Secrets:
         self.is_read = True
         self.clock: ManualClock = ManualClock(NOON)
 
-    def at_once(self, headers: RawHeaders, body: bytes, now: datetime) -> Verified | None:
-        result = self.verifier.verify(headers, body, now)
-        return result if isinstance(result, Verified) else None
+    def at_once(
+        self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
+    ) -> Verified | Refused | None:
+        return self.verifier.verify(headers, body, now)
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         return self.verifier.verify(headers, body, self.clock.now())

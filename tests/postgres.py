@@ -67,6 +67,13 @@ class PostgresCluster:
         """The SQLAlchemy URL of one database of this cluster."""
         return f"postgresql+asyncpg://{USER}@127.0.0.1:{self.port}/{database}"
 
+    @property
+    def pid(self) -> int:
+        """Of the server's first process, the sessions' parent. Raises PostgresUnavailableError where it is stopped."""
+        if self._process is None:
+            raise PostgresUnavailableError("a server that is stopped has no process")
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server and return when it takes connections.
 

@@ -10,7 +10,7 @@ def freeze(parent: int) -> list[int]:
     """Stop a process and its direct children; returns whom to `thaw`, in the order in which they were stopped."""
     os.kill(parent, signal.SIGSTOP)  # first of all, or it would start another child behind our back
     frozen = [parent]
-    for child in _children(parent):
+    for child in children_of(parent):
         os.kill(child, signal.SIGSTOP)
         frozen.append(child)
     return frozen
@@ -27,7 +27,7 @@ def kill_parent(parent: int, *, seconds: float) -> None:
 
     Raises TimeoutError when one of them is still there after `seconds`.
     """
-    handles = [os.pidfd_open(child) for child in _children(parent)]
+    handles = [os.pidfd_open(child) for child in children_of(parent)]
     os.kill(parent, signal.SIGKILL)
     try:
         for handle in handles:
@@ -38,7 +38,8 @@ def kill_parent(parent: int, *, seconds: float) -> None:
             os.close(handle)
 
 
-def _children(parent: int) -> list[int]:
+def children_of(parent: int) -> list[int]:
+    """The process ids of the direct children that live."""
     entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     return [int(entry.name) for entry in entries if _parent_of(entry) == parent]
 

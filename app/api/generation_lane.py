@@ -1,44 +1,48 @@
-"""The express lane of GET /api/v1/generations/{id}: a plain read by somebody who may, of a generation that is known."""
+"""The express lane of GET /api/v1/generations/{id}: a read by somebody who may, of a generation that is known."""
 
-import asyncio
+import re
 from functools import partial
 
 import orjson
 from starlette.types import Scope
 
-from app.api.shared_reads import Found, SharedReads
+from app.api.waiting import Waiting
 from app.core.access import Access, Caller
 from app.core.errors import ServiceError
 from app.core.express import Exchange
 from app.core.requests import API_CALLS, HTTP_REQUESTS, identified
 from app.ledger.rendering import render
+from app.ledger.state import Generation
 from app.rivya.storable import usable_name
 
 PREFIX = "/api/v1/generations/"
 _ROUTE = PREFIX + "{generation_id}"
 _COUNTED = HTTP_REQUESTS.labels(_ROUTE, "GET", 200)
+_WAIT = re.compile(rb"(?:wait=([0-9]|[1-5][0-9]|60))?")
 _BEARER = b"bearer "
 _HEADERS = b"content-type: application/json\r\nx-request-id: %b\r\n"
 
 
 class GenerationLane:
-    """Whatever else is asked, waited for, or refused is the documented route's (`app.api.generations`)."""
+    """Whatever else is asked, or refused, is the documented route's (`app.api.generations`)."""
 
-    def __init__(self, reads: SharedReads, access: Access) -> None:
-        self._reads = reads
+    def __init__(self, waiting: Waiting, access: Access) -> None:
+        self._waiting = waiting
         self._access = access
+        self._written: tuple[Generation, bytes] | None = None
+        """What was told last: all who waited for it are told the same."""
 
     def __call__(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
         """`app.core.express.Lane`."""
-        generation_id = scope["path"][len(PREFIX) :]
-        is_plain = scope["method"] == "GET" and not scope["query_string"] and not body and "/" not in generation_id
-        if not is_plain or usable_name(generation_id) is None:
+        generation_id, query = scope["path"][len(PREFIX) :], scope["query_string"]
+        wait = _WAIT.fullmatch(query)
+        is_plain = scope["method"] == "GET" and not body and "/" not in generation_id
+        if not is_plain or wait is None or usable_name(generation_id) is None:
             return False
         caller = self._reader(scope)
         if caller is None:
             return False
-        answer = partial(_answer, generation_id, scope, caller, exchange)
-        self._reads.ask(generation_id).add_done_callback(answer)
+        self._waiting.tell(generation_id, int(wait[1] or 0), partial(self._answer, scope, caller, exchange))
         return True
 
     def _reader(self, scope: Scope) -> Caller | None:
@@ -54,20 +58,17 @@ class GenerationLane:
         except ServiceError:
             return None
 
+    def _answer(self, scope: Scope, caller: Caller, exchange: Exchange, found: Generation | None) -> None:
+        if exchange.is_abandoned:
+            API_CALLS.labels(caller.name, _ROUTE, "abandoned").inc()
+        elif found is None:
+            exchange.otherwise()
+        else:
+            _COUNTED.inc()
+            API_CALLS.labels(caller.name, _ROUTE, "succeeded").inc()
+            exchange.respond(_HEADERS % identified(scope).encode(), self._body(found))
 
-def _answer(
-    generation_id: str,
-    scope: Scope,
-    caller: Caller,
-    exchange: Exchange,
-    found: "asyncio.Future[Found]",
-) -> None:
-    generation = None
-    if not found.cancelled() and found.exception() is None:
-        generation = found.result().get(generation_id)
-    if generation is None:
-        exchange.otherwise()
-        return
-    _COUNTED.inc()
-    API_CALLS.labels(caller.name, _ROUTE, "succeeded").inc()
-    exchange.respond(_HEADERS % identified(scope).encode(), orjson.dumps(render(generation)))
+    def _body(self, found: Generation) -> bytes:
+        if self._written is None or self._written[0] is not found:
+            self._written = (found, orjson.dumps(render(found)))
+        return self._written[1]

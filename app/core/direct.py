@@ -54,9 +54,15 @@ class Direct:
     async def fetch(self, statement: str, *arguments: object) -> list[Any]:
         """The rows of one statement, which is a transaction of its own. Raises like `transaction`."""
         with translated():
-            async with self._connection() as connection:
+            connection = await self._acquire()
+            try:
                 rows: list[Any] = await connection.fetch(statement, *arguments)
-                return rows
+            except (asyncio.CancelledError, OSError):
+                connection.terminate()  # in the middle of something, for all we know
+                raise
+            finally:
+                self._give_back(connection)
+        return rows
 
     async def close(self) -> None:
         """Close the connections that are idle; the others are closed by those who use them."""
@@ -67,19 +73,26 @@ class Direct:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        async with asyncio.timeout(_SECONDS_FOR_CONNECTION):
-            await self._free.acquire()
+        connection = await self._acquire()
         try:
-            connection = await self._take()
-            try:
-                yield connection
-            except (asyncio.CancelledError, OSError):
-                connection.terminate()  # in the middle of something, for all we know
-                raise
-            finally:
-                self._give_back(connection)
+            yield connection
+        except (asyncio.CancelledError, OSError):
+            connection.terminate()  # in the middle of something, for all we know
+            raise
         finally:
+            self._give_back(connection)
+
+    async def _acquire(self) -> Connection:
+        if self._free.locked():
+            async with asyncio.timeout(_SECONDS_FOR_CONNECTION):
+                await self._free.acquire()
+        else:
+            await self._free.acquire()  # at once
+        try:
+            return await self._take()
+        except BaseException:
             self._free.release()
+            raise
 
     async def _take(self) -> Connection:
         while self._idle:
@@ -98,3 +111,4 @@ class Direct:
             connection.terminate()
         if not connection.is_closed():
             self._idle.append(connection)
+        self._free.release()

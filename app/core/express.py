@@ -1,17 +1,23 @@
 """A FastAPI application with a few paths that are served before any middleware, for what is asked for incessantly."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+OK: Final = b"200 OK"
+
 
 class Exchange(Protocol):
-    """A request that a lane has taken; one of the two is called, now or later, and once."""
+    """A request that a lane has taken; one of the two methods is called, now or later, and once."""
 
-    def respond(self, headers: bytes = b"", body: bytes = b"") -> None:
-        """Answer 200: with these header lines, each ended by CRLF, and this body."""
+    @property
+    def is_abandoned(self) -> bool:
+        """The connection is gone: nobody waits for the answer any more."""
+
+    def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
+        """Answer with these header lines, each ended by CRLF, and this body."""
 
     def otherwise(self) -> None:
         """Have the application itself answer, as if nothing had been done."""

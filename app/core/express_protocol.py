@@ -10,10 +10,10 @@ from typing import Any, cast
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.core.express import Lane, Laned
+from app.core.express import OK, Lane, Laned
 
 _RECORDED = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-_OK = b"HTTP/1.1 200 OK\r\n%bcontent-length: %d\r\n\r\n%b"
+_ANSWER = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b"
 _CLOSING = b"connection: close\r\n"
 
 
@@ -130,9 +130,12 @@ class ExpressProtocol(HttpToolsProtocol):
         self._start_asgi_task(cycle, self.app)
 
     def _lane(self) -> Lane | None:
-        """Which lane may have the request whose headers have come; none while another is under way."""
+        """Which lane may have the request whose headers have come; none while another is under way.
+
+        None also for who sends and does not read: uvicorn waits for that, and reads nothing more meanwhile.
+        """
         before: RequestResponseCycle | _Cycle | None = self.cycle
-        if before is not None and not before.response_complete:
+        if (before is not None and not before.response_complete) or self.flow.write_paused:
             return None
         url = self.url
         if self._laned is None or self.expect_100_continue or not url.isascii() or b"%" in url or b"#" in url:
@@ -171,8 +174,13 @@ class _Cycle:
         self.pieces: list[bytes] = []
         self.is_whole = self.disconnected = self.response_complete = False
 
-    def respond(self, headers: bytes = b"", body: bytes = b"") -> None:
-        """Answer 200."""
+    @property
+    def is_abandoned(self) -> bool:
+        """The connection is gone."""
+        return self.disconnected
+
+    def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
+        """Answer."""
         if self.disconnected:
             return
         self.response_complete = True
@@ -181,7 +189,7 @@ class _Cycle:
             self.keep_alive = False
         if not self.keep_alive:
             headers += _CLOSING
-        protocol.transport.write(_OK % (headers, len(body), body) if headers or body else _RECORDED)
+        protocol.transport.write(_ANSWER % (status, headers, len(body), body) if headers or body else _RECORDED)
         if not self.keep_alive:
             protocol.transport.close()
         protocol.on_response_complete()

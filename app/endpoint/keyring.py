@@ -87,6 +87,11 @@ class Keyring:
             raise DatabaseUnavailable
         return self.version != version
 
+    @property
+    def may_look(self) -> bool:
+        """Whether `refresh` would look at the database now, also for those who are not patient."""
+        return not self.is_off and (self._planned is not None or self._wait() <= 0)
+
     async def turn(self) -> float:
         """Refresh; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
         if self.is_off:

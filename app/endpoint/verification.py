@@ -8,29 +8,24 @@ from typing import Final
 import structlog
 
 from app.core.clock import Clock
-from app.core.errors import DatabaseUnavailable, ServiceError
+from app.core.errors import DatabaseUnavailable
 from app.endpoint.keyring import Keyring
 from app.endpoint.known import Known
 from app.endpoint.measures import CONTRADICTIONS
 from app.endpoint.proofs import Proofs, Proven
+from app.endpoint.secret_pending import SecretPending
 from app.rivya.calibration import Proof, calibrate
 from app.rivya.payloads import read_delivery
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 _WORTH_A_LOOK: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET, Reason.MISSING_SIGNATURE})
+_HOPELESS: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.MISSING_SIGNATURE, Reason.MALFORMED_SIGNATURE})
 SECONDS_IN_DOUBT: Final = 5.0
 """How long a delivery waits for a secret that Rivya was asked for; longer than the call usually takes."""
 _MOST_WAITING: Final = 256
 _SECONDS_BETWEEN_CONTRADICTIONS: Final = 1.0
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class SecretPending(ServiceError):
-    """503: Rivya was asked for a new secret, and its answer has not been stored yet; what it signs can't be told."""
-
-    status = 503
-    code = "secret_pending"
 
 
 class Verification:
@@ -55,13 +50,21 @@ class Verification:
         """Which endpoint of ours has this path key."""
         return self._keyring.known.endpoint_id(path_key)
 
-    def at_once(self, headers: RawHeaders, body: bytes, now: datetime) -> Verified | None:
-        """Verified by the pinned scheme with a proven secret, as nearly all deliveries are; None says nothing."""
+    def at_once(
+        self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
+    ) -> Verified | Refused | None:
+        """Verified by the pinned scheme with a proven secret, as nearly all deliveries are; None says nothing.
+
+        Refused, where a stranger's delivery can't be good by anything that `verify` could still find out now.
+        """
         known = self._keyring.known
         if known.verifier is None:
             return None
         result = known.verifier.verify(headers, body, now)
-        return result if isinstance(result, Verified) and not _is_unproven(known, result) else None
+        if isinstance(result, Verified):
+            return None if _is_unproven(known, result) else result
+        is_hopeless = result.reason in _HOPELESS and not known.in_doubt and not self._keyring.may_look
+        return result if is_hopeless and self._is_nobodys(path_key) else None
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         """Whether one of our secrets signed it. `path_key`: the end of the path it came to, ours or not.
@@ -89,6 +92,12 @@ class Verification:
         if _is_worth_a_look(result) and endpoint_id in self._keyring.known.in_doubt:
             result = await self._attempt_until_settled(headers, body, endpoint_id)
         return result
+
+    def _is_nobodys(self, path_key: str | None) -> bool:
+        """A path that strangers send to, and for which no look would be waited for."""
+        if path_key is None:
+            return True
+        return self._waiting >= _MOST_WAITING and self.endpoint_id(path_key) is None
 
     async def _looked(self, path_key: str | None, version: int) -> bool:
         """True if there is anything newer.
@@ -139,14 +148,14 @@ class Verification:
         self, headers: RawHeaders, body: bytes, endpoint_id: str | None
     ) -> Verified | Refused:
         if self._waiting >= _MOST_WAITING:
-            raise _pending()
+            raise SecretPending
         self._waiting += 1
         try:
             async with asyncio.timeout(self._seconds_in_doubt):
                 while endpoint_id in self._keyring.known.in_doubt:
                     await self._keyring.refresh(self._keyring.version, is_patient=True)
         except TimeoutError:
-            raise _pending() from None
+            raise SecretPending from None
         finally:
             self._waiting -= 1
         return await self._attempt(headers, body)
@@ -186,7 +195,3 @@ def _is_signed(headers: RawHeaders) -> bool:
 
 def _is_due(last: float | None, now: float) -> bool:
     return last is None or now >= last + _SECONDS_BETWEEN_CONTRADICTIONS
-
-
-def _pending() -> SecretPending:
-    return SecretPending("A new signing secret is on its way; send this again.", retry_after=2)

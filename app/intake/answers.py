@@ -9,12 +9,14 @@ from starlette.types import Scope, Send
 from app.core.errors import ServiceError
 from app.core.express import Exchange
 from app.core.requests import HTTP_REQUESTS, count, identified
+from app.intake.signature_refused import SignatureRefused
 from app.ledger.plan import Recorded
 
 ROUTE = "/rivya/webhook"
 """As requests are counted: never with the key."""
 
 _RECORDED = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
+_UNAUTHORIZED = b"401 Unauthorized"
 _NOTHING_MORE = {"type": "http.response.body", "body": b""}
 _TAKEN = HTTP_REQUESTS.labels(ROUTE, "POST", 200)
 
@@ -65,15 +67,28 @@ class AnswerInLane:
 
 async def send_error(scope: Scope, send: Send, error: ServiceError, extra: Mapping[str, object] | None = None) -> None:
     """The error in Rivya's shape, with `Retry-After` where trying again makes sense."""
+    body, headers = _counted(scope, error, extra or {})
+    await _send(send, error.status, body, headers)
+
+
+def respond_unauthorized(scope: Scope, exchange: Exchange, error: SignatureRefused) -> None:
+    """The same for the express lane, for a signature that is not right."""
+    body, headers = _counted(scope, error, error.told)
+    lines = [b"content-type: application/json", *(b"%b: %b" % header for header in headers.items()), b""]
+    exchange.respond(b"\r\n".join(lines), body, status=_UNAUTHORIZED)
+
+
+def _counted(scope: Scope, error: ServiceError, extra: Mapping[str, object]) -> tuple[bytes, Mapping[bytes, bytes]]:
+    """The body of an error, and the headers that vary."""
     count(ROUTE, scope["method"], error.status)
     identity = identified(scope)
-    told = {"code": error.code, "message": error.message, "requestId": identity, **(extra or {})}
+    told = {"code": error.code, "message": error.message, "requestId": identity, **extra}
     headers = {b"x-request-id": identity.encode()}
     if error.retry_after is not None:
         headers[b"retry-after"] = str(math.ceil(error.retry_after)).encode()
     if error.status == 405:
         headers[b"allow"] = b"POST"
-    await _send(send, error.status, orjson.dumps({"error": told}), headers)
+    return orjson.dumps({"error": told}), headers
 
 
 async def _send(send: Send, status: int, body: bytes, headers: Mapping[bytes, bytes]) -> None:

@@ -34,9 +34,12 @@ class OtherClocks:
         """Which endpoint of ours has this path key."""
         return self._ours.endpoint_id(path_key)
 
-    def at_once(self, headers: RawHeaders, body: bytes, now: datetime) -> Verified | None:
-        """Verified by our clock, where nothing has to be waited for or written down first; None says nothing."""
-        return self._ours.at_once(headers, body, now)
+    def at_once(
+        self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
+    ) -> Verified | Refused | None:
+        """By our clock, where nothing has to be waited for or written down first; None says nothing."""
+        result = self._ours.at_once(headers, body, path_key, now)
+        return None if result is not None and _is_of_another_time(result) else result
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         """Whether Rivya signed it. Raises `ServiceError` where that can't be told at the moment."""

@@ -11,12 +11,13 @@ from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.express import Exchange
 from app.core.requests import identified
-from app.intake.answers import ROUTE, AnswerInLane, send_error, send_ok
+from app.intake.answers import ROUTE, AnswerInLane, respond_unauthorized, send_error, send_ok
 from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
 from app.intake.signature_refused import SignatureRefused
 from app.intake.translate import as_unreadable, is_delivery, to_report
-from app.ledger.batch import Answer, RecordFailed
+from app.ledger.answers import Answer
+from app.ledger.batch import RecordFailed
 from app.ledger.plan import Recorded
 from app.ledger.report import Report
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
@@ -34,8 +35,10 @@ class Verification(Protocol):
     def endpoint_id(self, path_key: str | None) -> str | None:
         """Which endpoint of ours has this path key."""
 
-    def at_once(self, headers: RawHeaders, body: bytes, now: datetime) -> Verified | None:
-        """Verified, where nothing has to be waited for or written down first; None says nothing."""
+    def at_once(
+        self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
+    ) -> Verified | Refused | None:
+        """What `verify` would say, where nothing has to be waited for or written down first; None says nothing."""
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         """Whether Rivya signed it. Raises `ServiceError` where that can't be told at the moment."""
@@ -95,20 +98,29 @@ class Intake:
             await send_ok(send, answer)
 
     def lane(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
-        """A POST that is verified at once and for whose report there is room; `app.core.express.Lane`."""
+        """A POST that is verified at once and for whose report there is room, or refused at once; a `Lane`."""
         if scope["method"] != "POST" or len(body) > self._most_bytes or self._submit is None:
             return False
-        now, headers = self._clock.now(), scope["headers"]
-        verified = self._verification.at_once(headers, body, now)
-        if verified is None:
-            return False
-        endpoint_id = self._verification.endpoint_id(_path_key(scope))
+        now, headers, path_key = self._clock.now(), scope["headers"], _path_key(scope)
+        verified = self._verification.at_once(headers, body, path_key, now)
+        if not isinstance(verified, Verified):
+            return verified is not None and self._refuse(scope, body, path_key, verified, exchange)
+        endpoint_id = self._verification.endpoint_id(path_key)
         self._health.note_verified(endpoint_id, now)
         report = to_report(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
         try:
             self._submit(report, AnswerInLane(exchange))
         except ServiceError:
             return False
+        return True
+
+    def _refuse(self, scope: Scope, body: bytes, path_key: str | None, refused: Refused, exchange: Exchange) -> bool:
+        """Refuse at once what is a delivery but for its signature; False, and nothing done, for anything else."""
+        now, headers = self._clock.now(), scope["headers"]
+        if not is_delivery(headers, body) or self._probed(headers, body, now) is not None:
+            return False
+        self._note(scope, path_key, body, refused.reason)
+        respond_unauthorized(scope, exchange, SignatureRefused(refused, now=now))
         return True
 
     async def _take(self, scope: Scope, receive: Receive) -> bytes:

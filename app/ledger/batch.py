@@ -3,8 +3,6 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol
 
@@ -12,9 +10,15 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
+from app.ledger.answers import Answer, Waiting, fail
 from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS
 from app.ledger.plan import Recorded
 from app.ledger.report import Report
+
+_WORTH_A_SECOND = 24
+"""So many must wait before a batch is begun beside another: each costs PostgreSQL as much as fifteen of its members."""
+_SECONDS_BEHIND_ANOTHER = 0.02
+"""Fewer wait no longer than this for a batch that is under way: it may be held up by somebody's lock."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -36,27 +40,6 @@ class Recorder(Protocol):
         """All or none."""
 
 
-class Answer(Protocol):
-    """Is told what became of one report: a future, or what does without its turn of the event loop."""
-
-    def done(self) -> bool:
-        """It has been told, or nobody wants to know any more."""
-
-    def set_result(self, recorded: Recorded, /) -> None:
-        """The report is committed. Must not raise."""
-
-    def set_exception(self, error: ServiceError, /) -> None:
-        """It is not. Must not raise."""
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    report: Report
-    answer: Answer
-    deadline: float
-    """On the event loop's clock."""
-
-
 class Batch:
     """A bounded queue in front of the ledger, emptied by `writers` loops."""
 
@@ -69,6 +52,7 @@ class Batch:
         most_waiting: int = 2000,
         most_at_once: int = 200,
         patience: float = 10.0,
+        behind_another: float = _SECONDS_BEHIND_ANOTHER,
     ) -> None:
         self._recorder = recorder
         self._clock = clock
@@ -77,9 +61,12 @@ class Batch:
         self._most_at_once = most_at_once
         self._patience = patience
         """Seconds that a report may wait for its commit before its sender is told to come back."""
-        self._queue: deque[_Waiting] = deque()
-        self._being_recorded: list[list[_Waiting]] = []
+        self._behind_another = behind_another
+        self._queue: deque[Waiting] = deque()
+        self._being_recorded: list[list[Waiting]] = []
         self._alarm: asyncio.TimerHandle | None = None
+        self._nudge: asyncio.TimerHandle | None = None
+        self._is_nudged = False
         self._loop: asyncio.AbstractEventLoop | None = None
         """To ask for the running one is a system call."""
         self._arrived = asyncio.Event()
@@ -115,9 +102,10 @@ class Batch:
         if self._stopping or len(self._queue) >= self._most_waiting:
             raise Overloaded
         loop = self._loop if self._loop is not None else asyncio.get_running_loop()
-        waiting = _Waiting(report, answer, loop.time() + self._patience)
+        waiting = Waiting(report, answer, loop.time() + self._patience)
         self._queue.append(waiting)
-        self._arrived.set()
+        if self._is_time(loop):
+            self._arrived.set()
         if self._alarm is None:
             self._alarm = loop.call_at(waiting.deadline, self._give_up_on_the_late)
 
@@ -126,38 +114,53 @@ class Batch:
         loop = asyncio.get_running_loop()
         now, self._alarm = loop.time(), None
         waiting = [it for it in chain(*self._being_recorded, self._queue) if not it.answer.done()]
-        _fail([it for it in waiting if it.deadline <= now], DatabaseUnavailable())
+        fail([it for it in waiting if it.deadline <= now], DatabaseUnavailable())
         following = min((it.deadline for it in waiting if it.deadline > now), default=None)
         if following is not None:
             self._alarm = loop.call_at(following, self._give_up_on_the_late)
 
+    def _is_time(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """A batch may begin: none is under way, or it is worth a second one, or the one has been slow."""
+        if not self._being_recorded or len(self._queue) >= _WORTH_A_SECOND or self._stopping or self._is_nudged:
+            return True
+        if self._nudge is None and self._queue:
+            self._nudge = loop.call_later(self._behind_another, self._begin_another)
+        return False
+
+    def _begin_another(self) -> None:
+        self._nudge, self._is_nudged = None, True
+        self._arrived.set()
+
     async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
-            batch = self._take()
+            batch = self._take() if self._is_time(loop) else []
+            self._is_nudged = False
             if batch:
                 self._being_recorded.append(batch)
                 await self._record(batch)
                 self._being_recorded.remove(batch)
+                self._arrived.set()  # for those that came meanwhile
             elif self._stopping:
                 return
             else:
                 self._arrived.clear()
 
-    def _take(self) -> list[_Waiting]:
-        taken: list[_Waiting] = []
+    def _take(self) -> list[Waiting]:
+        taken: list[Waiting] = []
         while self._queue and len(taken) < self._most_at_once:
             waiting = self._queue.popleft()
             if not waiting.answer.done():  # else its sender was told to come back, and will
                 taken.append(waiting)
         return taken
 
-    async def _record(self, batch: list[_Waiting]) -> None:
+    async def _record(self, batch: list[Waiting]) -> None:
         started = self._clock.monotonic()
         try:
             recorded = await self._recorder.record([waiting.report for waiting in batch])
         except DatabaseUnavailable as error:
-            _fail(batch, error)
+            fail(batch, error)
         except Exception as error:  # noqa: BLE001 - one poisoned report must not hold up the others
             await self._isolate(batch, error)
         else:
@@ -167,7 +170,7 @@ class Batch:
             BATCH_SIZE.observe(len(batch))
             COMMIT_SECONDS.observe(self._clock.monotonic() - started)
 
-    async def _isolate(self, batch: list[_Waiting], error: Exception) -> None:
+    async def _isolate(self, batch: list[Waiting], error: Exception) -> None:
         if len(batch) > 1:
             log.warning("batch.split", size=len(batch), error=type(error).__name__)
             for waiting in batch:
@@ -181,12 +184,4 @@ class Batch:
             generation_id=report.generation_id,
             event_id=report.delivery.event_id if report.delivery is not None else None,
         )
-        _fail(batch, RecordFailed())
-
-
-def _fail(batch: list[_Waiting], error: ServiceError) -> None:
-    for waiting in batch:
-        with suppress(asyncio.InvalidStateError):
-            waiting.answer.set_exception(error)
-            if isinstance(waiting.answer, asyncio.Future):
-                waiting.answer.exception()  # seen: a sender that gave up will not come to fetch it
+        fail(batch, RecordFailed())

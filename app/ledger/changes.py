@@ -4,16 +4,24 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from app.ledger.plan import Recorded
 from app.ledger.state import Transition
+
+
+class Sleeper(Protocol):
+    """Waits for a generation: an `asyncio.Event`, or what does without a task."""
+
+    def set(self) -> None:
+        """The generation has changed. Must not raise."""
 
 
 class Changes:
     """Within this process; what other replicas commit is found by `app.api.waiting`."""
 
     def __init__(self) -> None:
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[Sleeper]] = defaultdict(set)
         self._listeners: set[asyncio.Queue[Transition]] = set()
 
     def publish(self, recorded: Iterable[Recorded]) -> None:
@@ -29,8 +37,8 @@ class Changes:
 
     def wake(self, generation_id: str) -> None:
         """Wake everybody who waits for this generation."""
-        for event in self._waiting.get(generation_id, ()):
-            event.set()
+        for sleeper in tuple(self._waiting.get(generation_id, ())):
+            sleeper.set()
 
     @property
     def waited_for(self) -> list[str]:
@@ -41,13 +49,21 @@ class Changes:
     def wait_for(self, generation_id: str) -> Iterator[asyncio.Event]:
         """An event that is set at each change of the generation; clear it, look, then wait."""
         event = asyncio.Event()
-        self._waiting[generation_id].add(event)
+        self.begin(generation_id, event)
         try:
             yield event
         finally:
-            self._waiting[generation_id].discard(event)
-            if not self._waiting[generation_id]:
-                del self._waiting[generation_id]
+            self.end(generation_id, event)
+
+    def begin(self, generation_id: str, sleeper: Sleeper) -> None:
+        """Wake the sleeper at each change of the generation from now on."""
+        self._waiting[generation_id].add(sleeper)
+
+    def end(self, generation_id: str, sleeper: Sleeper) -> None:
+        """No longer."""
+        self._waiting[generation_id].discard(sleeper)
+        if not self._waiting[generation_id]:
+            del self._waiting[generation_id]
 
     @contextmanager
     def listen(self) -> Iterator[asyncio.Queue[Transition]]:

@@ -1,14 +1,16 @@
 """Records a batch on PostgreSQL: one statement to look, one to write, and locks only where somebody else was faster."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
 import orjson
 
 from app.core.direct import Direct
+from app.core.errors import DatabaseUnavailable
 from app.ledger import rows
-from app.ledger.on_postgres_statements import LOCK, LOOK, WRITE
+from app.ledger.on_postgres_statements import BY_MONTH, LOCK, WHOLE
 from app.ledger.plan import Decide, Plan
 from app.ledger.report import Report
 from app.ledger.status import Outcome
@@ -27,15 +29,14 @@ class PostgresRecord:
 
     def __init__(self, direct: Direct) -> None:
         self._direct = direct
+        self._said = WHOLE
 
     async def record(self, reports: Sequence[Report], decide: Decide) -> Plan:
         """One transaction. Raises `LostRace` and `DatabaseUnavailable`; nothing is written then."""
-        found = await self._direct.fetch(LOOK, *_concerned(reports))
-        made = _decided(found, decide)
-        try:
-            await self._direct.fetch(WRITE, *_parameters(made))
-        except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
-            raise LostRace from error
+        with self._races():
+            found = await self._direct.fetch(self._said.look, *_concerned(reports))
+            made = _decided(found, decide)
+            await self._direct.fetch(self._said.write, *_parameters(made))
         return made
 
     async def record_locked(self, reports: Sequence[Report], decide: Decide) -> Plan:
@@ -43,16 +44,30 @@ class PostgresRecord:
 
         Raises `LostRace` only where somebody else inserts at this very moment.
         """
-        async with self._direct.transaction() as connection:
-            ids, event_ids = _concerned(reports)
-            await connection.execute(LOCK, ids)
-            found = await connection.fetch(LOOK, ids, event_ids)
-            made = _decided(found, decide)
-            try:
-                await connection.fetch(WRITE, *_parameters(made))
-            except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
-                raise LostRace from error
+        with self._races():
+            async with self._direct.transaction() as connection:
+                ids, event_ids = _concerned(reports)
+                await connection.execute(LOCK, ids)
+                found = await connection.fetch(self._said.look, ids, event_ids)
+                made = _decided(found, decide)
+                await connection.fetch(self._said.write, *_parameters(made))
         return made
+
+    @contextmanager
+    def _races(self) -> Iterator[None]:
+        """Lost, too, is a race against an operator who partitions the tables or makes them whole again."""
+        try:
+            yield
+        except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
+            raise LostRace from error
+        except asyncpg.InvalidColumnReferenceError as error:  # `deliveries` has no unique key any more
+            self._said = BY_MONTH
+            raise LostRace from error
+        except DatabaseUnavailable as error:
+            if self._said is not BY_MONTH or not isinstance(error.__cause__, asyncpg.UndefinedTableError):
+                raise
+            self._said = WHOLE  # the table of keys is gone
+            raise LostRace from error
 
 
 def _concerned(reports: Sequence[Report]) -> tuple[list[str], list[str]]:

@@ -76,7 +76,7 @@ def bodies_apart(written: Iterable[DeliveryRow]) -> tuple[bytes, list[tuple[Any,
 
     In the place of `body` a row has where its body begins (the first byte is number 1), and at its end how long it is.
     """
-    bodies = bytearray(b"\0")  # of nothing at all, SQLite would make NULL
+    bodies = bytearray()
     placed = []
     for item in written:
         row = list(from_delivery(item))

@@ -2,15 +2,13 @@
 
 import hashlib
 import re
-from datetime import datetime
 from typing import Any, Final, Literal
 
 import orjson
 
 from app.core.values import value
 from app.rivya.generation_payload import Generation, find_generation
-from app.rivya.storable import usable_name
-from app.rivya.timestamps import read_iso
+from app.rivya.storable import is_storable, usable_name
 
 GENERATION_EVENTS: Final = frozenset({"generation.succeeded", "generation.failed"})
 _TEST_WORDS: Final = frozenset({"test", "ping"})
@@ -30,14 +28,13 @@ class DeliveryBody:
     event_id: str
     kind: Kind
     event_type: str | None = None
-    created_at: datetime | None = None
     generation: Generation | None = None
 
 
 def read_delivery(body: bytes, *, header_id: str | None) -> DeliveryBody:
     """Read a delivery's body. Never raises: what can't be understood is `unreadable`."""
     envelope = _parsed(body)
-    generation = find_generation(envelope)
+    generation = find_generation(envelope, is_clean=is_storable(body))
     # A body that is itself the generation has the generation's id, not the event's: two events would look like one.
     bare = generation is not None and generation.id == envelope.get("id")
     event_id = (None if bare else usable_name(envelope.get("id"))) or usable_name(header_id)
@@ -47,7 +44,6 @@ def read_delivery(body: bytes, *, header_id: str | None) -> DeliveryBody:
         event_id=event_id or f"sha256:{hashlib.sha256(body).hexdigest()}",
         kind=kind,
         event_type=usable_name(event_type),
-        created_at=read_iso(envelope.get("created_at")),
         generation=None if kind == "test" else generation,
     )
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from app.core.values import value
 from app.rivya.errors import PayloadUnreadable
 from app.rivya.json_body import read_json
-from app.rivya.storable import plausible_amount, storable, usable_name, usable_reference
+from app.rivya.storable import is_storable, plausible_amount, storable, usable_name, usable_reference
 from app.rivya.timestamps import read_iso
 
 STATUSES: Final = frozenset({"queued", "processing", "succeeded", "failed"})
@@ -39,25 +39,29 @@ def read_generation(body: bytes) -> Generation:
     """Return the generation that a status or create response holds. Raises PayloadUnreadable."""
     value = read_json(body)
     # The documented place in a response is the top; only then may it be in an envelope.
-    found = _as_generation(value) if _is_generation(value) and not _is_event(value) else find_generation(value)
+    is_clean = is_storable(body)
+    if _is_generation(value) and not _is_event(value):
+        return _as_generation(value, is_clean=is_clean)
+    found = find_generation(value, is_clean=is_clean)
     if found is None:
         raise PayloadUnreadable("no object with an id and one of the four statuses")
     return found
 
 
-def find_generation(value: object) -> Generation | None:
+def find_generation(value: object, *, is_clean: bool = False) -> Generation | None:
     """Return the generation a JSON value holds, found by shape: an object with an id and one of the four statuses.
 
     The likely places come first, then the shallowest object that looks like a generation otherwise, last of all one
-    that looks like an event. Search is bounded in depth and number of nodes.
+    that looks like an event. Search is bounded in depth and number of nodes. `is_clean`: the value came from a text
+    that `is_storable`.
     """
     for place in _PLACES:
         candidate = _at(value, place)
         if _is_generation(candidate) and not _is_event(candidate):
-            return _as_generation(candidate)
+            return _as_generation(candidate, is_clean=is_clean)
     candidates = [node for node in _nodes(value) if _is_generation(node)]
     best = max(candidates, key=_likeness, default=None)  # the first, hence the shallowest, of equals
-    return None if best is None else _as_generation(best)
+    return None if best is None else _as_generation(best, is_clean=is_clean)
 
 
 def _at(value: object, place: tuple[str, ...]) -> Any:  # noqa: ANN401
@@ -101,7 +105,7 @@ def _likeness(value: dict[str, Any]) -> int:
     return 2 if any(member in value for member in _TELLING_MEMBERS) else 1
 
 
-def _as_generation(value: dict[str, Any]) -> Generation:
+def _as_generation(value: dict[str, Any], *, is_clean: bool) -> Generation:
     return Generation(
         id=value["id"],
         status=value["status"],
@@ -111,5 +115,5 @@ def _as_generation(value: dict[str, Any]) -> Generation:
         created_at=read_iso(value.get("created_at")),
         updated_at=read_iso(value.get("updated_at")),
         client_request_id=usable_reference(value.get("client_request_id")),
-        object=storable(value),
+        object=value if is_clean else storable(value),
     )

@@ -1,6 +1,7 @@
 """Read what the headers of a delivery offer as proof: the signatures, and the bytes signed before the body."""
 
 import re
+from binascii import unhexlify
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
@@ -8,7 +9,7 @@ from typing import Final
 from app.core.values import value
 from app.rivya.keys import decode_mac
 from app.rivya.schemes import Encoding, Scheme
-from app.rivya.timestamps import read_unix_seconds
+from app.rivya.timestamps import read_unix_seconds, unix_seconds
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 """Headers as ASGI gives them: names in lower case."""
@@ -16,6 +17,7 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 MOST_SIGNATURES: Final = 16
 LONGEST_HEADER: Final = 4096
 _TOKEN: Final = re.compile(rb"[^\s,;]+")
+_USUAL: Final = re.compile(rb"t=([0-9]{1,14}),v1=([0-9A-Fa-f]{64})")
 _LABEL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]{0,19}[=:]")  # sha256= v1= sig= …; a `v1,` is cut off by the comma
 
 
@@ -49,6 +51,7 @@ class OfferReader:
         signed = scheme.rules.signed
         headers = [None if part == "t" else (scheme.header(part) or "").encode("latin-1") for part in signed]
         self._signed: Final = tuple(zip(signed, headers, strict=True))
+        self._may_be_usual = signed == ("t",) and scheme.encoding is not Encoding.BASE64
 
     def read(self, headers: RawHeaders) -> Offer | Reason:
         """Return the offer, or why there is none.
@@ -61,6 +64,12 @@ class OfferReader:
         written = values[0] if len(values) == 1 else b",".join(values)
         if len(written) > LONGEST_HEADER:
             return Reason.MALFORMED_SIGNATURE
+        if self._may_be_usual and (usual := _USUAL.fullmatch(written)) is not None:
+            stamp, mac = usual.groups()  # the same that `_read` makes of it, at a third of the price
+            return Offer(stamp + b".", [unhexlify(mac)], unix_seconds(stamp), None)
+        return self._read(written, headers)
+
+    def _read(self, written: bytes, headers: RawHeaders) -> Offer | Reason:
         tokens = _TOKEN.findall(written)
         macs = _macs(tokens, self._encoding)
         if not macs:

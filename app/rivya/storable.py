@@ -48,11 +48,12 @@ def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
         text = orjson.dumps(value)
     except orjson.JSONEncodeError:
         return _cleaned(value, _DEEPEST)
-    return _cleaned(value, _DEEPEST) if rb"\u0000" in text or _may_be_deep(text) else value
+    return value if is_storable(text) else _cleaned(value, _DEEPEST)
 
 
-def _may_be_deep(text: bytes) -> bool:
-    return text.count(b"{") + text.count(b"[") > _DEEPEST
+def is_storable(text: bytes) -> bool:
+    """Tell whether all that a JSON text holds, as orjson reads it, can surely be stored as it is."""
+    return rb"\u0000" not in text and text.count(b"{") + text.count(b"[") <= _DEEPEST
 
 
 def _cleaned(value: Any, levels: int) -> Any:  # noqa: ANN401

@@ -29,7 +29,12 @@ def read_iso(text: object) -> datetime | None:
 def read_unix_seconds(text: bytes) -> float | None:
     """Return a signature's timestamp in Unix seconds, or None if it is in none of these notations."""
     if _NUMBER.fullmatch(text):
-        number = float(text)
-        return number if number < _MILLISECONDS_FROM else number / 1000
+        return unix_seconds(text)
     moment = read_iso(text.decode("ascii", "replace"))
     return None if moment is None else moment.timestamp()
+
+
+def unix_seconds(digits: bytes) -> float:
+    """Return what a plain number of seconds, or of milliseconds where it is that large, says in seconds."""
+    number = float(digits)
+    return number if number < _MILLISECONDS_FROM else number / 1000

@@ -115,3 +115,39 @@ async def test_a_database_that_is_away_fails_all_of_a_batch_as_unavailable() -> 
         await batch.put(webhook("g", "succeeded"))
     await batch.stop()
     await room.database.dispose()
+
+
+async def test_a_second_batch_begins_when_it_is_worth_one(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        gate = Gate(room)
+        batch = Batch(gate, SystemClock(), writers=2, behind_another=3600)
+        await batch.start()
+        tasks = [asyncio.create_task(batch.put(webhook("first", "succeeded")))]
+        await gate.reached.wait()
+        for few in (23, 1):
+            assert gate.sizes == [1], "a few wait for the one that is under way"
+            tasks += [asyncio.create_task(batch.put(webhook(f"{few}-{n}", "succeeded"))) for n in range(few)]
+            for _ in range(5):
+                await asyncio.sleep(0)
+        assert gate.sizes == [1, 24]
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        await batch.stop()
+        assert len(await room.rows(deliveries)) == 25
+
+
+async def test_a_few_do_not_wait_long_for_a_batch_that_is_held_up(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        gate = Gate(room)
+        batch = Batch(gate, SystemClock(), writers=2)
+        await batch.start()
+        tasks = [asyncio.create_task(batch.put(webhook("first", "succeeded")))]
+        await gate.reached.wait()
+        gate.reached.clear()
+        tasks += [asyncio.create_task(batch.put(webhook(f"few{n}", "succeeded"))) for n in range(3)]
+        async with asyncio.timeout(10):
+            await gate.reached.wait()
+        assert gate.sizes == [1, 3]
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        await batch.stop()

@@ -29,9 +29,19 @@ def delivery(number: int, *, version: str = "1.1", extra: str = "") -> bytes:
     return f"{head}\r\n".encode() + body
 
 
+def forged(*, extra: str = "", path: str = "", body: bytes = b'{"id":"evt_forged"}') -> bytes:
+    head = f"POST /rivya/webhook{path} HTTP/1.1\r\nHost: r\r\n{extra}Content-Length: {len(body)}\r\n"
+    return f"{head}Rivya-Signature: t=1,v1={'0' * 64}\r\n\r\n".encode() + body
+
+
 def read(number: int, *, token: str = TOKEN, query: str = "", extra: str = "") -> bytes:
     head = f"GET /api/v1/generations/task_{number}{query} HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {token}\r\n"
     return f"{head}{extra}\r\n".encode()
+
+
+def track(number: int) -> bytes:
+    head = f"PUT /api/v1/generations/task_{number} HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {TOKEN}\r\n"
+    return f"{head}Content-Length: 2\r\n\r\n{{}}".encode()
 
 
 class Wire:
@@ -52,6 +62,14 @@ class Wire:
             head = await self._reader.readuntil(b"\r\n\r\n")
             length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
             return int(head[9:12]), head, await self._reader.readexactly(length)
+
+    @asynccontextmanager
+    async def another(self) -> AsyncIterator["Wire"]:
+        """To the same server."""
+        host, port = self._writer.get_extra_info("peername")
+        reader, writer = await asyncio.open_connection(host, port)
+        yield Wire(reader, writer)
+        writer.close()
 
     async def is_over(self) -> bool:
         async with asyncio.timeout(20):
@@ -89,14 +107,14 @@ async def test_a_request_in_pieces_is_answered_like_one_that_came_whole(
 async def test_requests_sent_without_waiting_are_answered_in_their_order(database_url: str, tmp_path: Path) -> None:
     async with wired(database_url, tmp_path) as wire:
         forged = delivery(2).replace(b"task_2", b"task_9")
-        await wire.say(delivery(1) + forged + delivery(3) + read(0) + read(7) + read(0, query="?wait=0"))
+        await wire.say(delivery(1) + forged + delivery(3) + read(0) + read(7) + read(0, query="?wait=0.0"))
         statuses = [(await wire.hear())[0] for _ in range(6)]
         assert statuses == [200, 401, 200, 200, 404, 200]
 
 
 async def test_the_lane_and_the_route_tell_the_same(database_url: str, tmp_path: Path) -> None:
     async with wired(database_url, tmp_path) as wire:
-        await wire.say(read(0, extra="X-Request-Id: mine\r\n") + read(0, query="?wait=0"))
+        await wire.say(read(0, extra="X-Request-Id: mine\r\n") + read(0, query="?wait=0.0"))
         (_, head, plain), (_, _, waited) = await wire.hear(), await wire.hear()
         assert plain == waited
         assert b"x-request-id: mine" in head
@@ -112,6 +130,39 @@ async def test_what_the_lane_refuses_is_refused_as_documented(database_url: str,
         assert (refused, invalid, preferred) == (401, 400, 200)
         assert b"x-request-id: req_" in head
         assert b"preference-applied: wait=1" in applied
+
+
+async def test_a_forged_delivery_is_told_the_same_in_the_lane_and_in_pieces(database_url: str, tmp_path: Path) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        whole = forged(extra="X-Request-Id: mine\r\n")
+        await wire.say(whole + whole)  # the first may look for newer secrets, and then the second waits for it
+        answers = [await wire.hear() for _ in range(2)]
+        await wire.say(whole[:30], whole[30:])
+        answers.append(await wire.hear())
+        assert [answer[0] for answer in answers] == [401, 401, 401]
+        assert b'"code":"signature_mismatch"' in answers[0][2]
+        assert len({body for _, _, body in answers}) == 1
+        assert len({frozenset(head.split(b"\r\n")) for _, head, _ in answers}) == 1
+        await wire.say(forged(body=b""), forged(extra="Content-Encoding: gzip\r\n"), forged(path="/nobodys"))
+        assert [(await wire.hear())[0] for _ in range(3)] == [400, 400, 401]
+
+
+async def test_whoever_waits_is_told_in_the_lane_as_soon_as_it_is_known(database_url: str, tmp_path: Path) -> None:
+    async with wired(database_url, tmp_path) as wire, wire.another() as other:
+        await other.say(track(7))
+        assert (await other.hear())[0] == 201
+        await wire.say(read(7, query="?wait=60") + read(0))
+        await other.say(read(7, query="?wait=1"))
+        status, _, body = await other.hear()
+        assert (status, b'"status":"queued"' in body) == (200, True)
+        await other.say(delivery(7))
+        assert (await other.hear())[0] == 200
+        (_, _, waited), (_, _, following) = await wire.hear(), await wire.hear()
+        assert b'"id":"task_7"' in waited
+        assert b'"status":"succeeded"' in waited
+        assert b'"id":"task_0"' in following
+        await wire.say(read(99, query="?wait=60"))
+        assert (await wire.hear())[0] == 404
 
 
 @pytest.mark.parametrize("how", [{"version": "1.0"}, {"extra": "Connection: close\r\n"}])
@@ -138,7 +189,8 @@ class Counted(set[asyncio.Task[None]]):
 def test_an_ordinary_request_needs_no_task(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    for name, value in {**environment(NOBODY, database_url, port), "RIVYA_SIGNING_SECRET": SECRET}.items():
+    given = {"RIVYA_SIGNING_SECRET": SECRET, "RIVYA_SIGNATURE_SCHEME": "timestamped"}
+    for name, value in {**environment(NOBODY, database_url, port), **given}.items():
         monkeypatch.setenv(name, value)
     server = make_server(Service(Settings()))
     tasks = server.server_state.tasks = Counted()
@@ -155,8 +207,12 @@ def test_an_ordinary_request_needs_no_task(database_url: str, monkeypatch: pytes
             assert (await wire.hear())[0] == 200
             await wire.say(read(number))
             assert (await wire.hear())[0] == 200
+            await wire.say(read(number, query="?wait=9"))
+            assert (await wire.hear())[0] == 200
+            await wire.say(forged())
+            assert (await wire.hear())[0] == 401
         assert tasks.ever == before
-        await wire.say(read(1, query="?wait=0"))
+        await wire.say(read(1, query="?wait=0.0"))
         assert (await wire.hear())[0] == 200
         assert tasks.ever == before + 1
         writer.close()

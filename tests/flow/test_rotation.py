@@ -11,7 +11,8 @@ from app.core.sealing import SealBroken, SealingKeys
 from app.endpoint.history import newest
 from app.endpoint.operator import EndpointUnknown, Operator
 from app.endpoint.resealing import Resealed, reseal
-from app.endpoint.verification import SecretPending, Verification
+from app.endpoint.secret_pending import SecretPending
+from app.endpoint.verification import Verification
 from app.rivya.signature import Verified
 from tests.registration_room import ENCRYPTION_KEY, Replica, Room, room
 

@@ -1,0 +1,86 @@
+"""A caller who waits for an outcome without a task: a thousand of them are woken in the time that a few tasks take."""
+
+import asyncio
+from collections.abc import Callable
+
+from app.api.shared_reads import Found, SharedReads
+from app.ledger.changes import Changes
+from app.ledger.state import Generation
+
+Tell = Callable[[Generation | None], None]
+"""Answers the caller; None where the generation could not be read."""
+
+
+class CallerWaiting:
+    """Looks, sleeps until woken, looks again, and tells once: an outcome, or whatever is known when the time is over.
+
+    A look that has begun may be older than what woke us, so another one follows it.
+    """
+
+    __slots__ = (
+        "_changes", "_generation_id", "_is_last", "_is_looking", "_is_over", "_is_woken", "_known", "_reads",
+        "_stopping", "_tell", "_timer",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        generation_id: str,
+        seconds: float,
+        tell: Tell,
+        *,
+        reads: SharedReads,
+        changes: Changes,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._generation_id = generation_id
+        self._tell = tell
+        self._reads = reads
+        self._changes = changes
+        self._stopping = stopping
+        self._known: Generation | None = None
+        self._is_looking = self._is_woken = self._is_last = self._is_over = False
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+        changes.begin(generation_id, self)
+        self._look()
+
+    def set(self) -> None:
+        """Something has changed, or we stop; then what is known is told, since the database may be gone already."""
+        if self._stopping.is_set() and self._known is not None:
+            self._finish(self._known)
+        elif self._is_looking:
+            self._is_woken = True
+        elif not self._is_over:
+            self._look()
+
+    def _expire(self) -> None:
+        self._is_last = True
+        self.set()
+
+    def _look(self) -> None:
+        self._is_looking, self._is_woken = True, False
+        self._reads.ask(self._generation_id).add_done_callback(self._seen)
+
+    def _seen(self, answer: "asyncio.Future[Found]") -> None:
+        self._is_looking = False
+        if self._is_over:
+            return
+        self._known = found_in(answer, self._generation_id)
+        if self._known is None or self._known.status.is_terminal or self._stopping.is_set():
+            self._finish(self._known)
+        elif self._is_woken:
+            self._look()
+        elif self._is_last:
+            self._finish(self._known)
+
+    def _finish(self, found: Generation | None) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._timer.cancel()
+            self._changes.end(self._generation_id, self)
+            self._tell(found)
+
+
+def found_in(answer: "asyncio.Future[Found]", generation_id: str) -> Generation | None:
+    """What a read that is over tells of a generation; None where it failed."""
+    is_told = not answer.cancelled() and answer.exception() is None
+    return answer.result().get(generation_id) if is_told else None

@@ -1,0 +1,1 @@
+"""The steps, in order: keys, known events, first bounds, months."""

@@ -1,0 +1,128 @@
+"""A caller who waits without a task: told once, and never something older than what woke it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from app.api.caller_waiting import CallerWaiting
+from app.api.shared_reads import SharedReads
+from app.ledger.changes import Changes
+from app.ledger.state import Generation
+from app.ledger.status import Status, Tracking
+from tests.clock import NOON
+
+OPEN = Generation(id="g", status=Status.QUEUED, first_seen_at=NOON, tracking=Tracking.WATCHING)
+SETTLED = replace(OPEN, status=Status.SUCCEEDED, tracking=Tracking.SETTLED, settled_at=NOON)
+LONG = 3600.0
+
+
+class Scene:
+    """A record that answers when it is let to, and a caller who waits for what is in it."""
+
+    def __init__(self, *, seconds: float = LONG, is_known: bool = True) -> None:
+        self.record: Generation | None = OPEN if is_known else None
+        self.reads = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.is_broken = False
+        self.changes = Changes()
+        self.stopping = asyncio.Event()
+        self.told: list[Generation | None] = []
+        shared = SharedReads(self.read)
+        CallerWaiting("g", seconds, self.told.append, reads=shared, changes=self.changes, stopping=self.stopping)
+
+    async def read(self, _ids: Sequence[str]) -> dict[str, Generation]:
+        self.reads += 1
+        found = self.record
+        await self.may_answer.wait()
+        if self.is_broken:
+            raise LookupError
+        return {} if found is None else {"g": found}
+
+    async def settle(self) -> None:
+        self.record = SETTLED
+        self.changes.wake("g")
+        await turns()
+
+    def is_over(self, *told: Generation | None) -> bool:
+        return self.told == list(told) and self.changes.waited_for == []
+
+
+async def turns() -> None:
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+async def test_an_outcome_is_told_once_it_is_there() -> None:
+    scene = Scene()
+    await turns()
+    assert (scene.told, scene.changes.waited_for) == ([], ["g"])
+    await scene.settle()
+    assert scene.is_over(SETTLED)
+    scene.changes.wake("g")
+    await turns()
+    assert scene.is_over(SETTLED)
+
+
+async def test_a_change_that_settles_nothing_goes_on_waiting() -> None:
+    scene = Scene()
+    await turns()
+    scene.changes.wake("g")
+    await turns()
+    assert (scene.told, scene.reads) == ([], 2)
+
+
+async def test_a_look_that_had_begun_before_the_change_is_followed_by_another() -> None:
+    scene = Scene()
+    scene.may_answer.clear()
+    await turns()
+    await scene.settle()
+    assert scene.reads == 1
+    scene.may_answer.set()
+    await turns()
+    assert scene.is_over(SETTLED)
+    assert scene.reads == 2
+
+
+async def test_when_the_time_is_over_what_is_known_then_is_told() -> None:
+    scene = Scene(seconds=0)
+    async with asyncio.timeout(5):
+        while not scene.told:
+            await asyncio.sleep(0)
+    assert scene.is_over(OPEN)
+    assert scene.reads == 2
+
+
+async def test_what_is_not_known_or_cannot_be_read_is_told_at_once() -> None:
+    unknown = Scene(is_known=False)
+    await turns()
+    assert unknown.is_over(None)
+    broken = Scene()
+    broken.is_broken = True
+    await turns()
+    assert broken.is_over(None)
+
+
+async def test_a_stop_tells_what_is_known_without_another_look() -> None:
+    scene = Scene()
+    await turns()
+    scene.stopping.set()
+    scene.changes.wake("g")
+    assert scene.is_over(OPEN)
+    late = Scene()
+    late.stopping.set()
+    await turns()
+    assert late.is_over(OPEN)
+    assert (scene.reads, late.reads) == (1, 1)
+
+
+async def test_a_stop_while_it_looks_waits_for_that_look() -> None:
+    scene = Scene()
+    scene.may_answer.clear()
+    await turns()
+    scene.stopping.set()
+    scene.changes.wake("g")
+    assert scene.told == []
+    scene.may_answer.set()
+    await turns()
+    assert scene.is_over(OPEN)
