@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import intake, partitions, polling, postgres, pressure, reads, snapshot, waiting
+from bench import intake, partitions, plans, polling, postgres, pressure, reads, snapshot, waiting
 from bench.report import written
 from bench.results import Results
 from bench.world import World, made_world, postgres_version
@@ -15,6 +15,7 @@ from bench.world import World, made_world, postgres_version
 SECTIONS: dict[str, Callable[[World, Results], None]] = {
     "intake": intake.run,
     "reads": reads.run,
+    "plans": plans.run,
     "snapshot": snapshot.run,
     "waiting": waiting.run,
     "polling": polling.run,

@@ -14,6 +14,7 @@ from bench.events import SECRET
 from bench.machine import cpu_seconds, pin
 from tests.leash import Leash
 from tests.ports import free_port
+from tests.receivers import ENCRYPTION_KEY
 
 TOKEN = "0123456789abcdef0123456789abcdef"  # noqa: S105 - known to nobody but this run
 START_SECONDS = 30.0
@@ -77,6 +78,38 @@ def receiver(database_url: str, *, core: int, **changes: str) -> Iterator[Server
     with _served([str(_RECEIVER), "serve"], environment, port=port, core=core) as server:
         _await_ready(server.port)
         yield server
+
+
+@contextmanager
+def sandbox(*, core: int) -> Iterator[Server]:
+    """The sandbox Rivya, where the one that only answers polls won't do."""
+    port = free_port()
+    with _served([str(_RECEIVER), "sandbox", "--port", str(port)], {}, port=port, core=core) as server:
+        yield server
+
+
+@contextmanager
+def registered(database_url: str, rivya: Server, *, core: int) -> Iterator[Server]:
+    """`rivya-receiver serve` that registers its own endpoint with this Rivya, and prunes what is older than a day."""
+    port = free_port()
+    environment = registered_environment(database_url, rivya, port=port)
+    with _served([str(_RECEIVER), "serve"], environment, port=port, core=core) as server:
+        _await_ready(server.port)
+        yield server
+
+
+def registered_environment(database_url: str, rivya: Server, *, port: int) -> dict[str, str]:
+    """Of a receiver at `port`, and of the commands that go with it."""
+    return {
+        "RIVYA_API_KEY": "rvya_sk_sandbox",
+        "RIVYA_BASE_URL": f"http://127.0.0.1:{rivya.port}",
+        "RECEIVER_PUBLIC_URL": f"http://127.0.0.1:{port}",
+        "RECEIVER_ENCRYPTION_KEYS": ENCRYPTION_KEY,
+        "RECEIVER_API_TOKENS": f"bench:admin:{TOKEN}",
+        "RECEIVER_RETENTION_DAYS": "1",
+        "RECEIVER_PORT": str(port),
+        "DATABASE_URL": database_url,
+    }
 
 
 @contextmanager

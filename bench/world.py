@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,8 @@ class World:
     cluster: PostgresCluster
     postgres: PostgresDatabases
     sqlite: SqliteDatabases
+    kept: dict[str, str] = field(default_factory=dict)
+    """Databases that took long to fill, by what is in them: for the next section, which has to drop them."""
 
     def fresh(self, kind: str) -> str:
         """The URL of a new database with our tables in it."""

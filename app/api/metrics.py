@@ -47,8 +47,10 @@ class _Gauges:
         self._clock = clock
         self.registry = CollectorRegistry()
         self._up = self._gauge("database_up", "1 while the database answers.")
-        self._open = self._gauge("generations_open", "Generations whose outcome isn't known.")
-        self._overdue = self._gauge("generations_overdue", "Watched generations whose next poll should have begun.")
+        self._open = self._gauge("generations_open", "Generations whose outcome isn't known, 5,000 at most.")
+        self._overdue = self._gauge(
+            "generations_overdue", "Watched generations whose next poll is late, 1,001 at most."
+        )
         self._age = self._gauge(
             "last_verified_delivery_age_seconds", "Time since the newest verified delivery; NaN before the first."
         )

@@ -85,9 +85,9 @@ class UsageParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     first: Edge | None = Field(
-        None, alias="from", description="A time, or a day in UTC; included. 30 days before `to` if left out."
+        None, alias="from", description="A day or a whole hour, in UTC; included. 30 days before `to` if left out."
     )
-    to: Edge | None = Field(None, description="A time, or a day in UTC; not included. Now if left out.")
+    to: Edge | None = Field(None, description="A day or a whole hour, in UTC; not included. Now if left out.")
 
 
 class DeliveryParameters(_Page):

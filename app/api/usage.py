@@ -33,10 +33,10 @@ def router(queries: Queries, access: Access, *, clock: Clock) -> APIRouter:
         """By the name of the token that submitted them, model, and UTC day of `tracking.first_seen_at`.
 
         Generations only: what chat costs is in its own answers. A credit reserved counts as reserved for ever, a final
-        one once Rivya has told it. At most 366 days and 10,000 lines.
+        one once Rivya has told it. `from` and `to` are days or whole hours in UTC. At most 366 days and 10,000 lines.
         """
         asked = window(parameters.first, parameters.to, now=clock.now())
-        lines = await queries.usage(asked.first, asked.end, most=MOST_LINES + 1)
+        lines = await queries.usage(asked.first, asked.last_hour_ends, most=MOST_LINES + 1)
         if len(lines) > MOST_LINES:
             raise WindowInvalid(f"from, to: hold more than {MOST_LINES} lines; ask for a shorter time.")
         data = [_rendered(line) for line in lines]

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from app.core.errors import ServiceError
 
 LONGEST = timedelta(days=366)
+HOUR = timedelta(hours=1)
 USUAL = timedelta(days=30)
 
 
@@ -18,14 +19,26 @@ class WindowInvalid(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From `first` on and before `end`."""
+    """From `first` on and before `end`: whole hours, but for an end that is now."""
 
     first: datetime
     end: datetime
 
+    @property
+    def last_hour_ends(self) -> datetime:
+        """The end of the hour in which the window ends: of the current hour, all that there is belongs to it."""
+        hour = hour_of(self.end)
+        return hour if hour == self.end else hour + HOUR
+
 
 def window(first: datetime | None, end: datetime | None, *, now: datetime) -> Window:
-    """Complete a window: it ends now, and begins with the day 30 days before its end. Raises `WindowInvalid`."""
+    """Complete a window: it ends now, and begins with the day 30 days before its end.
+
+    Raises `WindowInvalid`, also for what is no whole hour in UTC: what is summed is not taken apart again.
+    """
+    for name, moment in (("from", first), ("to", end)):
+        if moment is not None and moment != hour_of(moment):
+            raise WindowInvalid(f"{name}: must be a day or a whole hour in UTC; usage is summed by the hour.")
     end = end if end is not None else now
     if first is None:
         first = (end - USUAL).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -34,3 +47,8 @@ def window(first: datetime | None, end: datetime | None, *, now: datetime) -> Wi
     if end - first > LONGEST:
         raise WindowInvalid(f"from, to: must not be more than {LONGEST.days} days apart.")
     return Window(first, end)
+
+
+def hour_of(moment: datetime) -> datetime:
+    """The beginning of its hour. Of hours in UTC, as `moment` has to be."""
+    return moment.replace(minute=0, second=0, microsecond=0)

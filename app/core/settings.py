@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     receiver_alarm_missed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.5
     receiver_alarm_silence: Seconds = timedelta(minutes=30)
     receiver_alarm_refusals: Annotated[int, Field(ge=0)] = 10
-    receiver_alarm_overdue: Annotated[int, Field(ge=0)] = 100
+    receiver_alarm_overdue: Annotated[int, Field(ge=0, le=1000)] = 100
     receiver_alarm_submission_age: Seconds = timedelta(minutes=15)
     receiver_alarm_poll_errors: Annotated[int, Field(ge=0)] = 10
     receiver_alarm_leader_gone: Seconds = timedelta(minutes=1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, func, insert, select
 
 from app.core.database import Database
 from app.core.ids import uuid7
@@ -65,10 +65,11 @@ class Refusals:
         self._tally.clear()
         rows = [_row(refusal) for refusal in self._sample]
         self._sample.clear()
-        beyond = select(rejections.c.id).order_by(rejections.c.id.desc()).offset(_KEPT).limit(1).scalar_subquery()
+        kept = select(rejections.c.id).order_by(rejections.c.id.desc()).limit(_KEPT).subquery()
+        oldest = select(func.min(kept.c.id)).scalar_subquery()
         async with self._database.transaction() as connection:
             await connection.execute(insert(rejections), rows)
-            await connection.execute(delete(rejections).where(rejections.c.id <= beyond))
+            await connection.execute(delete(rejections).where(rejections.c.id < oldest))
         return _SECONDS_BETWEEN_FLUSHES
 
 

@@ -5,22 +5,30 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, func, literal, select, tuple_
+from sqlalchemy import RowMapping, Select, bindparam, func, select
 
 from app.core.database import Database
 from app.core.direct import Direct
 from app.core.schema import Moment
 from app.ledger import rows
+from app.ledger.lists import IN_ORDER, list_deliveries, list_generations
 from app.ledger.on_postgres_statements import BY_ID
-from app.ledger.reads import DeliveryFilter, GenerationFilter, Item, Page, Position, Standing, StoredDelivery
+from app.ledger.reads import (
+    MOST_OPEN,
+    MOST_OVERDUE,
+    DeliveryFilter,
+    GenerationFilter,
+    Item,
+    Page,
+    Position,
+    Standing,
+    StoredDelivery,
+)
 from app.ledger.state import Generation, Transition
-from app.ledger.statements import any_of
+from app.ledger.statements import any_of, counted
 from app.ledger.status import Tracking
-from app.ledger.tables import deliveries, generations, transitions
-from app.ledger.usage import NEARLY_IN_ORDER, UsageLine, to_usage_line, usage_statement
-
-_OPEN = (Tracking.WATCHING, Tracking.STALLED, Tracking.LOST)
-_ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not in ("body", "headers"))
+from app.ledger.tables import OPEN, deliveries, generations, transitions
+from app.ledger.usage import BY_INDEX, UsageLine, to_usage_line, usage_statement
 
 
 class Queries:
@@ -50,16 +58,11 @@ class Queries:
 
     async def generations(self, chosen: GenerationFilter, *, after: Position | None, limit: int) -> Page[Generation]:
         """At most `limit` generations that come after `after`, newest first."""
-        g = generations.c
-        statement = select(generations).where(
-            *_equal(g.status, chosen.status),
-            *_equal(g.tracking, chosen.tracking),
-            *_equal(g.model, chosen.model),
-            *_equal(g.client_request_id, chosen.client_request_id),
-            *_equal(g.submitted_by, chosen.submitted_by),
-            *_between(g.first_seen_at, chosen.created_after, chosen.created_before),
-        )
-        found = await self._rows(_newest_first(statement, g.first_seen_at, g.id, after=after, limit=limit + 1))
+        statement = list_generations(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
+        async with self._database.read() as connection:
+            if chosen.tracking is not None and chosen.status is not None and not self._database.is_sqlite:
+                await connection.execute(IN_ORDER)
+            found = (await connection.execute(statement)).mappings().all()
         items = [rows.to_generation(row) for row in found]
         return _page(items, limit, lambda item: Position(item.first_seen_at, item.id))
 
@@ -71,14 +74,9 @@ class Queries:
 
     async def deliveries(self, chosen: DeliveryFilter, *, after: Position | None, limit: int) -> Page[StoredDelivery]:
         """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
-        d = deliveries.c
-        statement = select(*_ABOUT_DELIVERIES).where(
-            *_equal(d.generation_id, chosen.generation_id),
-            *_equal(d.outcome, chosen.outcome),
-            *_equal(d.event_type, chosen.event_type),
-            *_between(d.received_at, chosen.received_after, chosen.received_before),
+        found = await self._rows(
+            list_deliveries(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
         )
-        found = await self._rows(_newest_first(statement, d.received_at, d.event_id, after=after, limit=limit + 1))
         items = [rows.to_delivery(row) for row in found]
         return _page(items, limit, lambda item: Position(item.received_at, item.event_id))
 
@@ -90,11 +88,11 @@ class Queries:
     async def usage(self, first: datetime, end: datetime, *, most: int) -> list[UsageLine]:
         """Sums by caller, model and day of what was first seen from `first` on and before `end`, in that order.
 
-        At most `most` lines; where that many come, there may be more.
+        Both are whole hours in UTC. At most `most` lines; where that many come, there may be more.
         """
         async with self._database.read() as connection:
             if not self._database.is_sqlite:
-                await connection.execute(NEARLY_IN_ORDER)
+                await connection.execute(BY_INDEX)
             window = {"first": first, "end": end, "most": most}
             found = (await connection.execute(self._usage, window)).mappings().all()
         # Ordered here: the databases disagree on where null belongs.
@@ -114,26 +112,6 @@ class Queries:
         return {"ids": orjson.dumps(list(ids)).decode() if self._database.is_sqlite else list(ids)}
 
 
-def _equal(column: ColumnElement[Any], value: object) -> tuple[ColumnElement[bool], ...]:
-    return () if value is None else (column == value,)
-
-
-def _between(
-    column: ColumnElement[datetime], first: datetime | None, end: datetime | None
-) -> tuple[ColumnElement[bool], ...]:
-    from_first = () if first is None else (column >= first,)
-    return from_first if end is None else (*from_first, column < end)
-
-
-def _newest_first(
-    statement: Select[Any], at: ColumnElement[datetime], key: ColumnElement[str], *, after: Position | None, limit: int
-) -> Select[Any]:
-    # Compared as a pair, which an index on (…, at, key) answers; an offset would read all that it skips.
-    if after is not None:
-        statement = statement.where(tuple_(at, key) < tuple_(literal(after.at, at.type), literal(after.id, key.type)))
-    return statement.order_by(at.desc(), key.desc()).limit(limit)
-
-
 def _page(items: list[Item], limit: int, position: Callable[[Item], Position]) -> Page[Item]:
     is_last = len(items) <= limit
     return Page(items[:limit], None if is_last else position(items[limit - 1]))
@@ -142,12 +120,11 @@ def _page(items: list[Item], limit: int, position: Callable[[Item], Position]) -
 def _standing() -> Select[Any]:
     g = generations.c
     now = bindparam("now", type_=Moment)
-    counted = select(func.count())
-    open_ = counted.where(g.tracking.in_(_OPEN))
-    overdue = counted.where(g.tracking == Tracking.WATCHING, g.next_poll_at < now)
+    open_ = select(g.id).where(OPEN)
+    overdue = select(g.id).where(g.tracking == Tracking.WATCHING, g.next_poll_at < now)
     newest = select(func.max(deliveries.c.received_at, type_=Moment))
     return select(
-        open_.scalar_subquery().label("open"),
-        overdue.scalar_subquery().label("overdue"),
+        counted(open_, most=MOST_OPEN).label("open"),
+        counted(overdue, most=MOST_OVERDUE).label("overdue"),
         newest.scalar_subquery().label("last_verified_at"),
     )

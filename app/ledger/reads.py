@@ -3,11 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from app.ledger.status import Outcome, Status, Tracking
 
 Item = TypeVar("Item")
+
+MOST_OPEN: Final = 5000
+"""Open generations are counted so far: this many may mean more."""
+MOST_OVERDUE: Final = 1001
+"""Overdue ones are looked at in the table, one by one; RECEIVER_ALARM_OVERDUE is less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +82,8 @@ class Standing:
     """How the record stands at one moment."""
 
     open: int
-    """Generations whose outcome isn't known."""
+    """Generations whose outcome isn't known, counted up to `MOST_OPEN`."""
     overdue: int
-    """Generations under watch whose next poll should have begun."""
+    """Generations under watch whose next poll should have begun, counted up to `MOST_OVERDUE`."""
     last_verified_at: datetime | None
     """When the newest delivery came; None before the first."""

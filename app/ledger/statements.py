@@ -1,6 +1,9 @@
-"""Conditions that both databases understand, in text that never depends on how many values there are."""
+"""Parts of statements that both databases understand, in text that never depends on how many values there are."""
 
-from sqlalchemy import ARRAY, bindparam, func, select
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ARRAY, Boolean, ScalarSelect, Select, TextClause, bindparam, func, select, type_coerce
 from sqlalchemy.sql.elements import ColumnElement
 
 
@@ -10,3 +13,19 @@ def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> Co
         values = func.json_each(bindparam(parameter)).table_valued("value")
         return column.in_(select(values.c.value))
     return column == func.any(bindparam(parameter, type_=ARRAY(column.type)))
+
+
+def is_rare(
+    column: ColumnElement[str], word: StrEnum, rare: TextClause, *, is_sqlite: bool
+) -> list[ColumnElement[bool]]:
+    """`column` is this word, said so that an index WHERE `rare` is used: as a constant, since parameters prove nothing.
+
+    SQLite must be told the index's own condition. PostgreSQL infers it, and would believe in fewer rows if told both.
+    """
+    is_word = column == bindparam(None, word.value, type_=column.type, literal_execute=True)
+    return [is_word, type_coerce(rare, Boolean)] if is_sqlite else [is_word]
+
+
+def counted(statement: Select[Any], *, most: int) -> ScalarSelect[int]:
+    """How many rows `statement` has, as far as `most`: what comes after is not read."""
+    return select(func.count()).select_from(statement.limit(most).subquery()).scalar_subquery()

@@ -20,7 +20,7 @@ class Alarm(StrEnum):
     REFUSALS = "refusals"
     """Deliveries refused since the last verified one."""
     OVERDUE = "overdue"
-    """Watched generations whose next poll should have begun."""
+    """Watched generations whose next poll should have begun; 1,001 may mean more."""
     SUBMISSION = "submission"
     """Seconds since the oldest create whose outcome is not known."""
     POLL_ERRORS = "poll_errors"

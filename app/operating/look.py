@@ -12,9 +12,11 @@ from app.endpoint.leadership import LEASE as LEADER
 from app.endpoint.state import LIVE
 from app.endpoint.tables import endpoints
 from app.intake.tables import rejections
+from app.ledger.reads import MOST_OVERDUE
 from app.ledger.report import Source
+from app.ledger.statements import counted, is_rare
 from app.ledger.status import Status, Tracking
-from app.ledger.tables import deliveries, generations, transitions
+from app.ledger.tables import OPEN, deliveries, generations, transitions
 from app.operating.alarms import Seen
 from app.submission.tables import submissions
 
@@ -28,7 +30,7 @@ class Look:
 
     def __init__(self, database: Database, *, by_hand: bool) -> None:
         self._database = database
-        self._statement = _statement(by_hand=by_hand)
+        self._statement = _statement(by_hand=by_hand, is_sqlite=database.is_sqlite)
 
     async def at(self, now: datetime) -> Seen:
         """How things stand at `now`. Raises `DatabaseUnavailable`."""
@@ -48,17 +50,19 @@ class Look:
         )
 
 
-def _statement(*, by_hand: bool) -> Select[Any]:
+def _statement(*, by_hand: bool, is_sqlite: bool) -> Select[Any]:
     g, s, d, e = generations.c, submissions.c, deliveries.c, endpoints.c
-    watched = g.tracking == Tracking.WATCHING
+    watched = is_rare(g.tracking, Tracking.WATCHING, OPEN, is_sqlite=is_sqlite)
     now = bindparam("now", type_=Moment)
     last_delivery_at = select(func.max(d.received_at, type_=Moment)).scalar_subquery()
     parts = {
-        "watched_since": select(func.min(g.first_seen_at, type_=Moment)).where(watched).scalar_subquery(),
+        "watched_since": select(func.min(g.first_seen_at, type_=Moment)).where(*watched).scalar_subquery(),
         "last_delivery_at": last_delivery_at,
         "last_verified_at": select(func.max(e.last_verified_at, type_=Moment)).scalar_subquery(),
         "refusals": _refused_since(last_delivery_at) if by_hand else _refused_at_our_path(),
-        "overdue": select(func.count()).where(watched, g.next_poll_at < now).scalar_subquery(),
+        "overdue": counted(
+            select(g.id).where(g.tracking == Tracking.WATCHING, g.next_poll_at < now), most=MOST_OVERDUE
+        ),
         "unresolved_since": (
             select(func.min(s.created_at, type_=Moment)).where(s.next_attempt_at.is_not(None)).scalar_subquery()
         ),

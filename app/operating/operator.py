@@ -12,6 +12,7 @@ from app.operating.alarms import Alarm
 from app.operating.look import Look
 from app.operating.pruning import Pruning
 from app.operating.retention import SHARE, SHARE_OF_ONE_WRITER, Retention
+from app.operating.sums import UsageSums
 from app.operating.watch import Watch
 
 
@@ -35,7 +36,8 @@ class Operator:
             share=SHARE_OF_ONE_WRITER if database.is_sqlite else SHARE,
         )
         timekeepers = (Timekeeper(clock, database),) if isinstance(clock, SystemClock) else ()
-        self.loops = (self.watch, self.retention, *timekeepers)
+        self.sums = UsageSums(database)
+        self.loops = (self.watch, self.retention, self.sums, *timekeepers)
 
 
 def thresholds(settings: Settings) -> dict[Alarm, float]:

@@ -11,26 +11,45 @@ from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Delete, Integer, Select, Update, bindparam, delete, exists, literal, select, tuple_, update
+from sqlalchemy import (
+    CompoundSelect,
+    Delete,
+    Integer,
+    Select,
+    Update,
+    bindparam,
+    delete,
+    exists,
+    literal,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
 
 from app.core.database import Database
 from app.core.schema import Moment
+from app.ledger.lists import TERMINAL
 from app.ledger.reads import Position
 from app.ledger.statements import any_of
-from app.ledger.status import Tracking
+from app.ledger.status import Status
 from app.ledger.tables import deliveries, generations
 
 _g, _d = generations.c, deliveries.c
 _BEFORE: Final = bindparam("before", type_=Moment)
 _MOST: Final = bindparam("most", type_=Integer)
 
-SETTLED: Final = (
-    select(_g.id)
-    # Settled no earlier than first heard of: so this ends at the limit, in the index.
-    .where(_g.tracking == Tracking.SETTLED, _g.first_seen_at < _BEFORE, _g.settled_at < _BEFORE)
-    .order_by(_g.first_seen_at, _g.id)
-    .limit(_MOST)
-)
+
+def _settled_with(status: Status) -> Select[Any]:
+    # Settled no earlier than first heard of: so this ends at the limit, in the index. In such words and such an order
+    # only the index by status will do: that by time alone walks over all that is open and older, at every batch.
+    is_old = tuple_(_g.status, _g.first_seen_at) < tuple_(literal(status, _g.status.type), _BEFORE)
+    old = (_g.status >= status, is_old, _g.settled_at < _BEFORE)
+    return select(_g.id).where(*old).order_by(_g.status, _g.first_seen_at, _g.id).limit(_MOST)
+
+
+SETTLED: Final = union_all(*(select(_settled_with(status).subquery()) for status in TERMINAL)).limit(_MOST)
+"""Read from the index by status: no other tells what is settled from what is older and open."""
 EXPIRED: Final = select(_d.event_id).where(_d.body_pruned_at < _BEFORE).order_by(_d.body_pruned_at).limit(_MOST)
 
 
@@ -88,7 +107,7 @@ class Pruning:
                 await connection.execute(self._remove_deliveries, self._ids(found))
         return len(found)
 
-    async def _find(self, statement: Select[Any], parameters: dict[str, Any]) -> Sequence[str]:
+    async def _find(self, statement: Select[Any] | CompoundSelect[Any], parameters: dict[str, Any]) -> Sequence[str]:
         async with self._database.read() as connection:
             found: Sequence[str] = (await connection.execute(statement, parameters)).scalars().all()
         return found

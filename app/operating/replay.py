@@ -13,6 +13,7 @@ from app.core.database import Database
 from app.intake.translate import to_report
 from app.ledger import rows
 from app.ledger.decide import FirstPoll
+from app.ledger.lists import of_outcome
 from app.ledger.plan import Recorded, plan
 from app.ledger.queries import Queries
 from app.ledger.reads import Position, StoredDelivery
@@ -111,11 +112,11 @@ class Replay:
 
     async def _page(self, chosen: Chosen, after: Position | None) -> Sequence[StoredDelivery]:
         async with self._database.read() as connection:
-            found = await connection.execute(_statement(chosen, after))
+            found = await connection.execute(_statement(chosen, after, is_sqlite=self._database.is_sqlite))
             return [rows.to_delivery(row) for row in found.mappings()]
 
 
-def _statement(chosen: Chosen, after: Position | None) -> Select[tuple[object, ...]]:
+def _statement(chosen: Chosen, after: Position | None, *, is_sqlite: bool) -> Select[tuple[object, ...]]:
     found = select(deliveries)
     if chosen.event_id is not None:
         found = found.where(_d.event_id == chosen.event_id)
@@ -123,8 +124,7 @@ def _statement(chosen: Chosen, after: Position | None) -> Select[tuple[object, .
         found = found.where(_d.received_at >= chosen.since)
     if chosen.until is not None:
         found = found.where(_d.received_at < chosen.until)
-    if chosen.outcome is not None:
-        found = found.where(_d.outcome == chosen.outcome)
+    found = found.where(*of_outcome(chosen.outcome, is_sqlite=is_sqlite))
     if after is not None:
         position = tuple_(literal(after.at, _d.received_at.type), literal(after.id, _d.event_id.type))
         found = found.where(tuple_(_d.received_at, _d.event_id) > position)

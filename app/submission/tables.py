@@ -37,4 +37,10 @@ submissions = Table(
         postgresql_where=text("next_attempt_at IS NOT NULL"),
         sqlite_where=text("next_attempt_at IS NOT NULL"),
     ),
+    Index(
+        "ix_submissions_created_at",
+        "created_at",
+        postgresql_where=text("next_attempt_at IS NOT NULL"),
+        sqlite_where=text("next_attempt_at IS NOT NULL"),
+    ),
 )

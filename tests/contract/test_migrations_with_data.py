@@ -13,6 +13,7 @@ from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from app.core.leases import Leases
 from app.core.migrations import alembic_config, current, head, migrate_database
+from app.ledger.queries import Queries
 from app.operating.keeping import Limits
 from tests.clock import NOON
 from tests.operating_room import open_service
@@ -22,7 +23,7 @@ from tests.reports import poll, webhook
 BIG = ("deliveries", "generations", "transitions", "submissions")
 FILLED = {
     *("deliveries", "endpoint_history", "endpoint_secrets", "endpoints", "generations", "leases"),
-    *("poll_budget", "rejections", "submissions", "transitions"),
+    *("poll_budget", "rejections", "submissions", "transitions", "usage_changes", "usage_hours"),
 }
 TRANSLATED = {("endpoints", "state")}
 """Going down, a word that the schema before does not have becomes the nearest that it has."""
@@ -44,6 +45,7 @@ async def fill(url: str) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         assert (await room.client.post("/api/v1/generations", json=body, headers=headers)).is_success
         await room.record(webhook("done", "succeeded"), poll("found", "failed"))
+        await room.service.operator.sums.move()
         assert (await room.client.post("/rivya/webhook", content=b"{}")).status_code == 401
         await room.service.refusals.turn()
         await room.service.allowance.take()
@@ -110,6 +112,19 @@ async def test_every_migration_goes_down_and_up_and_loses_nothing_that_both_sche
         await go(database, to=str(script.down_revision))
     await migrate_database(database)
     assert await current(database) == head()
+    await database.dispose()
+
+
+async def test_usage_of_what_was_there_before_it_was_counted_is_counted(database_url: str) -> None:
+    await fill(database_url)
+    database = Database(database_url)
+    days = (NOON - timedelta(hours=12), NOON + timedelta(days=300, hours=12))
+    before = await Queries(database).usage(*days, most=100)
+    await go(database, to="0005")
+    await migrate_database(database)
+    assert before
+    assert await Queries(database).usage(*days, most=100) == before
+    assert (await contents(database))["usage_changes"] == []
     await database.dispose()
 
 

@@ -25,10 +25,26 @@ def test_what_was_asked_for_is_taken_as_it_is() -> None:
     [
         (NOON, NOON, "from: must be before to."),
         (NOON + DAY, None, "from: must be before to."),
-        (NOON - LONGEST - timedelta(seconds=1), None, "from, to: must not be more than 366 days apart."),
+        (NOON - LONGEST - timedelta(hours=1), None, "from, to: must not be more than 366 days apart."),
+        (
+            NOON - timedelta(minutes=30),
+            None,
+            "from: must be a day or a whole hour in UTC; usage is summed by the hour.",
+        ),
+        (
+            None,
+            NOON - timedelta(seconds=1),
+            "to: must be a day or a whole hour in UTC; usage is summed by the hour.",
+        ),
     ],
 )
 def test_no_time_and_too_much_of_it_are_refused(first: datetime, end: datetime | None, said: str) -> None:
     with pytest.raises(WindowInvalid) as refused:
         window(first, end, now=NOON)
     assert refused.value.message == said
+
+
+def test_a_window_that_ends_now_takes_the_whole_hour_that_is_under_way() -> None:
+    assert Window(MIDNIGHT, NOON).last_hour_ends == NOON
+    now = NOON + timedelta(minutes=1, microseconds=1)
+    assert window(None, None, now=now).last_hour_ends == NOON + timedelta(hours=1)

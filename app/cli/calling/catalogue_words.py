@@ -31,8 +31,8 @@ def credits_left(as_json: AsJson = False) -> None:
 
 
 def usage(
-    first: Annotated[str | None, typer.Option("--from", help="A day or a time; 30 days ago if left out.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="A day or a time, not included; now if left out.")] = None,
+    first: Annotated[str | None, typer.Option("--from", help="A day or a whole hour; 30 days ago if left out.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="A day or a whole hour, not included; or now.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Sum generations and credits by token, model and day."""

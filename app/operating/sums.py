@@ -1,0 +1,97 @@
+"""Moves what has changed about usage into the sums by the hour, a bounded number of rows at a time.
+
+Exact at every moment and for any number of replicas: a row is taken from one table by the statement that adds it to the
+other, and rows that another replica is at are passed over.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import Integer, bindparam, func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.database import Database
+from app.ledger.usage import BY_INDEX
+from app.ledger.usage_tables import usage_changes, usage_hours
+
+MOST: Final = 5000
+"""Changes in one transaction."""
+MOST_OF_ONE_WRITER: Final = 1000
+"""On SQLite, where whoever writes keeps everybody else from writing."""
+
+_REST: Final = 5.0
+_PAUSE: Final = 0.2
+_COLUMNS: Final = "hour, submitted_by, model, generations, open, reserved_credits, final_credits"
+_SUMMED: Final = "hour, submitted_by, model, sum(generations), sum(open), sum(reserved_credits), sum(final_credits)"
+_LEFT: Final = "GROUP BY hour, submitted_by, model HAVING sum(generations) <> 0"
+# What two replicas take may be two halves of a change; and PostgreSQL's sums are exact, so that nothing is 0.
+_OR_ELSE: Final = "OR sum(open) <> 0 OR sum(reserved_credits) <> 0 OR sum(final_credits) <> 0"
+
+# Both tables are found by index whatever the planner believes of their size.
+_MOVE: Final = f"""
+WITH taken AS (
+    DELETE FROM usage_changes
+    WHERE id = ANY(ARRAY(SELECT id FROM usage_changes ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED))
+    RETURNING {_COLUMNS}
+), summed AS (
+    DELETE FROM usage_hours WHERE id = ANY(ARRAY(
+        SELECT id FROM usage_hours WHERE hour = ANY(ARRAY(SELECT DISTINCT hour FROM taken)) FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING {_COLUMNS}
+), added AS (
+    INSERT INTO usage_hours ({_COLUMNS})
+    SELECT {_SUMMED} FROM (SELECT * FROM taken UNION ALL SELECT * FROM summed) AS each {_LEFT} {_OR_ELSE}
+)
+SELECT count(*) FROM taken
+"""  # noqa: S608 - of column names of ours
+_ON_POSTGRES: Final = text(_MOVE).bindparams(bindparam("most", type_=Integer))
+
+# One writer: nothing comes between these.
+_HOURS: Final = "hour IN (SELECT hour FROM usage_changes WHERE id <= :upto)"
+_CHANGED: Final = f"SELECT {_COLUMNS} FROM usage_changes WHERE id <= :upto"  # noqa: S608
+_BEFORE: Final = f"SELECT {_COLUMNS} FROM usage_hours WHERE id <= :last AND {_HOURS}"  # noqa: S608
+_ON_SQLITE: Final = (
+    text(f"INSERT INTO usage_hours ({_COLUMNS}) SELECT {_SUMMED} FROM ({_CHANGED} UNION ALL {_BEFORE}) {_LEFT}"),  # noqa: S608
+    text(f"DELETE FROM usage_hours WHERE id <= :last AND {_HOURS}"),  # noqa: S608
+    text("DELETE FROM usage_changes WHERE id <= :upto"),
+)
+
+
+class UsageSums:
+    """`turn` is one turn of a supervised loop; every replica runs it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._most = MOST_OF_ONE_WRITER if database.is_sqlite else MOST
+
+    async def turn(self) -> float:
+        """Move some; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
+        return _PAUSE if await self.move() == self._most else _REST
+
+    async def move(self) -> int:
+        """Move the oldest changes; returns how many. Raises `DatabaseUnavailable`."""
+        async with self._database.read() as connection:
+            if not self._database.is_sqlite:
+                await connection.execute(BY_INDEX)
+            is_any = await connection.scalar(select(usage_changes.c.id).order_by(usage_changes.c.id).limit(1))
+        if is_any is None:
+            return 0
+        async with self._database.transaction() as connection:
+            move = _move_on_sqlite if self._database.is_sqlite else _move_on_postgres
+            return await move(connection, self._most)
+
+
+async def _move_on_postgres(connection: AsyncConnection, most: int) -> int:
+    await connection.execute(BY_INDEX)
+    moved: int = (await connection.execute(_ON_POSTGRES, {"most": most})).scalar_one()
+    return moved
+
+
+async def _move_on_sqlite(connection: AsyncConnection, most: int) -> int:
+    oldest = select(usage_changes.c.id).order_by(usage_changes.c.id).limit(most).subquery()
+    count, upto = (await connection.execute(select(func.count(), func.max(oldest.c.id)))).one()
+    last = (await connection.execute(select(func.coalesce(func.max(usage_hours.c.id), 0)))).scalar_one()
+    bounds: dict[str, Any] = {"upto": upto, "last": last}
+    for statement in _ON_SQLITE if count else ():
+        await connection.execute(statement, bounds)
+    moved: int = count
+    return moved

@@ -1,0 +1,148 @@
+"""What is rare is found without reading what is usual: on both databases, also before anybody has run ANALYZE."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from app.core.database import Database
+from app.ledger.lists import list_deliveries, list_generations
+from app.ledger.queries import Queries
+from app.ledger.reads import MOST_OVERDUE, DeliveryFilter, GenerationFilter, Position
+from app.ledger.status import Outcome, Status, Tracking
+from app.ledger.tables import deliveries, generations
+from app.operating.look import Look
+from app.operating.pruning import SETTLED
+from app.operating.replay import Chosen, _statement
+from tests.clock import NOON
+
+ROWS = 3000
+AFTER = Position(NOON + timedelta(seconds=ROWS // 2), "x")
+
+
+def delivery(number: int) -> dict[str, Any]:
+    rare = number % 500 == 7
+    return {
+        "event_id": f"evt_{number}",
+        "event_type": "generation.archived" if rare else "generation.succeeded",
+        "generation_id": f"task_{number}",
+        "received_at": NOON + timedelta(seconds=number),
+        "body": b"{}",
+        "headers": "{}",
+        "outcome": Outcome.UNKNOWN_TYPE if rare else Outcome.APPLIED,
+        "attempts": 1,
+    }
+
+
+def generation(number: int) -> dict[str, Any]:
+    is_open = number % 2 == 0
+    seen = NOON + timedelta(seconds=number)
+    return {
+        "id": f"task_{number}",
+        "status": Status.QUEUED if is_open else Status.FAILED if number % 50 == 1 else Status.SUCCEEDED,
+        "rivya_object": "{}",
+        "first_seen_at": seen,
+        "settled_at": None if is_open else seen,
+        "settled_by": None if is_open else "webhook",
+        "last_number": 1,
+        "revision": 1,
+        "tracking": Tracking.WATCHING if is_open else Tracking.SETTLED,
+        "next_poll_at": seen if is_open else None,
+        "polls": 0,
+        "poll_failures": 0,
+        "not_found_count": 0,
+    }
+
+
+@asynccontextmanager
+async def filled(url: str) -> AsyncIterator[Database]:
+    database = Database(url)
+    try:
+        async with database.transaction() as connection:
+            await connection.execute(insert(deliveries), [delivery(number) for number in range(ROWS)])
+            await connection.execute(insert(generations), [generation(number) for number in range(ROWS)])
+        yield database
+    finally:
+        await database.dispose()
+
+
+async def plan(database: Database, statement: Any) -> str:
+    """As the database tells it, without statistics."""
+    async with database.read() as connection:
+        compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
+        values = tuple(compiled.params[name] for name in compiled.positiontup or ())
+        if database.is_sqlite:
+            moments = tuple(value.replace(tzinfo=None) if hasattr(value, "tzinfo") else value for value in values)
+            found = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", tuple(map(str, moments)))
+            return "\n".join(row[-1] for row in found)
+        await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # of an index that can't serve, none remains
+        return "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {compiled}", values))
+
+
+def of_deliveries(**chosen: Any) -> Any:
+    return lambda is_sqlite: list_deliveries(DeliveryFilter(**chosen), after=AFTER, limit=51, is_sqlite=is_sqlite)
+
+
+def of_generations(**chosen: Any) -> Any:
+    return lambda is_sqlite: list_generations(GenerationFilter(**chosen), after=AFTER, limit=51, is_sqlite=is_sqlite)
+
+
+def of_replay(**chosen: Any) -> Any:
+    return lambda is_sqlite: _statement(Chosen(**chosen), AFTER, is_sqlite=is_sqlite)
+
+
+def of_settled(_is_sqlite: bool) -> Any:
+    return SETTLED.params(before=NOON, most=100)
+
+
+READ_FROM = {
+    "unreadable deliveries": (of_deliveries(outcome=Outcome.UNREADABLE), "ix_deliveries_outcome"),
+    "deliveries of a rare type": (of_deliveries(event_type="generation.archived"), "ix_deliveries_event_type"),
+    "applied deliveries": (of_deliveries(outcome=Outcome.APPLIED), "ix_deliveries_received_at_event_id"),
+    "deliveries of the usual type": (
+        of_deliveries(event_type="generation.succeeded"),
+        "ix_deliveries_received_at_event_id",
+    ),
+    "a replay of conflicts": (of_replay(outcome=Outcome.CONFLICT), "ix_deliveries_outcome"),
+    "a replay of a time": (of_replay(since=NOON), "ix_deliveries_received_at_event_id"),
+    "watched generations": (of_generations(tracking=Tracking.WATCHING), "ix_generations_tracking_first_seen_at_id"),
+    "lost generations": (of_generations(tracking=Tracking.LOST), "ix_generations_tracking_first_seen_at_id"),
+    "settled generations": (of_generations(tracking=Tracking.SETTLED), "ix_generations_status_first_seen_at_id"),
+    "generations to be pruned": (of_settled, "ix_generations_status_first_seen_at_id"),
+}
+
+
+@pytest.mark.parametrize("what", READ_FROM)
+async def test_each_is_read_from_its_index(database_url: str, what: str) -> None:
+    async with filled(database_url) as database:
+        statement, index = READ_FROM[what]
+        found = await plan(database, statement(database.is_sqlite))
+        assert index in found, found
+        assert "Seq Scan" not in found
+        assert "SCAN generations\n" not in f"{found}\n"
+        assert "SCAN deliveries\n" not in f"{found}\n"
+
+
+async def test_what_is_rare_is_listed_whole(database_url: str) -> None:
+    async with filled(database_url) as database:
+        queries = Queries(database)
+        for chosen in (DeliveryFilter(outcome=Outcome.UNKNOWN_TYPE), DeliveryFilter(event_type="generation.archived")):
+            page = await queries.deliveries(chosen, after=None, limit=50)
+            assert [item.event_id for item in page.items] == [f"evt_{n}" for n in range(2507, 0, -500)]
+        settled = await queries.generations(GenerationFilter(tracking=Tracking.SETTLED), after=None, limit=50)
+        assert [item.id for item in settled.items] == [f"task_{n}" for n in range(ROWS - 1, ROWS - 101, -2)]
+        following = await queries.generations(GenerationFilter(tracking=Tracking.SETTLED), after=settled.last, limit=10)
+        assert [item.id for item in following.items] == [f"task_{n}" for n in range(ROWS - 101, ROWS - 121, -2)]
+
+
+async def test_what_is_overdue_is_counted_as_far_as_it_matters(database_url: str) -> None:
+    async with filled(database_url) as database:
+        later = NOON + timedelta(days=1)
+        standing = await Queries(database).standing(later)
+        assert (standing.open, standing.overdue) == (ROWS // 2, MOST_OVERDUE)
+        seen = await Look(database, by_hand=False).at(later)
+        assert (seen.overdue, seen.watched_since) == (MOST_OVERDUE, NOON)
+        assert (await Queries(database).standing(NOON + timedelta(seconds=9))).overdue == 5
