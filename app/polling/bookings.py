@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.polling.budget import PUNCTUAL, REACH, Budget, Pace, Slot, widest
+from app.polling.budget import REACH, Budget, Pace, Slot, widest
 from app.polling.budget_row import BudgetRow
+from app.polling.punctuality import Tally
 
 Pause = Callable[[float], Awaitable[None]]
 """Waits for so many seconds."""
@@ -56,7 +57,8 @@ class Bookings:
         self._row = BudgetRow(database)
         self._refusals = 0
         """Counts what voids the permits given before it."""
-        self._width = 1
+        self._tally = Tally(rate, widest=widest(rate))
+        self._step = Pace(rate=rate).step
         self._has_started = False
         self._pause_until: datetime | None = None
         self._pause_ends = math.inf
@@ -99,8 +101,9 @@ class Bookings:
         if wait > 0:
             await self._pause(wait)
         now = self._clock.now()
-        self._adapt(permit, now)
-        return now <= permit.slot.until and permit.refusals == self._refusals
+        is_missed, is_close = now > permit.slot.until, now > permit.slot.until - self._step
+        self._tally.note(permit.width, is_missed=is_missed, is_close=is_close)
+        return not is_missed and permit.refusals == self._refusals
 
     async def change(self, decide: Callable[[Budget, datetime], Budget]) -> tuple[Budget, Budget]:
         """Change the budget under its lock; returns it as it was and as it is. Raises `DatabaseUnavailable`."""
@@ -152,17 +155,10 @@ class Bookings:
         self._pause_ends = self._clock.monotonic() + (budget.blocked_until - self._clock.now()).total_seconds()
 
     def _opening(self, budget: Budget, now: datetime, *, within: timedelta) -> Opening:
-        pace = Pace(rate=self.rate, width=self._width)
+        pace = Pace(rate=self.rate, width=self._tally.width)
         room = 0 if budget.is_blocked(now) else budget.room(now, pace, within=within)
         return Opening(budget, now, pace, room)
 
     def _opening_for_probe(self, budget: Budget, now: datetime, *, may_probe: bool) -> Opening:
         opening = self._opening(budget, now, within=REACH)
         return replace(opening, room=min(opening.room, 1) if may_probe else 0, is_probe=True)
-
-    def _adapt(self, permit: Permit, now: datetime) -> None:
-        """A process too busy to be punctual books wider slots, and narrower ones again as it gets better."""
-        if now > permit.slot.until:
-            self._width = max(self._width, min(permit.width * 2, widest(self.rate)))
-        elif now <= permit.slot.at + PUNCTUAL:
-            self._width = max(self._width - 1, 1)

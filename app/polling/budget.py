@@ -1,5 +1,6 @@
 """How many requests may leave, and when: evenly spaced slots shared by all replicas, suspended by 429, 401 and 403."""
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
@@ -30,6 +31,7 @@ _MOST_DOUBLINGS: Final = 6
 
 _FEWEST_AT_ONCE: Final = 16
 _MOST_AT_ONCE: Final = 128
+_MOST_AHEAD: Final = 256
 _SECONDS_OF_A_POLL: Final = 0.3
 """From the claim to the commit, with Rivya's answer in 50 ms and the lead: measured with `make bench ONLY=polling`."""
 _WIDEST: Final = 8
@@ -38,8 +40,13 @@ _FEWEST_PER_SECOND: Final = 250
 
 
 def polls_at_once(rate: float) -> int:
-    """How many polls of one process may be under way, so that it can use a rate (per second) by itself."""
+    """How many requests of one process may be under way, so that it can use a rate (per second) by itself."""
     return max(_FEWEST_AT_ONCE, min(_MOST_AT_ONCE, round(rate * _SECONDS_OF_A_POLL)))
+
+
+def polls_ahead(rate: float) -> int:
+    """How many polls one process may have claimed beside those, which wait for their slots: what can be booked."""
+    return min(_MOST_AHEAD, math.ceil(rate * REACH.total_seconds()))
 
 
 def widest(rate: float) -> int:

@@ -2,10 +2,11 @@
 
 import asyncio
 
+from app.ledger.tables import generations
 from app.polling.bookings import Permit
 from app.rivya.errors import RivyaRateLimited, RivyaUnauthorized
 from app.sandbox.faults import ApiFault
-from tests.polling_room import PollingRoom, Replica, open_polling
+from tests.polling_room import PollingRoom, Replica, most_in_any_second, open_polling
 
 REVOKED = RivyaUnauthorized(401, "api_key_revoked")
 HASTY = RivyaRateLimited(429, "rate_limited")
@@ -36,21 +37,71 @@ async def test_a_request_that_missed_its_slot_is_given_back_and_not_sent_late(da
         assert room.polled == [task]
 
 
-async def test_a_process_that_is_late_books_wider_slots_until_it_is_punctual_again(database_url: str) -> None:
+async def test_a_process_that_is_often_late_books_wider_slots_until_it_is_punctual_again(database_url: str) -> None:
     async with open_polling(database_url) as room:
         replica = await room.replica()
         widths = []
-        for late in (1.0, 3.0, 0.0, 0.0, 0.0, 0.0):
+        for late in [1.0] * 3 + [3.0] * 3 + [0.0] * 31:
             [permit] = await book(replica, 1)
             widths.append(permit.width)
             room.clock.advance(seconds=(permit.slot.at - room.clock.now()).total_seconds() + late)
             await replica.allowance.bookings.reach(permit)
-        assert widths == [1, 2, 4, 3, 2, 1]
+        assert widths == [1] * 3 + [2] * 3 + [4] * 10 + [3] * 10 + [2] * 10 + [1]
+
+
+async def test_a_process_that_is_late_now_and_then_uses_all_the_other_slots(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica()
+        for late in [1.0, 1.0, *[0.0] * 8] * 3:
+            [permit] = await book(replica, 1)
+            assert permit.width == 1
+            room.clock.advance(seconds=(permit.slot.at - room.clock.now()).total_seconds() + late)
+            assert await replica.allowance.bookings.reach(permit) == (late == 0.0)
+
+
+async def test_polls_are_claimed_ahead_while_others_are_under_way(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(most_at_once=1, most_ahead=3)
+        await overdue(room, replica, 6)
+        await replica.poller.turn()
+        leased = [row for row in await replica.rows(generations) if row["lease_until"] is not None]
+        assert len(leased) == 4
+        await room.clock.run(replica.poller.idle())
+        assert len(room.polls) == 4
+        assert most_in_any_second(room.polls) <= 5
+
+
+async def test_a_poll_claimed_ahead_that_finds_all_hands_full_is_given_back_and_no_more_are_claimed(
+    database_url: str,
+) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(most_at_once=1, most_ahead=2)
+        await overdue(room, replica, 4)
+        room.sandbox.faults.api.append(ApiFault(hang=60))
+        room.clock.stands_still_while.clear()
+        await replica.poller.turn()
+        await room.clock.run(_until_given_back(replica))
+        await room.clock.run(_until_asked(room))
+        assert len(room.polls) == 1
+        assert await replica.poller.turn() == 0.1
+        leased = [row for row in await replica.rows(generations) if row["lease_until"] is not None]
+        assert [row["id"] for row in leased] == room.polled
+        await replica.poller.stop()
+
+
+async def test_polls_claimed_ahead_are_given_back_at_a_stop(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(most_at_once=1, most_ahead=3)
+        await overdue(room, replica, 4)
+        await replica.poller.turn()
+        await replica.poller.stop()
+        assert room.polls == []
+        assert [row["lease_until"] for row in await replica.rows(generations)] == [None] * 4
 
 
 async def test_a_poller_with_all_hands_full_starts_no_more(database_url: str) -> None:
     async with open_polling(database_url) as room:
-        replica = await room.replica(most_at_once=2)
+        replica = await room.replica(most_at_once=2, most_ahead=0)
         await overdue(room, replica, 4)
         await replica.poller.turn()
         assert await replica.poller.turn() == 0.1
@@ -108,4 +159,10 @@ async def test_a_429_to_any_call_pauses_polling(database_url: str) -> None:
 
 async def _until_asked(room: PollingRoom) -> None:
     while not room.polls:
+        await asyncio.sleep(0)
+
+
+async def _until_given_back(replica: Replica) -> None:
+    """Until of all that was claimed only what is being asked for is left."""
+    while len(replica.poller._tasks) > 1:
         await asyncio.sleep(0)
