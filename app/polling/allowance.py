@@ -46,6 +46,7 @@ class Allowance:
         async with self._database.transaction() as connection:
             opening = await self.bookings.open_for_one(connection)
             permits = await self.bookings.book(connection, opening, min(opening.room, 1))
+        self.bookings.keep(permits)
         if not permits or not await self.bookings.reach(permits[0]):
             return False
         self._took_at = self._clock.monotonic()

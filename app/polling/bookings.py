@@ -1,7 +1,7 @@
 """Bookings of request slots, as one process makes them: under the lock of the shared row, void when Rivya refuses."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -11,6 +11,7 @@ from app.core.clock import Clock
 from app.core.database import Database
 from app.polling.budget import REACH, Budget, Pace, Slot, widest
 from app.polling.budget_row import BudgetRow
+from app.polling.own_slots import OwnSlots
 from app.polling.punctuality import Tally
 
 Pause = Callable[[float], Awaitable[None]]
@@ -30,6 +31,7 @@ class Permit:
     slot: Slot
     width: int
     refusals: int
+    is_probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Bookings:
         self._refusals = 0
         """Counts what voids the permits given before it."""
         self._tally = Tally(rate, widest=widest(rate))
-        self._step = Pace(rate=rate).step
+        self._own = OwnSlots()
+        self._waiting = 0
         self._has_started = False
         self._pause_until: datetime | None = None
         self._pause_ends = math.inf
@@ -81,29 +84,63 @@ class Bookings:
         return self._opening_for_probe(budget, now, may_probe=budget.may_probe(now))
 
     async def book(self, connection: AsyncConnection, opening: Opening, count: int) -> list[Permit]:
-        """Take slots for `count` requests, which must not be more than there is room for."""
+        """Take slots for `count` requests, which must not be more than there is room for, and `keep` them once committed.
+
+        There are more permits than `count` where requests that were late for their slots are still without one.
+        """
         if count == 0:
             return []
         if opening.is_probe:
             booked, probe = opening.budget.book_probe(opening.now, opening.pace)
             slots = [probe]
         else:
-            booked, slots = opening.budget.book(count, opening.now, opening.pace)
+            late = max(self._waiting - len(self._own), 0)
+            booked, slots = opening.budget.book(min(count + late, opening.room), opening.now, opening.pace)
         await self._row.save(connection, booked)
         self.seen = booked
-        return [Permit(slot, opening.pace.width, self._refusals) for slot in slots]
+        return [Permit(slot, opening.pace.width, self._refusals, opening.is_probe) for slot in slots]
 
-    async def reach(self, permit: Permit) -> bool:
-        """Wait for the permit's slot. False: the permit is void, or the slot was missed; nothing must be sent."""
-        wait = (permit.slot.at - self._clock.now()).total_seconds()
+    def keep(self, permits: Sequence[Permit]) -> None:
+        """The booking of these is committed: from now on their slots are this process's."""
+        for permit in permits:
+            if not permit.is_probe and permit.refusals == self._refusals:
+                self._own.add(Pace(rate=self.rate, width=permit.width).moments(permit.slot))
+
+    async def reach(self, permit: Permit, *, is_full: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for the permit's slot. False: the permit is void, or there is no slot left; nothing must be sent.
+
+        Who is late for its slot takes the next one that this process has booked, and so do those behind it. Nobody
+        takes one while `is_full`, because too much is under way to send more.
+        """
+        self._waiting += 1
+        try:
+            if not await self._wait_until(permit.slot.at) or permit.refusals != self._refusals:
+                return False
+            if permit.is_probe:
+                return self._clock.now() <= permit.slot.until
+            has_slot = not is_full() and await self._next_own(permit)
+        finally:
+            self._waiting -= 1
+        if permit.refusals == self._refusals:
+            self._tally.note(permit.width, is_missed=not has_slot)
+        return has_slot
+
+    async def _next_own(self, permit: Permit) -> bool:
+        while permit.refusals == self._refusals and (at := self._own.first(self._clock.now())) is not None:
+            if at <= self._clock.now():
+                self._own.use_first()
+                return True
+            if not await self._wait_until(at):
+                return False
+        return False
+
+    async def _wait_until(self, moment: datetime) -> bool:
+        wait = (moment - self._clock.now()).total_seconds()
         if wait > _LONGEST_WAIT.total_seconds():
             return False  # the clock was set back since
         if wait > 0:
             await self._pause(wait)
-        now = self._clock.now()
-        is_missed, is_close = now > permit.slot.until, now > permit.slot.until - self._step
-        self._tally.note(permit.width, is_missed=is_missed, is_close=is_close)
-        return not is_missed and permit.refusals == self._refusals
+        return True
 
     async def change(self, decide: Callable[[Budget, datetime], Budget]) -> tuple[Budget, Budget]:
         """Change the budget under its lock; returns it as it was and as it is. Raises `DatabaseUnavailable`."""
@@ -123,6 +160,7 @@ class Bookings:
     def void(self) -> None:
         """Rivya refuses: no permit given so far may be used."""
         self._refusals += 1
+        self._own.clear()
 
     @property
     def seconds_to_next_look(self) -> float:

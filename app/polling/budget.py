@@ -35,7 +35,7 @@ _MOST_AHEAD: Final = 256
 _SECONDS_OF_A_POLL: Final = 0.3
 """From the claim to the commit, with Rivya's answer in 50 ms and the lead: measured with `make bench ONLY=polling`."""
 _WIDEST: Final = 8
-_FEWEST_PER_SECOND: Final = 250
+_FEWEST_PER_SECOND: Final = 500
 """What one process can do anyway; slots need not get wider than that, however many the rate makes of a second."""
 
 
@@ -68,7 +68,7 @@ class Pace:
 
     rate: float
     width: int = 1
-    """More than one for a process that is too busy to be punctual: it leaves anywhere within them."""
+    """More than one for a process that is too busy to be punctual: it leaves at any of them."""
 
     @property
     def step(self) -> timedelta:
@@ -78,6 +78,10 @@ class Pace:
     def slot(self, at: datetime) -> Slot:
         """The slot that begins at this moment."""
         return Slot(at, at + self.step * (self.width - 1) + PUNCTUAL)
+
+    def moments(self, slot: Slot) -> list[datetime]:
+        """When each of the slots begins that are taken in a row."""
+        return [slot.at + self.step * number for number in range(self.width)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

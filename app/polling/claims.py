@@ -53,7 +53,8 @@ class Claims:
             moments = {"now": opening.now, "until": opening.now + self._lease, "most": room}
             found = [_held(row) for row in (await connection.execute(CLAIM, moments)).mappings()]
             permits = await self._bookings.book(connection, opening, len(found))
-        return [Claimed(held, permit) for held, permit in zip(found, permits, strict=True)]
+        self._bookings.keep(permits)
+        return [Claimed(held, permit) for held, permit in zip(found, permits, strict=False)]
 
 
 def _claim() -> Update:

@@ -103,6 +103,9 @@ class Poller:
         ahead = self._most_ahead if len(self._asking) * 2 <= self._most_asking else 0
         return self._most_asking + ahead - len(self._tasks)
 
+    def _is_full(self) -> bool:
+        return len(self._asking) >= self._most_asking
+
     async def _recall(self) -> None:
         """Now and then, and at the start: polls that a clock set back has put out of reach are brought back."""
         if self._recalled_at is not None and self._clock.monotonic() - self._recalled_at < _SECONDS_BETWEEN_RECALLS:
@@ -121,7 +124,7 @@ class Poller:
     async def _poll(self, claimed: Claimed) -> PollNote | None:
         held = claimed.held
         try:
-            if not await self._bookings.reach(claimed.permit) or len(self._asking) >= self._most_asking:
+            if not await self._bookings.reach(claimed.permit, is_full=self._is_full):
                 return notes.given_back(held, self._clock.now())
             self._asking.add(held.id)
             return await self._polling.poll(held)

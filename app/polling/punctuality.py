@@ -5,11 +5,11 @@ from typing import Final
 _FEWEST: Final = 10
 _MOST: Final = 200
 _MANY: Final = 0.2
-_FEW: Final = 0.05
+_FEW: Final = 0.02
 
 
 class Tally:
-    """Counts how many of its latest slots a process missed, and draws the conclusion."""
+    """Counts how many of the latest requests found no slot, and draws the conclusion."""
 
     def __init__(self, rate: float, *, widest: int) -> None:
         self.width = 1
@@ -19,21 +19,20 @@ class Tally:
         self._enough = max(_FEWEST, min(_MOST, round(rate)))
         self._forget()
 
-    def note(self, width: int, *, is_missed: bool, is_close: bool) -> None:
-        """A slot of this width has come and was missed, or would have been with one slot less, or neither."""
+    def note(self, width: int, *, is_missed: bool) -> None:
+        """A request with this width has found a slot, or none."""
         if width != self.width:
             return  # booked before the last conclusion
         self._seen += 1
         self._missed += is_missed
-        self._close += is_missed or is_close
         if self._missed > self._enough * _MANY:
             self._conclude(min(self.width * 2, self._widest))
         elif self._seen == self._enough:
-            self._conclude(max(self.width - 1, 1) if self._close <= self._enough * _FEW else self.width)
+            self._conclude(max(self.width - 1, 1) if self._missed <= self._enough * _FEW else self.width)
 
     def _conclude(self, width: int) -> None:
         self.width = width
         self._forget()
 
     def _forget(self) -> None:
-        self._seen = self._missed = self._close = 0
+        self._seen = self._missed = 0

@@ -21,7 +21,9 @@ async def overdue(room: PollingRoom, replica: Replica, count: int) -> list[str]:
 async def book(replica: Replica, count: int) -> list[Permit]:
     async with replica.database.transaction() as connection:
         opening = await replica.allowance.bookings.open(connection)
-        return await replica.allowance.bookings.book(connection, opening, min(opening.room, count))
+        permits = await replica.allowance.bookings.book(connection, opening, min(opening.room, count))
+    replica.allowance.bookings.keep(permits)
+    return permits
 
 
 async def test_a_request_that_missed_its_slot_is_given_back_and_not_sent_late(database_url: str) -> None:

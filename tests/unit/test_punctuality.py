@@ -3,11 +3,11 @@
 from app.polling.punctuality import Tally
 
 
-def note(tally: Tally, count: int, *, missed: int = 0, close: int = 0) -> None:
-    """So many slots of the present width: first those that are missed, then the close ones."""
+def note(tally: Tally, count: int, *, missed: int = 0) -> None:
+    """So many requests of the present width: first those that found no slot."""
     width = tally.width
     for number in range(count):
-        tally.note(width, is_missed=number < missed, is_close=missed <= number < missed + close)
+        tally.note(width, is_missed=number < missed)
 
 
 def test_a_fifth_of_the_slots_may_be_missed() -> None:
@@ -38,15 +38,15 @@ def test_slots_get_narrower_one_by_one_where_that_is_wide_enough() -> None:
 def test_slots_that_are_just_wide_enough_stay_as_they_are() -> None:
     tally = Tally(5, widest=8)
     note(tally, 3, missed=3)
-    note(tally, 10, close=1)
     note(tally, 10, missed=1)
+    note(tally, 10, missed=2)
     assert tally.width == 2
 
 
 def test_what_was_booked_before_the_last_conclusion_counts_no_more() -> None:
     tally = Tally(5, widest=8)
     for _ in range(50):
-        tally.note(1, is_missed=True, is_close=True)
+        tally.note(1, is_missed=True)
     assert tally.width == 2
 
 
