@@ -2,16 +2,18 @@
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.polling.budget import REACH, Budget, Pace, Slot, widest
+from app.polling.budget import PUNCTUAL, REACH, Budget, Pace, widest
 from app.polling.budget_row import BudgetRow
-from app.polling.own_slots import OwnSlots
+from app.polling.opening import Opening
+from app.polling.own_slots import OwnSlots, Permit
 from app.polling.punctuality import Tally
 
 Pause = Callable[[float], Awaitable[None]]
@@ -22,27 +24,6 @@ _LONGEST_WAIT = timedelta(minutes=5)
 _BOOK_AGAIN = timedelta(seconds=0.3)
 _SOONEST_LOOK = timedelta(seconds=0.05)
 _LATEST_LOOK = timedelta(seconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """Leave for one request in its slot; void as soon as Rivya refuses anything."""
-
-    slot: Slot
-    width: int
-    refusals: int
-    is_probe: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """The locked budget, and how many requests it has room for."""
-
-    budget: Budget
-    now: datetime
-    pace: Pace
-    room: int
-    is_probe: bool = False
 
 
 class Bookings:
@@ -60,7 +41,7 @@ class Bookings:
         self._refusals = 0
         """Counts what voids the permits given before it."""
         self._tally = Tally(rate, widest=widest(rate))
-        self._own = OwnSlots()
+        self._own = OwnSlots(Pace(rate=rate).step)
         self._waiting = 0
         self._has_started = False
         self._pause_until: datetime | None = None
@@ -84,7 +65,7 @@ class Bookings:
         return self._opening_for_probe(budget, now, may_probe=budget.may_probe(now))
 
     async def book(self, connection: AsyncConnection, opening: Opening, count: int) -> list[Permit]:
-        """Take slots for `count` requests, which must not be more than there is room for, and `keep` them once committed.
+        """Take slots for `count` requests, no more than there is room for; they are to be kept once committed.
 
         There are more permits than `count` where requests that were late for their slots are still without one.
         """
@@ -106,33 +87,46 @@ class Bookings:
             if not permit.is_probe and permit.refusals == self._refusals:
                 self._own.add(Pace(rate=self.rate, width=permit.width).moments(permit.slot))
 
-    async def reach(self, permit: Permit, *, is_full: Callable[[], bool] = lambda: False) -> bool:
-        """Wait for the permit's slot. False: the permit is void, or there is no slot left; nothing must be sent.
+    async def reach(self, permit: Permit, *, is_full: Callable[[], bool] = lambda: False) -> Callable[[], bool] | None:
+        """Wait for the permit's slot. None: the permit is void, or there is no slot left; nothing must be sent.
 
-        Who is late for its slot takes the next one that this process has booked, and so do those behind it. Nobody
-        takes one while `is_full`, because too much is under way to send more.
+        Else whether the request may leave is to be asked again when its first byte does. Who is late for its slot takes
+        the next one that this process has booked, and so do those behind it. Nobody takes one while `is_full`, because
+        too much is under way to send more.
         """
         self._waiting += 1
         try:
             if not await self._wait_until(permit.slot.at) or permit.refusals != self._refusals:
-                return False
+                return None
             if permit.is_probe:
-                return self._clock.now() <= permit.slot.until
-            has_slot = not is_full() and await self._next_own(permit)
+                return partial(self._may_leave, permit, until=permit.slot.until)
+            used = None if is_full() else await self._use_own(permit)
         finally:
             self._waiting -= 1
-        if permit.refusals == self._refusals:
-            self._tally.note(permit.width, is_missed=not has_slot)
-        return has_slot
+        if permit.refusals != self._refusals:
+            return None
+        self._tally.note(permit.width, is_missed=used is None)
+        return None if used is None else partial(self._may_leave, permit, until=used + PUNCTUAL)
 
-    async def _next_own(self, permit: Permit) -> bool:
+    async def _use_own(self, permit: Permit) -> datetime | None:
         while permit.refusals == self._refusals and (at := self._own.first(self._clock.now())) is not None:
             if at <= self._clock.now():
-                self._own.use_first()
-                return True
+                return self._own.use_first()
             if not await self._wait_until(at):
-                return False
-        return False
+                return None
+        return None
+
+    def _may_leave(self, permit: Permit, *, until: datetime) -> bool:
+        if permit.refusals != self._refusals:
+            return False
+        now = self._clock.now()
+        if now <= until or permit.is_probe:
+            return now <= until
+        following = self._own.first(now)
+        if following is None or following > now:
+            return False
+        self._own.use_first()
+        return True
 
     async def _wait_until(self, moment: datetime) -> bool:
         wait = (moment - self._clock.now()).total_seconds()

@@ -34,7 +34,6 @@ _MOST_AT_ONCE: Final = 128
 _MOST_AHEAD: Final = 256
 _SECONDS_OF_A_POLL: Final = 0.3
 """From the claim to the commit, with Rivya's answer in 50 ms and the lead: measured with `make bench ONLY=polling`."""
-_WIDEST: Final = 8
 _FEWEST_PER_SECOND: Final = 500
 """What one process can do anyway; slots need not get wider than that, however many the rate makes of a second."""
 
@@ -50,8 +49,8 @@ def polls_ahead(rate: float) -> int:
 
 
 def widest(rate: float) -> int:
-    """How many slots in a row a process may take for one request when it is too busy to be punctual."""
-    return max(_WIDEST, round(rate / _FEWEST_PER_SECOND))
+    """How many slots in a row a process may take for one request when it can't use as many as the rate makes."""
+    return max(1, round(rate / _FEWEST_PER_SECOND))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Pace:
 
     rate: float
     width: int = 1
-    """More than one for a process that is too busy to be punctual: it leaves at any of them."""
+    """More than one for a process that can't use as many: it leaves at any of them."""
 
     @property
     def step(self) -> timedelta:

@@ -12,7 +12,8 @@ from app.core.schema import Moment
 from app.ledger.status import Tracking
 from app.ledger.tables import generations
 from app.ledger.tracking import Held
-from app.polling.bookings import Bookings, Permit
+from app.polling.bookings import Bookings
+from app.polling.own_slots import Permit
 
 LEASE = timedelta(seconds=60)
 """Longer than a poll may take: 2 seconds to its slot, 10 for the answer, 10 for its commit, and some to write."""

@@ -2,15 +2,27 @@
 
 from collections import deque
 from collections.abc import Iterable
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from app.polling.budget import PUNCTUAL
+from app.polling.budget import PUNCTUAL, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave for one request in its slot; void as soon as Rivya refuses anything."""
+
+    slot: Slot
+    width: int
+    refusals: int
+    is_probe: bool = False
 
 
 class OwnSlots:
     """In order; each is good for one request, which leaves within `PUNCTUAL` of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, step: timedelta) -> None:
+        self._step = step
         self._moments: deque[datetime] = deque()
 
     def __len__(self) -> int:
@@ -21,14 +33,21 @@ class OwnSlots:
         self._moments.extend(moments)
 
     def first(self, now: datetime) -> datetime | None:
-        """When the first one begins that can still be used, or began; None where there is none."""
-        while self._moments and self._moments[0] < now - PUNCTUAL:
-            self._moments.popleft()
-        return self._moments[0] if self._moments else None
+        """When the first one that can still be used begins, or began; None where there is none.
 
-    def use_first(self) -> None:
+        A moment that is too late for one slot and too early for the next is good for a request if both are ours and
+        neither was used: it costs them both.
+        """
+        moments = self._moments
+        while moments and moments[0] < now - PUNCTUAL:
+            passed = moments.popleft()
+            if moments and now < moments[0] <= passed + self._step:
+                moments[0] = now
+        return moments[0] if moments else None
+
+    def use_first(self) -> datetime:
         """A request leaves at it."""
-        self._moments.popleft()
+        return self._moments.popleft()
 
     def clear(self) -> None:
         """None of them may be used."""

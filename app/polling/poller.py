@@ -124,10 +124,11 @@ class Poller:
     async def _poll(self, claimed: Claimed) -> PollNote | None:
         held = claimed.held
         try:
-            if not await self._bookings.reach(claimed.permit, is_full=self._is_full):
+            may_leave = await self._bookings.reach(claimed.permit, is_full=self._is_full)
+            if may_leave is None:
                 return notes.given_back(held, self._clock.now())
             self._asking.add(held.id)
-            return await self._polling.poll(held)
+            return await self._polling.poll(held, may_leave)
         except DatabaseUnavailable:
             return notes.given_back(held, self._clock.now())
         except Exception as error:

@@ -11,6 +11,7 @@ import httpx
 import orjson
 
 from app.rivya.catalogue_payload import read_credits, read_models
+from app.rivya.departure import MayLeave
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
 from app.rivya.error_payload import read_date, read_error
 from app.rivya.errors import PayloadUnreadable, RivyaUnreadable
@@ -44,10 +45,9 @@ class CreateAnswer:
 
 
 class RivyaClient:
-    """Rivya's API: statuses over lanes, everything else over one pool of connections.
+    """Rivya's API: statuses over lanes, `polls` at once, and everything else over one pool of connections.
 
-    `polls` is how many statuses may be asked for at once, `relayed_calls` how many of callers' calls: the pool has room
-    for all of these beside the rest, and keeps as many connections as we need ourselves.
+    `relayed_calls` is how many of callers' calls may be open at once: the pool has room for them beside our own.
     Every method raises RivyaRefused (and its subclasses), RivyaUnavailable or RivyaUnreadable, and retries nothing.
     """
 
@@ -85,10 +85,11 @@ class RivyaClient:
         await self._lanes.aclose()
         await self._transport.aclose()
 
-    async def get_generation(self, generation_id: str) -> Generation:
-        """Ask for a generation's status."""
+    async def get_generation(self, generation_id: str, *, may_leave: MayLeave | None = None) -> Generation:
+        """Ask for a generation's status. Raises RivyaNotAsked where `may_leave` says no as the request is to leave."""
         path = f"/api/v1/generations/{segment(generation_id)}"
-        return _read(read_generation, _taken(await self._lanes.get(path, seconds=self._deadlines.status)))
+        answer = await self._lanes.get(path, seconds=self._deadlines.status, may_leave=may_leave)
+        return _read(read_generation, _taken(answer))
 
     async def create_generation(self, body: bytes, *, idempotency_key: str) -> CreateAnswer:
         """Forward a create as it stands. RivyaUnavailable with `sent` and RivyaUnreadable leave open what came of it.

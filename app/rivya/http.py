@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from app.rivya.departure import Departure
 from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
 from app.rivya.passage import Passage
 
@@ -32,16 +33,6 @@ class Answer:
     def ok(self) -> bool:
         """Whether it is a 2xx."""
         return 200 <= self.status < 300
-
-
-class Departure:
-    """Notes whether the first byte of a request was about to leave: from then on it may have taken effect."""
-
-    begun = False
-
-    async def trace(self, event: str, _details: Mapping[str, object]) -> None:
-        """Be told by the HTTP library what it does."""
-        self.begun = self.begun or event.endswith(".send_request_headers.started")
 
 
 class Transport:

@@ -10,8 +10,9 @@ from urllib.request import getproxies
 
 import httpx
 
+from app.rivya.departure import Departure, MayLeave
 from app.rivya.errors import RivyaUnavailable
-from app.rivya.http import MOST_BODY_BYTES, Answer, Departure, headers_of_ours, is_loopback, no_cookies, whole
+from app.rivya.http import MOST_BODY_BYTES, Answer, headers_of_ours, is_loopback, no_cookies, whole
 
 IDLE_SECONDS: Final = 5.0
 """A connection unused for so long is closed, as httpx's own pool does."""
@@ -48,12 +49,13 @@ class Lanes:
         """When each came back, on the event loop's clock, and the lane; the latest is last."""
         self._is_closed = False
 
-    async def get(self, path: str, *, seconds: float) -> Answer:
+    async def get(self, path: str, *, seconds: float, may_leave: MayLeave | None = None) -> Answer:
         """Send a GET and read the answer, all within `seconds`.
 
-        Raises RivyaUnavailable where no whole answer came, RivyaUnreadable where it is a 2xx larger than the bound.
+        Raises RivyaUnavailable where no whole answer came, RivyaUnreadable where it is a 2xx larger than the bound, and
+        RivyaNotAsked where `may_leave`, asked right before the first byte leaves, says no.
         """
-        departure = Departure()
+        departure = Departure(may_leave)
         # Waiting for a lane, connecting and the TLS handshake each end by themselves before the deadline.
         opening = min(_CONNECT_SECONDS, seconds / 3)
         extensions = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
+from app.rivya.errors import RivyaNotAsked, RivyaUnavailable, RivyaUnreadable
 from app.rivya.lanes import Lanes
 from tests.ports import free_port
 
@@ -181,6 +181,14 @@ async def test_a_refused_connection_was_certainly_not_sent_and_frees_its_lane() 
             with pytest.raises(RivyaUnavailable, match="ConnectError") as failure:
                 await lanes.get("/x", seconds=60)
             assert not failure.value.sent
+
+
+async def test_a_request_that_may_not_leave_any_more_is_held_back_though_it_is_connected() -> None:
+    async with keeping(ok) as server, opened(server.url) as lanes:
+        with pytest.raises(RivyaNotAsked):
+            await lanes.get("/x", seconds=60, may_leave=lambda: False)
+        assert (await lanes.get("/x", seconds=60, may_leave=lambda: True)).body == b"ok"
+        assert len(server.heads) == 1
 
 
 async def test_connections_that_are_needed_no_more_are_closed_one_by_one() -> None:

@@ -188,7 +188,7 @@ def test_a_pause_that_is_over_leaves_how_often_there_was_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "polls", "ahead", "slots"), [(0.5, 16, 1, 8), (5, 16, 5, 8), (200, 60, 200, 8), (10_000, 128, 256, 20)]
+    ("rate", "polls", "ahead", "slots"), [(0.5, 16, 1, 1), (5, 16, 5, 1), (200, 60, 200, 1), (10_000, 128, 256, 20)]
 )
 def test_a_process_takes_on_as_much_as_the_rate_allows_and_it_can_do(
     rate: float, polls: int, ahead: int, slots: int

@@ -11,7 +11,7 @@ from tests.clock import NOON
 
 
 def slots_of(pace: Pace, count: int) -> OwnSlots:
-    own = OwnSlots()
+    own = OwnSlots(pace.step)
     for number in range(count):
         own.add(pace.moments(pace.slot(NOON + pace.step * pace.width * number)))
     return own
@@ -34,6 +34,20 @@ def test_a_slot_is_good_for_one_request_from_when_it_begins_until_it_is_too_late
     own = slots_of(Pace(rate=5), 1)
     own.use_first()
     assert len(own) == 0
+
+
+def test_a_moment_between_two_slots_that_were_not_used_costs_both() -> None:
+    pace = Pace(rate=5)
+    own, late = slots_of(pace, 3), NOON + PUNCTUAL * 2
+    assert leave(own, late) == 1
+    assert own.first(late) == NOON + pace.step * 2
+
+
+def test_a_slot_is_not_used_early_where_the_one_before_it_was_somebody_elses() -> None:
+    pace = Pace(rate=5)
+    own = OwnSlots(pace.step)
+    own.add([NOON, NOON + pace.step * 2])
+    assert own.first(NOON + PUNCTUAL * 2) == NOON + pace.step * 2
 
 
 def test_slots_that_are_void_are_gone() -> None:
