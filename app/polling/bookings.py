@@ -21,7 +21,7 @@ Pause = Callable[[float], Awaitable[None]]
 
 _TAKEN_WITHIN = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=5)
-_BOOK_AGAIN = timedelta(seconds=0.3)
+_BOOK_AGAIN = timedelta(seconds=0.6)
 _SOONEST_LOOK = timedelta(seconds=0.05)
 _LATEST_LOOK = timedelta(seconds=1)
 
