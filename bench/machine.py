@@ -76,3 +76,8 @@ def _ticks(pid: int) -> tuple[int, ...]:
 def _commit() -> str:
     told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True)
     return told.stdout.strip() or "unknown"
+
+
+def seconds_kept_waiting(pid: int) -> float:
+    """How long a process's first thread was ready to run and had no core."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9

@@ -35,11 +35,11 @@ class Pairs:
 
 def measure(pairs: Pairs, ceiling: Server, server: Server, act: Callable[[], Load]) -> Load:
     """Ceiling, `act`, ceiling."""
-    before, first = _ceiling(ceiling)
+    before, first = ceiling_load(ceiling)
     used = cpu_seconds(server.pid)
     measured = act()
     used = cpu_seconds(server.pid) - used
-    after, second = _ceiling(ceiling)
+    after, second = ceiling_load(ceiling)
     reference = (before.per_second + after.per_second) / 2
     pairs.ceilings.append(reference)
     pairs.rates.append(measured.per_second)
@@ -51,7 +51,8 @@ def measure(pairs: Pairs, ceiling: Server, server: Server, act: Callable[[], Loa
     return measured
 
 
-def _ceiling(ceiling: Server) -> tuple[Load, float]:
+def ceiling_load(ceiling: Server) -> tuple[Load, float]:
+    """A run of the ceiling, and the seconds of its processor time that one request takes."""
     requests = list(events.make("ceiling", 500).requests) * 120
     used = cpu_seconds(ceiling.pid)
     came = load.run([ceiling.port], requests, connections=CEILING_CONNECTIONS, seconds=CEILING_SECONDS)

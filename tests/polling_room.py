@@ -79,6 +79,7 @@ class Replica:
         schedule: Schedule,
         rate: float,
         most_at_once: int | None,
+        most_ahead: int | None,
     ) -> None:
         self.database = Database(url)
         self.clock = clock
@@ -98,6 +99,7 @@ class Replica:
             allowance=self.allowance,
             clock=clock,
             most_at_once=most_at_once,
+            most_ahead=most_ahead,
             grace=0.0,
         )
         clock.stands_still_while.append(lambda: bool(self.poller._asking))
@@ -148,12 +150,20 @@ class PollingRoom:
         schedule: Schedule = SCHEDULE,
         rate: float = 5.0,
         most_at_once: int | None = None,
+        most_ahead: int | None = None,
         deadlines: Deadlines = PATIENT,
     ) -> Replica:
         """One more process."""
         client = await self._stack.enter_async_context(RivyaClient(self._base_url, key, deadlines=deadlines))
         replica = Replica(
-            self.url, client, self.clock, key=key, schedule=schedule, rate=rate, most_at_once=most_at_once
+            self.url,
+            client,
+            self.clock,
+            key=key,
+            schedule=schedule,
+            rate=rate,
+            most_at_once=most_at_once,
+            most_ahead=most_ahead,
         )
         await replica.batch.start()
         self._stack.push_async_callback(replica.database.dispose)

@@ -46,7 +46,8 @@ class Allowance:
         async with self._database.transaction() as connection:
             opening = await self.bookings.open_for_one(connection)
             permits = await self.bookings.book(connection, opening, min(opening.room, 1))
-        if not permits or not await self.bookings.reach(permits[0]):
+        self.bookings.keep(permits)
+        if not permits or (may_leave := await self.bookings.reach(permits[0])) is None or not may_leave():
             return False
         self._took_at = self._clock.monotonic()
         return True

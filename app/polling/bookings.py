@@ -1,45 +1,29 @@
 """Bookings of request slots, as one process makes them: under the lock of the shared row, void when Rivya refuses."""
 
 import math
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.polling.budget import PUNCTUAL, REACH, Budget, Pace, Slot, widest
+from app.polling.budget import PUNCTUAL, REACH, Budget, Pace, widest
 from app.polling.budget_row import BudgetRow
+from app.polling.opening import Opening
+from app.polling.own_slots import OwnSlots, Permit
+from app.polling.punctuality import Tally
 
 Pause = Callable[[float], Awaitable[None]]
 """Waits for so many seconds."""
 
 _TAKEN_WITHIN = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=5)
-_BOOK_AGAIN = timedelta(seconds=0.3)
+_BOOK_AGAIN = timedelta(seconds=0.6)
 _SOONEST_LOOK = timedelta(seconds=0.05)
 _LATEST_LOOK = timedelta(seconds=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Permit:
-    """Leave for one request in its slot; void as soon as Rivya refuses anything."""
-
-    slot: Slot
-    width: int
-    refusals: int
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """The locked budget, and how many requests it has room for."""
-
-    budget: Budget
-    now: datetime
-    pace: Pace
-    room: int
-    is_probe: bool = False
 
 
 class Bookings:
@@ -56,7 +40,9 @@ class Bookings:
         self._row = BudgetRow(database)
         self._refusals = 0
         """Counts what voids the permits given before it."""
-        self._width = 1
+        self._tally = Tally(rate, widest=widest(rate))
+        self._own = OwnSlots(Pace(rate=rate).step)
+        self._waiting = 0
         self._has_started = False
         self._pause_until: datetime | None = None
         self._pause_ends = math.inf
@@ -79,28 +65,76 @@ class Bookings:
         return self._opening_for_probe(budget, now, may_probe=budget.may_probe(now))
 
     async def book(self, connection: AsyncConnection, opening: Opening, count: int) -> list[Permit]:
-        """Take slots for `count` requests, which must not be more than there is room for."""
+        """Take slots for `count` requests, no more than there is room for; they are to be kept once committed.
+
+        There are more permits than `count` where requests that were late for their slots are still without one.
+        """
         if count == 0:
             return []
         if opening.is_probe:
             booked, probe = opening.budget.book_probe(opening.now, opening.pace)
             slots = [probe]
         else:
-            booked, slots = opening.budget.book(count, opening.now, opening.pace)
+            late = max(self._waiting - len(self._own), 0)
+            booked, slots = opening.budget.book(min(count + late, opening.room), opening.now, opening.pace)
         await self._row.save(connection, booked)
         self.seen = booked
-        return [Permit(slot, opening.pace.width, self._refusals) for slot in slots]
+        return [Permit(slot, opening.pace.width, self._refusals, opening.is_probe) for slot in slots]
 
-    async def reach(self, permit: Permit) -> bool:
-        """Wait for the permit's slot. False: the permit is void, or the slot was missed; nothing must be sent."""
-        wait = (permit.slot.at - self._clock.now()).total_seconds()
+    def keep(self, permits: Sequence[Permit]) -> None:
+        """The booking of these is committed: from now on their slots are this process's."""
+        for permit in permits:
+            if not permit.is_probe and permit.refusals == self._refusals:
+                self._own.add(Pace(rate=self.rate, width=permit.width).moments(permit.slot))
+
+    async def reach(self, permit: Permit, *, is_full: Callable[[], bool] = lambda: False) -> Callable[[], bool] | None:
+        """Wait for the permit's slot. None: the permit is void, or there is no slot left; nothing must be sent.
+
+        Else whether the request may leave is to be asked again when its first byte does. Who is late for its slot takes
+        the next one that this process has booked, and so do those behind it. Nobody takes one while `is_full`, because
+        too much is under way to send more.
+        """
+        self._waiting += 1
+        try:
+            if not await self._wait_until(permit.slot.at) or permit.refusals != self._refusals:
+                return None
+            if permit.is_probe:
+                return partial(self._may_leave, permit, until=permit.slot.until)
+            used = None if is_full() else await self._use_own(permit)
+        finally:
+            self._waiting -= 1
+        if permit.refusals != self._refusals:
+            return None
+        self._tally.note(permit.width, is_missed=used is None)
+        return None if used is None else partial(self._may_leave, permit, until=used + PUNCTUAL)
+
+    async def _use_own(self, permit: Permit) -> datetime | None:
+        while permit.refusals == self._refusals and (at := self._own.first(self._clock.now())) is not None:
+            if at <= self._clock.now():
+                return self._own.use_first()
+            if not await self._wait_until(at):
+                return None
+        return None
+
+    def _may_leave(self, permit: Permit, *, until: datetime) -> bool:
+        if permit.refusals != self._refusals:
+            return False
+        now = self._clock.now()
+        if now <= until or permit.is_probe:
+            return now <= until
+        following = self._own.first(now)
+        if following is None or following > now:
+            return False
+        self._own.use_first()
+        return True
+
+    async def _wait_until(self, moment: datetime) -> bool:
+        wait = (moment - self._clock.now()).total_seconds()
         if wait > _LONGEST_WAIT.total_seconds():
             return False  # the clock was set back since
         if wait > 0:
             await self._pause(wait)
-        now = self._clock.now()
-        self._adapt(permit, now)
-        return now <= permit.slot.until and permit.refusals == self._refusals
+        return True
 
     async def change(self, decide: Callable[[Budget, datetime], Budget]) -> tuple[Budget, Budget]:
         """Change the budget under its lock; returns it as it was and as it is. Raises `DatabaseUnavailable`."""
@@ -120,6 +154,7 @@ class Bookings:
     def void(self) -> None:
         """Rivya refuses: no permit given so far may be used."""
         self._refusals += 1
+        self._own.clear()
 
     @property
     def seconds_to_next_look(self) -> float:
@@ -152,17 +187,10 @@ class Bookings:
         self._pause_ends = self._clock.monotonic() + (budget.blocked_until - self._clock.now()).total_seconds()
 
     def _opening(self, budget: Budget, now: datetime, *, within: timedelta) -> Opening:
-        pace = Pace(rate=self.rate, width=self._width)
+        pace = Pace(rate=self.rate, width=self._tally.width)
         room = 0 if budget.is_blocked(now) else budget.room(now, pace, within=within)
         return Opening(budget, now, pace, room)
 
     def _opening_for_probe(self, budget: Budget, now: datetime, *, may_probe: bool) -> Opening:
         opening = self._opening(budget, now, within=REACH)
         return replace(opening, room=min(opening.room, 1) if may_probe else 0, is_probe=True)
-
-    def _adapt(self, permit: Permit, now: datetime) -> None:
-        """A process too busy to be punctual books wider slots, and narrower ones again as it gets better."""
-        if now > permit.slot.until:
-            self._width = max(self._width, min(permit.width * 2, widest(self.rate)))
-        elif now <= permit.slot.at + PUNCTUAL:
-            self._width = max(self._width - 1, 1)

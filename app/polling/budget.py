@@ -1,5 +1,6 @@
 """How many requests may leave, and when: evenly spaced slots shared by all replicas, suspended by 429, 401 and 403."""
 
+import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
@@ -30,21 +31,26 @@ _MOST_DOUBLINGS: Final = 6
 
 _FEWEST_AT_ONCE: Final = 16
 _MOST_AT_ONCE: Final = 128
+_MOST_AHEAD: Final = 256
 _SECONDS_OF_A_POLL: Final = 0.3
 """From the claim to the commit, with Rivya's answer in 50 ms and the lead: measured with `make bench ONLY=polling`."""
-_WIDEST: Final = 8
-_FEWEST_PER_SECOND: Final = 250
+_FEWEST_PER_SECOND: Final = 500
 """What one process can do anyway; slots need not get wider than that, however many the rate makes of a second."""
 
 
 def polls_at_once(rate: float) -> int:
-    """How many polls of one process may be under way, so that it can use a rate (per second) by itself."""
+    """How many requests of one process may be under way, so that it can use a rate (per second) by itself."""
     return max(_FEWEST_AT_ONCE, min(_MOST_AT_ONCE, round(rate * _SECONDS_OF_A_POLL)))
 
 
+def polls_ahead(rate: float) -> int:
+    """How many polls one process may have claimed beside those, which wait for their slots: what can be booked."""
+    return min(_MOST_AHEAD, math.ceil(rate * REACH.total_seconds()))
+
+
 def widest(rate: float) -> int:
-    """How many slots in a row a process may take for one request when it is too busy to be punctual."""
-    return max(_WIDEST, round(rate / _FEWEST_PER_SECOND))
+    """How many slots in a row a process may take for one request when it can't use as many as the rate makes."""
+    return max(1, round(rate / _FEWEST_PER_SECOND))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,7 @@ class Pace:
 
     rate: float
     width: int = 1
-    """More than one for a process that is too busy to be punctual: it leaves anywhere within them."""
+    """More than one for a process that can't use as many: it leaves at any of them."""
 
     @property
     def step(self) -> timedelta:
@@ -71,6 +77,10 @@ class Pace:
     def slot(self, at: datetime) -> Slot:
         """The slot that begins at this moment."""
         return Slot(at, at + self.step * (self.width - 1) + PUNCTUAL)
+
+    def moments(self, slot: Slot) -> list[datetime]:
+        """When each of the slots begins that are taken in a row."""
+        return [slot.at + self.step * number for number in range(self.width)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from app.core.schema import Moment
 from app.ledger.status import Tracking
 from app.ledger.tables import generations
 from app.ledger.tracking import Held
-from app.polling.bookings import Bookings, Permit
+from app.polling.bookings import Bookings
+from app.polling.own_slots import Permit
 
 LEASE = timedelta(seconds=60)
 """Longer than a poll may take: 2 seconds to its slot, 10 for the answer, 10 for its commit, and some to write."""
@@ -53,7 +54,8 @@ class Claims:
             moments = {"now": opening.now, "until": opening.now + self._lease, "most": room}
             found = [_held(row) for row in (await connection.execute(CLAIM, moments)).mappings()]
             permits = await self._bookings.book(connection, opening, len(found))
-        return [Claimed(held, permit) for held, permit in zip(found, permits, strict=True)]
+        self._bookings.keep(permits)
+        return [Claimed(held, permit) for held, permit in zip(found, permits, strict=False)]
 
 
 def _claim() -> Update:

@@ -11,9 +11,11 @@ from app.polling.allowance import Allowance
 from app.polling.measures import POLLS, note_failed, note_turned
 from app.polling.timing import Timing
 from app.rivya.client import RivyaClient
+from app.rivya.departure import MayLeave
 from app.rivya.errors import (
     RivyaError,
     RivyaForbidden,
+    RivyaNotAsked,
     RivyaNotFound,
     RivyaRateLimited,
     RivyaUnauthorized,
@@ -41,12 +43,14 @@ class Polling:
         """Polls of this process since Rivya last answered one; that it knows no such generation is an answer."""
         return self._errors
 
-    async def poll(self, held: Held) -> PollNote | None:
+    async def poll(self, held: Held, may_leave: MayLeave) -> PollNote | None:
         """Ask and report; None when the ledger has it, else what to write. Raises `DatabaseUnavailable`."""
         try:
-            said = await self._client.get_generation(held.id)
+            said = await self._client.get_generation(held.id, may_leave=may_leave)
             if said.id != held.id:
                 raise RivyaUnreadable("the answer is about another generation", status=200)
+        except RivyaNotAsked:
+            return notes.given_back(held, self._clock.now())
         except RivyaError as error:
             POLLS.labels(notes.result_of(error)).inc()
             self._errors = 0 if isinstance(error, RivyaNotFound) else self._errors + 1

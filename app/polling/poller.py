@@ -11,7 +11,7 @@ from app.core.errors import DatabaseUnavailable
 from app.ledger.tracking import PollBook, PollNote
 from app.polling import notes
 from app.polling.allowance import Allowance
-from app.polling.budget import polls_at_once
+from app.polling.budget import polls_ahead, polls_at_once
 from app.polling.claims import Claimed, Claims
 from app.polling.measures import note_recalled, note_turned
 from app.polling.poll import Polling
@@ -37,6 +37,7 @@ class Poller:
         allowance: Allowance,
         clock: Clock,
         most_at_once: int | None = None,
+        most_ahead: int | None = None,
         grace: float = 3.0,
     ) -> None:
         self._polling = polling
@@ -45,8 +46,9 @@ class Poller:
         self._claims = Claims(database, self._bookings, clock)
         self._book = PollBook(database)
         self._clock = clock
-        # Fewer than the client has connections: a poll that had to wait for one would leave after its slot.
-        self._most_at_once = most_at_once or polls_at_once(allowance.bookings.rate)
+        # As many as the client has lanes: a poll that had to wait for one would leave after its slot.
+        self._most_asking = most_at_once or polls_at_once(allowance.bookings.rate)
+        self._most_ahead = polls_ahead(allowance.bookings.rate) if most_ahead is None else most_ahead
         self._grace = grace
         """Seconds that a poll may still take once asked to stop."""
         self._tasks: dict[asyncio.Task[PollNote | None], Claimed] = {}
@@ -59,7 +61,7 @@ class Poller:
         await self._write()
         await self._recall()
         await self._pull_forward()
-        room = self._most_at_once - len(self._tasks)
+        room = self._room()
         if room <= 0:
             return _SECONDS_WHEN_FULL
         due_at = await self._claims.next_due()
@@ -93,6 +95,17 @@ class Poller:
         except DatabaseUnavailable:
             log.warning("poll.leases_kept", count=len(self._notes))  # they run out by themselves
 
+    def _room(self) -> int:
+        """How many may be claimed: so many that slots are filled while others are still being answered.
+
+        Once Rivya is slow, and half of the lanes are taken, only as many as will find one free.
+        """
+        ahead = self._most_ahead if len(self._asking) * 2 <= self._most_asking else 0
+        return self._most_asking + ahead - len(self._tasks)
+
+    def _is_full(self) -> bool:
+        return len(self._asking) >= self._most_asking
+
     async def _recall(self) -> None:
         """Now and then, and at the start: polls that a clock set back has put out of reach are brought back."""
         if self._recalled_at is not None and self._clock.monotonic() - self._recalled_at < _SECONDS_BETWEEN_RECALLS:
@@ -111,10 +124,11 @@ class Poller:
     async def _poll(self, claimed: Claimed) -> PollNote | None:
         held = claimed.held
         try:
-            if not await self._bookings.reach(claimed.permit):
+            may_leave = await self._bookings.reach(claimed.permit, is_full=self._is_full)
+            if may_leave is None:
                 return notes.given_back(held, self._clock.now())
             self._asking.add(held.id)
-            return await self._polling.poll(held)
+            return await self._polling.poll(held, may_leave)
         except DatabaseUnavailable:
             return notes.given_back(held, self._clock.now())
         except Exception as error:

@@ -7,15 +7,18 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+import httpx
 import orjson
 
 from app.rivya.catalogue_payload import read_credits, read_models
+from app.rivya.departure import MayLeave
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
 from app.rivya.error_payload import read_date, read_error
 from app.rivya.errors import PayloadUnreadable, RivyaUnreadable
 from app.rivya.generation_payload import Generation, read_generation
 from app.rivya.http import MOST_BODY_BYTES, MOST_CONNECTIONS, Answer, Transport, is_header_value
 from app.rivya.json_body import read_json
+from app.rivya.lanes import Lanes
 from app.rivya.passage import Passage
 from app.rivya.segments import segment
 
@@ -42,10 +45,9 @@ class CreateAnswer:
 
 
 class RivyaClient:
-    """Rivya's API over one pool of connections.
+    """Rivya's API: statuses over lanes, `polls` at once, and everything else over one pool of connections.
 
-    `polls` is how many polls may be open at once, `relayed_calls` how many of callers' calls: the pool has room for all
-    of them beside the rest, and keeps as many connections as we need ourselves.
+    `relayed_calls` is how many of callers' calls may be open at once: the pool has room for them beside our own.
     Every method raises RivyaRefused (and its subclasses), RivyaUnavailable or RivyaUnreadable, and retries nothing.
     """
 
@@ -56,16 +58,18 @@ class RivyaClient:
         *,
         deadlines: Deadlines = Deadlines(),
         most_body_bytes: int = MOST_BODY_BYTES,
-        polls: int = 0,
+        polls: int = MOST_CONNECTIONS,
         relayed_calls: int = 0,
     ) -> None:
+        verify = httpx.create_ssl_context()
         self._transport = Transport(
             base_url,
             api_key,
+            verify=verify,
             most_body_bytes=most_body_bytes,
-            most_connections=MOST_CONNECTIONS + polls + relayed_calls,
-            most_idle=MOST_CONNECTIONS + polls,
+            most_connections=MOST_CONNECTIONS + relayed_calls,
         )
+        self._lanes = Lanes(base_url, api_key, most=polls, verify=verify, most_body_bytes=most_body_bytes)
         self._deadlines = deadlines
 
     async def __aenter__(self) -> Self:
@@ -78,12 +82,14 @@ class RivyaClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        await self._lanes.aclose()
         await self._transport.aclose()
 
-    async def get_generation(self, generation_id: str) -> Generation:
-        """Ask for a generation's status."""
+    async def get_generation(self, generation_id: str, *, may_leave: MayLeave | None = None) -> Generation:
+        """Ask for a generation's status. Raises RivyaNotAsked where `may_leave` says no as the request is to leave."""
         path = f"/api/v1/generations/{segment(generation_id)}"
-        return _read(read_generation, await self._call("GET", path, seconds=self._deadlines.status))
+        answer = await self._lanes.get(path, seconds=self._deadlines.status, may_leave=may_leave)
+        return _read(read_generation, _taken(answer))
 
     async def create_generation(self, body: bytes, *, idempotency_key: str) -> CreateAnswer:
         """Forward a create as it stands. RivyaUnavailable with `sent` and RivyaUnreadable leave open what came of it.
@@ -174,10 +180,13 @@ class RivyaClient:
         self, method: str, path: str, *, seconds: float, body: bytes | None = None, idempotency_key: str | None = None
     ) -> Answer:
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
-        answer = await self._transport.exchange(method, path, seconds=seconds, body=body, headers=headers)
-        if not answer.ok:
-            raise read_error(answer.status, answer.body, answer.headers)
-        return answer
+        return _taken(await self._transport.exchange(method, path, seconds=seconds, body=body, headers=headers))
+
+
+def _taken(answer: Answer) -> Answer:
+    if not answer.ok:
+        raise read_error(answer.status, answer.body, answer.headers)
+    return answer
 
 
 def _read(reader: Callable[[bytes], _Read], answer: Answer) -> _Read:

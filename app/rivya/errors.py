@@ -56,6 +56,10 @@ class RivyaRateLimited(RivyaRefused):
     """429: back off, by `retry_after` seconds where Rivya says so."""
 
 
+class RivyaNotAsked(RivyaError):
+    """The request was held back before its first byte left: its moment had passed."""
+
+
 class RivyaUnavailable(RivyaError):
     """No clear answer: a transport error, a time-out, a 5xx, or an answer that isn't Rivya's. Worth trying again.
 

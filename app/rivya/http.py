@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
+from ssl import SSLContext
 from typing import Final
 
 import httpx
 
+from app.rivya.departure import Departure
 from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
 from app.rivya.passage import Passage
 
@@ -33,16 +35,6 @@ class Answer:
         return 200 <= self.status < 300
 
 
-class _Departure:
-    """Notes whether the first byte of a request was about to leave: from then on it may have taken effect."""
-
-    begun = False
-
-    async def trace(self, event: str, _details: Mapping[str, object]) -> None:
-        """Be told by the HTTP library what it does."""
-        self.begun = self.begun or event.endswith(".send_request_headers.started")
-
-
 class Transport:
     """One pool of connections to Rivya, authorised with one key. Nothing is retried and no redirect followed."""
 
@@ -52,23 +44,16 @@ class Transport:
         api_key: str,
         *,
         most_body_bytes: int = MOST_BODY_BYTES,
+        verify: SSLContext,
         most_connections: int = MOST_CONNECTIONS,
-        most_idle: int = MOST_CONNECTIONS,
     ) -> None:
-        if not is_header_value(api_key):
-            raise ValueError("an API key consists of printable ASCII")
         self._most_body_bytes = most_body_bytes
         self._client = httpx.AsyncClient(
             base_url=base_url,
-            headers={
-                "authorization": f"Bearer {api_key}",
-                "user-agent": f"rivya-receiver/{version('rivya-receiver')}",
-                "accept": "application/json",
-                "accept-encoding": "identity",  # a compressed answer could exceed the bound in a single chunk
-            },
-            limits=httpx.Limits(max_connections=most_connections, max_keepalive_connections=most_idle),
-            # One pool serves all callers: a cookie that Rivya set for one must not travel with another.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            headers=headers_of_ours(api_key),
+            verify=verify,
+            limits=httpx.Limits(max_connections=most_connections, max_keepalive_connections=MOST_CONNECTIONS),
+            cookies=no_cookies(),
             mounts=mounts(base_url),
         )
 
@@ -86,7 +71,7 @@ class Transport:
         Raises RivyaUnavailable where no whole answer came, RivyaUnreadable where it is a 2xx larger than the bound.
         """
         content_type = {} if body is None else {"content-type": "application/json"}
-        departure = _Departure()
+        departure = Departure()
         request = self._client.build_request(
             method,
             path,
@@ -98,7 +83,7 @@ class Transport:
         try:
             # httpx bounds each read; a server that drips bytes would never exceed that.
             async with asyncio.timeout(seconds):
-                return await self._send(request)
+                return await whole(await self._client.send(request, stream=True), self._most_body_bytes)
         except TimeoutError as error:
             raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=departure.begun) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -119,7 +104,7 @@ class Transport:
         `silence` is how many seconds may pass without a byte from Rivya; the whole has no deadline. Raises
         RivyaUnavailable, and whatever `content` raises.
         """
-        departure = _Departure()
+        departure = Departure()
         try:
             request = self._client.build_request(
                 method,
@@ -134,21 +119,42 @@ class Transport:
             situation = f"no answer: {type(error).__name__}"
             raise RivyaUnavailable(situation, sent=departure.begun) from error
 
-    async def _send(self, request: httpx.Request) -> Answer:
-        response = await self._client.send(request, stream=True)
-        try:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > self._most_body_bytes:
-                    raise _too_large(response.status_code, self._most_body_bytes)
-            return Answer(response.status_code, dict(response.headers), bytes(body))
-        finally:
-            await response.aclose()
-
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+
+async def whole(response: httpx.Response, most_body_bytes: int) -> Answer:
+    """Read the answer to its end, and close it.
+
+    Raises httpx.HTTPError where it breaks off; where it is too large RivyaUnreadable for a 2xx, else RivyaUnavailable.
+    """
+    try:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > most_body_bytes:
+                raise too_large(response.status_code, most_body_bytes)
+        return Answer(response.status_code, response.headers, bytes(body))
+    finally:
+        await response.aclose()
+
+
+def headers_of_ours(api_key: str) -> dict[str, str]:
+    """What every request carries. Raises ValueError for a key that is no header value, without showing it."""
+    if not is_header_value(api_key):
+        raise ValueError("an API key consists of printable ASCII")
+    return {
+        "authorization": f"Bearer {api_key}",
+        "user-agent": f"rivya-receiver/{version('rivya-receiver')}",
+        "accept": "application/json",
+        "accept-encoding": "identity",  # a compressed answer could exceed the bound in a single chunk
+    }
+
+
+def no_cookies() -> CookieJar:
+    """Connections serve all callers: a cookie that Rivya set for one must not travel with another."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 def is_header_value(text: str) -> bool:
@@ -162,7 +168,8 @@ def _timeout(seconds: float) -> httpx.Timeout:
     return httpx.Timeout(seconds, connect=opening, pool=opening)
 
 
-def _too_large(status: int, most: int) -> RivyaUnavailable | RivyaUnreadable:
+def too_large(status: int, most: int) -> RivyaUnavailable | RivyaUnreadable:
+    """An answer that exceeds the bound says something if it is a 2xx, though not what."""
     situation = f"the answer ({status}) is larger than {most} bytes"
     if 200 <= status < 300:
         return RivyaUnreadable(situation, status=status)
@@ -172,10 +179,11 @@ def _too_large(status: int, most: int) -> RivyaUnavailable | RivyaUnreadable:
 def mounts(base_url: str) -> dict[str, httpx.AsyncBaseTransport | None]:
     """Never send what is meant for this machine through a proxy that the environment names: transports by pattern."""
     host = httpx.URL(base_url).host
-    return {f"all://{f'[{host}]' if ':' in host else host}": None} if _is_loopback(host) else {}
+    return {f"all://{f'[{host}]' if ':' in host else host}": None} if is_loopback(host) else {}
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

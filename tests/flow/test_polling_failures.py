@@ -185,8 +185,8 @@ def _break(poller: Poller, generation_id: str) -> None:
     """Put a bug where none is known."""
     poll = poller._polling.poll
 
-    async def broken(held: Any) -> Any:
-        return 1 / 0 if held.id == generation_id else await poll(held)
+    async def broken(held: Any, may_leave: Any) -> Any:
+        return 1 / 0 if held.id == generation_id else await poll(held, may_leave)
 
     poller._polling.poll = broken  # type: ignore[method-assign]
 

@@ -1,11 +1,13 @@
 """A poller under pressure: late, full, unable to record, or told to stop."""
 
 import asyncio
+from typing import Any
 
-from app.polling.bookings import Permit
+from app.ledger.tables import generations
+from app.polling.own_slots import Permit
 from app.rivya.errors import RivyaRateLimited, RivyaUnauthorized
 from app.sandbox.faults import ApiFault
-from tests.polling_room import PollingRoom, Replica, open_polling
+from tests.polling_room import PollingRoom, Replica, most_in_any_second, open_polling
 
 REVOKED = RivyaUnauthorized(401, "api_key_revoked")
 HASTY = RivyaRateLimited(429, "rate_limited")
@@ -20,7 +22,9 @@ async def overdue(room: PollingRoom, replica: Replica, count: int) -> list[str]:
 async def book(replica: Replica, count: int) -> list[Permit]:
     async with replica.database.transaction() as connection:
         opening = await replica.allowance.bookings.open(connection)
-        return await replica.allowance.bookings.book(connection, opening, min(opening.room, count))
+        permits = await replica.allowance.bookings.book(connection, opening, min(opening.room, count))
+    replica.allowance.bookings.keep(permits)
+    return permits
 
 
 async def test_a_request_that_missed_its_slot_is_given_back_and_not_sent_late(database_url: str) -> None:
@@ -36,21 +40,101 @@ async def test_a_request_that_missed_its_slot_is_given_back_and_not_sent_late(da
         assert room.polled == [task]
 
 
-async def test_a_process_that_is_late_books_wider_slots_until_it_is_punctual_again(database_url: str) -> None:
+async def test_a_process_that_cannot_use_a_high_rate_books_wider_slots_until_it_can_again(database_url: str) -> None:
     async with open_polling(database_url) as room:
-        replica = await room.replica()
+        replica = await room.replica(rate=2000)
         widths = []
-        for late in (1.0, 3.0, 0.0, 0.0, 0.0, 0.0):
+        for is_full in [True] * 41 + [False] * 200:
             [permit] = await book(replica, 1)
             widths.append(permit.width)
-            room.clock.advance(seconds=(permit.slot.at - room.clock.now()).total_seconds() + late)
-            await replica.allowance.bookings.reach(permit)
-        assert widths == [1, 2, 4, 3, 2, 1]
+            reached = await room.clock.run(replica.allowance.bookings.reach(permit, is_full=lambda: is_full))  # noqa: B023
+            assert (reached is None) == is_full
+        assert widths == [1] * 41 + [2] * 200
+        assert (await book(replica, 1))[0].width == 1
+
+
+async def test_requests_that_are_late_take_the_next_slots_and_leave_at_the_rate(database_url: str) -> None:
+    """Held up for a quarter of a second, then punctual: three slots have passed, so three find none in the end."""
+    async with open_polling(database_url) as room:
+        replica = await room.replica(rate=10)
+        bookings = replica.allowance.bookings
+        permits = await book(replica, 9)
+        room.clock.advance(seconds=(permits[0].slot.at - room.clock.now()).total_seconds() + 0.25)
+        reached = [await room.clock.run(bookings.reach(permit)) for permit in permits]
+        assert [may_leave is not None for may_leave in reached] == [True] * 6 + [False] * 3
+        assert await room.clock.run(bookings.reach((await book(replica, 1))[0])) is not None
+
+
+async def test_who_was_late_and_still_waits_is_booked_for_with_the_next_claim(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(rate=10)
+        bookings = replica.allowance.bookings
+        permits = await book(replica, 2)
+        room.clock.advance(seconds=(permits[1].slot.at - room.clock.now()).total_seconds())
+        assert len(await book(replica, 1)) == 1  # nobody waits yet
+        waiting = [asyncio.ensure_future(bookings.reach(permit)) for permit in [*permits, *permits]]
+        await asyncio.sleep(0)
+        assert len(await book(replica, 1)) == 3
+        assert all(await asyncio.gather(*(room.clock.run(_of(task)) for task in waiting)))
+
+
+async def test_a_request_whose_slot_passes_before_it_leaves_needs_another(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(rate=10)
+        bookings = replica.allowance.bookings
+        permits = await book(replica, 2)
+        first = await room.clock.run(bookings.reach(permits[0]))
+        assert first is not None
+        room.clock.advance(seconds=0.11)
+        assert first()
+        assert not first()
+        bookings.void()
+        assert not first()
+
+
+async def test_polls_are_claimed_ahead_while_others_are_under_way(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(most_at_once=1, most_ahead=3)
+        await overdue(room, replica, 6)
+        await replica.poller.turn()
+        leased = [row for row in await replica.rows(generations) if row["lease_until"] is not None]
+        assert len(leased) == 4
+        await room.clock.run(replica.poller.idle())
+        assert len(room.polls) == 4
+        assert most_in_any_second(room.polls) <= 5
+
+
+async def test_a_poll_claimed_ahead_that_finds_all_hands_full_is_given_back_and_no_more_are_claimed(
+    database_url: str,
+) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(most_at_once=1, most_ahead=2)
+        await overdue(room, replica, 4)
+        room.sandbox.faults.api.append(ApiFault(hang=60))
+        room.clock.stands_still_while.clear()
+        await replica.poller.turn()
+        await room.clock.run(_until_given_back(replica))
+        await room.clock.run(_until_asked(room))
+        assert len(room.polls) == 1
+        assert await replica.poller.turn() == 0.1
+        leased = [row for row in await replica.rows(generations) if row["lease_until"] is not None]
+        assert [row["id"] for row in leased] == room.polled
+        await replica.poller.stop()
+
+
+async def test_polls_claimed_ahead_are_given_back_at_a_stop(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(most_at_once=1, most_ahead=3)
+        await overdue(room, replica, 4)
+        await replica.poller.turn()
+        await replica.poller.stop()
+        assert room.polls == []
+        assert [row["lease_until"] for row in await replica.rows(generations)] == [None] * 4
 
 
 async def test_a_poller_with_all_hands_full_starts_no_more(database_url: str) -> None:
     async with open_polling(database_url) as room:
-        replica = await room.replica(most_at_once=2)
+        replica = await room.replica(most_at_once=2, most_ahead=0)
         await overdue(room, replica, 4)
         await replica.poller.turn()
         assert await replica.poller.turn() == 0.1
@@ -109,3 +193,13 @@ async def test_a_429_to_any_call_pauses_polling(database_url: str) -> None:
 async def _until_asked(room: PollingRoom) -> None:
     while not room.polls:
         await asyncio.sleep(0)
+
+
+async def _until_given_back(replica: Replica) -> None:
+    """Until of all that was claimed only what is being asked for is left."""
+    while len(replica.poller._tasks) > 1:
+        await asyncio.sleep(0)
+
+
+async def _of(task: "asyncio.Future[Any]") -> Any:
+    return await task

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.polling.bookings import Permit
 from app.polling.budget import PROBE_INTERVAL
+from app.polling.own_slots import Permit
 from app.sandbox.faults import ApiFault
 from app.sandbox.keys import DEFAULT_KEY, Key
 from tests.polling_room import PollingRoom, Replica, open_polling
@@ -67,7 +67,7 @@ async def test_a_block_that_another_replica_wrote_voids_what_this_one_has_booked
         room.sandbox.faults.api.append(ApiFault(status=429, retry_after=30, times=1))
         await other.poll()
         await _booked(one)  # its next look at the budget
-        assert [await room.clock.run(bookings.reach(permit)) for permit in permits] == [False] * len(permits)
+        assert [await room.clock.run(bookings.reach(permit)) for permit in permits] == [None] * len(permits)
 
 
 async def test_refusals_in_a_row_double_the_pause_and_an_answer_ends_that(database_url: str) -> None:
@@ -179,4 +179,6 @@ async def test_other_calls_take_no_slot_while_the_key_is_refused_but_do_while_on
 async def _booked(replica: Replica) -> list[Permit]:
     async with replica.database.transaction() as connection:
         opening = await replica.allowance.bookings.open(connection)
-        return await replica.allowance.bookings.book(connection, opening, min(opening.room, 2))
+        permits = await replica.allowance.bookings.book(connection, opening, min(opening.room, 2))
+    replica.allowance.bookings.keep(permits)
+    return permits

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.polling.budget import LEAD, PROBE_INTERVAL, PUNCTUAL, REACH, Budget, Pace, Slot, polls_at_once, widest
+from app.polling.budget import (
+    LEAD,
+    PROBE_INTERVAL,
+    PUNCTUAL,
+    REACH,
+    Budget,
+    Pace,
+    Slot,
+    polls_ahead,
+    polls_at_once,
+    widest,
+)
 from tests.clock import NOON
 
 FRESH = Budget(next_slot_at=NOON)
@@ -72,6 +83,7 @@ def test_a_slot_is_missed_by_who_is_late() -> None:
 def test_a_wide_slot_lasts_until_the_last_of_those_it_takes() -> None:
     pace = Pace(rate=5, width=3)
     assert pace.slot(NOON).until == NOON + pace.step * 2 + PUNCTUAL
+    assert pace.moments(pace.slot(NOON)) == [NOON, NOON + pace.step, NOON + pace.step * 2]
 
 
 def test_slots_that_passed_unused_are_gone() -> None:
@@ -175,6 +187,10 @@ def test_a_pause_that_is_over_leaves_how_often_there_was_one() -> None:
     assert (over.is_blocked(NOON), over.blocks) == (False, 1)
 
 
-@pytest.mark.parametrize(("rate", "polls", "slots"), [(5, 16, 8), (200, 60, 8), (10_000, 128, 40)])
-def test_a_process_takes_on_as_much_as_the_rate_allows_and_it_can_do(rate: float, polls: int, slots: int) -> None:
-    assert (polls_at_once(rate), widest(rate)) == (polls, slots)
+@pytest.mark.parametrize(
+    ("rate", "polls", "ahead", "slots"), [(0.5, 16, 1, 1), (5, 16, 5, 1), (200, 60, 200, 1), (10_000, 128, 256, 20)]
+)
+def test_a_process_takes_on_as_much_as_the_rate_allows_and_it_can_do(
+    rate: float, polls: int, ahead: int, slots: int
+) -> None:
+    assert (polls_at_once(rate), polls_ahead(rate), widest(rate)) == (polls, ahead, slots)

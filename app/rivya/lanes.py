@@ -1,0 +1,139 @@
+"""The way of polls to Rivya: lanes of one connection each, so that no call looks through the connections of others."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from ssl import SSLContext
+from typing import Final
+from urllib.request import getproxies
+
+import httpx
+
+from app.rivya.departure import Departure, MayLeave
+from app.rivya.errors import RivyaUnavailable
+from app.rivya.http import MOST_BODY_BYTES, Answer, headers_of_ours, is_loopback, no_cookies, whole
+
+IDLE_SECONDS: Final = 5.0
+"""A connection unused for so long is closed, as httpx's own pool does."""
+_CONNECT_SECONDS: Final = 5.0
+_ONE: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS)
+_NO_BODY: Final = httpx.ByteStream(b"")
+
+
+class Lanes:
+    """GETs to Rivya, authorised with one key, at most `most` at once. Nothing is retried and no redirect followed.
+
+    The lane that came back last is taken first, so that few requests need few connections.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        most: int,
+        verify: SSLContext,
+        most_body_bytes: int = MOST_BODY_BYTES,
+        idle_seconds: float = IDLE_SECONDS,
+    ) -> None:
+        self._url = httpx.URL(base_url)
+        self._prefix = self._url.raw_path.rstrip(b"/")
+        # Made once; a request made from these few parts costs a fifth of one that a client builds.
+        self._headers = httpx.Request("GET", self._url, headers=headers_of_ours(api_key)).headers
+        self._make = _maker(self._url, verify)
+        self._most_body_bytes = most_body_bytes
+        self._idle_seconds = idle_seconds
+        self._room = asyncio.Semaphore(most)
+        self._free: deque[tuple[float, httpx.AsyncBaseTransport]] = deque()
+        """When each came back, on the event loop's clock, and the lane; the latest is last."""
+        self._is_closed = False
+
+    async def get(self, path: str, *, seconds: float, may_leave: MayLeave | None = None) -> Answer:
+        """Send a GET and read the answer, all within `seconds`.
+
+        Raises RivyaUnavailable where no whole answer came, RivyaUnreadable where it is a 2xx larger than the bound, and
+        RivyaNotAsked where `may_leave`, asked right before the first byte leaves, says no.
+        """
+        departure = Departure(may_leave)
+        # Waiting for a lane, connecting and the TLS handshake each end by themselves before the deadline.
+        opening = min(_CONNECT_SECONDS, seconds / 3)
+        extensions = {
+            "target": self._prefix + path.encode("ascii"),
+            "timeout": {"connect": opening, "pool": opening, "read": None, "write": None},
+            "trace": departure.trace,
+        }
+        request = httpx.Request("GET", self._url, headers=self._headers, stream=_NO_BODY, extensions=extensions)
+        try:
+            async with asyncio.timeout(seconds), self._lane(opening) as lane:
+                return await whole(await lane.handle_async_request(request), self._most_body_bytes)
+        except TimeoutError as error:
+            raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=departure.begun) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            situation = f"the exchange failed: {type(error).__name__}"
+            raise RivyaUnavailable(situation, sent=departure.begun) from error
+
+    async def aclose(self) -> None:
+        """Close the connections; that of a request under way closes when it ends."""
+        self._is_closed = True
+        while self._free:
+            await self._free.pop()[1].aclose()
+
+    @asynccontextmanager
+    async def _lane(self, opening: float) -> AsyncIterator[httpx.AsyncBaseTransport]:
+        """A lane to oneself. It comes back only from an exchange that ended well: no other inherits half an answer."""
+        await self._enter(opening)
+        try:
+            lane = self._free.pop()[1] if self._free else self._make()
+            try:
+                yield lane
+            except BaseException:
+                await lane.aclose()
+                raise
+            await self._give_back(lane)
+        finally:
+            self._room.release()
+
+    async def _enter(self, opening: float) -> None:
+        if not self._room.locked():
+            await self._room.acquire()  # at once
+            return
+        try:
+            async with asyncio.timeout(opening):
+                await self._room.acquire()
+        except TimeoutError as error:
+            raise RivyaUnavailable(f"no lane was free within {opening:g} s", sent=False) from error
+
+    async def _give_back(self, lane: httpx.AsyncBaseTransport) -> None:
+        if self._is_closed:
+            await lane.aclose()
+            return
+        now = asyncio.get_running_loop().time()
+        self._free.append((now, lane))
+        if self._free[0][0] < now - self._idle_seconds:
+            await self._free.popleft()[1].aclose()
+
+
+class _ThroughClient(httpx.AsyncBaseTransport):
+    """A lane where the environment names proxies: httpx itself decides which of them applies."""
+
+    def __init__(self, verify: SSLContext) -> None:
+        self._client = httpx.AsyncClient(verify=verify, limits=_ONE, cookies=no_cookies())
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it, with its target in the URL: a plain HTTP proxy is told the whole of that."""
+        extensions = dict(request.extensions)
+        url = request.url.copy_with(raw_path=extensions.pop("target"))
+        plain = httpx.Request("GET", url, headers=request.headers, stream=_NO_BODY, extensions=extensions)
+        return await self._client.send(plain, stream=True)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
+
+
+def _maker(url: httpx.URL, verify: SSLContext) -> Callable[[], httpx.AsyncBaseTransport]:
+    # What is meant for this machine never goes through a proxy.
+    if is_loopback(url.host) or not getproxies():
+        return lambda: httpx.AsyncHTTPTransport(verify=verify, limits=_ONE)
+    return lambda: _ThroughClient(verify)
