@@ -57,7 +57,7 @@ class Failing:
         started = asyncio.get_running_loop().time()
         async with asyncio.timeout(RECOVERY):
             while (await self.deliver()).status_code != 200:
-                await self._a_moment()
+                await self.a_moment()
         return asyncio.get_running_loop().time() - started
 
     async def polled(self) -> None:
@@ -65,7 +65,7 @@ class Failing:
         async with asyncio.timeout(20):
             generation_id = await self._created()
             while (await self._status(generation_id)) != "succeeded":
-                await self._a_moment()
+                await self.a_moment()
 
     async def kept(self, database: Database) -> None:
         """Whatever was answered 2xx has its row and its one transition; the process is the one that was started."""
@@ -88,9 +88,9 @@ class Failing:
             if answer.status_code == 200:
                 return str(answer.json()["id"])
             assert answer.status_code == 503, answer.text
-            await self._a_moment()
+            await self.a_moment()
 
-    async def _a_moment(self) -> None:
+    async def a_moment(self) -> None:
         """Leave the processor to who is asked, for as long as nobody notices."""
         await self.replicas.watch(self.replicas.ports[0], seconds=0.02)
 
