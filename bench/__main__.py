@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import intake, polling, pressure, reads, snapshot, waiting
+from bench import intake, polling, pressure, reads, retention, snapshot, waiting
 from bench.report import written
 from bench.results import Results
 from bench.world import World, made_world, postgres_version
@@ -19,6 +19,7 @@ SECTIONS: dict[str, Callable[[World, Results], None]] = {
     "waiting": waiting.run,
     "polling": polling.run,
     "pressure": pressure.run,
+    "retention": retention.run,
 }
 _HERE = Path(__file__).resolve().parent
 
