@@ -1,4 +1,4 @@
-"""Fills PostgreSQL with what retention is for: old settled generations, their histories, their deliveries with bodies."""
+"""Fills PostgreSQL with what retention is for: old settled generations, their histories and their deliveries."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

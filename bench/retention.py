@@ -37,6 +37,10 @@ class Pruned:
     accepted: int = 0
     left: Left | None = None
 
+    def gone(self, settled: int) -> int:
+        """Of so many, how many were removed."""
+        return settled - self.left.generations if self.left is not None else 0
+
     @property
     def ratio(self) -> float:
         """The median."""
@@ -69,7 +73,7 @@ def run(world: World, results: Results) -> None:
     )
 
 
-def prune(url: str, *, core: int, until: float) -> Pruned:
+def prune(url: str, *, core: int, until: float, window_seconds: float = SECONDS) -> Pruned:
     """Windows without pruning and with it, in turn, by the same service, until all is gone or that moment has come.
 
     `until` is a moment of `time.perf_counter`.
@@ -78,11 +82,11 @@ def prune(url: str, *, core: int, until: float) -> Pruned:
     found.left = left(url)
     while not found.left.is_pruned and time.perf_counter() < until:
         with servers.receiver(url, core=core, RECEIVER_RETENTION_DAYS="0") as server:
-            found.quiet.append(_window(found, url, server.port, f"q{number}").percentile(99))
+            found.quiet.append(_window(found, url, server.port, f"q{number}", window_seconds).percentile(99))
         with servers.receiver(url, core=core, RECEIVER_RETENTION_DAYS="90") as server:
             for window in range(WINDOWS):
                 before, began = found.left.generations, time.perf_counter()
-                came = _window(found, url, server.port, f"p{number}w{window}").percentile(99)
+                came = _window(found, url, server.port, f"p{number}w{window}", window_seconds).percentile(99)
                 found.left = left(url)
                 if found.left.generations and (taken := before - found.left.generations):
                     found.pruning.append(came)
@@ -93,13 +97,17 @@ def prune(url: str, *, core: int, until: float) -> Pruned:
 
 
 def is_as_promised(found: Left, *, settled: int, others: int) -> bool:
-    """Everything that had to go has gone, and nothing else: what is open, and keys for 30 days after their bodies."""
-    wanted = Left(0, 0, 0, keys=settled, young_keys=others, expired_keys=0, open=others)
-    return found == wanted
+    """What has gone went whole, and nothing else did: what is open, and keys for 30 days after their bodies.
+
+    Keys of 31 days go when everything else has gone.
+    """
+    some = found.generations
+    expired_keys = found.expired_keys if some else 0
+    return found == Left(some, 2 * some, some, settled, young_keys=others, expired_keys=expired_keys, open=others)
 
 
-def _window(found: Pruned, url: str, port: int, name: str) -> Load:
-    made = events.make(name, int(RATE * SECONDS) + _WARM_UP)
+def _window(found: Pruned, url: str, port: int, name: str, seconds: float) -> Load:
+    made = events.make(name, int(RATE * seconds) + _WARM_UP)
     paced(port, made.requests[:_WARM_UP], rate=RATE)
     came = paced(port, made.requests[_WARM_UP:], rate=RATE)
     came.accepted = [*range(_WARM_UP), *(_WARM_UP + place for place in came.accepted)]

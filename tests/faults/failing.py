@@ -1,6 +1,7 @@
 """A receiver whose database is about to fail: deliveries of ours, and a proxy that can swallow a commit's answer."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from app.rivya.signature import parse_scheme, sign
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from tests.lifeline import zygote
 from tests.soak.fleet import Fleet, fleet
+from tests.soak.tally import Tally, counted
 
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
 SCHEME = parse_scheme("timestamped")
@@ -31,9 +33,13 @@ class Failing:
     replicas: Fleet
     rivya: ServedSandbox
     client: httpx.AsyncClient
+    faults: int = 0
+    """How often deliveries were no longer taken."""
+    sent: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
+    """By event id: how often it was sent, and answered 200."""
     _number: int = 0
-    answered: dict[str, int] = field(default_factory=dict)
-    """Event id → the last status."""
+    _is_well: bool = False
 
     async def deliver(self, event_id: str | None = None) -> httpx.Response:
         """A fresh event, or that one again."""
@@ -42,8 +48,12 @@ class Failing:
         generation = {"id": f"task_{event_id}", "status": "succeeded", "model": "z-image"}
         body = orjson.dumps({"id": event_id, "type": "generation.succeeded", "data": generation})
         headers = sign(SCHEME, SECRET, body, timestamp=self.rivya.sandbox.clock.now(), event_id=event_id)
+        self.sent[event_id] += 1
         answer = await self.client.post("/rivya/webhook", content=body, headers=headers)
-        self.answered[event_id] = answer.status_code
+        is_taken = answer.status_code == 200
+        self.accepted[event_id] += is_taken
+        self.faults += self._is_well and not is_taken
+        self._is_well = is_taken
         return answer
 
     async def refused(self, count: int = 4) -> None:
@@ -67,16 +77,20 @@ class Failing:
             while (await self._status(generation_id)) != "succeeded":
                 await self.a_moment()
 
-    async def kept(self, database: Database) -> None:
+    async def kept(self) -> Tally:
         """Whatever was answered 2xx has its row and its one transition; the process is the one that was started."""
-        async with database.read() as connection:
-            rows = {row.event_id for row in await connection.execute(select(deliveries.c.event_id))}
-            of_events = select(transitions.c.event_id).where(transitions.c.event_id.is_not(None))
-            steps = (await connection.execute(of_events)).scalars().all()
-        accepted = {event_id for event_id, status in self.answered.items() if status == 200}
-        assert accepted <= rows
+        database = Database(self.replicas.database_url)
+        try:
+            async with database.read() as connection:
+                rows = await connection.execute(select(deliveries.c.event_id, deliveries.c.attempts))
+                recorded = {row.event_id: row.attempts for row in rows if row.event_id in self.sent}
+                of_events = select(transitions.c.event_id).where(transitions.c.event_id.in_(recorded))
+                steps = (await connection.execute(of_events)).scalars().all()
+        finally:
+            await database.dispose()
         assert len(steps) == len(set(steps))
         assert "Traceback" not in self.replicas.log(), self.replicas.log()
+        return counted(self.sent, self.accepted, recorded, faults=self.faults)
 
     async def _created(self) -> str:
         """A create; each connection that had died in the pool may still cost one 503."""
@@ -100,7 +114,7 @@ class Failing:
 
 @asynccontextmanager
 async def failing(url: str, directory: Path, **changes: str) -> AsyncIterator[Failing]:
-    """One receiver process on the database at `url`."""
+    """One receiver process on the database at `url`; at the end, what was answered is compared with what is there."""
     changes = {"RIVYA_SIGNING_SECRET": SECRET, "RIVYA_SIGNATURE_SCHEME": "timestamped", **changes}
     async with (
         zygote() as parent,
@@ -110,7 +124,9 @@ async def failing(url: str, directory: Path, **changes: str) -> AsyncIterator[Fa
         base = f"http://127.0.0.1:{replicas.ports[0]}"
         headers = {"Authorization": "Bearer 0123456789abcdef0123456789abcdef"}
         async with httpx.AsyncClient(base_url=base, headers=headers, timeout=40) as client:
-            yield Failing(replicas, rivya, client)
+            made = Failing(replicas, rivya, client)
+            yield made
+            await made.kept()
 
 
 @dataclass

@@ -10,7 +10,6 @@ import asyncpg
 import httpx
 import pytest
 
-from app.core.database import Database
 from tests.faults.failing import Failing, failing
 from tests.pooler import pooling
 
@@ -35,12 +34,6 @@ async def _operator(url: str) -> AsyncIterator[asyncpg.Connection]:
         await made.close()
 
 
-async def _kept(service: Failing, url: str) -> None:
-    database = Database(url)
-    await service.kept(database)
-    await database.dispose()
-
-
 @pytest.mark.parametrize("what", HELD)
 async def test_a_lock_that_another_session_keeps_is_not_now_and_is_forgotten_when_it_goes(
     postgres_url: str, tmp_path: Path, what: str
@@ -55,7 +48,6 @@ async def test_a_lock_that_another_session_keeps_is_not_now_and_is_forgotten_whe
         await holding.rollback()
         await service.recovered()
         assert (await service.deliver("evt_known")).status_code == 200
-        await _kept(service, postgres_url)
 
 
 async def test_chosen_as_the_victim_of_a_deadlock_it_is_not_now_and_the_same_delivery_is_taken_when_it_comes_again(
@@ -84,7 +76,6 @@ async def test_chosen_as_the_victim_of_a_deadlock_it_is_not_now_and_the_same_del
             assert (await service.deliver("evt_both")).status_code == 200
             await _was_a_deadlock(service, looking, name)
             await service.polled()
-            await _kept(service, postgres_url)
 
 
 async def _somebody_waits(service: Failing, looking: asyncpg.Connection, name: str) -> None:
@@ -123,7 +114,6 @@ async def test_statements_that_run_out_of_time_are_not_now_and_well_again_when_t
             await service.recovered()
             assert (await service.deliver("evt_known")).status_code == 200
         await service.polled()
-        await _kept(service, postgres_url)
 
 
 def _assert_not_now(answer: httpx.Response) -> None:

@@ -42,17 +42,9 @@ class Fleet:
 
     async def start(self, port: int) -> None:
         """One replica, which is not yet ready when this returns."""
-        settings = environment(
-            self.rivya.base_url,
-            self.database_url,
-            self.port,
-            RECEIVER_HOST="127.0.0.1",
-            RECEIVER_PORT=str(port),
-            RECEIVER_LEADER_LEASE="1",
-            RECEIVER_POLL_RATE="200",
-            RECEIVER_MIGRATE_ON_START="false",
-            **self.changes,
-        )
+        ours = {"RECEIVER_LEADER_LEASE": "1", "RECEIVER_POLL_RATE": "200", "RECEIVER_MIGRATE_ON_START": "false"}
+        ours |= {"RECEIVER_HOST": "127.0.0.1", "RECEIVER_PORT": str(port), **self.changes}
+        settings = environment(self.rivya.base_url, self.database_url, self.port, **ours)
         log = self.directory / f"replica-{port}.log"
         self.pids[port] = await self.parent.start(settings, log=log, script=None)
 
