@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from tests.databases import Databases, GivenServer, PostgresDatabases, PostgresServer, SqliteDatabases
 from tests.postgres import PostgresCluster
 from tests.seal import Seal
-from tests.soak.tally import is_over
+from tests.soak.tally import Tally, is_over, note
 
 BOTH = ("sqlite", "postgresql")
 GIVEN_SERVER = "DATABASE_URL_TEST"
@@ -36,6 +36,12 @@ def pytest_runtest_setup() -> None:
     """What a soak has no time for is left out."""
     if is_over():
         pytest.skip("the time of this part of the soak is up")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """That a test has run is something, too."""
+    if report.when == "call":
+        note(Tally())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -24,6 +24,8 @@ SECRET = "whsec_0123456789abcdef0123456789abcdef"
 SCHEME = parse_scheme("timestamped")
 RECOVERY = 5.0
 """Seconds from the end of a fault until deliveries are taken again."""
+TRIES = 2
+"""A delivery whose commit got no answer is recorded once more, on the ordinary way."""
 
 
 @dataclass
@@ -90,7 +92,7 @@ class Failing:
             await database.dispose()
         assert len(steps) == len(set(steps))
         assert "Traceback" not in self.replicas.log(), self.replicas.log()
-        return counted(self.sent, self.accepted, recorded, faults=self.faults)
+        return counted(self.sent, self.accepted, recorded, faults=self.faults, tries=TRIES)
 
     async def _created(self) -> str:
         """A create; each connection that had died in the pool may still cost one 503."""
