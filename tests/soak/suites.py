@@ -42,16 +42,18 @@ class SuiteEnded:
 def run(suite: Suite, directory: Path, *, seconds: float) -> SuiteEnded:
     """Again and again, once at least, until so many seconds are over."""
     directory.mkdir()
-    return asyncio.run(_run(suite, directory / "tally", seconds=seconds))
+    path = directory / "tally"
+    rounds, status = asyncio.run(_run(suite, path, seconds=seconds))
+    is_complete = status != -signal.SIGKILL and path.exists()
+    return SuiteEnded(read(path), rounds, status in _NO_FAILURES, is_complete)
 
 
-async def _run(suite: Suite, tally_path: Path, *, seconds: float) -> SuiteEnded:
+async def _run(suite: Suite, tally_path: Path, *, seconds: float) -> tuple[int, int]:
     until, rounds, status = time.time() + seconds, 0, 0
     while rounds == 0 or (status in _NO_FAILURES and until - time.time() > seconds * _ENOUGH_FOR_ANOTHER_ROUND):
         status = await _pytest(suite, tally_path, until=until)
         rounds += 1
-    tally = read(tally_path)
-    return SuiteEnded(tally, rounds, status in _NO_FAILURES, status != -signal.SIGKILL and tally_path.exists())
+    return rounds, status
 
 
 async def _pytest(suite: Suite, tally_path: Path, *, until: float) -> int:
