@@ -81,4 +81,4 @@ async def test_told_to_stop_it_is_idle_while_connections_that_are_kept_say_goodb
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         kept.close()
         ended_with = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        assert ended_with - used < 0.5  # seconds; it says goodbye for one
+        assert ended_with - used < 0.25  # seconds; it says goodbye for one
