@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from tests.databases import Databases, GivenServer, PostgresDatabases, PostgresServer, SqliteDatabases
 from tests.postgres import PostgresCluster
 from tests.seal import Seal
-from tests.soak.tally import Tally, is_over, note
+from tests.soak.tally import Tally, begin, is_over, note
 
 BOTH = ("sqlite", "postgresql")
 GIVEN_SERVER = "DATABASE_URL_TEST"
@@ -34,6 +34,7 @@ TOLD = "told"
 
 def pytest_runtest_setup() -> None:
     """What a soak has no time for is left out."""
+    begin()
     if is_over():
         pytest.skip("the time of this part of the soak is up")
 

@@ -31,7 +31,8 @@ def test_what_is_found_is_written_down_before_the_test_fails(tmp_path: Path, mon
 
 def test_time_is_up_only_where_something_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally, "_noted", [])
-    monkeypatch.setenv(tally.UNTIL, str(time.time() - 1))
+    monkeypatch.setattr(tally, "_began", [time.monotonic() - 10])
+    monkeypatch.setenv(tally.SECONDS, "9")
     monkeypatch.setenv(tally.TALLY, str(tmp_path / "tally"))
     assert not is_over()
     note(Tally())

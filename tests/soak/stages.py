@@ -32,6 +32,8 @@ SECONDS_FOR_LEASES = 150.0
 SETTLED_PER_SECOND = 250
 """Old generations for each second of the share of retention: it fills the database first."""
 OTHERS = 1000
+LEAST_SECONDS = 20.0
+"""Of retention: a process each way, and a moment for each."""
 FLOOD_RATE = 10_000
 CASES_AT_ONCE = 5_000
 
@@ -141,6 +143,7 @@ def suite(name: str, *paths: str, processes: int = 2, **environment: str) -> Sta
 
 def pruning(world: World, seconds: float) -> None:
     """A big old record is pruned while deliveries go on."""
+    seconds = max(seconds, LEAST_SECONDS)
     until, url = time.perf_counter() + seconds, world.postgres.migrated()
     settled = min(int(seconds * SETTLED_PER_SECOND), 1_000_000)
     fill_old(url, settled=settled, others=OTHERS)
@@ -164,7 +167,7 @@ def forged_flood(world: World, seconds: float) -> None:
         await migrate(url)
         async with failing(url, directory) as service:
             await service.recovered()
-            made = await flood(service, seconds=min(seconds, 30.0), rate=FLOOD_RATE)
+            made = await flood(service, seconds=min(max(seconds, 3.0), 30.0), rate=FLOOD_RATE)
             tally = await service.kept()
         text = (
             f"forged {made.forged:,} ({made.rate:,.0f}/s); real p50 {made.percentile(0.5):.0f} ms"
@@ -192,13 +195,13 @@ def fuzzing(world: World, seconds: float) -> None:
 
 STAGES: dict[str, tuple[float, Stage]] = {
     "leader's lease runs out": (0.03, leader),
-    "kills": (0.30, kills),
     "failing databases": (0.14, suite("failing databases", *DATABASES)),
     "other faults": (0.10, suite("other faults", *OTHER_FAULTS, *PROPERTIES)),
     "lying Rivya": (0.12, suite("lying Rivya", *LYING)),
     "killed registration": (0.12, suite("killed registration", *POINTS, FAULT_POINTS_ALL="1")),
     "pruned under load": (0.10, pruning),
     "forged flood": (0.02, forged_flood),
+    "kills": (0.30, kills),
     "fuzzed intake": (0.07, fuzzing),
 }
-"""What share of the time each has; the last takes what is left."""
+"""What share of the time each has; what can stop at any moment comes last."""

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.soak.tally import TALLY, UNTIL, Tally, read
+from tests.soak.tally import SECONDS, TALLY, Tally, read
 
-_SECONDS_FOR_THE_LAST = 90.0
-"""That what has begun may take after its time is up, before it is ended and counts as not run."""
+_SECONDS_AROUND = 150.0
+"""That starting, and ending what has begun, may take beside its time, before it is ended and counts as not run."""
 _ENOUGH_FOR_ANOTHER_ROUND = 0.4
 """Share of the time that must be left to begin them all again."""
 _NO_FAILURES = (0, 5)
@@ -49,14 +49,14 @@ def run(suite: Suite, directory: Path, *, seconds: float) -> SuiteEnded:
 
 
 async def _run(suite: Suite, tally_path: Path, *, seconds: float) -> tuple[int, int]:
-    until, rounds, status = time.time() + seconds, 0, 0
-    while rounds == 0 or (status in _NO_FAILURES and until - time.time() > seconds * _ENOUGH_FOR_ANOTHER_ROUND):
-        status = await _pytest(suite, tally_path, until=until)
+    until, rounds, status = time.monotonic() + seconds, 0, 0
+    while rounds == 0 or (status in _NO_FAILURES and until - time.monotonic() > seconds * _ENOUGH_FOR_ANOTHER_ROUND):
+        status = await _pytest(suite, tally_path, seconds=max(until - time.monotonic(), 0))
         rounds += 1
     return rounds, status
 
 
-async def _pytest(suite: Suite, tally_path: Path, *, until: float) -> int:
+async def _pytest(suite: Suite, tally_path: Path, *, seconds: float) -> int:
     words = ["-q", "-p", "no:cacheprovider", "--numprocesses", str(suite.processes), "--dist", "worksteal"]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -64,11 +64,11 @@ async def _pytest(suite: Suite, tally_path: Path, *, until: float) -> int:
         "pytest",
         *words,
         *suite.paths,
-        env={**os.environ, **suite.environment, TALLY: str(tally_path), UNTIL: str(until)},
+        env={**os.environ, **suite.environment, TALLY: str(tally_path), SECONDS: str(seconds)},
         start_new_session=True,
     )
     try:
-        return await asyncio.wait_for(process.wait(), until - time.time() + _SECONDS_FOR_THE_LAST)
+        return await asyncio.wait_for(process.wait(), seconds + _SECONDS_AROUND)
     except TimeoutError:
         return -signal.SIGKILL
     finally:
