@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tests.databases import PostgresDatabases, SqliteDatabases
 from tests.postgres import PostgresCluster
-from tests.soak.stages import STAGES, World
+from tests.soak.stages import STAGES
 from tests.soak.table import Table
+from tests.soak.world import World
 
 LEAST_MINUTES = 3.0
 

@@ -3,10 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 
 from app.core.migrations import migrate
@@ -14,7 +11,6 @@ from bench.machine import cores
 from bench.old import fill_old
 from bench.results import spread
 from bench.retention import is_as_promised, prune
-from tests.databases import PostgresDatabases, SqliteDatabases
 from tests.faults.failing import failing
 from tests.lifeline import zygote
 from tests.soak.flooding import flood
@@ -24,6 +20,7 @@ from tests.soak.leader import let_a_lease_run_out
 from tests.soak.suites import Suite, run
 from tests.soak.table import Table
 from tests.soak.tally import Tally
+from tests.soak.world import Stage, World
 
 KILLS_PER_ROUND = 25
 LEAST_KILLS_PER_SECOND = 100 / 1800
@@ -45,28 +42,6 @@ POINTS = ("tests/faults/test_killed_registration.py",)
 _NAMED = {*DATABASES, *LYING, *POINTS}
 OTHER_FAULTS = tuple(sorted(str(path) for path in Path("tests/faults").glob("test_*.py") if str(path) not in _NAMED))
 PROPERTIES = ("tests/unit/test_signature_properties.py", "tests/flow/test_intake_any_bytes.py")
-
-
-@dataclass
-class World:
-    """What the parts have in common."""
-
-    table: Table
-    directory: Path
-    postgres: PostgresDatabases
-    sqlite: SqliteDatabases
-    minutes: float
-    numbers: "count[int]" = field(default_factory=count)
-
-    def fresh_directory(self) -> Path:
-        """One of its own for each part."""
-        made = self.directory / f"part-{next(self.numbers)}"
-        made.mkdir()
-        return made
-
-
-Stage = Callable[[World, float], None]
-"""Takes about so many seconds."""
 
 
 def leader(world: World, _: float) -> None:
