@@ -16,7 +16,7 @@ from app.core.database import Database
 from app.ledger.tables import deliveries, transitions
 from app.rivya.signature import parse_scheme, sign
 from app.sandbox.server import ServedSandbox, serve_sandbox
-from tests.lifeline import zygote
+from tests.forking import zygote
 from tests.soak.fleet import Fleet, fleet
 from tests.soak.tally import Tally, counted
 

@@ -16,7 +16,8 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.databases import Databases, SqliteDatabases
-from tests.lifeline import PHASES, Life, Zygote, zygote
+from tests.forking import Zygote, zygote
+from tests.lifeline import PHASES, Life
 from tests.soak.tally import counted, delivered_by, is_over
 
 AT_ONCE = 6

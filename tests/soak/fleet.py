@@ -13,7 +13,7 @@ import httpx
 
 from app.sandbox.server import ServedSandbox
 from tests.balancer import balancing
-from tests.lifeline import Zygote
+from tests.forking import Zygote
 from tests.ports import free_port
 from tests.receivers import environment
 

@@ -14,7 +14,7 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from app.submission.tables import submissions
-from tests.lifeline import Zygote
+from tests.forking import Zygote
 from tests.soak.account import Account
 from tests.soak.audit import Verdict, audit, read_all
 from tests.soak.fleet import Fleet, fleet

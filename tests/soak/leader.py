@@ -16,7 +16,7 @@ from app.endpoint.leadership import LEASE
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.lifeline import Zygote
+from tests.forking import Zygote
 from tests.soak.audit import Verdict, audit, read_all
 from tests.soak.fleet import Fleet, fleet
 from tests.soak.killing import come_to_an_end

@@ -12,7 +12,7 @@ from bench.old import fill_old
 from bench.results import spread
 from bench.retention import is_as_promised, prune
 from tests.faults.failing import failing
-from tests.lifeline import zygote
+from tests.forking import zygote
 from tests.soak.flooding import flood
 from tests.soak.fuzzing import Fuzzed, fuzz
 from tests.soak.killing import Outcome, kill_under_load
