@@ -16,7 +16,7 @@ from tests.leash import Leash
 from tests.ports import free_port
 
 TOKEN = "0123456789abcdef0123456789abcdef"  # noqa: S105 - known to nobody but this run
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 _ROOT = Path(__file__).resolve().parent.parent
 _RECEIVER = Path(sys.executable).with_name("rivya-receiver")
 
