@@ -18,7 +18,7 @@ from tests.ports import free_port
 from tests.receivers import TOKEN, environment
 
 PHASES = ("register", "rotate", "replace", "move")
-PATIENCE = 40.0
+PATIENCE = 90.0
 
 
 @dataclass
