@@ -108,7 +108,7 @@ def suite(name: str, *paths: str, processes: int = 2, **environment: str) -> Sta
         long = {"HYPOTHESIS_PROFILE": "soak", "SOAK_EXAMPLES": examples, **environment}
         ended = run(Suite(paths, long, processes), world.directory / f"suite-{name}", seconds=seconds)
         if not ended.is_complete:
-            world.table.add_not_run(name, "pytest did not come to its end, or tried nothing")
+            world.table.add_not_run(name, "pytest did not come to its end, or tried nothing", ended.tally)
         else:
             text = f"{ended.rounds} {'rounds' if ended.rounds > 1 else 'round'} of pytest"
             world.table.add(name, ended.tally, text, is_clean=ended.is_clean)

@@ -24,10 +24,11 @@ class Table:
         self.total += tally
         self._line(name, tally, f"{'ok' if is_well else 'BROKEN'}  {note}")
 
-    def add_not_run(self, name: str, why: str) -> None:
-        """Something could not be tried, which is no better than broken."""
+    def add_not_run(self, name: str, why: str, tally: Tally | None = None) -> None:
+        """Something could not be tried, or not to its end, which is no better than broken."""
         self.is_clean = False
-        self._line(name, Tally(), f"NOT RUN  {why}")
+        self.total += tally or Tally()
+        self._line(name, tally or Tally(), f"NOT RUN  {why}")
 
     def tell(self, *words: str) -> None:
         """Something between."""
