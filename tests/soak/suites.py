@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.soak.tally import SECONDS, TALLY, Tally, read
 
-_SECONDS_AROUND = 150.0
+_SECONDS_AROUND = 240.0
 """That starting, and ending what has begun, may take beside its time, before it is ended and counts as not run."""
 _ENOUGH_FOR_ANOTHER_ROUND = 0.4
 """Share of the time that must be left to begin them all again."""
