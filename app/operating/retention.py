@@ -21,7 +21,7 @@ SHARE: Final = 0.2
 SHARE_OF_ONE_WRITER: Final = 0.02
 """On SQLite, where whoever writes keeps everybody else from writing."""
 MOST: Final = 300
-"""Generations in one transaction: 15 ms of PostgreSQL's time."""
+"""Generations in one transaction, on PostgreSQL: larger ones gain little, and hold their locks longer."""
 MOST_OF_ONE_WRITER: Final = 100
 """On SQLite: what a delivery may have to wait for."""
 
