@@ -46,9 +46,8 @@ test: install postgres ## run every test, on SQLite and on a private PostgreSQL
 	$(BIN)/pytest --numprocesses 2 --dist worksteal
 
 .PHONY: soak
-soak: install postgres ## try to break every promise for SOAK_MINUTES (30); ends with a table of what was found
+soak: install postgres ## try to break every promise for SOAK_MINUTES (30, 3 at least); ends with a table of what was found
 	$(BIN)/python -m tests.soak
-	FAULT_POINTS_ALL=1 $(BIN)/pytest tests/faults/test_killed_registration.py
 
 .PHONY: postgres
 postgres: ## install PostgreSQL's server programs where the tests would not find any

@@ -167,8 +167,9 @@ class Service:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await self.loops.stop()
-            with suppress(DatabaseUnavailable):
-                await self.endpoint.registrar.stop()
+            for leading in (self.endpoint.registrar, self.operator.retention):
+                with suppress(DatabaseUnavailable):
+                    await leading.stop()
             await self.poller.stop()
             await self.submitter.stop()
             await self.batch.stop()

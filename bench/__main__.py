@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import intake, partitions, plans, polling, postgres, pressure, reads, snapshot, waiting
+from bench import intake, partitions, plans, polling, postgres, pressure, reads, retention, snapshot, waiting
 from bench.report import written
 from bench.results import Results
 from bench.world import World, made_world, postgres_version
@@ -21,7 +21,11 @@ SECTIONS: dict[str, Callable[[World, Results], None]] = {
     "polling": polling.run,
     "pressure": pressure.run,
 }
-ON_DEMAND: dict[str, Callable[[World, Results], None]] = {"partitions": partitions.run, "postgres": postgres.run}
+ON_DEMAND: dict[str, Callable[[World, Results], None]] = {
+    "partitions": partitions.run,
+    "postgres": postgres.run,
+    "retention": retention.run,
+}
 """Figures for decisions of an operator, not for a release: they run when they are named."""
 _HERE = Path(__file__).resolve().parent
 

@@ -17,7 +17,7 @@ from tests.ports import free_port
 from tests.receivers import ENCRYPTION_KEY
 
 TOKEN = "0123456789abcdef0123456789abcdef"  # noqa: S105 - known to nobody but this run
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 _ROOT = Path(__file__).resolve().parent.parent
 _RECEIVER = Path(sys.executable).with_name("rivya-receiver")
 

@@ -13,6 +13,7 @@ from tests.databases import Databases, GivenServer, PostgresDatabases, PostgresS
 from tests.partitions import PartitionedDatabases
 from tests.postgres import PostgresCluster
 from tests.seal import Seal
+from tests.soak.tally import Tally, begin, is_over, note
 
 BOTH = ("sqlite", "postgresql")
 PARTITIONED = "partitioned"
@@ -28,12 +29,27 @@ _UNWANTED = ("RIVYA_", "RECEIVER_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 settings.register_profile(
     "ci", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("soak", settings.get_profile("ci"), derandomize=False, max_examples=2_000)
+settings.register_profile(
+    "soak", settings.get_profile("ci"), derandomize=False, max_examples=int(os.environ.get("SOAK_EXAMPLES", "2000"))
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 TOLD = "told"
 """The property under which a test records what its output is to tell, whichever process it ran in."""
+
+
+def pytest_runtest_setup() -> None:
+    """What a soak has no time for is left out."""
+    begin()
+    if is_over():
+        pytest.skip("the time of this part of the soak is up")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """That a test has run is something, too."""
+    if report.when == "call":
+        note(Tally())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,10 +4,7 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,71 +13,12 @@ import httpx
 
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import ServedSandbox
-from tests.leash import Leash
+from tests.forking import Zygote
 from tests.ports import free_port
 from tests.receivers import TOKEN, environment
 
-ROOT = Path(__file__).parent.parent
 PHASES = ("register", "rotate", "replace", "move")
-PATIENCE = 40.0
-
-
-class Zygote:
-    """Forks receivers, and tells when they end."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._pids: asyncio.Queue[int] = asyncio.Queue()
-        self._ended: dict[int, asyncio.Future[int]] = {}
-        self._lock = asyncio.Lock()
-        self._reading = asyncio.create_task(self._read())
-
-    async def start(self, settings: dict[str, str], *, log: Path, script: Path | None) -> int:
-        path = {"PATH": os.environ.get("PATH", os.defpath)}
-        order = {"environment": {**path, **settings}, "log": str(log), "script": script and str(script)}
-        assert self._process.stdin is not None
-        async with self._lock:
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
-            return await self._pids.get()
-
-    def ended(self, pid: int) -> asyncio.Future[int]:
-        """Resolved with the exit status; negative for a signal."""
-        return self._ended[pid]
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            message = json.loads(line)
-            if "pid" in message:
-                self._ended[message["pid"]] = asyncio.get_running_loop().create_future()
-                self._pids.put_nowait(message["pid"])
-            else:
-                self._ended[message["ended"]].set_result(message["status"])
-
-    async def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        await self._process.wait()
-        await self._reading
-
-
-@asynccontextmanager
-async def zygote() -> AsyncIterator[Zygote]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.zygote",
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    leash = Leash('kill -KILL "$1"', str(process.pid))
-    made = Zygote(process)
-    try:
-        yield made
-    finally:
-        await made.close()
-        leash.release()
+PATIENCE = 90.0
 
 
 @dataclass

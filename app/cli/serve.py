@@ -51,6 +51,8 @@ class Server(uvicorn.Server):
         self._farewell.begin()
         for listener in sockets or ():
             await close_when_empty(listener)
+        for server in self.servers:
+            server.close()  # else the event loop would ask a closed socket for connections, without a pause
         await self._farewell.idle_connections_gone(lambda: self.server_state.connections)
         await super().shutdown(sockets)
 

@@ -17,13 +17,15 @@ PRUNED = Counter("receiver_pruned", "Rows removed or emptied for their age.", ["
 
 LEASE: Final = "retention"
 TERM: Final = timedelta(seconds=60)
-SHARE: Final = 0.1
+SHARE: Final = 0.2
 SHARE_OF_ONE_WRITER: Final = 0.02
 """On SQLite, where whoever writes keeps everybody else from writing."""
-MOST: Final = 100
-"""Rows in one transaction: what a delivery may have to wait for on SQLite, which has one writer."""
+MOST: Final = 300
+"""Generations in one transaction, on PostgreSQL: larger ones gain little, and hold their locks longer."""
+MOST_OF_ONE_WRITER: Final = 100
+"""On SQLite: what a delivery may have to wait for."""
 
-_SHORTEST_PAUSE: Final = 0.1
+_SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 10.0
 _OTHERS_AT_WORK: Final = 60.0
 _REST: Final = 600.0
@@ -35,9 +37,7 @@ log = structlog.stdlib.get_logger(__name__)
 class Retention:
     """`turn` is one turn of a supervised loop: one batch, if this replica has the lease."""
 
-    def __init__(
-        self, pruning: Pruning, leases: Leases, *, clock: Clock, days: int, share: float, most: int = MOST
-    ) -> None:
+    def __init__(self, pruning: Pruning, leases: Leases, *, clock: Clock, days: int, share: float, most: int) -> None:
         self._pruning = pruning
         self._leases = leases
         self._clock = clock
@@ -60,10 +60,15 @@ class Retention:
         if await self._prune(old):
             took = self._clock.monotonic() - began
             return min(max(took / self._share - took, _SHORTEST_PAUSE), _LONGEST_PAUSE)
-        self._held_at = None
-        await self._leases.release(LEASE)
+        await self.stop()
         self._tell()
         return _REST
+
+    async def stop(self) -> None:
+        """Let another replica go on at once. Raises `DatabaseUnavailable`."""
+        if self._held_at is not None:
+            self._held_at = None
+            await self._leases.release(LEASE)
 
     async def _hold(self) -> bool:
         """Have the lease, renewed after a third of its term: a commit less for most batches."""

@@ -1,6 +1,7 @@
 """A receiver whose database is about to fail: deliveries of ours, and a proxy that can swallow a commit's answer."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,13 +16,16 @@ from app.core.database import Database
 from app.ledger.tables import deliveries, transitions
 from app.rivya.signature import parse_scheme, sign
 from app.sandbox.server import ServedSandbox, serve_sandbox
-from tests.lifeline import zygote
+from tests.forking import zygote
 from tests.soak.fleet import Fleet, fleet
+from tests.soak.tally import Tally, counted
 
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
 SCHEME = parse_scheme("timestamped")
 RECOVERY = 5.0
 """Seconds from the end of a fault until deliveries are taken again."""
+TRIES = 2
+"""A delivery whose commit got no answer is recorded once more, on the ordinary way."""
 
 
 @dataclass
@@ -31,9 +35,13 @@ class Failing:
     replicas: Fleet
     rivya: ServedSandbox
     client: httpx.AsyncClient
+    faults: int = 0
+    """How often deliveries were no longer taken."""
+    sent: Counter[str] = field(default_factory=Counter)
+    accepted: Counter[str] = field(default_factory=Counter)
+    """By event id: how often it was sent, and answered 200."""
     _number: int = 0
-    answered: dict[str, int] = field(default_factory=dict)
-    """Event id → the last status."""
+    _is_well: bool = False
 
     async def deliver(self, event_id: str | None = None) -> httpx.Response:
         """A fresh event, or that one again."""
@@ -42,8 +50,12 @@ class Failing:
         generation = {"id": f"task_{event_id}", "status": "succeeded", "model": "z-image"}
         body = orjson.dumps({"id": event_id, "type": "generation.succeeded", "data": generation})
         headers = sign(SCHEME, SECRET, body, timestamp=self.rivya.sandbox.clock.now(), event_id=event_id)
+        self.sent[event_id] += 1
         answer = await self.client.post("/rivya/webhook", content=body, headers=headers)
-        self.answered[event_id] = answer.status_code
+        is_taken = answer.status_code == 200
+        self.accepted[event_id] += is_taken
+        self.faults += self._is_well and not is_taken
+        self._is_well = is_taken
         return answer
 
     async def refused(self, count: int = 4) -> None:
@@ -57,7 +69,7 @@ class Failing:
         started = asyncio.get_running_loop().time()
         async with asyncio.timeout(RECOVERY):
             while (await self.deliver()).status_code != 200:
-                await self._a_moment()
+                await self.a_moment()
         return asyncio.get_running_loop().time() - started
 
     async def polled(self) -> None:
@@ -65,18 +77,22 @@ class Failing:
         async with asyncio.timeout(20):
             generation_id = await self._created()
             while (await self._status(generation_id)) != "succeeded":
-                await self._a_moment()
+                await self.a_moment()
 
-    async def kept(self, database: Database) -> None:
+    async def kept(self) -> Tally:
         """Whatever was answered 2xx has its row and its one transition; the process is the one that was started."""
-        async with database.read() as connection:
-            rows = {row.event_id for row in await connection.execute(select(deliveries.c.event_id))}
-            of_events = select(transitions.c.event_id).where(transitions.c.event_id.is_not(None))
-            steps = (await connection.execute(of_events)).scalars().all()
-        accepted = {event_id for event_id, status in self.answered.items() if status == 200}
-        assert accepted <= rows
+        database = Database(self.replicas.database_url)
+        try:
+            async with database.read() as connection:
+                rows = await connection.execute(select(deliveries.c.event_id, deliveries.c.attempts))
+                recorded = {row.event_id: row.attempts for row in rows if row.event_id in self.sent}
+                of_events = select(transitions.c.event_id).where(transitions.c.event_id.in_(recorded))
+                steps = (await connection.execute(of_events)).scalars().all()
+        finally:
+            await database.dispose()
         assert len(steps) == len(set(steps))
         assert "Traceback" not in self.replicas.log(), self.replicas.log()
+        return counted(self.sent, self.accepted, recorded, faults=self.faults, tries=TRIES)
 
     async def _created(self) -> str:
         """A create; each connection that had died in the pool may still cost one 503."""
@@ -88,9 +104,9 @@ class Failing:
             if answer.status_code == 200:
                 return str(answer.json()["id"])
             assert answer.status_code == 503, answer.text
-            await self._a_moment()
+            await self.a_moment()
 
-    async def _a_moment(self) -> None:
+    async def a_moment(self) -> None:
         """Leave the processor to who is asked, for as long as nobody notices."""
         await self.replicas.watch(self.replicas.ports[0], seconds=0.02)
 
@@ -100,7 +116,7 @@ class Failing:
 
 @asynccontextmanager
 async def failing(url: str, directory: Path, **changes: str) -> AsyncIterator[Failing]:
-    """One receiver process on the database at `url`."""
+    """One receiver process on the database at `url`; at the end, what was answered is compared with what is there."""
     changes = {"RIVYA_SIGNING_SECRET": SECRET, "RIVYA_SIGNATURE_SCHEME": "timestamped", **changes}
     async with (
         zygote() as parent,
@@ -110,7 +126,9 @@ async def failing(url: str, directory: Path, **changes: str) -> AsyncIterator[Fa
         base = f"http://127.0.0.1:{replicas.ports[0]}"
         headers = {"Authorization": "Bearer 0123456789abcdef0123456789abcdef"}
         async with httpx.AsyncClient(base_url=base, headers=headers, timeout=40) as client:
-            yield Failing(replicas, rivya, client)
+            made = Failing(replicas, rivya, client)
+            yield made
+            await made.kept()
 
 
 @dataclass

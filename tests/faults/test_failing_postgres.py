@@ -8,7 +8,6 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.core.database import Database
 from app.core.migrations import migrate
 from tests.faults.failing import Failing, failing, swallowing
 from tests.postgres import PostgresCluster
@@ -45,9 +44,6 @@ async def test_stopped_restarted_and_out_of_connections_it_is_waited_for(tmp_pat
             await _run_out_of_connections(service, url)
             print(f"\nwell again after {after_stop:.1f} and {after_restart:.1f} s")  # noqa: T201
             await service.polled()
-            database = Database(url)
-            await service.kept(database)
-            await database.dispose()
 
 
 async def _run_out_of_connections(service: Failing, url: str) -> None:
@@ -79,9 +75,6 @@ async def test_deadlock_serialisation_and_statement_time_out_are_not_now(
             await service.refused()
             await operator.execute("DROP TRIGGER failing ON deliveries; DROP FUNCTION fail()")
             await service.recovered()
-        database = Database(postgres_url)
-        await service.kept(database)
-        await database.dispose()
 
 
 async def test_refusing_writes_it_is_not_now_and_well_again_at_once(postgres_url: str, tmp_path: Path) -> None:

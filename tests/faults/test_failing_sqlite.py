@@ -10,16 +10,9 @@ from typing import Any
 
 import pytest
 
-from app.core.database import Database
-from tests.faults.failing import Failing, failing
+from tests.faults.failing import failing
 from tests.intake_room import event as body_of
 from tests.intake_room import open_intake
-
-
-async def _kept(service: Failing, url: str) -> None:
-    database = Database(url)
-    await service.kept(database)
-    await database.dispose()
 
 
 async def test_locked_by_another_process_it_is_503_and_well_again_when_let_go(sqlite_url: str, tmp_path: Path) -> None:
@@ -32,7 +25,6 @@ async def test_locked_by_another_process_it_is_503_and_well_again_when_let_go(sq
         other.close()
         await service.recovered()
         await service.polled()
-        await _kept(service, sqlite_url)
 
 
 async def test_on_a_full_disk_it_is_503_and_well_again_when_there_is_room(sqlite_url: str, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.lifeline import zygote
+from tests.forking import zygote
 from tests.soak.killing import Outcome, kill_under_load
 
 

@@ -7,8 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.ledger.measures import CALLBACKS_MISSED
+from app.ledger.tables import deliveries
 from app.sandbox.faults import ApiFault, DeliveryFaults
 from tests.lying_rivya import LyingRivya, lying_rivya
+from tests.soak.tally import counted, delivered_by, faults_of, is_over
 
 CALLBACKS = st.sampled_from(
     [
@@ -91,6 +93,8 @@ async def _step(rivya: LyingRivya, what: str, how: Any) -> None:  # noqa: C901 -
 
 
 async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
+    if is_over():
+        return
     before = CALLBACKS_MISSED._value.get()
     async with lying_rivya(url) as rivya:
         await rivya.create()
@@ -101,6 +105,10 @@ async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
         assert await rivya.is_legal()
         assert set(rivya.carrier.statuses) <= {200, 401}
         assert CALLBACKS_MISSED._value.get() - before >= await rivya.missed()
+        recorded = {row["event_id"]: row["attempts"] for row in await rivya.replica.rows(deliveries)}
+        sent, accepted = delivered_by(rivya.room.sandbox.courier.log)
+        of_rivya = {event_id: count for event_id, count in recorded.items() if event_id in sent}
+        counted(sent, accepted, of_rivya, faults=faults_of(rivya.room.sandbox))
 
 
 @settings(suppress_health_check=list(HealthCheck), max_examples=max(settings().max_examples // 5, 1))

@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from app.ledger.tables import deliveries
 from app.sandbox.altering import ALTERATIONS
 from app.sandbox.faults import ApiFault, DeliveryFaults
 from tests.databases import Databases, PostgresDatabases, SqliteDatabases
@@ -19,6 +20,8 @@ from tests.lying_bound import allowed_until
 from tests.lying_judgement import endpoint_serves, every_gap_was_counted, is_the_truth
 from tests.lying_oracle import Counted
 from tests.lying_service import HURRIED, PATIENT, LyingService, lying_service
+from tests.soak.tally import counted as told
+from tests.soak.tally import delivered_by, faults_of, is_over
 
 ROUTES = st.sampled_from(
     [
@@ -125,6 +128,8 @@ async def _behave(rivya: LyingService) -> datetime:
 
 
 async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
+    if is_over():
+        return
     async with lying_service(url) as rivya:
         counted = Counted()
         await rivya.create()
@@ -141,6 +146,8 @@ async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
         await rivya.wait(450)  # the longest time between two looks at the endpoint, and its longest pause
         await endpoint_serves(rivya)
         every_gap_was_counted(rivya, counted)
+        recorded = {row["event_id"]: row["attempts"] for row in await rivya.rows(deliveries)}
+        told(*delivered_by(rivya.sandbox.courier.log), recorded, faults=faults_of(rivya.sandbox) + rivya.hurts)
 
 
 @contextmanager

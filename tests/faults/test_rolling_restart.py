@@ -10,7 +10,7 @@ from app.core.database import Database
 from app.core.leases import leases
 from app.ledger.tables import generations
 from app.sandbox.server import serve_sandbox
-from tests.lifeline import zygote
+from tests.forking import zygote
 from tests.soak.fleet import fleet
 from tests.soak.load import Load
 

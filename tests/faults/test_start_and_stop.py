@@ -1,11 +1,13 @@
 """Started before its database, stopped in the middle of a create: what callers and Rivya are told meanwhile."""
 
 import asyncio
+import resource
 from pathlib import Path
 
 from app.core.migrations import migrate
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
+from bench.machine import cpu_seconds
 from tests.ports import free_port
 from tests.postgres import PostgresCluster
 from tests.receivers import receiver
@@ -65,3 +67,18 @@ async def test_told_to_stop_while_rivya_is_silent_a_create_is_answered_504_and_r
             assert (again.status_code, again.json()["id"]) == (200, generation_id)
             assert list(rivya.sandbox.generations.by_id) == [generation_id]
             assert (await service.settled(generation_id))["status"] == "succeeded"
+
+
+async def test_told_to_stop_it_is_idle_while_connections_that_are_kept_say_goodbye(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    """Its listener is closed then, and an event loop that still asked it for connections would never rest."""
+    async with serve_sandbox() as rivya, receiver(rivya, sqlite_url, tmp_path) as service:
+        _, kept = await asyncio.open_connection("127.0.0.1", service.process.port)
+        used = cpu_seconds(service.process.pid)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert await asyncio.to_thread(service.process.terminate) == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        kept.close()
+        ended_with = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        assert ended_with - used < 0.25  # seconds; it says goodbye for one

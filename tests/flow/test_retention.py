@@ -160,6 +160,19 @@ async def test_one_replica_prunes_and_the_others_wait(database_url: str) -> None
         assert await room.known() == set()
 
 
+async def test_a_replica_that_is_stopped_lets_another_go_on_at_once(database_url: str) -> None:
+    async with open_room(database_url) as room:
+        await room.record(*(webhook(f"g{n}", "succeeded") for n in range(4)))
+        room.pass_days(DAYS + 1)
+        one, other = room.replica("one", most=2), room.replica("other", most=2)
+        assert await one.turn() < 1
+        await other.stop()  # it has nothing to give back
+        assert await other.turn() == 60
+        await one.stop()
+        assert await other.turn() < 1
+        assert await room.known() == set()
+
+
 async def test_rows_that_somebody_has_locked_are_not_waited_for(postgres_url: str) -> None:
     async with open_room(postgres_url) as room:
         await room.record(webhook("busy", "succeeded"), webhook("free", "succeeded"))

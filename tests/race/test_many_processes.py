@@ -15,7 +15,7 @@ import httpx
 from app.sandbox.event import Delivery
 from app.sandbox.faults import DeliveryFaults
 from app.sandbox.server import ServedSandbox, serve_sandbox
-from tests.lifeline import Zygote, zygote
+from tests.forking import Zygote, zygote
 from tests.ports import free_port
 from tests.receivers import TOKEN, environment
 

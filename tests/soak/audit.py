@@ -12,6 +12,7 @@ from app.ledger.tables import deliveries, generations, transitions
 from app.sandbox.state import Sandbox
 from app.submission.tables import submissions
 from tests.soak.account import Account
+from tests.soak.tally import Tally, compared, delivered_by
 
 TERMINAL = ("succeeded", "failed")
 Rows = Sequence[dict[str, Any]]
@@ -25,10 +26,16 @@ class Verdict:
     doubled: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     found: int = 0
-    """Deliveries in the database."""
+    """Deliveries in the database, each as often as it came."""
     charged: int = 0
     missed: int = 0
     """Generations that a poll settled."""
+
+    def tally(self, account: Account, sandbox: Sandbox, *, faults: int) -> Tally:
+        """The same as numbers."""
+        sent, accepted = delivered_by(sandbox.courier.log)
+        came = account.sent.total() + sent.total(), account.accepted.total() + accepted.total()
+        return Tally(faults, *came, self.found, len(self.missing), len(self.doubled), len(self.wrong))
 
     @property
     def is_clean(self) -> bool:
@@ -47,7 +54,7 @@ async def read_all(database: Database) -> dict[str, Rows]:
 
 def audit(tables: dict[str, Rows], account: Account, sandbox: Sandbox) -> Verdict:
     """Everything that can be compared, once nothing is under way any more."""
-    verdict = Verdict(wrong=list(account.wrong), found=len(tables["deliveries"]))
+    verdict = Verdict(wrong=list(account.wrong), found=sum(row["attempts"] for row in tables["deliveries"]))
     _deliveries(verdict, tables["deliveries"], account, sandbox)
     _histories(verdict, tables["generations"], tables["transitions"])
     _outcomes(verdict, tables["generations"], account, sandbox)
@@ -59,16 +66,10 @@ def _deliveries(verdict: Verdict, rows: Rows, account: Account, sandbox: Sandbox
     attempts = {row["event_id"]: row["attempts"] for row in rows}
     if len(attempts) != len(rows):
         verdict.doubled.append("an event has two rows")
-    sent, accepted = account.sent.copy(), account.accepted.copy()
-    for delivery in sandbox.courier.log:
-        sent[delivery.event.id] += len(delivery.attempts)
-        accepted[delivery.event.id] += sum(200 <= (got["response_status"] or 0) < 300 for got in delivery.attempts)
-    for event_id, count in accepted.items():
-        if count > attempts.get(event_id, 0):
-            verdict.missing.append(f"{event_id}: answered 2xx {count} times, recorded {attempts.get(event_id, 0)}")
-    for event_id, count in attempts.items():
-        if count > sent[event_id]:
-            verdict.doubled.append(f"{event_id}: sent {sent[event_id]} times, recorded {count}")
+    sent, accepted = delivered_by(sandbox.courier.log)
+    missing, doubled = compared(account.sent + sent, account.accepted + accepted, attempts)
+    verdict.missing += missing
+    verdict.doubled += doubled
 
 
 def _histories(verdict: Verdict, known: Rows, steps: Rows) -> None:

@@ -13,7 +13,7 @@ import httpx
 
 from app.sandbox.server import ServedSandbox
 from tests.balancer import balancing
-from tests.lifeline import Zygote
+from tests.forking import Zygote
 from tests.ports import free_port
 from tests.receivers import environment
 
@@ -42,17 +42,9 @@ class Fleet:
 
     async def start(self, port: int) -> None:
         """One replica, which is not yet ready when this returns."""
-        settings = environment(
-            self.rivya.base_url,
-            self.database_url,
-            self.port,
-            RECEIVER_HOST="127.0.0.1",
-            RECEIVER_PORT=str(port),
-            RECEIVER_LEADER_LEASE="1",
-            RECEIVER_POLL_RATE="200",
-            RECEIVER_MIGRATE_ON_START="false",
-            **self.changes,
-        )
+        ours = {"RECEIVER_LEADER_LEASE": "1", "RECEIVER_POLL_RATE": "200", "RECEIVER_MIGRATE_ON_START": "false"}
+        ours |= {"RECEIVER_HOST": "127.0.0.1", "RECEIVER_PORT": str(port), **self.changes}
+        settings = environment(self.rivya.base_url, self.database_url, self.port, **ours)
         log = self.directory / f"replica-{port}.log"
         self.pids[port] = await self.parent.start(settings, log=log, script=None)
 

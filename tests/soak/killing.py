@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from app.submission.tables import submissions
-from tests.lifeline import Zygote
+from tests.forking import Zygote
 from tests.soak.account import Account
 from tests.soak.audit import Verdict, audit, read_all
 from tests.soak.fleet import Fleet, fleet
 from tests.soak.load import Load
+from tests.soak.tally import Tally
 
 LEAST, MOST = 0.05, 1.3
 """Seconds from one kill to the next."""
@@ -33,12 +35,24 @@ class Outcome:
     account: Account
     verdict: Verdict
     polls: int
+    tally: Tally
 
 
 async def kill_under_load(
-    parent: Zygote, database_url: str, directory: Path, *, size: int, kills: int, seed: int, has_time: bool
+    parent: Zygote,
+    database_url: str,
+    directory: Path,
+    *,
+    size: int,
+    kills: int,
+    seed: int,
+    has_time: bool,
+    until: float = float("inf"),
 ) -> Outcome:
-    """Kill so many times; `has_time`: wait until leases run out, instead of letting them run out now."""
+    """Kill so many times, fewer where it is `until` by time.monotonic.
+
+    `has_time`: wait until leases run out, instead of letting them run out now.
+    """
     chance = random.Random(seed)
     sandbox = Sandbox(settings=SandboxSettings(reorder_seconds=0.3, retry_delays=(0.2, 0.5, 1.0)))
     database = Database(database_url)
@@ -49,19 +63,22 @@ async def kill_under_load(
         ):
             load = Load(sandbox, replicas.url, chance)
             running = asyncio.create_task(load.run())
-            for _ in range(kills):
+            for number in range(kills):
+                if number and time.monotonic() > until:
+                    break
                 await replicas.kill_at_random(chance, least=LEAST, most=MOST)
             load.stop()
             await running
-            await _come_to_an_end(replicas, database, is_hurried=not has_time)
+            await come_to_an_end(replicas, database, is_hurried=not has_time)
             await sandbox.work.drain()
             verdict = audit(await read_all(database), load.account, sandbox)
-            return Outcome(replicas.kills, load.account, verdict, sandbox.calls.counts["generations.get"])
+            tally = verdict.tally(load.account, sandbox, faults=replicas.kills)
+            return Outcome(replicas.kills, load.account, verdict, sandbox.calls.counts["generations.get"], tally)
     finally:
         await database.dispose()
 
 
-async def _come_to_an_end(replicas: Fleet, database: Database, *, is_hurried: bool) -> None:
+async def come_to_an_end(replicas: Fleet, database: Database, *, is_hurried: bool) -> None:
     for port in replicas.ports:
         await replicas.until_ready(port)
     if is_hurried:

@@ -1,0 +1,31 @@
+"""What the parts of `make soak` have in common, and what a part is."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from tests.databases import PostgresDatabases, SqliteDatabases
+from tests.soak.table import Table
+
+
+@dataclass
+class World:
+    """What the parts have in common."""
+
+    table: Table
+    directory: Path
+    postgres: PostgresDatabases
+    sqlite: SqliteDatabases
+    minutes: float
+    numbers: "count[int]" = field(default_factory=count)
+
+    def fresh_directory(self) -> Path:
+        """One of its own for each part."""
+        made = self.directory / f"part-{next(self.numbers)}"
+        made.mkdir()
+        return made
+
+
+Stage = Callable[[World, float], None]
+"""Takes about so many seconds."""
