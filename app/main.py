@@ -93,8 +93,10 @@ class Service:
 
     def _join_ledger(self) -> None:
         ledger = Ledger(self.database, first_poll=self.timing.first_poll, changes=self.changes)
-        # Two writers: while one waits for its commit the other decides. SQLite has room for one.
-        self.batch = Batch(ledger, self.clock, writers=1 if self.database.is_sqlite else 2)
+        # Two writers, and batches small enough to alternate: while PostgreSQL has one, we answer and read the other.
+        # SQLite has room for one writer, and a large batch costs it no more than a small one.
+        writers, most = (1, 200) if self.database.is_sqlite else (2, 32)
+        self.batch = Batch(ledger, self.clock, writers=writers, most_at_once=most)
         polling = Polling(self.client, self.batch, timing=self.timing, allowance=self.allowance, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, allowance=self.allowance, clock=self.clock)
         self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)

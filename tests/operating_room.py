@@ -45,7 +45,7 @@ class OperatingRoom:
     logged: list[Any] = field(default_factory=list)
 
     async def record(self, *reports: Report) -> None:
-        await self.service.batch._recorder.record(reports)
+        await self.service.batch._recorder.commit(reports)
 
     async def registered(self) -> None:
         """An endpoint of ours serves at PATH_KEY."""

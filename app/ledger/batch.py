@@ -36,8 +36,11 @@ class RecordFailed(ServiceError):
 class Recorder(Protocol):
     """Records a batch in one transaction: `app.ledger.record.Ledger`."""
 
-    async def record(self, reports: Sequence[Report]) -> list[Recorded]:
+    async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
         """All or none."""
+
+    def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
+        """Tell everybody else of what was committed."""
 
 
 class Batch:
@@ -156,9 +159,9 @@ class Batch:
         return taken
 
     async def _record(self, batch: list[Waiting]) -> None:
-        started = self._clock.monotonic()
+        started, reports = self._clock.monotonic(), [waiting.report for waiting in batch]
         try:
-            recorded = await self._recorder.record([waiting.report for waiting in batch])
+            recorded = await self._recorder.commit(reports)
         except DatabaseUnavailable as error:
             fail(batch, error)
         except Exception as error:  # noqa: BLE001 - one poisoned report must not hold up the others
@@ -167,6 +170,7 @@ class Batch:
             for waiting, item in zip(batch, recorded, strict=True):
                 if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
                     tell(waiting.answer, item)
+            self._recorder.note(reports, recorded)  # while those who were answered are sending the next
             BATCH_SIZE.observe(len(batch))
             COMMIT_SECONDS.observe(self._clock.monotonic() - started)
 

@@ -30,11 +30,24 @@ class PostgresRecord:
     def __init__(self, direct: Direct) -> None:
         self._direct = direct
         self._said = WHOLE
+        self._expects_news = True
+        """The last batch was about nothing that was known."""
 
     async def record(self, reports: Sequence[Report], decide: Decide) -> Plan:
-        """One transaction. Raises `LostRace` and `DatabaseUnavailable`; nothing is written then."""
+        """One transaction. Raises `LostRace` and `DatabaseUnavailable`; nothing is written then.
+
+        Where all is new, as it is where others create and we are only called back, one exchange does.
+        """
+        concerned = _concerned(reports)
         with self._races():
-            found = await self._direct.fetch(self._said.look, *_concerned(reports))
+            if self._expects_news:
+                made = decide({}, {})
+                found = await self._direct.fetch(self._said.write_new, *_parameters(made), *concerned)
+                if _is_written(found):
+                    return made
+            else:
+                found = await self._direct.fetch(self._said.look, *concerned)
+            self._expects_news = not found
             made = _decided(found, decide)
             await self._direct.fetch(self._said.write, *_parameters(made))
         return made
@@ -73,6 +86,10 @@ class PostgresRecord:
 def _concerned(reports: Sequence[Report]) -> tuple[list[str], list[str]]:
     ids = {report.claim.id for report in reports if report.claim is not None}
     return list(ids), [report.delivery.event_id for report in reports if report.delivery is not None]
+
+
+def _is_written(found: Sequence[Any]) -> bool:
+    return len(found) == 1 and found[0]["id"] is None and found[0]["known_event_id"] is None
 
 
 def _decided(found: Iterable[Any], decide: Decide) -> Plan:

@@ -27,37 +27,51 @@ def _look(known: str) -> str:
     )
 
 
+_CHECK = "1 / (count(*) FILTER (WHERE is_as_it_was) = $5::bigint)::int"
+_IF_NEW = " WHERE NOT EXISTS (SELECT FROM known)"
+
+
 def _write(delivered: str) -> str:
+    return f"WITH {_writing(delivered, '')} SELECT {_CHECK} FROM written"  # noqa: S608 - of column names of ours
+
+
+def _write_new(delivered: str, known: str) -> str:
+    look = _look(known).replace("$1::", "$6::").replace("$2::", "$7::")
+    nothing = ", ".join(f"NULL::{_TYPES[f'generations.{name}']}" for name in rows.GENERATION_COLUMNS)
+    return f"""WITH known AS MATERIALIZED (
+    {look}
+), {_writing(delivered, _IF_NEW)}
+SELECT * FROM known UNION ALL
+SELECT {nothing}, NULL, ({_CHECK})::text FROM written HAVING NOT EXISTS (SELECT FROM known)"""  # noqa: S608
+
+
+def _writing(delivered: str, condition: str) -> str:
     g, t = rows.GENERATION_COLUMNS, rows.TRANSITION_COLUMNS
     changed = ", ".join(f"{name} = excluded.{name}" for name in g if name not in ("id", "first_seen_at"))
-    statement = f"""
-WITH written AS (
-    {_insert(generations, g, "$1")}
+    return f"""written AS (
+    {_insert(generations, g, "$1")}{condition}
     ON CONFLICT (id) DO UPDATE SET {changed} WHERE generations.revision = excluded.revision - 1
     RETURNING (xmax = 0) = (revision = 1) AS is_as_it_was
 ), {delivered}, moved AS (
-    {_insert(transitions, t, "$3")}
-)
-SELECT 1 / (count(*) FILTER (WHERE is_as_it_was) = $5::bigint)::int FROM written
-"""  # noqa: S608 - of column names of ours
-    return statement.strip()
+    {_insert(transitions, t, "$3")}{condition}
+)"""
 
 
-def _delivered() -> str:
+def _delivered(condition: str = "") -> str:
     return f"""delivered AS (
-    {_insert(deliveries, rows.DELIVERY_COLUMNS, "$2")}
+    {_insert(deliveries, rows.DELIVERY_COLUMNS, "$2")}{condition}
     ON CONFLICT (event_id) DO UPDATE SET attempts = deliveries.attempts + excluded.attempts
 )"""
 
 
-def _delivered_by_month() -> str:
+def _delivered_by_month(condition: str = "") -> str:
     """A unique key over partitions would have to hold their time, so the events that are known have a table of keys.
 
     Where one comes again, a trigger of `delivery_keys` counts it: it sees what was committed while we waited for a key.
     """
     d = rows.DELIVERY_COLUMNS
     return f"""came ({", ".join(d)}) AS MATERIALIZED (
-    {_found(deliveries, d, "$2")}
+    {_found(deliveries, d, "$2")}{condition}
 ), keyed AS (
     INSERT INTO delivery_keys (event_id, received_at, outcome, attempts)
     SELECT event_id, received_at, outcome, attempts FROM came
@@ -99,12 +113,18 @@ last line divides by zero, which takes everything back. The arbiters are the pri
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """Both exchanges of a batch, for one way in which `deliveries` is stored."""
+    """The exchanges of a batch, for one way in which `deliveries` is stored."""
 
     look: str
     write: str
+    write_new: str
+    """`write` where none of the generations $6 and events $7 is known, and one row without an id; else `look`."""
 
 
-WHOLE: Final = Statements(LOOK, WRITE)
-BY_MONTH: Final = Statements(_look("delivery_keys"), _write(_delivered_by_month()))
+WHOLE: Final = Statements(LOOK, WRITE, _write_new(_delivered(_IF_NEW), "deliveries"))
+BY_MONTH: Final = Statements(
+    _look("delivery_keys"),
+    _write(_delivered_by_month()),
+    _write_new(_delivered_by_month(_IF_NEW), "delivery_keys"),
+)
 """For `deliveries` and `transitions` partitioned by `migrations.partitioning`; the parameters are the same."""

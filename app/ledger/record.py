@@ -27,6 +27,12 @@ class Ledger:
         self._changes = changes
 
     async def record(self, reports: Sequence[Report]) -> list[Recorded]:
+        """`commit` and `note`."""
+        recorded = await self.commit(reports)
+        self.note(reports, recorded)
+        return recorded
+
+    async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
         """Record `reports` in one transaction, all or none, and return what became of each, in their order.
 
         Recording the same report again changes nothing (a delivery's attempts excepted). Where somebody else records
@@ -39,7 +45,10 @@ class Ledger:
                 made = await record(reports, decide)
             except LostRace:
                 continue
-            note_recorded(reports, made.recorded)
-            self._changes.publish(made.recorded)
             return made.recorded
         raise DatabaseUnavailable
+
+    def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
+        """Count, log and publish what was committed."""
+        note_recorded(reports, recorded)
+        self._changes.publish(recorded)

@@ -21,9 +21,12 @@ class Stuck:
     def __init__(self) -> None:
         self.reached = asyncio.Event()
 
-    async def record(self, reports: Sequence[Report]) -> list[Recorded]:
+    async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
         self.reached.set()
         await asyncio.Event().wait()
+        raise AssertionError
+
+    def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
         raise AssertionError
 
 

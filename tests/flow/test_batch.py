@@ -70,11 +70,14 @@ class Gate:
         self.reached = asyncio.Event()
         self.open = asyncio.Event()
 
-    async def record(self, reports: Sequence[Report]) -> list[Recorded]:
+    async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
         self.sizes.append(len(reports))
         self.reached.set()
         await self.open.wait()
-        return await self._room.ledger.record(reports)
+        return await self._room.ledger.commit(reports)
+
+    def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
+        self._room.ledger.note(reports, recorded)
 
 
 async def test_what_arrives_during_a_commit_goes_into_the_next_one_together(database_url: str) -> None:

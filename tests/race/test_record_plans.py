@@ -4,7 +4,7 @@ import pytest
 
 from app.core.database import Database
 from app.core.direct import Direct
-from app.ledger.on_postgres_statements import BY_ID, BY_MONTH, LOCK, LOOK, WRITE
+from app.ledger.on_postgres_statements import BY_ID, BY_MONTH, LOCK, LOOK, WHOLE, WRITE
 from migrations.partitioning.commands import apply
 
 ARGUMENTS = {
@@ -12,18 +12,23 @@ ARGUMENTS = {
     LOCK: ("ARRAY['g']",),
     BY_ID: ("ARRAY['g']",),
     WRITE: ("'[]'", "'[]'", "'[]'", "''", "0"),
+    WHOLE.write_new: ("'[]'", "'[]'", "'[]'", "''", "0", "ARRAY['g']", "ARRAY['evt']"),
 }
 
 
-@pytest.mark.parametrize("statement", ARGUMENTS, ids=["look", "lock", "by id", "write"])
+@pytest.mark.parametrize("statement", ARGUMENTS, ids=["look", "lock", "by id", "write", "write new"])
 async def test_a_plan_made_for_empty_tables_uses_their_keys(postgres_url: str, statement: str) -> None:
     assert "Seq Scan" not in await planned(postgres_url, statement, ARGUMENTS[statement])
 
 
 @pytest.mark.parametrize(
     ("statement", "arguments"),
-    [(BY_MONTH.look, ARGUMENTS[LOOK]), (BY_MONTH.write, ARGUMENTS[WRITE])],
-    ids=["look", "write"],
+    [
+        (BY_MONTH.look, ARGUMENTS[LOOK]),
+        (BY_MONTH.write, ARGUMENTS[WRITE]),
+        (BY_MONTH.write_new, ARGUMENTS[WHOLE.write_new]),
+    ],
+    ids=["look", "write", "write new"],
 )
 async def test_on_partitioned_tables_nothing_looks_into_every_month(
     postgres_url: str, statement: str, arguments: tuple[str, ...]
