@@ -172,7 +172,7 @@ async def test_all_that_come_at_once_are_proved_by_one(database_url: str) -> Non
             nonlocal proofs
             proofs += statement[2].startswith("SELECT endpoints.id, endpoints.state, endpoints.scheme")
 
-        event.listen(r.database.engine.sync_engine, "before_cursor_execute", count)
+        event.listen(replica.database.engine.sync_engine, "before_cursor_execute", count)
         results = await asyncio.gather(*(replica.accept(delivery) for delivery in deliveries))
         assert all(isinstance(result, Verified) for result in results)
         assert proofs == 1
