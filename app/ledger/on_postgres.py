@@ -24,7 +24,7 @@ class PostgresRecord:
     """Speaks to the driver itself, in constant text.
 
     Every write of a generation counts its `revision`, and `WRITE` writes only what still has the revision that was
-    looked at, all or nothing. So nothing needs to be locked in between, and two exchanges do instead of five.
+    looked at, all or nothing. So nothing needs to be locked in between, and one or two exchanges do instead of five.
     """
 
     def __init__(self, direct: Direct) -> None:
