@@ -109,12 +109,17 @@ class Bookings:
         return None if used is None else partial(self._may_leave, permit, until=used + PUNCTUAL)
 
     async def _use_own(self, permit: Permit) -> datetime | None:
-        while permit.refusals == self._refusals and (at := self._own.first(self._clock.now())) is not None:
-            if at <= self._clock.now():
+        waited_at: datetime | None = None
+        while permit.refusals == self._refusals and (now := self._clock.now()) != waited_at:
+            at = self._own.first(now)
+            if at is None:
+                return None
+            if at <= now:
                 return self._own.use_first()
             if not await self._wait_until(at):
                 return None
-        return None
+            waited_at = now
+        return None  # void, or the clock stands still
 
     def _may_leave(self, permit: Permit, *, until: datetime) -> bool:
         if permit.refusals != self._refusals:
