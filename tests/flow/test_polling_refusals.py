@@ -1,7 +1,10 @@
 """429 pauses every replica; 401 and 403 stop polling until a probe, a restart or another key finds it well."""
 
+import asyncio
+
 import pytest
 
+from app.polling.allowance import Allowance
 from app.polling.budget import PROBE_INTERVAL
 from app.polling.own_slots import Permit
 from app.sandbox.faults import ApiFault
@@ -174,6 +177,18 @@ async def test_other_calls_take_no_slot_while_the_key_is_refused_but_do_while_on
         room.clock.advance(seconds=PROBE_SECONDS)
         await replica.poll()
         assert not await room.clock.run(replica.allowance.take())
+
+
+async def test_by_a_clock_that_stands_still_no_slot_is_reached_and_nobody_waits_for_it(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+
+        async def pause(_seconds: float) -> None:
+            """The time passes, and the clock does not see it."""
+
+        replica = await room.replica()
+        still = Allowance(replica.database, room.clock, rate=5, api_key=DEFAULT_KEY, pause=pause)
+        async with asyncio.timeout(10):
+            assert not await still.take()
 
 
 async def _booked(replica: Replica) -> list[Permit]:

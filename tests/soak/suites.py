@@ -57,7 +57,17 @@ async def _run(suite: Suite, tally_path: Path, *, seconds: float) -> tuple[int, 
 
 
 async def _pytest(suite: Suite, tally_path: Path, *, seconds: float) -> int:
-    words = ["-q", "-p", "no:cacheprovider", "--numprocesses", str(suite.processes), "--dist", "worksteal"]
+    words = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:faulthandler",
+        "--numprocesses",
+        str(suite.processes),
+        "--dist",
+        "worksteal",
+    ]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
