@@ -57,17 +57,8 @@ async def _run(suite: Suite, tally_path: Path, *, seconds: float) -> tuple[int, 
 
 
 async def _pytest(suite: Suite, tally_path: Path, *, seconds: float) -> int:
-    words = [
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:faulthandler",
-        "--numprocesses",
-        str(suite.processes),
-        "--dist",
-        "worksteal",
-    ]
+    words = ["-q", "-p", "no:cacheprovider", "--numprocesses", str(suite.processes), "--dist", "worksteal"]
+    words += ["-o", "faulthandler_timeout=0"]  # the time is ours to bound
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
