@@ -26,7 +26,7 @@ from app.intake import rejections
 from app.intake.other_clocks import OtherClocks
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
-from app.ledger.batch import Batch
+from app.ledger.batch import ALTERNATING, Batch
 from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.record import Ledger
@@ -93,10 +93,7 @@ class Service:
 
     def _join_ledger(self) -> None:
         ledger = Ledger(self.database, first_poll=self.timing.first_poll, changes=self.changes)
-        # Two writers, and batches small enough to alternate: while PostgreSQL has one, we answer and read the other.
-        # SQLite has room for one writer, and a large batch costs it no more than a small one.
-        writers, most = (1, 200) if self.database.is_sqlite else (2, 32)
-        self.batch = Batch(ledger, self.clock, writers=writers, most_at_once=most)
+        self.batch = Batch(ledger, self.clock, **({} if self.database.is_sqlite else ALTERNATING))
         polling = Polling(self.client, self.batch, timing=self.timing, allowance=self.allowance, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, allowance=self.allowance, clock=self.clock)
         self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from itertools import chain
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -17,6 +17,8 @@ from app.ledger.report import Report
 
 _WORTH_A_SECOND = 24
 """So many must wait before a batch is begun beside another: each costs PostgreSQL as much as fifteen of its members."""
+ALTERNATING: Final = {"writers": 2, "most_at_once": 32}
+"""While PostgreSQL has one batch, we answer and read the other. SQLite has one writer, and likes its batches large."""
 _SECONDS_BEHIND_ANOTHER = 0.02
 """Fewer wait no longer than this for a batch that is under way: it may be held up by somebody's lock."""
 

@@ -110,16 +110,13 @@ class Bookings:
 
     async def _use_own(self, permit: Permit) -> datetime | None:
         waited_at: datetime | None = None
-        while permit.refusals == self._refusals and (now := self._clock.now()) != waited_at:
-            at = self._own.first(now)
-            if at is None:
-                return None
-            if at <= now:
+        while permit.refusals == self._refusals and (at := self._own.first(now := self._clock.now())) is not None:
+            if at <= now or now == waited_at:  # the time has passed, if not by a clock that stands still
                 return self._own.use_first()
             if not await self._wait_until(at):
                 return None
             waited_at = now
-        return None  # void, or the clock stands still
+        return None
 
     def _may_leave(self, permit: Permit, *, until: datetime) -> bool:
         if permit.refusals != self._refusals:

@@ -27,6 +27,8 @@ REACHED = {
     "submissions.id": OURS, "submissions.idempotency_key": CREATE, "submissions.request_hash": OURS,
     "submissions.state": OURS, "submissions.generation_id": SAID, "submissions.submitted_by": SETTING,
     "submissions.last_error": SAID,
+    "usage_changes.model": DELIVERY, "usage_changes.submitted_by": SETTING,
+    "usage_hours.model": DELIVERY, "usage_hours.submitted_by": SETTING,
     "poll_budget.name": OURS, "poll_budget.stopped_reason": POLL, "poll_budget.stopped_key": OURS,
     "leases.name": OURS, "leases.holder": OURS,
     "endpoints.id": OURS, "endpoints.path_key": OURS, "endpoints.url": OURS, "endpoints.rivya_id": REGISTER,
@@ -39,6 +41,9 @@ REACHED = {
 ELSEWHERE = {
     "generations.submitted_by": "tests/unit/test_settings.py refuses such names",
     "submissions.submitted_by": "tests/unit/test_settings.py refuses such names",
+    "usage_changes.submitted_by": "tests/unit/test_settings.py refuses such names",
+    "usage_hours.submitted_by": "tests/unit/test_settings.py refuses such names",
+    "usage_hours.model": "summed from `usage_changes`, which has it from `generations`",
     "endpoints.other_scheme": "needs a path of ours; what is written is what `endpoints.scheme` gets",
 }
 
