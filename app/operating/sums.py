@@ -13,7 +13,7 @@ from app.core.database import Database
 from app.ledger.usage import BY_INDEX
 from app.ledger.usage_tables import usage_changes, usage_hours
 
-MOST: Final = 5000
+MOST: Final = 4000
 """Changes in one transaction."""
 MOST_OF_ONE_WRITER: Final = 1000
 """On SQLite, where whoever writes keeps everybody else from writing."""
