@@ -21,9 +21,9 @@ from tests.contract.test_roles import TOKENS
 KNOWN = {"generation_id": "known", "event_id": "evt_known_succeeded", "model_id": "z-image"}
 """What is there, of that which a path names: else nearly every answer would be 404."""
 
-NOT_SAID = re.compile("cursor: |from|.*(must not contain NUL|printable characters)")
+NOT_SAID = re.compile("cursor: |from|to: must be a day or a whole hour|.*(must not contain NUL|printable characters)")
 """What we refuse although the document allows it: no schema can say that a cursor is one of ours, that a time precedes
-another, or which characters are printable."""
+another or is a whole hour, or which characters are printable."""
 
 RIVYA_DECIDES = {
     ("POST", "/api/v1/generations"),
