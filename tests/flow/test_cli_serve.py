@@ -48,7 +48,8 @@ async def test_each_bad_setting_is_one_line_that_names_it_and_shows_no_secret(tm
 
 
 async def test_a_signature_scheme_that_is_none_stops_the_start_before_anything_is_made(tmp_path: Path) -> None:
-    settings = environment(NOBODY, "sqlite+aiosqlite:///./receiver.db", free_port(), RIVYA_SIGNATURE_SCHEME="morse")
+    url, port = "sqlite+aiosqlite:///./receiver.db", free_port()
+    settings = environment(NOBODY, url, port, RIVYA_SIGNATURE_SCHEME="morse", RECEIVER_PORT=str(port))
     ended = await command("serve", settings, tmp_path)
     assert ended.status == 2
     [line] = ended.errors.splitlines()
