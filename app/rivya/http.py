@@ -162,9 +162,14 @@ def is_header_value(text: str) -> bool:
     return bool(text) and text.isascii() and text.isprintable() and text == text.strip()
 
 
+def seconds_to_open(seconds: float) -> float:
+    """How long each of these may take: to wait for a connection, to connect, the TLS handshake; of so many seconds."""
+    return min(_CONNECT_SECONDS, seconds / 3)
+
+
 def _timeout(seconds: float) -> httpx.Timeout:
     """Let waiting for a connection, connecting and the TLS handshake each end by themselves before the deadline."""
-    opening = min(_CONNECT_SECONDS, seconds / 3)
+    opening = seconds_to_open(seconds)
     return httpx.Timeout(seconds, connect=opening, pool=opening)
 
 

@@ -12,11 +12,10 @@ import httpx
 
 from app.rivya.departure import Departure, MayLeave
 from app.rivya.errors import RivyaUnavailable
-from app.rivya.http import MOST_BODY_BYTES, Answer, headers_of_ours, is_loopback, no_cookies, whole
+from app.rivya.http import MOST_BODY_BYTES, Answer, headers_of_ours, is_loopback, no_cookies, seconds_to_open, whole
 
 IDLE_SECONDS: Final = 5.0
 """A connection unused for so long is closed, as httpx's own pool does."""
-_CONNECT_SECONDS: Final = 5.0
 _ONE: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS)
 _NO_BODY: Final = httpx.ByteStream(b"")
 
@@ -57,7 +56,7 @@ class Lanes:
         """
         departure = Departure(may_leave)
         # Waiting for a lane, connecting and the TLS handshake each end by themselves before the deadline.
-        opening = min(_CONNECT_SECONDS, seconds / 3)
+        opening = seconds_to_open(seconds)
         extensions = {
             "target": self._prefix + path.encode("ascii"),
             "timeout": {"connect": opening, "pool": opening, "read": None, "write": None},
