@@ -25,10 +25,10 @@ from app.ledger.reads import (
     StoredDelivery,
 )
 from app.ledger.state import Generation, Transition
-from app.ledger.statements import any_of, counted
+from app.ledger.statements import BY_INDEX, any_of, counted
 from app.ledger.status import Tracking
 from app.ledger.tables import OPEN, deliveries, generations, transitions
-from app.ledger.usage import BY_INDEX, UsageLine, to_usage_line, usage_statement
+from app.ledger.usage import UsageLine, to_usage_line, usage_statement
 
 
 class Queries:

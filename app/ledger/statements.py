@@ -3,8 +3,11 @@
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ARRAY, Boolean, ScalarSelect, Select, TextClause, bindparam, func, select, type_coerce
+from sqlalchemy import ARRAY, Boolean, ScalarSelect, Select, TextClause, bindparam, func, select, text, type_coerce
 from sqlalchemy.sql.elements import ColumnElement
+
+BY_INDEX = text("SET LOCAL enable_seqscan = off")
+"""Said on PostgreSQL before a statement that an index serves, where estimates would have it read a whole table."""
 
 
 def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> ColumnElement[bool]:

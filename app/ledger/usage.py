@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Date, RowMapping, Select, bindparam, cast, func, select, text, union_all
+from sqlalchemy import Date, RowMapping, Select, bindparam, cast, func, select, union_all
 from sqlalchemy.sql.elements import ColumnElement
 
 from app.core.schema import Moment
 from app.ledger.usage_tables import usage_changes, usage_hours
 
-# The changes are few; by their key, which is above 0, also where PostgreSQL believes otherwise.
-BY_INDEX = text("SET LOCAL enable_seqscan = off")
 # SQLite adds and takes floats: what is left of that begins further behind.
 _DECIMALS = 9
 _SUMMED = ("generations", "open", "reserved_credits", "final_credits")
@@ -42,7 +40,7 @@ def usage_statement(*, is_sqlite: bool) -> Select[Any]:
         select(*(table.c[name] for name in ("hour", "submitted_by", "model", *_SUMMED))).where(
             table.c.hour >= bindparam("first", type_=Moment),
             table.c.hour < bindparam("end", type_=Moment),
-            table.c.id > 0,
+            table.c.id > 0,  # so that the changes, which are few, can be found by their key
         )
         for table in (usage_hours, usage_changes)
     ]

@@ -22,7 +22,6 @@ from sqlalchemy import (
     exists,
     literal,
     select,
-    text,
     tuple_,
     union_all,
     update,
@@ -32,7 +31,7 @@ from app.core.database import Database
 from app.core.schema import Moment
 from app.ledger.lists import TERMINAL
 from app.ledger.reads import Position
-from app.ledger.statements import any_of
+from app.ledger.statements import BY_INDEX, any_of
 from app.ledger.status import Status
 from app.ledger.tables import deliveries, generations
 
@@ -52,8 +51,6 @@ def _settled_with(status: Status) -> Select[Any]:
 SETTLED: Final = union_all(*(select(_settled_with(status).subquery()) for status in TERMINAL)).limit(_MOST)
 """Read from the index by status: no other tells what is settled from what is older and open."""
 EXPIRED: Final = select(_d.event_id).where(_d.body_pruned_at < _BEFORE).order_by(_d.body_pruned_at).limit(_MOST)
-_NO_SCAN: Final = text("SET LOCAL enable_seqscan = off")
-"""PostgreSQL weighs a row of columns by its first alone, takes it for nearly all there is, and would read every row."""
 
 
 class Pruning:
@@ -112,8 +109,8 @@ class Pruning:
 
     async def _find(self, statement: Select[Any] | CompoundSelect[Any], parameters: dict[str, Any]) -> Sequence[str]:
         async with self._database.read() as connection:
-            if not self._database.is_sqlite:
-                await connection.execute(_NO_SCAN)
+            if not self._database.is_sqlite:  # PostgreSQL weighs a row of columns by its first: nearly all there is
+                await connection.execute(BY_INDEX)
             found: Sequence[str] = (await connection.execute(statement, parameters)).scalars().all()
         return found
 
