@@ -16,14 +16,15 @@ _TYPES = {
     for column in table.c
 }
 
+_NO_GENERATION = ", ".join(f"NULL::{_TYPES[f'generations.{name}']}" for name in rows.GENERATION_COLUMNS)
 
-def _look(known: str) -> str:
+
+def _look(known: str, *, ids: str = "$1", events: str = "$2") -> str:
     g = rows.GENERATION_COLUMNS
-    unknown = ", ".join(f"NULL::{_TYPES[f'generations.{name}']}" for name in g)
     return (
         f"SELECT {', '.join(g)}, NULL::text AS known_event_id, NULL::text AS known_outcome FROM generations "  # noqa: S608
-        f"WHERE id = ANY($1::text[]) UNION ALL "
-        f"SELECT {unknown}, event_id, outcome FROM {known} WHERE event_id = ANY($2::text[])"
+        f"WHERE id = ANY({ids}::text[]) UNION ALL "
+        f"SELECT {_NO_GENERATION}, event_id, outcome FROM {known} WHERE event_id = ANY({events}::text[])"
     )
 
 
@@ -36,13 +37,11 @@ def _write(delivered: str) -> str:
 
 
 def _write_new(delivered: str, known: str) -> str:
-    look = _look(known).replace("$1::", "$6::").replace("$2::", "$7::")
-    nothing = ", ".join(f"NULL::{_TYPES[f'generations.{name}']}" for name in rows.GENERATION_COLUMNS)
     return f"""WITH known AS MATERIALIZED (
-    {look}
+    {_look(known, ids="$6", events="$7")}
 ), {_writing(delivered, _IF_NEW)}
 SELECT * FROM known UNION ALL
-SELECT {nothing}, NULL, ({_CHECK})::text FROM written HAVING NOT EXISTS (SELECT FROM known)"""  # noqa: S608
+SELECT {_NO_GENERATION}, NULL, ({_CHECK})::text FROM written HAVING NOT EXISTS (SELECT FROM known)"""  # noqa: S608
 
 
 def _writing(delivered: str, condition: str) -> str:
