@@ -1,8 +1,11 @@
 """The moment at which a request leaves: the last at which it can be held back, and the first from which it may act."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-from app.rivya.errors import RivyaNotAsked
+import httpx
+
+from app.rivya.errors import RivyaNotAsked, RivyaUnavailable
 
 MayLeave = Callable[[], bool]
 
@@ -24,3 +27,15 @@ class Departure:
         if self._may_leave is not None and not self._may_leave():
             raise RivyaNotAsked
         self.begun = True
+
+
+@contextmanager
+def unavailable(departure: Departure, seconds: float) -> Iterator[None]:
+    """Turn a time-out of so many seconds, and what httpx raises, into RivyaUnavailable."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=departure.begun) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        situation = f"the exchange failed: {type(error).__name__}"
+        raise RivyaUnavailable(situation, sent=departure.begun) from error

@@ -11,7 +11,7 @@ from typing import Final
 
 import httpx
 
-from app.rivya.departure import Departure
+from app.rivya.departure import Departure, unavailable
 from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
 from app.rivya.passage import Passage
 
@@ -80,15 +80,10 @@ class Transport:
             timeout=_timeout(seconds),
             extensions={"trace": departure.trace},
         )
-        try:
+        with unavailable(departure, seconds):
             # httpx bounds each read; a server that drips bytes would never exceed that.
             async with asyncio.timeout(seconds):
                 return await whole(await self._client.send(request, stream=True), self._most_body_bytes)
-        except TimeoutError as error:
-            raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=departure.begun) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            situation = f"the exchange failed: {type(error).__name__}"
-            raise RivyaUnavailable(situation, sent=departure.begun) from error
 
     async def open(
         self,

@@ -10,9 +10,17 @@ from urllib.request import getproxies
 
 import httpx
 
-from app.rivya.departure import Departure, MayLeave
+from app.rivya.departure import Departure, MayLeave, unavailable
 from app.rivya.errors import RivyaUnavailable
-from app.rivya.http import MOST_BODY_BYTES, Answer, headers_of_ours, is_loopback, no_cookies, seconds_to_open, whole
+from app.rivya.http import (
+    MOST_BODY_BYTES,
+    Answer,
+    headers_of_ours,
+    is_loopback,
+    no_cookies,
+    seconds_to_open,
+    whole,
+)
 
 IDLE_SECONDS: Final = 5.0
 """A connection unused for so long is closed, as httpx's own pool does."""
@@ -63,14 +71,9 @@ class Lanes:
             "trace": departure.trace,
         }
         request = httpx.Request("GET", self._url, headers=self._headers, stream=_NO_BODY, extensions=extensions)
-        try:
+        with unavailable(departure, seconds):
             async with asyncio.timeout(seconds), self._lane(opening) as lane:
                 return await whole(await lane.handle_async_request(request), self._most_body_bytes)
-        except TimeoutError as error:
-            raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=departure.begun) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            situation = f"the exchange failed: {type(error).__name__}"
-            raise RivyaUnavailable(situation, sent=departure.begun) from error
 
     async def aclose(self) -> None:
         """Close the connections; that of a request under way closes when it ends."""
