@@ -42,14 +42,14 @@ class PostgresRecord:
         with self._races():
             if self._expects_news:
                 made = decide({}, {})
-                found = await self._direct.fetch(self._said.write_new, *_parameters(made), *concerned)
-                if _is_written(found):
+                found = await self._direct.fetch(self._said.write_new, *_written(made), *concerned)
+                if not found:
                     return made
             else:
                 found = await self._direct.fetch(self._said.look, *concerned)
             self._expects_news = not found
             made = _decided(found, decide)
-            await self._direct.fetch(self._said.write, *_parameters(made))
+            await self._direct.fetch(self._said.write, *_written(made), len(made.generations))
         return made
 
     async def record_locked(self, reports: Sequence[Report], decide: Decide) -> Plan:
@@ -63,7 +63,7 @@ class PostgresRecord:
                 await connection.execute(LOCK, ids)
                 found = await connection.fetch(self._said.look, ids, event_ids)
                 made = _decided(found, decide)
-                await connection.fetch(self._said.write, *_parameters(made))
+                await connection.fetch(self._said.write, *_written(made), len(made.generations))
         return made
 
     @contextmanager
@@ -73,7 +73,7 @@ class PostgresRecord:
             yield
         except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
             raise LostRace from error
-        except asyncpg.InvalidColumnReferenceError as error:  # `deliveries` has no unique key any more
+        except (asyncpg.InvalidColumnReferenceError, asyncpg.GroupingError) as error:  # `event_id` is no key any more
             self._said = BY_MONTH
             raise LostRace from error
         except DatabaseUnavailable as error:
@@ -88,10 +88,6 @@ def _concerned(reports: Sequence[Report]) -> tuple[list[str], list[str]]:
     return list(ids), [report.delivery.event_id for report in reports if report.delivery is not None]
 
 
-def _is_written(found: Sequence[Any]) -> bool:
-    return len(found) == 1 and found[0]["id"] is None and found[0]["known_event_id"] is None
-
-
 def _decided(found: Iterable[Any], decide: Decide) -> Plan:
     generations, known_events = {}, {}
     for row in found:
@@ -102,7 +98,7 @@ def _decided(found: Iterable[Any], decide: Decide) -> Plan:
     return decide(generations, known_events)
 
 
-def _parameters(made: Plan) -> tuple[str, str, str, bytes, int]:
+def _written(made: Plan) -> tuple[str, str, str, bytes]:
     """Rows as JSON texts: the driver looks at every single element of an array, which takes it five times as long.
 
     In the order of their keys, everywhere: two batches can wait for each other, but never in a circle.
@@ -110,7 +106,7 @@ def _parameters(made: Plan) -> tuple[str, str, str, bytes, int]:
     bodies, delivered = rows.bodies_apart(made.deliveries[key] for key in sorted(made.deliveries))
     generations = [rows.from_generation(made.generations[key]) for key in sorted(made.generations)]
     transitions = [rows.from_transition(transition) for transition in made.transitions]
-    return _json(generations), _json(delivered), _json(transitions), bodies, len(generations)
+    return _json(generations), _json(delivered), _json(transitions), bodies
 
 
 def _json(written: Sequence[Sequence[Any]]) -> str:

@@ -19,51 +19,50 @@ _TYPES = {
 _NO_GENERATION = ", ".join(f"NULL::{_TYPES[f'generations.{name}']}" for name in rows.GENERATION_COLUMNS)
 
 
-def _look(known: str, *, ids: str = "$1", events: str = "$2") -> str:
+def _look(known: str, *, ids: str = "$1", events: str = "$2", ending: str = "") -> str:
     g = rows.GENERATION_COLUMNS
     return (
         f"SELECT {', '.join(g)}, NULL::text AS known_event_id, NULL::text AS known_outcome FROM generations "  # noqa: S608
         f"WHERE id = ANY({ids}::text[]) UNION ALL "
-        f"SELECT {_NO_GENERATION}, event_id, outcome FROM {known} WHERE event_id = ANY({events}::text[])"
+        f"SELECT {_NO_GENERATION}, event_id, outcome FROM {known} WHERE event_id = ANY({events}::text[]){ending}"
     )
 
 
-_CHECK = "1 / (count(*) FILTER (WHERE is_as_it_was) = $5::bigint)::int"
+_BY_KEY = " GROUP BY event_id"
+"""Changes nothing, but is refused where `event_id` is no key, as in deliveries that have been partitioned."""
 _IF_NEW = " WHERE NOT EXISTS (SELECT FROM known)"
 
 
 def _write(delivered: str) -> str:
-    return f"WITH {_writing(delivered, '')} SELECT {_CHECK} FROM written"  # noqa: S608 - of column names of ours
-
-
-def _write_new(delivered: str, known: str) -> str:
-    return f"""WITH known AS MATERIALIZED (
-    {_look(known, ids="$6", events="$7")}
-), {_writing(delivered, _IF_NEW)}
-SELECT * FROM known UNION ALL
-SELECT {_NO_GENERATION}, NULL, ({_CHECK})::text FROM written HAVING NOT EXISTS (SELECT FROM known)"""  # noqa: S608
-
-
-def _writing(delivered: str, condition: str) -> str:
     g, t = rows.GENERATION_COLUMNS, rows.TRANSITION_COLUMNS
     changed = ", ".join(f"{name} = excluded.{name}" for name in g if name not in ("id", "first_seen_at"))
-    return f"""written AS (
-    {_insert(generations, g, "$1")}{condition}
+    return f"""WITH written AS (
+    {_insert(generations, g, "$1")}
     ON CONFLICT (id) DO UPDATE SET {changed} WHERE generations.revision = excluded.revision - 1
     RETURNING (xmax = 0) = (revision = 1) AS is_as_it_was
 ), {delivered}, moved AS (
-    {_insert(transitions, t, "$3")}{condition}
-)"""
+    {_insert(transitions, t, "$3")}
+)
+SELECT 1 / (count(*) FILTER (WHERE is_as_it_was) = $5::bigint)::int FROM written"""  # noqa: S608 - of columns of ours
 
 
-def _delivered(condition: str = "") -> str:
-    return f"""delivered AS (
-    {_insert(deliveries, rows.DELIVERY_COLUMNS, "$2")}{condition}
-    ON CONFLICT (event_id) DO UPDATE SET attempts = deliveries.attempts + excluded.attempts
-)"""
+def _write_new(delivered: str, known: str) -> str:
+    # Without ON CONFLICT, which tries every key twice: a seventh of all that recording costs PostgreSQL.
+    return f"""WITH known AS MATERIALIZED (
+    {_look(known, ids="$5", events="$6", ending=_BY_KEY)}
+), written AS (
+    {_insert(generations, rows.GENERATION_COLUMNS, "$1")}{_IF_NEW}
+), {delivered}, moved AS (
+    {_insert(transitions, rows.TRANSITION_COLUMNS, "$3")}{_IF_NEW}
+)
+SELECT * FROM known"""  # noqa: S608 - of columns of ours
 
 
-def _delivered_by_month(condition: str = "") -> str:
+def _delivered(ending: str) -> str:
+    return f"delivered AS (\n    {_insert(deliveries, rows.DELIVERY_COLUMNS, '$2')}{ending}\n)"
+
+
+def _delivered_by_month(*, condition: str = "", on_conflict: str = "") -> str:
     """A unique key over partitions would have to hold their time, so the events that are known have a table of keys.
 
     Where one comes again, a trigger of `delivery_keys` counts it: it sees what was committed while we waited for a key.
@@ -73,8 +72,7 @@ def _delivered_by_month(condition: str = "") -> str:
     {_found(deliveries, d, "$2")}{condition}
 ), keyed AS (
     INSERT INTO delivery_keys (event_id, received_at, outcome, attempts)
-    SELECT event_id, received_at, outcome, attempts FROM came
-    ON CONFLICT (event_id) DO UPDATE SET attempts = delivery_keys.attempts + excluded.attempts
+    SELECT event_id, received_at, outcome, attempts FROM came{on_conflict}
     RETURNING event_id, xmax = 0 AS is_new
 ), delivered AS (
     INSERT INTO deliveries ({", ".join(d)})
@@ -102,7 +100,9 @@ BY_ID: Final = f"SELECT {', '.join(rows.GENERATION_COLUMNS)} FROM generations WH
 
 LOCK: Final = "SELECT FROM generations WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
 
-WRITE: Final = _write(_delivered())
+_COUNTED = "\n    ON CONFLICT (event_id) DO UPDATE SET attempts = {0}.attempts + excluded.attempts"
+
+WRITE: Final = _write(_delivered(_COUNTED.format("deliveries")))
 """The three writes, all or nothing: generations $1, deliveries $2 with their bodies in $4, transitions $3.
 
 $5 is how many generations there are. Where one of them has been changed, inserted or removed since we looked, the
@@ -117,13 +117,16 @@ class Statements:
     look: str
     write: str
     write_new: str
-    """`write` where none of the generations $6 and events $7 is known, and one row without an id; else `look`."""
+    """The three writes where none of the generations $5 and events $6 is known, and no row then; else `look`.
+
+    Raises a unique violation where one of them is written by somebody else at the same time.
+    """
 
 
 WHOLE: Final = Statements(LOOK, WRITE, _write_new(_delivered(_IF_NEW), "deliveries"))
 BY_MONTH: Final = Statements(
     _look("delivery_keys"),
-    _write(_delivered_by_month()),
-    _write_new(_delivered_by_month(_IF_NEW), "delivery_keys"),
+    _write(_delivered_by_month(on_conflict=_COUNTED.format("delivery_keys"))),
+    _write_new(_delivered_by_month(condition=_IF_NEW), "delivery_keys"),
 )
 """For `deliveries` and `transitions` partitioned by `migrations.partitioning`; the parameters are the same."""

@@ -12,7 +12,7 @@ ARGUMENTS = {
     LOCK: ("ARRAY['g']",),
     BY_ID: ("ARRAY['g']",),
     WRITE: ("'[]'", "'[]'", "'[]'", "''", "0"),
-    WHOLE.write_new: ("'[]'", "'[]'", "'[]'", "''", "0", "ARRAY['g']", "ARRAY['evt']"),
+    WHOLE.write_new: ("'[]'", "'[]'", "'[]'", "''", "ARRAY['g']", "ARRAY['evt']"),
 }
 
 
