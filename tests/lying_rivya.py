@@ -24,6 +24,20 @@ SCHEME = parse_scheme("timestamped")
 LONGEST = GRACE + 2 * LONGEST_GAP * 1.2 + timedelta(minutes=5)
 """From the end of all faults to the outcome: the grace, two intervals at their longest, one probe of a refused key."""
 
+CALLBACKS: list[dict[str, Any]] = [
+    {},
+    {"drop": True},
+    {"delay": 45.0},
+    {"duplicate": 2},
+    {"reorder": True},
+    {"forge": True},
+    {"contradict": True},
+    {"corrupt": True},
+    {"skew": 600.0},
+    {"skew": -600.0},
+]
+"""What may become of a callback."""
+
 
 class IntoIntake:
     """What carries the sandbox's deliveries, without a socket between."""
