@@ -17,10 +17,10 @@ def cores() -> tuple[int, int]:
     return available[0], available[min(1, len(available) - 1)]
 
 
-def pin(pid: int, core: int) -> None:
-    """Keep a process, and all its threads, on one core; what it starts later stays there too."""
+def pin(pid: int, *cores: int) -> None:
+    """Keep a process, and all its threads, on these cores; what it starts later stays there too."""
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        os.sched_setaffinity(int(thread.name), {core})
+        os.sched_setaffinity(int(thread.name), cores)
 
 
 def description(postgres_version: str) -> list[str]:
@@ -57,11 +57,11 @@ def family_cpu_seconds(pid: int) -> float:
     return (sum(_ticks(pid)) + sum(sum(_ticks(child)[:2]) for child in children_of(pid))) / os.sysconf("SC_CLK_TCK")
 
 
-def pin_family(pid: int, core: int) -> None:
-    """Keep a process and its children, also those to come, on one core."""
+def pin_family(pid: int, *cores: int) -> None:
+    """Keep a process and its children, also those to come, on these cores."""
     for member in (pid, *children_of(pid)):
         with suppress(FileNotFoundError, ProcessLookupError):  # a session that has just ended
-            pin(member, core)
+            pin(member, *cores)
 
 
 def _ticks(pid: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Several processes on one PostgreSQL: what a delivery costs each part, which part is full, what a core would buy."""
+"""Several processes on one PostgreSQL: how fast they are, what a delivery costs each part, what a core would buy."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bench import events, load, servers
-from bench.machine import cpu_seconds, family_cpu_seconds, pin_family
+from bench.machine import cpu_seconds, family_cpu_seconds, pin, pin_family
 from bench.results import Results, spread
 from bench.servers import TOKEN, Server, ask
 from bench.verify import verify
@@ -50,16 +50,20 @@ class Shares:
 
 
 def run(world: World, results: Results) -> None:
-    """The servers alone on their core, then PostgreSQL alone on its own; one, two and four processes in turns."""
+    """One, two and four processes in turns: all on two cores, then the servers alone on one, or PostgreSQL alone."""
     url = world.fresh("postgresql")
     with servers.receivers(url, max(COUNTS), core=world.server_core) as ours:
         _round(world, url, ours, "warm", Shares(), connections=len(ours))
+        with _shared(world, ours):
+            shared = _measured(world, url, ours, "o", COUNTS)
         alone = _measured(world, url, ours, "s", COUNTS)
         few = _measured(world, url, ours, "f", (1, 4), connections=FEW)
-        with _generator_at(world.server_core):
+        with _generator_on(world.server_core):
             apart = _measured(world, url, ours, "p", (1, 4))
         together = _together(world, url, ours)
-    _tell(alone, results)
+    _tell(shared, results)
+    _tell_parts(f"all share both cores, {CONNECTIONS} connections", shared, results)
+    results.note(f"with all servers on one core, of one's speed in the same round, {_compared(alone)}")
     _tell_parts(
         f"servers on one core, PostgreSQL and generator on the other, {CONNECTIONS} connections", alone, results
     )
@@ -71,11 +75,25 @@ def run(world: World, results: Results) -> None:
 
 
 @contextmanager
-def _generator_at(core: int) -> Iterator[None]:
+def _generator_on(*cores: int) -> Iterator[None]:
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     yield
     os.sched_setaffinity(0, before)
+
+
+@contextmanager
+def _shared(world: World, ours: Sequence[Server]) -> Iterator[None]:
+    """Nothing is pinned within the two cores."""
+    both = (world.server_core, world.other_core)
+    for server in ours:
+        pin(server.pid, *both)
+    pin_family(world.cluster.pid, *both)
+    with _generator_on(*both):
+        yield
+    for server in ours:
+        pin(server.pid, world.server_core)
+    pin_family(world.cluster.pid, world.other_core)
 
 
 def _together(world: World, url: str, ours: Sequence[Server]) -> dict[int, Shares]:
@@ -122,18 +140,24 @@ def _batches(ours: Sequence[Server]) -> float:
 
 
 def _tell(found: Mapping[int, Shares], results: Results) -> None:
-    ratios = {
+    rates = ", ".join(f"{count}: {spread(it.rates, ',.0f')}/s" for count, it in found.items())
+    results.add(
+        f"two and four processes on one PostgreSQL, {CONNECTIONS} connections, sharing two cores with it",
+        target=f"nothing lost or doubled, never slower than one (≥ {SLOWER} of it)",
+        measured=f"{rates}; of one's speed in the same round, {_compared(found)}",
+        is_reached=min(statistics.median(it) for it in _ratios(found).values()) >= SLOWER,
+    )
+
+
+def _ratios(found: Mapping[int, Shares]) -> dict[int, list[float]]:
+    return {
         count: [several / one for several, one in zip(found[count].rates, found[1].rates, strict=True)]
         for count in COUNTS[1:]
     }
-    rates = ", ".join(f"{count}: {spread(it.rates, ',.0f')}/s" for count, it in found.items())
-    compared = ", ".join(f"{count}: {spread(of_one, '.2f')}" for count, of_one in ratios.items())
-    results.add(
-        f"two and four processes on one PostgreSQL, {CONNECTIONS} connections, sharing the server's core",
-        target=f"nothing lost or doubled, never slower than one (≥ {SLOWER} of it)",
-        measured=f"{rates}; of one's speed in the same round, {compared}",
-        is_reached=min(statistics.median(it) for it in ratios.values()) >= SLOWER,
-    )
+
+
+def _compared(found: Mapping[int, Shares]) -> str:
+    return ", ".join(f"{count}: {spread(of_one, '.2f')}" for count, of_one in _ratios(found).items())
 
 
 def _tell_parts(arrangement: str, found: Mapping[int, Shares], results: Results) -> None:
