@@ -1,0 +1,95 @@
+"""Where a delivery's time goes in the process that takes it: py-spy looks at it a few hundred times a second."""
+
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench import events, load, servers
+from bench.intake import CONNECTIONS, deliver
+from bench.results import Results
+from bench.verify import verify
+from bench.world import World
+
+SECONDS = 12
+_RATE = 300
+_FASTEST = 14_000
+_FEWEST = 500
+_PY_SPY = Path(__file__).resolve().parent.parent / ".venv-bench" / "bin" / "py-spy"
+
+PARTS = (
+    ("answering", ("set_result (app/intake/answers.py", "respond (app/core/express_exchange.py")),
+    ("logging and counting", ("note (app/ledger/record.py", "count_recorded (app/intake/answers.py")),
+    ("verifying", ("at_once (app/intake/other_clocks.py", "at_once (app/endpoint/verification.py")),
+    ("reading the body", ("to_report (app/intake/translate.py",)),
+    ("deciding", ("plan (app/ledger/plan.py",)),
+    ("talking to the database", ("(app/ledger/on_postgres.py", "(app/ledger/on_sqlite.py", "(asyncpg/", "_act (")),
+    ("queueing", ("(app/ledger/batch.py", "(app/intake/route.py")),
+    ("HTTP", ("(app/core/express_protocol.py", "(uvicorn/protocols/")),
+)
+"""A sample belongs to the first part one of whose functions it has on its stack."""
+_REST = "the event loop and the rest"
+_WAITING = ("PyThread_acquire_lock_timed", "_queue_SimpleQueue_get_impl")
+"""Of threads that have nothing to do, as far as py-spy does not see it by itself."""
+_KERNEL = ("send", "recv", "read", "write", "epoll_", "fdatasync", "fsync", "pwrite", "pread", "futex", "poll")
+"""Beginnings of the names under which libc calls the kernel, after underscores and `libc_`."""
+
+
+def run(world: World, results: Results) -> None:
+    """On both databases. py-spy must be allowed to look: root, or a `kernel.yama.ptrace_scope` of 0."""
+    for kind in ("postgresql", "sqlite"):
+        url = world.fresh(kind)
+        with servers.receiver(url, core=world.server_core) as ours:
+            deliver(url, ours, "warm", connections=CONNECTIONS, seconds=1)
+            made = events.make("looked", SECONDS * _FASTEST)
+            with tempfile.NamedTemporaryFile(suffix=".txt") as kept:
+                looking = _look(ours.pid, kept.name)
+                came = load.run([ours.port], made.requests, connections=CONNECTIONS, seconds=SECONDS)
+                told = looking.communicate()[0]
+                samples = list(_samples(Path(kept.name).read_text()))
+            verify(url, made, came)
+        world.drop(url)
+        results.note(f"{kind}: {_shares(samples)}" if looking.returncode == 0 else f"py-spy: {told.strip()[-200:]}")
+
+
+def _look(pid: int, path: str) -> "subprocess.Popen[str]":
+    options = ["--native", "--rate", str(_RATE), "--duration", str(SECONDS - 2), "--format", "raw", "--output", path]
+    return subprocess.Popen(
+        [str(_PY_SPY), "record", *options, "--pid", str(pid)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _samples(told: str) -> Iterable[tuple[list[str], int]]:
+    """Stacks, outermost function first, and how often each was seen while it had the processor."""
+    for line in told.splitlines():
+        stack, _, times = line.rpartition(" ")
+        frames = stack.split(";")
+        if not any(mark in frame for frame in frames for mark in _WAITING):
+            yield frames, int(times)
+
+
+def _shares(samples: Iterable[tuple[list[str], int]]) -> str:
+    found, kernel = Counter[str](), 0
+    for stack, times in samples:
+        found[_part(stack)] += times
+        kernel += times * _is_kernel(stack[-1])
+    seen = found.total()
+    if seen < _FEWEST:
+        return f"seen only {seen} times"
+    parts = ", ".join(f"{part} {times / seen:.0%}" for part, times in found.most_common())
+    return f"{parts}; within these the kernel {kernel / seen:.0%} ({seen:,} samples)"
+
+
+def _part(stack: list[str]) -> str:
+    for part, marks in PARTS:
+        if any(mark in frame for frame in stack for mark in marks):
+            return part
+    return _REST
+
+
+def _is_kernel(frame: str) -> bool:
+    return frame.lstrip("_").removeprefix("libc_").startswith(_KERNEL)
