@@ -26,7 +26,8 @@ from app.intake import rejections
 from app.intake.other_clocks import OtherClocks
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
-from app.ledger.batch import ALTERNATING, Batch
+from app.ledger.batch import Batch
+from app.ledger.batch_size import ALTERNATING
 from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.record import Ledger

@@ -3,11 +3,13 @@
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
+from typing import Literal, TextIO
 
 import orjson
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import Processor
 
 LogFormat = Literal["json", "console"]
 
@@ -35,10 +37,10 @@ def configure(log_format: LogFormat, *, least: int = logging.INFO) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            _Renderer(log_format),
+            _renderer(log_format),
         ],
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(log_format)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
@@ -51,40 +53,57 @@ def configure(log_format: LogFormat, *, least: int = logging.INFO) -> None:
         logging.getLogger(name).propagate = True
 
 
-def info_each(log: structlog.stdlib.BoundLogger, lines: Sequence[Mapping[str, object]]) -> None:
-    """A line for each of `lines`, each with its `event`, all of one moment, at the price of one and a little for each.
+def info_each(log: structlog.stdlib.BoundLogger, name: str, lines: Sequence[Mapping[str, object]]) -> None:
+    """A line for each of `lines`, each with its `event`, all of one moment, by the logger `name`, which is `log`.
 
-    The pipeline costs more than the commit of a delivery does; here it is passed once for a whole batch.
+    The pipeline costs more than the commit of a delivery does: once `configure` was called, it is not passed.
     """
-    if lines:
-        log.info("each", **{_LINES: lines})
+    if not lines:
+        return
+    handler = next((it for it in logging.getLogger().handlers if isinstance(it, _Handler)), None)
+    if handler is None:
+        log.info("each", lines=lines)
+    elif logging.getLogger(name).isEnabledFor(logging.INFO):
+        handler.write_each(name, lines)
 
 
-_LINES = "lines"
-
-
-class _Renderer:
-    """One line, or one for each of `info_each`."""
+class _Handler(logging.StreamHandler[TextIO]):
+    """Standard error; also for lines that are written past the pipeline, as it would write them."""
 
     def __init__(self, log_format: LogFormat) -> None:
+        super().__init__(sys.stderr)
         self._is_json = log_format == "json"
-        self._one: Processor = (
-            structlog.processors.JSONRenderer()
-            if self._is_json
-            else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-        )
+        self._one = _renderer(log_format)
 
-    def __call__(self, logger: WrappedLogger, name: str, told: EventDict) -> str:
-        lines = told.pop(_LINES, None)
-        if lines is None:
-            return str(self._one(logger, name, told))
+    def write_each(self, name: str, lines: Sequence[Mapping[str, object]]) -> None:
+        """All of them, of this moment. Never raises, like all that a handler does."""
+        moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        common = {**structlog.contextvars.get_contextvars(), "level": "info", "logger": name, "timestamp": moment}
+        try:
+            with self.lock or nullcontext():
+                self.stream.write(self._text(common, lines) + self.terminator)
+                self.flush()
+        except Exception:  # noqa: BLE001 - what the standard library does with any
+            self.handleError(logging.makeLogRecord({"name": name, "msg": "each"}))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        """As usual; not even a closed stream makes it raise."""
+        with suppress(Exception):
+            super().handleError(record)
+
+    def _text(self, common: Mapping[str, object], lines: Sequence[Mapping[str, object]]) -> str:
         if self._is_json:
-            return _json_lines(told, lines)
-        return "\n".join(str(self._one(logger, name, {**told, **line})) for line in lines)
+            return _json_lines(common, lines)
+        return "\n".join(str(self._one(None, "info", {**common, **line})) for line in lines)
 
 
-def _json_lines(common: EventDict, lines: Sequence[Mapping[str, object]]) -> str:
+def _renderer(log_format: LogFormat) -> Processor:
+    if log_format == "json":
+        return structlog.processors.JSONRenderer()
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+
+
+def _json_lines(common: Mapping[str, object], lines: Sequence[Mapping[str, object]]) -> str:
     """What all have in common is written once, and put at the end of each."""
-    del common["event"]
     end = b"," + orjson.dumps(common, default=repr)[1:]
     return b"\n".join([orjson.dumps(line, default=repr)[:-1] + end for line in lines]).decode()

@@ -4,21 +4,18 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from itertools import chain
-from typing import Final, Protocol
+from typing import Protocol
 
 import structlog
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 from app.ledger.answers import Answer, Waiting, fail, tell
+from app.ledger.batch_size import WORTH_A_SECOND, largest
 from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS
 from app.ledger.plan import Recorded
 from app.ledger.report import Report
 
-_WORTH_A_SECOND = 24
-"""So many must wait before a batch is begun beside another: each costs PostgreSQL as much as fifteen of its members."""
-ALTERNATING: Final = {"writers": 2, "most_at_once": 32}
-"""While PostgreSQL has one batch, we answer and read the other. SQLite has one writer, and likes its batches large."""
 _SECONDS_BEHIND_ANOTHER = 0.02
 """Fewer wait no longer than this for a batch that is under way: it may be held up by somebody's lock."""
 
@@ -126,7 +123,7 @@ class Batch:
 
     def _is_time(self, loop: asyncio.AbstractEventLoop) -> bool:
         """A batch may begin: none is under way, or it is worth a second one, or the one has been slow."""
-        if not self._being_recorded or len(self._queue) >= _WORTH_A_SECOND or self._stopping or self._is_nudged:
+        if not self._being_recorded or len(self._queue) >= WORTH_A_SECOND or self._stopping or self._is_nudged:
             return True
         if self._nudge is None and self._queue:
             self._nudge = loop.call_later(self._behind_another, self._begin_another)
@@ -154,7 +151,9 @@ class Batch:
 
     def _take(self) -> list[Waiting]:
         taken: list[Waiting] = []
-        while self._queue and len(taken) < self._most_at_once:
+        being_recorded = sum(len(batch) for batch in self._being_recorded)
+        most = largest(len(self._queue), being_recorded, writers=self._writers, most=self._most_at_once)
+        while self._queue and len(taken) < most:
             waiting = self._queue.popleft()
             if not waiting.answer.done():  # else its sender was told to come back, and will
                 taken.append(waiting)
@@ -172,9 +171,16 @@ class Batch:
             for waiting, item in zip(batch, recorded, strict=True):
                 if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
                     tell(waiting.answer, item)
-            self._recorder.note(reports, recorded)  # while those who were answered are sending the next
+            self._note(reports, recorded)  # while those who were answered are sending the next
             BATCH_SIZE.observe(len(batch))
             COMMIT_SECONDS.observe(self._clock.monotonic() - started)
+
+    def _note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
+        """Whatever goes wrong here, the writer has to go on: it is committed, and all others wait for the next."""
+        try:
+            self._recorder.note(reports, recorded)
+        except Exception:
+            log.exception("batch.not_noted", size=len(reports))
 
     async def _isolate(self, batch: list[Waiting], error: Exception) -> None:
         if len(batch) > 1:

@@ -47,7 +47,7 @@ def note_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> No
     for (from_status, to_status, source), count in Tally(steps).items():
         TRANSITIONS.labels(from_status or "none", to_status, source).inc(count)
     CALLBACKS_MISSED.inc(missed)
-    info_each(log, lines)
+    info_each(log, __name__, lines)
 
 
 def _delivered(event_id: str, generation_id: str | None, outcome: str) -> dict[str, object]:
