@@ -17,8 +17,8 @@ from app.intake.refusals import Refusal, Refusals
 from app.intake.signature_refused import SignatureRefused
 from app.intake.translate import as_unreadable, is_delivery, to_report
 from app.ledger.answers import Answer
-from app.ledger.batch import RecordFailed
 from app.ledger.plan import Recorded
+from app.ledger.recorder import RecordFailed
 from app.ledger.report import Report
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 

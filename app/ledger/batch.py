@@ -4,42 +4,22 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from itertools import chain
-from typing import Protocol
 
 import structlog
 
 from app.core.clock import Clock
-from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
+from app.core.errors import DatabaseUnavailable, Overloaded
 from app.ledger.answers import Answer, Waiting, fail, tell
 from app.ledger.batch_size import WORTH_A_SECOND, largest
 from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS
 from app.ledger.plan import Recorded
+from app.ledger.recorder import Recorder, RecordFailed
 from app.ledger.report import Report
 
 _SECONDS_BEHIND_ANOTHER = 0.02
 """Fewer wait no longer than this for a batch that is under way: it may be held up by somebody's lock."""
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class RecordFailed(ServiceError):
-    """This one report can't be recorded, though the database is well."""
-
-    status = 503
-    code = "not_recorded"
-
-    def __init__(self) -> None:
-        super().__init__("This could not be recorded; it has been logged.", retry_after=60)
-
-
-class Recorder(Protocol):
-    """Records a batch in one transaction: `app.ledger.record.Ledger`."""
-
-    async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
-        """All or none."""
-
-    def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
-        """Tell everybody else of what was committed."""
 
 
 class Batch:
@@ -137,6 +117,8 @@ class Batch:
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
+            if self._writers == 1:
+                await self._hear_out()
             batch = self._take() if self._is_time(loop) else []
             self._is_nudged = False
             if batch:
@@ -148,6 +130,16 @@ class Batch:
                 return
             else:
                 self._arrived.clear()
+
+    async def _hear_out(self) -> None:
+        """Let in what is coming in: a lone writer's thread takes turns with the loop, and likes neither that nor a few.
+
+        Without this, half of all senders would wait for the batch of the other half, for ever.
+        """
+        heard = -1
+        while heard < len(self._queue) < self._most_at_once:
+            heard = len(self._queue)
+            await asyncio.sleep(0)
 
     def _take(self) -> list[Waiting]:
         taken: list[Waiting] = []

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Table
@@ -62,6 +63,7 @@ class Rows:
         return values
 
 
+@lru_cache(256)  # a batch holds many rows of few moments
 def stamp(moment: datetime) -> str:
     """A moment as SQLAlchemy writes it: sortable text, in UTC. Raises TypeError for a naive one."""
     if moment.tzinfo is not UTC:

@@ -8,8 +8,9 @@ import pytest
 
 from app.core.clock import SystemClock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
-from app.ledger.batch import Batch, RecordFailed
+from app.ledger.batch import Batch
 from app.ledger.plan import Recorded
+from app.ledger.recorder import RecordFailed
 from app.ledger.report import Report
 from app.ledger.status import Outcome
 from app.ledger.tables import deliveries, generations
@@ -118,6 +119,27 @@ async def test_what_arrives_during_a_commit_goes_into_the_next_one_together(data
         await batch.stop()
         assert gate.sizes == [1, 30]
         assert len(await room.rows(deliveries)) == 31
+
+
+async def test_a_lone_writer_begins_once_nothing_more_comes_in(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        gate = Gate(room)
+        batch = Batch(gate, SystemClock())
+        await batch.start()
+        tasks: list[asyncio.Task[Recorded]] = []
+
+        def arrive(following: int) -> None:
+            """One in each turn of the loop."""
+            tasks.append(asyncio.create_task(batch.put(webhook(f"g{following}", "succeeded"))))
+            if following > 0:
+                asyncio.get_running_loop().call_soon(arrive, following - 1)
+
+        arrive(9)
+        await gate.reached.wait()
+        assert gate.sizes == [10]
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        await batch.stop()
 
 
 async def test_more_than_the_queue_holds_is_refused_at_once(database_url: str) -> None:
