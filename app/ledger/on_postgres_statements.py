@@ -47,15 +47,17 @@ SELECT 1 / (count(*) FILTER (WHERE is_as_it_was) = $5::bigint)::int FROM written
 
 
 def _write_new(delivered: str, known: str) -> str:
-    # Without ON CONFLICT, which tries every key twice: a seventh of all that recording costs PostgreSQL.
+    # Without ON CONFLICT, which tries every key twice: a seventh of all that recording costs PostgreSQL. The last line
+    # adds no row, but what it reads is written before all else: batches meet at a generation, in the order of ids.
     return f"""WITH known AS MATERIALIZED (
     {_look(known, ids="$5", events="$6", ending=_BY_KEY)}
 ), written AS (
     {_insert(generations, rows.GENERATION_COLUMNS, "$1")}{_IF_NEW}
+    RETURNING 1
 ), {delivered}, moved AS (
     {_insert(transitions, rows.TRANSITION_COLUMNS, "$3")}{_IF_NEW}
 )
-SELECT * FROM known"""  # noqa: S608 - of columns of ours
+SELECT * FROM known UNION ALL SELECT {_NO_GENERATION}, NULL, NULL FROM written HAVING count(*) < 0"""  # noqa: S608
 
 
 def _delivered(ending: str) -> str:

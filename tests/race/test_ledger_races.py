@@ -50,3 +50,14 @@ async def test_webhook_poll_and_create_racing_over_replicas_leave_one_legal_hist
             assert [step["number"] for step in history] == list(range(1, len(history) + 1))
             assert sum(step["to_status"] in ("succeeded", "failed") for step in history) == 1
             assert history[-1]["to_status"] == row["status"]
+
+
+async def test_the_same_batch_on_two_replicas_in_opposite_order_never_becomes_a_circle(database_url: str) -> None:
+    """All new, known, or half of it: whoever is second waits for the first, and never the other way round too."""
+    async with open_ledger(database_url) as one, open_ledger(database_url) as other:
+        for number in range(20):
+            ids = [f"g{number}-{n:02}" for n in range(60)]
+            there, back = [webhook(i, "succeeded") for i in ids], [webhook(i, "succeeded") for i in reversed(ids)]
+            both = await asyncio.gather(one.ledger.record(there), other.ledger.record(back))
+            assert sorted(item.is_duplicate for recorded in both for item in recorded) == [False] * 60 + [True] * 60
+        assert len(await one.rows(transitions)) == 20 * 60
