@@ -8,7 +8,7 @@ from typing import Final
 
 WORTH_A_SECOND: Final = 20
 """So many must wait before a batch is begun beside another: each costs PostgreSQL as much as a dozen of its members."""
-_SHARE: Final = 0.45
+_SHARE: Final = 0.36
 ALTERNATING: Final[Mapping[str, int]] = {"writers": 2}
 """While PostgreSQL has one batch, we answer and read the other. SQLite has one writer, and likes its batches large."""
 
@@ -16,8 +16,8 @@ ALTERNATING: Final[Mapping[str, int]] = {"writers": 2}
 def largest(waiting: int, being_recorded: int, *, writers: int, most: int) -> int:
     """How many of those that wait the next batch takes, `most` at most.
 
-    Where another may be recorded beside it, no more than 45 % of all whose answers are due: what is being recorded can
-    neither be read nor answered, so with more there would be times with nothing to do but wait for the database.
+    Where another may be recorded beside it, little more than a third of all whose answers are due: so one third is
+    recorded, one waits for that, and one is read and answered, and there is no time with nothing to do.
     """
     if writers == 1:
         return most

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import RowMapping, Select, bindparam, func, select
+from sqlalchemy import RowMapping, ScalarSelect, Select, bindparam, func, select
 
 from app.core.database import Database
 from app.core.direct import Direct
@@ -117,14 +117,23 @@ def _page(items: list[Item], limit: int, position: Callable[[Item], Position]) -
     return Page(items[:limit], None if is_last else position(items[limit - 1]))
 
 
+def overdue() -> ScalarSelect[int]:
+    """How many under watch should have been polled before the parameter `now`, counted up to `MOST_OVERDUE`.
+
+    What has a next poll is watched or stalled. Said like this, it is read from the index of the next polls as far as it
+    is counted; asked for what is watched, PostgreSQL may believe in few, and read all that are from another index too.
+    """
+    g = generations.c
+    late = select(g.id).where(g.next_poll_at < bindparam("now", type_=Moment), g.tracking != Tracking.STALLED)
+    return counted(late, most=MOST_OVERDUE)
+
+
 def _standing() -> Select[Any]:
     g = generations.c
-    now = bindparam("now", type_=Moment)
     open_ = select(g.id).where(OPEN)
-    overdue = select(g.id).where(g.tracking == Tracking.WATCHING, g.next_poll_at < now)
     newest = select(func.max(deliveries.c.received_at, type_=Moment))
     return select(
         counted(open_, most=MOST_OPEN).label("open"),
-        counted(overdue, most=MOST_OVERDUE).label("overdue"),
+        overdue().label("overdue"),
         newest.scalar_subquery().label("last_verified_at"),
     )

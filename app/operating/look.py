@@ -12,9 +12,9 @@ from app.endpoint.leadership import LEASE as LEADER
 from app.endpoint.state import LIVE
 from app.endpoint.tables import endpoints
 from app.intake.tables import rejections
-from app.ledger.reads import MOST_OVERDUE
+from app.ledger.queries import overdue
 from app.ledger.report import Source
-from app.ledger.statements import counted, is_rare
+from app.ledger.statements import is_rare
 from app.ledger.status import Status, Tracking
 from app.ledger.tables import OPEN, deliveries, generations, transitions
 from app.operating.alarms import Seen
@@ -53,16 +53,13 @@ class Look:
 def _statement(*, by_hand: bool, is_sqlite: bool) -> Select[Any]:
     g, s, d, e = generations.c, submissions.c, deliveries.c, endpoints.c
     watched = is_rare(g.tracking, Tracking.WATCHING, OPEN, is_sqlite=is_sqlite)
-    now = bindparam("now", type_=Moment)
     last_delivery_at = select(func.max(d.received_at, type_=Moment)).scalar_subquery()
     parts = {
         "watched_since": select(func.min(g.first_seen_at, type_=Moment)).where(*watched).scalar_subquery(),
         "last_delivery_at": last_delivery_at,
         "last_verified_at": select(func.max(e.last_verified_at, type_=Moment)).scalar_subquery(),
         "refusals": _refused_since(last_delivery_at) if by_hand else _refused_at_our_path(),
-        "overdue": counted(
-            select(g.id).where(g.tracking == Tracking.WATCHING, g.next_poll_at < now), most=MOST_OVERDUE
-        ),
+        "overdue": overdue(),
         "unresolved_since": (
             select(func.min(s.created_at, type_=Moment)).where(s.next_attempt_at.is_not(None)).scalar_subquery()
         ),
