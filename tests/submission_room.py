@@ -13,7 +13,8 @@ from sqlalchemy import select
 
 from app.core.access import Access, ApiToken, Role
 from app.core.errors import ServiceError
-from app.ledger.batch import Batch, Recorder
+from app.ledger.batch import Batch
+from app.ledger.recorder import Recorder
 from app.ledger.tables import generations
 from app.rivya.client import Deadlines, RivyaClient
 from app.rivya.errors import RivyaError
