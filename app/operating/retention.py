@@ -17,10 +17,10 @@ PRUNED = Counter("receiver_pruned", "Rows removed or emptied for their age.", ["
 
 LEASE: Final = "retention"
 TERM: Final = timedelta(seconds=60)
-SHARE: Final = 0.2
+SHARE: Final = 0.1
 SHARE_OF_ONE_WRITER: Final = 0.02
 """On SQLite, where whoever writes keeps everybody else from writing."""
-MOST: Final = 300
+MOST: Final = 100
 """Generations in one transaction, on PostgreSQL: larger ones gain little, and hold their locks longer."""
 MOST_OF_ONE_WRITER: Final = 100
 """On SQLite: what a delivery may have to wait for."""
