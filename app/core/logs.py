@@ -53,8 +53,8 @@ def configure(log_format: LogFormat, *, least: int = logging.INFO) -> None:
         logging.getLogger(name).propagate = True
 
 
-def info_each(log: structlog.stdlib.BoundLogger, name: str, lines: Sequence[Mapping[str, object]]) -> None:
-    """A line for each of `lines`, each with its `event`, all of one moment, by the logger `name`, which is `log`.
+def info_each(name: str, lines: Sequence[Mapping[str, object]]) -> None:
+    """A line for each of `lines`, each with its `event`, all of one moment, by the logger of this name.
 
     The pipeline costs more than the commit of a delivery does: once `configure` was called, it is not passed.
     """
@@ -62,7 +62,7 @@ def info_each(log: structlog.stdlib.BoundLogger, name: str, lines: Sequence[Mapp
         return
     handler = next((it for it in logging.getLogger().handlers if isinstance(it, _Handler)), None)
     if handler is None:
-        log.info("each", lines=lines)
+        structlog.stdlib.get_logger(name).info("each", lines=lines)
     elif logging.getLogger(name).isEnabledFor(logging.INFO):
         handler.write_each(name, lines)
 

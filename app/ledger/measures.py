@@ -3,7 +3,6 @@
 from collections import Counter as Tally
 from collections.abc import Sequence
 
-import structlog
 from prometheus_client import Counter, Histogram
 
 from app.core.logs import info_each
@@ -22,8 +21,6 @@ COMMIT_SECONDS = Histogram(
     "Time to record one batch, commit included.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 def note_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
@@ -47,7 +44,7 @@ def note_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> No
     for (from_status, to_status, source), count in Tally(steps).items():
         TRANSITIONS.labels(from_status or "none", to_status, source).inc(count)
     CALLBACKS_MISSED.inc(missed)
-    info_each(log, __name__, lines)
+    info_each(__name__, lines)
 
 
 def _delivered(event_id: str, generation_id: str | None, outcome: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from app.core.timekeeping import Timekeeper
 from app.operating.alarms import Alarm
 from app.operating.look import Look
 from app.operating.pruning import Pruning
-from app.operating.retention import MOST, MOST_OF_ONE_WRITER, SHARE, SHARE_OF_ONE_WRITER, Retention
+from app.operating.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Retention
 from app.operating.sums import UsageSums
 from app.operating.watch import Watch
 
@@ -34,7 +34,7 @@ class Operator:
             clock=clock,
             days=settings.receiver_retention_days,
             share=SHARE_OF_ONE_WRITER if database.is_sqlite else SHARE,
-            most=MOST_OF_ONE_WRITER if database.is_sqlite else MOST,
+            most=MOST,
         )
         timekeepers = (Timekeeper(clock, database),) if isinstance(clock, SystemClock) else ()
         self.sums = UsageSums(database)

@@ -21,9 +21,7 @@ SHARE: Final = 0.1
 SHARE_OF_ONE_WRITER: Final = 0.02
 """On SQLite, where whoever writes keeps everybody else from writing."""
 MOST: Final = 100
-"""Generations in one transaction, on PostgreSQL: larger ones gain little, and hold their locks longer."""
-MOST_OF_ONE_WRITER: Final = 100
-"""On SQLite: what a delivery may have to wait for."""
+"""Generations in one transaction: what a delivery may have to wait for on SQLite, or has to share PostgreSQL with."""
 
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 10.0

@@ -40,14 +40,17 @@ async def plan(connection: AsyncConnection, statement: Executable, **parameters:
 @pytest.mark.parametrize("statement", ["claim", "next due", "pull forward", "overdue"])
 async def test_no_statement_of_polling_scans_the_table(postgres_url: str, statement: str) -> None:
     database = Database(postgres_url)
-    statements = {"claim": CLAIM, "next due": NEXT_DUE, "pull forward": PollBook(database)._pull_forward}
-    statements["overdue"] = select(overdue())
+    statements = {
+        "claim": CLAIM,
+        "next due": NEXT_DUE,
+        "pull forward": PollBook(database)._pull_forward,
+        "overdue": select(overdue()),
+    }
     moments = {"now": NOON, "until": NOON + LEASE, "to": NOON, "later_than": NOON + timedelta(seconds=890)}
     async with database.transaction() as connection:
         await connection.execute(text(_FILL), {"noon": NOON})
         await connection.execute(text("ANALYZE generations"))
-        most = {} if statement == "overdue" else {"most": 5}
-        found = await plan(connection, statements[statement], **most, **moments)
+        found = await plan(connection, statements[statement], most=5, **moments)
     await database.dispose()
     assert "ix_generations_next_poll_at" in found
     assert "Seq Scan" not in found

@@ -53,7 +53,7 @@ async def test_webhook_poll_and_create_racing_over_replicas_leave_one_legal_hist
 
 
 async def test_the_same_batch_on_two_replicas_in_opposite_order_never_becomes_a_circle(database_url: str) -> None:
-    """All new, known, or half of it: whoever is second waits for the first, and never the other way round too."""
+    """All of it is new: whoever is second waits for the first, and never the other way round too."""
     async with open_ledger(database_url) as one, open_ledger(database_url) as other:
         for number in range(20):
             ids = [f"g{number}-{n:02}" for n in range(60)]

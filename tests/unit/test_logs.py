@@ -12,7 +12,6 @@ import structlog
 from app.core import logs
 
 LINES = [{"event": "delivery.recorded", "event_id": "evt_1", "outcome": "applied"}, {"event": "generation.settled"}]
-log = structlog.stdlib.get_logger("app.somewhere")
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, form: logs.LogFormat, *, least: 
 def test_as_json_they_have_what_the_pipeline_gives_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with configured(monkeypatch, "json", least=logging.INFO) as written, structlog.contextvars.bound_contextvars(a=1):
         structlog.stdlib.get_logger("app.elsewhere").info("usual")
-        logs.info_each(log, "app.somewhere", LINES)
+        logs.info_each("app.somewhere", LINES)
         usual, *told = [json.loads(line) for line in written.getvalue().splitlines()]
     assert [{name: line[name] for name in wanted} for line, wanted in zip(told, LINES, strict=True)] == LINES
     for line, wanted in zip(told, LINES, strict=True):
@@ -42,7 +41,7 @@ def test_as_json_they_have_what_the_pipeline_gives_every_line(monkeypatch: pytes
 
 def test_on_a_console_each_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with configured(monkeypatch, "console", least=logging.INFO) as written:
-        logs.info_each(log, "app.somewhere", LINES)
+        logs.info_each("app.somewhere", LINES)
         first, second = written.getvalue().splitlines()
     assert "delivery.recorded" in first
     assert "event_id=evt_1" in first
@@ -54,12 +53,12 @@ def test_nothing_is_written_where_there_is_nothing_to_say(
     monkeypatch: pytest.MonkeyPatch, least: int, lines: list[dict[str, str]]
 ) -> None:
     with configured(monkeypatch, "json", least=least) as written:
-        logs.info_each(log, "app.somewhere", lines)
+        logs.info_each("app.somewhere", lines)
         assert written.getvalue() == ""
 
 
 def test_a_closed_stream_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     with configured(monkeypatch, "json", least=logging.INFO) as written:
         written.close()
-        logs.info_each(log, "app.somewhere", LINES)
+        logs.info_each("app.somewhere", LINES)
         structlog.stdlib.get_logger("app.elsewhere").warning("usual")
