@@ -26,7 +26,7 @@ KILLS_PER_ROUND = 25
 LEAST_KILLS_PER_SECOND = 100 / 1800
 SECONDS_FOR_LEASES = 150.0
 """What a round takes in which a killed process's leases of 60 s run out by themselves."""
-SETTLED_PER_SECOND = 1500
+SETTLED_PER_SECOND = 1000
 """Old generations for each second of the share of retention: it fills the database first."""
 OTHERS = 1000
 LEAST_SECONDS = 20.0
