@@ -21,9 +21,11 @@ from tests.contract.test_roles import TOKENS
 KNOWN = {"generation_id": "known", "event_id": "evt_known_succeeded", "model_id": "z-image"}
 """What is there, of that which a path names: else nearly every answer would be 404."""
 
-NOT_SAID = re.compile("cursor: |from|to: must be a day or a whole hour|.*(must not contain NUL|printable characters)")
+NOT_SAID = re.compile(
+    "cursor: |from|to: must (be a day or a whole hour|leave room)|.*(must not contain NUL|printable characters)"
+)
 """What we refuse although the document allows it: no schema can say that a cursor is one of ours, that a time precedes
-another or is a whole hour, or which characters are printable."""
+another, leaves room before it or is a whole hour, or which characters are printable."""
 
 _VIOLATED = re.compile("violates `([a-zA-Z]+)`")
 

@@ -41,12 +41,19 @@ def window(first: datetime | None, end: datetime | None, *, now: datetime) -> Wi
             raise WindowInvalid(f"{name}: must be a day or a whole hour in UTC; usage is summed by the hour.")
     end = end if end is not None else now
     if first is None:
-        first = (end - USUAL).replace(hour=0, minute=0, second=0, microsecond=0)
+        first = _day_before(end)
     if first >= end:
         raise WindowInvalid("from: must be before to.")
     if end - first > LONGEST:
         raise WindowInvalid(f"from, to: must not be more than {LONGEST.days} days apart.")
     return Window(first, end)
+
+
+def _day_before(end: datetime) -> datetime:
+    try:
+        return (end - USUAL).replace(hour=0, minute=0, second=0, microsecond=0)
+    except OverflowError:
+        raise WindowInvalid(f"to: must leave room for the {USUAL.days} days before it, or come with a from.") from None
 
 
 def hour_of(moment: datetime) -> datetime:

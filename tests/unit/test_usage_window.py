@@ -1,6 +1,6 @@
 """The time that usage is summed over: completed where it was left open, refused where it makes no sense."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -36,9 +36,14 @@ def test_what_was_asked_for_is_taken_as_it_is() -> None:
             NOON - timedelta(seconds=1),
             "to: must be a day or a whole hour in UTC; usage is summed by the hour.",
         ),
+        (
+            None,
+            datetime.min.replace(tzinfo=UTC) + 29 * DAY,
+            "to: must leave room for the 30 days before it, or come with a from.",
+        ),
     ],
 )
-def test_no_time_and_too_much_of_it_are_refused(first: datetime, end: datetime | None, said: str) -> None:
+def test_no_time_and_too_much_of_it_are_refused(first: datetime | None, end: datetime | None, said: str) -> None:
     with pytest.raises(WindowInvalid) as refused:
         window(first, end, now=NOON)
     assert refused.value.message == said
