@@ -62,9 +62,19 @@ def _there_already(url: str, server: Server) -> None:
     verify(url, made, load.run([server.port], made.requests, connections=CONNECTIONS, seconds=300))
 
 
+def _settle(url: str) -> None:
+    """As PostgreSQL does every five minutes: until its first checkpoint it makes a new file for every 16 MB of its log.
+
+    That takes some 20 ms in which nothing is committed, once in 5,500 deliveries: p99 was 15 ms with it and 9 without.
+    """
+    on_postgres(url, lambda made: made.execute("CHECKPOINT"))
+
+
 def _against_the_ceiling(kind: str, url: str, ceiling: Server, ours: Server, results: Results) -> None:
     pairs = Pairs()
     for number in range(PAIRS):
+        if kind == "postgresql":
+            _settle(url)
         act = partial(deliver, url, ours, f"p{number}", connections=CONNECTIONS)
         came = measure(pairs, ceiling, ours, act)
     for percent in (50, 90, 95, 99, 99.9):
