@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -60,7 +60,10 @@ class Operation:
         act = partial(self._act, sandbox, request, called)
         fault = sandbox.faults.take_api(self.name)
         called.fault = fault
-        response = await act() if fault is None else await misbehave(fault, act, sandbox.work)
+        try:
+            response = await act() if fault is None else await misbehave(fault, act, sandbox.work)
+        except ClientDisconnect:
+            return refusal("validation_failed", "The body did not come whole.", status=400)  # as if anybody read it
         called.status = None if fault is not None and fault.connection else response.status_code
         return response
 

@@ -60,6 +60,19 @@ async def test_a_stopped_server_leaves_no_task_and_no_port() -> None:
         socket.create_connection(("127.0.0.1", port or 0))
 
 
+async def test_a_caller_who_leaves_in_mid_body_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with serve_sandbox() as rivya:
+        _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(rivya.base_url).port)
+        head = f"POST /api/v1/generations HTTP/1.1\r\nhost: rivya\r\nauthorization: {HEADERS['Authorization']}\r\n"
+        writer.write(f"{head}content-length: 100\r\n\r\n{{".encode())
+        async with asyncio.timeout(10):
+            while not rivya.sandbox.calls.recent:
+                await asyncio.sleep(0)
+        writer.close()
+    assert [called.status for called in rivya.sandbox.calls.recent] == [None]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_a_manual_sandbox_goes_on_where_it_was_when_it_is_served_again() -> None:
     sandbox = Sandbox(manual=True)
     async with serve_sandbox(sandbox) as rivya, client_of(rivya.base_url) as client:
