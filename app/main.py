@@ -11,6 +11,7 @@ from app.api import deliveries, document_errors, errors, generation_lane, genera
 from app.api.waiting import Waiting
 from app.core.access import Access
 from app.core.clock import Clock, SystemClock
+from app.core.cores import Cores
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from app.core.express import Express
@@ -27,7 +28,7 @@ from app.intake.other_clocks import OtherClocks
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.batch import Batch
-from app.ledger.batch_size import ALTERNATING
+from app.ledger.batch_size import WRITERS
 from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.record import Ledger
@@ -89,12 +90,11 @@ class Service:
             horizon=settings.receiver_poll_horizon,
             grace=settings.receiver_poll_grace,
         )
-        expected = self.endpoint.health.callbacks_expected
-        self.timing = Timing(schedule, self.categories, callbacks_expected=expected)
+        self.timing = Timing(schedule, self.categories, callbacks_expected=self.endpoint.health.callbacks_expected)
 
     def _join_ledger(self) -> None:
         ledger = Ledger(self.database, first_poll=self.timing.first_poll, changes=self.changes)
-        self.batch = Batch(ledger, self.clock, **({} if self.database.is_sqlite else ALTERNATING))
+        self.batch = Batch(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS, cores=Cores())
         polling = Polling(self.client, self.batch, timing=self.timing, allowance=self.allowance, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, allowance=self.allowance, clock=self.clock)
         self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)

@@ -8,9 +8,10 @@ from itertools import chain
 import structlog
 
 from app.core.clock import Clock
+from app.core.cores import Cores
 from app.core.errors import DatabaseUnavailable, Overloaded
 from app.ledger.answers import Answer, Waiting, fail, tell
-from app.ledger.batch_size import WORTH_A_SECOND, largest
+from app.ledger.batch_size import TIMES_IN_A_CROWD, WORTH_A_SECOND, largest
 from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS
 from app.ledger.plan import Recorded
 from app.ledger.recorder import Recorder, RecordFailed
@@ -35,6 +36,7 @@ class Batch:
         most_at_once: int = 200,
         patience: float = 10.0,
         behind_another: float = _SECONDS_BEHIND_ANOTHER,
+        cores: Cores | None = None,
     ) -> None:
         self._recorder = recorder
         self._clock = clock
@@ -44,6 +46,9 @@ class Batch:
         self._patience = patience
         """Seconds that a report may wait for its commit before its sender is told to come back."""
         self._behind_another = behind_another
+        self._cores = cores
+        self.is_alone = writers == 1
+        """One batch after another: there is one writer only, or the cores are crowded."""
         self._queue: deque[Waiting] = deque()
         self._being_recorded: list[list[Waiting]] = []
         self._alarm: asyncio.TimerHandle | None = None
@@ -103,10 +108,12 @@ class Batch:
 
     def _is_time(self, loop: asyncio.AbstractEventLoop) -> bool:
         """A batch may begin: none is under way, or it is worth a second one, or the one has been slow."""
-        if not self._being_recorded or len(self._queue) >= WORTH_A_SECOND or self._stopping or self._is_nudged:
+        is_worth_it = not self.is_alone and len(self._queue) >= WORTH_A_SECOND
+        if is_worth_it or not self._being_recorded or self._stopping or self._is_nudged:
             return True
         if self._nudge is None and self._queue:
-            self._nudge = loop.call_later(self._behind_another, self._begin_another)
+            seconds = self._behind_another * (TIMES_IN_A_CROWD if self.is_alone else 1)
+            self._nudge = loop.call_later(seconds, self._begin_another)
         return False
 
     def _begin_another(self) -> None:
@@ -117,7 +124,7 @@ class Batch:
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
-            if self._writers == 1:
+            if self.is_alone:
                 await self._hear_out()
             batch = self._take() if self._is_time(loop) else []
             self._is_nudged = False
@@ -125,6 +132,7 @@ class Batch:
                 self._being_recorded.append(batch)
                 await self._record(batch)
                 self._being_recorded.remove(batch)
+                self.is_alone = self._writers == 1 or (self._cores is not None and self._cores.are_crowded(loop.time()))
                 self._arrived.set()  # for those that came meanwhile
             elif self._stopping:
                 return
@@ -143,8 +151,8 @@ class Batch:
 
     def _take(self) -> list[Waiting]:
         taken: list[Waiting] = []
-        being_recorded = sum(len(batch) for batch in self._being_recorded)
-        most = largest(len(self._queue), being_recorded, writers=self._writers, most=self._most_at_once)
+        being_recorded = sum(map(len, self._being_recorded))
+        most = largest(len(self._queue), being_recorded, is_alone=self.is_alone, most=self._most_at_once)
         while self._queue and len(taken) < most:
             waiting = self._queue.popleft()
             if not waiting.answer.done():  # else its sender was told to come back, and will

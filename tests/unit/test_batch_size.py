@@ -14,15 +14,15 @@ from app.ledger.batch_size import WORTH_A_SECOND, largest
 def test_a_batch_beside_another_is_a_third_of_all_but_worth_its_price(
     waiting: int, being_recorded: int, taken: int
 ) -> None:
-    assert largest(waiting, being_recorded, writers=2, most=200) == taken
+    assert largest(waiting, being_recorded, is_alone=False, most=200) == taken
 
 
 @given(st.integers(1, 2000), st.integers(0, 400))
 def test_no_batch_beside_another_is_too_small_or_too_large(waiting: int, being_recorded: int) -> None:
-    taken = largest(waiting, being_recorded, writers=2, most=200)
+    taken = largest(waiting, being_recorded, is_alone=False, most=200)
     assert WORTH_A_SECOND <= taken <= 200
     assert taken == WORTH_A_SECOND or taken <= (waiting + being_recorded) * 2 / 5
 
 
 def test_a_lone_writer_takes_all_it_may() -> None:
-    assert largest(500, 0, writers=1, most=200) == 200
+    assert largest(500, 0, is_alone=True, most=200) == 200
