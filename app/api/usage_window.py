@@ -41,7 +41,7 @@ def window(first: datetime | None, end: datetime | None, *, now: datetime) -> Wi
             raise WindowInvalid(f"{name}: must be a day or a whole hour in UTC; usage is summed by the hour.")
     end = end if end is not None else now
     if first is None:
-        first = _day_before(end)
+        first = _usual_beginning(end)
     if first >= end:
         raise WindowInvalid("from: must be before to.")
     if end - first > LONGEST:
@@ -49,7 +49,7 @@ def window(first: datetime | None, end: datetime | None, *, now: datetime) -> Wi
     return Window(first, end)
 
 
-def _day_before(end: datetime) -> datetime:
+def _usual_beginning(end: datetime) -> datetime:
     try:
         return (end - USUAL).replace(hour=0, minute=0, second=0, microsecond=0)
     except OverflowError:

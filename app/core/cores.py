@@ -8,7 +8,7 @@ Told = tuple[int, int]
 """Nanoseconds that a thread ran, and that it was ready to run and had no core."""
 
 _SECONDS_BETWEEN_LOOKS: Final = 0.1
-CROWDED: Final = 0.2
+_CROWDED: Final = 0.2
 """Of the time that a thread could have used: it had to wait for so much of it, or more. `docs/decisions.md`, 91."""
 _WEIGHT: Final = 0.15
 """Of the last look against those before it: one moment in which somebody else was busy is no crowd."""
@@ -37,7 +37,7 @@ class Cores:
         """`now` in seconds that only ever grow; looks ten times a second at most."""
         if self._seen is None or now >= self._seen[0] + _SECONDS_BETWEEN_LOOKS:
             self._look(now)
-        return self._share_waited >= CROWDED
+        return self._share_waited >= _CROWDED
 
     def _look(self, now: float) -> None:
         told = self._told()

@@ -101,5 +101,5 @@ async def test_a_process_killed_at_any_point_of_its_life_leaves_what_the_next_on
                 running.create_task(run(plan))
     told = [f"{phase}: {'; '.join(point for at, point in killed if at == phase)}" for phase in PHASES]
     record_property("told", "\n  ".join([f"killed at {len(killed)} of {len(planned)} fault points:", *told]))
-    assert len(planned) - len(killed) <= max(0.1 * len(planned), 3), sorted(set(planned) - set(killed))
+    assert len(killed) >= 0.9 * len(planned), sorted(set(planned) - set(killed))
     assert is_over() or len(killed) >= 0.4 * sum(map(len, points.values()))

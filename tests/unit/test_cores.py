@@ -1,7 +1,5 @@
 """Cores are crowded when a thread had to wait for one in a fifth of the time that it could have used."""
 
-import sys
-
 import pytest
 
 from app.core.cores import Cores, Told, told_by_linux
@@ -66,7 +64,6 @@ def test_where_the_system_does_not_tell_they_never_are() -> None:
     assert not thread.goes_on(ran=10, waited=90, looks=1)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="nobody else tells")
 def test_linux_tells_of_this_thread() -> None:
     before = told_by_linux()
     assert before is not None
