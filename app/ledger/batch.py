@@ -7,18 +7,16 @@ from itertools import chain
 
 import structlog
 
+from app.core.awake import Awake
 from app.core.clock import Clock
 from app.core.cores import Cores
 from app.core.errors import DatabaseUnavailable, Overloaded
 from app.ledger.answers import Answer, Waiting, fail, tell
-from app.ledger.batch_size import TIMES_IN_A_CROWD, WORTH_A_SECOND, largest
-from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS
+from app.ledger.batch_size import SECONDS_BEHIND_ANOTHER, TIMES_IN_A_CROWD, WORTH_A_SECOND, largest
+from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS, note_failed
 from app.ledger.plan import Recorded
 from app.ledger.recorder import Recorder, RecordFailed
 from app.ledger.report import Report
-
-_SECONDS_BEHIND_ANOTHER = 0.02
-"""Fewer wait no longer than this for a batch that is under way: it may be held up by somebody's lock."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,7 +33,7 @@ class Batch:
         most_waiting: int = 2000,
         most_at_once: int = 200,
         patience: float = 10.0,
-        behind_another: float = _SECONDS_BEHIND_ANOTHER,
+        behind_another: float = SECONDS_BEHIND_ANOTHER,
         cores: Cores | None = None,
     ) -> None:
         self._recorder = recorder
@@ -47,6 +45,7 @@ class Batch:
         """Seconds that a report may wait for its commit before its sender is told to come back."""
         self._behind_another = behind_another
         self._cores = cores
+        self._awake = Awake()
         self.is_alone = writers == 1
         """One batch after another: there is one writer only, or the cores are crowded."""
         self._queue: deque[Waiting] = deque()
@@ -70,8 +69,8 @@ class Batch:
         """Record what is waiting, then end."""
         self._stopping = True
         self._arrived.set()
-        if self._tasks:
-            await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks)
+        await asyncio.sleep(0)  # what was committed last is noted in the next turn of the loop
         self._tasks = []
 
     async def put(self, report: Report) -> Recorded:
@@ -130,6 +129,8 @@ class Batch:
             self._is_nudged = False
             if batch:
                 self._being_recorded.append(batch)
+                if len(self._being_recorded) > 1 and not self.is_alone:
+                    self._awake.keep(loop)
                 await self._record(batch)
                 self._being_recorded.remove(batch)
                 self.is_alone = self._writers == 1 or (self._cores is not None and self._cores.are_crowded(loop.time()))
@@ -171,12 +172,13 @@ class Batch:
             for waiting, item in zip(batch, recorded, strict=True):
                 if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
                     tell(waiting.answer, item)
-            self._note(reports, recorded)  # while those who were answered are sending the next
-            BATCH_SIZE.observe(len(batch))
-            COMMIT_SECONDS.observe(self._clock.monotonic() - started)
+            seconds = self._clock.monotonic() - started
+            asyncio.get_running_loop().call_soon(self._note, reports, recorded, seconds)  # once the next has begun
 
-    def _note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
-        """Whatever goes wrong here, the writer has to go on: it is committed, and all others wait for the next."""
+    def _note(self, reports: Sequence[Report], recorded: Sequence[Recorded], seconds: float) -> None:
+        """Whatever goes wrong here, it is committed, and all others wait for the next."""
+        BATCH_SIZE.observe(len(reports))
+        COMMIT_SECONDS.observe(seconds)
         try:
             self._recorder.note(reports, recorded)
         except Exception:
@@ -188,12 +190,5 @@ class Batch:
             for waiting in batch:
                 await self._record([waiting])
             return
-        report = batch[0].report
-        log.error(
-            "report.not_recorded",
-            error=type(error).__name__,
-            source=report.source,
-            generation_id=report.generation_id,
-            event_id=report.delivery.event_id if report.delivery is not None else None,
-        )
+        note_failed(batch[0].report, error)
         fail(batch, RecordFailed())

@@ -8,6 +8,8 @@ from typing import Final
 WORTH_A_SECOND: Final = 20
 """So many must wait before a batch is begun beside another: each costs PostgreSQL as much as a dozen of its members."""
 _SHARE: Final = 0.36
+SECONDS_BEHIND_ANOTHER: Final = 0.02
+"""Fewer wait no longer than this for a batch that is under way: it may be held up by somebody's lock."""
 TIMES_IN_A_CROWD: Final = 10
 """So much longer a few wait for the batch under way, where others have the cores and every batch takes longer."""
 WRITERS: Final = 2

@@ -3,6 +3,7 @@
 from collections import Counter as Tally
 from collections.abc import Sequence
 
+import structlog
 from prometheus_client import Counter, Histogram
 
 from app.core.logs import info_each
@@ -21,6 +22,8 @@ COMMIT_SECONDS = Histogram(
     "Time to record one batch, commit included.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 def note_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
@@ -45,6 +48,17 @@ def note_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> No
         TRANSITIONS.labels(from_status or "none", to_status, source).inc(count)
     CALLBACKS_MISSED.inc(missed)
     info_each(__name__, lines)
+
+
+def note_failed(report: Report, error: Exception) -> None:
+    """Log which report could not be recorded: it is evidence of a bug, and has to be found again."""
+    log.error(
+        "report.not_recorded",
+        error=type(error).__name__,
+        source=report.source,
+        generation_id=report.generation_id,
+        event_id=report.event_id,
+    )
 
 
 def _delivered(event_id: str, generation_id: str | None, outcome: str) -> dict[str, object]:
