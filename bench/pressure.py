@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from itertools import cycle
 
 from bench import events, load, processes, servers
 from bench.intake import deliver
@@ -17,11 +18,11 @@ from bench.world import World
 CONNECTIONS = 1024
 SECONDS = 60.0
 _SEGMENT = 10.0
-_AFTER = 3.0
+_STRETCHES = 4
 _WINDOW = 0.5
 _FULL = 0.9
-"""Of the speed before: a stretch of half a second is less even than three seconds."""
-_FASTEST = 12_000
+"""Of what a process takes that had no storm: before it, PostgreSQL had less to write and nothing to vacuum."""
+_FASTEST = 18_000
 _MEBIBYTE = 1024 * 1024
 
 
@@ -34,34 +35,43 @@ def run(world: World, results: Results) -> None:
 
 def _overload(world: World, results: Results) -> None:
     url = world.fresh("postgresql")
-    with servers.receiver(url, core=world.server_core) as ours:
-        deliver(url, ours, "warm", connections=64, seconds=1)
+    with servers.receiver(url, core=world.server_core) as ours, servers.receiver(url, core=world.server_core) as spared:
+        for server, name in ((spared, "spared"), (ours, "warm")):
+            deliver(url, server, name, connections=64, seconds=1)
         before = deliver(url, ours, "calm", connections=64)
         largest, is_over, used = [0], threading.Event(), cpu_seconds(ours.pid)
         watcher = threading.Thread(target=partial(_watch, ours.pid, largest, is_over))
         watcher.start()
         last = int(SECONDS / _SEGMENT) - 1
         came = [_segment(url, ours, f"storm{number}") for number in range(last)]
-        storm, calm = events.make("storm", int(_SEGMENT * _FASTEST)), events.make("after", int(_AFTER * _FASTEST))
+        storm = events.make("storm", int(_SEGMENT * _FASTEST))
+        calm = [events.make(f"after{number}", int(_WINDOW * _FASTEST)) for number in range(2 * _STRETCHES)]
         came.append(load.run([ours.port], storm.requests, connections=CONNECTIONS, seconds=_SEGMENT))
-        after = load.run([ours.port], calm.requests, connections=64, seconds=_AFTER)  # at once: how it recovers
-        used = (cpu_seconds(ours.pid) - used) / (SECONDS + _AFTER)
+        used = (cpu_seconds(ours.pid) - used) / SECONDS
+        after = [  # at once, and in turns: how it recovers, and what there is to recover to
+            load.run([server.port], made.requests, connections=64, seconds=_WINDOW)
+            for server, made in zip(cycle((ours, spared)), calm, strict=False)
+        ]
         is_over.set()
         watcher.join()
-        verify(url, storm, came[-1])
-        verify(url, calm, after)
-    _tell_overload(before, came, after, largest[0] / _MEBIBYTE, results)
+        for made, answered in zip((storm, *calm), (came[-1], *after), strict=True):
+            verify(url, made, answered)
+    _tell_overload(came, before, after, resident=largest[0] / _MEBIBYTE, results=results)
     results.note(
         f"the server had {used:.0%} of its core during the storm: what it lacks of 100 % others took, or the disk"
     )
     world.drop(url)
 
 
-def _tell_overload(before: Load, came: Sequence[Load], after: Load, resident: float, results: Results) -> None:
+def _tell_overload(
+    came: Sequence[Load], before: Load, after: Sequence[Load], *, resident: float, results: Results
+) -> None:
     slowest = max(it.percentile(99) for it in came)
-    usual = statistics.median(before.windows(_WINDOW))
-    shares = [rate / usual for rate in after.windows(_WINDOW)]
-    recovered = next((number * _WINDOW for number, share in enumerate(shares, 1) if share >= _FULL), float("inf"))
+    full = statistics.median(it.per_second for it in after[1::2])
+    shares = [it.per_second / full for it in after[::2]]
+    recovered = next(
+        ((2 * number + 1) * _WINDOW for number, share in enumerate(shares) if share >= _FULL), float("inf")
+    )
     statuses = sum((it.statuses for it in came), Counter[int]())
     results.add(
         f"{CONNECTIONS:,} connections for {SECONDS:.0f} s",
@@ -70,9 +80,10 @@ def _tell_overload(before: Load, came: Sequence[Load], after: Load, resident: fl
         is_reached=resident < 238 and set(statuses) <= {200, 503} and slowest <= 1000 and recovered <= 2,
     )
     results.note(
-        f"{spread([it.per_second for it in came], ',.0f')}/s during the storm, {usual:,.0f}/s before it; after it, in "
-        f"stretches of {_WINDOW} s, as a share of before: {', '.join(f'{share:.2f}' for share in shares)} "
-        f"(full is {_FULL})"
+        f"{spread([it.per_second for it in came], ',.0f')}/s during the storm; then, for {_WINDOW} s of each second, "
+        f"as a share of what a process without it takes in between: {', '.join(f'{share:.2f}' for share in shares)} "
+        f"(full is {_FULL}). That other process takes {full / before.per_second:.2f} of the {before.per_second:,.0f}/s "
+        "before the storm: PostgreSQL writes and vacuums what that brought"
     )
 
 
