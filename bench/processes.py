@@ -80,8 +80,10 @@ def run(world: World, results: Results) -> None:
 def _generator_on(*cores: int) -> Iterator[None]:
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
-    yield
-    os.sched_setaffinity(0, before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 @contextmanager
@@ -91,18 +93,21 @@ def _shared(world: World, ours: Sequence[Server]) -> Iterator[None]:
     for server in ours:
         pin(server.pid, *both)
     pin_family(world.cluster.pid, *both)
-    with _generator_on(*both):
-        yield
-    for server in ours:
-        pin(server.pid, world.server_core)
-    pin_family(world.cluster.pid, world.other_core)
+    try:
+        with _generator_on(*both):
+            yield
+    finally:
+        for server in ours:
+            pin(server.pid, world.server_core)
+        pin_family(world.cluster.pid, world.other_core)
 
 
 def _together(world: World, url: str, ours: Sequence[Server]) -> dict[int, Shares]:
     pin_family(world.cluster.pid, world.server_core)
-    found = _measured(world, url, ours, "t", (1,))
-    pin_family(world.cluster.pid, world.other_core)
-    return found
+    try:
+        return _measured(world, url, ours, "t", (1,))
+    finally:
+        pin_family(world.cluster.pid, world.other_core)
 
 
 def _measured(

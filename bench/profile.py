@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench import events, load, servers
 from bench.intake import CONNECTIONS, deliver
+from bench.machine import pin
 from bench.results import Results
 from bench.verify import verify
 from bench.world import World
@@ -26,12 +27,13 @@ PARTS = (
     ("deciding", ("plan (app/ledger/plan.py",)),
     ("talking to the database", ("(app/ledger/on_postgres.py", "(app/ledger/on_sqlite.py", "(asyncpg/", "_act (")),
     ("queueing", ("(app/ledger/batch.py", "(app/intake/route.py")),
+    ("staying awake", ("(app/core/awake.py",)),
     ("HTTP", ("(app/core/express_protocol.py", "(uvicorn/protocols/")),
 )
 """A sample belongs to the first part one of whose functions it has on its stack."""
 _REST = "the event loop and the rest"
-_WAITING = ("PyThread_acquire_lock_timed", "_queue_SimpleQueue_get_impl")
-"""Of threads that have nothing to do, as far as py-spy does not see it by itself."""
+_WAITING = ("PyThread_acquire_lock_timed", "_queue_SimpleQueue_get_impl", "fdatasync", "fsync", "take_gil")
+"""Of threads that have nothing to do but wait, as far as py-spy does not see it by itself."""
 _KERNEL = ("send", "recv", "read", "write", "epoll_", "fdatasync", "fsync", "pwrite", "pread", "futex", "poll")
 """Beginnings of the names under which libc calls the kernel, after underscores and `libc_`."""
 
@@ -44,7 +46,7 @@ def run(world: World, results: Results) -> None:
             deliver(url, ours, "warm", connections=CONNECTIONS, seconds=1)
             made = events.make("looked", SECONDS * _FASTEST)
             with tempfile.NamedTemporaryFile(suffix=".txt") as kept:
-                looking = _look(ours.pid, kept.name)
+                looking = _look(ours.pid, kept.name, core=world.server_core)
                 came = load.run([ours.port], made.requests, connections=CONNECTIONS, seconds=SECONDS)
                 told = looking.communicate()[0]
                 samples = list(_samples(Path(kept.name).read_text()))
@@ -53,14 +55,17 @@ def run(world: World, results: Results) -> None:
         results.note(f"{kind}: {_shares(samples)}" if looking.returncode == 0 else f"py-spy: {told.strip()[-200:]}")
 
 
-def _look(pid: int, path: str) -> "subprocess.Popen[str]":
+def _look(pid: int, path: str, *, core: int) -> "subprocess.Popen[str]":
+    """On the server's own core: on the other it would get its turn when PostgreSQL rests, and see what happens then."""
     options = ["--native", "--rate", str(_RATE), "--duration", str(SECONDS - 2), "--format", "raw", "--output", path]
-    return subprocess.Popen(
+    looking = subprocess.Popen(
         [str(_PY_SPY), "record", *options, "--pid", str(pid)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+    pin(looking.pid, core)
+    return looking
 
 
 def _samples(told: str) -> Iterable[tuple[list[str], int]]:
