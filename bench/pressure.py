@@ -5,7 +5,6 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
-from itertools import cycle
 
 from bench import events, load, processes, servers
 from bench.intake import deliver
@@ -50,7 +49,7 @@ def _overload(world: World, results: Results) -> None:
         used = (cpu_seconds(ours.pid) - used) / SECONDS
         after = [  # at once, and in turns: how it recovers, and what there is to recover to
             load.run([server.port], made.requests, connections=64, seconds=_WINDOW)
-            for server, made in zip(cycle((ours, spared)), calm, strict=False)
+            for server, made in zip((ours, spared) * _STRETCHES, calm, strict=True)
         ]
         is_over.set()
         watcher.join()

@@ -34,7 +34,7 @@ PARTS = (
 _REST = "the event loop and the rest"
 _WAITING = ("PyThread_acquire_lock_timed", "_queue_SimpleQueue_get_impl", "fdatasync", "fsync", "take_gil")
 """Of threads that have nothing to do but wait, as far as py-spy does not see it by itself."""
-_KERNEL = ("send", "recv", "read", "write", "epoll_", "fdatasync", "fsync", "pwrite", "pread", "futex", "poll")
+_KERNEL = ("send", "recv", "read", "write", "epoll_", "pwrite", "pread", "futex", "poll")
 """Beginnings of the names under which libc calls the kernel, after underscores and `libc_`."""
 
 

@@ -10,14 +10,13 @@ _SECONDS: Final = 0.005
 class Awake:
     """A loop that has something to do in every turn, and so looks for news without waiting for them."""
 
-    def __init__(self, seconds: float = _SECONDS) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._until = 0.0
         self._is_turning = False
 
     def keep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Do not sleep for the next 5 ms."""
-        self._until = loop.time() + self._seconds
+        self._until = loop.time() + _SECONDS
         if not self._is_turning:
             self._turn(loop)
 

@@ -173,7 +173,7 @@ class Batch:
                 if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
                     tell(waiting.answer, item)
             seconds = self._clock.monotonic() - started
-            asyncio.get_running_loop().call_soon(self._note, reports, recorded, seconds)  # once the next has begun
+            asyncio.get_running_loop().call_soon(self._note, reports, recorded, seconds)  # no batch is to wait for this
 
     def _note(self, reports: Sequence[Report], recorded: Sequence[Recorded], seconds: float) -> None:
         """Whatever goes wrong here, it is committed, and all others wait for the next."""

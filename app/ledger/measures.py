@@ -1,4 +1,4 @@
-"""What the ledger counts and logs, after the commit."""
+"""What the ledger counts and logs: of what was committed, and of what could not be."""
 
 from collections import Counter as Tally
 from collections.abc import Sequence

@@ -42,7 +42,7 @@ class Turning(asyncio.BaseEventLoop):
 
 
 def test_there_is_something_to_do_until_the_time_is_over() -> None:
-    loop, awake = Turning(), Awake(0.005)
+    loop, awake = Turning(), Awake()
     awake.keep(loop)
     assert [loop.turn() for _ in range(3)] == [1, 1, 1]
     loop.now += 0.004
@@ -52,7 +52,7 @@ def test_there_is_something_to_do_until_the_time_is_over() -> None:
 
 
 def test_to_be_asked_again_prolongs_it_and_makes_no_second_callback() -> None:
-    loop, awake = Turning(), Awake(0.005)
+    loop, awake = Turning(), Awake()
     awake.keep(loop)
     loop.now += 0.004
     awake.keep(loop)
