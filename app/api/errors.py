@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.answers import answer
 from app.api.validation import explain
-from app.core.errors import ServiceError
+from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.requests import Requests
 from app.core.security_headers import SecurityHeaders
 
@@ -66,7 +66,8 @@ async def _service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ServiceError):
         raise error
     if error.status >= 500:
-        log.warning("request.not_served", code=error.code, route=_route(request.scope))
+        reason = error.reason if isinstance(error, DatabaseUnavailable) else None
+        log.warning("request.not_served", code=error.code, route=_route(request.scope), reason=reason)
     headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"

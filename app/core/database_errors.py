@@ -1,61 +1,80 @@
-"""Which database errors mean "not now" rather than "never": those become `DatabaseUnavailable`, the others pass."""
+"""Which database errors are the fault of a value: those pass. All others mean "not now": `DatabaseUnavailable`."""
 
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import format_stack, format_tb
 
 import asyncpg
+import structlog
 from sqlalchemy import exc
 
 from app.core.errors import DatabaseUnavailable
 
-# Classes of SQLSTATE (PostgreSQL manual, appendix A): connection, invalid transaction state (read-only), rollback
-# (deadlock, serialisation), insufficient resources, object in use (lock time-out), operator intervention, system error,
-# invalid authorization and catalog (a database that is being set up).
-_NOT_NOW = ("08", "25", "28", "3D", "40", "53", "55", "57", "58")
+# Classes of SQLSTATE (PostgreSQL manual, appendix A): data exception, integrity constraint violation, program limit
+# exceeded (a value too long for an index, or too deep to parse).
+_OF_VALUES = ("22", "23", "54")
 
-# Undefined table and column: somebody has yet to migrate the database.
-_NOT_MIGRATED_STATES = ("42P01", "42703")
+# What is known to happen to a healthy program, and is not logged with its stack: connection, invalid transaction state
+# (read-only), rollback (deadlock, serialisation), insufficient resources, object in use (lock time-out), operator
+# intervention, system error, invalid authorization and catalog (a database that is being set up), missing privilege,
+# undefined table and column (somebody has yet to migrate), a plan made before the schema changed, and the keys of
+# tables that are being partitioned.
+_EXPECTED = ("08", "0A", "25", "28", "3D", "40", "53", "55", "57", "58", "42501", "42P01", "42703", "42P10", "42803")
 _NOT_MIGRATED = ("no such table", "no such column")
 
-_REFUSED_BY_SQLALCHEMY = (exc.OperationalError, exc.InterfaceError)
-_REFUSED_BY_DRIVER = (asyncpg.InterfaceError, sqlite3.OperationalError, sqlite3.InterfaceError)
+_DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, sqlite3.Error)
+_LONGEST_REASON = 200
+_MOST_CALLERS = 12
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what is the database's state into `DatabaseUnavailable`; let what is the statement's fault pass."""
+    """Turn every database error into `DatabaseUnavailable`, but for one that is the fault of a value: that passes."""
     try:
         yield
-    except (exc.TimeoutError, OSError) as error:
-        raise DatabaseUnavailable(reason=type(error).__name__) from error
-    except (exc.DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, sqlite3.Error) as error:
-        if _is_unavailable(error):
-            raise DatabaseUnavailable(reason=_reason(error)) from error
-        raise
+    except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, OSError, EOFError, *_DRIVER) as error:
+        cause = _cause(error)
+        if _is_of_value(cause):
+            raise
+        reason = _reason(cause)
+        if not _is_expected(cause):
+            # Frames only: the text of a traceback may quote values.
+            frames = "".join([*format_stack(limit=_MOST_CALLERS), *format_tb(error.__traceback__)])
+            log.error("database.error", reason=reason, frames=frames)  # noqa: TRY400
+        raise DatabaseUnavailable(reason=reason) from error
 
 
-def _reason(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error
-    return type(cause.__cause__ if isinstance(error, exc.DBAPIError) and cause.__cause__ else cause).__name__
+def _cause(error: BaseException) -> BaseException:
+    """The driver's own error, which SQLAlchemy wraps once, and its dialect for asyncpg once more."""
+    orig = getattr(error, "orig", None) or error
+    return orig.__cause__ if isinstance(orig.__cause__, _DRIVER) else orig
 
 
-def _is_unavailable(error: Exception) -> bool:
-    """Whether an error is the database's state; errors come from SQLAlchemy, or from a driver without it between."""
-    if isinstance(error, exc.DBAPIError):
-        return error.connection_invalidated or _is_state(error, error.orig, _REFUSED_BY_SQLALCHEMY)
-    if isinstance(error, asyncpg.DataError):
-        return False  # an interface error by descent, but it is the value that the driver can't send
-    return _is_state(error, error, _REFUSED_BY_DRIVER)
-
-
-def _is_state(error: Exception, told: BaseException | None, refused: tuple[type[Exception], ...]) -> bool:
-    sqlstate = getattr(told, "sqlstate", None)
+def _is_of_value(cause: BaseException) -> bool:
+    sqlstate = getattr(cause, "sqlstate", None)
     if sqlstate is not None:
-        return sqlstate[:2] in _NOT_NOW or sqlstate in _NOT_MIGRATED_STATES
+        return str(sqlstate).startswith(_OF_VALUES)
+    return isinstance(cause, sqlite3.IntegrityError | sqlite3.DataError)
+
+
+def _is_expected(cause: BaseException) -> bool:
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate).startswith(_EXPECTED)
     # SQLite: locked, disk full, read-only and I/O errors are all OperationalError, and so is bad SQL (SQLITE_ERROR).
-    # A lost asyncpg connection has no SQLSTATE and is an InterfaceError.
-    is_our_fault = getattr(told, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
-    if is_our_fault and str(told).startswith(_NOT_MIGRATED):
-        return True
-    return isinstance(error, refused) and not is_our_fault
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return str(cause).startswith(_NOT_MIGRATED)
+    return isinstance(cause, OSError | exc.TimeoutError | asyncpg.InterfaceError | sqlite3.OperationalError)
+
+
+def _reason(cause: BaseException) -> str:
+    """SQLSTATE, class and first line of an error. The details of an error may quote values: they are left out, and so
+    is the text that somebody's trigger raises."""
+    sqlstate = str(getattr(cause, "sqlstate", None) or "")
+    name = f"{sqlstate} {type(cause).__name__}".strip()
+    text = "" if sqlstate.startswith("P0") or not cause.args else str(cause.args[0])
+    first = next(iter(text.splitlines()), "") if isinstance(cause, _DRIVER) else ""
+    return f"{name}: {first}"[:_LONGEST_REASON] if first else name

@@ -56,10 +56,10 @@ class Loops:
             try:
                 pause = await turn()
                 errors = 0
-            except DatabaseUnavailable:
+            except DatabaseUnavailable as error:
                 errors += 1
                 pause = min(pause_after_error * 2 ** (errors - 1), 5.0)
-                log.warning("loop.database_unavailable", loop=name, errors=errors)
+                log.warning("loop.database_unavailable", loop=name, errors=errors, reason=error.reason)
             except Exception:
                 errors += 1
                 pause = min(pause_after_error * 2 ** (errors - 1), 30.0)

@@ -161,19 +161,28 @@ class Batch:
         return taken
 
     async def _record(self, batch: list[Waiting]) -> None:
+        error = await self._commit(batch)
+        if error is None:
+            return
+        if isinstance(error, DatabaseUnavailable):
+            log.warning("batch.not_recorded", size=len(batch), reason=error.reason)
+            fail(batch, error)
+            return
+        await self._isolate(batch, error)
+
+    async def _commit(self, batch: list[Waiting]) -> Exception | None:
+        """Record and tell; returns what went wrong, of which nobody was told."""
         started, reports = self._clock.monotonic(), [waiting.report for waiting in batch]
         try:
             recorded = await self._recorder.commit(reports)
-        except DatabaseUnavailable as error:
-            fail(batch, error)
         except Exception as error:  # noqa: BLE001 - one poisoned report must not hold up the others
-            await self._isolate(batch, error)
-        else:
-            for waiting, item in zip(batch, recorded, strict=True):
-                if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
-                    tell(waiting.answer, item)
-            seconds = self._clock.monotonic() - started
-            asyncio.get_running_loop().call_soon(self._note, reports, recorded, seconds)  # no batch is to wait for this
+            return error
+        for waiting, item in zip(batch, recorded, strict=True):
+            if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
+                tell(waiting.answer, item)
+        seconds = self._clock.monotonic() - started
+        asyncio.get_running_loop().call_soon(self._note, reports, recorded, seconds)  # no batch is to wait for this
+        return None
 
     def _note(self, reports: Sequence[Report], recorded: Sequence[Recorded], seconds: float) -> None:
         """Whatever goes wrong here, it is committed, and all others wait for the next."""
@@ -185,10 +194,19 @@ class Batch:
             log.exception("batch.not_noted", size=len(reports))
 
     async def _isolate(self, batch: list[Waiting], error: Exception) -> None:
-        if len(batch) > 1:
+        """A report is at fault where the same batch without it is recorded: the others of it, or else an empty one."""
+        errors: list[Exception | None] = [error]
+        if len(batch) == 1:
+            is_well = await self._commit([]) is None
+        else:
             log.warning("batch.split", size=len(batch), error=type(error).__name__)
-            for waiting in batch:
-                await self._record([waiting])
-            return
-        note_failed(batch[0].report, error)
-        fail(batch, RecordFailed())
+            errors = [await self._commit([waiting]) for waiting in batch]
+            is_well = None in errors
+        for waiting, failed in zip(batch, errors, strict=True):
+            if failed is None:
+                continue
+            note_failed(waiting.report, failed)
+            if isinstance(failed, DatabaseUnavailable):
+                fail([waiting], failed)
+            else:
+                fail([waiting], RecordFailed() if is_well else DatabaseUnavailable(reason=type(failed).__name__))

@@ -73,13 +73,13 @@ class PostgresRecord:
             yield
         except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
             raise LostRace from error
-        except (asyncpg.InvalidColumnReferenceError, asyncpg.GroupingError) as error:  # `event_id` is no key any more
-            self._said = BY_MONTH
-            raise LostRace from error
         except DatabaseUnavailable as error:
-            if self._said is not BY_MONTH or not isinstance(error.__cause__, asyncpg.UndefinedTableError):
+            if isinstance(error.__cause__, asyncpg.InvalidColumnReferenceError | asyncpg.GroupingError):
+                self._said = BY_MONTH  # `event_id` is no key any more
+            elif self._said is BY_MONTH and isinstance(error.__cause__, asyncpg.UndefinedTableError):
+                self._said = WHOLE  # the table of keys is gone
+            else:
                 raise
-            self._said = WHOLE  # the table of keys is gone
             raise LostRace from error
 
 

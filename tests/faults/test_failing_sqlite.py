@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.ledger.tables import deliveries
 from tests.faults.failing import failing
 from tests.intake_room import event as body_of
 from tests.intake_room import open_intake
@@ -82,16 +83,26 @@ async def test_a_file_that_may_only_be_read_is_503_and_well_again_when_it_may_be
 
 
 @pytest.mark.parametrize(
-    "code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY]
+    ("kind", "code"),
+    [
+        (sqlite3.OperationalError, sqlite3.SQLITE_FULL),
+        (sqlite3.OperationalError, sqlite3.SQLITE_READONLY),
+        (sqlite3.OperationalError, sqlite3.SQLITE_IOERR),
+        (sqlite3.OperationalError, sqlite3.SQLITE_BUSY),
+        (sqlite3.OperationalError, sqlite3.SQLITE_ERROR),
+        (sqlite3.DatabaseError, sqlite3.SQLITE_CORRUPT),
+        (sqlite3.InternalError, sqlite3.SQLITE_INTERNAL),
+        (sqlite3.ProgrammingError, sqlite3.SQLITE_MISUSE),
+    ],
 )
 async def test_whatever_sqlite_says_of_its_state_is_not_now(
-    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, code: int
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, kind: type[sqlite3.Error], code: int
 ) -> None:
     is_failing = True
 
     def fail(_: sqlite3.Connection, statement: str) -> None:
-        if is_failing and statement.startswith("INSERT INTO deliveries"):
-            error = sqlite3.OperationalError("made to fail")
+        if is_failing and statement.startswith("INSERT INTO generations"):
+            error = kind("made to fail")
             error.sqlite_errorcode = code
             raise error
 
@@ -100,3 +111,4 @@ async def test_whatever_sqlite_says_of_its_state_is_not_now(
             assert (await intake.deliver(body_of())).status_code == 503
             is_failing = False
             assert (await intake.deliver(body_of())).status_code == 200
+            assert [row["outcome"] for row in await intake.room.rows(deliveries)] == ["applied"]

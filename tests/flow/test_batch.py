@@ -39,6 +39,21 @@ async def test_a_poisoned_report_is_isolated_and_the_others_are_recorded(databas
         assert len(await room.rows(generations)) == 10
 
 
+async def test_where_a_whole_batch_is_refused_none_of_it_is_at_fault(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        batch = Batch(room.ledger, SystemClock())
+        together = [asyncio.create_task(batch.put(poisoned(f"bad{n}"))) for n in range(2)]
+        await asyncio.sleep(0)  # both are waiting before the first commit begins
+        await batch.start()
+        for refused in together:
+            with pytest.raises(DatabaseUnavailable):
+                await refused
+        with pytest.raises(RecordFailed):
+            await batch.put(poisoned("alone"))
+        await batch.stop()
+        assert await room.rows(generations) == []
+
+
 class Untellable:
     """Somebody whose connection breaks in the moment of the answer."""
 

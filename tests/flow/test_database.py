@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
@@ -77,6 +77,31 @@ async def _look(database: Database) -> None:
 async def _write(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute(text("SELECT 1"))
+
+
+async def test_a_statement_that_takes_too_long_is_named_as_such(empty_postgres_url: str) -> None:
+    database = Database(empty_postgres_url)
+    with pytest.raises(DatabaseUnavailable) as failed:
+        await _execute(
+            database, "SET LOCAL statement_timeout = 20", "SELECT count(*) FROM generate_series(1, 1000000000)"
+        )
+    assert failed.value.reason == "57014 QueryCanceledError: canceling statement due to statement timeout"
+    await database.dispose()
+
+
+async def test_a_value_that_a_column_does_not_take_is_no_state_of_the_database(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    with pytest.raises(IntegrityError):
+        await _execute(
+            database, "CREATE TABLE things (number INTEGER CHECK (number < 3))", "INSERT INTO things VALUES (3)"
+        )
+    await database.dispose()
+
+
+async def _execute(database: Database, *statements: str) -> None:
+    async with database.transaction() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
 
 
 async def test_errors_show_no_parameters(empty_database_url: str) -> None:
