@@ -15,6 +15,10 @@ from app.core.errors import DatabaseUnavailable
 # exceeded (a value too long for an index, or too deep to parse).
 _OF_VALUES = ("22", "23", "54")
 
+# Connection, server shutting down, read-only (a server that became a standby), and a prepared statement that is not
+# there or there already: another connection may do better.
+_OF_CONNECTION = ("08", "57P", "25006", "26000", "42P05")
+
 # What is known to happen to a healthy program, and is not logged with its stack: connection, invalid transaction state
 # (read-only), rollback (deadlock, serialisation), insufficient resources, object in use (lock time-out), operator
 # intervention, system error, invalid authorization and catalog (a database that is being set up), missing privilege,
@@ -24,6 +28,7 @@ _EXPECTED = ("08", "0A", "25", "28", "3D", "40", "53", "55", "57", "58", "42501"
 _NOT_MIGRATED = ("no such table", "no such column")
 
 _DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, sqlite3.Error)
+_BROKEN = (OSError, EOFError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 _LONGEST_REASON = 200
 _MOST_CALLERS = 12
 
@@ -45,6 +50,15 @@ def translated() -> Iterator[None]:
             frames = "".join([*format_stack(limit=_MOST_CALLERS), *format_tb(error.__traceback__)])
             log.error("database.error", reason=reason, frames=frames)  # noqa: TRY400
         raise DatabaseUnavailable(reason=reason) from error
+
+
+def is_of_connection(error: BaseException) -> bool:
+    """Whether the connection that raised `error` is broken or leads to the wrong server, and has to be replaced."""
+    cause = _cause(error)
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate).startswith(_OF_CONNECTION)
+    return isinstance(cause, _BROKEN)
 
 
 def _cause(error: BaseException) -> BaseException:

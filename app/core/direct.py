@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from app.core.database_errors import translated
+from app.core.database_errors import is_of_connection, translated
 
 _SECONDS_TO_CONNECT = 5.0
 _SECONDS_FOR_CONNECTION = 5.0
@@ -29,9 +29,17 @@ Connection = Any
 class Direct:
     """At most `most` connections, opened when first needed, kept until they break."""
 
-    def __init__(self, options: Mapping[str, Any], *, settings: Mapping[str, str], most: int = 4) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        settings: Mapping[str, str],
+        most: int = 4,
+        seconds_for_statement: float = _SECONDS_FOR_STATEMENT,
+    ) -> None:
         self._options = options
         self._settings = {**settings, **DIRECT_SETTINGS}
+        self._seconds_for_statement = seconds_for_statement
         self._idle: list[Connection] = []
         self._free = asyncio.Semaphore(most)
 
@@ -46,8 +54,9 @@ class Direct:
                 await connection.execute("BEGIN")
                 try:
                     yield connection
-                except Exception:
-                    await connection.execute("ROLLBACK")
+                except Exception as error:
+                    if not is_of_connection(error):  # else it would be waited for once more
+                        await connection.execute("ROLLBACK")
                     raise
                 await connection.execute("COMMIT")
 
@@ -57,11 +66,10 @@ class Direct:
             connection = await self._acquire()
             try:
                 rows: list[Any] = await connection.fetch(statement, *arguments)
-            except (asyncio.CancelledError, OSError):
-                connection.terminate()  # in the middle of something, for all we know
+            except BaseException as error:
+                self._give_back(connection, error)
                 raise
-            finally:
-                self._give_back(connection)
+            self._give_back(connection)
         return rows
 
     async def close(self) -> None:
@@ -76,11 +84,10 @@ class Direct:
         connection = await self._acquire()
         try:
             yield connection
-        except (asyncio.CancelledError, OSError):
-            connection.terminate()  # in the middle of something, for all we know
+        except BaseException as error:
+            self._give_back(connection, error)
             raise
-        finally:
-            self._give_back(connection)
+        self._give_back(connection)
 
     async def _acquire(self) -> Connection:
         if self._free.locked():
@@ -102,13 +109,22 @@ class Direct:
         return await asyncpg.connect(
             **self._options,
             timeout=_SECONDS_TO_CONNECT,
-            command_timeout=_SECONDS_FOR_STATEMENT,
+            command_timeout=self._seconds_for_statement,
             server_settings=self._settings,
         )
 
-    def _give_back(self, connection: Connection) -> None:
-        if connection.is_in_transaction():
+    def _give_back(self, connection: Connection, error: BaseException | None = None) -> None:
+        self._free.release()  # first: nothing that raises may keep the permit
+        if error is not None and is_of_connection(error):
             connection.terminate()
-        if not connection.is_closed():
+            self._drop_idle()  # they lead to the same server, and are older
+        elif connection.is_closed():
+            return
+        elif connection.is_in_transaction() or not isinstance(error, Exception | None):
+            connection.terminate()  # in the middle of something, for all we know
+        else:
             self._idle.append(connection)
-        self._free.release()
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().terminate()

@@ -1,0 +1,38 @@
+"""PostgreSQL stalls more often than there are connections: each one is replaced, and no room for one is lost."""
+
+from functools import partial
+
+import pytest
+from sqlalchemy import make_url
+
+from app.core.direct import Direct
+from app.core.errors import DatabaseUnavailable
+from app.core.migrations import migrate
+from app.ledger.on_postgres import PostgresRecord
+from app.ledger.plan import plan
+from tests.ledger import first_poll
+from tests.postgres import PostgresCluster
+from tests.reports import webhook
+
+
+async def test_deliveries_are_recorded_after_more_stalls_than_there_are_connections() -> None:
+    with PostgresCluster() as cluster:
+        url = cluster.url("postgres")
+        await migrate(url)
+        dsn = make_url(url).set(drivername="postgresql").render_as_string()
+        direct = Direct({"dsn": dsn}, settings={}, most=1, seconds_for_statement=1.5)
+        store = PostgresRecord(direct)
+        for stall, record in enumerate((store.record, store.record_locked, store.record)):
+            for name in (f"before_{stall}", f"during_{stall}"):
+                reports = [webhook(name, "succeeded")]
+                recorded = record(reports, partial(plan, reports, first_poll=first_poll))
+                if name.startswith("before"):
+                    await recorded
+                    cluster.pause()
+                else:
+                    with pytest.raises(DatabaseUnavailable):
+                        await recorded
+            cluster.resume()
+        names = await direct.fetch("SELECT generation_id FROM transitions WHERE generation_id LIKE 'before%'")
+        assert len(names) == 3
+        await direct.close()
