@@ -75,17 +75,19 @@ def router(checks: Sequence[Check]) -> APIRouter:
 
 
 def database_check(database: Database) -> Check:
-    """Looks whether `database` answers, and has this code's schema."""
+    """Looks whether `database` answers, takes writes where intake writes, and has this code's schema."""
     wanted, known = migrations.head(), migrations.known()
 
     async def look_at_database() -> Sequence[Finding]:
         try:
             async with asyncio.timeout(_SECONDS_FOR_DATABASE):
                 revision = await migrations.current(database)
+                is_read_only = await database.is_read_only()
         except (DatabaseUnavailable, TimeoutError):
             return [Finding("database", ok=False, detail="can't be reached; look at DATABASE_URL", is_required=True)]
+        detail = "answers, but takes no writes: it is a standby, or set to be read-only" if is_read_only else "answers"
         return [
-            Finding("database", ok=True, detail="answers", is_required=True),
+            Finding("database", ok=not is_read_only, detail=detail, is_required=True),
             _migrated(revision, wanted, known),
         ]
 

@@ -1,14 +1,14 @@
 """The database: PostgreSQL or SQLite behind one small door, with write transactions that commit before they return."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy import Connection, ExceptionContext, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.core.database_errors import translated
+from app.core.database_errors import is_of_connection, translated
 from app.core.direct import Direct
 from app.core.direct_sqlite import PRAGMAS, DirectSqlite
 
@@ -76,6 +76,13 @@ class Database:
             async with asyncio.timeout(2), self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
 
+    async def is_read_only(self) -> bool:
+        """Whether the connections that deliveries are recorded over refuse writes, as a standby's do.
+
+        Raises `DatabaseUnavailable` where there are none.
+        """
+        return isinstance(self.direct, Direct) and await self.direct.is_read_only()
+
     async def dispose(self) -> None:
         """Close every connection."""
         await self.direct.close()
@@ -84,11 +91,12 @@ class Database:
     def _driver_options(self) -> dict[str, Any]:
         """What the URL says, as the driver takes it."""
         _, options = self.engine.dialect.create_connect_args(self.url)
+        _lead_to_a_writer(None, None, None, options)
         return {name: value for name, value in options.items() if name not in _FOR_SQLALCHEMY}
 
 
 def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
@@ -96,6 +104,21 @@ def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
         hide_parameters=True,  # they are bodies and secrets; errors are logged
         connect_args={"timeout": 5, "command_timeout": 35, "server_settings": _POSTGRES_SETTINGS},
     )
+    event.listen(engine.sync_engine, "do_connect", _lead_to_a_writer)
+    event.listen(engine.sync_engine, "handle_error", _drop_broken)
+    return engine
+
+
+def _lead_to_a_writer(_dialect: object, _record: object, _arguments: object, options: MutableMapping[str, Any]) -> None:
+    # Of several hosts, those that are standbys take no writes.
+    if isinstance(options.get("host"), list):
+        options.setdefault("target_session_attrs", "read-write")
+
+
+def _drop_broken(context: ExceptionContext) -> None:
+    # The pool's other connections lead to the same server: they are replaced, too, as they are next used.
+    if is_of_connection(context.original_exception):
+        context.is_disconnect = True
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:

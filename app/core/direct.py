@@ -72,6 +72,13 @@ class Direct:
             self._give_back(connection)
         return rows
 
+    async def is_read_only(self) -> bool:
+        """Whether writes are refused, as by a standby; what leads there is dropped then. Raises like `transaction`."""
+        [[is_read_only]] = await self.fetch("SHOW transaction_read_only")
+        if is_read_only == "on":
+            self._drop_idle()
+        return bool(is_read_only == "on")
+
     async def close(self) -> None:
         """Close the connections that are idle; the others are closed by those who use them."""
         idle, self._idle = self._idle, []

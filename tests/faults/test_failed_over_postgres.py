@@ -1,0 +1,98 @@
+"""PostgreSQL fails over: connections that lead to a standby are replaced, and `/readyz` says so meanwhile."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import asyncpg
+import pytest
+from sqlalchemy import make_url, text
+
+from app.core.database import Database
+from app.core.direct import Direct
+from app.core.errors import DatabaseUnavailable
+from app.ledger.tables import generations
+from tests.flow.api_app import ApiRoom, open_api
+from tests.postgres import PostgresCluster
+from tests.reports import webhook
+
+CONNECTIONS = 3
+
+
+async def test_both_pools_write_again_once_the_name_leads_to_the_writer(postgres_url: str) -> None:
+    """Each connection keeps what it was opened with, as one to a standby does."""
+    async with open_api(postgres_url) as api:
+        await _name_leads_to(postgres_url, "reader")
+        await _connect(api.room.database)
+        await _name_leads_to(postgres_url, "writer")
+        database = api.room.database
+        for pool in (_record, _write):
+            with pytest.raises(DatabaseUnavailable) as failed:
+                await pool(api, "refused")
+            assert failed.value.reason.startswith("25006")
+            await asyncio.gather(*(pool(api, f"{pool.__name__}_{n}") for n in range(CONNECTIONS)))
+        assert len(await api.room.rows(generations)) == CONNECTIONS
+        assert not await database.is_read_only()
+
+
+async def test_not_ready_while_the_name_leads_to_a_reader(postgres_url: str) -> None:
+    async with open_api(postgres_url) as api:
+        await _name_leads_to(postgres_url, "reader")
+        answer = await api.stranger.get("/readyz")
+        assert answer.status_code == 503
+        [found] = [check for check in answer.json()["checks"] if not check["ok"]]
+        assert (found["name"], found["detail"].partition(":")[0]) == ("database", "answers, but takes no writes")
+        await _name_leads_to(postgres_url, "writer")
+        await api.stranger.get("/readyz")  # replaces what leads to the reader
+        assert (await api.stranger.get("/readyz")).status_code == 200
+
+
+async def test_not_ready_while_intake_has_no_connection_left(postgres_url: str) -> None:
+    async with open_api(postgres_url) as api, AsyncExitStack() as taken:
+        direct = api.room.database.direct
+        assert isinstance(direct, Direct)
+        for _ in range(4):
+            await taken.enter_async_context(direct.transaction())
+        assert (await api.stranger.get("/readyz")).status_code == 503
+        await taken.aclose()
+        assert (await api.stranger.get("/readyz")).status_code == 200
+
+
+async def test_of_several_hosts_the_one_that_takes_writes_is_used(postgres_url: str) -> None:
+    writer = make_url(postgres_url)
+    with PostgresCluster(default_transaction_read_only="on") as reader:
+        operator = await asyncpg.connect(reader.url("postgres").replace("+asyncpg", ""))
+        await operator.execute("SET default_transaction_read_only = off")
+        await operator.execute(f'CREATE DATABASE "{writer.database}"')
+        await operator.close()
+        hosts = [f"127.0.0.1:{reader.port}", f"127.0.0.1:{writer.port}"]
+        url = writer.set(host=None, port=None, query={"host": hosts}).render_as_string()
+        async with open_api(url) as api:
+            await _record(api, "direct")
+            await _write(api, "engine")
+            assert (await api.stranger.get("/readyz")).status_code == 200
+
+
+async def _record(api: ApiRoom, name: str) -> None:
+    await api.record(webhook(name, "succeeded"))
+
+
+async def _write(api: ApiRoom, name: str) -> None:
+    async with api.room.database.transaction() as connection:
+        await connection.execute(text("UPDATE generations SET model = :name WHERE id = :name"), {"name": name})
+
+
+async def _connect(database: Database) -> None:
+    """As many connections in each pool."""
+    assert isinstance(database.direct, Direct)
+    async with AsyncExitStack() as open_ones:
+        for _ in range(CONNECTIONS):
+            await open_ones.enter_async_context(database.direct.transaction())
+            await open_ones.enter_async_context(database.read())
+
+
+async def _name_leads_to(url: str, what: str) -> None:
+    operator = await asyncpg.connect(make_url(url).set(drivername="postgresql").render_as_string())
+    await operator.execute("SET default_transaction_read_only = off")
+    setting = "SET default_transaction_read_only = on" if what == "reader" else "RESET default_transaction_read_only"
+    await operator.execute(f'ALTER DATABASE "{make_url(url).database}" {setting}')
+    await operator.close()
