@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import orjson
+import structlog
 from starlette.types import Scope, Send
 
 from app.core.errors import ServiceError
@@ -11,6 +13,9 @@ from app.core.express import Exchange
 from app.core.requests import HTTP_REQUESTS, count, identified
 from app.intake.signature_refused import SignatureRefused
 from app.ledger.plan import Recorded
+from app.ledger.report import Report
+
+log = structlog.stdlib.get_logger(__name__)
 
 ROUTE = "/rivya/webhook"
 """As requests are counted: never with the key."""
@@ -39,13 +44,25 @@ async def send_ok(send: Send, body: bytes = b"") -> None:
     await send(_NOTHING_MORE)
 
 
+@dataclass(slots=True)
+class Attempt:
+    """What the express lane has done with a delivery, in the scope's `state`: the route does none of it again."""
+
+    report: Report | None = None
+    """Verified, and counted as that."""
+    error: ServiceError | None = None
+    """Why it was refused or could not be recorded, and then the time it had is over or of no use."""
+    is_recorded: bool = False
+
+
 class AnswerInLane:
     """For the express lane: 200 once it is committed, and the ordinary way where it could not be."""
 
-    __slots__ = ("_exchange", "_is_told")
+    __slots__ = ("_attempt", "_exchange", "_is_told")
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, attempt: Attempt) -> None:
         self._exchange = exchange
+        self._attempt = attempt
         self._is_told = False
 
     def done(self) -> bool:
@@ -54,33 +71,40 @@ class AnswerInLane:
 
     def set_result(self, recorded: Recorded, /) -> None:  # noqa: ARG002 - all are answered alike
         """It is committed."""
-        self._is_told = True
-        count_recorded()
-        self._exchange.respond()
+        self._is_told = self._attempt.is_recorded = True
+        try:
+            self._exchange.respond()
+            count_recorded()
+        except Exception:
+            log.exception("fast_path.failed")
+            self._exchange.otherwise()
 
-    def set_exception(self, error: ServiceError, /) -> None:  # noqa: ARG002 - found again on the ordinary way
+    def set_exception(self, error: ServiceError, /) -> None:
         """It is not."""
         if not self._is_told:
             self._is_told = True
+            self._attempt.error = error
             self._exchange.otherwise()
 
 
-async def send_error(scope: Scope, send: Send, error: ServiceError, extra: Mapping[str, object] | None = None) -> None:
+async def send_error(scope: Scope, send: Send, error: ServiceError) -> None:
     """The error in Rivya's shape, with `Retry-After` where trying again makes sense."""
-    body, headers = _counted(scope, error, extra or {})
+    body, headers = _rendered(scope, error)
+    count(ROUTE, scope["method"], error.status)
     await _send(send, error.status, body, headers)
 
 
 def respond_unauthorized(scope: Scope, exchange: Exchange, error: SignatureRefused) -> None:
     """The same for the express lane, for a signature that is not right."""
-    body, headers = _counted(scope, error, error.told)
+    body, headers = _rendered(scope, error)
     lines = [b"content-type: application/json", *(b"%b: %b" % header for header in headers.items()), b""]
     exchange.respond(b"\r\n".join(lines), body, status=_UNAUTHORIZED)
-
-
-def _counted(scope: Scope, error: ServiceError, extra: Mapping[str, object]) -> tuple[bytes, Mapping[bytes, bytes]]:
-    """The body of an error, and the headers that vary."""
     count(ROUTE, scope["method"], error.status)
+
+
+def _rendered(scope: Scope, error: ServiceError) -> tuple[bytes, Mapping[bytes, bytes]]:
+    """The body of an error, and the headers that vary."""
+    extra = error.told if isinstance(error, SignatureRefused) else {}
     identity = identified(scope)
     told = {"code": error.code, "message": error.message, "requestId": identity, **extra}
     headers = {b"x-request-id": identity.encode()}

@@ -1,5 +1,6 @@
 """POST /rivya/webhook and /rivya/webhook/{key}: a delivery is answered 2xx only once it is committed."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Protocol
@@ -11,18 +12,21 @@ from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.express import Exchange
 from app.core.requests import identified
-from app.intake.answers import ROUTE, AnswerInLane, respond_unauthorized, send_error, send_ok
+from app.intake.answers import ROUTE, AnswerInLane, Attempt, respond_unauthorized, send_error, send_ok
 from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
 from app.intake.signature_refused import SignatureRefused
 from app.intake.translate import as_unreadable, is_delivery, to_report
 from app.ledger.answers import Answer
+from app.ledger.batch import PATIENCE
 from app.ledger.plan import Recorded
 from app.ledger.recorder import RecordFailed
 from app.ledger.report import Report
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
+
+_ATTEMPT = "delivery_attempt"
 
 
 class Verification(Protocol):
@@ -83,12 +87,14 @@ class Intake:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, and count it; no bytes in it make this raise."""
+        attempt: Attempt | None = scope.get("state", {}).get(_ATTEMPT)
+        if attempt is not None and attempt.error is not None and not isinstance(attempt.error, RecordFailed):
+            await send_error(scope, send, attempt.error)
+            return
         try:
-            answer = await self._take(scope, receive)
+            answer = await (self._take(scope, receive) if attempt is None else self._go_on(attempt))
         except BodyIncomplete:
             await send_error(scope, send, ServiceError("The body did not come.", status=408, code="body_incomplete"))
-        except SignatureRefused as error:
-            await send_error(scope, send, error, error.told)
         except ServiceError as error:
             await send_error(scope, send, error)
         except Exception:  # the web boundary: whatever it was, the sender is to come again
@@ -106,11 +112,13 @@ class Intake:
         if not isinstance(verified, Verified):
             return verified is not None and self._refuse(scope, body, path_key, verified, exchange)
         endpoint_id = self._verification.endpoint_id(path_key)
-        self._health.note_verified(endpoint_id, now)
         report = to_report(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
+        attempt = scope["state"][_ATTEMPT] = Attempt(report)
+        self._health.note_verified(endpoint_id, now)
         try:
-            self._submit(report, AnswerInLane(exchange))
-        except ServiceError:
+            self._submit(report, AnswerInLane(exchange, attempt))
+        except ServiceError as error:
+            attempt.error = error
             return False
         return True
 
@@ -119,8 +127,10 @@ class Intake:
         now, headers = self._clock.now(), scope["headers"]
         if not is_delivery(headers, body) or self._probed(headers, body, now) is not None:
             return False
+        error = SignatureRefused(refused, now=now)
+        scope["state"][_ATTEMPT] = Attempt(error=error)
         self._note(scope, path_key, body, refused.reason)
-        respond_unauthorized(scope, exchange, SignatureRefused(refused, now=now))
+        respond_unauthorized(scope, exchange, error)
         return True
 
     async def _take(self, scope: Scope, receive: Receive) -> bytes:
@@ -146,12 +156,26 @@ class Intake:
         await self._keep(report)
         return b""
 
+    async def _go_on(self, attempt: Attempt) -> bytes:
+        """What is left to do of a delivery that the lane has verified."""
+        if attempt.report is not None and not attempt.is_recorded:
+            await (self._keep(attempt.report) if attempt.error is None else self._keep_unreadable(attempt.report))
+        return b""
+
     async def _keep(self, report: Report) -> None:
         try:
             await self._record(report)
         except RecordFailed:
-            # What it claims can't be recorded; that it came, and its bytes, can.
-            await self._record(as_unreadable(report))
+            await self._keep_unreadable(report)
+
+    async def _keep_unreadable(self, report: Report) -> None:
+        """What it claims can't be recorded; that it came, and its bytes, can, in what is left of its time."""
+        rest = PATIENCE - (self._clock.now() - report.reported_at).total_seconds()
+        try:
+            async with asyncio.timeout(rest):
+                await self._record(as_unreadable(report))
+        except TimeoutError:
+            raise DatabaseUnavailable from None
 
     async def _verify(self, scope: Scope, path_key: str | None, body: bytes) -> Verified | bytes:
         """Verified; or the answer to what is no delivery but a probe of our own."""

@@ -20,6 +20,9 @@ from app.ledger.report import Report
 
 log = structlog.stdlib.get_logger(__name__)
 
+PATIENCE = 10.0
+"""Seconds that a report may wait for its commit before its sender is told to come back."""
+
 
 class Batch:
     """A bounded queue in front of the ledger, emptied by `writers` loops."""
@@ -32,7 +35,7 @@ class Batch:
         writers: int = 1,
         most_waiting: int = 2000,
         most_at_once: int = 200,
-        patience: float = 10.0,
+        patience: float = PATIENCE,
         behind_another: float = SECONDS_BEHIND_ANOTHER,
         cores: Cores | None = None,
     ) -> None:
@@ -42,7 +45,6 @@ class Batch:
         self._most_waiting = most_waiting
         self._most_at_once = most_at_once
         self._patience = patience
-        """Seconds that a report may wait for its commit before its sender is told to come back."""
         self._behind_another = behind_another
         self._cores = cores
         self._awake = Awake()
