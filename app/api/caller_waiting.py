@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
 from app.api.shared_reads import Found, SharedReads
 from app.ledger.changes import Changes
 from app.ledger.state import Generation
 
-Tell = Callable[[Generation | None], None]
-"""Answers the caller; None where the generation could not be read."""
+log = structlog.stdlib.get_logger(__name__)
+
+Tell = Callable[["asyncio.Future[Found] | None"], None]
+"""Answers the caller with what a read found, or failed with; None where we failed."""
 
 
 class CallerWaiting:
@@ -18,8 +22,8 @@ class CallerWaiting:
     """
 
     __slots__ = (
-        "_changes", "_generation_id", "_is_last", "_is_looking", "_is_over", "_is_woken", "_known", "_reads",
-        "_stopping", "_tell", "_timer",
+        "_changes", "_generation_id", "_is_last", "_is_looking", "_is_woken", "_known", "_reads", "_stopping", "_tell",
+        "_timer",
     )  # fmt: skip
 
     def __init__(
@@ -33,15 +37,16 @@ class CallerWaiting:
         stopping: asyncio.Event,
     ) -> None:
         self._generation_id = generation_id
-        self._tell = tell
+        self._tell: Tell | None = tell
+        """None: it has been told."""
         self._reads = reads
         self._changes = changes
         self._stopping = stopping
-        self._known: Generation | None = None
-        self._is_looking = self._is_woken = self._is_last = self._is_over = False
+        self._known: asyncio.Future[Found] | None = None
+        self._is_looking = self._is_woken = self._is_last = False
+        self._look()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
         changes.begin(generation_id, self)
-        self._look()
 
     def set(self) -> None:
         """Something has changed, or we stop; then what is known is told, since the database may be gone already."""
@@ -49,8 +54,12 @@ class CallerWaiting:
             self._finish(self._known)
         elif self._is_looking:
             self._is_woken = True
-        elif not self._is_over:
-            self._look()
+        elif self._tell is not None:
+            try:
+                self._look()
+            except Exception:
+                log.exception("waiting.failed")
+                self._finish(None)
 
     def _expire(self) -> None:
         self._is_last = True
@@ -62,22 +71,28 @@ class CallerWaiting:
 
     def _seen(self, answer: "asyncio.Future[Found]") -> None:
         self._is_looking = False
-        if self._is_over:
+        if self._tell is None:
             return
-        self._known = found_in(answer, self._generation_id)
-        if self._known is None or self._known.status.is_terminal or self._stopping.is_set():
-            self._finish(self._known)
-        elif self._is_woken:
-            self._look()
-        elif self._is_last:
-            self._finish(self._known)
+        try:
+            found = found_in(answer, self._generation_id)
+            if found is None or found.status.is_terminal or self._stopping.is_set():
+                self._finish(answer)
+                return
+            self._known = answer
+            if self._is_woken:
+                self._look()
+            elif self._is_last:
+                self._finish(answer)
+        except Exception:
+            log.exception("waiting.failed")
+            self._finish(None)
 
-    def _finish(self, found: Generation | None) -> None:
-        if not self._is_over:
-            self._is_over = True
+    def _finish(self, answer: "asyncio.Future[Found] | None") -> None:
+        tell, self._tell, self._known = self._tell, None, None
+        if tell is not None:
             self._timer.cancel()
             self._changes.end(self._generation_id, self)
-            self._tell(found)
+            tell(answer)
 
 
 def found_in(answer: "asyncio.Future[Found]", generation_id: str) -> Generation | None:

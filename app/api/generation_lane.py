@@ -1,11 +1,15 @@
 """The express lane of GET /api/v1/generations/{id}: a read by somebody who may, of a generation that is known."""
 
+import asyncio
 import re
 from functools import partial
 
 import orjson
+import structlog
 from starlette.types import Scope
 
+from app.api.caller_waiting import found_in
+from app.api.shared_reads import Found
 from app.api.waiting import Waiting
 from app.core.access import Access, Caller
 from app.core.errors import ServiceError
@@ -16,6 +20,10 @@ from app.ledger.rendering import render
 from app.ledger.state import Generation
 from app.rivya.storable import usable_name
 
+log = structlog.stdlib.get_logger(__name__)
+
+READ, DEADLINE = "generation_read", "generation_wait_until"
+"""In the scope's `state`, for the documented route: the read that is over, else until when to wait, by the loop."""
 PREFIX = "/api/v1/generations/"
 _ROUTE = PREFIX + "{generation_id}"
 _COUNTED = HTTP_REQUESTS.labels(_ROUTE, "GET", 200)
@@ -43,7 +51,10 @@ class GenerationLane:
         caller = self._reader(scope)
         if caller is None:
             return False
-        self._waiting.tell(generation_id, int(wait[1] or 0), partial(self._answer, scope, caller, exchange))
+        seconds = int(wait[1] or 0)
+        if seconds:
+            scope["state"][DEADLINE] = asyncio.get_running_loop().time() + seconds
+        self._waiting.tell(generation_id, seconds, partial(self._answer, scope, caller, exchange))
         return True
 
     def _reader(self, scope: Scope) -> Caller | None:
@@ -61,15 +72,23 @@ class GenerationLane:
         except ServiceError:
             return None
 
-    def _answer(self, scope: Scope, caller: Caller, exchange: Exchange, found: Generation | None) -> None:
-        if exchange.is_abandoned:
-            API_CALLS.labels(caller.name, _ROUTE, "abandoned").inc()
-        elif found is None:
+    def _answer(self, scope: Scope, caller: Caller, exchange: Exchange, answer: "asyncio.Future[Found] | None") -> None:
+        """Never raises, since nobody would catch it."""
+        try:
+            if exchange.is_abandoned:
+                API_CALLS.labels(caller.name, _ROUTE, "abandoned").inc()
+                return
+            scope["state"][READ] = answer
+            found = found_in(answer, scope["path"][len(PREFIX) :]) if answer is not None else None
+            if found is None:
+                exchange.otherwise()
+            else:
+                exchange.respond(_HEADERS % identified(scope).encode(), self._body(found))
+                _COUNTED.inc()
+                API_CALLS.labels(caller.name, _ROUTE, "succeeded").inc()
+        except Exception:
+            log.exception("fast_path.failed")
             exchange.otherwise()
-        else:
-            _COUNTED.inc()
-            API_CALLS.labels(caller.name, _ROUTE, "succeeded").inc()
-            exchange.respond(_HEADERS % identified(scope).encode(), self._body(found))
 
     def _body(self, found: Generation) -> bytes:
         if self._written is None or self._written[0] is not found:

@@ -1,5 +1,6 @@
 """/api/v1/generations: read one, wait for one, list them, track one made elsewhere, see its history."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -9,8 +10,10 @@ from app.api import cursor
 from app.api.answers import answer, list_of
 from app.api.document_errors import errors
 from app.api.documents import GenerationListOut, GenerationOut, TransitionListOut
+from app.api.generation_lane import DEADLINE, READ
 from app.api.parameters import GenerationParameters
-from app.api.preferences import MOST_SECONDS, wanted
+from app.api.preferences import MOST_SECONDS, Wait, wanted
+from app.api.shared_reads import Found
 from app.api.track import Track, checked_id, read_body
 from app.api.waiting import Waiting
 from app.core.access import Access, Role
@@ -20,6 +23,7 @@ from app.ledger.plan import Recorded
 from app.ledger.queries import Queries
 from app.ledger.rendering import render, render_transition
 from app.ledger.report import Report, Source, Tracked
+from app.ledger.state import Generation
 from app.rivya.storable import usable_name
 
 _TRACK_BODY: dict[str, Any] = {
@@ -77,6 +81,7 @@ def router(
         dependencies=reads,
     )
     async def get_generation(
+        request: Request,
         generation_id: str,
         wait: Annotated[
             float | None, Query(ge=0, le=MOST_SECONDS, description="Seconds to wait for the outcome.")
@@ -86,13 +91,7 @@ def router(
         ] = None,
     ) -> Response:
         """Answers as soon as the generation is settled, or when the time is over with what is known then."""
-        wish = wanted(wait, prefer or ())
-        is_possible = usable_name(generation_id) is not None
-        found = await waiting.generation(generation_id, seconds=wish.seconds) if is_possible else None
-        if found is None:
-            raise GenerationUnknown
-        headers = {"Preference-Applied": wish.applied} if wish.applied is not None else None
-        return answer(render(found), headers=headers)
+        return await _awaited(request, waiting, generation_id, wanted(wait, prefer or ()))
 
     @routes.put(
         "/generations/{generation_id}",
@@ -130,3 +129,24 @@ def router(
         return answer(list_of([render_transition(transition) for transition in history]))
 
     return routes
+
+
+async def _awaited(request: Request, waiting: Waiting, generation_id: str, wish: Wait) -> Response:
+    found = await _read(request, waiting, generation_id, wish.seconds)
+    if found is None:
+        raise GenerationUnknown
+    headers = {"Preference-Applied": wish.applied} if wish.applied is not None else None
+    return answer(render(found), headers=headers)
+
+
+async def _read(request: Request, waiting: Waiting, generation_id: str, seconds: float) -> Generation | None:
+    """The generation, from where the express lane left off, if it did."""
+    state = request.scope["state"]
+    if state.get(READ) is not None:
+        found: Found = await state.pop(READ)  # kept in no variable: its error would hold this frame, and that it
+        return found.get(generation_id)
+    if usable_name(generation_id) is None:
+        return None
+    if DEADLINE in state:
+        seconds = state[DEADLINE] - asyncio.get_running_loop().time()
+    return await waiting.generation(generation_id, seconds=seconds)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from app.core.errors import DatabaseUnavailable
 from app.ledger.state import Generation
 
 Found = Mapping[str, Generation]
@@ -50,8 +51,11 @@ class SharedReads:
                 found = await self._read(ids)
             except Exception as error:  # noqa: BLE001 - it is theirs who asked
                 answer.set_exception(error)
+            except asyncio.CancelledError:  # of the query, or of us at the very end: nobody is to wait for ever
+                answer.set_exception(DatabaseUnavailable())
             else:
                 answer.set_result(found)
+            del answer  # else it would hold itself, by the traceback of the error that it holds
         self._under_way -= 1  # in the same step as the last look: who asks from now on begins anew
 
 

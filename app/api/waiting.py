@@ -2,10 +2,9 @@
 
 import asyncio
 from contextlib import suppress
-from functools import partial
 
-from app.api.caller_waiting import CallerWaiting, Tell, found_in
-from app.api.shared_reads import Found, SharedReads
+from app.api.caller_waiting import CallerWaiting, Tell
+from app.api.shared_reads import SharedReads
 from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.state import Generation
@@ -43,9 +42,9 @@ class Waiting:
             return found
 
     def tell(self, generation_id: str, seconds: float, tell: Tell) -> None:
-        """Have `tell` called with what `generation` would return; with None also where that would raise."""
+        """Have `tell` called with the read that `generation` would return or raise from."""
         if seconds <= 0:
-            self.reads.ask(generation_id).add_done_callback(partial(_told, generation_id, tell))
+            self.reads.ask(generation_id).add_done_callback(tell)
             return
         CallerWaiting(generation_id, seconds, tell, reads=self.reads, changes=self._changes, stopping=self._stopping)
 
@@ -71,7 +70,3 @@ class Waiting:
         was_woken = changed.is_set()
         changed.clear()
         return was_woken
-
-
-def _told(generation_id: str, tell: Tell, answer: "asyncio.Future[Found]") -> None:
-    tell(found_in(answer, generation_id))

@@ -10,7 +10,7 @@ OK: Final = b"200 OK"
 
 
 class Exchange(Protocol):
-    """A request that a lane has taken; one of the two methods is called, now or later, and once."""
+    """A request that a lane has taken; it is answered by the first of the methods called, now or later."""
 
     @property
     def is_abandoned(self) -> bool:
@@ -20,11 +20,12 @@ class Exchange(Protocol):
         """Answer with these header lines, each ended by CRLF, and this body."""
 
     def otherwise(self) -> None:
-        """Have the application itself answer, as if nothing had been done."""
+        """Have the application itself answer; what it should know of this attempt is in the scope's `state`."""
 
 
 class Lane(Protocol):
-    """Serves the ordinary case of an application's requests without a task for each."""
+    """Serves the ordinary case of an application's requests without a task for each. What it raises is logged, and the
+    application itself answers."""
 
     def __call__(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
         """False: this request is not ordinary, and `exchange` is left alone. True: it is answered, now or later."""

@@ -2,12 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+import structlog
 from starlette.types import Scope
 
 from app.core.express import OK, Lane
 
 if TYPE_CHECKING:
     from app.core.express_protocol import ExpressProtocol
+
+log = structlog.stdlib.get_logger(__name__)
 
 _RECORDED = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 _ANSWER = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b"
@@ -40,22 +43,45 @@ class LaneExchange:
         """The connection is gone."""
         return self.disconnected
 
+    def offer(self) -> None:
+        """Offer the request, which is whole, to its lane. Never raises: the parser would call that a bad request."""
+        self.is_whole = True
+        body = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        try:
+            is_taken = self.lane(self.scope, body, self)
+        except Exception:
+            log.exception("fast_path.failed")
+            is_taken = False
+        if not is_taken:
+            self.otherwise()
+
     def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
-        """Answer."""
+        """Answer. Raises only while nothing has been sent."""
         protocol = self._protocol
-        if self.disconnected or protocol.transport.is_closing():
+        if self.response_complete or self.disconnected or protocol.transport.is_closing():
             return
-        self.response_complete = True
         if protocol.is_leaving:
             self.keep_alive = False
         if not self.keep_alive:
             headers += _CLOSING
-        protocol.transport.write(_ANSWER % (status, headers, len(body), body) if headers or body else _RECORDED)
-        if not self.keep_alive:
-            protocol.transport.close()
-        protocol.on_response_complete()
+        answer = _ANSWER % (status, headers, len(body), body) if headers or body else _RECORDED
+        self.response_complete = True
+        try:
+            protocol.transport.write(answer)
+            if not self.keep_alive:
+                protocol.transport.close()
+            protocol.on_response_complete()
+        except Exception:  # too late for another answer, but the end of the connection is one, too
+            log.exception("fast_path.broken_off")
+            self._protocol.transport.close()
 
     def otherwise(self) -> None:
-        """Have the application itself answer."""
-        if not self.disconnected:
+        """Have the application itself answer, unless there is an answer already."""
+        if self.response_complete or self.disconnected:
+            return
+        self.response_complete = True
+        try:
             self._protocol.hand_over(self)
+        except Exception:  # too late for another answer, but the end of the connection is one, too
+            log.exception("fast_path.broken_off")
+            self._protocol.transport.close()

@@ -5,14 +5,21 @@ for anything special, or turns out not to be ordinary goes uvicorn's own way, fr
 """
 
 import asyncio
+import sys
 from typing import Any, cast
 
+import httptools
+import structlog
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.core.bounded_protocol import BoundedProtocol
 from app.core.express import Lane, Laned
 from app.core.express_exchange import LaneExchange
+
+log = structlog.stdlib.get_logger(__name__)
+
+_OUR_FAULT = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class ExpressProtocol(BoundedProtocol):
@@ -34,10 +41,12 @@ class ExpressProtocol(BoundedProtocol):
         super().data_received(data)
         held, self._held = self._held, None
         if held is not None and not self.transport.is_closing():
-            self.hand_over(held)
+            held.otherwise()
 
     def on_headers_complete(self) -> None:
         """Hold the request if a lane may have it."""
+        if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
+            raise httptools.HttpParserInvalidURLError(self.url)
         lane = self._lane()
         if lane is None:
             super().on_headers_complete()
@@ -66,10 +75,7 @@ class ExpressProtocol(BoundedProtocol):
         if held is None:
             super().on_message_complete()
             return
-        held.is_whole = True
-        body = held.pieces[0] if len(held.pieces) == 1 else b"".join(held.pieces)
-        if not held.lane(held.scope, body, held):
-            self.hand_over(held)
+        held.offer()
 
     def on_response_complete(self) -> None:
         """As uvicorn does, but with one timer for a connection's life instead of one for each of its requests."""
@@ -104,6 +110,17 @@ class ExpressProtocol(BoundedProtocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn does; but what its parser calls a bad request may be an exception of ours, which is a 500."""
+        failure = sys.exception()
+        cause = failure.__context__ if isinstance(failure, httptools.HttpParserCallbackError) else None
+        if cause is None or isinstance(cause, httptools.HttpParserError):
+            super().send_400_response(msg)
+            return
+        log.error("request.not_parsed", exc_info=cause)
+        self.transport.write(_OUR_FAULT)
+        self.transport.close()
 
     @property
     def is_leaving(self) -> bool:
@@ -145,7 +162,11 @@ class ExpressProtocol(BoundedProtocol):
             return None
         if self.parser.should_upgrade():
             return None
-        return self._laned.lane(url.decode("ascii"))
+        try:
+            return self._laned.lane(url.decode("ascii"))
+        except Exception:
+            log.exception("fast_path.failed")
+            return None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own
         self._under_way = cycle

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from app.api.caller_waiting import CallerWaiting
-from app.api.shared_reads import SharedReads
+import pytest
+
+from app.api.caller_waiting import CallerWaiting, found_in
+from app.api.shared_reads import Found, SharedReads
 from app.ledger.changes import Changes
 from app.ledger.state import Generation
 from app.ledger.status import Status, Tracking
@@ -28,8 +30,11 @@ class Scene:
         self.changes = Changes()
         self.stopping = asyncio.Event()
         self.told: list[Generation | None] = []
-        shared = SharedReads(self.read)
-        CallerWaiting("g", seconds, self.told.append, reads=shared, changes=self.changes, stopping=self.stopping)
+        shared = self.shared = SharedReads(self.read)
+        CallerWaiting("g", seconds, self.tell, reads=shared, changes=self.changes, stopping=self.stopping)
+
+    def tell(self, answer: asyncio.Future[Found] | None) -> None:
+        self.told.append(found_in(answer, "g") if answer is not None else None)
 
     async def read(self, _ids: Sequence[str]) -> dict[str, Generation]:
         self.reads += 1
@@ -126,3 +131,18 @@ async def test_a_stop_while_it_looks_waits_for_that_look() -> None:
     scene.may_answer.set()
     await turns()
     assert scene.is_over(OPEN)
+
+
+async def test_a_look_that_cannot_begin_ends_the_wait_and_wakes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene()
+    await turns()
+    monkeypatch.setattr(scene.shared, "ask", None)
+    scene.changes.wake("g")
+    assert scene.is_over(None)
+
+
+async def test_an_answer_that_makes_no_sense_ends_the_wait() -> None:
+    scene = Scene()
+    scene.record = NOON  # type: ignore[assignment]
+    await turns()
+    assert scene.is_over(None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from app.api.shared_reads import SharedReads
+from app.core.errors import DatabaseUnavailable
 from app.ledger.state import Generation
 from app.ledger.status import Status, Tracking
 from tests.clock import NOON
@@ -19,6 +20,7 @@ class Record:
         self.polls = 0
         self.may_answer = asyncio.Event()
         self.is_broken = False
+        self.failure: BaseException = LookupError()
 
     async def read(self, ids: Sequence[str]) -> dict[str, Generation]:
         self.asked.append(list(ids))
@@ -27,7 +29,7 @@ class Record:
         )
         await self.may_answer.wait()
         if self.is_broken:
-            raise LookupError
+            raise self.failure
         return {"g": found}
 
 
@@ -90,3 +92,16 @@ async def test_a_failure_that_nobody_waits_for_is_no_accident(caplog: pytest.Log
     record.may_answer.set()
     await turns()
     assert caplog.records == []
+
+
+async def test_a_query_that_is_cancelled_leaves_nobody_waiting() -> None:
+    record = Record()
+    reads = SharedReads(record.read, most_at_once=1)
+    record.is_broken, record.failure = True, asyncio.CancelledError()
+    asking = asyncio.create_task(reads.generation("g"))
+    record.may_answer.set()
+    async with asyncio.timeout(5):
+        with pytest.raises(DatabaseUnavailable):
+            await asking
+    record.is_broken = False
+    assert await reads.generation("g") is not None

@@ -1,0 +1,158 @@
+"""What fails in the fast path is logged and answered by the ordinary route, which does nothing a second time."""
+
+import asyncio
+import pkgutil
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+import uvloop
+from sqlalchemy import select
+
+from app.core.errors import DatabaseUnavailable
+from app.core.express_protocol import ExpressProtocol
+from app.ledger.state import Generation
+from app.ledger.tables import deliveries
+from tests.reports import submit
+from tests.two_servers import LAST, TwoServers, delivery, read, two_servers
+
+PATH = "/api/v1/generations/task_7"
+FORGED = delivery("task_7", sent=b'{"id":"evt_forged"}')
+
+
+class Failing:
+    """In the place of a function: raises the first time, and then is what it replaces."""
+
+    def __init__(self, function: Callable[..., Any], times: int = 1) -> None:
+        self._function = function
+        self._times = times
+        self.calls = 0
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., Any]:
+        return lambda *arguments, **options: self(instance, *arguments, **options)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.calls += 1
+        if self.calls <= self._times:
+            raise LookupError("injected")
+        return self._function(*arguments, **options)
+
+
+def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[TwoServers], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with two_servers(monkeypatch, url) as both:
+            await both.service.batch.put(submit("task_7"))
+            await ask(both)
+
+    uvloop.run(run())
+
+
+async def statuses(both: TwoServers, request: bytes) -> list[int]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", both.ports[0])
+    async with asyncio.timeout(20):
+        writer.write(request + LAST)
+        heard = await reader.read()
+    writer.close()
+    return [int(part[:3]) for part in heard.split(b"HTTP/1.1 ")[1:]]
+
+
+@pytest.mark.parametrize(
+    ("place", "request_", "status"),
+    [
+        ("app.core.express.Express.lane", delivery("task_7"), 200),
+        ("app.intake.route.to_report", delivery("task_7"), 200),
+        ("app.endpoint.health.EndpointHealth.note_verified", delivery("task_7"), 200),
+        ("app.ledger.batch.Waiting", delivery("task_7"), 200),
+        ("app.core.express_exchange.LaneExchange.respond", delivery("task_7"), 200),
+        ("app.core.express_exchange.LaneExchange.respond", FORGED, 401),
+        ("app.core.express_exchange.LaneExchange.respond", read(PATH), 200),
+        ("app.api.generation_lane.render", read(PATH), 200),
+        ("app.api.generation_lane.render", read(f"{PATH}?wait=1"), 200),
+        ("app.api.waiting.Waiting.tell", read(PATH), 200),
+        ("app.api.caller_waiting.found_in", read(f"{PATH}?wait=1"), 200),
+    ],
+)
+def test_what_fails_is_logged_and_answered_by_the_route(
+    monkeypatch: pytest.MonkeyPatch,
+    database_url: str,
+    place: str,
+    request_: bytes,
+    status: int,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async def ask(both: TwoServers) -> None:
+        failing = Failing(pkgutil.resolve_name(place))
+        monkeypatch.setattr(place, failing)
+        assert await statuses(both, request_) == [status, 404]
+        assert failing.calls >= 1
+        async with both.service.database.read() as connection:
+            attempts = select(deliveries.c.attempts).where(deliveries.c.event_id == "evt_task_7")
+            assert set((await connection.execute(attempts)).scalars()) <= {1}
+
+    served(monkeypatch, database_url, ask)
+    said = "".join(capfd.readouterr())
+    assert "fast_path.failed" in said or "waiting.failed" in said
+    assert "LookupError: injected" in said
+
+
+def test_what_fails_in_the_parser_itself_is_never_called_a_bad_request(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def ask(both: TwoServers) -> None:
+        monkeypatch.setattr(ExpressProtocol, "on_message_complete", Failing(ExpressProtocol.on_message_complete))
+        assert await statuses(both, delivery("task_7")) == [500]
+        assert await statuses(both, b"GET http://host HTTP/1.1\r\nHost: r\r\n\r\n") == [400]
+        assert await statuses(both, b"no HTTP\r\n\r\n") == [400]
+
+    served(monkeypatch, sqlite_url, ask)
+    said = "".join(capfd.readouterr())
+    assert "LookupError: injected" in said
+    assert said.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("name", ["hand_over", "on_response_complete"])
+def test_what_fails_when_it_is_too_late_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, name: str
+) -> None:
+    async def ask(both: TwoServers) -> None:
+        monkeypatch.setattr(ExpressProtocol, name, Failing(getattr(ExpressProtocol, name)))
+        request = read(PATH) if name == "on_response_complete" else read(PATH.replace("7", "unknown"))
+        assert await statuses(both, request) == ([200] if name == "on_response_complete" else [])
+
+    served(monkeypatch, sqlite_url, ask)
+
+
+def test_a_read_that_failed_is_not_repeated_on_the_route(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
+    async def ask(both: TwoServers) -> None:
+        reads = 0
+
+        async def failing(_ids: Sequence[str]) -> dict[str, Generation]:
+            nonlocal reads
+            reads += 1
+            raise DatabaseUnavailable
+
+        both.service.waiting.reads._read = failing
+        for query, total in (("", 1), ("?wait=60", 2)):
+            assert await statuses(both, read(PATH + query)) == [503, 404]
+            assert reads == total
+
+    served(monkeypatch, sqlite_url, ask)
+
+
+def test_a_wait_that_fails_at_its_end_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
+    async def ask(both: TwoServers) -> None:
+        shared, asked = both.service.waiting.reads, 0
+        ordinary = shared.ask
+
+        def second_fails(generation_id: str) -> Any:
+            nonlocal asked
+            asked += 1
+            if asked == 2:
+                raise LookupError("injected")
+            return ordinary(generation_id)
+
+        monkeypatch.setattr(shared, "ask", second_fails)
+        assert await statuses(both, read(f"{PATH}?wait=1")) == [200, 404]
+        assert asked == 3, "a wait anew would look twice more"
+
+    served(monkeypatch, sqlite_url, ask)
