@@ -12,7 +12,7 @@ from app.ledger.state import Generation
 log = structlog.stdlib.get_logger(__name__)
 
 Tell = Callable[["asyncio.Future[Found] | None"], None]
-"""Answers the caller with what a read found, or failed with; None where we failed."""
+"""Answers the caller with what a read found, or failed with; None where there was none: he left, or we failed."""
 
 
 class CallerWaiting:
@@ -60,6 +60,10 @@ class CallerWaiting:
             except Exception:
                 log.exception("waiting.failed")
                 self._finish(None)
+
+    def leave(self) -> None:
+        """Nobody waits any more."""
+        self._finish(None)
 
     def _expire(self) -> None:
         self._is_last = True

@@ -54,7 +54,9 @@ class GenerationLane:
         seconds = int(wait[1] or 0)
         if seconds:
             scope["state"][DEADLINE] = asyncio.get_running_loop().time() + seconds
-        self._waiting.tell(generation_id, seconds, partial(self._answer, scope, caller, exchange))
+        leave = self._waiting.tell(generation_id, seconds, partial(self._answer, scope, caller, exchange))
+        if leave is not None:
+            exchange.on_disconnect(leave)
         return True
 
     def _reader(self, scope: Scope) -> Caller | None:

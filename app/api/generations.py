@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from starlette.types import Receive, Scope, Send
 
 from app.api import cursor
 from app.api.answers import answer, list_of
@@ -15,7 +16,7 @@ from app.api.parameters import GenerationParameters
 from app.api.preferences import MOST_SECONDS, Wait, wanted
 from app.api.shared_reads import Found
 from app.api.track import Track, checked_id, read_body
-from app.api.waiting import Waiting
+from app.api.waiting import CallerGone, Waiting
 from app.core.access import Access, Role
 from app.core.clock import Clock
 from app.core.errors import ServiceError
@@ -30,6 +31,13 @@ _TRACK_BODY: dict[str, Any] = {
     "requestBody": {"required": False, "content": {"application/json": {"schema": Track.model_json_schema()}}}
 }
 _CREATED: dict[int | str, dict[str, Any]] = {201: {"model": GenerationOut, "description": "It was not known before."}}
+
+
+class NoAnswer(Response):
+    """Sends nothing: the connection is lost."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Do nothing."""
 
 
 class GenerationUnknown(ServiceError):
@@ -132,7 +140,10 @@ def router(
 
 
 async def _awaited(request: Request, waiting: Waiting, generation_id: str, wish: Wait) -> Response:
-    found = await _read(request, waiting, generation_id, wish.seconds)
+    try:
+        found = await _read(request, waiting, generation_id, wish.seconds)
+    except CallerGone:
+        return NoAnswer()
     if found is None:
         raise GenerationUnknown
     headers = {"Preference-Applied": wish.applied} if wish.applied is not None else None
@@ -149,4 +160,4 @@ async def _read(request: Request, waiting: Waiting, generation_id: str, seconds:
         return None
     if DEADLINE in state:
         seconds = state[DEADLINE] - asyncio.get_running_loop().time()
-    return await waiting.generation(generation_id, seconds=seconds)
+    return await waiting.generation(generation_id, request.receive, seconds=seconds)

@@ -1,5 +1,6 @@
 """A FastAPI application with a few paths that are served before any middleware, for what is asked for incessantly."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -15,6 +16,9 @@ class Exchange(Protocol):
     @property
     def is_abandoned(self) -> bool:
         """The connection is gone: nobody waits for the answer any more."""
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called if the connection is lost before there is an answer."""
 
     def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
         """Answer with these header lines, each ended by CRLF, and this body."""

@@ -1,5 +1,6 @@
 """A request in a lane, in the place of uvicorn's cycle, which costs as much as everything that a delivery needs."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,18 +18,13 @@ _ANSWER = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b"
 _CLOSING = b"connection: close\r\n"
 
 
-class _NobodyWaits:
-    def set(self) -> None:
-        """In the place of an event: nothing to do."""
-
-
 class LaneExchange:
     """`app.core.express.Exchange`, with those members of uvicorn's own that are looked at."""
 
     __slots__ = (
-        "_protocol", "disconnected", "is_whole", "keep_alive", "lane", "pieces", "response_complete", "scope",
+        "_on_disconnect", "_protocol", "disconnected", "is_whole", "keep_alive", "lane", "pieces", "response_complete",
+        "scope",
     )  # fmt: skip
-    message_event = _NobodyWaits()
 
     def __init__(self, protocol: "ExpressProtocol", scope: Scope, lane: Lane, *, keep_alive: bool) -> None:
         self._protocol = protocol
@@ -36,12 +32,28 @@ class LaneExchange:
         self.lane = lane
         self.keep_alive = keep_alive
         self.pieces: list[bytes] = []
+        self._on_disconnect: Callable[[], None] | None = None
         self.is_whole = self.disconnected = self.response_complete = False
 
     @property
     def is_abandoned(self) -> bool:
         """The connection is gone."""
         return self.disconnected
+
+    @property
+    def message_event(self) -> "LaneExchange":
+        """In the place of the event that uvicorn sets when the connection is lost."""
+        return self
+
+    def set(self) -> None:
+        """The connection is lost, perhaps after the answer."""
+        callback, self._on_disconnect = self._on_disconnect, None
+        if callback is not None and self.disconnected:
+            callback()
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called if the connection is lost before there is an answer."""
+        self._on_disconnect = callback
 
     def offer(self) -> None:
         """Offer the request, which is whole, to its lane. Never raises: the parser would call that a bad request."""
@@ -65,7 +77,7 @@ class LaneExchange:
         if not self.keep_alive:
             headers += _CLOSING
         answer = _ANSWER % (status, headers, len(body), body) if headers or body else _RECORDED
-        self.response_complete = True
+        self.response_complete, self._on_disconnect = True, None
         try:
             protocol.transport.write(answer)
             if not self.keep_alive:
@@ -79,7 +91,7 @@ class LaneExchange:
         """Have the application itself answer, unless there is an answer already."""
         if self.response_complete or self.disconnected:
             return
-        self.response_complete = True
+        self.response_complete, self._on_disconnect = True, None
         try:
             self._protocol.hand_over(self)
         except Exception:  # too late for another answer, but the end of the connection is one, too

@@ -107,6 +107,9 @@ class ExpressProtocol(BoundedProtocol):
         if self._under_way is not None and not self._under_way.response_complete:
             self._under_way.disconnected = True
             self._under_way.message_event.set()
+        self.pipeline.clear()
+        self._held = self._under_way = None
+        self.cycle = cast("RequestResponseCycle", None)  # it knows us: nothing is left for the collector
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None

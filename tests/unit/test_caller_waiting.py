@@ -31,7 +31,7 @@ class Scene:
         self.stopping = asyncio.Event()
         self.told: list[Generation | None] = []
         shared = self.shared = SharedReads(self.read)
-        CallerWaiting("g", seconds, self.tell, reads=shared, changes=self.changes, stopping=self.stopping)
+        self.waiter = CallerWaiting("g", seconds, self.tell, reads=shared, changes=self.changes, stopping=self.stopping)
 
     def tell(self, answer: asyncio.Future[Found] | None) -> None:
         self.told.append(found_in(answer, "g") if answer is not None else None)
@@ -131,6 +131,28 @@ async def test_a_stop_while_it_looks_waits_for_that_look() -> None:
     scene.may_answer.set()
     await turns()
     assert scene.is_over(OPEN)
+
+
+async def test_who_leaves_waits_no_more_and_is_kept_by_nothing() -> None:
+    scene = Scene()
+    await turns()
+    scene.waiter.leave()
+    assert scene.is_over(None)
+    scene.waiter.leave()
+    scene.waiter.set()
+    await turns()
+    assert scene.is_over(None)
+    assert scene.reads == 1
+
+
+async def test_who_leaves_while_it_looks_is_told_no_more() -> None:
+    scene = Scene()
+    scene.may_answer.clear()
+    await turns()
+    scene.waiter.leave()
+    scene.may_answer.set()
+    await turns()
+    assert scene.is_over(None)
 
 
 async def test_a_look_that_cannot_begin_ends_the_wait_and_wakes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
