@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import intake, partitions, plans, polling, postgres, pressure, profile, reads, retention, snapshot, waiting
+from bench import intake, plans, polling, postgres, pressure, profile, reads, retention, snapshot, waiting
 from bench.report import written
 from bench.results import Results
 from bench.servers import NeverServed
@@ -24,7 +24,6 @@ SECTIONS: dict[str, Callable[[World, Results], None]] = {
     "pressure": pressure.run,
 }
 ON_DEMAND: dict[str, Callable[[World, Results], None]] = {
-    "partitions": partitions.run,
     "postgres": postgres.run,
     "profile": profile.run,
     "retention": retention.run,

@@ -10,18 +10,11 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
 from tests.databases import Databases, GivenServer, PostgresDatabases, PostgresServer, SqliteDatabases
-from tests.partitions import PartitionedDatabases
 from tests.postgres import PostgresCluster
 from tests.seal import Seal
 from tests.soak.tally import Tally, begin, is_over, note
 
 BOTH = ("sqlite", "postgresql")
-PARTITIONED = "partitioned"
-PARTITIONED_TOO = {
-    *("test_api_deliveries", "test_api_reading", "test_batch", "test_cli_replay", "test_intake", "test_ledger"),
-    *("test_ledger_races", "test_retention"),
-}
-"""Modules that run once more on a PostgreSQL whose deliveries and transitions are partitioned."""
 GIVEN_SERVER = "DATABASE_URL_TEST"
 # What a deployment would set, and what would send a loopback request through somebody's proxy.
 _UNWANTED = ("RIVYA_", "RECEIVER_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -91,27 +84,12 @@ def postgres_databases(postgres: PostgresServer) -> Iterator[PostgresDatabases]:
     databases.close()
 
 
-@pytest.fixture(scope="session")
-def partitioned_databases(postgres: PostgresServer) -> Iterator[PartitionedDatabases]:
-    """Where PostgreSQL databases come from that are partitioned."""
-    databases = PartitionedDatabases(postgres)
-    yield databases
-    databases.close()
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what relies on the record's unique keys on partitioned tables, too."""
-    if "databases" in metafunc.fixturenames:
-        is_chosen = metafunc.module.__name__.rpartition(".")[2] in PARTITIONED_TOO
-        kinds = (*BOTH, PARTITIONED) if is_chosen else BOTH
-        metafunc.parametrize("databases", kinds, indirect=True, scope="session")
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", params=BOTH)
 def databases(request: pytest.FixtureRequest) -> Databases:
     """Where databases come from: whoever uses this, or a fixture below, runs once on each kind."""
-    names = {"sqlite": "sqlite_databases", "postgresql": "postgres_databases", PARTITIONED: "partitioned_databases"}
-    source: Databases = request.getfixturevalue(names[request.param])
+    source: Databases = request.getfixturevalue(
+        {"sqlite": "sqlite_databases", "postgresql": "postgres_databases"}[request.param]
+    )
     return source
 
 

@@ -8,9 +8,8 @@ import asyncpg
 import orjson
 
 from app.core.direct import Direct
-from app.core.errors import DatabaseUnavailable
 from app.ledger import rows
-from app.ledger.on_postgres_statements import BY_MONTH, LOCK, WHOLE
+from app.ledger.on_postgres_statements import LOCK, LOOK, WRITE, WRITE_NEW
 from app.ledger.plan import Decide, Plan
 from app.ledger.report import Report
 from app.ledger.status import Outcome
@@ -29,7 +28,6 @@ class PostgresRecord:
 
     def __init__(self, direct: Direct) -> None:
         self._direct = direct
-        self._said = WHOLE
         self._expects_news = True
         """The last batch was about nothing that was known."""
 
@@ -39,17 +37,17 @@ class PostgresRecord:
         Where all is new, as it is where others create and we are only called back, one exchange does.
         """
         concerned = _concerned(reports)
-        with self._races():
+        with _races():
             if self._expects_news:
                 made = decide({}, {})
-                found = await self._direct.fetch(self._said.write_new, *_written(made), *concerned)
+                found = await self._direct.fetch(WRITE_NEW, *_written(made), *concerned)
                 if not found:
                     return made
             else:
-                found = await self._direct.fetch(self._said.look, *concerned)
+                found = await self._direct.fetch(LOOK, *concerned)
             self._expects_news = not found
             made = _decided(found, decide)
-            await self._direct.fetch(self._said.write, *_written(made), len(made.generations))
+            await self._direct.fetch(WRITE, *_written(made), len(made.generations))
         return made
 
     async def record_locked(self, reports: Sequence[Report], decide: Decide) -> Plan:
@@ -57,30 +55,22 @@ class PostgresRecord:
 
         Raises `LostRace` only where somebody else inserts at this very moment.
         """
-        with self._races():
+        with _races():
             async with self._direct.transaction() as connection:
                 ids, event_ids = _concerned(reports)
                 await connection.execute(LOCK, ids)
-                found = await connection.fetch(self._said.look, ids, event_ids)
+                found = await connection.fetch(LOOK, ids, event_ids)
                 made = _decided(found, decide)
-                await connection.fetch(self._said.write, *_written(made), len(made.generations))
+                await connection.fetch(WRITE, *_written(made), len(made.generations))
         return made
 
-    @contextmanager
-    def _races(self) -> Iterator[None]:
-        """Lost, too, is a race against an operator who partitions the tables or makes them whole again."""
-        try:
-            yield
-        except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
-            raise LostRace from error
-        except DatabaseUnavailable as error:
-            if isinstance(error.__cause__, asyncpg.InvalidColumnReferenceError | asyncpg.GroupingError):
-                self._said = BY_MONTH  # `event_id` is no key any more
-            elif self._said is BY_MONTH and isinstance(error.__cause__, asyncpg.UndefinedTableError):
-                self._said = WHOLE  # the table of keys is gone
-            else:
-                raise
-            raise LostRace from error
+
+@contextmanager
+def _races() -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
+        raise LostRace from error
 
 
 def _concerned(reports: Sequence[Report]) -> tuple[list[str], list[str]]:

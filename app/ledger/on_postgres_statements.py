@@ -1,7 +1,6 @@
 """What is said to PostgreSQL for every batch, as text that never changes, so that it is planned once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Table
@@ -19,42 +18,41 @@ _TYPES = {
 _NO_GENERATION = ", ".join(f"NULL::{_TYPES[f'generations.{name}']}" for name in rows.GENERATION_COLUMNS)
 
 
-def _look(known: str, *, ids: str = "$1", events: str = "$2", ending: str = "") -> str:
+def _look(*, ids: str = "$1", events: str = "$2") -> str:
     g = rows.GENERATION_COLUMNS
     return (
         f"SELECT {', '.join(g)}, NULL::text AS known_event_id, NULL::text AS known_outcome FROM generations "  # noqa: S608
         f"WHERE id = ANY({ids}::text[]) UNION ALL "
-        f"SELECT {_NO_GENERATION}, event_id, outcome FROM {known} WHERE event_id = ANY({events}::text[]){ending}"
+        f"SELECT {_NO_GENERATION}, event_id, outcome FROM deliveries WHERE event_id = ANY({events}::text[])"
     )
 
 
-_BY_KEY = " GROUP BY event_id"
-"""Changes nothing, but is refused where `event_id` is no key, as in deliveries that have been partitioned."""
+_COUNTED = "\n    ON CONFLICT (event_id) DO UPDATE SET attempts = deliveries.attempts + excluded.attempts"
 _IF_NEW = " WHERE NOT EXISTS (SELECT FROM known)"
 
 
-def _write(delivered: str) -> str:
+def _write() -> str:
     g, t = rows.GENERATION_COLUMNS, rows.TRANSITION_COLUMNS
     changed = ", ".join(f"{name} = excluded.{name}" for name in g if name not in ("id", "first_seen_at"))
     return f"""WITH written AS (
     {_insert(generations, g, "$1")}
     ON CONFLICT (id) DO UPDATE SET {changed} WHERE generations.revision = excluded.revision - 1
     RETURNING (xmax = 0) = (revision = 1) AS is_as_it_was
-), {delivered}, moved AS (
+), {_delivered(_COUNTED)}, moved AS (
     {_insert(transitions, t, "$3")}
 )
 SELECT 1 / (count(*) FILTER (WHERE is_as_it_was) = $5::bigint)::int FROM written"""  # noqa: S608 - of columns of ours
 
 
-def _write_new(delivered: str, known: str) -> str:
+def _write_new() -> str:
     # Without ON CONFLICT, which tries every key twice: a seventh of all that recording costs PostgreSQL. The last line
     # adds no row, but what it reads is written before all else: batches meet at a generation, in the order of ids.
     return f"""WITH known AS MATERIALIZED (
-    {_look(known, ids="$5", events="$6", ending=_BY_KEY)}
+    {_look(ids="$5", events="$6")}
 ), written AS (
     {_insert(generations, rows.GENERATION_COLUMNS, "$1")}{_IF_NEW}
     RETURNING 1
-), {delivered}, moved AS (
+), {_delivered(_IF_NEW)}, moved AS (
     {_insert(transitions, rows.TRANSITION_COLUMNS, "$3")}{_IF_NEW}
 )
 SELECT * FROM known UNION ALL SELECT {_NO_GENERATION}, NULL, NULL FROM written HAVING count(*) < 0"""  # noqa: S608
@@ -62,24 +60,6 @@ SELECT * FROM known UNION ALL SELECT {_NO_GENERATION}, NULL, NULL FROM written H
 
 def _delivered(ending: str) -> str:
     return f"delivered AS (\n    {_insert(deliveries, rows.DELIVERY_COLUMNS, '$2')}{ending}\n)"
-
-
-def _delivered_by_month(*, condition: str = "", on_conflict: str = "") -> str:
-    """A unique key over partitions would have to hold their time, so the events that are known have a table of keys.
-
-    Where one comes again, a trigger of `delivery_keys` counts it: it sees what was committed while we waited for a key.
-    """
-    d = rows.DELIVERY_COLUMNS
-    return f"""came ({", ".join(d)}) AS MATERIALIZED (
-    {_found(deliveries, d, "$2")}{condition}
-), keyed AS (
-    INSERT INTO delivery_keys (event_id, received_at, outcome, attempts)
-    SELECT event_id, received_at, outcome, attempts FROM came{on_conflict}
-    RETURNING event_id, xmax = 0 AS is_new
-), delivered AS (
-    INSERT INTO deliveries ({", ".join(d)})
-    SELECT {", ".join(d)} FROM came JOIN keyed USING (event_id) WHERE is_new
-)"""  # noqa: S608 - of column names of ours
 
 
 def _insert(table: Table, columns: Sequence[str], parameter: str) -> str:
@@ -95,16 +75,14 @@ def _found(table: Table, columns: Sequence[str], parameter: str) -> str:
     return f"SELECT {', '.join(values)} FROM jsonb_array_elements({parameter}::jsonb) AS row"  # noqa: S608
 
 
-LOOK: Final = _look("deliveries")
+LOOK: Final = _look()
 """The generations $1, and what became of the events $2: a row for each that is known."""
 
 BY_ID: Final = f"SELECT {', '.join(rows.GENERATION_COLUMNS)} FROM generations WHERE id = ANY($1::text[])"  # noqa: S608
 
 LOCK: Final = "SELECT FROM generations WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
 
-_COUNTED = "\n    ON CONFLICT (event_id) DO UPDATE SET attempts = {0}.attempts + excluded.attempts"
-
-WRITE: Final = _write(_delivered(_COUNTED.format("deliveries")))
+WRITE: Final = _write()
 """The three writes, all or nothing: generations $1, deliveries $2 with their bodies in $4, transitions $3.
 
 $5 is how many generations there are. Where one of them has been changed, inserted or removed since we looked, the
@@ -112,23 +90,8 @@ last line divides by zero, which takes everything back. The arbiters are the pri
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Statements:
-    """The exchanges of a batch, for one way in which `deliveries` is stored."""
+WRITE_NEW: Final = _write_new()
+"""The three writes where none of the generations $5 and events $6 is known, and no row then; else what `LOOK` finds.
 
-    look: str
-    write: str
-    write_new: str
-    """The three writes where none of the generations $5 and events $6 is known, and no row then; else `look`.
-
-    Raises a unique violation where one of them is written by somebody else at the same time.
-    """
-
-
-WHOLE: Final = Statements(LOOK, WRITE, _write_new(_delivered(_IF_NEW), "deliveries"))
-BY_MONTH: Final = Statements(
-    _look("delivery_keys"),
-    _write(_delivered_by_month(on_conflict=_COUNTED.format("delivery_keys"))),
-    _write_new(_delivered_by_month(condition=_IF_NEW), "delivery_keys"),
-)
-"""For `deliveries` and `transitions` partitioned by `migrations.partitioning`; the parameters are the same."""
+Raises a unique violation where one of them is written by somebody else at the same time.
+"""

@@ -1,1 +1,0 @@
-"""The steps, in order: keys, known events, first bounds, months."""
