@@ -33,9 +33,9 @@ from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.record import Ledger
 from app.operating.operator import Operator
-from app.polling.allowance import Allowance
 from app.polling.budget import polls_at_once
 from app.polling.categories import Categories
+from app.polling.limiter import RateLimiter
 from app.polling.poll import Polling
 from app.polling.poller import Poller
 from app.polling.schedule import Schedule
@@ -82,9 +82,9 @@ class Service:
 
     def _join_polling(self) -> None:
         settings = self.settings
-        self.allowance = Allowance(self.database, self.clock, rate=settings.receiver_poll_rate, api_key=self._key)
-        self.gateway = gateway.assemble(self.client, settings, self.clock, note=self.allowance.note)
-        self.categories = Categories(self.gateway.catalogue.categories, self.allowance, self.clock)
+        self.limiter = RateLimiter(self.database, self.clock, rate=settings.receiver_poll_rate, api_key=self._key)
+        self.gateway = gateway.assemble(self.client, settings, self.clock, note=self.limiter.record_error)
+        self.categories = Categories(self.gateway.catalogue.categories, self.limiter, self.clock)
         schedule = Schedule(
             interval=settings.receiver_poll_interval,
             horizon=settings.receiver_poll_horizon,
@@ -95,8 +95,8 @@ class Service:
     def _join_ledger(self) -> None:
         ledger = Ledger(self.database, first_poll=self.timing.first_poll, changes=self.changes)
         self.batch = Batch(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS, cores=Cores())
-        polling = Polling(self.client, self.batch, timing=self.timing, allowance=self.allowance, clock=self.clock)
-        self.poller = Poller(self.database, polling, timing=self.timing, allowance=self.allowance, clock=self.clock)
+        polling = Polling(self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock)
+        self.poller = Poller(self.database, polling, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)
         self.refusals = Refusals(self.database)
         ours, *second = self.endpoint.verifications
@@ -114,8 +114,8 @@ class Service:
     def _join_submission(self) -> None:
         store, wakeups = Submissions(self.database), Wakeups()
         sender = Sender(self.client, self.batch, store, self.clock, wakeups=wakeups)
-        self.submitter = Submitter(store, sender, self.allowance, self.clock, wakeups=wakeups)
-        self.retrier = Retrier(store, sender, self.allowance, self.clock)
+        self.submitter = Submitter(store, sender, self.limiter, self.clock, wakeups=wakeups)
+        self.retrier = Retrier(store, sender, self.limiter, self.clock)
 
     def _application(self) -> Express:
         app = Express(
@@ -140,7 +140,7 @@ class Service:
         for router in self.endpoint.routers:
             app.include_router(router, responses=document_errors.errors(404))
         app.include_router(rejections.router(self.refusals, self.access), responses=document_errors.errors())
-        checks = (self.endpoint.health.findings, self.allowance.findings, self.operator.watch.findings)
+        checks = (self.endpoint.health.findings, self.limiter.findings, self.operator.watch.findings)
         app.include_router(health.router([health.database_check(self.database), *checks]))
         app.include_router(metrics.router(self.queries, clock=self.clock))
         openapi.complete(app)

@@ -21,7 +21,7 @@ async def allowed_until(rivya: LyingService, now: datetime) -> defaultdict[str, 
     What Rivya last asked for comes on top: its Retry-After, or our rest until the next probe of a refused key. A create
     without an answer is first sent again, within two of its own intervals; the rest is counted from there.
     """
-    budget = await rivya.service.allowance.bookings.read()
+    budget = await rivya.service.limiter.read()
     told = (None, None) if budget is None else (budget.blocked_until, budget.stopped_until)
     start = max([now, *(moment for moment in told if moment is not None)]) + A_TURN
     sends = [row for row in await rivya.rows(submissions) if row["next_attempt_at"] is not None]

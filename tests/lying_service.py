@@ -177,8 +177,7 @@ async def lying_service(url: str) -> AsyncIterator[LyingService]:
         wanted |= {"RECEIVER_POLL_GRACE": str(GRACE.seconds), "RECEIVER_POLL_INTERVAL": str(INTERVAL.seconds)}
         service = Service(load(**{name.lower(): value for name, value in wanted.items()}), clock)
         stack.push_async_callback(service.close)
-        bookings = service.allowance.bookings
-        bookings._pause = clock.pause
+        service.limiter._pause = clock.pause
         clock.stands_still_while.append(lambda: bool(service.poller._asking))
         for verification in service.endpoint.verifications:
             verification._seconds_in_doubt = 0.05

@@ -13,8 +13,8 @@ from app.ledger.batch import Batch
 from app.ledger.changes import Changes
 from app.ledger.record import Ledger
 from app.ledger.tables import generations
-from app.polling.allowance import Allowance
 from app.polling.categories import Categories
+from app.polling.limiter import RateLimiter
 from app.polling.poll import Polling
 from app.polling.poller import Poller
 from app.polling.schedule import Schedule
@@ -84,19 +84,19 @@ class Replica:
         self.database = Database(url)
         self.clock = clock
         self.callbacks_expected = True
-        self.allowance = Allowance(self.database, clock, rate=rate, api_key=key, pause=clock.pause, chance=lambda: 0.0)
-        self.categories = Categories(rivya.models, self.allowance, clock)
+        self.limiter = RateLimiter(self.database, clock, rate=rate, api_key=key, pause=clock.pause, chance=lambda: 0.0)
+        self.categories = Categories(rivya.models, self.limiter, clock)
         self.timing = Timing(
             schedule, self.categories, callbacks_expected=lambda: self.callbacks_expected, chance=lambda: 0.5
         )
         self.ledger = Ledger(self.database, first_poll=self.timing.first_poll, changes=Changes())
         self.batch = Batch(self.ledger, clock)
-        polling = Polling(rivya, self.batch, timing=self.timing, allowance=self.allowance, clock=clock)
+        polling = Polling(rivya, self.batch, timing=self.timing, limiter=self.limiter, clock=clock)
         self.poller = Poller(
             self.database,
             polling,
             timing=self.timing,
-            allowance=self.allowance,
+            limiter=self.limiter,
             clock=clock,
             most_at_once=most_at_once,
             most_ahead=most_ahead,

@@ -37,20 +37,20 @@ LEASE_SECONDS = 61.0
 
 @dataclass
 class Budget:
-    """An allowance that a test grants."""
+    """A rate limiter whose answers a test decides."""
 
     left: int = 1000
     noted: list[RivyaError] = field(default_factory=list)
     successes: int = 0
 
-    async def take(self) -> bool:
+    async def acquire(self) -> bool:
         self.left -= 1
         return self.left >= 0
 
-    async def note(self, error: RivyaError) -> None:
+    async def record_error(self, error: RivyaError) -> None:
         self.noted.append(error)
 
-    async def note_success(self) -> None:
+    async def record_success(self) -> None:
         self.successes += 1
 
 

@@ -15,7 +15,7 @@ from app.core.sealing import SealBroken, SealingKeys
 from app.core.settings import Settings
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
-from app.polling.allowance import Allowance
+from app.polling.limiter import RateLimiter
 from app.rivya.signature import Scheme
 
 UNTELLING = (DatabaseUnavailable, SQLAlchemyError)
@@ -92,7 +92,7 @@ async def _deliveries(database: Database, keyring: Keyring) -> list[Finding]:
 
 async def _polling(database: Database, settings: Settings) -> list[Finding]:
     key, rate = settings.rivya_api_key.get_secret_value(), settings.receiver_poll_rate
-    return [await Allowance(database, SystemClock(), rate=rate, api_key=key).health()]
+    return [await RateLimiter(database, SystemClock(), rate=rate, api_key=key).health()]
 
 
 def _keyring(database: Database, settings: Settings, scheme: Scheme | None) -> Keyring:

@@ -21,7 +21,7 @@ from app.ledger.changes import Changes
 from app.ledger.record import Ledger
 from app.operating.orders import Orders
 from app.operating.replay import Replay
-from app.polling.allowance import Allowance
+from app.polling.limiter import RateLimiter
 from app.polling.schedule import Schedule
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
@@ -68,7 +68,7 @@ async def open_desk(settings: Settings, database: Database, clock: Clock) -> Asy
     """A desk on `database`, which is closed in the end."""
     schedule = Schedule(grace=settings.receiver_poll_grace)
     key = settings.rivya_api_key.get_secret_value()
-    allowance = Allowance(database, clock, rate=settings.receiver_poll_rate, api_key=key)
+    limiter = RateLimiter(database, clock, rate=settings.receiver_poll_rate, api_key=key)
 
     def first_poll(_model: str | None, now: datetime) -> datetime:
         return schedule.first_poll(now, category=None)
@@ -78,7 +78,7 @@ async def open_desk(settings: Settings, database: Database, clock: Clock) -> Asy
         async with RivyaClient(settings.rivya_base_url, key) as client:
             yield Desk(
                 Replay(database, ledger, clock=clock, first_poll=first_poll),
-                Orders(database, ledger, client=client, allowance=allowance, clock=clock),
+                Orders(database, ledger, client=client, limiter=limiter, clock=clock),
             )
     finally:
         await database.dispose()

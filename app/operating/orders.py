@@ -11,7 +11,7 @@ from app.ledger.record import Ledger
 from app.ledger.report import Report, Source
 from app.ledger.state import Generation
 from app.operating.pruning import Pruning
-from app.polling.allowance import Allowance
+from app.polling.limiter import RateLimiter
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError, RivyaNotFound, RivyaUnreadable
 
@@ -43,13 +43,13 @@ class Orders:
     """Raises `DatabaseUnavailable`, beside what each method says."""
 
     def __init__(
-        self, database: Database, ledger: Ledger, *, client: RivyaClient, allowance: Allowance, clock: Clock
+        self, database: Database, ledger: Ledger, *, client: RivyaClient, limiter: RateLimiter, clock: Clock
     ) -> None:
         self._queries = Queries(database)
         self._pruning = Pruning(database)
         self._ledger = ledger
         self._client = client
-        self._allowance = allowance
+        self._limiter = limiter
         self._clock = clock
 
     async def poll(self, generation_id: str) -> Recorded:
@@ -58,18 +58,18 @@ class Orders:
         Raises `GenerationUnknown`, `NotNow`, and what `RivyaClient` raises.
         """
         await self._known(generation_id)
-        if not await self._allowance.take():
-            why = (await self._allowance.health()).detail
+        if not await self._limiter.acquire():
+            why = (await self._limiter.health()).detail
             raise NotNow(f"no request to Rivya may leave now, try again later: {why}")
         try:
             said = await self._client.get_generation(generation_id)
         except RivyaNotFound:
-            await self._allowance.note_poll_answered()
+            await self._limiter.record_poll_success()
             raise
         except RivyaError as error:
-            await self._allowance.note_poll_refused(error)
+            await self._limiter.record_poll_error(error)
             raise
-        await self._allowance.note_poll_answered()
+        await self._limiter.record_poll_success()
         if said.id != generation_id:
             raise RivyaUnreadable("the answer is about another generation", status=200)
         report = Report(source=Source.OPERATOR, reported_at=self._clock.now(), claim=said)

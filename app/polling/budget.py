@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
-REACH: Final = timedelta(seconds=1)
-"""Slots are booked this far ahead: what a killed replica wastes."""
-LEAD: Final = timedelta(seconds=0.1)
-"""The first slot booked is this far ahead, so that the commit of the booking does not make it late."""
-PUNCTUAL: Final = timedelta(milliseconds=20)
-"""How late a request may leave without crowding others'."""
+HORIZON: Final = timedelta(seconds=1)
+"""Slots are reserved this far ahead: what a killed replica wastes."""
+LEAD_TIME: Final = timedelta(seconds=0.1)
+"""The first slot reserved is this far ahead, so that the commit of the reservation does not make it late."""
+MAX_LATENESS: Final = timedelta(milliseconds=40)
+"""How late for its slot a request may leave; later, it is not sent."""
 
 FIRST_BLOCK: Final = timedelta(seconds=5)
 LONGEST_BLOCK: Final = timedelta(minutes=5)
@@ -19,9 +19,9 @@ SHORTEST_RETRY_AFTER: Final = timedelta(seconds=1)
 PROBE_INTERVAL: Final = timedelta(minutes=5)
 
 _UNAUTHORIZED: Final = 401
-# Slots are 3 % further apart than the rate says: `rate` of them then span 1.03 s, which leaves 30 ms for lateness and
-# for the network before any second sees more than `rate` requests.
-_MARGIN: Final = 1.03
+# Slots are 5 % further apart than the rate says: `rate` of them then span 1.05 s, which leaves 10 ms for the network
+# beside MAX_LATENESS before any second sees more than `rate` requests. 95 % of the rate can be used.
+_MARGIN: Final = 1.05
 _CLOCK_SET_BACK: Final = timedelta(minutes=1)
 _SKEW: Final = timedelta(seconds=0.9)
 """How far the clocks of two replicas may be apart; less than the shortest pause."""
@@ -34,8 +34,6 @@ _MOST_AT_ONCE: Final = 128
 _MOST_AHEAD: Final = 256
 _SECONDS_OF_A_POLL: Final = 0.3
 """From the claim to the commit, with Rivya's answer in 50 ms and the lead: measured with `make bench ONLY=polling`."""
-_FEWEST_PER_SECOND: Final = 500
-"""What one process can do anyway; slots need not get wider than that, however many the rate makes of a second."""
 
 
 def polls_at_once(rate: float) -> int:
@@ -44,43 +42,13 @@ def polls_at_once(rate: float) -> int:
 
 
 def polls_ahead(rate: float) -> int:
-    """How many polls one process may have claimed beside those, which wait for their slots: what can be booked."""
-    return min(_MOST_AHEAD, math.ceil(rate * REACH.total_seconds()))
+    """How many polls one process may have claimed beside those, which wait for their slots."""
+    return min(_MOST_AHEAD, math.ceil(rate * HORIZON.total_seconds()))
 
 
-def widest(rate: float) -> int:
-    """How many slots in a row a process may take for one request when it can't use as many as the rate makes."""
-    return max(1, round(rate / _FEWEST_PER_SECOND))
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One request may leave between these two moments."""
-
-    at: datetime
-    until: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """Requests per second, and how many slots in a row each request of this process needs."""
-
-    rate: float
-    width: int = 1
-    """More than one for a process that can't use as many: it leaves at any of them."""
-
-    @property
-    def step(self) -> timedelta:
-        """From one slot to the next."""
-        return timedelta(seconds=_MARGIN / self.rate)
-
-    def slot(self, at: datetime) -> Slot:
-        """The slot that begins at this moment."""
-        return Slot(at, at + self.step * (self.width - 1) + PUNCTUAL)
-
-    def moments(self, slot: Slot) -> list[datetime]:
-        """When each of the slots begins that are taken in a row."""
-        return [slot.at + self.step * number for number in range(self.width)]
+def slot_spacing(rate: float) -> timedelta:
+    """The time from one slot to the next, for a rate in requests per second."""
+    return timedelta(seconds=_MARGIN / rate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,22 +80,20 @@ class Budget:
         """It is time to see whether a refused key has become good."""
         return self.stopped_until is None or not now < self.stopped_until <= now + PROBE_INTERVAL + _SKEW
 
-    def room(self, now: datetime, pace: Pace, *, within: timedelta = REACH) -> int:
-        """How many requests fit into the slots that are free and begin within this time."""
-        left = now + within - self._first_slot(now, pace)
-        return 0 if left < timedelta(0) else left // (pace.step * pace.width) + 1
+    def room(self, now: datetime, spacing: timedelta, *, within: timedelta = HORIZON) -> int:
+        """How many slots are free and begin within this time."""
+        left = now + within - self._first_slot(now, spacing)
+        return 0 if left < timedelta(0) else left // spacing + 1
 
-    def book(self, count: int, now: datetime, pace: Pace) -> tuple[Self, list[Slot]]:
-        """Take the next slots, for `count` requests."""
-        first, each = self._first_slot(now, pace), pace.step * pace.width
-        slots = [pace.slot(first + each * number) for number in range(count)]
-        return replace(self, next_slot_at=first + each * count), slots
+    def reserve(self, count: int, now: datetime, spacing: timedelta) -> tuple[Self, list[datetime]]:
+        """Take the next `count` slots; returns when each begins."""
+        first = self._first_slot(now, spacing)
+        return replace(self, next_slot_at=first + spacing * count), [first + spacing * n for n in range(count)]
 
-    def book_probe(self, now: datetime, pace: Pace) -> tuple[Self, Slot]:
-        """Take the next slot for a probe. It may be late: nobody else is sending anything."""
-        at = self._first_slot(now, pace)
-        booked = replace(self, next_slot_at=at + pace.step, stopped_until=now + PROBE_INTERVAL)
-        return booked, Slot(at, at + REACH)
+    def reserve_probe(self, now: datetime, spacing: timedelta) -> tuple[Self, datetime]:
+        """Take the next slot for a probe of a refused key; returns when it begins."""
+        reserved, [at] = self.reserve(1, now, spacing)
+        return replace(reserved, stopped_until=now + PROBE_INTERVAL), at
 
     def rate_limited(self, now: datetime, *, retry_after: float | None, chance: float) -> Self:
         """After a 429: pause as long as Rivya says (1 second to 1 hour), else 5 seconds, doubling to 5 minutes."""
@@ -163,8 +129,8 @@ class Budget:
         """The key is good."""
         return replace(self, stopped_key=None, stopped_status=None, stopped_reason=None, stopped_until=None)
 
-    def _first_slot(self, now: datetime, pace: Pace) -> datetime:
-        # No honest booking is that far ahead: it was made by a clock that has been set back since.
-        if self.next_slot_at > now + REACH + pace.step * 16 + _CLOCK_SET_BACK:
-            return now + LEAD
-        return max(self.next_slot_at, now + LEAD)
+    def _first_slot(self, now: datetime, spacing: timedelta) -> datetime:
+        # No honest reservation is that far ahead: it was made by a clock that has been set back since.
+        if self.next_slot_at > now + HORIZON + spacing * 16 + _CLOCK_SET_BACK:
+            return now + LEAD_TIME
+        return max(self.next_slot_at, now + LEAD_TIME)

@@ -6,7 +6,7 @@ from datetime import timedelta
 import structlog
 
 from app.core.clock import Clock
-from app.polling.allowance import Allowance
+from app.polling.limiter import RateLimiter
 from app.rivya.errors import RivyaError
 
 REFRESH_INTERVAL = timedelta(hours=1)
@@ -24,9 +24,9 @@ Read = Callable[[], Awaitable[dict[str, str]]]
 class Categories:
     """Known until told otherwise: what can't be read leaves a model unknown, and nothing else."""
 
-    def __init__(self, read: Read, allowance: Allowance, clock: Clock) -> None:
+    def __init__(self, read: Read, limiter: RateLimiter, clock: Clock) -> None:
         self._read = read
-        self._allowance = allowance
+        self._limiter = limiter
         self._clock = clock
         self._known: dict[str, str] = {}
         self._tried_at: float | None = None
@@ -42,7 +42,7 @@ class Categories:
 
     async def turn(self) -> float:
         """Read the catalogue if it is time to, within the budget; returns the seconds until the next turn."""
-        if self._is_due() and await self._allowance.take():
+        if self._is_due() and await self._limiter.acquire():
             await self._refresh()
         return _SECONDS_BETWEEN_TURNS
 
@@ -59,7 +59,7 @@ class Categories:
             found = await self._read()
         except RivyaError as error:
             log.info("models.unreadable", error=type(error).__name__)
-            await self._allowance.note(error)
+            await self._limiter.record_error(error)
             return
         self._known |= found  # a model that has gone may still have generations
         self._wait = REFRESH_INTERVAL

@@ -12,8 +12,7 @@ from app.core.schema import Moment
 from app.ledger.status import Tracking
 from app.ledger.tables import generations
 from app.ledger.tracking import Held
-from app.polling.bookings import Bookings
-from app.polling.own_slots import Permit
+from app.polling.limiter import RateLimiter, Reservation
 
 LEASE = timedelta(seconds=60)
 """Longer than a poll may take: 2 seconds to its slot, 10 for the answer, 10 for its commit, and some to write."""
@@ -27,15 +26,15 @@ class Claimed:
     """A generation to be polled, and when."""
 
     held: Held
-    permit: Permit
+    reservation: Reservation
 
 
 class Claims:
     """A claim moves `next_poll_at` to the lease's end: a killed poller's work becomes due again by itself."""
 
-    def __init__(self, database: Database, bookings: Bookings, clock: Clock, *, lease: timedelta = LEASE) -> None:
+    def __init__(self, database: Database, limiter: RateLimiter, clock: Clock, *, lease: timedelta = LEASE) -> None:
         self._database = database
-        self._bookings = bookings
+        self._limiter = limiter
         self._clock = clock
         self._lease = lease
 
@@ -47,15 +46,14 @@ class Claims:
     async def claim(self, most: int) -> list[Claimed]:
         """Claim what is due, `most` at most and no more than the budget has room for. Raises `DatabaseUnavailable`."""
         async with self._database.transaction() as connection:
-            opening = await self._bookings.open(connection)
-            room = min(opening.room, most)
+            budget = await self._limiter.lock(connection)
+            room = min(budget.room, most)
             if room == 0:
                 return []
-            moments = {"now": opening.now, "until": opening.now + self._lease, "most": room}
+            moments = {"now": budget.now, "until": budget.now + self._lease, "most": room}
             found = [_held(row) for row in (await connection.execute(CLAIM, moments)).mappings()]
-            permits = await self._bookings.book(connection, opening, len(found))
-        self._bookings.keep(permits)
-        return [Claimed(held, permit) for held, permit in zip(found, permits, strict=False)]
+            reservations = await self._limiter.reserve(connection, budget, len(found))
+        return [Claimed(*claimed) for claimed in zip(found, reservations, strict=True)]
 
 
 def _claim() -> Update:

@@ -7,7 +7,7 @@ from app.ledger.report import Claim, Polled, Report, Source
 from app.ledger.status import Tracking
 from app.ledger.tracking import Held, PollNote
 from app.polling import notes
-from app.polling.allowance import Allowance
+from app.polling.limiter import RateLimiter
 from app.polling.measures import POLLS, note_failed, note_turned
 from app.polling.timing import Timing
 from app.rivya.client import RivyaClient
@@ -30,12 +30,12 @@ class Polling:
     """Asks and reports; no transaction is open while Rivya is asked."""
 
     def __init__(
-        self, client: RivyaClient, batch: Batch, *, timing: Timing, allowance: Allowance, clock: Clock
+        self, client: RivyaClient, batch: Batch, *, timing: Timing, limiter: RateLimiter, clock: Clock
     ) -> None:
         self._client = client
         self._batch = batch
         self._timing = timing
-        self._allowance = allowance
+        self._limiter = limiter
         self._clock = clock
         self._errors = 0
 
@@ -57,7 +57,7 @@ class Polling:
             return await self._after_error(held, error)
         POLLS.labels(said.status).inc()
         self._errors = 0
-        await self._allowance.note_poll_answered()
+        await self._limiter.record_poll_success()
         return await self._report(held, said)
 
     async def _report(self, held: Held, said: Claim) -> PollNote | None:
@@ -76,10 +76,10 @@ class Polling:
 
     async def _after_error(self, held: Held, error: RivyaError) -> PollNote:
         if isinstance(error, _OUR_AFFAIR):
-            await self._allowance.note_poll_refused(error)
+            await self._limiter.record_poll_error(error)
             return notes.given_back(held, self._clock.now())
         if isinstance(error, RivyaNotFound):
-            await self._allowance.note_poll_answered()
+            await self._limiter.record_poll_success()
             return self._not_found(held, error)
         request_id = getattr(error, "request_id", None)
         retry_after = getattr(error, "retry_after", None)

@@ -10,9 +10,9 @@ from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from app.ledger.tracking import PollBook, PollNote
 from app.polling import notes
-from app.polling.allowance import Allowance
 from app.polling.budget import polls_ahead, polls_at_once
 from app.polling.claims import Claimed, Claims
+from app.polling.limiter import RateLimiter
 from app.polling.measures import note_recalled, note_turned
 from app.polling.poll import Polling
 from app.polling.timing import Timing
@@ -34,7 +34,7 @@ class Poller:
         polling: Polling,
         *,
         timing: Timing,
-        allowance: Allowance,
+        limiter: RateLimiter,
         clock: Clock,
         most_at_once: int | None = None,
         most_ahead: int | None = None,
@@ -42,13 +42,13 @@ class Poller:
     ) -> None:
         self._polling = polling
         self._timing = timing
-        self._bookings = allowance.bookings
-        self._claims = Claims(database, self._bookings, clock)
+        self._limiter = limiter
+        self._claims = Claims(database, limiter, clock)
         self._book = PollBook(database)
         self._clock = clock
         # As many as the client has lanes: a poll that had to wait for one would leave after its slot.
-        self._most_asking = most_at_once or polls_at_once(allowance.bookings.rate)
-        self._most_ahead = polls_ahead(allowance.bookings.rate) if most_ahead is None else most_ahead
+        self._most_asking = most_at_once or polls_at_once(limiter.rate)
+        self._most_ahead = polls_ahead(limiter.rate) if most_ahead is None else most_ahead
         self._grace = grace
         """Seconds that a poll may still take once asked to stop."""
         self._tasks: dict[asyncio.Task[PollNote | None], Claimed] = {}
@@ -72,7 +72,7 @@ class Poller:
             task = asyncio.create_task(self._poll(claimed), name=f"poll-{claimed.held.id}")
             self._tasks[task] = claimed
             task.add_done_callback(self._finished)
-        return self._bookings.seconds_to_next_look
+        return self._limiter.seconds_until_room
 
     async def idle(self) -> None:
         """Wait until every poll under way has ended, and write what they came to. Raises `DatabaseUnavailable`."""
@@ -103,9 +103,6 @@ class Poller:
         ahead = self._most_ahead if len(self._asking) * 2 <= self._most_asking else 0
         return self._most_asking + ahead - len(self._tasks)
 
-    def _is_full(self) -> bool:
-        return len(self._asking) >= self._most_asking
-
     async def _recall(self) -> None:
         """Now and then, and at the start: polls that a clock set back has put out of reach are brought back."""
         if self._recalled_at is not None and self._clock.monotonic() - self._recalled_at < _SECONDS_BETWEEN_RECALLS:
@@ -124,8 +121,8 @@ class Poller:
     async def _poll(self, claimed: Claimed) -> PollNote | None:
         held = claimed.held
         try:
-            may_leave = await self._bookings.reach(claimed.permit, is_full=self._is_full)
-            if may_leave is None:
+            may_leave = await self._limiter.wait_for_slot(claimed.reservation)
+            if may_leave is None or len(self._asking) >= self._most_asking:
                 return notes.given_back(held, self._clock.now())
             self._asking.add(held.id)
             return await self._polling.poll(held, may_leave)

@@ -3,7 +3,7 @@
 import asyncio
 
 from app.core.clock import Clock
-from app.submission.allowance import Allowance
+from app.submission.allowance import RateLimiter
 from app.submission.sender import Sender
 from app.submission.submission import Submission
 from app.submission.submissions import Submissions
@@ -16,14 +16,14 @@ _SECONDS_WHILE_IDLE = 1.0
 class Retrier:
     """`turn` is one turn of a supervised loop; any number of replicas may run it."""
 
-    def __init__(self, submissions: Submissions, sender: Sender, allowance: Allowance, clock: Clock) -> None:
+    def __init__(self, submissions: Submissions, sender: Sender, limiter: RateLimiter, clock: Clock) -> None:
         self._submissions = submissions
         self._sender = sender
-        self._allowance = allowance
+        self._limiter = limiter
         self._clock = clock
 
     async def turn(self) -> float:
-        """Send again what is due, as far as the allowance goes; returns the seconds until the next turn."""
+        """Send again what is due, as far as the budget goes; returns the seconds until the next turn."""
         claimed = await self._claim()
         results = await asyncio.gather(*map(self._send, claimed), return_exceptions=True)
         for error in filter(None, results):  # only once all are done: none is left running unseen
@@ -33,7 +33,7 @@ class Retrier:
     async def _claim(self) -> list[Submission]:
         claimed: list[Submission] = []
         while len(claimed) < _AT_ONCE and await self._submissions.is_due(now=self._clock.now()):
-            if not await self._allowance.take():
+            if not await self._limiter.acquire():
                 break
             submission = await self._submissions.claim_due(now=self._clock.now())
             if submission is None:  # another replica was faster
@@ -44,6 +44,6 @@ class Retrier:
     async def _send(self, submission: Submission) -> None:
         sent = await self._sender.send(submission, in_doubt=True)
         if sent.error is not None:
-            await self._allowance.note(sent.error)
+            await self._limiter.record_error(sent.error)
         else:
-            await self._allowance.note_success()
+            await self._limiter.record_success()

@@ -7,7 +7,7 @@ from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded
 from app.core.ids import request_id, uuid7
 from app.submission import reply
-from app.submission.allowance import Allowance
+from app.submission.allowance import RateLimiter
 from app.submission.create import Create
 from app.submission.measures import note_answered, note_turned_away
 from app.submission.reply import Reply
@@ -29,7 +29,7 @@ class Submitter:
         self,
         submissions: Submissions,
         sender: Sender,
-        allowance: Allowance,
+        limiter: RateLimiter,
         clock: Clock,
         *,
         wakeups: Wakeups,
@@ -39,7 +39,7 @@ class Submitter:
     ) -> None:
         self._submissions = submissions
         self._sender = sender
-        self._allowance = allowance
+        self._limiter = limiter
         self._clock = clock
         self._wakeups = wakeups
         self._pause = pause
@@ -106,7 +106,7 @@ class Submitter:
         sent = await self._sender.send(claimed, in_doubt=False)
         if sent.error is not None:
             with suppress(DatabaseUnavailable):  # what Rivya said is for the caller, whoever else can be told
-                await self._allowance.note(sent.error)
+                await self._limiter.record_error(sent.error)
         return sent.reply
 
     async def _answer_again(self, submission_id: str, key: str) -> Reply:

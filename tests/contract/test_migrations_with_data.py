@@ -48,7 +48,7 @@ async def fill(url: str) -> None:
         await room.service.operator.sums.move()
         assert (await room.client.post("/rivya/webhook", content=b"{}")).status_code == 401
         await room.service.refusals.turn()
-        await room.service.allowance.take()
+        await room.service.limiter.acquire()
         room.pass_time(days=91)
         await room.record(webhook("new", "failed", at=room.clock.now()))
         await room.service.operator.retention._prune(Limits(room.clock.now(), NOON))

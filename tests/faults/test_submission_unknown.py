@@ -130,7 +130,7 @@ async def test_a_wait_that_rivya_asks_the_background_for_is_kept(database_url: s
         assert (await room.submission())["state"] == "accepted"
 
 
-async def test_without_an_allowance_nothing_is_sent_and_nothing_is_put_off(database_url: str) -> None:
+async def test_without_a_slot_nothing_is_sent_and_nothing_is_put_off(database_url: str) -> None:
     async with serve_manually() as rivya, open_submission(database_url, rivya) as room:
         spoil(room, ApiFault(when="after", connection="reset", times=1))
         await room.create()

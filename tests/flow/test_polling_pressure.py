@@ -1,10 +1,9 @@
 """A poller under pressure: late, full, unable to record, or told to stop."""
 
 import asyncio
-from typing import Any
 
 from app.ledger.tables import generations
-from app.polling.own_slots import Permit
+from app.polling.limiter import Reservation
 from app.rivya.errors import RivyaRateLimited, RivyaUnauthorized
 from app.sandbox.faults import ApiFault
 from tests.polling_room import PollingRoom, Replica, most_in_any_second, open_polling
@@ -19,12 +18,10 @@ async def overdue(room: PollingRoom, replica: Replica, count: int) -> list[str]:
     return tasks
 
 
-async def book(replica: Replica, count: int) -> list[Permit]:
+async def reserve(replica: Replica, count: int) -> list[Reservation]:
     async with replica.database.transaction() as connection:
-        opening = await replica.allowance.bookings.open(connection)
-        permits = await replica.allowance.bookings.book(connection, opening, min(opening.room, count))
-    replica.allowance.bookings.keep(permits)
-    return permits
+        budget = await replica.limiter.lock(connection)
+        return await replica.limiter.reserve(connection, budget, min(budget.room, count))
 
 
 async def test_a_request_that_missed_its_slot_is_given_back_and_not_sent_late(database_url: str) -> None:
@@ -40,56 +37,28 @@ async def test_a_request_that_missed_its_slot_is_given_back_and_not_sent_late(da
         assert room.polled == [task]
 
 
-async def test_a_process_that_cannot_use_a_high_rate_books_wider_slots_until_it_can_again(database_url: str) -> None:
-    async with open_polling(database_url) as room:
-        replica = await room.replica(rate=2000)
-        widths = []
-        for is_full in [True] * 41 + [False] * 200:
-            [permit] = await book(replica, 1)
-            widths.append(permit.width)
-            reached = await room.clock.run(replica.allowance.bookings.reach(permit, is_full=lambda: is_full))  # noqa: B023
-            assert (reached is None) == is_full
-        assert widths == [1] * 41 + [2] * 200
-        assert (await book(replica, 1))[0].width == 1
-
-
-async def test_requests_that_are_late_take_the_next_slots_and_leave_at_the_rate(database_url: str) -> None:
-    """Held up for a quarter of a second, then punctual: three slots have passed, so three find none in the end."""
+async def test_slots_that_passed_while_a_process_stalled_are_dropped_and_the_others_kept(database_url: str) -> None:
     async with open_polling(database_url) as room:
         replica = await room.replica(rate=10)
-        bookings = replica.allowance.bookings
-        permits = await book(replica, 9)
-        room.clock.advance(seconds=(permits[0].slot.at - room.clock.now()).total_seconds() + 0.25)
-        reached = [await room.clock.run(bookings.reach(permit)) for permit in permits]
-        assert [may_leave is not None for may_leave in reached] == [True] * 6 + [False] * 3
-        assert await room.clock.run(bookings.reach((await book(replica, 1))[0])) is not None
+        reserved = await reserve(replica, 9)
+        room.clock.advance(seconds=(reserved[2].until - room.clock.now()).total_seconds() + 0.001)
+        sent = [await room.clock.run(replica.limiter.wait_for_slot(slot)) is not None for slot in reserved]
+        assert sent == [False] * 3 + [True] * 6
 
 
-async def test_who_was_late_and_still_waits_is_booked_for_with_the_next_claim(database_url: str) -> None:
+async def test_a_request_whose_slot_passes_before_it_leaves_is_not_sent(database_url: str) -> None:
     async with open_polling(database_url) as room:
         replica = await room.replica(rate=10)
-        bookings = replica.allowance.bookings
-        permits = await book(replica, 2)
-        room.clock.advance(seconds=(permits[1].slot.at - room.clock.now()).total_seconds())
-        assert len(await book(replica, 1)) == 1  # nobody waits yet
-        waiting = [asyncio.ensure_future(bookings.reach(permit)) for permit in [*permits, *permits]]
-        await asyncio.sleep(0)
-        assert len(await book(replica, 1)) == 3
-        assert all(await asyncio.gather(*(room.clock.run(_of(task)) for task in waiting)))
-
-
-async def test_a_request_whose_slot_passes_before_it_leaves_needs_another(database_url: str) -> None:
-    async with open_polling(database_url) as room:
-        replica = await room.replica(rate=10)
-        bookings = replica.allowance.bookings
-        permits = await book(replica, 2)
-        first = await room.clock.run(bookings.reach(permits[0]))
-        assert first is not None
-        room.clock.advance(seconds=0.11)
-        assert first()
-        assert not first()
-        bookings.void()
-        assert not first()
+        first, second = await reserve(replica, 2)
+        before_send = await room.clock.run(replica.limiter.wait_for_slot(first))
+        assert before_send is not None
+        assert before_send()
+        room.clock.advance(seconds=0.041)
+        assert not before_send()
+        before_send = await room.clock.run(replica.limiter.wait_for_slot(second))
+        assert before_send is not None
+        replica.limiter.cancel_all()
+        assert not before_send()
 
 
 async def test_polls_are_claimed_ahead_while_others_are_under_way(database_url: str) -> None:
@@ -111,7 +80,7 @@ async def test_a_poll_claimed_ahead_that_finds_all_hands_full_is_given_back_and_
         replica = await room.replica(most_at_once=1, most_ahead=2)
         await overdue(room, replica, 4)
         room.sandbox.faults.api.append(ApiFault(hang=60))
-        room.clock.stands_still_while.clear()
+        room.clock.stands_still_while[:] = [lambda: bool(replica.poller._asking) and not room.polls]
         await replica.poller.turn()
         await room.clock.run(_until_given_back(replica))
         await room.clock.run(_until_asked(room))
@@ -173,21 +142,21 @@ async def test_a_poll_that_hangs_past_the_grace_of_a_stop_is_given_back(database
 async def test_any_call_that_rivya_takes_ends_the_stop_of_a_refused_key(database_url: str) -> None:
     async with open_polling(database_url) as room:
         replica = await room.replica()
-        await replica.allowance.note(REVOKED)
-        assert not (await replica.allowance.health()).ok
-        await replica.allowance.note_success()
-        assert (await replica.allowance.health()).ok
+        await replica.limiter.record_error(REVOKED)
+        assert not (await replica.limiter.health()).ok
+        await replica.limiter.record_success()
+        assert (await replica.limiter.health()).ok
 
 
 async def test_a_429_to_any_call_pauses_polling(database_url: str) -> None:
     async with open_polling(database_url) as room:
         one, other = await room.replica(), await room.replica()
         await overdue(room, one, 1)
-        await one.allowance.note(HASTY)
+        await one.limiter.record_error(HASTY)
         await other.poll()
         assert room.polls == []
-        assert not await room.clock.run(other.allowance.take())
-        assert "paused" in (await other.allowance.health()).detail
+        assert not await room.clock.run(other.limiter.acquire())
+        assert "paused" in (await other.limiter.health()).detail
 
 
 async def _until_asked(room: PollingRoom) -> None:
@@ -199,7 +168,3 @@ async def _until_given_back(replica: Replica) -> None:
     """Until of all that was claimed only what is being asked for is left."""
     while len(replica.poller._tasks) > 1:
         await asyncio.sleep(0)
-
-
-async def _of(task: "asyncio.Future[Any]") -> Any:
-    return await task

@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from app.polling.allowance import Allowance
 from app.polling.budget import PROBE_INTERVAL
-from app.polling.own_slots import Permit
+from app.polling.limiter import RateLimiter, Reservation
 from app.sandbox.faults import ApiFault
 from app.sandbox.keys import DEFAULT_KEY, Key
 from tests.polling_room import PollingRoom, Replica, open_polling
@@ -61,16 +60,15 @@ async def test_what_was_leased_when_the_429_came_is_given_back_unsent(database_u
         assert all(row["next_poll_at"] <= room.clock.now() for row in rows)
 
 
-async def test_a_block_that_another_replica_wrote_voids_what_this_one_has_booked(database_url: str) -> None:
+async def test_a_block_that_another_replica_wrote_voids_what_this_one_has_reserved(database_url: str) -> None:
     async with open_polling(database_url) as room:
         one, other = await room.replica(), await room.replica()
         await many_overdue(room, one)
-        bookings = one.allowance.bookings
-        permits = await _booked(one)
+        reserved = await _reserved(one)
         room.sandbox.faults.api.append(ApiFault(status=429, retry_after=30, times=1))
         await other.poll()
-        await _booked(one)  # its next look at the budget
-        assert [await room.clock.run(bookings.reach(permit)) for permit in permits] == [None] * len(permits)
+        await _reserved(one)  # its next look at the budget
+        assert [await room.clock.run(one.limiter.wait_for_slot(slot)) for slot in reserved] == [None] * len(reserved)
 
 
 async def test_refusals_in_a_row_double_the_pause_and_an_answer_ends_that(database_url: str) -> None:
@@ -114,10 +112,10 @@ async def test_the_operator_is_told_what_rivya_said_and_what_to_do(database_url:
     async with open_polling(database_url) as room:
         replica = await room.replica()
         await many_overdue(room, replica)
-        assert (await replica.allowance.health()).ok
+        assert (await replica.limiter.health()).ok
         room.sandbox.keys[DEFAULT_KEY].revoked = True
         await replica.poll()
-        finding = await replica.allowance.health()
+        finding = await replica.limiter.health()
         assert not finding.ok
         assert not finding.is_required
         assert "api_key_revoked" in finding.detail
@@ -137,7 +135,7 @@ async def test_a_probe_that_is_answered_resumes_polling_everywhere(database_url:
         await one.poll()
         room.clock.advance(seconds=1)
         assert await polls_within(room, other, seconds=3) > 3
-        assert (await other.allowance.health()).ok
+        assert (await other.limiter.health()).ok
 
 
 async def test_a_restart_probes_at_once(database_url: str) -> None:
@@ -160,8 +158,8 @@ async def test_a_process_with_another_key_is_not_stopped(database_url: str) -> N
         room.sandbox.keys.add(Key("rvya_sk_new"))
         new = await room.replica(key="rvya_sk_new")
         assert await polls_within(room, new, seconds=3) > 3
-        assert (await new.allowance.health()).ok
-        assert not (await old.allowance.health()).ok
+        assert (await new.limiter.health()).ok
+        assert not (await old.limiter.health()).ok
         assert await polls_within(room, old, seconds=3) == 0
 
 
@@ -172,11 +170,11 @@ async def test_other_calls_take_no_slot_while_the_key_is_refused_but_do_while_on
         key = room.sandbox.keys[DEFAULT_KEY]
         key.scopes = ()
         await replica.poll()
-        assert await room.clock.run(replica.allowance.take())
+        assert await room.clock.run(replica.limiter.acquire())
         key.revoked = True
         room.clock.advance(seconds=PROBE_SECONDS)
         await replica.poll()
-        assert not await room.clock.run(replica.allowance.take())
+        assert not await room.clock.run(replica.limiter.acquire())
 
 
 async def test_by_a_clock_that_stands_still_a_slot_is_reached_once_it_was_waited_for(database_url: str) -> None:
@@ -186,14 +184,12 @@ async def test_by_a_clock_that_stands_still_a_slot_is_reached_once_it_was_waited
             """The time passes, and the clock does not see it."""
 
         replica = await room.replica()
-        still = Allowance(replica.database, room.clock, rate=5, api_key=DEFAULT_KEY, pause=pause)
+        still = RateLimiter(replica.database, room.clock, rate=5, api_key=DEFAULT_KEY, pause=pause)
         async with asyncio.timeout(10):
-            assert await still.take()
+            assert await still.acquire()
 
 
-async def _booked(replica: Replica) -> list[Permit]:
+async def _reserved(replica: Replica) -> list[Reservation]:
     async with replica.database.transaction() as connection:
-        opening = await replica.allowance.bookings.open(connection)
-        permits = await replica.allowance.bookings.book(connection, opening, min(opening.room, 2))
-    replica.allowance.bookings.keep(permits)
-    return permits
+        budget = await replica.limiter.lock(connection)
+        return await replica.limiter.reserve(connection, budget, min(budget.room, 2))

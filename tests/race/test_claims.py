@@ -46,7 +46,7 @@ async def test_claims_made_at_the_same_moment_are_disjoint_and_their_slots_too(d
         ids = [one.held.id for one in claimed]
         assert len(set(ids)) == len(ids) > 10
         assert set(ids) <= set(tasks)
-        slots = sorted(one.permit.slot.at for one in claimed)
+        slots = sorted(one.reservation.at for one in claimed)
         gaps = [later - sooner for sooner, later in itertools.pairwise(slots)]
         assert min(gaps) >= timedelta(seconds=1 / RATE)
 
@@ -72,7 +72,7 @@ async def test_other_calls_take_their_slots_between_the_polls(database_url: str)
         taken = []
         for _ in range(10):
             await replica.poller.turn()
-            if await room.clock.run(replica.allowance.take()):
+            if await room.clock.run(replica.limiter.acquire()):
                 taken.append(room.clock.monotonic())
             await room.clock.run(replica.poller.idle())
         assert len(taken) >= 3
@@ -82,10 +82,10 @@ async def test_other_calls_take_their_slots_between_the_polls(database_url: str)
 async def test_who_comes_back_at_once_gets_no_second_slot(database_url: str) -> None:
     async with open_polling(database_url) as room:
         replica = await room.replica()
-        assert await room.clock.run(replica.allowance.take())
-        assert not await room.clock.run(replica.allowance.take())
+        assert await room.clock.run(replica.limiter.acquire())
+        assert not await room.clock.run(replica.limiter.acquire())
         room.clock.advance(seconds=1)
-        assert await room.clock.run(replica.allowance.take())
+        assert await room.clock.run(replica.limiter.acquire())
 
 
 async def test_a_killed_pollers_work_is_due_again_when_its_lease_runs_out(database_url: str) -> None:

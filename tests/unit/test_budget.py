@@ -7,16 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.polling.budget import (
-    LEAD,
+    HORIZON,
+    LEAD_TIME,
+    MAX_LATENESS,
     PROBE_INTERVAL,
-    PUNCTUAL,
-    REACH,
     Budget,
-    Pace,
-    Slot,
     polls_ahead,
     polls_at_once,
-    widest,
+    slot_spacing,
 )
 from tests.clock import NOON
 
@@ -34,67 +32,49 @@ def most_in_any_second(moments: list[datetime]) -> int:
     return max(sum(start <= moment < start + seconds(1) for moment in moments) for start in moments)
 
 
-def book_all(pace: Pace, *, turns: int, apart: timedelta) -> list[Slot]:
-    budget, slots = FRESH, []
+def reserve_all(rate: float, *, turns: int, apart: timedelta) -> list[datetime]:
+    budget, slots, spacing = FRESH, [], slot_spacing(rate)
     for turn in range(turns):
         now = NOON + apart * turn
-        budget, booked = budget.book(budget.room(now, pace), now, pace)
-        slots += booked
+        budget, reserved = budget.reserve(budget.room(now, spacing), now, spacing)
+        slots += reserved
     return slots
 
 
 @given(rate=rates, apart=st.floats(0.05, 2))
 def test_no_second_ever_sees_more_than_the_rate_even_if_some_leave_late(rate: int, apart: float) -> None:
-    slots = book_all(Pace(rate=rate), turns=6, apart=seconds(apart))
-    mixed = [slot.until if number % 3 == 0 else slot.at for number, slot in enumerate(slots)]
+    slots = reserve_all(rate, turns=6, apart=seconds(apart))
+    mixed = [at + MAX_LATENESS if number % 3 == 0 else at for number, at in enumerate(slots)]
     assert most_in_any_second(mixed) <= rate
 
 
-@given(rate=st.integers(2, 50), width=st.integers(1, 8))
-def test_a_process_with_wide_slots_keeps_the_rate_wherever_in_them_it_leaves(rate: int, width: int) -> None:
-    slots = book_all(Pace(rate=rate, width=width), turns=6, apart=seconds(0.5))
-    mixed = [slot.until if number % 2 == 0 else slot.at for number, slot in enumerate(slots)]
-    assert most_in_any_second(sorted(mixed)) <= rate
-
-
 @given(rate=rates)
-def test_nineteen_twentieths_of_the_rate_are_used_by_whoever_keeps_booking(rate: int) -> None:
-    slots = book_all(Pace(rate=rate), turns=40, apart=seconds(0.5))
-    lasted = (slots[-1].at - slots[0].at).total_seconds()
+def test_nineteen_twentieths_of_the_rate_are_used_by_whoever_keeps_reserving(rate: int) -> None:
+    slots = reserve_all(rate, turns=40, apart=seconds(0.5))
+    lasted = (slots[-1] - slots[0]).total_seconds()
     assert len(slots) - 1 >= 0.95 * rate * lasted
 
 
 @given(rate=st.floats(0.01, 1000))
-def test_nothing_is_booked_further_ahead_than_it_reaches(rate: float) -> None:
-    pace = Pace(rate=rate)
-    room = FRESH.room(NOON, pace)
-    booked, slots = FRESH.book(room, NOON, pace)
+def test_nothing_is_reserved_further_ahead_than_the_horizon(rate: float) -> None:
+    spacing = slot_spacing(rate)
+    room = FRESH.room(NOON, spacing)
+    reserved, slots = FRESH.reserve(room, NOON, spacing)
     assert room >= 1
-    assert NOON + LEAD == slots[0].at <= slots[-1].at <= NOON + REACH
-    assert booked.room(NOON, pace) == 0
-    assert booked.next_slot_at == slots[-1].at + pace.step
-
-
-def test_a_slot_is_missed_by_who_is_late() -> None:
-    slot = Pace(rate=5).slot(NOON)
-    assert slot == Slot(NOON, NOON + PUNCTUAL)
-
-
-def test_a_wide_slot_lasts_until_the_last_of_those_it_takes() -> None:
-    pace = Pace(rate=5, width=3)
-    assert pace.slot(NOON).until == NOON + pace.step * 2 + PUNCTUAL
-    assert pace.moments(pace.slot(NOON)) == [NOON, NOON + pace.step, NOON + pace.step * 2]
+    assert NOON + LEAD_TIME == slots[0] <= slots[-1] <= NOON + HORIZON
+    assert reserved.room(NOON, spacing) == 0
+    assert reserved.next_slot_at == slots[-1] + spacing
 
 
 def test_slots_that_passed_unused_are_gone() -> None:
     now = NOON + seconds(3600)
-    _, slots = FRESH.book(1, now, Pace(rate=5))
-    assert slots[0].at == now + LEAD
+    _, [slot] = FRESH.reserve(1, now, slot_spacing(5))
+    assert slot == now + LEAD_TIME
 
 
 def test_a_clock_that_was_set_back_does_not_stop_polling() -> None:
-    booked_by_yesterdays_clock = Budget(next_slot_at=NOON + timedelta(hours=5))
-    assert booked_by_yesterdays_clock.room(NOON, Pace(rate=5)) > 0
+    reserved_by_yesterdays_clock = Budget(next_slot_at=NOON + timedelta(hours=5))
+    assert reserved_by_yesterdays_clock.room(NOON, slot_spacing(5)) > 0
 
 
 def test_refusals_for_haste_double_the_pause_to_five_minutes() -> None:
@@ -157,9 +137,9 @@ def test_one_probe_is_due_every_five_minutes() -> None:
     later = NOON + PROBE_INTERVAL
     assert not stopped.may_probe(later - seconds(1))
     assert stopped.may_probe(later)
-    probing, slot = stopped.book_probe(later, Pace(rate=5))
-    assert slot == Slot(later + LEAD, later + LEAD + REACH)
-    assert probing.next_slot_at == slot.at + Pace(rate=5).step
+    probing, slot = stopped.reserve_probe(later, slot_spacing(5))
+    assert slot == later + LEAD_TIME
+    assert probing.next_slot_at == slot + slot_spacing(5)
     assert not probing.may_probe(later + seconds(1))
     assert probing.may_probe(later + PROBE_INTERVAL)
 
@@ -187,10 +167,6 @@ def test_a_pause_that_is_over_leaves_how_often_there_was_one() -> None:
     assert (over.is_blocked(NOON), over.blocks) == (False, 1)
 
 
-@pytest.mark.parametrize(
-    ("rate", "polls", "ahead", "slots"), [(0.5, 16, 1, 1), (5, 16, 5, 1), (200, 60, 200, 1), (10_000, 128, 256, 20)]
-)
-def test_a_process_takes_on_as_much_as_the_rate_allows_and_it_can_do(
-    rate: float, polls: int, ahead: int, slots: int
-) -> None:
-    assert (polls_at_once(rate), polls_ahead(rate), widest(rate)) == (polls, ahead, slots)
+@pytest.mark.parametrize(("rate", "polls", "ahead"), [(0.5, 16, 1), (5, 16, 5), (200, 60, 200), (10_000, 128, 256)])
+def test_a_process_takes_on_as_much_as_the_rate_allows_and_it_can_do(rate: float, polls: int, ahead: int) -> None:
+    assert (polls_at_once(rate), polls_ahead(rate)) == (polls, ahead)

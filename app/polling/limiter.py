@@ -1,0 +1,267 @@
+"""The rate limiter of background requests to Rivya: one budget row that all replicas share (GCRA).
+
+A request gets the next free slot; slots are `slot_spacing(rate)` apart, whichever replica asks. A slot missed by more
+than `MAX_LATENESS` is dropped, so a process that stalled releases no burst. 429, 401 and 403 suspend all replicas.
+"""
+
+import asyncio
+import hashlib
+import math
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.clock import Clock
+from app.core.database import Database
+from app.core.health import Finding
+from app.polling.budget import HORIZON, MAX_LATENESS, Budget, slot_spacing
+from app.polling.budget_row import BudgetRow
+from app.polling.measures import note_rate_limited, note_resumed, note_stopped
+from app.polling.standing import standing
+from app.rivya.errors import RivyaError, RivyaForbidden, RivyaRateLimited, RivyaRefused, RivyaUnauthorized
+
+Pause = Callable[[float], Awaitable[None]]
+"""Waits for so many seconds."""
+
+_ACQUIRE_WITHIN = timedelta(seconds=2)
+_LONGEST_WAIT = timedelta(minutes=5)
+_RESERVE_AGAIN = timedelta(seconds=0.6)
+"""Before the last reserved slot is used up, so that none stays free."""
+_SHORTEST_PAUSE = timedelta(seconds=0.05)
+_LONGEST_PAUSE = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSnapshot:
+    """The budget while its row is locked, and how many requests it has room for."""
+
+    budget: Budget
+    now: datetime
+    room: int
+    is_probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Leave for one request, from `at` until `until`; void as soon as Rivya refuses anything."""
+
+    at: datetime
+    until: datetime
+    refusals: int
+
+
+class RateLimiter:
+    """Every background request to Rivya passes here first: polls by `reserve`, others by `acquire`.
+
+    `rate` is in requests per second, for all replicas together.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        rate: float,
+        api_key: str,
+        pause: Pause = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.rate = rate
+        self._database = database
+        self._clock = clock
+        self._pause = pause
+        self._chance = chance
+        self._key = hashlib.sha256(api_key.encode()).hexdigest()[:12]
+        """Fingerprint of the API key."""
+        self._row = BudgetRow(database)
+        self._spacing = slot_spacing(rate)
+        self._last: Budget | None = None
+        """The budget as this process last read or wrote it."""
+        self._refusals = 0
+        """Counts what voids the reservations made before it."""
+        self._has_started = False
+        self._block_until: datetime | None = None
+        self._acquired_at = -math.inf
+        """On the monotonic clock."""
+        self._block_ends = math.inf
+        """On the monotonic clock."""
+
+    async def acquire(self) -> bool:
+        """Wait for the next free slot, 2 seconds at most; True: one request may leave, now.
+
+        False when the slots are reserved further ahead, when Rivya refuses our key or asked for a pause, and when this
+        process comes back at once: send the one request before asking for another. Raises `DatabaseUnavailable`.
+        """
+        if self._clock.monotonic() - self._acquired_at < self._spacing.total_seconds():
+            return False
+        async with self._database.transaction() as connection:
+            budget, now = await self._lock(connection)
+            if budget.is_key_refused(self._key):
+                snapshot = self._snapshot(budget, now, is_probe=True, may_probe=budget.may_probe(now))
+            else:
+                snapshot = self._snapshot(budget, now, within=_ACQUIRE_WITHIN)
+            reservations = await self.reserve(connection, snapshot, min(snapshot.room, 1))
+        if not reservations or (before_send := await self.wait_for_slot(reservations[0])) is None:
+            return False
+        self._acquired_at = self._clock.monotonic()
+        return before_send()
+
+    async def lock(self, connection: AsyncConnection) -> BudgetSnapshot:
+        """Lock the budget until the transaction ends, and see how many polls it has room for."""
+        budget, now = await self._lock(connection)
+        # A restart is what an operator does who has put the key in order: it is worth a probe.
+        may_probe, self._has_started = budget.may_probe(now) or not self._has_started, True
+        return self._snapshot(budget, now, is_probe=budget.is_stopped(self._key), may_probe=may_probe)
+
+    async def reserve(self, connection: AsyncConnection, snapshot: BudgetSnapshot, count: int) -> list[Reservation]:
+        """Take slots for `count` requests, which `snapshot` has room for; they count once the transaction commits."""
+        if count == 0:
+            return []
+        if snapshot.is_probe:
+            budget, at = snapshot.budget.reserve_probe(snapshot.now, self._spacing)
+            slots, lateness = [at], HORIZON  # nobody else is sending anything
+        else:
+            budget, slots = snapshot.budget.reserve(count, snapshot.now, self._spacing)
+            lateness = MAX_LATENESS
+        await self._row.save(connection, budget)
+        self._last = budget
+        return [Reservation(at, at + lateness, self._refusals) for at in slots]
+
+    async def wait_for_slot(self, reservation: Reservation) -> Callable[[], bool] | None:
+        """Wait until the slot begins. None: it was missed or is void, and nothing may be sent.
+
+        Else a function to call right before the first byte leaves: whether the request may still be sent.
+        """
+        waited_at = None
+        while (now := self._clock.now()) < reservation.at and now != waited_at:  # unless the clock stands still
+            if reservation.at - now > _LONGEST_WAIT:
+                return None  # the clock was set back since
+            await self._pause((reservation.at - now).total_seconds())
+            waited_at = now
+        before_send = partial(self._may_send, reservation)
+        return before_send if before_send() else None
+
+    def cancel_all(self) -> None:
+        """Void every reservation made so far."""
+        self._refusals += 1
+
+    @property
+    def seconds_until_room(self) -> float:
+        """Seconds until it is worth while to look for room again; 1 at most."""
+        if self._last is None or self._last.is_stopped(self._key):
+            return _LONGEST_PAUSE.total_seconds()
+        free_at = self._last.next_slot_at - _RESERVE_AGAIN
+        if self._last.blocked_until is not None:
+            free_at = max(free_at, self._last.blocked_until)
+        return min(max(free_at - self._clock.now(), _SHORTEST_PAUSE), _LONGEST_PAUSE).total_seconds()
+
+    async def record_error(self, error: RivyaError) -> None:
+        """Rivya answered with this: a 429 pauses all replicas, a 401 stops them. Raises `DatabaseUnavailable`."""
+        if isinstance(error, RivyaRateLimited):
+            await self._record_rate_limited(error)
+        if isinstance(error, RivyaUnauthorized):
+            await self._record_stopped(error)
+
+    async def record_poll_error(self, error: RivyaError) -> None:
+        """A poll was answered with this: as `record_error`, and a 403 stops all polls. Raises `DatabaseUnavailable`."""
+        if isinstance(error, RivyaForbidden):
+            await self._record_stopped(error)
+        await self.record_error(error)
+
+    async def record_success(self) -> None:
+        """Rivya accepted our key. Costs nothing unless it had been refusing. Raises `DatabaseUnavailable`."""
+        if self._last is not None and (self._last.blocks or self._last.is_key_refused(self._key)):
+            await self._record_resumed(lambda budget: budget.is_key_refused(self._key))
+
+    async def record_poll_success(self) -> None:
+        """Rivya answered a poll: as `record_success`, and a 403 is over too. Raises `DatabaseUnavailable`."""
+        if self._last is not None and (self._last.blocks or self._last.is_stopped(self._key)):
+            await self._record_resumed(lambda budget: budget.is_stopped(self._key))
+
+    async def read(self) -> Budget | None:
+        """The budget as it stands; None before anybody has asked for a slot. Raises `DatabaseUnavailable`."""
+        return await self._row.read()
+
+    async def health(self) -> Finding:
+        """How polling stands, for `/readyz` and `check`. Raises `DatabaseUnavailable`."""
+        return standing(await self.read(), self._key, now=self._clock.now(), rate=self.rate)
+
+    async def findings(self) -> list[Finding]:
+        """The same, as one of several."""
+        return [await self.health()]
+
+    def _may_send(self, reservation: Reservation) -> bool:
+        return reservation.refusals == self._refusals and self._clock.now() <= reservation.until
+
+    async def _lock(self, connection: AsyncConnection) -> tuple[Budget, datetime]:
+        budget = await self._row.lock(connection, now=self._clock.now())
+        now = self._clock.now()  # the lock may have taken its time
+        self._record_block(budget)
+        if self._clock.monotonic() >= self._block_ends:
+            budget = budget.unblocked()
+        before, self._last = self._last, budget
+        is_new_block = budget.is_blocked(now) and (before is None or before.blocked_until != budget.blocked_until)
+        is_new_stop = budget.is_stopped(self._key) and (before is None or not before.is_stopped(self._key))
+        if is_new_block or is_new_stop:
+            self.cancel_all()
+        return budget, now
+
+    def _snapshot(
+        self,
+        budget: Budget,
+        now: datetime,
+        *,
+        within: timedelta = HORIZON,
+        is_probe: bool = False,
+        may_probe: bool = False,
+    ) -> BudgetSnapshot:
+        room = 0 if budget.is_blocked(now) else budget.room(now, self._spacing, within=within)
+        if is_probe:
+            room = min(room, 1) if may_probe else 0
+        return BudgetSnapshot(budget, now, room, is_probe)
+
+    def _record_block(self, budget: Budget) -> None:
+        """A pause lasts as long as it did when it was first seen, whatever is done to the clock meanwhile."""
+        if budget.blocked_until is None or budget.blocked_until == self._block_until:
+            return
+        self._block_until = budget.blocked_until
+        self._block_ends = self._clock.monotonic() + (budget.blocked_until - self._clock.now()).total_seconds()
+
+    async def _change(self, decide: Callable[[Budget, datetime], Budget]) -> tuple[Budget, Budget]:
+        """Change the budget under its lock; returns it as it was and as it is. Raises `DatabaseUnavailable`."""
+        async with self._database.transaction() as connection:
+            before = await self._row.lock(connection, now=self._clock.now())
+            after = decide(before, self._clock.now())
+            if after != before:
+                await self._row.save(connection, after)
+            self._record_block(after)
+        self._last = after
+        return before, after
+
+    async def _record_rate_limited(self, error: RivyaRateLimited) -> None:
+        self.cancel_all()
+        chance = self._chance()
+        before, after = await self._change(
+            lambda budget, now: budget.rate_limited(now, retry_after=error.retry_after, chance=chance)
+        )
+        if after != before:
+            note_rate_limited(after.blocked_until, blocks=after.blocks)
+
+    async def _record_stopped(self, error: RivyaRefused) -> None:
+        self.cancel_all()
+        before, _ = await self._change(
+            lambda budget, now: budget.stopped(now, key=self._key, status=error.status, reason=error.code)
+        )
+        if not before.is_stopped(self._key):
+            note_stopped(error.status, error.code, request_id=error.request_id)
+
+    async def _record_resumed(self, is_over: Callable[[Budget], bool]) -> None:
+        before, after = await self._change(
+            lambda budget, now: (budget.resumed() if is_over(budget) else budget).answered(now)
+        )
+        if before.is_stopped(self._key) and not after.is_stopped(self._key):
+            note_resumed()
