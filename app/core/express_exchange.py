@@ -36,6 +36,11 @@ class LaneExchange:
         self.is_whole = self.disconnected = self.response_complete = False
 
     @property
+    def more_body(self) -> bool:
+        """As uvicorn's cycle has it: the request is not whole."""
+        return not self.is_whole
+
+    @property
     def is_abandoned(self) -> bool:
         """The connection is gone."""
         return self.disconnected

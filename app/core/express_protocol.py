@@ -39,9 +39,13 @@ class ExpressProtocol(BoundedProtocol):
         """What isn't whole by the end of these bytes goes the ordinary way, where its slowness is bounded."""
         self._idle_since = None
         super().data_received(data)
-        held, self._held = self._held, None
-        if held is not None and not self.transport.is_closing():
-            held.otherwise()
+        self._hand_over_what_is_not_whole()
+
+    def read_on(self) -> None:
+        """The same for bytes that have waited."""
+        self._idle_since = None
+        super().read_on()
+        self._hand_over_what_is_not_whole()
 
     def on_headers_complete(self) -> None:
         """Hold the request if a lane may have it."""
@@ -83,6 +87,7 @@ class ExpressProtocol(BoundedProtocol):
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
+        self.read_on_soon()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
             return
@@ -151,6 +156,11 @@ class ExpressProtocol(BoundedProtocol):
         if cast("object", self.cycle) is held:
             self.cycle = cycle
         self._start_asgi_task(cycle, self.app)
+
+    def _hand_over_what_is_not_whole(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not self.transport.is_closing():
+            held.otherwise()
 
     def _lane(self) -> Lane | None:
         """Which lane may have the request whose headers have come; none while another is under way.

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from app.rivya.signature import sign
 from tests.faults.failing import SCHEME, SECRET, Failing, failing
+from tests.receivers import TOKEN
 
 POST = b"POST /rivya/webhook HTTP/1.1\r\nHost: r\r\n"
 BODY = b'{"id":"evt_1","type":"generation.succeeded","data":{"id":"task_1","status":"succeeded"}}'
@@ -106,3 +108,38 @@ async def test_hundreds_of_connections_that_crawl_or_fall_silent_hold_up_nobody(
         for _, writer in crawling:
             writer.transport.abort()
         assert (await service.deliver()).status_code == 200
+
+
+async def test_many_small_requests_from_one_who_reads_no_answer_take_no_memory(sqlite_url: str, tmp_path: Path) -> None:
+    live = b"GET /livez HTTP/1.1\r\n\r\n"
+    waiting = f"GET /api/v1/generations/task_q?wait=60 HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+    missing = b"GET /api/v1/generations/none HTTP/1.1\r\n\r\n"
+    async with failing(sqlite_url, tmp_path) as service:
+        await service.recovered()
+        assert (await service.client.put("/api/v1/generations/task_q", json={})).status_code == 201
+        before = _resident(service)
+        kept: list[socket.socket] = []
+        for number in range(60):
+            flood = (live * 4000, waiting + missing * 2000, missing * 2000)[number % 3]
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.connect(("127.0.0.1", service.replicas.ports[0]))
+            connection.setblocking(False)
+            with suppress(BlockingIOError):
+                connection.send(flood)
+            kept.append(connection)
+        for _ in range(5):
+            assert (await service.deliver()).status_code == 200
+        grown = _resident(service) - before
+        for number, connection in enumerate(kept):
+            if number % 2:
+                connection.shutdown(socket.SHUT_WR)
+            connection.close()
+        assert (await service.deliver()).status_code == 200
+        assert grown < 40, f"{grown:.0f} MiB for {len(kept)} connections"
+
+
+def _resident(service: Failing) -> float:
+    """MiB of the process's memory that are in RAM."""
+    status = Path(f"/proc/{service.replicas.pids[service.replicas.ports[0]]}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS"))

@@ -39,9 +39,9 @@ def read(number: int, *, token: str = TOKEN, query: str = "", extra: str = "") -
     return f"{head}{extra}\r\n".encode()
 
 
-def track(number: int) -> bytes:
+def track(number: int, *, extra: str = "", body: bytes = b"{}") -> bytes:
     head = f"PUT /api/v1/generations/task_{number} HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {TOKEN}\r\n"
-    return f"{head}Content-Length: 2\r\n\r\n{{}}".encode()
+    return f"{head}{extra}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class Wire:
@@ -110,6 +110,35 @@ async def test_requests_sent_without_waiting_are_answered_in_their_order(databas
         await wire.say(delivery(1) + forged + delivery(3) + read(0) + read(7) + read(0, query="?wait=0.0"))
         statuses = [(await wire.hear())[0] for _ in range(6)]
         assert statuses == [200, 401, 200, 200, 404, 200]
+
+
+@pytest.mark.parametrize("bad", [b"no HTTP\r\n\r\n", b"no HTTP", b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000])
+@pytest.mark.parametrize("query", ["", "?wait=0.0"], ids=["lane", "route"])
+async def test_what_is_no_http_is_refused_after_the_answers_to_what_came_before(
+    database_url: str, tmp_path: Path, bad: bytes, query: str
+) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        await wire.say(delivery(1) + read(0) + delivery(2) + read(0, query=query) + delivery(3) + bad)
+        assert [(await wire.hear())[0] for _ in range(6)] == [200, 200, 200, 200, 200, 400]
+        assert await wire.is_over()
+
+
+async def test_nothing_is_answered_after_a_request_that_closes_the_connection(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        await wire.say(delivery(1) + read(0, query="?wait=0.0", extra="Connection: close\r\n") + read(0) * 9)
+        assert [(await wire.hear())[0] for _ in range(2)] == [200, 200]
+        assert await wire.is_over()
+
+
+async def test_a_body_with_many_empty_lines_is_read_as_it_is(database_url: str, tmp_path: Path) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        padded = track(4, body=b'{"metadata":{"order":7}' + b"\r\n" * 9000 + b"}")
+        await wire.say(padded + read(4), padded[:5000], padded[5000:] + read(4))
+        answers = [await wire.hear() for _ in range(4)]
+        assert [status for status, _, _ in answers] == [201, 200, 200, 200]
+        assert all(b'"order":7' in body for _, _, body in answers)
 
 
 async def test_the_lane_and_the_route_tell_the_same(database_url: str, tmp_path: Path) -> None:
