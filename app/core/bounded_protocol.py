@@ -68,9 +68,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
-        """As uvicorn does."""
+        """As uvicorn does; fields that come later are trailers, and ignored (RFC 9110, 6.5.1)."""
         self.head_size = 0
         super().on_headers_complete()
+        self.headers = []
 
     def on_body(self, body: bytes) -> None:
         """As uvicorn does."""

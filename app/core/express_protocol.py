@@ -56,6 +56,7 @@ class ExpressProtocol(BoundedProtocol):
             super().on_headers_complete()
             return
         self.head_size = 0
+        self.headers = []  # what follows is trailers
         path, _, query = self.url.partition(b"?")
         scope, version = cast("Scope", self.scope), self.parser.get_http_version()
         scope["method"] = self.parser.get_method().decode("ascii")

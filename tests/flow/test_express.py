@@ -141,6 +141,25 @@ async def test_a_body_with_many_empty_lines_is_read_as_it_is(database_url: str, 
         assert all(b'"order":7' in body for _, _, body in answers)
 
 
+async def test_a_trailer_is_no_header_neither_of_its_own_request_nor_of_the_next(
+    database_url: str, tmp_path: Path
+) -> None:
+    async with wired(database_url, tmp_path) as wire:
+        whole = delivery(1)
+        head, _, body = whole.partition(b"\r\n\r\n")
+        *_, length, signature = head.split(b"\r\n")
+        unsigned = head.replace(length, b"Transfer-Encoding: chunked").replace(b"\r\n" + signature, b"")
+        chunks = b"%x\r\n%b\r\n0\r\n" % (len(body), body)
+        await wire.say(unsigned + b"\r\n\r\n" + chunks + signature + b"\r\n\r\n")
+        assert (await wire.hear())[0] == 401
+        token = b"Authorization: Bearer " + TOKEN.encode()
+        for query in ("", "?wait=0.0"):
+            bare = read(0, query=query).replace(token + b"\r\n", b"")
+            chunked = bare[:-2] + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + token + b"\r\n\r\n"
+            await wire.say(chunked + bare + read(0, query=query))
+            assert [(await wire.hear())[0] for _ in range(3)] == [401, 401, 200]
+
+
 async def test_the_lane_and_the_route_tell_the_same(database_url: str, tmp_path: Path) -> None:
     async with wired(database_url, tmp_path) as wire:
         await wire.say(read(0, extra="X-Request-Id: mine\r\n") + read(0, query="?wait=0.0"))
