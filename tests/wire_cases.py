@@ -109,8 +109,6 @@ CLOSING: dict[str, tuple[Make, int]] = {
 """After these the connection is closed."""
 
 BROKEN: dict[str, Make] = {
-    "to h2c": lambda: delivery(extra="Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAM\r\n"),
-    "to a websocket": lambda: read(extra="Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AA==\r\n"),
     "short length": lambda: delivery(length="5"),
     "long length": lambda: delivery(length="5000"),
     "no length": lambda: delivery(length=""),

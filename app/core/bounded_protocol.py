@@ -69,6 +69,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """As uvicorn does; fields that come later are trailers, and ignored (RFC 9110, 6.5.1)."""
+        if self.parser.should_upgrade():
+            return
         self.head_size = 0
         super().on_headers_complete()
         self.headers = []
@@ -78,18 +80,34 @@ class BoundedProtocol(HttpToolsProtocol):
         self.head_size = 0
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        """As uvicorn does."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
     def _parse(self, data: bytes) -> None:
         self.head_size += len(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._unsupported_upgrade_warning()
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.logger.warning("Invalid HTTP request received.")
             self._refuse("Invalid HTTP request received.")
         else:
             if self.head_size > LONGEST_HEAD:
                 self._refuse("The head of the request is too long.")
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Parse the head again without `Upgrade`: the parser takes what follows it for another protocol."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._refuse("Invalid HTTP request received.")
+            return
+        lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse(b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, b"".join(lines), rest))
 
     def _refuse(self, message: str) -> None:
         """Answer 400 and close, once what came before is answered."""

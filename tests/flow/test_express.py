@@ -160,6 +160,22 @@ async def test_a_trailer_is_no_header_neither_of_its_own_request_nor_of_the_next
             assert [(await wire.hear())[0] for _ in range(3)] == [401, 401, 200]
 
 
+@pytest.mark.parametrize("to", ["h2c", "websocket"])
+async def test_an_upgrade_is_ignored_and_the_body_is_read(database_url: str, tmp_path: Path, to: str) -> None:
+    offer = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {to}\r\nHTTP2-Settings: AAMAAABk\r\n"
+    async with wired(database_url, tmp_path) as wire:
+        requests = track(4, extra=offer, body=b'{"metadata":{"order":7}}') + delivery(4, extra=offer)
+        requests += read(4, extra=offer) + read(4, query="?wait=0.0", extra=offer)
+        await wire.say(requests)
+        answers = [await wire.hear() for _ in range(4)]
+        await wire.say(*(requests[at : at + 50] for at in range(0, len(requests), 50)))
+        answers += [await wire.hear() for _ in range(4)]
+        assert [status for status, _, _ in answers] == [201, 200, 200, 200, 200, 200, 200, 200]
+        for number in (2, 3, 6, 7):
+            assert b'"order":7' in answers[number][2]
+            assert b'"status":"succeeded"' in answers[number][2]
+
+
 async def test_the_lane_and_the_route_tell_the_same(database_url: str, tmp_path: Path) -> None:
     async with wired(database_url, tmp_path) as wire:
         await wire.say(read(0, extra="X-Request-Id: mine\r\n") + read(0, query="?wait=0.0"))
