@@ -20,6 +20,9 @@ from app.rivya.signature import SchemeInvalid
 log = structlog.stdlib.get_logger(__name__)
 
 _STOP_SECONDS = 15
+_KEEP_ALIVE_SECONDS = 75
+"""An idle connection stays so long: longer than with nginx or an ALB (60 s), so that they close it, and not we while a
+request of theirs is on its way."""
 _NEW_OBJECTS = 50_000
 _STOPPED, _FAILED, _REFUSED = 0, 1, 2
 
@@ -69,6 +72,7 @@ def make_server(service: Service) -> Server:
         server_header=False,
         date_header=False,
         proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
     return Server(config, service, farewell)

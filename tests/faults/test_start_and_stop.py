@@ -4,13 +4,18 @@ import asyncio
 import resource
 from pathlib import Path
 
+import pytest
+
+from app.cli.serve import make_server
 from app.core.migrations import migrate
+from app.core.settings import Settings
+from app.main import Service
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
 from bench.machine import cpu_seconds
 from tests.ports import free_port
 from tests.postgres import PostgresCluster
-from tests.receivers import receiver
+from tests.receivers import environment, receiver
 
 
 async def test_while_the_database_is_away_at_start_deliveries_are_told_to_come_again(tmp_path: Path) -> None:
@@ -82,3 +87,22 @@ async def test_told_to_stop_it_is_idle_while_connections_that_are_kept_say_goodb
         kept.close()
         ended_with = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         assert ended_with - used < 0.25  # seconds; it says goodbye for one
+
+
+async def test_a_connection_that_is_kept_is_closed_at_once_by_a_stop(sqlite_url: str, tmp_path: Path) -> None:
+    async with serve_sandbox() as rivya, receiver(rivya, sqlite_url, tmp_path) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.process.port)
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: r\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        ended = asyncio.create_task(asyncio.to_thread(service.process.terminate))
+        async with asyncio.timeout(10):
+            await reader.read()
+        writer.close()
+        assert await ended == 0
+
+
+def test_idle_connections_outlast_those_of_balancers(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
+    for name, value in environment("http://127.0.0.1:1", sqlite_url, 1).items():
+        monkeypatch.setenv(name, value)
+    server = make_server(Service(Settings()))
+    assert server.config.timeout_keep_alive > 60
