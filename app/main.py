@@ -62,7 +62,7 @@ class Service:
         polls = polls_at_once(settings.receiver_poll_rate)
         self.client = RivyaClient(settings.rivya_base_url, self._key, polls=polls, relayed_calls=relayed)
         self.access = Access(settings.receiver_api_tokens)
-        self.loops = Loops()
+        self.loops = Loops(self.clock)
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes)
@@ -140,7 +140,8 @@ class Service:
         for router in self.endpoint.routers:
             app.include_router(router, responses=document_errors.errors(404))
         app.include_router(rejections.router(self.refusals, self.access), responses=document_errors.errors())
-        checks = (self.endpoint.health.findings, self.limiter.findings, self.operator.watch.findings)
+        parts = (self.endpoint.health.findings, self.limiter.findings, self.operator.watch.findings)
+        checks = (self.loops.findings, *parts)
         app.include_router(health.router([health.database_check(self.database), *checks]))
         app.include_router(metrics.router(self.queries, clock=self.clock))
         openapi.complete(app)
