@@ -141,7 +141,7 @@ class Service:
             app.include_router(router, responses=document_errors.errors(404))
         app.include_router(rejections.router(self.refusals, self.access), responses=document_errors.errors())
         parts = (self.endpoint.health.findings, self.limiter.findings, self.operator.watch.findings)
-        checks = (self.loops.findings, *parts)
+        checks = (self.loops.findings, self.batch.findings, *parts)
         app.include_router(health.router([health.database_check(self.database), *checks]))
         app.include_router(metrics.router(self.queries, clock=self.clock))
         openapi.complete(app)

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from itertools import chain
+from typing import Final
 
 import structlog
 
@@ -11,12 +12,16 @@ from app.core.awake import Awake
 from app.core.clock import Clock
 from app.core.cores import Cores
 from app.core.errors import DatabaseUnavailable, Overloaded
+from app.core.loops import Loops
 from app.ledger.answers import Answer, Waiting, fail, tell
 from app.ledger.batch_size import SECONDS_BEHIND_ANOTHER, TIMES_IN_A_CROWD, WORTH_A_SECOND, largest
 from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS, note_failed
 from app.ledger.plan import Recorded
 from app.ledger.recorder import Recorder, RecordFailed
 from app.ledger.report import Report
+
+_LONGEST_PAUSE: Final = 1.0
+"""Seconds that a writer rests after an error: others wait for it, ten at most."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -58,6 +63,9 @@ class Batch:
         self._loop: asyncio.AbstractEventLoop | None = None
         """To ask for the running one is a system call."""
         self._arrived = asyncio.Event()
+        self._loops = Loops(clock, name="write_queue")
+        self.findings = self._loops.findings
+        """Which writers are down, for /readyz."""
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 
@@ -65,13 +73,20 @@ class Batch:
         """Begin to record what is put."""
         self._stopping = False
         self._loop = asyncio.get_running_loop()
-        self._tasks = [asyncio.create_task(self._write(), name=f"batch-{n}") for n in range(self._writers)]
+        self._tasks = [
+            self._loops.start(f"batch-{n}", self._write, pause_after_error=0.1, longest_pause=_LONGEST_PAUSE)
+            for n in range(self._writers)
+        ]
 
     async def stop(self) -> None:
-        """Record what is waiting, then end."""
+        """Record what is waiting, for as long as its senders wait, then end; what is left by then is not recorded."""
         self._stopping = True
         self._arrived.set()
-        await asyncio.gather(*self._tasks)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._patience)
+        await self._loops.stop()
+        fail(list(self._queue), DatabaseUnavailable())
+        self._queue.clear()
         await asyncio.sleep(0)  # what was committed last is noted in the next turn of the loop
         self._tasks = []
 
@@ -121,7 +136,8 @@ class Batch:
         self._nudge, self._is_nudged = None, True
         self._arrived.set()
 
-    async def _write(self) -> None:
+    async def _write(self) -> float | None:
+        """Wait until a batch may begin, and record it; the next run begins at once. None: all is recorded, we stop."""
         loop = asyncio.get_running_loop()
         while True:
             await self._arrived.wait()
@@ -130,17 +146,25 @@ class Batch:
             batch = self._take() if self._is_time(loop) else []
             self._is_nudged = False
             if batch:
-                self._being_recorded.append(batch)
-                if len(self._being_recorded) > 1 and not self.is_alone:
-                    self._awake.keep(loop)
-                await self._record(batch)
-                self._being_recorded.remove(batch)
-                self.is_alone = self._writers == 1 or (self._cores is not None and self._cores.are_crowded(loop.time()))
-                self._arrived.set()  # for those that came meanwhile
-            elif self._stopping:
-                return
-            else:
-                self._arrived.clear()
+                await self._record_beside_others(batch, loop)
+                return 0.0
+            if self._stopping:
+                return None
+            self._arrived.clear()
+
+    async def _record_beside_others(self, batch: list[Waiting], loop: asyncio.AbstractEventLoop) -> None:
+        self._being_recorded.append(batch)
+        try:
+            if len(self._being_recorded) > 1 and not self.is_alone:
+                self._awake.keep(loop)
+            await self._record(batch)
+            self.is_alone = self._writers == 1 or (self._cores is not None and self._cores.are_crowded(loop.time()))
+        except BaseException:
+            fail(batch, DatabaseUnavailable())  # whatever it was, nobody may be left without an answer
+            raise
+        finally:
+            self._being_recorded.remove(batch)
+            self._arrived.set()  # for those that came meanwhile
 
     async def _hear_out(self) -> None:
         """Let in what is coming in: a lone writer's thread takes turns with the loop, and likes neither that nor a few.

@@ -102,6 +102,55 @@ async def test_what_goes_wrong_after_the_commit_does_not_end_the_writer(database
         assert len(await room.rows(generations)) == 3
 
 
+class Short:
+    """A ledger that, so many times, commits and then returns one answer too few."""
+
+    def __init__(self, room: LedgerRoom, times: int) -> None:
+        self._room = room
+        self.times = times
+
+    async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
+        recorded = await self._room.ledger.commit(reports)
+        self.times -= 1
+        return recorded[:-1] if self.times >= 0 else recorded
+
+    def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
+        self._room.ledger.note(reports, recorded)
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+async def test_an_error_outside_of_the_commit_is_answered_and_ends_no_writer(database_url: str, writers: int) -> None:
+    async with open_ledger(database_url) as room:
+        batch = Batch(Short(room, 4), SystemClock(), writers=writers)
+        await batch.start()
+        async with asyncio.timeout(9):  # less than anybody waits for a commit
+            for n in range(4):
+                with pytest.raises(DatabaseUnavailable):
+                    await batch.put(webhook(f"g{n}", "succeeded"))
+            assert (await batch.put(webhook("g", "succeeded"))).outcome is Outcome.APPLIED
+            assert (await batch.put(webhook("g0", "succeeded"))).is_duplicate
+        assert all(finding.ok for finding in await batch.findings())
+        await batch.stop()
+        assert len(await room.rows(generations)) == 5
+
+
+async def test_a_queue_whose_writer_fails_each_time_is_down_and_can_be_stopped(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        batch = Batch(Short(room, 10**9), SystemClock())
+        await batch.start()
+        for n in range(3):
+            with pytest.raises(DatabaseUnavailable):
+                await batch.put(webhook(f"g{n}", "succeeded"))
+        [finding] = await batch.findings()
+        assert (finding.name, finding.ok, finding.is_required) == ("write_queue", False, True)
+        assert "batch-0" in finding.detail
+        left = asyncio.create_task(batch.put(webhook("left", "succeeded")))
+        await asyncio.sleep(0)
+        await batch.stop()
+        with pytest.raises(DatabaseUnavailable):
+            await left
+
+
 class Gate:
     """A ledger whose commits wait until the test lets them."""
 
