@@ -15,8 +15,9 @@ from app.core.cores import Cores
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from app.core.express import Express
+from app.core.health import Finding
 from app.core.leases import Leases
-from app.core.loops import Loops, until_available
+from app.core.loops import Loops
 from app.core.migrations import migrate_database
 from app.core.sealing import SealBroken
 from app.core.settings import Settings
@@ -63,6 +64,7 @@ class Service:
         self.client = RivyaClient(settings.rivya_base_url, self._key, polls=polls, relayed_calls=relayed)
         self.access = Access(settings.receiver_api_tokens)
         self.loops = Loops(self.clock)
+        self._not_started: list[Finding] = []
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes)
@@ -140,9 +142,9 @@ class Service:
         for router in self.endpoint.routers:
             app.include_router(router, responses=document_errors.errors(404))
         app.include_router(rejections.router(self.refusals, self.access), responses=document_errors.errors())
+        tasks = (self._unstarted, self.loops.findings, self.batch.findings)
         parts = (self.endpoint.health.findings, self.limiter.findings, self.operator.watch.findings)
-        checks = (self.loops.findings, self.batch.findings, *parts)
-        app.include_router(health.router([health.database_check(self.database), *checks]))
+        app.include_router(health.router([health.database_check(self.database), *tasks, *parts]))
         app.include_router(metrics.router(self.queries, clock=self.clock))
         openapi.complete(app)
         return app
@@ -161,7 +163,7 @@ class Service:
     async def running(self) -> AsyncIterator[None]:
         """Run the loops beside the requests; at the end finish what is under way, in the order of who feeds whom."""
         await self.batch.start()
-        starting = asyncio.create_task(self._start())
+        starting = self.loops.start("start", self._start, longest_pause=5.0)
         try:
             yield
         finally:
@@ -183,16 +185,25 @@ class Service:
         self.gateway.curfew.ring()
 
     async def _start(self) -> None:
-        """Prepare, however long the database takes, and start the loops; requests are answered meanwhile."""
+        """Prepare and start the loops; run again until it succeeds. Requests are answered meanwhile."""
         try:
-            await until_available(self.prepare)
+            await self.prepare()
         except SealBroken as error:
             self.give_up(f"RECEIVER_ENCRYPTION_KEYS: {error}")
             return
+        except Exception as error:
+            self._not_started = [health.not_started(error)]
+            if isinstance(error, DatabaseUnavailable):
+                log.warning("start.database_unavailable", reason=error.reason)
+            raise
+        self._not_started = []
         ours = (self.endpoint.registrar, self.endpoint.keyring, self.endpoint.health)
         others = (self.poller, self.categories, self.retrier, self.waiting, self.refusals)
         for part in (*ours, *others, *self.operator.loops):
             self.loops.start(type(part).__name__, part.turn)
+
+    async def _unstarted(self) -> list[Finding]:
+        return self._not_started
 
     async def close(self) -> None:
         """Close every connection."""

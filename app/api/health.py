@@ -19,6 +19,12 @@ Check = Callable[[], Awaitable[Sequence[Finding]]]
 _SECONDS_PER_CHECK = 3.0
 _SECONDS_FOR_DATABASE = 2.5
 
+_NO_RIGHTS = "42501"
+_NO_RIGHTS_HELP = (
+    "the role of DATABASE_URL lacks a right; GRANT it CREATE and USAGE on its schema, and all on our tables there, or "
+    "run `alembic upgrade head` as a role that has them"
+)
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -92,6 +98,20 @@ def database_check(database: Database) -> Check:
         ]
 
     return look_at_database
+
+
+def not_started(error: Exception) -> Finding:
+    """What is wrong with a start that failed with `error`, in words that hold no value of a statement or setting."""
+    causes = [error]
+    while isinstance(cause := causes[-1].__cause__, Exception):
+        causes.append(cause)
+    told = error.reason if isinstance(error, DatabaseUnavailable) else ""
+    states = {getattr(cause, "sqlstate", None) for cause in causes}
+    what_to_do = (
+        _NO_RIGHTS_HELP if _NO_RIGHTS in states else "see `loop.failed` and `start.database_unavailable` in the log"
+    )
+    detail = f"failed ({told or type(causes[-1]).__name__}), and is tried again every few seconds: {what_to_do}"
+    return Finding("start", ok=False, detail=detail, is_required=True)
 
 
 def _migrated(revision: str | None, wanted: str | None, known: Collection[str]) -> Finding:

@@ -33,18 +33,6 @@ After 0 the next run begins at once, without a turn of the event loop.
 """
 
 
-async def until_available(action: Callable[[], Awaitable[None]]) -> None:
-    """Do `action` again and again until the database is there for it."""
-    attempt = 0
-    while True:
-        attempt += 1
-        try:
-            return await action()
-        except DatabaseUnavailable as error:
-            log.warning("start.database_unavailable", attempt=attempt, reason=error.reason)
-        await asyncio.sleep(min(attempt, 5))
-
-
 @dataclass(slots=True)
 class _Supervised:
     name: str

@@ -4,6 +4,7 @@ import asyncio
 import resource
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from app.cli.serve import make_server
@@ -33,6 +34,31 @@ async def test_while_the_database_is_away_at_start_deliveries_are_told_to_come_a
             await asyncio.to_thread(cluster.start)
             await service.ready()
             assert (await service.settled(await service.create(seconds=0.1)))["status"] == "succeeded"
+
+
+async def test_a_role_that_may_not_create_tables_is_told_of_and_waited_for(tmp_path: Path) -> None:
+    with PostgresCluster() as cluster:
+        admin = cluster.url("postgres").replace("+asyncpg", "")
+        await execute(admin, "CREATE ROLE app LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        url = cluster.url("postgres").replace("://receiver@", "://app@")
+        async with serve_sandbox() as rivya, receiver(rivya, url, tmp_path, is_ready=False) as service:
+            check = await service.check("start")
+            assert (check["ok"], check["required"]) == (False, True)
+            assert "InsufficientPrivilege" in check["detail"]
+            assert "GRANT" in check["detail"]
+            assert "InsufficientPrivilege" in service.process.log()
+            assert await service.metric("receiver_background_failures_total", task="start") > 0
+            await execute(admin, "GRANT CREATE ON SCHEMA public TO app")
+            await service.ready()
+            assert (await service.settled(await service.create(seconds=0.1)))["status"] == "succeeded"
+
+
+async def execute(dsn: str, statements: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statements)
+    finally:
+        await connection.close()
 
 
 async def test_a_database_that_others_migrate_is_waited_for(empty_database_url: str, tmp_path: Path) -> None:
