@@ -5,6 +5,7 @@ import os
 from typing import Any, Literal
 
 from alembic import context
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.types import TypeEngine
 
@@ -51,7 +52,10 @@ def run(connection: Connection) -> None:
 
 async def run_from_command_line() -> None:
     """`alembic upgrade head` and its like."""
-    database = Database(normal_url(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///./receiver.db")))
+    try:
+        database = Database(normal_url(os.environ.get("DATABASE_URL", "sqlite+aiosqlite:///./receiver.db")))
+    except ValueError as error:
+        raise CommandError(f"DATABASE_URL: {error}") from None
     async with database.transaction() as connection:
         await connection.run_sync(run)
     await database.dispose()

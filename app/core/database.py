@@ -1,25 +1,21 @@
 """The database: PostgreSQL or SQLite behind one small door, with write transactions that commit before they return."""
 
 import asyncio
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, ExceptionContext, event, make_url, text
+from sqlalchemy import URL, Connection, ExceptionContext, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.core.database_errors import is_of_connection, translated
-from app.core.direct import Direct
+from app.core.database_url import PostgresOptions, postgres_options
+from app.core.direct import DIRECT_SETTINGS, Direct
 from app.core.direct_sqlite import PRAGMAS, DirectSqlite
+from app.core.postgres_connection import connect
 
 _WRITES = "receiver_writes"
-# Parameters that a URL may have for SQLAlchemy's dialect, and that the driver itself doesn't know.
-_FOR_SQLALCHEMY = (
-    "async_fallback",
-    "async_creator_fn",
-    "prepared_statement_cache_size",
-    "prepared_statement_name_func",
-)
 
 # plan_cache_mode: a generic plan made while a table was empty scans it for ever after; planning anew costs far less.
 _POSTGRES_SETTINGS = {
@@ -36,16 +32,19 @@ class Database:
     """One engine for the life of a process; `transaction()` to write, `read()` to look."""
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
-        self.url = make_url(url)
-        self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url, pool_size)
+        self.is_sqlite = not url.startswith("postgres")
         # SQLite has one writer; waiting here is fair and free, waiting inside SQLite is a busy loop.
         self._writer = asyncio.Lock() if self.is_sqlite else None
-        self.direct: Direct | DirectSqlite = (
-            DirectSqlite(str(self.url.database), writer=self._writer)
-            if self._writer is not None
-            else Direct(self._driver_options(), settings=_POSTGRES_SETTINGS)
-        )
+        self.direct: Direct | DirectSqlite
+        if self._writer is not None:
+            self.url = make_url(url)
+            self.engine = _sqlite_engine(url)
+            self.direct = DirectSqlite(str(self.url.database), writer=self._writer)
+        else:
+            options = postgres_options(url)
+            self.url = _shown(options)
+            self.engine = _postgres_engine(self.url, options, pool_size)
+            self.direct = Direct(partial(connect, options, {**_POSTGRES_SETTINGS, **DIRECT_SETTINGS}))
         """The driver without SQLAlchemy between, for what is said for every delivery."""
 
     @asynccontextmanager
@@ -88,31 +87,26 @@ class Database:
         await self.direct.close()
         await self.engine.dispose()
 
-    def _driver_options(self) -> dict[str, Any]:
-        """What the URL says, as the driver takes it."""
-        _, options = self.engine.dialect.create_connect_args(self.url)
-        _lead_to_a_writer(None, None, None, options)
-        return {name: value for name, value in options.items() if name not in _FOR_SQLALCHEMY}
+
+def _shown(options: PostgresOptions) -> URL:
+    """Which database it is, as SQLAlchemy writes it; it has no list of hosts."""
+    host, port = options.hosts[0] if len(options.hosts) == 1 else (",".join(host for host, _ in options.hosts), None)
+    return URL.create(
+        "postgresql+asyncpg", options.user, options.password, host or None, port=port, database=options.database
+    )
 
 
-def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
+def _postgres_engine(url: URL, options: PostgresOptions, pool_size: int) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
         hide_parameters=True,  # they are bodies and secrets; errors are logged
-        connect_args={"timeout": 5, "command_timeout": 35, "server_settings": _POSTGRES_SETTINGS},
+        async_creator=partial(connect, options, _POSTGRES_SETTINGS),
     )
-    event.listen(engine.sync_engine, "do_connect", _lead_to_a_writer)
     event.listen(engine.sync_engine, "handle_error", _drop_broken)
     return engine
-
-
-def _lead_to_a_writer(_dialect: object, _record: object, _arguments: object, options: MutableMapping[str, Any]) -> None:
-    # Of several hosts, those that are standbys take no writes.
-    if isinstance(options.get("host"), list):
-        options.setdefault("target_session_attrs", "read-write")
 
 
 def _drop_broken(context: ExceptionContext) -> None:

@@ -1,34 +1,251 @@
-"""Which database URLs are understood, and how they are written for the drivers we use."""
+"""Which database URLs are understood: SQLAlchemy's for SQLite; libpq's, which hosting services give, for PostgreSQL."""
+
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-_DRIVERS = {
+_DRIVERS: Final = {
     "sqlite": "sqlite+aiosqlite",
     "sqlite+aiosqlite": "sqlite+aiosqlite",
     "postgres": "postgresql+asyncpg",
     "postgresql": "postgresql+asyncpg",
     "postgresql+asyncpg": "postgresql+asyncpg",
 }
+_NOT_A_URL: Final = (
+    "is not a database URL; write sqlite+aiosqlite:///./receiver.db or postgresql://user@host/name, "
+    "with special characters of the password percent-encoded"
+)
+# A password may hold a raw "/" or "?", as it may for SQLAlchemy and for libpq, but not both: they would end the host.
+_POSTGRES: Final = re.compile(
+    r"(?P<driver>postgres(?:ql(?:\+asyncpg)?)?)://"
+    r"(?:(?P<user>[^:/@]*)(?::(?P<password>[^@/]*|[^@?]*))?@)?"
+    r"(?P<hosts>[^/?@]*)(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?",
+    re.DOTALL,
+)
+_ADDRESS: Final = re.compile(r"(?P<socket>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d*))?")
+_BARE_IPV6: Final = re.compile(r"[0-9a-fA-F:.]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.%\w]*")
+_NAMED_BY_OPTIONS: Final = re.compile(r"(?:-c\s*|--)([\w.-]+)\s*=")
+_TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+# What asyncpg itself reads from a URL.
+_FOR_DRIVER: Final[Mapping[str, tuple[str, ...]]] = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "ssl_min_protocol_version": _TLS_VERSIONS,
+    "ssl_max_protocol_version": _TLS_VERSIONS,
+    "sslrootcert": (),
+    "sslcert": (),
+    "sslkey": (),
+    "sslpassword": (),
+    "sslcrl": (),
+    "passfile": (),
+    "service": (),
+    "krbsrvname": (),
+    "gsslib": ("gssapi", "sspi"),
+}
+# What it does not know, with the values by which it does what they ask for anyway.
+_AS_IT_IS: Final[Mapping[str, tuple[str, ...]]] = {
+    "channel_binding": ("disable", "prefer"),
+    "client_encoding": ("utf8", "UTF8", "utf-8", "UTF-8"),
+    "fallback_application_name": (),
+    "gssencmode": ("disable", "prefer"),
+    "load_balance_hosts": ("disable",),
+    "sslcompression": ("0",),
+    "sslsni": ("1",),
+}
+_FOR_US: Final[Mapping[str, tuple[str, ...]]] = {
+    "host": (),
+    "port": (),
+    "user": (),
+    "password": (),
+    "dbname": (),
+    "application_name": (),
+    "connect_timeout": (),
+    "options": (),
+    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+}
+_ALLOWED: Final = {**_FOR_DRIVER, **_AS_IT_IS, **_FOR_US}
+_OTHER_NAMES: Final = {"ssl": "sslmode", "database": "dbname"}
+"""As SQLAlchemy and asyncpg call them."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresOptions:
+    """What a URL says about connections to PostgreSQL."""
+
+    hosts: tuple[tuple[str, int | None], ...]
+    """At least one: a name, an address or a folder of Unix sockets, and its port; "" and None: the driver's default."""
+    user: str | None
+    database: str | None
+    password: str | None = field(repr=False)
+    driver: Mapping[str, Any] = field(repr=False)
+    """Arguments of `asyncpg.connect`, for TLS mostly."""
+    startup: Mapping[str, str]
+    """Parameters of the startup packet."""
+    target_session_attrs: str | None
+    connect_seconds: float | None
+
+    @property
+    def settings_named(self) -> frozenset[str]:
+        """The settings of the session that `options` gives a value, and that are therefore not ours to set."""
+        found = _NAMED_BY_OPTIONS.findall(self.startup.get("options", ""))
+        return frozenset(name.replace("-", "_").lower() for name in found)
 
 
 def normal_url(url: str) -> str:
-    """`url` with the driver we use (plain `postgresql://…` is understood).
+    """`url` with the driver we use (plain `postgresql://…` is understood), without white space around it.
 
     Raises `ValueError` with a message that says what would be right, without the password.
     """
+    url = url.strip()
+    scheme, _, rest = url.partition(":")
+    if _DRIVERS.get(scheme) == "postgresql+asyncpg":
+        postgres_options(url)
+        return f"postgresql+asyncpg:{rest}"
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:
-        message = (
-            "is not a database URL; write sqlite+aiosqlite:///./receiver.db or postgresql+asyncpg://user@host/name"
-        )
-        raise ValueError(message) from error
+    except (ArgumentError, ValueError):
+        raise ValueError(_NOT_A_URL) from None
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
         message = f"names {parsed.drivername}; write sqlite+aiosqlite:///… or postgresql+asyncpg://…"
         raise ValueError(message)
-    if driver.startswith("sqlite") and parsed.database in (None, "", ":memory:"):
+    if parsed.database in (None, "", ":memory:"):
         message = "is in memory, which would lose everything; name a file: sqlite+aiosqlite:///./receiver.db"
         raise ValueError(message)
     return parsed.set(drivername=driver).render_as_string(hide_password=False)
+
+
+def postgres_options(url: str) -> PostgresOptions:
+    """What a URL of PostgreSQL's says, with libpq's parameters.
+
+    Raises `ValueError` where something in it can't be done; the message names the parameter and shows no value.
+    """
+    parts = _POSTGRES.fullmatch(url)
+    if parts is None:
+        raise ValueError(_NOT_A_URL)
+    given = _parameters(parts["query"] or "")
+    hosts = _hosts(given.get("host") or parts["hosts"], given.get("port", ""))
+    options = PostgresOptions(
+        hosts=hosts,
+        user=given.get("user") or unquote(parts["user"] or "") or None,
+        password=given.get("password") or unquote(parts["password"] or "") or None,
+        database=given.get("dbname") or unquote(parts["database"] or "") or None,
+        driver=_driver_arguments({name: value for name, value in given.items() if name in _FOR_DRIVER}),
+        startup={name: given[name] for name in ("application_name", "options") if name in given},
+        # Of several hosts, those that are standbys take no writes.
+        target_session_attrs=given.get("target_session_attrs", "read-write" if len(hosts) > 1 else None),
+        connect_seconds=_connect_seconds(given.get("connect_timeout")),
+    )
+    if options.settings_named & {"timezone", "client_encoding"}:
+        message = "has options that set timezone or client_encoding, which are UTC and UTF8 here: leave them out"
+        raise ValueError(message)
+    return options
+
+
+def _parameters(query: str) -> dict[str, str]:
+    """Without those that are empty, which is for libpq as if they were not there, or that change nothing."""
+    given: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):  # to libpq, + is no space
+        name = _OTHER_NAMES.get(name, name)  # noqa: PLW2901 - the same parameter under its own name
+        if name not in _ALLOWED:
+            # What follows a raw "?" in a password must not be shown.
+            shown = f"parameter {name}" if re.fullmatch(r"[a-z][a-z_]*", name) else "a parameter"
+            message = f"has {shown}, which this service does not support: leave it out"
+            raise ValueError(message)
+        if value and _ALLOWED[name] and value not in _ALLOWED[name]:
+            message = f"has {name} with a value that this service does not support; {' or '.join(_ALLOWED[name])}"
+            raise ValueError(message)
+        given.setdefault(name, []).append(value)
+    if "options" in given:
+        given["options"] = [" ".join(given["options"]).replace("+", " ")]  # as SQLAlchemy and many examples write it
+    last = {name: (",".join if name == "host" else _last)(values) for name, values in given.items()}
+    return {name: value for name, value in last.items() if value and name not in _AS_IT_IS}
+
+
+def _last(values: list[str]) -> str:
+    return values[-1]
+
+
+def _hosts(hosts: str, ports: str) -> tuple[tuple[str, int | None], ...]:
+    """As libpq has them, a list of each; a port may also follow its host."""
+    named = [_address(host) for host in hosts.split(",")]
+    numbers = [_port(port) for port in ports.split(",")]
+    if len(numbers) == 1:
+        numbers *= len(named)
+    if len(numbers) != len(named):
+        message = "names more or fewer ports than hosts"
+        raise ValueError(message)
+    if len(named) > 1 and any(not host for host, _ in named):
+        raise ValueError(_NOT_A_URL)
+    return tuple((host, port or number) for (host, port), number in zip(named, numbers, strict=True))
+
+
+def _address(text: str) -> tuple[str, int | None]:
+    if _BARE_IPV6.fullmatch(text):
+        return text, None
+    parts = _ADDRESS.fullmatch(text)
+    if parts is None:
+        raise ValueError(_NOT_A_URL)
+    return parts["socket"] or unquote(parts["v6"] or parts["name"]), _port(parts["port"] or "")
+
+
+def _port(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise ValueError(_NOT_A_URL)
+    return int(text)
+
+
+def _connect_seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        message = "has a connect_timeout that is no whole number of seconds, 1 to 9999"
+        raise ValueError(message)
+    return float(text)
+
+
+def _driver_arguments(given: dict[str, str]) -> dict[str, Any]:
+    """Of `asyncpg.connect`, which reads most of this from a URL only."""
+    if given.get("sslrootcert") == "system":
+        if given.get("sslmode", "verify-full") != "verify-full" or any(name in given for name in ("sslcert", "sslcrl")):
+            message = "has sslrootcert=system, which goes with sslmode=verify-full, and without sslcert and sslcrl"
+            raise ValueError(message)
+        given = {name: value for name, value in given.items() if name not in ("sslrootcert", "sslmode")}
+        return {**_dsn(given), "ssl": True}
+    _require_files(given)
+    return _dsn(given)
+
+
+def _dsn(given: Mapping[str, str]) -> dict[str, str]:
+    return {"dsn": f"postgresql://?{urlencode(given, quote_via=quote)}"} if given else {}
+
+
+def _require_files(given: Mapping[str, str]) -> None:
+    """Raise `ValueError` for files that can't be used: each connection would fail, as if the server were down."""
+    mode, root = given.get("sslmode", ""), given.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")
+    default = Path(os.environ.get("HOME", "/"), ".postgresql", "root.crt")
+    if mode.startswith("verify") and not root and not default.exists():
+        message = f"has sslmode={mode} without sslrootcert: name a file of certificates there, or write system"
+        raise ValueError(message)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name in ("sslrootcert", "sslcrl", "sslcert"):
+        if name not in given:
+            continue
+        try:
+            if name == "sslcert":
+                context.load_cert_chain(given[name], given.get("sslkey"), lambda: given.get("sslpassword", ""))
+            else:
+                context.load_verify_locations(given[name])
+        except OSError as error:
+            message = f"has {name} with a file that can't be used ({type(error).__name__})"
+            raise ValueError(message) from None

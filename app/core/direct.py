@@ -5,41 +5,28 @@ constant text and whole columns. Everything else goes through `app.core.database
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
 
 from app.core.database_errors import is_of_connection, translated
+from app.core.postgres_connection import Connection
 
-_SECONDS_TO_CONNECT = 5.0
 _SECONDS_FOR_CONNECTION = 5.0
-_SECONDS_FOR_STATEMENT = 35.0
 _SECONDS_TO_CLOSE = 2.0
 
 # Planned once, and never as a scan: a plan made while a table was empty would scan it for ever after, and these
 # statements have but one good plan, by their keys.
 DIRECT_SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
-Connection = Any
-"""An `asyncpg.Connection`: the package tells no types."""
-
 
 class Direct:
     """At most `most` connections, opened when first needed, kept until they break."""
 
-    def __init__(
-        self,
-        options: Mapping[str, Any],
-        *,
-        settings: Mapping[str, str],
-        most: int = 4,
-        seconds_for_statement: float = _SECONDS_FOR_STATEMENT,
-    ) -> None:
-        self._options = options
-        self._settings = {**settings, **DIRECT_SETTINGS}
-        self._seconds_for_statement = seconds_for_statement
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, most: int = 4) -> None:
+        self._connect = connect
         self._idle: list[Connection] = []
         self._free = asyncio.Semaphore(most)
 
@@ -113,12 +100,7 @@ class Direct:
             connection = self._idle.pop()
             if not connection.is_closed():
                 return connection
-        return await asyncpg.connect(
-            **self._options,
-            timeout=_SECONDS_TO_CONNECT,
-            command_timeout=self._seconds_for_statement,
-            server_settings=self._settings,
-        )
+        return await self._connect()
 
     def _give_back(self, connection: Connection, error: BaseException | None = None) -> None:
         self._free.release()  # first: nothing that raises may keep the permit

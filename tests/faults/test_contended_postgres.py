@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from tests.faults.failing import Failing, failing
-from tests.pooler import pooling
 
 HELD = {
     "the row of an event that comes again": "SELECT FROM deliveries WHERE event_id = 'evt_known' FOR UPDATE",
@@ -95,11 +94,10 @@ async def _was_a_deadlock(service: Failing, looking: asyncpg.Connection, name: s
 async def test_statements_that_run_out_of_time_are_not_now_and_well_again_when_the_lock_goes(
     postgres_url: str, tmp_path: Path
 ) -> None:
-    """A pooler between sets the time-out: what we ask for when we connect prevails over `ALTER ROLE … SET`."""
+    """The URL sets the time-out: what we set as we connect prevails over `ALTER ROLE … SET`."""
     async with (
         _operator(postgres_url) as operator,
-        pooling(postgres_url, {"statement_timeout": "200"}) as through,
-        failing(through, tmp_path) as service,
+        failing(f"{postgres_url}?options=-cstatement_timeout%3D200", tmp_path) as service,
     ):
         await service.recovered()
         assert (await service.deliver("evt_known")).status_code == 200

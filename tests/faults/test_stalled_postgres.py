@@ -3,11 +3,12 @@
 from functools import partial
 
 import pytest
-from sqlalchemy import make_url
 
+from app.core.database_url import postgres_options
 from app.core.direct import Direct
 from app.core.errors import DatabaseUnavailable
 from app.core.migrations import migrate
+from app.core.postgres_connection import connect
 from app.ledger.on_postgres import PostgresRecord
 from app.ledger.plan import plan
 from tests.ledger import first_poll
@@ -19,8 +20,8 @@ async def test_deliveries_are_recorded_after_more_stalls_than_there_are_connecti
     with PostgresCluster() as cluster:
         url = cluster.url("postgres")
         await migrate(url)
-        dsn = make_url(url).set(drivername="postgresql").render_as_string()
-        direct = Direct({"dsn": dsn}, settings={}, most=1, seconds_for_statement=1.5)
+        options = postgres_options(url)
+        direct = Direct(partial(connect, options, {}, statement_seconds=1.5), most=1)
         store = PostgresRecord(direct)
         for stall, record in enumerate((store.record, store.record_locked, store.record)):
             for name in (f"before_{stall}", f"during_{stall}"):
