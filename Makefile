@@ -50,16 +50,20 @@ soak: install postgres ## try to break every promise for SOAK_MINUTES (30, 3 at 
 	$(BIN)/python -m tests.soak
 
 .PHONY: postgres
-postgres: ## install PostgreSQL's server programs where the tests would not find any
-	@if [ -n "$${DATABASE_URL_TEST:-}" ] || command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; \
-	then exit 0; fi; \
+postgres: ## install PostgreSQL's server programs and PgBouncer where the tests would not find them
+	@missing=; \
+	if [ -z "$${DATABASE_URL_TEST:-}" ] && ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; \
+	then missing=postgresql; fi; \
+	if ! PATH="$$PATH:/usr/sbin" command -v pgbouncer >/dev/null; then missing="$${missing:+$$missing }pgbouncer"; fi; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
-		echo 'The tests need PostgreSQL: install its server (Debian: sudo apt-get install postgresql), or set DATABASE_URL_TEST.' >&2; \
+		echo "The tests need PostgreSQL's server and PgBouncer (Debian: sudo apt-get install $$missing);" \
+			'DATABASE_URL_TEST may name a server instead of the former.' >&2; \
 		exit 1; fi; \
-	echo 'installing PostgreSQL'; \
+	echo "installing $$missing"; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	apt-get update -qq; \
-	apt-get install -qq -y --no-install-recommends postgresql >/dev/null
+	apt-get install -qq -y --no-install-recommends $$missing >/dev/null
 
 .PHONY: check
 check: install migrations-check ## everything short of the tests: style, types, import rules, migrations, Dockerfile

@@ -24,6 +24,8 @@ from sqlalchemy import text
 from app.core.database import Database
 from app.core.database_url import normal_url
 from app.core.errors import DatabaseUnavailable
+from app.core.migrations import migrate
+from tests.pgbouncer import pgbouncer
 from tests.ports import free_port
 from tests.postgres import PostgresCluster
 from tests.postgres_install import unprivileged_account
@@ -171,6 +173,17 @@ async def test_settings_of_the_session_are_those_of_the_url_and_else_ours(
     postgres_url: str, query: str, setting: str, value: str
 ) -> None:
     assert await both(f"{postgres_url}?{query}", f"SELECT current_setting('{setting}')") == [value] * 2
+
+
+async def test_pgbouncer_in_session_mode_with_its_default_settings_lets_us_in_and_our_settings_hold(
+    empty_postgres_url: str, tmp_path: Path
+) -> None:
+    async with pgbouncer(empty_postgres_url, tmp_path) as url:
+        await migrate(url)
+        for setting, value in (("statement_timeout", "30s"), ("lock_timeout", "5s"), ("TimeZone", "UTC")):
+            assert await both(url, f"SELECT current_setting('{setting}')") == [value] * 2
+        plans = await both(url, "SELECT current_setting('plan_cache_mode')")
+        assert plans == ["force_custom_plan", "force_generic_plan"]
 
 
 def test_alembic_on_the_command_line_takes_the_same_url_and_refuses_the_same(empty_postgres_url: str) -> None:
