@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.core.access import ApiToken
 from app.core.credentials import is_plain, parse_keys, parse_tokens
 from app.core.database_url import normal_url
+from app.core.proxies import ProxyInvalid, proxy_for
 from app.core.public_url import checked_base_url, checked_public_url, is_loopback
 from app.core.settings_errors import SettingsInvalid, explain, explain_missing
 
@@ -149,6 +150,10 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests
         raise SettingsInvalid(message) from None
     except ValidationError as error:
         raise SettingsInvalid("\n".join([*explain(error), *missing])) from None
+    try:
+        proxy_for(settings.rivya_base_url)
+    except ProxyInvalid as error:
+        missing.append(str(error))
     if missing:
         raise SettingsInvalid("\n".join(missing))
     return settings

@@ -1,7 +1,6 @@
 """Exchange one request for one bounded answer with Rivya, or open a call that is passed on piece by piece."""
 
 import asyncio
-import ipaddress
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -11,6 +10,7 @@ from typing import Final
 
 import httpx
 
+from app.core.proxies import proxy_for
 from app.rivya.departure import Departure, unavailable
 from app.rivya.errors import RivyaUnavailable, RivyaUnreadable
 from app.rivya.passage import Passage
@@ -54,7 +54,8 @@ class Transport:
             verify=verify,
             limits=httpx.Limits(max_connections=most_connections, max_keepalive_connections=MOST_CONNECTIONS),
             cookies=no_cookies(),
-            mounts=mounts(base_url),
+            proxy=proxy_for(base_url),
+            trust_env=False,
         )
 
     async def exchange(
@@ -174,17 +175,3 @@ def too_large(status: int, most: int) -> RivyaUnavailable | RivyaUnreadable:
     if 200 <= status < 300:
         return RivyaUnreadable(situation, status=status)
     return RivyaUnavailable(situation, sent=True, status=status)
-
-
-def mounts(base_url: str) -> dict[str, httpx.AsyncBaseTransport | None]:
-    """Never send what is meant for this machine through a proxy that the environment names: transports by pattern."""
-    host = httpx.URL(base_url).host
-    return {f"all://{f'[{host}]' if ':' in host else host}": None} if is_loopback(host) else {}
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

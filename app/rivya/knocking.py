@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from app.rivya.http import mounts
+from app.core.proxies import ProxyInvalid, proxy_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,11 @@ async def knock(url: str, body: bytes, *, headers: Mapping[str, str], seconds: f
     """POST and read the answer. Raises `KnockFailed`."""
     started = time.monotonic()
     try:
-        async with httpx.AsyncClient(timeout=seconds, follow_redirects=False, mounts=mounts(url)) as client:
+        proxy, verify = proxy_for(url), httpx.create_ssl_context()  # which heeds SSL_CERT_FILE
+        async with httpx.AsyncClient(timeout=seconds, proxy=proxy, trust_env=False, verify=verify) as client:
             answer = await client.post(url, content=body, headers=dict(headers))
+    except ProxyInvalid as error:
+        raise KnockFailed(str(error), is_tls=False) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         tls = _tls_cause(error)
         if tls is not None:

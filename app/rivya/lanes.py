@@ -2,22 +2,20 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from ssl import SSLContext
-from typing import Final
-from urllib.request import getproxies
+from typing import Any, Final
 
 import httpx
 
+from app.core.proxies import proxy_for
 from app.rivya.departure import Departure, MayLeave, unavailable
 from app.rivya.errors import RivyaUnavailable
 from app.rivya.http import (
     MOST_BODY_BYTES,
     Answer,
     headers_of_ours,
-    is_loopback,
-    no_cookies,
     seconds_to_open,
     whole,
 )
@@ -48,7 +46,8 @@ class Lanes:
         self._prefix = self._url.raw_path.rstrip(b"/")
         # Made once; a request made from these few parts costs a fifth of one that a client builds.
         self._headers = httpx.Request("GET", self._url, headers=headers_of_ours(api_key)).headers
-        self._make = _maker(self._url, verify)
+        self._proxy = proxy_for(base_url)
+        self._verify = verify
         self._most_body_bytes = most_body_bytes
         self._idle_seconds = idle_seconds
         self._room = asyncio.Semaphore(most)
@@ -65,12 +64,16 @@ class Lanes:
         departure = Departure(may_leave)
         # Waiting for a lane, connecting and the TLS handshake each end by themselves before the deadline.
         opening = seconds_to_open(seconds)
-        extensions = {
-            "target": self._prefix + path.encode("ascii"),
+        url, target = self._url, self._prefix + path.encode("ascii")
+        extensions: dict[str, Any] = {
             "timeout": {"connect": opening, "pool": opening, "read": None, "write": None},
             "trace": departure.trace,
         }
-        request = httpx.Request("GET", self._url, headers=self._headers, stream=_NO_BODY, extensions=extensions)
+        if self._proxy is None:
+            extensions["target"] = target
+        else:  # httpcore would send an extension's target to the proxy too, instead of the host to connect to
+            url = url.copy_with(raw_path=target)
+        request = httpx.Request("GET", url, headers=self._headers, stream=_NO_BODY, extensions=extensions)
         with unavailable(departure, seconds):
             async with asyncio.timeout(seconds), self._lane(opening) as lane:
                 return await whole(await lane.handle_async_request(request), self._most_body_bytes)
@@ -115,27 +118,5 @@ class Lanes:
         if self._free[0][0] < now - self._idle_seconds:
             await self._free.popleft()[1].aclose()
 
-
-class _ThroughClient(httpx.AsyncBaseTransport):
-    """A lane where the environment names proxies: httpx itself decides which of them applies."""
-
-    def __init__(self, verify: SSLContext) -> None:
-        self._client = httpx.AsyncClient(verify=verify, limits=_ONE, cookies=no_cookies())
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it, with its target in the URL: a plain HTTP proxy is told the whole of that."""
-        extensions = dict(request.extensions)
-        url = request.url.copy_with(raw_path=extensions.pop("target"))
-        plain = httpx.Request("GET", url, headers=request.headers, stream=_NO_BODY, extensions=extensions)
-        return await self._client.send(plain, stream=True)
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        await self._client.aclose()
-
-
-def _maker(url: httpx.URL, verify: SSLContext) -> Callable[[], httpx.AsyncBaseTransport]:
-    # What is meant for this machine never goes through a proxy.
-    if is_loopback(url.host) or not getproxies():
-        return lambda: httpx.AsyncHTTPTransport(verify=verify, limits=_ONE)
-    return lambda: _ThroughClient(verify)
+    def _make(self) -> httpx.AsyncBaseTransport:
+        return httpx.AsyncHTTPTransport(verify=self._verify, limits=_ONE, proxy=self._proxy)

@@ -14,6 +14,7 @@ from tests.ports import free_port
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 SHORT = Deadlines(status=0.6, create=0.6, manage=0.6)
+UNSPECIFIED = "0.0.0.0"  # noqa: S104 - connected to, not bound
 GENERATION = b'{"id":"task_1","status":"queued"}'
 
 
@@ -200,9 +201,22 @@ async def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
 
 
 async def test_a_proxy_in_the_environment_is_asked_for_the_world(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with raw_server(saying(http(GENERATION))) as proxy:
-        monkeypatch.setenv("HTTP_PROXY", proxy)
+    async with raw_server(saying(b"HTTP/1.1 418 Teapot\r\n\r\n")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
-        async with RivyaClient("http://rivya.example", "rvya_sk_test") as client:
-            assert (await client.get_generation("task_1")).id == "task_1"
+        async with RivyaClient("https://rivya.example", "rvya_sk_test") as client:
+            with pytest.raises(RivyaUnavailable) as failure:
+                await client.credits()
+        assert "418" in str(failure.value.__cause__)
+
+
+async def test_plain_http_and_the_api_key_in_it_never_go_to_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This address is on this machine too, and does not count as loopback."""
+    async with raw_server(saying(http(GENERATION))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("ALL_PROXY", proxy)
+        async with RivyaClient(f"http://{UNSPECIFIED}:{free_port()}", "rvya_sk_test", deadlines=SHORT) as client:
+            for attempt in (client.get_generation("task_1"), client.credits()):
+                with pytest.raises(RivyaUnavailable, match="ConnectError"):
+                    await attempt

@@ -178,3 +178,10 @@ def test_whether_this_is_the_real_thing_is_told_by_the_api_key(monkeypatch: pyte
     assert not has_api_key()
     monkeypatch.setenv("RIVYA_API_KEY", GOOD["RIVYA_API_KEY"])
     assert has_api_key()
+
+
+def test_a_proxy_that_rivya_cannot_be_asked_through_is_a_bad_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5://me:secret@proxy:1080")
+    with pytest.raises(SettingsInvalid, match=r"^ALL_PROXY: must be http://[^\n]*$") as refused:
+        settings(monkeypatch)
+    assert "secret" not in str(refused.value)

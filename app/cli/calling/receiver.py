@@ -3,14 +3,14 @@
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, BinaryIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 import orjson
 
 from app.cli.calling.failures import CallFailed, refused, unanswered
 from app.cli.calling.target import Target
-from app.core.public_url import is_loopback
+from app.core.proxies import ProxyInvalid, proxy_for
 
 _SECONDS = httpx.Timeout(15, read=300)
 """Reading may take long: a chat turn is answered when it is done."""
@@ -69,12 +69,19 @@ class Receiver:
 
 @asynccontextmanager
 async def calling(target: Target) -> AsyncIterator[Receiver]:
-    """A client of `target`."""
-    host = urlsplit(target.url).hostname or ""
+    """A client of `target`. Raises `CallFailed` for a proxy of the environment that can't be used."""
     headers = {"Authorization": f"Bearer {target.token}"}
-    # What is meant for this machine never goes through a proxy that the environment names.
+    try:
+        proxy = proxy_for(target.url)
+    except ProxyInvalid as error:
+        raise unanswered("proxy_invalid", str(error)) from None
     async with httpx.AsyncClient(
-        base_url=target.url, headers=headers, timeout=_SECONDS, trust_env=not is_loopback(host)
+        base_url=target.url,
+        headers=headers,
+        timeout=_SECONDS,
+        proxy=proxy,
+        trust_env=False,
+        verify=httpx.create_ssl_context(),  # which heeds SSL_CERT_FILE
     ) as client:
         yield Receiver(client)
 

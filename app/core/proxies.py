@@ -1,0 +1,70 @@
+"""Which proxy of the environment a URL is asked through: HTTPS_PROXY or ALL_PROXY, and never what NO_PROXY excepts.
+
+httpx reads the same variables, but ends with a traceback at IPv6 networks and brackets, and ignores networks of IPv4.
+"""
+
+import ipaddress
+import re
+from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import httpx
+
+from app.core.public_url import is_loopback
+
+_ENTRY: Final = re.compile(r"(?P<host>\[[^\]]*\](?:/\d+)?|[^:]*)(?::(?P<port>\d+))?")
+
+
+class ProxyInvalid(Exception):
+    """A proxy of the environment can't be used; the text names the variable and shows no value."""
+
+
+def proxy_for(url: str) -> str | None:
+    """The URL of the proxy for `url`; None where it is asked directly, as plain http and this machine always are.
+
+    Raises `ProxyInvalid`.
+    """
+    parts = urlsplit(url)
+    host, proxies = parts.hostname or "", getproxies()
+    name = "https" if proxies.get("https") else "all"
+    proxy = proxies.get(name, "").strip()
+    if not proxy or parts.scheme != "https" or is_loopback(host):
+        return None
+    if _is_excepted(host, parts.port or 443, proxies.get("no", "")):
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not _is_usable(proxy):
+        message = f"{name.upper()}_PROXY: must be http://host:port or https://host:port; no other kind is supported"
+        raise ProxyInvalid(f"{message} (to ask {host} without a proxy, add it to NO_PROXY)")
+    return proxy
+
+
+def _is_usable(proxy: str) -> bool:
+    try:
+        parsed = httpx.URL(proxy)
+    except httpx.InvalidURL:
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)
+
+
+def _is_excepted(host: str, port: int, exceptions: str) -> bool:
+    name = host.rstrip(".").lower()
+    for entry in re.split(r"[,\s]+", exceptions.lower()):
+        entry = entry.rpartition("://")[2]  # noqa: PLW2901 - what follows the scheme, which httpx takes too
+        parts = _ENTRY.fullmatch(entry)
+        excepted = parts["host"] if parts is not None else entry  # else an IPv6 address without brackets
+        if parts is not None and parts["port"] is not None and int(parts["port"]) != port:
+            continue
+        if excepted == "*" or _is_within(name, excepted):
+            return True
+    return False
+
+
+def _is_within(name: str, excepted: str) -> bool:
+    """`excepted` is an address, a network, a name, or a name whose subdomains are meant too."""
+    try:
+        return ipaddress.ip_address(name) in ipaddress.ip_network(re.sub(r"[\[\]]", "", excepted), strict=False)
+    except ValueError:
+        domain = excepted.removeprefix("*").strip(".")
+        return bool(domain) and (name == domain or name.endswith(f".{domain}"))
