@@ -3,11 +3,13 @@
 Bodies go first, in the transaction that removes their generation and its history; the deliveries stay, so that an event
 that comes again is known, until their time has come too. Open generations and their deliveries are never touched.
 Rows that somebody has locked are left for the next time: nothing here waits while it holds a lock, so that no delivery
-has to wait for more than one small transaction, and nothing can become a deadlock.
+has to wait for more than one small transaction, and nothing can become a deadlock. A generation with a delivery that is
+locked stays as well, so that no body outlives its generation unnoticed.
 """
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import takewhile
 from typing import Any, Final
 
 import orjson
@@ -15,17 +17,21 @@ from sqlalchemy import (
     CompoundSelect,
     Delete,
     Integer,
+    Row,
     Select,
     Update,
+    and_,
     bindparam,
     delete,
     exists,
     literal,
     select,
+    text,
     tuple_,
     union_all,
     update,
 )
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
 from app.core.schema import Moment
@@ -50,6 +56,10 @@ def _settled_with(status: Status) -> Select[Any]:
 
 SETTLED: Final = union_all(*(select(_settled_with(status).subquery()) for status in TERMINAL)).limit(_MOST)
 """Read from the index by status: no other tells what is settled from what is older and open."""
+_IN_ITS_ORDER: Final = text("SET LOCAL enable_sort = off")
+_READ_PER_ROW: Final = 10
+"""Deliveries that one step looks at, for each that it may empty."""
+
 EXPIRED: Final = select(_d.event_id).where(_d.body_pruned_at < _BEFORE).order_by(_d.body_pruned_at).limit(_MOST)
 
 
@@ -76,28 +86,35 @@ class Pruning:
         if not ids:
             return 0
         async with self._database.transaction() as connection:
-            locked = (await connection.execute(self._lock_generations, self._ids(ids))).scalars().all()
-            bodies = (await connection.execute(self._bodies_of, self._ids(locked))).scalars().all()
-            await connection.execute(self._clear, {**self._ids(bodies), "now": now})
-            await connection.execute(self._remove_generations, self._ids(locked))
-        return len(locked)
+            locked = set((await connection.execute(self._lock_generations, self._ids(ids))).scalars())
+            theirs = (await connection.execute(self._bodies_of, self._ids(sorted(locked)))).all()
+            bodies = await self._lock(connection, [row.event_id for row in theirs])
+            removable = sorted(locked - {row.generation_id for row in theirs if row.event_id not in bodies})
+            emptied = [row.event_id for row in theirs if row.generation_id in removable]
+            await connection.execute(self._clear, {**self._ids(emptied), "now": now})
+            await connection.execute(self._remove_generations, self._ids(removable))
+        return len(removable)
 
     async def bodies_of_none(
         self, before: datetime, *, after: Position | None, most: int, now: datetime
-    ) -> Position | None:
+    ) -> tuple[Position | None, bool]:
         """Empty bodies that came before this and belong to no generation of ours, from `after` on.
 
-        Returns where to go on; None when there are no more.
+        Returns where to go on, and whether there is more to look at now. Nothing before that position can need it
+        again: a delivery that somebody has locked is not passed, and those of generations are emptied with them.
         """
-        async with self._database.read() as connection:
-            found = (await connection.execute(_unclaimed(after), {"before": before, "most": most})).all()
-        if not found:
-            return None
-        ids = [row.event_id for row in found]
-        async with self._database.transaction() as connection:
-            locked = (await connection.execute(self._lock_bodies, self._ids(ids))).scalars().all()
-            await connection.execute(self._clear, {**self._ids(locked), "now": now})
-        return Position(found[-1].received_at, found[-1].event_id)
+        page = await self._read(_page(after), {"before": before, "most": most * _READ_PER_ROW})
+        due = [row.event_id for row in page if row.is_due][:most]
+        if len(due) == most:  # the rest of the page is looked at next time
+            page = page[: 1 + next(place for place, row in enumerate(page) if row.event_id == due[-1])]
+        if due:
+            async with self._database.transaction() as connection:
+                locked = await self._lock(connection, due)
+                await connection.execute(self._clear, {**self._ids(sorted(locked)), "now": now})
+            page = list(takewhile(lambda row: not row.is_due or row.event_id in locked, page))
+        if not page:
+            return after, False
+        return Position(page[-1].received_at, page[-1].event_id), True
 
     async def expired_deliveries(self, before: datetime, *, most: int) -> int:
         """Remove deliveries whose bodies went before this: such an event would be taken for a new one."""
@@ -108,25 +125,35 @@ class Pruning:
         return len(found)
 
     async def _find(self, statement: Select[Any] | CompoundSelect[Any], parameters: dict[str, Any]) -> Sequence[str]:
+        return [row[0] for row in await self._read(statement, parameters)]
+
+    async def _read(
+        self, statement: Select[Any] | CompoundSelect[Any], parameters: dict[str, Any]
+    ) -> Sequence[Row[Any]]:
         async with self._database.read() as connection:
             if not self._database.is_sqlite:  # PostgreSQL weighs a row of columns by its first: nearly all there is
                 await connection.execute(BY_INDEX)
-            found: Sequence[str] = (await connection.execute(statement, parameters)).scalars().all()
-        return found
+                await connection.execute(_IN_ITS_ORDER)
+            rows: Sequence[Row[Any]] = (await connection.execute(statement, parameters)).all()
+            return rows
+
+    async def _lock(self, connection: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
+        """Those that have a body and that nobody else has locked."""
+        return set((await connection.execute(self._lock_bodies, self._ids(event_ids))).scalars())
 
     def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
         return {"ids": orjson.dumps(list(ids)).decode() if self._database.is_sqlite else list(ids)}
 
 
-def _unclaimed(after: Position | None) -> Select[Any]:
-    has_generation = exists().where(_g.id == _d.generation_id)
-    found = select(_d.event_id, _d.received_at).where(
-        _d.received_at < _BEFORE, _d.body_pruned_at.is_(None), ~has_generation
-    )
+def _page(after: Position | None) -> Select[Any]:
+    # All that follow, emptied or not: a statement that looked for the others would read on until it found enough.
+    page = select(_d.event_id, _d.received_at, _d.body_pruned_at, _d.generation_id).where(_d.received_at < _BEFORE)
     if after is not None:
         position = tuple_(literal(after.at, _d.received_at.type), literal(after.id, _d.event_id.type))
-        found = found.where(tuple_(_d.received_at, _d.event_id) > position)
-    return found.order_by(_d.received_at, _d.event_id).limit(_MOST)
+        page = page.where(tuple_(_d.received_at, _d.event_id) > position)
+    p = page.order_by(_d.received_at, _d.event_id).limit(_MOST).subquery("page").c
+    is_due = and_(p.body_pruned_at.is_(None), ~exists().where(_g.id == p.generation_id))
+    return select(p.event_id, p.received_at, is_due.label("is_due")).order_by(p.received_at, p.event_id)
 
 
 def _lock_generations(*, is_sqlite: bool) -> Select[Any]:
@@ -135,8 +162,7 @@ def _lock_generations(*, is_sqlite: bool) -> Select[Any]:
 
 def _bodies_of(*, is_sqlite: bool) -> Select[Any]:
     theirs = any_of(_d.generation_id, "ids", is_sqlite=is_sqlite)
-    chosen = select(_d.event_id).where(theirs, _d.body_pruned_at.is_(None))
-    return chosen.with_for_update(skip_locked=True)
+    return select(_d.event_id, _d.generation_id).where(theirs, _d.body_pruned_at.is_(None))
 
 
 def _lock_bodies(*, is_sqlite: bool) -> Select[Any]:

@@ -1,6 +1,7 @@
 """Prunes what is older than RECEIVER_RETENTION_DAYS, in small batches with pauses, by one replica at a time."""
 
 from collections import Counter as Tally
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
 
@@ -8,6 +9,7 @@ import structlog
 from prometheus_client import Counter
 
 from app.core.clock import Clock
+from app.core.errors import DatabaseUnavailable
 from app.core.leases import Leases
 from app.ledger.reads import Position
 from app.operating.keeping import Limits, limits
@@ -28,12 +30,16 @@ _LONGEST_PAUSE: Final = 10.0
 _OTHERS_AT_WORK: Final = 60.0
 _REST: Final = 600.0
 _OFF: Final = 3600.0
+_QUERY_CANCELED: Final = "57014"
+
+Kind = Callable[[Limits, int], Awaitable[bool]]
+"""Prunes so many rows of a kind at most; whether there may be more."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Retention:
-    """`turn` is one turn of a supervised loop: one batch, if this replica has the lease."""
+    """`turn` is one turn of a supervised loop: one batch of each kind, if this replica has the lease."""
 
     def __init__(self, pruning: Pruning, leases: Leases, *, clock: Clock, days: int, share: float, most: int) -> None:
         self._pruning = pruning
@@ -44,11 +50,14 @@ class Retention:
         """Of the time, that pruning may take: what deliveries may find the database's writer busy with."""
         self._most = most
         self._held_at: float | None = None
+        self._batches: dict[str, int] = {}
+        """Rows in one transaction, for kinds that have just taken too long or recover from it."""
         self._after: Position | None = None
+        """Bodies up to here are seen to. A new process looks once, page by page, at what is there already."""
         self._tally: Tally[str] = Tally()
 
     async def turn(self) -> float:
-        """Prune one batch; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
+        """Prune one batch of each kind; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
         old = limits(self._clock.now(), days=self._days)
         if old is None:
             return _OFF
@@ -78,15 +87,39 @@ class Retention:
         return is_ours
 
     async def _prune(self, old: Limits) -> bool:
-        """Whether there may be more."""
-        now, most = self._clock.now(), self._most
+        """Try each kind once; whether there may be more."""
+        kinds = {"generations": self._generations, "bodies": self._bodies, "deliveries": self._deliveries}
+        return any([await self._attempt(kind, prune, old) for kind, prune in kinds.items()])
+
+    async def _attempt(self, kind: str, prune: Kind, old: Limits) -> bool:
+        """One batch; a smaller one next time where the database ended it for taking too long."""
+        most = self._batches.get(kind, self._most)
+        try:
+            is_more = await prune(old, most)
+        except DatabaseUnavailable as error:
+            if not is_statement_timeout(error):
+                raise
+            self._batches[kind] = max(most // 4, 1)
+            log.warning("retention.timed_out", what=kind, reason=error.reason, batch=most, next=self._batches[kind])
+            await self._hold()  # the other kinds are next, and the lease may be about to run out
+            return most > 1
+        self._batches[kind] = min(most * 2, self._most)
+        return is_more
+
+    async def _generations(self, old: Limits, most: int) -> bool:
+        now = self._clock.now()
         found = await self._pruning.settled_generations(old.settled_before, most=most, now=now)
         self._count("generations", found)
-        if found == most:
-            return True
-        self._after = await self._pruning.bodies_of_none(old.settled_before, after=self._after, most=most, now=now)
-        if self._after is not None:
-            return True
+        return found == most
+
+    async def _bodies(self, old: Limits, most: int) -> bool:
+        now = self._clock.now()
+        self._after, is_more = await self._pruning.bodies_of_none(
+            old.settled_before, after=self._after, most=most, now=now
+        )
+        return is_more
+
+    async def _deliveries(self, old: Limits, most: int) -> bool:
         found = await self._pruning.expired_deliveries(old.pruned_before, most=most)
         self._count("deliveries", found)
         return found == most
@@ -100,3 +133,9 @@ class Retention:
         if self._tally:
             log.info("retention.pruned", days=self._days, **self._tally)
             self._tally.clear()
+
+
+def is_statement_timeout(error: DatabaseUnavailable) -> bool:
+    """Whether the database was there, and ended a statement for the time that it took."""
+    cause = error.__cause__
+    return getattr(getattr(cause, "orig", cause), "sqlstate", None) == _QUERY_CANCELED

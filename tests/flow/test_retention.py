@@ -6,16 +6,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+import orjson
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, event, select, text
+from structlog.testing import capture_logs
 
+from app.core.database import Database
 from app.core.leases import Leases
 from app.ledger.report import Report
 from app.ledger.status import Outcome
 from app.ledger.tables import deliveries, generations, transitions
 from app.operating.pruning import Pruning
 from app.operating.retention import Retention
-from tests.clock import ManualClock
+from tests.clock import NOON, ManualClock
 from tests.ledger import LedgerRoom, open_ledger
 from tests.reports import submit, webhook
 
@@ -203,3 +206,108 @@ async def test_pruning_takes_no_more_than_its_share_of_the_time(sqlite_url: str)
         pruning = Pruning(room.ledger.database)
         retention = Retention(pruning, leases, clock=room.clock, days=DAYS, share=0.05, most=1)
         assert await retention.turn() == pytest.approx(0.2 / 0.05 - 0.2)
+
+
+class RowsRead:
+    """Has PostgreSQL count the deliveries that each SELECT reads, whether it returns them or not."""
+
+    def __init__(self, database: Database) -> None:
+        self.counts: list[int] = []
+        event.listen(database.engine.sync_engine, "before_cursor_execute", self._count)
+
+    def _count(self, _: Connection, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if statement.startswith("SELECT") and "FROM deliveries" in statement:
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+            [(plans,)] = cursor.fetchall()
+            self.counts.append(self._of((orjson.loads(plans) if isinstance(plans, str) else plans)[0]["Plan"]))
+
+    def _of(self, plan: dict[str, Any]) -> int:
+        read = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) if plan.get("Relation Name") else 0
+        its_own = round(read * plan["Actual Loops"]) if plan.get("Relation Name") == "deliveries" else 0
+        return its_own + sum(map(self._of, plan.get("Plans", ())))
+
+
+async def test_deliveries_that_were_pruned_are_not_read_again(postgres_url: str) -> None:
+    async with open_room(postgres_url) as room:
+        await room.record(*(evidence(f"evt_{n}") for n in range(200)))
+        room.pass_days(DAYS + 1)
+        retention = room.replica(most=10)
+        await room.prune(retention)
+        rows_read = RowsRead(room.ledger.database)
+        await room.prune(retention)
+        assert sum(rows_read.counts) == 0
+        await room.record(evidence("evt_new"))
+        room.pass_days(1)
+        await room.prune(retention)
+        assert 0 < sum(rows_read.counts) < 10
+        assert set((await room.kept()).values()) == {b""}
+
+
+async def test_no_statement_reads_more_than_a_page_of_what_another_process_has_pruned(postgres_url: str) -> None:
+    async with open_room(postgres_url) as room:
+        await room.record(*(evidence(f"evt_{n}", received_at=NOON + timedelta(seconds=n)) for n in range(2000)))
+        room.pass_days(DAYS + 1)
+        await room.prune(room.replica(most=500))
+        await room.record(evidence("evt_new", received_at=NOON + timedelta(seconds=2000)))
+        room.pass_days(1)
+        rows_read = RowsRead(room.ledger.database)
+        await room.prune(room.replica(most=20))
+        assert 0 < max(rows_read.counts) <= 200
+        assert set((await room.kept()).values()) == {b""}
+
+
+async def test_a_delivery_that_somebody_has_locked_is_not_passed(postgres_url: str) -> None:
+    async with open_room(postgres_url) as room:
+        await room.record(*(evidence(f"evt_{n}") for n in range(5)), webhook("old", "succeeded"))
+        room.pass_days(DAYS + 1)
+        retention = room.replica(most=2)
+        busy = select(deliveries).where(deliveries.c.event_id.in_(["evt_2", "evt_old_succeeded"])).with_for_update()
+        async with room.ledger.database.transaction() as connection:
+            await connection.execute(busy)
+            await room.prune(retention)
+            left = {key for key, body in (await room.kept()).items() if body}
+            assert left == {"evt_2", "evt_4", "evt_old_succeeded"}
+            assert await room.known() == {"old"}
+        await room.prune(retention)
+        assert set((await room.kept()).values()) == {b""}
+        assert await room.known() == set()
+
+
+TOO_SLOW = """
+CREATE FUNCTION too_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF (SELECT count(*) FROM updated) > 3 THEN
+        RAISE EXCEPTION 'canceling statement due to statement timeout' USING ERRCODE = 'query_canceled';
+    END IF;
+    RETURN NULL;
+END $$
+"""
+ON_UPDATE = """
+CREATE TRIGGER too_slow AFTER UPDATE ON deliveries REFERENCING NEW TABLE AS updated
+FOR EACH STATEMENT EXECUTE FUNCTION too_slow()
+"""
+
+
+async def test_what_takes_too_long_is_tried_in_smaller_batches_and_holds_up_no_other_kind(postgres_url: str) -> None:
+    async with open_room(postgres_url) as room:
+        await room.record(webhook("forgotten", "succeeded"))
+        room.pass_days(DAYS + 1)
+        await room.prune(room.replica())
+        room.pass_days(31)
+        await room.record(*(evidence(f"evt_{n}") for n in range(20)))
+        await room.record(*(webhook(f"g{n}", "succeeded") for n in range(20)))
+        async with room.ledger.database.transaction() as connection:
+            await connection.execute(text(TOO_SLOW))
+            await connection.execute(text(ON_UPDATE))
+        retention = room.replica()
+        with capture_logs() as logs:
+            await retention.turn()
+            assert set(await room.kept()) >= {"evt_0", "evt_g0_succeeded"}
+            assert "evt_forgotten_succeeded" not in await room.kept()
+            assert len(await room.known()) == 20
+            await room.prune(retention)
+        late = [(line["what"], line["batch"], line["next"]) for line in logs if line["event"] == "retention.timed_out"]
+        assert late[:2] == [("generations", 100, 25), ("bodies", 100, 25)]
+        assert all(line["reason"] for line in logs if line["event"] == "retention.timed_out")
+        assert await room.known() == set()
+        assert set((await room.kept()).values()) == {b""}
