@@ -8,7 +8,7 @@ import structlog
 from app.endpoint.callback_url import path_key_of
 from app.endpoint.endpoint import Endpoint
 from app.endpoint.failures import is_gone
-from app.endpoint.means import Means, known_keys
+from app.endpoint.means import Means
 from app.endpoint.measures import REPAIRS
 from app.endpoint.repair import Repair
 from app.endpoint.state import State
@@ -100,7 +100,11 @@ class Inspection:
 
     async def _remove_others(self, listed: Sequence[WebhookEndpoint], known: Sequence[Endpoint]) -> None:
         """Left over from a create that took effect after all: they carry a key that only our database knows."""
-        keys = known_keys(known)
+        carried = {path_key_of(told.url) or "" for told in listed}
+        # A foreign URL may hold what no database takes, and no key of ours.
+        keys = await self._with.registry.path_keys_among(
+            {key for key in carried if key.isascii() and key.isprintable()}
+        )
         wanted = {endpoint.rivya_id for endpoint in known if endpoint.state is not State.RETIRED}
         for told in listed:
             if path_key_of(told.url) in keys and told.id not in wanted and told.revoked_at is None:

@@ -1,13 +1,12 @@
 """What the steps of registration work with."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
 from app.core.clock import Clock
 from app.core.sealing import SealingKeys
 from app.endpoint.callback_url import callback_url
-from app.endpoint.endpoint import Endpoint
 from app.endpoint.failures import Undecided
 from app.endpoint.registry import Registry
 from app.endpoint.rotations import Rotations
@@ -35,8 +34,3 @@ class Means:
         """Raise `Undecided` without an encryption key: a secret that can't be stored must not be asked for."""
         if self.keys.newest is None:
             raise Undecided("encryption_key_missing")
-
-
-def known_keys(endpoints: Sequence[Endpoint]) -> set[str]:
-    """The path keys of ours, as `path_key_of` reads them from a URL."""
-    return {endpoint.path_key.casefold() for endpoint in endpoints}

@@ -1,10 +1,11 @@
 """What is written down about our endpoints and their lives; each method is one transaction."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, Update, and_, delete, insert, or_, select, update
+from sqlalchemy import RowMapping, Select, Update, and_, delete, func, insert, or_, select, union, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -13,7 +14,7 @@ from app.core.ids import uuid7
 from app.endpoint import history
 from app.endpoint.endpoint import Endpoint
 from app.endpoint.state import LIVE, State
-from app.endpoint.tables import endpoint_secrets, endpoints
+from app.endpoint.tables import ONE_EACH, endpoint_secrets, endpoints
 
 _OF_SECRET = {"secret_since": endpoint_secrets.c.valid_from, "secret_proven_at": endpoint_secrets.c.proven_at}
 _COLUMNS = tuple(
@@ -21,7 +22,26 @@ _COLUMNS = tuple(
     for member in fields(Endpoint)
 )
 _CURRENT = and_(endpoint_secrets.c.endpoint_id == endpoints.c.id, endpoint_secrets.c.valid_until.is_(None))
-_ALL = select(*_COLUMNS).outerjoin(endpoint_secrets, _CURRENT).order_by(endpoints.c.id.desc())
+_NEWEST = 20
+"""More than are made in an hour, which is counted."""
+_SEARCHED = 200
+"""For a scheme that was proved; where none of so many has one, it is proved anew."""
+
+
+def _needed(*, is_sqlite: bool) -> Select[Any]:
+    e = endpoints.c
+    newest = select(e.id).order_by(e.id.desc())
+    last = select(e.id, e.scheme).order_by(e.id.desc()).limit(_SEARCHED).subquery("last").c
+    with_scheme = select(last.id).where(last.scheme.is_not(None)).order_by(last.id.desc()).limit(1)
+    ids = union(
+        select(e.id).where(ONE_EACH),
+        select(endpoint_secrets.c.endpoint_id),
+        select(newest.limit(_NEWEST).subquery("newest").c.id),
+        select(with_scheme.subquery("with_scheme").c.id),
+    )
+    # As an array, PostgreSQL looks them up by key; it would join a subquery by reading the table.
+    is_needed = e.id.in_(ids) if is_sqlite else e.id == func.any(func.array(ids.scalar_subquery()))
+    return select(*_COLUMNS).outerjoin(endpoint_secrets, _CURRENT).where(is_needed).order_by(e.id.desc())
 
 
 class Overtaken(Exception):
@@ -45,11 +65,22 @@ class Registry:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._needed = _needed(is_sqlite=database.is_sqlite)
 
     async def endpoints(self) -> list[Endpoint]:
-        """All there ever were, the newest first."""
+        """Those that matter, the newest first; read from indexes, however many there ever were.
+
+        They are what is not retired, what has a secret stored, the last twenty, and of the last two hundred the one
+        whose scheme was proved last. Raises `DatabaseUnavailable`.
+        """
         async with self._database.read() as connection:
-            return [_endpoint(row) for row in (await connection.execute(_ALL)).mappings()]
+            return [_endpoint(row) for row in (await connection.execute(self._needed)).mappings()]
+
+    async def path_keys_among(self, keys: Collection[str]) -> set[str]:
+        """Those of these that are ours, of any endpoint there ever was. Raises `DatabaseUnavailable`."""
+        async with self._database.read() as connection:
+            found = await connection.execute(select(endpoints.c.path_key).where(endpoints.c.path_key.in_(keys)))
+            return set(found.scalars())
 
     async def secrets(self, *, now: datetime) -> list[StoredSecret]:
         """Those that are valid now, the newest first."""

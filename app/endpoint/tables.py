@@ -5,7 +5,7 @@ from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Te
 from app.core.schema import Moment, metadata, one_of
 from app.endpoint.state import State
 
-_ONE_EACH = text("state IN ('intended', 'created', 'proven', 'serving', 'manual')")
+ONE_EACH = text("state IN ('intended', 'created', 'proven', 'serving', 'manual')")
 _CURRENT = text("valid_until IS NULL")
 
 
@@ -40,7 +40,7 @@ endpoints = Table(
     Column("last_failure_at", Moment, comment="as Rivya tells"),
     one_of("state", State),
     # At most one row is in each of these states, whatever happens to the lease.
-    Index("uq_endpoints_state", "state", unique=True, postgresql_where=_ONE_EACH, sqlite_where=_ONE_EACH),
+    Index("uq_endpoints_state", "state", unique=True, postgresql_where=ONE_EACH, sqlite_where=ONE_EACH),
 )
 
 endpoint_secrets = Table(

@@ -65,6 +65,7 @@ class PollBook:
         self._database = database
         self._lock = _lock(is_sqlite=database.is_sqlite)
         self._write = _write_each() if database.is_sqlite else _write_all()
+        self._find_later = _later()
         self._pull_forward = _pull_forward()
         self._recall = _recall()
 
@@ -89,8 +90,13 @@ class PollBook:
         """Have what waits for a poll after `later_than` polled at `to`, and return how many (1000 at most).
 
         For generations whose callbacks can't be expected any more. Those that a poller has, and those that are being
-        backed off from after failures, keep their time. Raises `DatabaseUnavailable`.
+        backed off from after failures, keep their time. Where there are none, nothing is written. Raises
+        `DatabaseUnavailable`.
         """
+        async with self._database.read() as connection:
+            found = await connection.execute(self._find_later, {"later_than": later_than, "most": 1})
+            if found.first() is None:
+                return 0
         moments = {"to": to, "later_than": later_than, "most": _AT_ONCE}
         async with self._database.transaction() as connection:
             return (await connection.execute(self._pull_forward, moments)).rowcount
@@ -132,22 +138,22 @@ def _write_all() -> Update:
     return update(generations).where(generations.c.id == new.c.id).values({**changes, **counted})
 
 
+def _later() -> Select[Any]:
+    g = generations.c
+    chosen = select(g.id).where(
+        g.next_poll_at > bindparam("later_than", type_=Moment),
+        g.tracking == Tracking.WATCHING,
+        g.lease_until.is_(None),
+        g.poll_failures == 0,
+        g.not_found_count == 0,
+    )
+    return chosen.limit(bindparam("most"))
+
+
 def _pull_forward() -> Update:
     # Nobody is waited for while rows are locked: this can't become a deadlock, and busy rows get their turn later.
     g = generations.c
-    waiting = (
-        select(g.id)
-        .where(
-            g.next_poll_at > bindparam("later_than", type_=Moment),
-            g.tracking == Tracking.WATCHING,
-            g.lease_until.is_(None),
-            g.poll_failures == 0,
-            g.not_found_count == 0,
-        )
-        .limit(bindparam("most"))
-        .with_for_update(skip_locked=True)
-        .cte("waiting")
-    )
+    waiting = _later().with_for_update(skip_locked=True).cte("waiting")
     to = bindparam("to", type_=Moment)
     changes = {"next_poll_at": to, "revision": g.revision + 1}
     return update(generations).where(g.id.in_(select(waiting.c.id))).values(changes)

@@ -1,6 +1,7 @@
 """A generation whose callback is overdue is asked for, and its outcome found."""
 
 import pytest
+from sqlalchemy import event
 
 from app.ledger.measures import CALLBACKS_MISSED
 from app.ledger.tables import transitions
@@ -124,6 +125,22 @@ async def test_pulling_forward_again_changes_nothing(database_url: str) -> None:
         room.clock.advance(seconds=1)
         await replica.poller.turn()
         assert await replica.row(task) == once
+
+
+async def test_without_callbacks_nothing_is_written_where_nothing_waits_too_long(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica()
+        replica.callbacks_expected = False
+        await replica.poller.turn()
+        written: list[str] = []
+        event.listen(
+            replica.database.engine.sync_engine,
+            "before_cursor_execute",
+            lambda _connection, _cursor, statement, *_: written.append(statement),
+        )
+        await replica.poller.turn()
+        assert written
+        assert [statement for statement in written if statement.startswith(("WITH", "UPDATE"))] == []
 
 
 async def test_when_callbacks_work_again_an_early_poll_leaves_the_rest_to_them(database_url: str) -> None:

@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-import orjson
 import pytest
-from sqlalchemy import Connection, event, select, text
+from sqlalchemy import select, text
 from structlog.testing import capture_logs
 
-from app.core.database import Database
 from app.core.leases import Leases
 from app.ledger.report import Report
 from app.ledger.status import Outcome
@@ -21,6 +19,7 @@ from app.operating.retention import Retention
 from tests.clock import NOON, ManualClock
 from tests.ledger import LedgerRoom, open_ledger
 from tests.reports import submit, webhook
+from tests.rows_read import RowsRead
 
 DAYS = 90
 
@@ -208,32 +207,13 @@ async def test_pruning_takes_no_more_than_its_share_of_the_time(sqlite_url: str)
         assert await retention.turn() == pytest.approx(0.2 / 0.05 - 0.2)
 
 
-class RowsRead:
-    """Has PostgreSQL count the deliveries that each SELECT reads, whether it returns them or not."""
-
-    def __init__(self, database: Database) -> None:
-        self.counts: list[int] = []
-        event.listen(database.engine.sync_engine, "before_cursor_execute", self._count)
-
-    def _count(self, _: Connection, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
-        if statement.startswith("SELECT") and "FROM deliveries" in statement:
-            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
-            [(plans,)] = cursor.fetchall()
-            self.counts.append(self._of((orjson.loads(plans) if isinstance(plans, str) else plans)[0]["Plan"]))
-
-    def _of(self, plan: dict[str, Any]) -> int:
-        read = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0) if plan.get("Relation Name") else 0
-        its_own = round(read * plan["Actual Loops"]) if plan.get("Relation Name") == "deliveries" else 0
-        return its_own + sum(map(self._of, plan.get("Plans", ())))
-
-
 async def test_deliveries_that_were_pruned_are_not_read_again(postgres_url: str) -> None:
     async with open_room(postgres_url) as room:
         await room.record(*(evidence(f"evt_{n}") for n in range(200)))
         room.pass_days(DAYS + 1)
         retention = room.replica(most=10)
         await room.prune(retention)
-        rows_read = RowsRead(room.ledger.database)
+        rows_read = RowsRead(room.ledger.database, "deliveries")
         await room.prune(retention)
         assert sum(rows_read.counts) == 0
         await room.record(evidence("evt_new"))
@@ -250,7 +230,7 @@ async def test_no_statement_reads_more_than_a_page_of_what_another_process_has_p
         await room.prune(room.replica(most=500))
         await room.record(evidence("evt_new", received_at=NOON + timedelta(seconds=2000)))
         room.pass_days(1)
-        rows_read = RowsRead(room.ledger.database)
+        rows_read = RowsRead(room.ledger.database, "deliveries")
         await room.prune(room.replica(most=20))
         assert 0 < max(rows_read.counts) <= 200
         assert set((await room.kept()).values()) == {b""}

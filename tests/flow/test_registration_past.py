@@ -1,0 +1,80 @@
+"""Endpoints that are long gone cost nothing, and what they proved is still known."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import insert, text
+
+from app.core.database import Database
+from app.core.ids import uuid7
+from app.endpoint.endpoint import pinned_scheme
+from app.endpoint.registry import Registry
+from app.endpoint.state import State
+from app.endpoint.tables import endpoints
+from tests.clock import NOON
+from tests.registration_room import room
+from tests.rows_read import RowsRead
+
+GONE = 2000
+
+
+async def _fill(database: Database, *, scheme: str | None = None) -> None:
+    """Endpoints that were retired months ago, one of them with a proven scheme."""
+    rows = [_retired(number, scheme=scheme if number == GONE - 100 else None) for number in range(GONE)]
+    async with database.transaction() as connection:
+        await connection.execute(insert(endpoints), rows)
+
+
+def _retired(number: int, *, scheme: str | None) -> dict[str, Any]:
+    made = NOON - timedelta(days=100) + timedelta(minutes=number)
+    times = {"created_at": made, "updated_at": made, "state_since": made}
+    named = {"id": str(uuid7(made)), "path_key": f"key{number}", "url": f"https://old.example/{number}"}
+    return {
+        **named,
+        **times,
+        "rivya_id": f"whend_old_{number}",
+        "state": State.RETIRED,
+        "refusals": 0,
+        "scheme": scheme,
+    }
+
+
+async def test_no_loop_reads_endpoints_that_are_long_gone(postgres_url: str) -> None:
+    async with room(postgres_url) as r:
+        replica = await r.start()
+        await _fill(replica.database, scheme="timestamped")
+        async with replica.database.engine.connect() as connection:
+            committing = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await committing.execute(text("VACUUM ANALYZE endpoints"))
+        await r.settle(replica)
+        rows_read = RowsRead(replica.database, "endpoints")
+        for turn in (replica.registrar.turn, replica.keyring.turn, replica.health.turn):
+            rows_read.counts.clear()
+            await turn()
+            assert 0 < max(rows_read.counts) < 500
+
+
+async def test_what_is_read_does_not_grow_with_what_is_gone(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica = await r.start()
+        await _fill(replica.database)
+        await r.settle(replica)
+        found = await Registry(replica.database).endpoints()
+        assert len(found) < 50
+        assert found == sorted(found, key=lambda known: known.id, reverse=True)
+        assert found[0].state is State.SERVING
+
+
+async def test_the_scheme_that_an_endpoint_of_long_ago_proved_is_still_pinned(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica = await r.start()
+        await _fill(replica.database, scheme="timestamped")
+        assert pinned_scheme(await Registry(replica.database).endpoints()) == "timestamped"
+
+
+async def test_a_left_over_endpoint_with_a_key_of_long_ago_is_still_known_to_be_ours(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica = await r.start()
+        await _fill(replica.database)
+        found = await Registry(replica.database).path_keys_among({"key7", "nobodys"})
+        assert found == {"key7"}
