@@ -24,7 +24,7 @@ def forget(
     generation_id: GenerationId,
     even_open: Annotated[bool, typer.Option("--open", help="Also if its outcome isn't known yet.")] = False,
 ) -> None:
-    """Remove a generation, its history and its deliveries' bodies; events that come again change nothing."""
+    """Remove a generation, its history and the bodies of its deliveries and its create; its events change nothing."""
     carry_out(lambda desk: _forget(desk, generation_id, even_open=even_open))
 
 

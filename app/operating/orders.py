@@ -80,19 +80,30 @@ class Orders:
         return recorded
 
     async def forget(self, generation_id: str, *, even_open: bool = False) -> None:
-        """Remove a generation with its history and its deliveries' bodies; its events are still known.
+        """Remove a generation with its history, its deliveries' bodies and its create's; its events are still known.
 
-        Raises `GenerationUnknown`, and `StillOpen` unless `even_open`: what Rivya says of it later makes it known anew.
+        A generation that is gone already, and whose create still has bodies, has those emptied. Raises
+        `GenerationUnknown`, and `StillOpen` unless `even_open`: what Rivya says of it later makes it known anew.
         """
-        found = await self._known(generation_id)
-        if not (found.status.is_terminal or even_open):
+        now = self._clock.now()
+        found = (await self._queries.generations_by_id([generation_id])).get(generation_id)
+        if found is not None and not (found.status.is_terminal or even_open):
             raise StillOpen(f"{generation_id} is {found.status}: --open forgets it all the same")
-        if not await self._pruning.generations([generation_id], now=self._clock.now()):
+        until = now if found is None else found.first_seen_at
+        submitted = await self._pruning.submissions_of(generation_id, until=until)
+        if found is None and not submitted:
+            raise _unknown(generation_id)
+        ids = [] if found is None else [generation_id]
+        if await self._pruning.generations(ids, now=now, submissions=submitted) < len(ids):
             raise NotNow(f"{generation_id} is being changed at this moment")
         log.info("generation.forgotten", generation_id=generation_id, source=Source.OPERATOR.value)
 
     async def _known(self, generation_id: str) -> Generation:
         found = await self._queries.generations_by_id([generation_id])
         if generation_id not in found:
-            raise GenerationUnknown(f"{generation_id} is not in the record")
+            raise _unknown(generation_id)
         return found[generation_id]
+
+
+def _unknown(generation_id: str) -> GenerationUnknown:
+    return GenerationUnknown(f"{generation_id} is not in the record")

@@ -4,11 +4,11 @@ Bodies go first, in the transaction that removes their generation and its histor
 that comes again is known, until their time has come too. Open generations and their deliveries are never touched.
 Rows that somebody has locked are left for the next time: nothing here waits while it holds a lock, so that no delivery
 has to wait for more than one small transaction, and nothing can become a deadlock. A generation with a delivery that is
-locked stays as well, so that no body outlives its generation unnoticed.
+locked stays as well, so that no body outlives its generation unnoticed. Of a create only the two bodies are emptied.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any, Final
 
@@ -19,12 +19,15 @@ from sqlalchemy import (
     Integer,
     Row,
     Select,
+    Text,
     Update,
     and_,
     bindparam,
     delete,
     exists,
+    func,
     literal,
+    or_,
     select,
     text,
     tuple_,
@@ -34,14 +37,16 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
+from app.core.ids import uuid7
 from app.core.schema import Moment
 from app.ledger.lists import TERMINAL
 from app.ledger.reads import Position
 from app.ledger.statements import BY_INDEX, any_of
 from app.ledger.status import Status
 from app.ledger.tables import deliveries, generations
+from app.submission.tables import submissions
 
-_g, _d = generations.c, deliveries.c
+_g, _d, _s = generations.c, deliveries.c, submissions.c
 _BEFORE: Final = bindparam("before", type_=Moment)
 _MOST: Final = bindparam("most", type_=Integer)
 
@@ -56,6 +61,8 @@ def _settled_with(status: Status) -> Select[Any]:
 
 SETTLED: Final = union_all(*(select(_settled_with(status).subquery()) for status in TERMINAL)).limit(_MOST)
 """Read from the index by status: no other tells what is settled from what is older and open."""
+_SUBMISSIONS_AT_ONCE: Final = 5000
+_CLOCKS_DIFFER: Final = timedelta(hours=1)
 _IN_ITS_ORDER: Final = text("SET LOCAL enable_sort = off")
 _READ_PER_ROW: Final = 10
 """Deliveries that one step looks at, for each that it may empty."""
@@ -72,6 +79,7 @@ class Pruning:
         self._bodies_of = _bodies_of(is_sqlite=database.is_sqlite)
         self._lock_bodies = _lock_bodies(is_sqlite=database.is_sqlite)
         self._clear = _clear(is_sqlite=database.is_sqlite)
+        self._empty_submissions = _empty_submissions(is_sqlite=database.is_sqlite)
         self._remove_generations = _remove(_g.id, is_sqlite=database.is_sqlite)
         self._remove_deliveries = _remove(_d.event_id, is_sqlite=database.is_sqlite)
 
@@ -81,9 +89,12 @@ class Pruning:
         await self.generations(found, now=now)
         return len(found)
 
-    async def generations(self, ids: Sequence[str], *, now: datetime) -> int:
-        """Remove these generations, whatever their state; returns how many there were that nobody had locked."""
-        if not ids:
+    async def generations(self, ids: Sequence[str], *, now: datetime, submissions: Sequence[str] = ()) -> int:
+        """Remove these generations, whatever their state; returns how many there were that nobody had locked.
+
+        `submissions` are emptied in the same transaction.
+        """
+        if not ids and not submissions:
             return 0
         async with self._database.transaction() as connection:
             locked = set((await connection.execute(self._lock_generations, self._ids(ids))).scalars())
@@ -93,6 +104,8 @@ class Pruning:
             emptied = [row.event_id for row in theirs if row.generation_id in removable]
             await connection.execute(self._clear, {**self._ids(emptied), "now": now})
             await connection.execute(self._remove_generations, self._ids(removable))
+            if len(removable) == len(ids):
+                await connection.execute(self._empty_submissions, self._ids(submissions))
         return len(removable)
 
     async def bodies_of_none(
@@ -115,6 +128,30 @@ class Pruning:
         if not page:
             return after, False
         return Position(page[-1].received_at, page[-1].event_id), True
+
+    async def answered_submissions(self, before: datetime, *, after: str | None, most: int) -> tuple[str | None, bool]:
+        """Empty both bodies of creates that were answered before this, from the id `after` on.
+
+        The key, the hash, the state and the generation's id stay, so that nothing is paid twice. Returns where to go
+        on, and whether there is more to look at now. What is open stays as it is, and is passed.
+        """
+        parameters = {"before": before, "after": after or "", "until": str(uuid7(before)), "most": most}
+        page = await self._read(_ANSWERED, parameters)
+        if due := [row.id for row in page if row.is_due]:
+            async with self._database.transaction() as connection:
+                await connection.execute(self._empty_submissions, self._ids(due))
+        return (page[-1].id if page else after), len(page) == most
+
+    async def submissions_of(self, generation_id: str, *, until: datetime) -> list[str]:
+        """Ids of the creates that made this generation, were written down before `until`, and still have a body."""
+        # Nothing leads from a generation to them: read backwards by their ids, which sort by time, a page at a time.
+        before: str | None = str(uuid7(until + _CLOCKS_DIFFER))
+        while before is not None:
+            page = await self._read(_SUBMITTED, {"until": before, "most": _SUBMISSIONS_AT_ONCE})
+            if found := [row for row in page if row.generation_id == generation_id]:
+                return [row.id for row in found if row.has_body]
+            before = page[-1].id if page else None
+        return []
 
     async def expired_deliveries(self, before: datetime, *, most: int) -> int:
         """Remove deliveries whose bodies went before this: such an event would be taken for a new one."""
@@ -156,6 +193,22 @@ def _page(after: Position | None) -> Select[Any]:
     return select(p.event_id, p.received_at, is_due.label("is_due")).order_by(p.received_at, p.event_id)
 
 
+_UNTIL: Final = bindparam("until", type_=Text)
+_HAS_BODY: Final = or_(func.length(_s.request) > 0, _s.response.is_not(None))
+_ANSWERED: Final = (
+    select(_s.id, and_(_s.resolved_at < _BEFORE, _HAS_BODY).label("is_due"))
+    .where(_s.id > bindparam("after", type_=Text), _s.id < _UNTIL)
+    .order_by(_s.id)
+    .limit(_MOST)
+)
+_SUBMITTED: Final = (
+    select(_s.id, _s.generation_id, _HAS_BODY.label("has_body"))
+    .where(_s.id < _UNTIL)
+    .order_by(_s.id.desc())
+    .limit(_MOST)
+)
+
+
 def _lock_generations(*, is_sqlite: bool) -> Select[Any]:
     return select(_g.id).where(any_of(_g.id, "ids", is_sqlite=is_sqlite)).with_for_update(skip_locked=True)
 
@@ -174,6 +227,12 @@ def _clear(*, is_sqlite: bool) -> Update:
     # The headers go too: a signature proves nothing without what was signed.
     emptied = {"body": b"", "headers": "{}", "body_pruned_at": bindparam("now", type_=Moment)}
     return update(deliveries).where(any_of(_d.event_id, "ids", is_sqlite=is_sqlite)).values(emptied)
+
+
+def _empty_submissions(*, is_sqlite: bool) -> Update:
+    # One that has been taken up again meanwhile is being sent, and keeps what is sent.
+    chosen = any_of(_s.id, "ids", is_sqlite=is_sqlite) & _s.next_attempt_at.is_(None)
+    return update(submissions).where(chosen).values(request=b"", response=None, last_error=None)
 
 
 def _remove(key: Any, *, is_sqlite: bool) -> Delete:  # noqa: ANN401 - a column

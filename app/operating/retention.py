@@ -2,7 +2,7 @@
 
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -29,6 +29,7 @@ _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 10.0
 _OTHERS_AT_WORK: Final = 60.0
 _REST: Final = 600.0
+_BETWEEN_WALKS: Final = timedelta(days=1)
 _OFF: Final = 3600.0
 _QUERY_CANCELED: Final = "57014"
 
@@ -54,6 +55,9 @@ class Retention:
         """Rows in one transaction, for kinds that have just taken too long or recover from it."""
         self._after: Position | None = None
         """Bodies up to here are seen to. A new process looks once, page by page, at what is there already."""
+        self._submitted: str | None = None
+        self._walk_began: datetime | None = None
+        """Creates are walked over anew each day: one that was passed while it was open is answered later."""
         self._tally: Tally[str] = Tally()
 
     async def turn(self) -> float:
@@ -88,7 +92,12 @@ class Retention:
 
     async def _prune(self, old: Limits) -> bool:
         """Try each kind once; whether there may be more."""
-        kinds = {"generations": self._generations, "bodies": self._bodies, "deliveries": self._deliveries}
+        kinds = {
+            "generations": self._generations,
+            "bodies": self._bodies,
+            "deliveries": self._deliveries,
+            "submissions": self._submissions,
+        }
         return any([await self._attempt(kind, prune, old) for kind, prune in kinds.items()])
 
     async def _attempt(self, kind: str, prune: Kind, old: Limits) -> bool:
@@ -123,6 +132,15 @@ class Retention:
         found = await self._pruning.expired_deliveries(old.pruned_before, most=most)
         self._count("deliveries", found)
         return found == most
+
+    async def _submissions(self, old: Limits, most: int) -> bool:
+        now = self._clock.now()
+        if self._walk_began is None or now - self._walk_began >= _BETWEEN_WALKS:
+            self._walk_began, self._submitted = now, None
+        self._submitted, is_more = await self._pruning.answered_submissions(
+            old.settled_before, after=self._submitted, most=most
+        )
+        return is_more
 
     def _count(self, what: str, found: int) -> None:
         if found:

@@ -96,6 +96,9 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     401: _documented("No valid token, or Rivya does not accept the receiver's key."),
     403: _documented("The token's role does not reach that far, or the receiver's key lacks the scope."),
     409: _documented("`idempotency_conflict`: the key was used with another body."),
+    410: _documented(
+        "`idempotency_key_expired`: the key was used before, and its answer is no longer kept. Nothing was sent."
+    ),
     413: _documented("`payload_too_large`: more than 1 MiB."),
     429: _documented("Rivya asks to wait. The same key sends it again."),
     503: _documented(

@@ -40,7 +40,7 @@ def note_retried(submission: Submission, verdict: Verdict, *, age: timedelta) ->
 
 
 def note_answered(submission: Submission, how: str) -> None:
-    """A caller's create was answered without sending it: `replayed`, `conflict` or `waited`."""
+    """A caller's create was answered without sending it: `replayed`, `expired`, `conflict` or `waited`."""
     SUBMISSIONS.labels(how).inc()
     log.info("submission.answered", submission_id=submission.id, result=how)
 

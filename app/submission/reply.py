@@ -60,6 +60,13 @@ def conflict(*, request_id: str) -> Reply:
     return refusal(409, "idempotency_conflict", message, request_id=request_id)
 
 
+def expired(generation_id: str | None, *, request_id: str) -> Reply:
+    """410: the key was answered before, and the answer is no longer kept."""
+    what = "Rivya refused that create." if generation_id is None else f"It made the generation {generation_id}."
+    message = f"This Idempotency-Key was used before, and its answer is no longer kept. {what} Nothing was sent now."
+    return refusal(410, "idempotency_key_expired", message, request_id=request_id)
+
+
 def database_unavailable(key: str, *, request_id: str) -> Reply:
     """503: it could not be written down, or not be looked up; the commit may stand all the same."""
     message = (

@@ -24,8 +24,12 @@ class Submission:
     attempts: int
     retries: int
     sent_at: datetime
+    generation_id: str | None
+    """What Rivya made of it."""
     reply: Reply | None = field(repr=False)
-    """What was answered; None while its outcome is unknown."""
+    """What was answered; None while its outcome is unknown, and where the answer is no longer kept."""
+    is_emptied: bool
+    """It was answered, and its bodies were emptied since, for its age or on an operator's order."""
 
     @property
     def is_open(self) -> bool:
@@ -46,12 +50,14 @@ def from_row(row: RowMapping) -> Submission:
         attempts=row["attempts"],
         retries=row["retries"],
         sent_at=row["sent_at"],
+        generation_id=row["generation_id"],
         reply=_reply(row),
+        is_emptied=row["response_status"] is not None and row["response"] is None,
     )
 
 
 def _reply(row: RowMapping) -> Reply | None:
-    if row["response_status"] is None:
+    if row["response"] is None:
         return None
     return Reply(
         status=row["response_status"],

@@ -56,12 +56,18 @@ class Submissions:
             found = await connection.execute(select(submissions).where(_t.id == submission_id))
             return from_row(found.mappings().one())
 
-    async def claim_again(self, seen: Submission, *, submitted_by: str, now: datetime) -> Submission | None:
-        """Claim a submission whose rejection was not final; None when somebody else was faster."""
+    async def claim_again(
+        self, seen: Submission, create: Create, *, submitted_by: str, now: datetime
+    ) -> Submission | None:
+        """Claim a submission whose rejection was not final; None when somebody else was faster.
+
+        `create` is the same as before; what was kept of it may have been emptied.
+        """
         change = (
             update(submissions)
             .where(_t.id == seen.id, _t.attempts == seen.attempts, _t.state == State.REJECTED, _t.is_final == 0)
             .values(
+                request=create.body,
                 state=State.SENDING,
                 submitted_by=submitted_by,
                 attempts=_t.attempts + 1,

@@ -97,7 +97,7 @@ class Submitter:
             note_answered(found, "conflict")
             return reply.conflict(request_id=request_id())
         if found.state is State.REJECTED and not found.is_final:
-            claimed = await self._submissions.claim_again(found, submitted_by=submitted_by, now=now)
+            claimed = await self._submissions.claim_again(found, create, submitted_by=submitted_by, now=now)
             if claimed is not None:
                 return await self._send(claimed)
         return await self._answer_again(found.id, key)
@@ -119,6 +119,9 @@ class Submitter:
                 if known.reply is not None:
                     note_answered(known, "replayed")
                     return known.reply
+                if known.is_emptied:
+                    note_answered(known, "expired")
+                    return reply.expired(known.generation_id, request_id=request_id())
                 if self._stopping or self._clock.monotonic() >= deadline:
                     note_answered(known, "waited")
                     return reply.unknown(key, request_id=request_id())
