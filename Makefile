@@ -21,9 +21,10 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r target what; do printf '  %-16s %s\n' "$$target" "$$what"; done
 
 .PHONY: install
-install: $(INSTALLED) ## make .venv, with every package pinned and its hash checked
+install: $(INSTALLED) ## make .venv with all that running, testing and checking need, pinned and checked by hash
 
-$(INSTALLED): requirements-dev.txt pyproject.toml
+# What running needs is a part of what testing needs, in the same versions: whichever comes second adds to the other.
+.venv/running: requirements.txt requirements-build.txt pyproject.toml
 	@if [ -z '$(PYTHON)' ]; then \
 		echo 'Python 3.11 or later is needed and none was found: install it, or name it: make PYTHON=/path/to/python install' >&2; \
 		exit 1; fi
@@ -33,13 +34,18 @@ $(INSTALLED): requirements-dev.txt pyproject.toml
 		exit 1; fi
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then $(PYTHON) -m venv --clear .venv; fi
 	@echo 'installing into .venv'
-	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@$(PIP) install --require-hashes -r requirements.txt -r requirements-build.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(INSTALLED): requirements-dev.txt .venv/running
+	@echo 'installing what tests and checks need into .venv'
+	@$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
 .PHONY: run
-run: install ## show the service at work: with a sandbox Rivya, or for real when RIVYA_API_KEY is set
-	@$(BIN)/rivya-receiver run
+run: .venv/running ## show the service at work: with a sandbox Rivya, or for real when RIVYA_API_KEY is set; KEEP=1 keeps the record
+	@$(BIN)/rivya-receiver run $(if $(KEEP),--keep)
 
 .PHONY: test
 test: install postgres ## run every test, on SQLite and on a private PostgreSQL

@@ -13,6 +13,7 @@ from app.cli.calling.chat_words import chat
 from app.cli.check import check_deployment
 from app.cli.demo import demonstrate
 from app.cli.endpoint_commands import endpoint, keys
+from app.cli.listening import AddressTaken
 from app.cli.sandbox import serve_sandbox_until_stopped
 from app.cli.serve import serve_until_stopped
 from app.core import logs
@@ -48,12 +49,19 @@ def serve() -> None:
 
 
 @cli.command()
-def run() -> None:
+def run(
+    keep: Annotated[bool, typer.Option("--keep", help="Go on with the record of the last demonstration.")] = False,
+) -> None:
     """The main job: serve for real with RIVYA_API_KEY, else demonstrate it against the bundled sandbox."""
     if has_api_key():
         serve()
     logs.configure("console", least=logging.ERROR)
-    sys.exit(uvloop.run(demonstrate(typer.echo)))
+    try:
+        status = uvloop.run(demonstrate(typer.echo, keep=keep))
+    except (AddressTaken, SettingsInvalid) as error:
+        typer.echo(str(error), err=True)
+        status = 1 if isinstance(error, AddressTaken) else 2
+    sys.exit(status)
 
 
 @cli.command()

@@ -5,10 +5,12 @@ import secrets
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 from cryptography.fernet import Fernet
 
 from app.cli.demo_script import CASES, curl_lines
@@ -30,16 +32,20 @@ _READY_SECONDS = 30.0
 _GRACE_SECONDS = 5
 
 
-async def demonstrate(say: Say) -> int:
-    """Run the main job against a sandbox and go on serving until told to stop; returns the exit status."""
+async def demonstrate(say: Say, *, keep: bool = False) -> int:
+    """Run the main job against a sandbox and go on serving until told to stop; returns the exit status.
+
+    `keep` goes on with the record of the last demonstration. Raises `AddressTaken` where RECEIVER_PORT names a port
+    that is taken, and `SettingsInvalid`.
+    """
     say("RIVYA_API_KEY is not set: this is a demonstration against a sandbox Rivya on this machine.")
     say("Set RIVYA_API_KEY and RECEIVER_PUBLIC_URL for the real thing.\n")
-    await asyncio.to_thread(_empty_folder)
-    token = secrets.token_urlsafe(24)
     async with serve_sandbox(key=_KEY) as rivya:
-        listener = _listen()
-        url = f"http://{_HOST}:{listener.getsockname()[1]}"
-        service = Service(_settings(rivya.base_url, url, token))
+        asked = _settings(rivya.base_url, f"http://{_HOST}", _Secrets.fresh())
+        listener = _listen(asked.receiver_port if "receiver_port" in asked.model_fields_set else None)
+        held = await asyncio.to_thread(_open_folder, keep=keep)
+        token, url = held.token, f"http://{_HOST}:{listener.getsockname()[1]}"
+        service = Service(_settings(rivya.base_url, url, held))
         await service.prepare()
         server = make_server(service)
         with on_stop_signal(lambda number: server.handle_exit(number, None)):  # until the server itself listens for it
@@ -56,27 +62,48 @@ async def demonstrate(say: Say) -> int:
     return 0 if server.started else 1
 
 
-def _empty_folder() -> None:
+@dataclass(frozen=True, slots=True)
+class _Secrets:
+    """What a kept record can be read with: without the key, its stored secret can't be opened."""
+
+    token: str = field(repr=False)
+    encryption_key: str = field(repr=False)
+
+    @classmethod
+    def fresh(cls) -> "_Secrets":
+        return cls(secrets.token_urlsafe(24), Fernet.generate_key().decode())
+
+
+def _open_folder(*, keep: bool) -> _Secrets:
+    file = _FOLDER / "secrets.json"
+    if keep and file.exists():
+        return _Secrets(**orjson.loads(file.read_bytes()))
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir()
+    made = _Secrets.fresh()
+    file.touch(mode=0o600)
+    file.write_bytes(orjson.dumps(made))
+    return made
 
 
-def _listen() -> socket.socket:
-    """The usual port, or any other where that is taken."""
+def _listen(port: int | None) -> socket.socket:
+    """At the port that is asked for; else at the usual one, or any other where that is taken."""
+    if port is not None:
+        return listen(_HOST, port)
     try:
         return listen(_HOST, _USUAL_PORT)
     except AddressTaken:
         return listen(_HOST, 0)
 
 
-def _settings(rivya_url: str, url: str, token: str) -> Settings:
+def _settings(rivya_url: str, url: str, held: _Secrets) -> Settings:
     return load(
         rivya_api_key=_KEY,
         rivya_base_url=rivya_url,
         rivya_signing_secret=None,
         receiver_public_url=url,
-        receiver_api_tokens=f"demo:admin:{token}",
-        receiver_encryption_keys=Fernet.generate_key().decode(),
+        receiver_api_tokens=f"demo:admin:{held.token}",
+        receiver_encryption_keys=held.encryption_key,
         receiver_poll_grace=str(_GRACE_SECONDS),
         receiver_poll_interval="2",
         database_url=f"sqlite+aiosqlite:///{_FOLDER}/receiver.db",

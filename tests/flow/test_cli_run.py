@@ -78,6 +78,33 @@ async def test_a_demonstration_told_to_stop_in_the_middle_stops_and_exits_0(tmp_
         assert "Traceback" not in process.log()
 
 
+async def test_a_demonstration_serves_at_the_port_asked_for_and_says_so_where_that_is_taken(tmp_path: Path) -> None:
+    port = free_port()
+    settings = {"RECEIVER_PORT": str(port)}
+    with started("run", settings, tmp_path) as process:
+        await asyncio.to_thread(wait_for, process, f"http://127.0.0.1:{port} ")
+        ended = await command("run", settings, tmp_path)
+        assert ended.status == 1
+        assert f"RECEIVER_PORT: got 127.0.0.1 and {port}; can't listen there" in ended.errors
+        assert "Traceback" not in ended.errors
+        assert await asyncio.to_thread(process.terminate) == 0
+
+
+async def test_a_demonstration_goes_on_with_its_record_where_that_is_asked_for(tmp_path: Path) -> None:
+    for words, shown in (("run", 1), ("run --keep", 2), ("run", 1)):
+        with started(words, {}, tmp_path) as process:
+            written = await asyncio.to_thread(wait_for, process, "in a browser")
+            ends = {name: source for source, _, to, _, name in STEP.findall(written) if to in ("succeeded", "failed")}
+            assert (set(ends), ends["an image"]) == (NAMES, "webhook")
+            [token] = set(re.findall(r"Bearer (\S+?)'", written))
+            [url] = set(re.findall(r"(http://[\d.:]+)/docs", written))
+            headers = {"Authorization": f"Bearer {token}"}
+            async with httpx.AsyncClient(base_url=url, headers=headers) as client:
+                listed = (await client.get("/api/v1/generations")).json()["data"]
+            assert len(listed) == shown * len(NAMES)
+            assert await asyncio.to_thread(process.terminate) == 0
+
+
 async def test_with_an_api_key_run_serves_for_real(tmp_path: Path, sqlite_url: str) -> None:
     async with serve_sandbox() as rivya:
         port = free_port()
