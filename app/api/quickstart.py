@@ -1,4 +1,4 @@
-"""The quickstart, step by step, as curl against a receiver: README shows the same words, and a test runs them."""
+"""The quickstart as curl commands against a receiver; docs/api.md shows the same text, and a test runs it."""
 
 from dataclasses import dataclass
 
@@ -13,77 +13,79 @@ class Step:
 
 STEPS = (
     Step(
-        "where the receiver is, and a token whose role is write",
+        "where the receiver is, and a token with the role write; call shows errors and ends answers with a new line",
         """\
 URL=${RECEIVER_URL:-http://127.0.0.1:8000}
-AUTH="Authorization: Bearer $RECEIVER_TOKEN"
 JSON='Content-Type: application/json'
+call() { curl -sS --fail-with-body -w '\\n' -H "Authorization: Bearer $RECEIVER_TOKEN" "$@"; }
 member() { python3 -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }""",
     ),
     Step(
         "list the models, or look at one",
         """\
-curl -s -H "$AUTH" $URL/api/v1/models
-curl -s -H "$AUTH" $URL/api/v1/models/z-image""",
+call $URL/api/v1/models
+call $URL/api/v1/models/z-image""",
     ),
     Step(
-        "submit a generation; repeated with the same key it is paid once",
+        "create a generation; repeated with the same key it is paid once",
         """\
-TASK=$(curl -s -H "$AUTH" -H "$JSON" -H 'Idempotency-Key: order-1' $URL/api/v1/generations \\
+TASK=$(call -H "$JSON" -H 'Idempotency-Key: order-1' $URL/api/v1/generations \\
     -d '{"model": "z-image", "prompt": "a red fox in the snow", "client_request_id": "order-1"}' | member id)""",
     ),
     Step(
-        "its status: as it is now, or as soon as it is settled; its history; a list",
+        "its status now; its status as soon as it is settled; its history; a list",
         """\
-curl -s -H "$AUTH" $URL/api/v1/generations/$TASK
-curl -s -H "$AUTH" "$URL/api/v1/generations/$TASK?wait=30"
-curl -s -H "$AUTH" $URL/api/v1/generations/$TASK/transitions
-curl -s -H "$AUTH" "$URL/api/v1/generations?status=succeeded&limit=20\"""",
+call $URL/api/v1/generations/$TASK
+call "$URL/api/v1/generations/$TASK?wait=30"
+call $URL/api/v1/generations/$TASK/transitions
+call "$URL/api/v1/generations?status=succeeded&limit=20\"""",
     ),
     Step(
-        "track a task that was created elsewhere, or attach something to any",
+        "track a task that was created elsewhere, or attach metadata to a known one",
         """\
-curl -s -X PUT -H "$AUTH" -H "$JSON" $URL/api/v1/generations/$TASK -d '{"metadata": {"order": 7}}'""",
+call -X PUT -H "$JSON" $URL/api/v1/generations/$TASK -d '{"metadata": {"order": 7}}'""",
     ),
     Step(
-        "credits that are left; credits spent, by token, model and day",
+        "credits that are left; credits spent by token, model and day",
         """\
-curl -s -H "$AUTH" $URL/api/v1/credits
-curl -s -H "$AUTH" $URL/api/v1/usage""",
+call $URL/api/v1/credits
+call $URL/api/v1/usage""",
     ),
     Step(
-        "webhook: nothing to register, the receiver does it; its endpoint, and what was delivered",
+        "webhooks: the receiver registers its own endpoint; show it, and what was delivered",
         """\
-curl -s -H "$AUTH" $URL/api/v1/endpoint
-curl -s -H "$AUTH" $URL/api/v1/deliveries""",
+call $URL/api/v1/endpoint
+call $URL/api/v1/deliveries""",
     ),
     Step(
-        "upload a file",
+        "make a file of one pixel, upload it, look at it",
         """\
-FILE=$(curl -s -H "$AUTH" -F kind=image -F file=@fox.png $URL/api/v1/files | member file_id)
-curl -s -H "$AUTH" $URL/api/v1/files/$FILE""",
+PIXEL=iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==
+python3 -c "import base64; open('fox.png', 'wb').write(base64.b64decode('$PIXEL'))"
+FILE=$(call -F kind=image -F file=@fox.png $URL/api/v1/files | member file_id)
+call $URL/api/v1/files/$FILE""",
     ),
     Step(
-        "chat, go on in the same session, look at it",
+        "chat, continue in the same session, look at the session",
         """\
-SESSION=$(curl -s -H "$AUTH" -H "$JSON" -H 'Idempotency-Key: turn-1' $URL/api/v1/chat/completions \\
+SESSION=$(call -H "$JSON" -H 'Idempotency-Key: turn-1' $URL/api/v1/chat/completions \\
     -d '{"model": "gpt-5-2-chat", "message": "Name a fox."}' | member session_id)
-curl -s -H "$AUTH" -H "$JSON" $URL/api/v1/chat/completions \\
+call -H "$JSON" $URL/api/v1/chat/completions \\
     -d '{"model": "gpt-5-2-chat", "message": "Another one.", "session_id": "'$SESSION'"}'
-curl -s -H "$AUTH" $URL/api/v1/chat/sessions
-curl -s -H "$AUTH" $URL/api/v1/chat/sessions/$SESSION""",
+call $URL/api/v1/chat/sessions
+call $URL/api/v1/chat/sessions/$SESSION""",
     ),
     Step(
         "chat as a stream of server-sent events, as Rivya writes them",
         """\
-curl -sN -H "$AUTH" -H "$JSON" $URL/api/v1/chat/completions/stream \\
+call -N -H "$JSON" $URL/api/v1/chat/completions/stream \\
     -d '{"model": "gpt-5-2-chat", "message": "Hello."}'""",
     ),
     Step(
-        "how the receiver is; no token is needed",
+        "health and metrics; these need no token",
         """\
-curl -s $URL/readyz
-curl -s $URL/metrics""",
+call $URL/readyz
+call $URL/metrics""",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""README's quickstart works as it stands: its curl lines, its program, its command lines; and /docs says the same."""
+"""The quickstart works as it is shown: its curl lines, its program, its command lines; /docs shows the same."""
 
 import asyncio
 import os
@@ -16,24 +16,18 @@ from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.commands import Ended
 from tests.contract.test_service import document
-from tests.deployment import ROOT
+from tests.documents import blocks, section
 from tests.processes import COMMAND
 from tests.receivers import API_KEY, TOKEN, Receiver, receiver
 
-README = (ROOT / "README.md").read_text()
-QUICKSTART = README.partition("## Quickstart\n")[2].partition("\n## ")[0]
+QUICKSTART = section("docs/api.md", "## Quickstart")
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
-# As curl is called in README, but for an error's status, which a script is to stop at.
-CURL = '#!/bin/sh\nexec "{real}" --fail-with-body --max-time 60 "$@"\n'
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", QUICKSTART, re.MULTILINE | re.DOTALL)
+# A curl that hangs must not hang the test.
+CURL = '#!/bin/sh\nexec "{real}" --max-time 60 "$@"\n'
 
 
 @asynccontextmanager
 async def a_receiver(url: str, directory: Path) -> AsyncIterator[tuple[ServedSandbox, Receiver]]:
-    (directory / "fox.png").write_bytes(PNG)
     sandbox = Sandbox(settings=SandboxSettings(speed=10))
     async with serve_sandbox(sandbox) as rivya, receiver(rivya, url, directory) as made:
         yield rivya, made
@@ -47,7 +41,7 @@ def found(program: str) -> str:
 
 
 async def ran(*words: str, directory: Path, **variables: str) -> Ended:
-    """A program's end; the first folder of its PATH is `directory`/bin, and there `curl` stops at errors."""
+    """How a program ended; the first folder of its PATH is `directory`/bin, where `curl` has a time limit."""
     programs = directory / "bin"
     programs.mkdir(exist_ok=True)
     (programs / "curl").write_text(CURL.format(real=found("curl")))
@@ -67,7 +61,9 @@ async def ran(*words: str, directory: Path, **variables: str) -> Ended:
 async def test_every_curl_line_works_as_it_is_shown(sqlite_url: str, tmp_path: Path) -> None:
     async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
         variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": TOKEN}
-        ended = await ran("bash", "-euo", "pipefail", "-c", blocks("sh")[0], directory=tmp_path, **variables)
+        ended = await ran(
+            "bash", "-euo", "pipefail", "-c", blocks(QUICKSTART, "sh")[0], directory=tmp_path, **variables
+        )
         assert ended.status == 0, f"{ended.output}\n{ended.errors}\n{made.process.log()}"
         [generation] = rivya.sandbox.generations.by_id.values()
         session, _ = rivya.sandbox.chat.sessions.values()  # and that of the stream
@@ -77,12 +73,24 @@ async def test_every_curl_line_works_as_it_is_shown(sqlite_url: str, tmp_path: P
         "Name a fox.",
         "Another one.",
     ]
+    assert (tmp_path / "fox.png").read_bytes().startswith(b"\x89PNG")
     for told in ('"metadata":{"order":7}', '"current_credits":', '"submitted_by":"tests"', "event: message.delta"):
         assert told in ended.output
 
 
+async def test_a_failing_step_stops_the_quickstart_and_shows_the_error(sqlite_url: str, tmp_path: Path) -> None:
+    async with a_receiver(sqlite_url, tmp_path) as (_, made):
+        variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": "a-token-that-nobody-has"}
+        script = blocks(QUICKSTART, "sh")[0]
+        ended = await ran("bash", "-euo", "pipefail", "-c", script, directory=tmp_path, **variables)
+    assert ended.status != 0
+    assert '"code":"api_key_invalid"' in ended.output
+    assert "error: 401" in ended.errors
+    assert ended.output.count("\n") == 1
+
+
 async def test_the_program_says_the_same_of_rivya_and_of_a_receiver(sqlite_url: str, tmp_path: Path) -> None:
-    [program] = blocks("python")
+    [program] = blocks(QUICKSTART, "python")
     async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
         run = (sys.executable, "-c", program)
         direct = await ran(*run, directory=tmp_path, BASE_URL=rivya.base_url, API_KEY=API_KEY)
@@ -100,9 +108,10 @@ def steps_of(ended: Ended) -> list[str]:
 
 
 async def test_every_command_line_works_as_it_is_shown(sqlite_url: str, tmp_path: Path) -> None:
-    script = blocks("sh")[1]
+    script = blocks(QUICKSTART, "sh")[1]
     export, *commands = script.splitlines()
     assert export.startswith("export RECEIVER_URL=")
+    (tmp_path / "fox.png").write_bytes(PNG)
     assert len(commands) == len([line for line in commands if line.startswith("rivya-receiver ")])
     async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
         variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": TOKEN}
@@ -116,11 +125,11 @@ async def test_every_command_line_works_as_it_is_shown(sqlite_url: str, tmp_path
     assert "Turn 1: you said “Name another.”" in ended.output
 
 
-async def test_readme_and_the_openapi_document_show_the_same_steps(
+async def test_the_document_and_the_openapi_description_show_the_same_steps(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str
 ) -> None:
     assert as_script() in (await document(monkeypatch, sqlite_url))["info"]["description"]
-    assert blocks("sh")[0] == f"{as_script()}\n"
+    assert blocks(QUICKSTART, "sh")[0] == f"{as_script()}\n"
 
 
 async def test_every_path_of_the_steps_is_a_documented_route(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
