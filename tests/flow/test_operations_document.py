@@ -1,0 +1,154 @@
+"""docs/operations.md: what it says of backup, restore, moving, a lost key and a lost database works as it is shown."""
+
+import asyncio
+import shutil
+import sys
+from pathlib import Path
+
+from cryptography.fernet import Fernet
+from sqlalchemy import make_url
+
+from app.sandbox.server import ServedSandbox, serve_sandbox
+from tests.commands import Ended, command
+from tests.documents import blocks, section
+from tests.postgres_install import find_binaries
+from tests.receivers import API_KEY, Receiver, environment, receiver
+
+OPERATIONS = "docs/operations.md"
+SQLITE = "sqlite+aiosqlite:///./receiver.db"
+
+
+def libpq(url: str) -> str:
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+async def ran(script: str, directory: Path, **variables: str) -> Ended:
+    """Run a shell block of the document as it is shown, with the Python of the service and PostgreSQL's programs."""
+    path = f"{Path(sys.executable).parent}:{find_binaries()}:/usr/bin:/bin"
+    words = ("bash", "-euo", "pipefail", "-c", script)
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        cwd=directory,
+        env={"PATH": path, **variables},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await asyncio.wait_for(process.communicate(), 60)
+    ended = Ended(process.returncode, output.decode(), errors.decode())
+    assert ended.status == 0, f"{script}\n{ended.output}\n{ended.errors}"
+    return ended
+
+
+async def settled_one(service: Receiver) -> str:
+    generation_id = await service.create(seconds=0.1)
+    assert (await service.settled(generation_id))["tracking"]["settled_by"] == "webhook"
+    return generation_id
+
+
+async def stop(service: Receiver) -> int:
+    port = service.process.port
+    assert await asyncio.to_thread(service.process.terminate) == 0
+    return port
+
+
+async def is_as_before(rivya: ServedSandbox, url: str, directory: Path, port: int, generation_id: str) -> None:
+    """A receiver on `url` knows the generation, has adopted the endpoint, and verifies new deliveries."""
+    async with receiver(rivya, url, directory, port=port) as service:
+        answer = await service.client.get(f"/api/v1/generations/{generation_id}")
+        assert answer.json()["status"] == "succeeded", answer.text
+        assert [step[1] for step in await service.steps(generation_id)][-1] == "succeeded"
+        await settled_one(service)
+        [usage] = (await service.client.get("/api/v1/usage")).json()["data"]
+        assert (usage["generations"], usage["open"]) == (2, 0)
+        assert len(rivya.sandbox.endpoints.by_id) == 1
+
+
+async def test_sqlite_is_backed_up_while_it_serves_and_restored(tmp_path: Path) -> None:
+    backup, restore, *_ = blocks(section(OPERATIONS, "## Backup and restore"), "sh")
+    async with serve_sandbox() as rivya:
+        async with receiver(rivya, SQLITE, tmp_path) as service:
+            generation_id = await settled_one(service)
+            await ran(backup, tmp_path)
+            port = await stop(service)
+        (tmp_path / "receiver.db").unlink()
+        await ran(restore, tmp_path)
+        await is_as_before(rivya, SQLITE, tmp_path, port, generation_id)
+
+
+async def test_postgresql_is_backed_up_while_it_serves_and_restored(postgres_url: str, tmp_path: Path) -> None:
+    *_, backup, restore = blocks(section(OPERATIONS, "## Backup and restore"), "sh")
+    pg = libpq(postgres_url)
+    async with serve_sandbox() as rivya:
+        async with receiver(rivya, postgres_url, tmp_path) as service:
+            generation_id = await settled_one(service)
+            await ran(backup, tmp_path, PG=pg)
+            port = await stop(service)
+        await ran('psql "$PG" --command "DELETE FROM generations" --command "DELETE FROM endpoints"', tmp_path, PG=pg)
+        await ran(restore, tmp_path, PG=pg)
+        await is_as_before(rivya, postgres_url, tmp_path, port, generation_id)
+
+
+async def test_a_record_moves_from_sqlite_to_postgresql(empty_postgres_url: str, tmp_path: Path) -> None:
+    [program] = blocks(section(OPERATIONS, "## Moving from SQLite to PostgreSQL"), "python")
+    (tmp_path / "copy_record.py").write_text(program)
+    copy = 'python copy_record.py receiver.db "$PG"'
+    async with serve_sandbox() as rivya:
+        async with receiver(rivya, SQLITE, tmp_path) as service:
+            generation_id = await settled_one(service)
+            port = await stop(service)
+        copied = await ran(copy, tmp_path, PG=libpq(empty_postgres_url))
+        assert "generations: 1" in copied.output.splitlines()
+        again = await ran(f"{copy} || true", tmp_path, PG=libpq(empty_postgres_url))
+        assert "nothing was copied" in again.errors
+        await is_as_before(rivya, empty_postgres_url, tmp_path, port, generation_id)
+
+
+async def test_a_lost_encryption_key_costs_a_new_secret_and_nothing_else(postgres_url: str, tmp_path: Path) -> None:
+    await a_key_is_lost(postgres_url, blocks(section(OPERATIONS, "## A lost encryption key"), "sh")[0], tmp_path)
+
+
+async def test_a_lost_encryption_key_on_sqlite(tmp_path: Path) -> None:
+    await a_key_is_lost(SQLITE, blocks(section(OPERATIONS, "## A lost encryption key"), "sh")[1], tmp_path)
+
+
+async def a_key_is_lost(url: str, remedy: str, directory: Path) -> None:
+    async with serve_sandbox() as rivya:
+        async with receiver(rivya, url, directory) as service:
+            await settled_one(service)
+            port = await stop(service)
+        key = Fernet.generate_key().decode()
+        settings = environment(rivya.base_url, url, port, RECEIVER_ENCRYPTION_KEYS=key)
+        refused = await command("serve", settings, directory)
+        assert refused.status == 2
+        assert "which is not in RECEIVER_ENCRYPTION_KEYS" in refused.errors
+        await ran(remedy, directory, PG=libpq(url))
+        async with receiver(rivya, url, directory, port=port, RECEIVER_ENCRYPTION_KEYS=key) as service:
+            await settled_one(service)
+            assert len(rivya.sandbox.endpoints.by_id) == 1
+
+
+async def test_what_a_lost_database_leaves_at_rivya_is_removed_by_its_api(tmp_path: Path) -> None:
+    [calls] = blocks(section(OPERATIONS, "## A lost database"), "sh")
+    listing, removing = calls.splitlines()
+    variables = {"RIVYA_API_KEY": API_KEY}
+    async with serve_sandbox() as rivya:
+        variables["RIVYA_BASE_URL"] = rivya.base_url
+        async with receiver(rivya, SQLITE, tmp_path) as service:
+            generation_id = await settled_one(service)
+            port = await stop(service)
+        [old] = rivya.sandbox.endpoints.by_id
+        (tmp_path / "receiver.db").unlink()
+        async with receiver(rivya, SQLITE, tmp_path, port=port) as service:
+            assert (await service.client.put(f"/api/v1/generations/{generation_id}")).status_code == 201
+            assert (await service.settled(generation_id))["status"] == "succeeded"
+            listed = await ran(listing, tmp_path, **variables)
+            assert old in listed.output
+            assert '"rivya-receiver"' in listed.output
+            await ran(removing, tmp_path, **variables, OLD_ID=old)
+            assert old not in rivya.sandbox.endpoints.by_id
+            await settled_one(service)
+
+
+def test_the_programs_that_the_document_uses_are_here() -> None:
+    assert shutil.which("curl")
+    assert (find_binaries() / "pg_dump").exists()
