@@ -14,6 +14,7 @@ import pytest
 from app.core.credentials import parse_keys
 from app.sandbox.server import serve_sandbox
 from tests.commands import command, wait_for
+from tests.documents import blocks, section
 from tests.ports import free_port
 from tests.processes import ReceiverProcess
 from tests.receivers import API_KEY, environment
@@ -52,10 +53,21 @@ async def test_without_an_api_key_the_main_job_is_shown_until_all_is_settled_and
         assert {name for source, before, _, _, name in steps if (source, before) == ("submit", "(new)")} == NAMES
         assert "all settled" in written
         assert re.search(r"^5 deliveries recorded, .* came 2 times", written, re.MULTILINE)
+        shown_in_the_readme(written)
         await the_printed_lines_work(written)
         os.kill(process.pid, signal.SIGINT)
         assert await asyncio.to_thread(process.exit_status) == 0
         assert "Traceback" not in process.log()
+
+
+def shown_in_the_readme(written: str) -> None:
+    """README shows what is printed, shortened; times, ports and ids differ."""
+    [shown, *_] = blocks(section("README.md", "## Try it"), "")
+    assert {plain(line) for line in shown.splitlines()} <= {plain(line) for line in written.splitlines()}
+
+
+def plain(line: str) -> str:
+    return re.sub(r"\d+", "0", re.sub(r"(task|evt)_\w+", "…", line)).strip()
 
 
 async def the_printed_lines_work(written: str) -> None:

@@ -21,6 +21,7 @@ from tests.processes import COMMAND
 from tests.receivers import API_KEY, TOKEN, Receiver, receiver
 
 QUICKSTART = section("docs/api.md", "## Quickstart")
+IN_SHORT = section("README.md", "## Use it from your application")
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 # A curl that hangs must not hang the test.
 CURL = '#!/bin/sh\nexec "{real}" --max-time 60 "$@"\n'
@@ -105,6 +106,19 @@ def steps_of(ended: Ended) -> list[str]:
     """What was printed, without what each run has of its own: ids, times, and the credits spent meanwhile."""
     own = r"(task|chat|chatcmpl|msg)_\w+|\d{4}-\d\d-\d\dT[\d:.]+Z|(?<=credits: )\d+"
     return re.sub(own, "…", ended.output).splitlines()
+
+
+async def test_what_the_readme_shows_to_an_application_works(sqlite_url: str, tmp_path: Path) -> None:
+    [script], [program] = blocks(IN_SHORT, "sh"), blocks(IN_SHORT, "python")
+    async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
+        variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": TOKEN}
+        curl = await ran("bash", "-euo", "pipefail", "-c", script, directory=tmp_path, **variables)
+        python = await ran(sys.executable, "-c", program, directory=tmp_path, **variables)
+        made_there = {generation.client_request_id for generation in rivya.sandbox.generations.by_id.values()}
+    assert (curl.status, python.status) == (0, 0), curl.errors + python.errors
+    assert curl.output.count('"client_request_id":"order-1"') == 2
+    assert python.output.startswith("succeeded {'primary_url': ")
+    assert made_there == {"order-1", "order-2"}
 
 
 async def test_every_command_line_works_as_it_is_shown(sqlite_url: str, tmp_path: Path) -> None:
