@@ -65,6 +65,7 @@ class Service:
         self.access = Access(settings.receiver_api_tokens)
         self.loops = Loops(self.clock)
         self._not_started: list[Finding] = []
+        self._attempts = 0
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes)
@@ -186,6 +187,7 @@ class Service:
 
     async def _start(self) -> None:
         """Prepare and start the loops; run again until it succeeds. Requests are answered meanwhile."""
+        self._attempts += 1
         try:
             await self.prepare()
         except SealBroken as error:
@@ -194,7 +196,7 @@ class Service:
         except Exception as error:
             self._not_started = [health.not_started(error)]
             if isinstance(error, DatabaseUnavailable):
-                log.warning("start.database_unavailable", reason=error.reason)
+                log.warning("start.database_unavailable", attempt=self._attempts, reason=error.reason)
             raise
         self._not_started = []
         ours = (self.endpoint.registrar, self.endpoint.keyring, self.endpoint.health)
