@@ -11,7 +11,6 @@ from app.api import deliveries, document_errors, errors, generation_lane, genera
 from app.api.waiting import Waiting
 from app.core.access import Access
 from app.core.clock import Clock, SystemClock
-from app.core.cores import Cores
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from app.core.express import Express
@@ -28,8 +27,7 @@ from app.intake import rejections
 from app.intake.other_clocks import OtherClocks
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
-from app.ledger.batch import Batch
-from app.ledger.batch_size import WRITERS
+from app.ledger.batch import WRITERS, Batch
 from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.record import Ledger
@@ -97,7 +95,7 @@ class Service:
 
     def _join_ledger(self) -> None:
         ledger = Ledger(self.database, first_poll=self.timing.first_poll, changes=self.changes)
-        self.batch = Batch(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS, cores=Cores())
+        self.batch = Batch(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
         polling = Polling(self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)

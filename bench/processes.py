@@ -18,8 +18,6 @@ from bench.world import World
 COUNTS = (1, 2, 4)
 ROUNDS = 3
 SECONDS = 1.5
-SETTLING = 1.0
-"""Before it is measured: processes that share cores make other batches, and need some tenths of a second to notice."""
 CONNECTIONS = 256
 """Spread over the processes: 64 for each of four."""
 FEW = 64
@@ -122,9 +120,6 @@ def _measured(
 
 def _round(world: World, url: str, ours: Sequence[Server], name: str, shares: Shares, *, connections: int) -> None:
     ports, made = [it.port for it in ours], events.make(name, int(SECONDS * _FASTEST))
-    load.run(
-        ports, events.make(f"{name}s", int(SETTLING * _FASTEST)).requests, connections=connections, seconds=SETTLING
-    )
     batches, before = _batches(ours), _used(world, ours)
     came = load.run(ports, made.requests, connections=connections, seconds=SECONDS)
     after = _used(world, ours)

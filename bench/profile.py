@@ -27,7 +27,6 @@ PARTS = (
     ("deciding", ("plan (app/ledger/plan.py",)),
     ("talking to the database", ("(app/ledger/on_postgres.py", "(app/ledger/on_sqlite.py", "(asyncpg/", "_act (")),
     ("queueing", ("(app/ledger/batch.py", "(app/intake/route.py")),
-    ("staying awake", ("(app/core/awake.py",)),
     ("HTTP", ("(app/core/express_protocol.py", "(uvicorn/protocols/")),
 )
 """A sample belongs to the first part one of whose functions it has on its stack."""

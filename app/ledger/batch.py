@@ -8,13 +8,10 @@ from typing import Final
 
 import structlog
 
-from app.core.awake import Awake
 from app.core.clock import Clock
-from app.core.cores import Cores
 from app.core.errors import DatabaseUnavailable, Overloaded
 from app.core.loops import Loops
 from app.ledger.answers import Answer, Waiting, fail, tell
-from app.ledger.batch_size import SECONDS_BEHIND_ANOTHER, TIMES_IN_A_CROWD, WORTH_A_SECOND, largest
 from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS, note_failed
 from app.ledger.plan import Recorded
 from app.ledger.recorder import Recorder, RecordFailed
@@ -23,6 +20,9 @@ from app.ledger.report import Report
 _LONGEST_PAUSE: Final = 1.0
 """Seconds that a writer rests after an error: others wait for it, ten at most."""
 
+WRITERS: Final = 2
+"""On PostgreSQL: while it has one batch, we answer and read the other. SQLite has one writer."""
+
 log = structlog.stdlib.get_logger(__name__)
 
 PATIENCE = 10.0
@@ -30,7 +30,7 @@ PATIENCE = 10.0
 
 
 class Batch:
-    """A bounded queue in front of the ledger, emptied by `writers` loops."""
+    """A bounded queue in front of the ledger, emptied by `writers` loops, each with up to `most_at_once` at a time."""
 
     def __init__(
         self,
@@ -41,8 +41,6 @@ class Batch:
         most_waiting: int = 2000,
         most_at_once: int = 200,
         patience: float = PATIENCE,
-        behind_another: float = SECONDS_BEHIND_ANOTHER,
-        cores: Cores | None = None,
     ) -> None:
         self._recorder = recorder
         self._clock = clock
@@ -50,19 +48,14 @@ class Batch:
         self._most_waiting = most_waiting
         self._most_at_once = most_at_once
         self._patience = patience
-        self._behind_another = behind_another
-        self._cores = cores
-        self._awake = Awake()
-        self.is_alone = writers == 1
-        """One batch after another: there is one writer only, or the cores are crowded."""
         self._queue: deque[Waiting] = deque()
         self._being_recorded: list[list[Waiting]] = []
         self._alarm: asyncio.TimerHandle | None = None
-        self._nudge: asyncio.TimerHandle | None = None
-        self._is_nudged = False
         self._loop: asyncio.AbstractEventLoop | None = None
         """To ask for the running one is a system call."""
         self._arrived = asyncio.Event()
+        self._next_batch = asyncio.Lock()
+        """Held by the writer that waits for the next batch."""
         self._loops = Loops(clock, name="write_queue")
         self.findings = self._loops.findings
         """Which writers are down, for /readyz."""
@@ -107,8 +100,7 @@ class Batch:
         loop = self._loop if self._loop is not None else asyncio.get_running_loop()
         waiting = Waiting(report, answer, loop.time() + self._patience)
         self._queue.append(waiting)
-        if self._is_time(loop):
-            self._arrived.set()
+        self._arrived.set()
         if self._alarm is None:
             self._alarm = loop.call_at(waiting.deadline, self._give_up_on_the_late)
 
@@ -122,65 +114,36 @@ class Batch:
         if following is not None:
             self._alarm = loop.call_at(following, self._give_up_on_the_late)
 
-    def _is_time(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """A batch may begin: none is under way, or it is worth a second one, or the one has been slow."""
-        is_worth_it = not self.is_alone and len(self._queue) >= WORTH_A_SECOND
-        if is_worth_it or not self._being_recorded or self._stopping or self._is_nudged:
-            return True
-        if self._nudge is None and self._queue:
-            seconds = self._behind_another * (TIMES_IN_A_CROWD if self.is_alone else 1)
-            self._nudge = loop.call_later(seconds, self._begin_another)
-        return False
-
-    def _begin_another(self) -> None:
-        self._nudge, self._is_nudged = None, True
-        self._arrived.set()
-
     async def _write(self) -> float | None:
-        """Wait until a batch may begin, and record it; the next run begins at once. None: all is recorded, we stop."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._arrived.wait()
-            if self.is_alone:
-                await self._hear_out()
-            batch = self._take() if self._is_time(loop) else []
-            self._is_nudged = False
-            if batch:
-                await self._record_beside_others(batch, loop)
-                return 0.0
-            if self._stopping:
-                return None
-            self._arrived.clear()
-
-    async def _record_beside_others(self, batch: list[Waiting], loop: asyncio.AbstractEventLoop) -> None:
+        """Wait for a batch, and record it; the next run begins at once. None: all is recorded, we stop."""
+        async with self._next_batch:
+            while not self._queue:
+                if self._stopping:
+                    return None
+                self._arrived.clear()
+                await self._arrived.wait()
+            await self._collect()
+            batch = self._take()
         self._being_recorded.append(batch)
         try:
-            if len(self._being_recorded) > 1 and not self.is_alone:
-                self._awake.keep(loop)
             await self._record(batch)
-            self.is_alone = self._writers == 1 or (self._cores is not None and self._cores.are_crowded(loop.time()))
         except BaseException:
             fail(batch, DatabaseUnavailable())  # whatever it was, nobody may be left without an answer
             raise
         finally:
             self._being_recorded.remove(batch)
-            self._arrived.set()  # for those that came meanwhile
+        return 0.0
 
-    async def _hear_out(self) -> None:
-        """Let in what is coming in: a lone writer's thread takes turns with the loop, and likes neither that nor a few.
-
-        Without this, half of all senders would wait for the batch of the other half, for ever.
-        """
-        heard = -1
-        while heard < len(self._queue) < self._most_at_once:
-            heard = len(self._queue)
+    async def _collect(self) -> None:
+        """Let in what is arriving: else half of all senders would wait for the batch of the other half, for ever."""
+        size = 0
+        while size < len(self._queue) < self._most_at_once:
+            size = len(self._queue)
             await asyncio.sleep(0)
 
     def _take(self) -> list[Waiting]:
         taken: list[Waiting] = []
-        being_recorded = sum(map(len, self._being_recorded))
-        most = largest(len(self._queue), being_recorded, is_alone=self.is_alone, most=self._most_at_once)
-        while self._queue and len(taken) < most:
+        while self._queue and len(taken) < self._most_at_once:
             waiting = self._queue.popleft()
             if not waiting.answer.done():  # else its sender was told to come back, and will
                 taken.append(waiting)

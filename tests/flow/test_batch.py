@@ -3,12 +3,10 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 
 import pytest
 
 from app.core.clock import SystemClock
-from app.core.cores import Cores
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 from app.ledger.batch import Batch
 from app.ledger.plan import Recorded
@@ -256,48 +254,22 @@ async def test_a_database_that_is_away_fails_all_of_a_batch_as_unavailable() -> 
     await room.database.dispose()
 
 
-async def test_a_second_batch_begins_when_it_is_worth_one(database_url: str) -> None:
+async def test_a_second_batch_begins_beside_the_first_and_a_third_waits_for_one_of_them(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         gate = Gate(room)
-        batch = Batch(gate, SystemClock(), writers=2, behind_another=3600)
+        batch = Batch(gate, SystemClock(), writers=2)
         await batch.start()
-        tasks = [asyncio.create_task(batch.put(webhook("first", "succeeded")))]
-        await gate.reached.wait()
-        for few in (19, 1):
-            assert gate.sizes == [1], "a few wait for the one that is under way"
-            tasks += [asyncio.create_task(batch.put(webhook(f"{few}-{n}", "succeeded"))) for n in range(few)]
+        tasks: list[asyncio.Task[Recorded]] = []
+        for size in (1, 20, 5):
+            tasks += [asyncio.create_task(batch.put(webhook(f"{size}-{n}", "succeeded"))) for n in range(size)]
             for _ in range(5):
                 await asyncio.sleep(0)
         assert gate.sizes == [1, 20]
         gate.open.set()
         await asyncio.gather(*tasks)
         await batch.stop()
-        assert len(await room.rows(deliveries)) == 21
-
-
-async def test_where_cores_are_crowded_one_batch_follows_another_however_many_wait(database_url: str) -> None:
-    async with open_ledger(database_url) as room:
-        gate = Gate(room)
-        waited = count(step=10**12)
-        batch = Batch(gate, SystemClock(), writers=2, behind_another=3600, cores=Cores(lambda: (0, next(waited))))
-        await batch.start()
-        gate.open.set()
-        async with asyncio.timeout(10):
-            while not batch.is_alone:
-                await batch.put(webhook("again", "succeeded"))
-        gate.open.clear()
-        gate.reached.clear()
-        tasks = [asyncio.create_task(batch.put(webhook("first", "succeeded")))]
-        await gate.reached.wait()
-        tasks += [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(150)]
-        for _ in range(5):
-            await asyncio.sleep(0)
-        assert gate.sizes[-1] == 1, "none is begun beside the one that is under way"
-        gate.open.set()
-        await asyncio.gather(*tasks)
-        await batch.stop()
-        assert gate.sizes[-2:] == [1, 150]
-        assert len(await room.rows(generations)) == 152
+        assert gate.sizes == [1, 20, 5]
+        assert len(await room.rows(deliveries)) == 26
 
 
 async def test_a_few_do_not_wait_long_for_a_batch_that_is_held_up(database_url: str) -> None:

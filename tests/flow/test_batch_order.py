@@ -1,10 +1,6 @@
-"""In which order a batch does its work, and that its loop is awake for what it waits for."""
+"""In which order a batch does its work."""
 
-import asyncio
-import selectors
 from collections.abc import Sequence
-
-import pytest
 
 from app.core.clock import SystemClock
 from app.core.errors import ServiceError
@@ -61,56 +57,3 @@ async def test_what_was_committed_is_answered_then_the_next_is_begun_and_only_th
         assert happened == [
             "began one", "answered one", "began two", "noted one", "answered two", "noted two",
         ], "and what came last is noted before it stops"  # fmt: skip
-
-
-class Stuck:
-    """A ledger whose commits never return."""
-
-    def __init__(self) -> None:
-        self.begun = 0
-
-    async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
-        self.begun += 1
-        await asyncio.Event().wait()
-        raise AssertionError(reports)
-
-    def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
-        """Never called."""
-
-
-class Attentive(selectors.DefaultSelector):
-    """Keeps for how long the loop would have slept."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slept: list[float | None] = []
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.slept.append(timeout)
-        return super().select(timeout)
-
-
-@pytest.mark.parametrize(("size", "sleeps"), [(1, True), (20, False)])
-def test_the_loop_does_not_sleep_while_a_second_batch_is_under_way(size: int, *, sleeps: bool) -> None:
-    selector = Attentive()
-
-    async def record() -> None:
-        stuck = Stuck()
-        batch = Batch(stuck, SystemClock(), writers=2, behind_another=3600)
-        await batch.start()
-        batch.submit(webhook("first", "succeeded"), Told([]))
-        for _ in range(3):
-            await asyncio.sleep(0)
-        for n in range(size):
-            batch.submit(webhook(f"g{n}", "succeeded"), Told([]))
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert stuck.begun == (1 if sleeps else 2)
-        over = asyncio.Event()
-        asyncio.get_running_loop().call_later(0.002, over.set)
-        selector.slept.clear()
-        await over.wait()
-
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
-        runner.run(record())
-    assert any(timeout is None or timeout > 0 for timeout in selector.slept) is sleeps
