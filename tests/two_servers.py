@@ -1,4 +1,4 @@
-"""One service behind two servers, of which one has the express lanes and the other has none: what is sent to both."""
+"""One service behind two servers, with and without RECEIVER_FAST_PATH: what is sent to both."""
 
 import asyncio
 import re
@@ -9,8 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.cli.listening import listen
 from app.cli.serve import Server, make_server
@@ -70,13 +68,8 @@ def _is_cut(answers: Sequence[Answer]) -> bool:
 
 
 @asynccontextmanager
-async def two_servers(
-    monkeypatch: pytest.MonkeyPatch, url: str, *, protocol: type[HttpToolsProtocol] = HttpToolsProtocol
-) -> AsyncIterator[TwoServers]:
-    """Both, ready, with the generation `task_0` in the record; for uvloop, without anyio.
-
-    `protocol`: of the one without lanes; uvicorn's own, which raises where callers leave in the midst of a pipeline.
-    """
+async def two_servers(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[TwoServers]:
+    """Both, ready, with the generation `task_0` in the record; for uvloop, without anyio."""
     listeners = [listen("127.0.0.1", 0) for _ in range(2)]
     ports = listeners[0].getsockname()[1], listeners[1].getsockname()[1]
     tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
@@ -84,8 +77,9 @@ async def two_servers(
     for name, value in environment(NOBODY, url, ports[0], RECEIVER_API_TOKENS=tokens, **by_hand).items():
         monkeypatch.setenv(name, value)
     service = Service(Settings())
-    both = make_server(service), make_server(service)
-    both[1].config.app, both[1].config.http = _without_lanes(service.app), protocol
+    laned = make_server(service)
+    service.settings = service.settings.model_copy(update={"receiver_fast_path": False})
+    both = laned, make_server(service)
     for server in both:
         server.config.lifespan = "off"
     await service.prepare()
@@ -103,13 +97,6 @@ async def two_servers(
         await asyncio.gather(*serving)
         await service.batch.stop()
         await service.close()
-
-
-def _without_lanes(app: ASGIApp) -> ASGIApp:
-    async def plain(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, send)
-
-    return plain
 
 
 def delivery(

@@ -12,6 +12,7 @@ import uvicorn
 from app.cli.farewell import Farewell
 from app.cli.listening import AddressTaken, close_when_empty, listen
 from app.cli.signals import on_stop_signal
+from app.core.bounded_protocol import BoundedProtocol
 from app.core.express_protocol import ExpressProtocol
 from app.core.settings import Settings
 from app.main import Service
@@ -66,7 +67,7 @@ def make_server(service: Service) -> Server:
     config = uvicorn.Config(
         farewell,
         loop="uvloop",
-        http=ExpressProtocol,
+        http=ExpressProtocol if service.settings.receiver_fast_path else BoundedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

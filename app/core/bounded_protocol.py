@@ -20,8 +20,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """Parses no request before the one before it is answered, and cuts a connection whose head goes on for too long.
 
     httptools parses all that it is given, and uvicorn makes a cycle of every request in it. No head ends within a piece
-    that lacks an empty line, so the pieces that are given to the parser end at empty lines. A subclass calls
-    `read_on_soon` when a request is answered.
+    that lacks an empty line, so the pieces that are given to the parser end at empty lines.
     """
 
     head_size = 0
@@ -61,6 +60,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Call `read_on` if there is anything to do; not at once, so that whoever answers is not held up."""
         if self._unparsed or self._refusal is not None:
             self.loop.call_soon(self.read_on)
+
+    def on_response_complete(self) -> None:
+        """As uvicorn does, and go on with what has waited for this answer."""
+        super().on_response_complete()
+        self.read_on_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn does, and forget what is not parsed."""

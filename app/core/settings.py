@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     receiver_models_ttl: Seconds = timedelta(minutes=5)
     receiver_rivya_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
     receiver_migrate_on_start: bool = True
+    receiver_fast_path: bool = True
     receiver_log_format: Literal["json", "console"] = "json"
 
     database_url: str = "sqlite+aiosqlite:///./receiver.db"

@@ -1,4 +1,4 @@
-"""Whatever bytes come, however they are cut: a server with express lanes answers what one without them answers."""
+"""Whatever bytes come, however they are cut: with and without RECEIVER_FAST_PATH a server answers the same."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,9 +8,7 @@ import pytest
 import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.core.express_protocol import ExpressProtocol
 from app.ledger.tables import deliveries
 from tests.two_servers import LAST, PATIENCE, TwoServers, delivery, read, two_servers
 from tests.wire_cases import BROKEN, CLOSING, ENDLESS, WHOLE
@@ -20,10 +18,9 @@ def served(
     monkeypatch: pytest.MonkeyPatch,
     url: str,
     ask: Callable[[TwoServers], Awaitable[None]],
-    protocol: type[HttpToolsProtocol] = HttpToolsProtocol,
 ) -> None:
     async def run() -> None:
-        async with two_servers(monkeypatch, url, protocol=protocol) as both:
+        async with two_servers(monkeypatch, url) as both:
             await ask(both)
 
     uvloop.run(run())
@@ -124,7 +121,7 @@ def test_spoilt_bytes_are_answered_the_same_and_never_by_a_5xx(
         for start in range(0, len(cases), 30):
             await asyncio.gather(*(one(*case) for case in cases[start : start + 30]))
 
-    served(monkeypatch, sqlite_url, ask, ExpressProtocol)
+    served(monkeypatch, sqlite_url, ask)
 
 
 @pytest.mark.parametrize("first", ["delivery", "read", "read of the history"])
@@ -143,7 +140,7 @@ def test_a_connection_cut_behind_a_request_takes_nobody_elses_answer_along(
         answers = await both.agree(delivery("task_1") + read() + LAST, ends=10)
         assert [answer.status for answer in answers] == [200, 200, 404]
 
-    served(monkeypatch, database_url, ask, ExpressProtocol)
+    served(monkeypatch, database_url, ask)
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
@@ -159,4 +156,4 @@ def test_what_is_no_body_and_does_not_end_is_cut_before_it_fills_memory(
                 assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
             writer.close()
 
-    served(monkeypatch, sqlite_url, ask, ExpressProtocol)
+    served(monkeypatch, sqlite_url, ask)
