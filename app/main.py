@@ -9,16 +9,15 @@ import structlog
 
 from app.api import deliveries, document_errors, errors, generation_lane, generations, health, metrics, openapi, usage
 from app.api.waiting import Waiting
-from app.core.access import Access
+from app.core.auth import Access
+from app.core.background import Loops
 from app.core.clock import Clock, SystemClock
 from app.core.database import Database
-from app.core.errors import DatabaseUnavailable
+from app.core.encryption import SealBroken
+from app.core.errors import DatabaseUnavailable, Finding
 from app.core.express import Express
-from app.core.health import Finding
 from app.core.leases import Leases
-from app.core.loops import Loops
 from app.core.migrations import migrate_database
-from app.core.sealing import SealBroken
 from app.core.settings import Settings
 from app.endpoint import assembly as endpoint
 from app.gateway import assembly as gateway

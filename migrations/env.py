@@ -16,9 +16,8 @@ import app.ledger.tables
 import app.ledger.usage_tables
 import app.polling.tables
 import app.submission.tables  # noqa: F401 - each import adds its tables to the metadata
-from app.core.database import Database
+from app.core.database import Database, Moment, metadata
 from app.core.database_url import normal_url
-from app.core.schema import Moment, metadata
 
 
 def render_item(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:  # noqa: ANN401 - alembic's own signature

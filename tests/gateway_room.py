@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.api import document_errors, errors, openapi
-from app.core.access import Access, ApiToken, Role
+from app.core.auth import Access, ApiToken, Role
 from app.gateway import route
 from app.gateway.balance import Balance
 from app.gateway.catalogue import Catalogue

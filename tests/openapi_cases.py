@@ -15,7 +15,7 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.generation import GenerationMode
 
-from app.core.access import Role
+from app.core.auth import Role
 from tests.contract.test_roles import TOKENS
 
 KNOWN = {"generation_id": "known", "event_id": "evt_known_succeeded", "model_id": "z-image"}

@@ -11,8 +11,8 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Table, select
 
 from app.core.database import Database
+from app.core.encryption import SealingKeys
 from app.core.leases import Leases
-from app.core.sealing import SealingKeys
 from app.endpoint.callback_url import path_key_of
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
@@ -22,7 +22,8 @@ from app.endpoint.state import LIVE
 from app.endpoint.tables import endpoint_secrets, endpoints
 from app.endpoint.verification import Verification
 from app.rivya.client import RivyaClient
-from app.rivya.signature import Refused, Scheme, Verified, parse_scheme
+from app.rivya.schemes import Scheme, parse_scheme
+from app.rivya.signature import Refused, Verified
 from app.sandbox.faults import ApiFault
 from app.sandbox.keys import DEFAULT_KEY
 from app.sandbox.state import Sandbox

@@ -11,7 +11,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from sqlalchemy import select
 
-from app.core.access import Access, ApiToken, Role
+from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
 from app.ledger.batch import Batch
 from app.ledger.recorder import Recorder

@@ -12,10 +12,11 @@ import pytest
 
 from app.cli.listening import listen
 from app.cli.serve import Server, make_server
-from app.core.access import Role
+from app.core.auth import Role
 from app.core.settings import Settings
 from app.main import Service
-from app.rivya.signature import parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 from tests.contract.test_roles import TOKENS
 from tests.intake_room import SECRET, event
 from tests.receivers import environment

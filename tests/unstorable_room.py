@@ -13,14 +13,15 @@ import pytest
 from sqlalchemy import Text, update
 
 import app.main  # noqa: F401 - every table is known by then
-from app.core.access import Role
-from app.core.schema import metadata
+from app.core.auth import Role
+from app.core.database import metadata
 from app.core.settings import Settings
 from app.endpoint.tables import endpoints
 from app.ledger.tables import generations
 from app.main import Service
 from app.polling.tables import poll_budget
-from app.rivya.signature import parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 from tests.contract.test_roles import TOKENS
 from tests.intake_room import SECRET
 from tests.receivers import environment

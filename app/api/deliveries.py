@@ -9,7 +9,7 @@ from app.api.answers import answer, list_of
 from app.api.document_errors import errors
 from app.api.documents import DeliveryListOut, EvidenceOut
 from app.api.parameters import DeliveryParameters
-from app.core.access import Access, Caller, Role
+from app.core.auth import Access, Caller, Role
 from app.core.errors import ServiceError
 from app.ledger.queries import Queries
 from app.ledger.rendering import render_delivery, render_evidence

@@ -13,8 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.api.answers import answer
 from app.api.validation import explain
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.requests import Requests
-from app.core.security_headers import SecurityHeaders
+from app.core.middleware import Requests, SecurityHeaders
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -11,11 +11,10 @@ from starlette.types import Scope
 from app.api.caller_waiting import found_in
 from app.api.shared_reads import Found
 from app.api.waiting import Waiting
-from app.core.access import Access, Caller
+from app.core.auth import Access, Caller
 from app.core.errors import ServiceError
 from app.core.express import Exchange
-from app.core.requests import API_CALLS, HTTP_REQUESTS, identified
-from app.core.security_headers import ANSWER_LINES
+from app.core.middleware import ANSWER_LINES, API_CALLS, HTTP_REQUESTS, identified
 from app.ledger.rendering import render
 from app.ledger.state import Generation
 from app.rivya.storable import usable_name

@@ -17,7 +17,7 @@ from app.api.preferences import MOST_SECONDS, Wait, wanted
 from app.api.shared_reads import Found
 from app.api.track import Track, checked_id, read_body
 from app.api.waiting import CallerGone, Waiting
-from app.core.access import Access, Role
+from app.core.auth import Access, Role
 from app.core.clock import Clock
 from app.core.errors import ServiceError
 from app.ledger.plan import Recorded

@@ -11,8 +11,7 @@ from pydantic import BaseModel
 from app.api.answers import answer
 from app.core import migrations
 from app.core.database import Database
-from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.health import Finding
+from app.core.errors import DatabaseUnavailable, Finding, ServiceError
 
 Check = Callable[[], Awaitable[Sequence[Finding]]]
 

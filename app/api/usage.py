@@ -9,7 +9,7 @@ from app.api.document_errors import errors
 from app.api.document_usage import UsageListOut
 from app.api.parameters import UsageParameters
 from app.api.usage_window import WindowInvalid, window
-from app.core.access import Access, Role
+from app.core.auth import Access, Role
 from app.core.clock import Clock
 from app.ledger.queries import Queries
 from app.ledger.rendering import moment

@@ -17,8 +17,7 @@ from app.cli.listening import AddressTaken
 from app.cli.sandbox import serve_sandbox_until_stopped
 from app.cli.serve import serve_until_stopped
 from app.core import logs
-from app.core.settings import has_api_key, load
-from app.core.settings_errors import SettingsInvalid
+from app.core.settings import SettingsInvalid, has_api_key, load
 from app.sandbox.keys import DEFAULT_KEY
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox

@@ -9,14 +9,13 @@ from app.cli.check_line import Line
 from app.core import migrations
 from app.core.clock import SystemClock
 from app.core.database import Database
-from app.core.errors import DatabaseUnavailable
-from app.core.health import Finding
-from app.core.sealing import SealBroken, SealingKeys
+from app.core.encryption import SealBroken, SealingKeys
+from app.core.errors import DatabaseUnavailable, Finding
 from app.core.settings import Settings
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
 from app.polling.limiter import RateLimiter
-from app.rivya.signature import Scheme
+from app.rivya.schemes import Scheme
 
 UNTELLING = (DatabaseUnavailable, SQLAlchemyError)
 """The database is away, or refuses to show what is asked for."""

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from app.core.clock import SystemClock
 from app.core.database import Database
-from app.core.sealing import SealingKeys
+from app.core.encryption import SealingKeys
 from app.core.settings import Settings
 from app.endpoint import history
 from app.endpoint.callback_url import masked

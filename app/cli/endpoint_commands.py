@@ -11,10 +11,9 @@ from cryptography.fernet import Fernet
 
 from app.cli import endpoint as acts
 from app.core import logs
+from app.core.encryption import SealBroken
 from app.core.errors import DatabaseUnavailable
-from app.core.sealing import SealBroken
-from app.core.settings import Settings, load
-from app.core.settings_errors import SettingsInvalid
+from app.core.settings import Settings, SettingsInvalid, load
 
 endpoint = typer.Typer(help="Our registration with Rivya; alone: show it.")
 keys = typer.Typer(no_args_is_help=True, help="Encryption keys.")

@@ -15,8 +15,7 @@ from app.core import logs
 from app.core.clock import Clock, SystemClock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.settings import Settings, load
-from app.core.settings_errors import SettingsInvalid
+from app.core.settings import Settings, SettingsInvalid, load
 from app.ledger.changes import Changes
 from app.ledger.record import Ledger
 from app.operating.orders import Orders

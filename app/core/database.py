@@ -1,19 +1,30 @@
 """The database: PostgreSQL or SQLite behind one small door, with write transactions that commit before they return."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
-from sqlalchemy import URL, Connection, ExceptionContext, event, make_url, text
+from sqlalchemy import (
+    URL,
+    CheckConstraint,
+    Connection,
+    DateTime,
+    Dialect,
+    ExceptionContext,
+    MetaData,
+    TypeDecorator,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.core.database_errors import is_of_connection, translated
 from app.core.database_url import PostgresOptions, postgres_options
-from app.core.direct import DIRECT_SETTINGS, Direct
-from app.core.direct_sqlite import PRAGMAS, DirectSqlite
-from app.core.postgres_connection import connect
+from app.core.drivers import DIRECT_SETTINGS, PRAGMAS, Direct, DirectSqlite, connect, is_of_connection, translated
 
 _WRITES = "receiver_writes"
 
@@ -137,3 +148,46 @@ def _begin_sqlite(connection: Connection) -> None:
     # A writer takes the lock at once: a reader that turns writer in mid-transaction fails instead of waiting.
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+# What all tables share: one metadata, one convention for constraint names, one type for moments in time.
+
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware UTC time: `timestamptz` on PostgreSQL, sortable text in UTC on SQLite."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times: a column that mixes zones can't be repaired later."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            message = "a time to be stored must be aware"
+            raise ValueError(message)
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """SQLite gives back what was stored, without its zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def one_of(column: str, words: type[StrEnum] | Iterable[str]) -> CheckConstraint:
+    """A CHECK that keeps `column` within a closed list of words."""
+    listed = ", ".join(f"'{word}'" for word in words)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)

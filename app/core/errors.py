@@ -1,5 +1,7 @@
 """Errors that carry their own HTTP status, code and message; one place in `app.api` renders them."""
 
+from dataclasses import dataclass
+
 
 class ServiceError(Exception):
     """An answer other than success, in Rivya's error shape; the message is safe to show to a caller."""
@@ -38,3 +40,18 @@ class Overloaded(ServiceError):
 
     def __init__(self, message: str = "Too much is waiting to be recorded.") -> None:
         super().__init__(message, retry_after=1)
+
+
+# What a part of the service finds when it looks at itself, as `/readyz` shows it.
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    """What is wrong and what to do about it, or how well it is."""
+    is_required: bool
+    """The service is not ready while this is not ok."""

@@ -5,8 +5,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Column, Table, Text, delete, or_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.core.database import Database
-from app.core.schema import Moment, metadata
+from app.core.database import Database, Moment, metadata
 
 leases = Table(
     "leases",

@@ -11,7 +11,7 @@ from urllib.request import getproxies
 
 import httpx
 
-from app.core.public_url import is_loopback
+from app.core.urls import is_loopback
 
 _ENTRY: Final = re.compile(r"(?P<host>\[[^\]]*\](?:/\d+)?|[^:]*)(?::(?P<port>\d+))?")
 

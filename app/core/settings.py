@@ -4,22 +4,15 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from cryptography.fernet import Fernet
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from app.core.access import ApiToken
-from app.core.credentials import is_plain, parse_keys, parse_tokens
+from app.core.auth import ApiToken, Role
 from app.core.database_url import normal_url
 from app.core.proxies import ProxyInvalid, proxy_for
-from app.core.public_url import checked_base_url, checked_public_url, is_loopback
-from app.core.settings_errors import SettingsInvalid, explain, explain_missing
+from app.core.urls import checked_base_url, checked_public_url, is_loopback
 
 
 def _seconds(value: object) -> object:
@@ -192,3 +185,107 @@ def _missing(given: _Given) -> list[str]:
         "receiver_encryption_keys": given.receiver_encryption_keys,
     }
     return [explain_missing(name) for name, value in needed.items() if value is None]
+
+
+# What to say of a bad setting: the variable, what it got (secrets hidden), and what would be right.
+
+
+_SECRET = ("rivya_api_key", "rivya_signing_secret", "receiver_api_tokens", "receiver_encryption_keys", "database_url")
+
+
+class SettingsInvalid(Exception):
+    """Settings that the service won't start with; the text says which and why, one line each."""
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line for each setting that is wrong."""
+    return [_line(details) for details in error.errors(include_url=False, include_context=True)]
+
+
+def explain_missing(name: str) -> str:
+    """The line for a setting that has no value and needs one."""
+    return f"{name.upper()}: is not set; {_MISSING[name]}"
+
+
+def _line(details: ErrorDetails) -> str:
+    name = str(details["loc"][0])
+    if details["type"] == "missing":
+        return explain_missing(name)
+    return f"{name.upper()}: got {_shown(name, details)}; {_reason(details)}"
+
+
+_MISSING = {
+    "rivya_api_key": "give the key that Rivya made for you (rvya_sk_…); `make run` shows the service without one",
+    "receiver_public_url": (
+        "give the https URL at which Rivya reaches this service, "
+        "or RIVYA_SIGNING_SECRET if you made the endpoint by hand"
+    ),
+    "receiver_encryption_keys": (
+        "the endpoint's secret is stored encrypted: give 32 random bytes in URL-safe base64 "
+        "(`rivya-receiver keys generate` prints such a key)"
+    ),
+}
+
+
+def _reason(details: ErrorDetails) -> str:
+    cause = details.get("ctx", {}).get("error")
+    if isinstance(cause, ValueError):
+        return str(cause)
+    if details["type"] == "bool_parsing":
+        return "must be true or false"
+    message = details["msg"]
+    return f"{message[0].lower()}{message[1:]}"
+
+
+def _shown(name: str, details: ErrorDetails) -> str:
+    value = str(details["input"])
+    if name in _SECRET or "@" in value:  # a URL may carry a password
+        return "a value that is not shown"
+    return repr(value)
+
+
+# Reads the tokens of our callers and our encryption keys as they are written in settings; shows none of them.
+
+
+SHORTEST_TOKEN = 16
+
+
+def parse_tokens(text: str) -> tuple[ApiToken, ...]:
+    """`name:role:token`, comma separated. Raises `ValueError` that counts entries and shows none."""
+    tokens: list[ApiToken] = []
+    for position, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), start=1):
+        name, _, rest = entry.partition(":")
+        role, _, token = rest.partition(":")
+        if not name or not token or role not in tuple(Role):
+            message = f"entry {position} must be name:role:token with a role of read, write or admin"
+            raise ValueError(message)
+        if not name.isprintable():  # it is stored with what its holder submits
+            message = f"the name of entry {position} must have printable characters only"
+            raise ValueError(message)
+        if len(token) < SHORTEST_TOKEN or not is_plain(token):
+            message = (
+                f"the token of {name} has {len(token)} characters; at least {SHORTEST_TOKEN} are needed, plain ASCII"
+            )
+            raise ValueError(message)
+        tokens.append(ApiToken.of(name, Role(role), token))
+    if len({token.name for token in tokens}) < len(tokens) or len({token.digest for token in tokens}) < len(tokens):
+        message = "two entries have the same name or the same token"
+        raise ValueError(message)
+    return tuple(tokens)
+
+
+def is_plain(text: str) -> bool:
+    """It can be sent in a header as it stands: ASCII, nothing blank in it."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def parse_keys(text: str) -> tuple[SecretStr, ...]:
+    """Fernet keys, comma separated, newest first. Raises `ValueError` that shows none."""
+    keys = [part.strip() for part in text.split(",") if part.strip()]
+    for position, key in enumerate(keys, start=1):
+        try:
+            Fernet(key)
+        except ValueError:
+            message = f"key {position} must be 32 bytes in URL-safe base64 (44 characters)"
+            raise ValueError(message) from None
+    return tuple(SecretStr(key) for key in keys)

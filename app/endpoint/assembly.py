@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter
 
-from app.core.access import Access
+from app.core.auth import Access
 from app.core.clock import Clock, others
 from app.core.database import Database
+from app.core.encryption import SealingKeys
 from app.core.leases import Leases
-from app.core.sealing import SealingKeys
 from app.core.settings import Settings
 from app.endpoint import operate_route, route
 from app.endpoint.health import EndpointHealth
@@ -22,7 +22,7 @@ from app.endpoint.registry import Registry
 from app.endpoint.showing import Showing
 from app.endpoint.verification import Verification
 from app.rivya.client import RivyaClient
-from app.rivya.signature import wanted_scheme
+from app.rivya.schemes import wanted_scheme
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from app.core.health import Finding
+from app.core.errors import Finding
 from app.endpoint.endpoint import Endpoint, current, live, pinned_scheme
 from app.endpoint.failures import explain
 from app.endpoint.keyring import Keyring

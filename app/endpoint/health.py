@@ -9,8 +9,7 @@ from sqlalchemy import select, update
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.errors import DatabaseUnavailable
-from app.core.health import Finding
+from app.core.errors import DatabaseUnavailable, Finding
 from app.endpoint.endpoint import Endpoint, current, live
 from app.endpoint.findings import describe
 from app.endpoint.keyring import Keyring

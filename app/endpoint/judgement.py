@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any, Final
 
-from app.core.health import Finding
+from app.core.errors import Finding
 from app.endpoint.callback_url import PATH
 from app.endpoint.probe import Probe, changed_headers
 from app.rivya.knocking import Knocked, KnockFailed

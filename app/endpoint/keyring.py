@@ -8,11 +8,11 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.database import Database
+from app.core.encryption import SealBroken, SealingKeys
 from app.core.errors import DatabaseUnavailable
-from app.core.sealing import SealBroken, SealingKeys
 from app.endpoint.known import Known, by_hand, read
 from app.endpoint.registry import Registry
-from app.rivya.signature import Scheme
+from app.rivya.schemes import Scheme
 
 _WITHOUT_SECRET: Final = 0.5
 _UNPROVEN: Final = 1.0

@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from app.core.sealing import SealingKeys
+from app.core.encryption import SealingKeys
 from app.endpoint.endpoint import Endpoint, pinned_scheme
 from app.endpoint.registry import StoredSecret
 from app.endpoint.state import State
-from app.rivya.signature import Scheme, Verifier, parse_scheme
+from app.rivya.schemes import Scheme, parse_scheme
+from app.rivya.signature import Verifier
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.core.clock import Clock
-from app.core.sealing import SealingKeys
+from app.core.encryption import SealingKeys
 from app.endpoint.callback_url import callback_url
 from app.endpoint.failures import Undecided
 from app.endpoint.registry import Registry

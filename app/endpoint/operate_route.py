@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends
 
-from app.core.access import Access, Caller, Role
+from app.core.auth import Access, Caller, Role
 from app.endpoint.keyring import Keyring
 from app.endpoint.operator import Operator
 from app.endpoint.reachability import Reachability

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from app.core.clock import Clock
-from app.core.health import Finding
+from app.core.errors import Finding
 from app.endpoint import judgement
 from app.endpoint.callback_url import PATH
 from app.endpoint.endpoint import Endpoint, live

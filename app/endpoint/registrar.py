@@ -31,8 +31,8 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.database import Database
+from app.core.encryption import SealingKeys
 from app.core.leases import Leases
-from app.core.sealing import SealingKeys
 from app.endpoint.acts import Act, next_act
 from app.endpoint.endpoint import Endpoint, current, live
 from app.endpoint.failures import Undecided, read_failure

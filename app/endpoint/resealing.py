@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import select, update
 
 from app.core.database import Database
-from app.core.sealing import SealingKeys
+from app.core.encryption import SealingKeys
 from app.endpoint.tables import endpoint_secrets
 
 _ALL = select(endpoint_secrets.c.id, endpoint_secrets.c.sealed).order_by(endpoint_secrets.c.id).with_for_update()

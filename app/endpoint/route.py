@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends
 
-from app.core.access import Access, Caller, Role
+from app.core.auth import Access, Caller, Role
 from app.endpoint.showing import Showing
 from app.endpoint.views import EndpointView, HistoryView
 

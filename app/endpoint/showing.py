@@ -1,6 +1,6 @@
 """Looks up our endpoint and its history for those who ask."""
 
-from app.core.access import Caller, Role
+from app.core.auth import Caller, Role
 from app.core.clock import Clock
 from app.core.database import Database
 from app.endpoint import history

@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text, text
 
-from app.core.schema import Moment, metadata, one_of
+from app.core.database import Moment, metadata, one_of
 from app.endpoint.state import State
 
 ONE_EACH = text("state IN ('intended', 'created', 'proven', 'serving', 'manual')")

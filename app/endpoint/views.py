@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from app.core.health import Finding
+from app.core.errors import Finding
 from app.endpoint.callback_url import masked
 from app.endpoint.endpoint import Endpoint
 from app.endpoint.history import Entry

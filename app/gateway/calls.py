@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.core.access import Role
+from app.core.auth import Role
 from app.gateway.kinds import Kind
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 
-from app.core.access import Access, Caller, Role
+from app.core.auth import Access, Caller, Role
 from app.core.errors import ServiceError
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]

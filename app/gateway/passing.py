@@ -7,7 +7,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.core.requests import note_result
+from app.core.middleware import note_result
 from app.gateway.caller import Caller
 from app.gateway.caller_errors import CallerGone
 from app.gateway.curfew import Curfew, Stopping

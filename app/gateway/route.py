@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from app.core.access import Access
+from app.core.auth import Access
 from app.gateway import calls, documents
 from app.gateway.calls import Relayed
 from app.gateway.closed import add_closed_paths

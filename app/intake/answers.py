@@ -10,7 +10,7 @@ from starlette.types import Scope, Send
 
 from app.core.errors import ServiceError
 from app.core.express import Exchange
-from app.core.requests import HTTP_REQUESTS, count, identified
+from app.core.middleware import HTTP_REQUESTS, count, identified
 from app.intake.signature_refused import SignatureRefused
 from app.ledger.plan import Recorded
 from app.ledger.report import Report

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.access import Access, Caller, Role
+from app.core.auth import Access, Caller, Role
 from app.intake.refusals import Refusals
 
 

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.express import Exchange
-from app.core.requests import identified
+from app.core.middleware import identified
 from app.intake.answers import ROUTE, AnswerInLane, Attempt, respond_unauthorized, send_error, send_ok
 from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
@@ -22,7 +22,8 @@ from app.ledger.batch import PATIENCE
 from app.ledger.plan import Recorded
 from app.ledger.recorder import RecordFailed
 from app.ledger.report import Report
-from app.rivya.signature import RawHeaders, Reason, Refused, Verified
+from app.rivya.offer import RawHeaders, Reason
+from app.rivya.signature import Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
 

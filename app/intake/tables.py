@@ -2,7 +2,7 @@
 
 from sqlalchemy import Column, Index, Integer, Table, Text
 
-from app.core.schema import Moment, metadata
+from app.core.database import Moment, metadata
 
 rejections = Table(
     "rejections",

@@ -8,9 +8,9 @@ from typing import Final
 
 import structlog
 
+from app.core.background import Loops
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded
-from app.core.loops import Loops
 from app.ledger.answers import Answer, Waiting, fail, tell
 from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS, note_failed
 from app.ledger.plan import Recorded

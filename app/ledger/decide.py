@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from app.core.values import value
+from app.core.records import value
 from app.ledger.report import Claim, Report, Source
 from app.ledger.state import Generation, Transition, changed
 from app.ledger.status import Outcome, Status, Tracking, judge

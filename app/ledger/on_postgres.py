@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from app.core.direct import Direct
+from app.core.drivers import Direct
 from app.ledger import rows
 from app.ledger.on_postgres_statements import LOCK, LOOK, WRITE, WRITE_NEW
 from app.ledger.plan import Decide, Plan

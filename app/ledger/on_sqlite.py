@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from app.core.direct_sqlite import DirectSqlite
-from app.core.schema import Moment
+from app.core.database import Moment
+from app.core.drivers import DirectSqlite
 from app.ledger import rows
 from app.ledger.plan import Decide, Plan
 from app.ledger.report import Report

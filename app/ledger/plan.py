@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from app.core.values import value
+from app.core.records import value
 from app.ledger.decide import FirstPoll, decide
 from app.ledger.report import Delivery, Report, Source
 from app.ledger.state import Generation, Transition

@@ -7,9 +7,8 @@ from typing import Any
 import orjson
 from sqlalchemy import RowMapping, ScalarSelect, Select, bindparam, func, select
 
-from app.core.database import Database
-from app.core.direct import Direct
-from app.core.schema import Moment
+from app.core.database import Database, Moment
+from app.core.drivers import Direct
 from app.ledger import rows
 from app.ledger.lists import IN_ORDER, list_deliveries, list_generations
 from app.ledger.on_postgres_statements import BY_ID

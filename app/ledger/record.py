@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from app.core.database import Database
-from app.core.direct_sqlite import DirectSqlite
+from app.core.drivers import DirectSqlite
 from app.core.errors import DatabaseUnavailable
 from app.ledger.changes import Changes
 from app.ledger.decide import FirstPoll

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from app.core.values import value
+from app.core.records import value
 from app.ledger.status import Outcome, Status, Tracking
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Table
 
-from app.core.schema import Moment
+from app.core.database import Moment
 from app.ledger.tables import generations
 
 _LARGEST: Final = 128

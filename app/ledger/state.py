@@ -6,7 +6,7 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from app.core.values import value
+from app.core.records import value
 from app.ledger.report import Source
 from app.ledger.status import Status, Tracking
 

@@ -16,7 +16,7 @@ from sqlalchemy import (
     text,
 )
 
-from app.core.schema import Moment, metadata, one_of
+from app.core.database import Moment, metadata, one_of
 from app.ledger.report import Source
 from app.ledger.status import Outcome, Status, Tracking
 

@@ -8,8 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy import ARRAY, Select, Update, and_, bindparam, func, or_, select, update
 
-from app.core.database import Database
-from app.core.schema import Moment
+from app.core.database import Database, Moment
 from app.ledger.bounds import Bounds
 from app.ledger.statements import any_of
 from app.ledger.status import Tracking

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Date, RowMapping, Select, bindparam, cast, func, select, union_all
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import ColumnElement, Date, RowMapping, Select, bindparam, cast, func, select, union_all
 
-from app.core.schema import Moment
+from app.core.database import Moment
 from app.ledger.usage_tables import usage_changes, usage_hours
 
 # SQLite adds and takes floats: what is left of that begins further behind.

@@ -7,7 +7,7 @@ moves the changes into the sums.
 
 from sqlalchemy import BigInteger, Column, Index, Integer, Numeric, Table, Text
 
-from app.core.schema import Moment, metadata
+from app.core.database import Moment, metadata
 
 # SQLite numbers rows by itself only for a column whose type is exactly INTEGER.
 _Sequence = BigInteger().with_variant(Integer, "sqlite")

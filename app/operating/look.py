@@ -5,9 +5,8 @@ from typing import Any, Final
 
 from sqlalchemy import Select, bindparam, case, func, select
 
-from app.core.database import Database
+from app.core.database import Database, Moment
 from app.core.leases import leases
-from app.core.schema import Moment
 from app.endpoint.leadership import LEASE as LEADER
 from app.endpoint.state import LIVE
 from app.endpoint.tables import endpoints

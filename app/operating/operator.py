@@ -4,10 +4,10 @@ import secrets
 from collections.abc import Callable
 
 from app.core.clock import Clock, SystemClock
+from app.core.clock_sync import Timekeeper
 from app.core.database import Database
 from app.core.leases import Leases
 from app.core.settings import Settings
-from app.core.timekeeping import Timekeeper
 from app.operating.alarms import Alarm
 from app.operating.look import Look
 from app.operating.pruning import Pruning

@@ -36,9 +36,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.core.database import Database
+from app.core.database import Database, Moment
 from app.core.ids import uuid7
-from app.core.schema import Moment
 from app.ledger.lists import TERMINAL
 from app.ledger.reads import Position
 from app.ledger.statements import BY_INDEX, any_of

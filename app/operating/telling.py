@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from app.core.health import Finding
+from app.core.errors import Finding
 from app.operating.alarms import Alarm
 
 _WORDS: Final = MappingProxyType(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from app.core.clock import Clock
-from app.core.health import Finding
+from app.core.errors import Finding
 from app.operating.alarms import Alarm, crossed, measure
 from app.operating.look import Look
 from app.operating.measures import note_cleared, note_crossed, show, show_seen

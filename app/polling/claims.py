@@ -7,8 +7,7 @@ from typing import Any
 from sqlalchemy import RowMapping, Update, bindparam, select, update
 
 from app.core.clock import Clock
-from app.core.database import Database
-from app.core.schema import Moment
+from app.core.database import Database, Moment
 from app.ledger.status import Tracking
 from app.ledger.tables import generations
 from app.ledger.tracking import Held

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.health import Finding
+from app.core.errors import Finding
 from app.polling.budget import HORIZON, MAX_LATENESS, Budget, slot_spacing
 from app.polling.budget_row import BudgetRow
 from app.polling.measures import note_rate_limited, note_resumed, note_stopped

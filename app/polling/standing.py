@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from app.core.health import Finding
+from app.core.errors import Finding
 from app.polling.budget import Budget
 
 _NAME = "polling"

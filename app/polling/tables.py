@@ -2,7 +2,7 @@
 
 from sqlalchemy import Column, Integer, Table, Text
 
-from app.core.schema import Moment, metadata
+from app.core.database import Moment, metadata
 
 poll_budget = Table(
     "poll_budget",

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from app.core.values import value
+from app.core.records import value
 from app.rivya.generation_payload import Generation, find_generation
 from app.rivya.storable import is_storable, usable_name
 

@@ -5,7 +5,7 @@ from dataclasses import field
 from datetime import datetime
 from typing import Any, Final
 
-from app.core.values import value
+from app.core.records import value
 from app.rivya.errors import PayloadUnreadable
 from app.rivya.json_body import read_json
 from app.rivya.storable import is_storable, plausible_amount, storable, usable_name, usable_reference

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
-from app.core.values import value
+from app.core.records import value
 from app.rivya.keys import decode_mac
 from app.rivya.schemes import Encoding, Scheme
 from app.rivya.timestamps import read_unix_seconds, unix_seconds

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from app.core.values import value
+from app.core.records import value
 from app.rivya.keys import derive_key, encode_mac
 from app.rivya.offer import Offer, OfferReader, RawHeaders, Reason
 from app.rivya.schemes import Encoding, Scheme, SchemeInvalid, parse_scheme, wanted_scheme

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Request, Response
 from starlette.requests import ClientDisconnect
 
-from app.core.access import Access, Caller, Role
+from app.core.auth import Access, Caller, Role
 from app.submission.create import MOST_BYTES, CreateInvalid, CreateTooLarge, read_create, read_key
 from app.submission.documents import REQUEST_BODY, RESPONSES
 from app.submission.reply import Reply

@@ -2,7 +2,7 @@
 
 from sqlalchemy import CheckConstraint, Column, Index, Integer, LargeBinary, Table, Text, text
 
-from app.core.schema import Moment, metadata, one_of
+from app.core.database import Moment, metadata, one_of
 from app.submission.state import State
 
 submissions = Table(

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.core.access import Role
+from app.core.auth import Role
 from tests.contract.test_roles import TOKENS, serve
 
 HOSTILE = (

@@ -14,9 +14,8 @@ import app.ledger.tables
 import app.ledger.usage_tables
 import app.polling.tables
 import app.submission.tables  # noqa: F401 - each import adds its tables to the metadata
-from app.core.database import Database
+from app.core.database import Database, metadata
 from app.core.migrations import alembic_config, current, head, migrate, migrate_database
-from app.core.schema import metadata
 
 
 async def test_many_processes_that_start_together_migrate_once(empty_database_url: str) -> None:

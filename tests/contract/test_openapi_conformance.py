@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from app.core.access import Role
+from app.core.auth import Role
 from tests.contract.test_roles import TOKENS, serve
 from tests.openapi_cases import drawn, judged
 from tests.reports import webhook

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.core.access import Role
+from app.core.auth import Role
 from app.sandbox.server import serve_sandbox
 from tests.contract.test_openapi import ERROR, check
 from tests.gateway_room import open_gateway

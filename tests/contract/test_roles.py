@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from app.core.access import Role
+from app.core.auth import Role
 from app.core.settings import load
 from app.main import Service
 from app.sandbox.server import serve_sandbox

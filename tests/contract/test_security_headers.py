@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.access import Role
+from app.core.auth import Role
 from tests.contract.test_roles import TOKENS, serve
 
 

@@ -6,12 +6,13 @@ from datetime import datetime, timedelta
 import orjson
 import pytest
 
+from app.core.clock_sync import Timekeeper
 from app.core.database import Database
-from app.core.timekeeping import Timekeeper
 from app.ledger.status import Status
 from app.ledger.tables import generations
 from app.polling.budget import PROBE_INTERVAL
-from app.rivya.signature import parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 from app.sandbox.faults import ApiFault
 from tests.machine import Machine
 from tests.operating_room import OperatingRoom, open_service

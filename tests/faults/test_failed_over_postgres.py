@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from app.core.database import Database
-from app.core.direct import Direct
+from app.core.drivers import Direct
 from app.core.errors import DatabaseUnavailable
 from app.ledger.tables import generations
 from tests.flow.api_app import ApiRoom, open_api

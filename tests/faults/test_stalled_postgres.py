@@ -5,10 +5,9 @@ from functools import partial
 import pytest
 
 from app.core.database_url import postgres_options
-from app.core.direct import Direct
+from app.core.drivers import Direct, connect
 from app.core.errors import DatabaseUnavailable
 from app.core.migrations import migrate
-from app.core.postgres_connection import connect
 from app.ledger.on_postgres import PostgresRecord
 from app.ledger.plan import plan
 from tests.ledger import first_poll

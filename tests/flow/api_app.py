@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from app.api import deliveries, errors, generations, health, metrics, openapi, usage
 from app.api.document_errors import DESCRIPTION, TAGS
 from app.api.waiting import Waiting
-from app.core.access import Access, ApiToken, Role
+from app.core.auth import Access, ApiToken, Role
 from app.core.clock import SystemClock
-from app.core.health import Finding
+from app.core.errors import Finding
 from app.ledger.batch import Batch
 from app.ledger.queries import Queries
 from app.ledger.report import Report

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.core.access import Role
+from app.core.auth import Role
 from tests.flow.api_app import ApiRoom, error_of, open_api
 from tests.reports import webhook
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.core.access import Role
-from app.core.requests import API_CALLS
+from app.core.auth import Role
+from app.core.middleware import API_CALLS
 from tests.flow.api_app import open_api
 
 LIST = "/api/v1/generations"

@@ -6,7 +6,7 @@ from fastapi import Request
 from structlog.testing import capture_logs
 
 from app.core.errors import Overloaded
-from app.core.requests import HTTP_REQUESTS
+from app.core.middleware import HTTP_REQUESTS
 from tests.flow.api_app import ApiRoom, error_of, open_api
 
 SECRET = "postgresql://user:hunter2@db/receiver"

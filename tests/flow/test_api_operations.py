@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
-from app.core.health import Finding
+from app.core.errors import Finding
 from tests.clock import NOON
 from tests.flow.api_app import ApiRoom, open_api
 from tests.reports import submit, webhook

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.core.credentials import parse_keys
+from app.core.settings import parse_keys
 from app.sandbox.server import serve_sandbox
 from tests.commands import command, wait_for
 from tests.documents import blocks, section

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from app.core.access import Role
+from app.core.auth import Role
 from app.sandbox.server import serve_sandbox
 from tests.gateway_room import GatewayRoom, open_gateway
 

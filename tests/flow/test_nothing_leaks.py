@@ -8,8 +8,9 @@ import httpx
 import pytest
 import uvloop
 
-from app.core.access import Role
-from app.rivya.signature import parse_scheme, sign
+from app.core.auth import Role
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 from tests.clock import NOON
 from tests.contract.test_roles import TOKENS
 from tests.intake_room import SECRET, event

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from app.core.health import Finding
+from app.core.errors import Finding
 from app.endpoint.probe import ProbeKey
 from app.endpoint.reachability import Reachability
 from app.endpoint.registry import Registry

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.requests import Request
 
-from app.core.access import Access, ApiToken, Role
+from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
 from app.endpoint.route import router
 from app.endpoint.showing import Showing

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from app.core.sealing import SealBroken, SealingKeys
+from app.core.encryption import SealBroken, SealingKeys
 from app.endpoint.history import newest
 from app.endpoint.operator import EndpointUnknown, Operator
 from app.endpoint.resealing import Resealed, reseal

@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.database import Database
-from app.core.direct import Direct
+from app.core.drivers import Direct
 from app.ledger.on_postgres_statements import BY_ID, LOCK, LOOK, WRITE, WRITE_NEW
 
 ARGUMENTS = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.access import Access, ApiToken, Caller, Role, Unauthorized
+from app.core.auth import Access, ApiToken, Caller, Role, Unauthorized
 
 TOKEN = "0123456789abcdef"
 ACCESS = Access([ApiToken.of("shop", Role.WRITE, TOKEN), ApiToken.of("ops", Role.ADMIN, TOKEN * 2)])

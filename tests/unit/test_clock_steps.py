@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.core.clock import SystemClock, others
-from app.core.clock_steps import HOLD, Doubt, doubted, is_believed
+from app.core.clock import HOLD, Doubt, SystemClock, doubted, is_believed, others
 from tests.clock import NOON, ManualClock
 from tests.machine import Machine
 

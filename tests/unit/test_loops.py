@@ -7,9 +7,8 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
-from app.core.errors import DatabaseUnavailable
-from app.core.health import Finding
-from app.core.loops import SECONDS_DOWN, Loops, pause_after
+from app.core.background import SECONDS_DOWN, Loops, pause_after
+from app.core.errors import DatabaseUnavailable, Finding
 from tests.clock import ManualClock
 
 HOUR = 3600.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.core.public_url import checked_base_url, checked_public_url, is_loopback
+from app.core.urls import checked_base_url, checked_public_url, is_loopback
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "receiver.localhost", "127.0.0.1", "127.9.9.9", "::1"])

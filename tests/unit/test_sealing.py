@@ -3,7 +3,7 @@
 import pytest
 from cryptography.fernet import Fernet
 
-from app.core.sealing import SealBroken, SealingKeys, key_id
+from app.core.encryption import SealBroken, SealingKeys, key_id
 
 OLD, NEW = Fernet.generate_key().decode(), Fernet.generate_key().decode()
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from app.core.settings import Settings, has_api_key, load
-from app.core.settings_errors import SettingsInvalid
+from app.core.settings import Settings, SettingsInvalid, has_api_key, load
 
 KEY = Fernet.generate_key().decode()
 GOOD = {

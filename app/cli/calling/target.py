@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from app.core.credentials import is_plain
-from app.core.public_url import checked_public_url
+from app.core.settings import is_plain
+from app.core.urls import checked_public_url
 
 _DEFAULT_URL = "http://127.0.0.1:8000"
 

@@ -7,8 +7,7 @@ import structlog
 from prometheus_client import Gauge
 from sqlalchemy import func, select
 
-from app.core.clock import SystemClock
-from app.core.clock_steps import STEP, Doubt, doubted, is_believed
+from app.core.clock import STEP, Doubt, SystemClock, doubted, is_believed
 from app.core.database import Database
 
 AHEAD = Gauge("receiver_clock_ahead_seconds", "How far the reference clock is ahead of the one the service goes by.")

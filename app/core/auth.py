@@ -92,7 +92,7 @@ class Access:
             request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
         ) -> Caller:
             found = self.caller(credentials.credentials if credentials is not None else None)
-            request.state.caller = found  # known before it is refused: `app.core.requests` counts calls by caller
+            request.state.caller = found  # known before it is refused: `app.core.middleware` counts calls by caller
             if not found.role.allows(role):
                 message = f"Token {found.name} has the role {found.role}; {role} is needed."
                 raise Forbidden(message)

@@ -10,8 +10,7 @@ import structlog
 from prometheus_client import Counter
 
 from app.core.clock import Clock
-from app.core.errors import DatabaseUnavailable
-from app.core.health import Finding
+from app.core.errors import DatabaseUnavailable, Finding
 
 FAILURES = Counter(
     "receiver_background_failures", "Runs of a background task that failed, an absent database included.", ["task"]

@@ -1,0 +1,343 @@
+"""Connections to PostgreSQL without SQLAlchemy between, for the few statements that are sent for every delivery.
+
+SQLAlchemy's own work on a statement and its arrays costs several times what PostgreSQL's does; here the driver gets
+constant text and whole columns. Everything else goes through `app.core.database`.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from traceback import format_stack, format_tb
+from typing import Any, Final, TypeVar
+
+import asyncpg
+import structlog
+from sqlalchemy import exc
+
+from app.core.database_url import PostgresOptions
+from app.core.errors import DatabaseUnavailable
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+# SQLite without SQLAlchemy between, for what is said for every delivery: one thread, one connection, whole groups.
+
+
+PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
+_SECONDS_FOR_LOCK = 5.0
+
+Made = TypeVar("Made")
+
+
+class DirectSqlite:
+    """The thread that writes. It hands the interpreter back and forth a few times a group, not a few times a row."""
+
+    def __init__(self, path: str, *, writer: asyncio.Lock) -> None:
+        self._path = path
+        self._writer = writer
+        """Shared with `Database.transaction`: waiting here is fair, waiting inside SQLite is a busy loop."""
+        self._thread: ThreadPoolExecutor | None = None
+        self._connection: sqlite3.Connection | None = None
+
+    async def transaction(self, act: Callable[[sqlite3.Connection], Made]) -> Made:
+        """Do `act` in the thread, within a write transaction, committed when it returns, rolled back when it raises.
+
+        Raises `DatabaseUnavailable` for what is the database's state and not the statement's fault.
+        """
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
+        async with self._writer:
+            with translated():
+                return await asyncio.get_running_loop().run_in_executor(self._thread, self._act, act)
+
+    async def close(self) -> None:
+        """End the thread and its connection."""
+        if self._thread is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+            self._thread.shutdown()
+            self._thread = None
+
+    def _act(self, act: Callable[[sqlite3.Connection], Made]) -> Made:
+        connection = self._connected()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            made = act(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return made
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            # Transactions are begun by us: the driver's implicit ones start too late to lock.
+            self._connection = sqlite3.connect(self._path, timeout=_SECONDS_FOR_LOCK, isolation_level=None)
+            self._connection.row_factory = sqlite3.Row
+            for pragma in PRAGMAS:
+                self._connection.execute(f"PRAGMA {pragma}")
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+# Which database errors are the fault of a value: those pass. All others mean "not now": `DatabaseUnavailable`.
+
+
+# Classes of SQLSTATE (PostgreSQL manual, appendix A): data exception, integrity constraint violation, program limit
+# exceeded (a value too long for an index, or too deep to parse).
+_OF_VALUES = ("22", "23", "54")
+
+# Connection, server shutting down, read-only (a server that became a standby), and a prepared statement that is not
+# there or there already: another connection may do better.
+_OF_CONNECTION = ("08", "57P", "25006", "26000", "42P05")
+
+# What is known to happen to a healthy program, and is not logged with its stack: connection, invalid transaction state
+# (read-only), rollback (deadlock, serialisation), insufficient resources, object in use (lock time-out), operator
+# intervention, system error, invalid authorization and catalog (a database that is being set up), missing privilege,
+# undefined table and column (somebody has yet to migrate), a plan made before the schema changed, and the keys of
+# tables that are being partitioned.
+_EXPECTED = ("08", "0A", "25", "28", "3D", "40", "53", "55", "57", "58", "42501", "42P01", "42703", "42P10", "42803")
+_NOT_MIGRATED = ("no such table", "no such column")
+
+_DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, sqlite3.Error)
+_BROKEN = (OSError, EOFError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+_LONGEST_REASON = 200
+_MOST_CALLERS = 12
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn every database error into `DatabaseUnavailable`, but for one that is the fault of a value: that passes."""
+    try:
+        yield
+    except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, OSError, EOFError, *_DRIVER) as error:
+        cause = _cause(error)
+        if _is_of_value(cause):
+            raise
+        reason = _reason(cause)
+        if not _is_expected(cause):
+            # Frames only: the text of a traceback may quote values.
+            frames = "".join([*format_stack(limit=_MOST_CALLERS), *format_tb(error.__traceback__)])
+            log.error("database.error", reason=reason, frames=frames)  # noqa: TRY400
+        raise DatabaseUnavailable(reason=reason) from error
+
+
+def is_of_connection(error: BaseException) -> bool:
+    """Whether the connection that raised `error` is broken or leads to the wrong server, and has to be replaced."""
+    cause = _cause(error)
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate).startswith(_OF_CONNECTION)
+    return isinstance(cause, _BROKEN)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The driver's own error, which SQLAlchemy wraps once, and its dialect for asyncpg once more."""
+    orig = getattr(error, "orig", None) or error
+    return orig.__cause__ if isinstance(orig.__cause__, _DRIVER) else orig
+
+
+def _is_of_value(cause: BaseException) -> bool:
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate).startswith(_OF_VALUES)
+    return isinstance(cause, sqlite3.IntegrityError | sqlite3.DataError)
+
+
+def _is_expected(cause: BaseException) -> bool:
+    sqlstate = getattr(cause, "sqlstate", None)
+    if sqlstate is not None:
+        return str(sqlstate).startswith(_EXPECTED)
+    # SQLite: locked, disk full, read-only and I/O errors are all OperationalError, and so is bad SQL (SQLITE_ERROR).
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return str(cause).startswith(_NOT_MIGRATED)
+    return isinstance(cause, OSError | exc.TimeoutError | asyncpg.InterfaceError | sqlite3.OperationalError)
+
+
+def _reason(cause: BaseException) -> str:
+    """SQLSTATE, class and first line of an error. The details of an error may quote values: they are left out, and so
+    is the text that somebody's trigger raises."""
+    sqlstate = str(getattr(cause, "sqlstate", None) or "")
+    name = f"{sqlstate} {type(cause).__name__}".strip()
+    text = "" if sqlstate.startswith("P0") or not cause.args else str(cause.args[0])
+    first = next(iter(text.splitlines()), "") if isinstance(cause, _DRIVER) else ""
+    return f"{name}: {first}"[:_LONGEST_REASON] if first else name
+
+
+# How a connection to PostgreSQL is made, for SQLAlchemy's pool and for the direct one.
+
+
+_SECONDS_TO_CONNECT: Final = 5.0
+_SECONDS_FOR_STATEMENT: Final = 35.0
+_IN_STARTUP: Final = "application_name"
+
+Connection = Any
+"""An `asyncpg.Connection`: the package has no types."""
+
+
+async def connect(
+    options: PostgresOptions, settings: Mapping[str, str], *, statement_seconds: float | None = _SECONDS_FOR_STATEMENT
+) -> Connection:
+    """A connection whose session has `settings`, except where the URL's own `options` name another value.
+
+    The hosts are tried in their order, each for its share of five seconds or for `connect_timeout`.
+
+    Raises what asyncpg raises, and `OSError`, for the host that was tried last.
+    """
+    ours = {name: value for name, value in settings.items() if name not in options.settings_named}
+    startup = {**{name: ours.pop(name) for name in (_IN_STARTUP,) if name in ours}, **options.startup}
+    seconds = options.connect_seconds or _SECONDS_TO_CONNECT / len(options.hosts)
+    failure: Exception | None = None
+    for target in _targets(options.target_session_attrs):
+        for host, port in options.hosts:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await _connect(
+                        ours,
+                        **options.driver,
+                        host=host or None,
+                        port=port,
+                        user=options.user,
+                        password=options.password,
+                        database=options.database,
+                        target_session_attrs=target,
+                        command_timeout=statement_seconds,
+                        server_settings=startup,
+                    )
+            except (OSError, asyncpg.CannotConnectNowError) as error:
+                failure = error
+            except asyncpg.TargetServerAttributeNotMatched:  # to SQLAlchemy it would be an error of the statement
+                failure = ConnectionError(f"the server is not {target}")
+    assert failure is not None  # noqa: S101 - there is at least one host
+    raise failure
+
+
+def _targets(wanted: str | None) -> tuple[str | None, ...]:
+    return ("standby", "any") if wanted == "prefer-standby" else (wanted,)
+
+
+async def _connect(settings: Mapping[str, str], **arguments: Any) -> Connection:  # noqa: ANN401 - those of asyncpg
+    connection = await asyncpg.connect(**arguments)
+    # Not in the startup packet: PgBouncer refuses those that it does not know. One statement is one round trip.
+    try:
+        calls = (f"set_config({_literal(name)}, {_literal(value)}, false)" for name, value in settings.items())
+        await connection.execute(f"SELECT {', '.join(calls)}")
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+def _literal(text: str) -> str:
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+_SECONDS_FOR_CONNECTION = 5.0
+_SECONDS_TO_CLOSE = 2.0
+
+# Planned once, and never as a scan: a plan made while a table was empty would scan it for ever after, and these
+# statements have but one good plan, by their keys.
+DIRECT_SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+
+
+class Direct:
+    """At most `most` connections, opened when first needed, kept until they break."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, most: int = 4) -> None:
+        self._connect = connect
+        self._idle: list[Connection] = []
+        self._free = asyncio.Semaphore(most)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """A connection within a transaction, committed when the block ends, rolled back when it raises.
+
+        Raises `DatabaseUnavailable` for what is the database's state and not the statement's fault.
+        """
+        with translated():
+            async with self._connection() as connection:
+                await connection.execute("BEGIN")
+                try:
+                    yield connection
+                except Exception as error:
+                    if not is_of_connection(error):  # else it would be waited for once more
+                        await connection.execute("ROLLBACK")
+                    raise
+                await connection.execute("COMMIT")
+
+    async def fetch(self, statement: str, *arguments: object) -> list[Any]:
+        """The rows of one statement, which is a transaction of its own. Raises like `transaction`."""
+        with translated():
+            connection = await self._acquire()
+            try:
+                rows: list[Any] = await connection.fetch(statement, *arguments)
+            except BaseException as error:
+                self._give_back(connection, error)
+                raise
+            self._give_back(connection)
+        return rows
+
+    async def is_read_only(self) -> bool:
+        """Whether writes are refused, as by a standby; what leads there is dropped then. Raises like `transaction`."""
+        [[is_read_only]] = await self.fetch("SHOW transaction_read_only")
+        if is_read_only == "on":
+            self._drop_idle()
+        return bool(is_read_only == "on")
+
+    async def close(self) -> None:
+        """Close the connections that are idle; the others are closed by those who use them."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await connection.close(timeout=_SECONDS_TO_CLOSE)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        connection = await self._acquire()
+        try:
+            yield connection
+        except BaseException as error:
+            self._give_back(connection, error)
+            raise
+        self._give_back(connection)
+
+    async def _acquire(self) -> Connection:
+        if self._free.locked():
+            async with asyncio.timeout(_SECONDS_FOR_CONNECTION):
+                await self._free.acquire()
+        else:
+            await self._free.acquire()  # at once
+        try:
+            return await self._take()
+        except BaseException:
+            self._free.release()
+            raise
+
+    async def _take(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await self._connect()
+
+    def _give_back(self, connection: Connection, error: BaseException | None = None) -> None:
+        self._free.release()  # first: nothing that raises may keep the permit
+        if error is not None and is_of_connection(error):
+            connection.terminate()
+            self._drop_idle()  # they lead to the same server, and are older
+        elif connection.is_closed():
+            return
+        elif connection.is_in_transaction() or not isinstance(error, Exception | None):
+            connection.terminate()  # in the middle of something, for all we know
+        else:
+            self._idle.append(connection)
+
+    def _drop_idle(self) -> None:
+        while self._idle:
+            self._idle.pop().terminate()
