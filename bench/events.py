@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from app.rivya.signature import parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 
 SECRET = "whsec_0123456789abcdef0123456789abcdef"  # noqa: S105 - known to nobody but this run
 PATH = "/rivya/webhook"

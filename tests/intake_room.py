@@ -16,7 +16,8 @@ from app.endpoint.probe import ProbeKey
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.batch import Batch
-from app.rivya.signature import RawHeaders, Refused, Verified, Verifier, parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import RawHeaders, Refused, Verified, Verifier, sign
 from tests.clock import NOON, ManualClock
 from tests.ledger import LedgerRoom, open_ledger
 

@@ -15,7 +15,8 @@ from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.tables import generations, transitions
 from app.polling.schedule import LONGEST_GAP
-from app.rivya.signature import parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 from app.sandbox.endpoint import Endpoint
 from tests.intake_room import PROBE_KEY, Noted, Secrets
 from tests.polling_room import GRACE, PollingRoom, Replica, open_polling

@@ -13,7 +13,7 @@ from app.core.auth import Access, Caller, Role
 from app.core.errors import ServiceError
 from app.ledger.queries import Queries
 from app.ledger.rendering import render_delivery, render_evidence
-from app.rivya.storable import usable_name
+from app.rivya.parsing import usable_name
 
 
 class DeliveryUnknown(ServiceError):

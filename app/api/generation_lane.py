@@ -17,7 +17,7 @@ from app.core.express import Exchange
 from app.core.middleware import ANSWER_LINES, API_CALLS, HTTP_REQUESTS, identified
 from app.ledger.rendering import render
 from app.ledger.state import Generation
-from app.rivya.storable import usable_name
+from app.rivya.parsing import usable_name
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -25,7 +25,7 @@ from app.ledger.queries import Queries
 from app.ledger.rendering import render, render_transition
 from app.ledger.report import Report, Source, Tracked
 from app.ledger.state import Generation
-from app.rivya.storable import usable_name
+from app.rivya.parsing import usable_name
 
 _TRACK_BODY: dict[str, Any] = {
     "requestBody": {"required": False, "content": {"application/json": {"schema": Track.model_json_schema()}}}

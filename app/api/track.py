@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from starlette.requests import ClientDisconnect
 
 from app.core.errors import ServiceError
-from app.rivya.storable import LONGEST_NAME, storable, usable_name
+from app.rivya.parsing import LONGEST_NAME, storable, usable_name
 
 MOST_BYTES = 64 * 1024
 MOST_METADATA_BYTES = 16 * 1024

@@ -9,7 +9,7 @@ from app.cli.check_line import Line
 from app.core.database import Database
 from app.core.settings import Settings
 from app.rivya.client import RivyaClient
-from app.rivya.signature import Scheme, SchemeInvalid, wanted_scheme
+from app.rivya.schemes import Scheme, SchemeInvalid, wanted_scheme
 
 Say = Callable[[str], Any]
 

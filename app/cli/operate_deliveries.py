@@ -9,7 +9,7 @@ import typer
 from app.cli.operate import Desk, carry_out
 from app.ledger.status import Outcome
 from app.operating.replay import Chosen, Replayed
-from app.rivya.timestamps import read_iso
+from app.rivya.parsing import read_iso
 
 deliveries = typer.Typer(no_args_is_help=True, help="Deliveries that are stored.")
 

@@ -16,7 +16,7 @@ from app.core.bounded_protocol import BoundedProtocol
 from app.core.express_protocol import ExpressProtocol
 from app.core.settings import Settings
 from app.main import Service
-from app.rivya.signature import SchemeInvalid
+from app.rivya.schemes import SchemeInvalid
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from app.endpoint.measures import REPAIRS
 from app.endpoint.repair import Repair
 from app.endpoint.state import State
 from app.endpoint.wanted import differences
+from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint
 from app.rivya.errors import RivyaNotFound, RivyaUnreadable
-from app.rivya.payloads import EndpointList, WebhookEndpoint
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from app.endpoint.endpoint import Endpoint
 from app.endpoint.means import Means
 from app.endpoint.measures import REPAIRS
 from app.endpoint.wanted import Difference, repaired
+from app.rivya.endpoint_payload import WebhookEndpoint
 from app.rivya.errors import RivyaForbidden, RivyaRateLimited, RivyaRefused, RivyaUnauthorized, RivyaUnreadable
-from app.rivya.payloads import WebhookEndpoint
 
 log = structlog.stdlib.get_logger(__name__)
 

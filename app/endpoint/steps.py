@@ -17,8 +17,8 @@ from app.endpoint.repair import Repair
 from app.endpoint.rotation import Rotation
 from app.endpoint.state import State
 from app.endpoint.wanted import EVENT_TYPES, NAME
+from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint
 from app.rivya.errors import RivyaError, RivyaRefused, RivyaUnreadable
-from app.rivya.payloads import EndpointList, WebhookEndpoint
 
 SETTLE: Final = timedelta(seconds=5)
 """A create whose answer was lost may still be under way: an empty list is believed only so long after it."""

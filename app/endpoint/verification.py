@@ -15,7 +15,7 @@ from app.endpoint.measures import CONTRADICTIONS
 from app.endpoint.proofs import Proofs
 from app.endpoint.proving import Proving
 from app.endpoint.secret_pending import SecretPending
-from app.rivya.calibration import Proof, calibrate
+from app.rivya.scheme_detection import Proof, calibrate
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 _WORTH_A_LOOK: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET, Reason.MISSING_SIGNATURE})

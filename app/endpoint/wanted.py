@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from app.endpoint.callback_url import is_same_place
-from app.rivya.payloads import WebhookEndpoint
+from app.rivya.endpoint_payload import WebhookEndpoint
 
 NAME: Final = "rivya-receiver"
 EVENT_TYPES: Final = ("generation.succeeded", "generation.failed")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from app.core.errors import ServiceError
 from app.gateway.headers import Headers, back
 from app.rivya.errors import RivyaUnavailable
-from app.rivya.passage import Passage
+from app.rivya.transport import Passage
 
 MOST_BYTES: Final = 4 * 1024 * 1024
 

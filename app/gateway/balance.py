@@ -5,8 +5,8 @@ import math
 from prometheus_client import Gauge
 
 from app.core.clock import Clock
-from app.rivya.catalogue_payload import read_credits
 from app.rivya.errors import PayloadUnreadable
+from app.rivya.payloads import read_credits
 
 CREDITS = Gauge("receiver_rivya_credits", "Credits of the account when they were last asked for; NaN before that.")
 AGE = Gauge("receiver_rivya_credits_age_seconds", "Time since the credits were last told; NaN before that.")

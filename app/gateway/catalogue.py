@@ -12,10 +12,8 @@ from app.core.errors import ServiceError
 from app.gateway.answers import WholeAnswer, read_whole
 from app.gateway.calls import MODELS
 from app.gateway.relay import Outgoing, Relay
-from app.rivya.catalogue_payload import read_models
-from app.rivya.error_payload import read_error
-from app.rivya.errors import PayloadUnreadable, RivyaUnavailable
-from app.rivya.json_body import list_items, read_json
+from app.rivya.errors import PayloadUnreadable, RivyaUnavailable, read_error
+from app.rivya.payloads import list_items, read_json, read_models
 
 SHORTEST_INTERVAL = timedelta(seconds=10)
 """After a failure, the last good list is served so long without asking again."""

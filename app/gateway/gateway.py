@@ -19,8 +19,8 @@ from app.gateway.kinds import Kind
 from app.gateway.passing import PassedOn
 from app.gateway.relay import Body, Outgoing, Relay
 from app.gateway.slots import Slots
+from app.rivya.client import segment
 from app.rivya.errors import RivyaNotFound
-from app.rivya.segments import segment
 
 
 class Unknown(ServiceError):

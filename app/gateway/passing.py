@@ -15,7 +15,7 @@ from app.gateway.headers import back
 from app.gateway.relay import Outgoing, Relay
 from app.gateway.slots import Slots
 from app.rivya.errors import RivyaUnavailable
-from app.rivya.passage import Passage
+from app.rivya.transport import Passage
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -15,9 +15,8 @@ from app.gateway.headers import Headers, value_of
 from app.gateway.kinds import Kind
 from app.gateway.patience import Failure, Patience, pause_before_retry
 from app.rivya.client import RivyaClient
-from app.rivya.error_payload import read_retry_after
-from app.rivya.errors import RivyaError, RivyaRateLimited, RivyaUnavailable
-from app.rivya.passage import Passage
+from app.rivya.errors import RivyaError, RivyaRateLimited, RivyaUnavailable, read_retry_after
+from app.rivya.transport import Passage
 
 RETRIES = Counter("receiver_rivya_retries", "Relayed calls that were sent again, by route.", ["route"])
 

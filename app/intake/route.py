@@ -22,8 +22,7 @@ from app.ledger.batch import PATIENCE
 from app.ledger.plan import Recorded
 from app.ledger.recorder import RecordFailed
 from app.ledger.report import Report
-from app.rivya.offer import RawHeaders, Reason
-from app.rivya.signature import Refused, Verified
+from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
 

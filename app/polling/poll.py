@@ -11,7 +11,6 @@ from app.polling.limiter import RateLimiter
 from app.polling.measures import POLLS, note_failed, note_turned
 from app.polling.timing import Timing
 from app.rivya.client import RivyaClient
-from app.rivya.departure import MayLeave
 from app.rivya.errors import (
     RivyaError,
     RivyaForbidden,
@@ -21,6 +20,7 @@ from app.rivya.errors import (
     RivyaUnauthorized,
     RivyaUnreadable,
 )
+from app.rivya.transport import MayLeave
 
 _OUR_AFFAIR = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
 """Says something about us and nothing about the generation."""

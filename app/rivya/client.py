@@ -6,21 +6,25 @@ from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import orjson
 
-from app.rivya.catalogue_payload import read_credits, read_models
-from app.rivya.departure import MayLeave
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
-from app.rivya.error_payload import read_date, read_error
-from app.rivya.errors import PayloadUnreadable, RivyaUnreadable
-from app.rivya.generation_payload import Generation, read_generation
-from app.rivya.http import MOST_BODY_BYTES, MOST_CONNECTIONS, Answer, Transport, is_header_value
-from app.rivya.json_body import read_json
-from app.rivya.lanes import Lanes
-from app.rivya.passage import Passage
-from app.rivya.segments import segment
+from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable, read_date, read_error
+from app.rivya.parsing import usable_name
+from app.rivya.payloads import Generation, read_credits, read_generation, read_json, read_models
+from app.rivya.transport import (
+    MOST_BODY_BYTES,
+    MOST_CONNECTIONS,
+    Answer,
+    Lanes,
+    MayLeave,
+    Passage,
+    Transport,
+    is_header_value,
+)
 
 _LONGEST_KEY: Final = 255
 _Read = TypeVar("_Read")
@@ -198,3 +202,13 @@ def _read(reader: Callable[[bytes], _Read], answer: Answer) -> _Read:
 
 def _read_endpoint_body(body: bytes) -> WebhookEndpoint:
     return read_endpoint(read_json(body))
+
+
+# Ids as segments of a path.
+
+
+def segment(identity: str) -> str:
+    """Return an id as one path segment. One that can't be an id, or that servers take for a way up, is not found."""
+    if usable_name(identity) is None or identity in {".", ".."}:
+        raise RivyaNotFound(404, "not_found", "this can't be an id of Rivya's")
+    return quote(identity, safe="")

@@ -6,9 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from app.rivya.errors import PayloadUnreadable
-from app.rivya.json_body import list_items, read_json
-from app.rivya.storable import readable_text, usable_name
-from app.rivya.timestamps import read_iso
+from app.rivya.parsing import read_iso, readable_text, usable_name
+from app.rivya.payloads import list_items, read_json
 
 _ENVELOPES: Final = ("data", "endpoint", "webhook_endpoint", "webhook", "object")
 _MORE_MARKS: Final = ("has_more", "hasMore", "next_cursor", "nextCursor", "next_page", "next")

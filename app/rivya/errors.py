@@ -1,5 +1,17 @@
 """How talking to Rivya fails: refused with a clear answer, unavailable, or answered with something unreadable."""
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import Any, Final
+
+import orjson
+
+from app.rivya.parsing import readable_text, usable_name
+
 
 class PayloadUnreadable(ValueError):
     """A body says nothing that we understand. What it would have said is unknown, never "nothing"."""
@@ -93,3 +105,89 @@ class RivyaUnreadable(RivyaError):
     def __init__(self, situation: str, *, status: int) -> None:
         super().__init__(situation)
         self.status = status
+
+
+# Turn an answer that isn't 2xx into the typed error it stands for.
+
+
+LONGEST_RETRY_AFTER: Final = 3600.0
+
+_SECONDS: Final = re.compile(r"\d{1,20}(?:\.\d{1,9})?", re.ASCII)
+_CLASSES: Final[Mapping[int, type[RivyaRefused]]] = MappingProxyType(
+    {401: RivyaUnauthorized, 403: RivyaForbidden, 404: RivyaNotFound, 429: RivyaRateLimited}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """What an error answer says of itself. Without a `code` it is not in Rivya's shape."""
+
+    code: str | None
+    message: str | None
+    request_id: str | None
+
+
+def read_error_body(body: bytes, headers: Mapping[str, str]) -> ErrorBody:
+    """Read `{"error": {"code", "message", "requestId"}}`, and the request id from a header where the body lacks it."""
+    error = _error_member(body)
+    request_id = usable_name(error.get("requestId")) or usable_name(headers.get("x-request-id"))
+    return ErrorBody(usable_name(error.get("code")), readable_text(error.get("message")), request_id)
+
+
+def read_error(status: int, body: bytes, headers: Mapping[str, str]) -> RivyaError:
+    """Return the error an answer stands for; header names in lower case.
+
+    A 429 counts as Rivya's whatever its body: a rate limit is often enforced in front of the service. Any other answer
+    that isn't in Rivya's shape, and any 5xx, says nothing about the request itself.
+    """
+    error = read_error_body(body, headers)
+    retry_after = read_retry_after(headers)
+    code = error.code or ("rate_limited" if status == 429 else None)
+    if code is None or not 400 <= status < 500:
+        return RivyaUnavailable(
+            f"Rivya answered {status} {code or 'without an error of its own'}",
+            sent=True,
+            status=status,
+            code=code,
+            message=error.message,
+            request_id=error.request_id,
+            retry_after=retry_after,
+        )
+    refusal = _CLASSES.get(status, RivyaRefused)
+    return refusal(status, code, error.message, request_id=error.request_id, retry_after=retry_after, body=body)
+
+
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds to wait that `Retry-After` asks for, an hour at most, or None.
+
+    A date is counted from the answer's own `Date`, so that no clock of ours can distort it.
+    """
+    value = headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(value):
+        return min(float(value), LONGEST_RETRY_AFTER)
+    until, answered = _http_date(value), read_date(headers)
+    if until is None or answered is None:
+        return None
+    return min(max((until - answered).total_seconds(), 0.0), LONGEST_RETRY_AFTER)
+
+
+def read_date(headers: Mapping[str, str]) -> datetime | None:
+    """Return when an answer was made, by its sender's clock, or None."""
+    return _http_date(headers.get("date", ""))
+
+
+def _http_date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return moment if moment.tzinfo is not None else None
+
+
+def _error_member(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    error = value.get("error") if isinstance(value, dict) else None
+    return error if isinstance(error, dict) else {}

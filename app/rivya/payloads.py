@@ -1,41 +1,222 @@
-"""Everything that reads Rivya's bodies, in one place to import from."""
+"""Reads the bodies that Rivya sends: generations, deliveries, models and credits."""
 
-from app.rivya.catalogue_payload import read_credits, read_models
-from app.rivya.delivery_payload import GENERATION_EVENTS, DeliveryBody, Kind, read_delivery
-from app.rivya.endpoint_payload import (
-    EndpointList,
-    WebhookEndpoint,
-    find_secret,
-    read_endpoint,
-    read_endpoint_list,
-    read_rotation,
-)
-from app.rivya.error_payload import ErrorBody, read_error, read_error_body, read_retry_after
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, Literal
+
+import orjson
+
+from app.core.records import value
 from app.rivya.errors import PayloadUnreadable
-from app.rivya.generation_payload import STATUSES, Generation, find_generation, read_generation
-from app.rivya.storable import storable
+from app.rivya.parsing import is_storable, plausible_amount, read_iso, storable, usable_name, usable_reference
 
-__all__ = [
-    "GENERATION_EVENTS",
-    "STATUSES",
-    "DeliveryBody",
-    "EndpointList",
-    "ErrorBody",
-    "Generation",
-    "Kind",
-    "PayloadUnreadable",
-    "WebhookEndpoint",
-    "find_generation",
-    "find_secret",
-    "read_credits",
-    "read_delivery",
-    "read_endpoint",
-    "read_endpoint_list",
-    "read_error",
-    "read_error_body",
-    "read_generation",
-    "read_models",
-    "read_retry_after",
-    "read_rotation",
-    "storable",
-]
+# Parse a JSON body, and the two shapes in which a list may come.
+
+
+def read_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the JSON value of a body. Raises PayloadUnreadable."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise PayloadUnreadable("not JSON") from None
+
+
+def list_items(value: object) -> list[Any]:
+    """Return the items of `{"object": "list", "data": […]}` or of a bare array. Raises PayloadUnreadable."""
+    if isinstance(value, list):
+        return value
+    if isinstance(value, dict) and value.get("object", "list") == "list" and isinstance(value.get("data"), list):
+        items: list[Any] = value["data"]
+        return items
+    raise PayloadUnreadable("not a list")
+
+
+# Find Rivya's generation object wherever an answer or an event holds it, and read its documented members.
+
+
+STATUSES: Final = frozenset({"queued", "processing", "succeeded", "failed"})
+
+_PLACES: Final = (("data",), ("data", "object"), ("data", "generation"), ("generation",))
+_TELLING_MEMBERS: Final = ("model", "reserved_credits", "final_credits", "result")
+_OTHER_THINGS: Final = ("evt_", "whend_")
+_DEEPEST: Final = 8
+_MOST_NODES: Final = 2000
+
+
+@value()
+class Generation:
+    """Rivya's object, kept as it came, and those members of it that are well-formed."""
+
+    id: str
+    status: str
+    model: str | None = None
+    reserved_credits: float | int | None = None
+    final_credits: float | int | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    client_request_id: str | None = None
+    object: dict[str, Any] = field(default_factory=dict, repr=False)
+
+
+def read_generation(body: bytes) -> Generation:
+    """Return the generation that a status or create response holds. Raises PayloadUnreadable."""
+    value = read_json(body)
+    # The documented place in a response is the top; only then may it be in an envelope.
+    is_clean = is_storable(body)
+    if _is_generation(value) and not _is_event(value):
+        return _as_generation(value, is_clean=is_clean)
+    found = find_generation(value, is_clean=is_clean)
+    if found is None:
+        raise PayloadUnreadable("no object with an id and one of the four statuses")
+    return found
+
+
+def find_generation(value: object, *, is_clean: bool = False) -> Generation | None:
+    """Return the generation a JSON value holds, found by shape: an object with an id and one of the four statuses.
+
+    The likely places come first, then the shallowest object that looks like a generation otherwise, last of all one
+    that looks like an event. Search is bounded in depth and number of nodes. `is_clean`: the value came from a text
+    that `is_storable`.
+    """
+    for place in _PLACES:
+        candidate = _at(value, place)
+        if _is_generation(candidate) and not _is_event(candidate):
+            return _as_generation(candidate, is_clean=is_clean)
+    candidates = [node for node in _nodes(value) if _is_generation(node)]
+    best = max(candidates, key=_likeness, default=None)  # the first, hence the shallowest, of equals
+    return None if best is None else _as_generation(best, is_clean=is_clean)
+
+
+def _at(value: object, place: tuple[str, ...]) -> Any:  # noqa: ANN401
+    for name in place:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _nodes(value: object) -> Iterator[Any]:
+    """Yield the objects of a JSON value, shallowest first."""
+    level, seen = [value], 0
+    for _ in range(_DEEPEST):
+        following: list[object] = []
+        for node in level[: _MOST_NODES - seen]:
+            seen += 1
+            if isinstance(node, dict):
+                yield node
+                following.extend(member for member in node.values() if isinstance(member, dict | list))
+            elif isinstance(node, list):
+                following.extend(member for member in node if isinstance(member, dict | list))
+        level = following
+
+
+def _is_generation(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    status, identity = value.get("status"), usable_name(value.get("id"))
+    if identity is None or identity.startswith(_OTHER_THINGS):
+        return False
+    return isinstance(status, str) and status in STATUSES
+
+
+def _is_event(value: dict[str, Any]) -> bool:
+    kind = value.get("type")
+    return isinstance(kind, str) and ("." in kind or "api_version" in value)
+
+
+def _likeness(value: dict[str, Any]) -> int:
+    if _is_event(value):
+        return 0
+    return 2 if any(member in value for member in _TELLING_MEMBERS) else 1
+
+
+def _as_generation(value: dict[str, Any], *, is_clean: bool) -> Generation:
+    return Generation(
+        id=value["id"],
+        status=value["status"],
+        model=usable_name(value.get("model")),
+        reserved_credits=plausible_amount(value.get("reserved_credits")),
+        final_credits=plausible_amount(value.get("final_credits")),
+        created_at=read_iso(value.get("created_at")),
+        updated_at=read_iso(value.get("updated_at")),
+        client_request_id=usable_reference(value.get("client_request_id")),
+        object=value if is_clean else storable(value),
+    )
+
+
+# Read the body of a delivery: which event, of what kind, about which generation. Nothing makes it fail.
+
+
+GENERATION_EVENTS: Final = frozenset({"generation.succeeded", "generation.failed"})
+_TEST_WORDS: Final = frozenset({"test", "ping"})
+_BETWEEN_WORDS: Final = re.compile(r"[^a-z0-9]+")
+
+Kind = Literal["generation", "test", "unknown_type", "unreadable"]
+
+
+@value()
+class DeliveryBody:
+    """What a delivery says.
+
+    `event_id` is always there: the event's own, else the one in the headers, else made from the bytes. A test carries
+    no generation; an unknown type carries the one it mentions, for the record.
+    """
+
+    event_id: str
+    kind: Kind
+    event_type: str | None = None
+    generation: Generation | None = None
+
+
+def read_delivery(body: bytes, *, header_id: str | None) -> DeliveryBody:
+    """Read a delivery's body. Never raises: what can't be understood is `unreadable`."""
+    envelope = _parsed(body)
+    generation = find_generation(envelope, is_clean=is_storable(body))
+    # A body that is itself the generation has the generation's id, not the event's: two events would look like one.
+    bare = generation is not None and generation.id == envelope.get("id")
+    event_id = (None if bare else usable_name(envelope.get("id"))) or usable_name(header_id)
+    event_type = envelope.get("type") or None
+    kind = _kind(event_type if isinstance(event_type, str) else None, generation)
+    return DeliveryBody(
+        event_id=event_id or f"sha256:{hashlib.sha256(body).hexdigest()}",
+        kind=kind,
+        event_type=usable_name(event_type),
+        generation=None if kind == "test" else generation,
+    )
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _kind(event_type: str | None, generation: Generation | None) -> Kind:
+    if event_type is None or event_type in GENERATION_EVENTS:
+        return "unreadable" if generation is None else "generation"
+    if not _TEST_WORDS.isdisjoint(_BETWEEN_WORDS.split(event_type.lower())):
+        return "test"
+    return "unknown_type"
+
+
+# Read what an account can use: the models with their categories, and the credits left.
+
+
+def read_models(body: bytes) -> dict[str, str]:
+    """Return the category of each model by its id; entries without both are left out. Raises PayloadUnreadable."""
+    items = [item for item in list_items(read_json(body)) if isinstance(item, dict)]
+    pairs = ((usable_name(item.get("id")), usable_name(item.get("category"))) for item in items)
+    return {model: category for model, category in pairs if model and category}
+
+
+def read_credits(body: bytes) -> Decimal:
+    """Return the account's current credits. Raises PayloadUnreadable."""
+    value = read_json(body)
+    amount = plausible_amount(value.get("current_credits")) if isinstance(value, dict) else None
+    if amount is None:
+        raise PayloadUnreadable("no current_credits")
+    return Decimal(str(amount))

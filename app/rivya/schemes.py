@@ -10,10 +10,12 @@ The setting (`RIVYA_SIGNATURE_SCHEME`) is `family[;option=value…]`, options in
 and for each of them `encoding=hex|base64|any` (default any: a MAC has 32 bytes, so its length tells which it is) and
 `key=whole|suffix|base64|hex`: the whole secret, what follows `whsec_`, or that part decoded. `key` defaults to base64
 for standard-webhooks, as that family documents, and to whole for the others. Header names default to those above.
-`auto` names none: the first delivery that a fresh secret signed proves which one it is (`app.rivya.calibration`). Rivya
-documents no scheme.
+`auto` names none: the first delivery that a fresh secret signed proves which one it is (`app.rivya.scheme_detection`).
+Rivya documents no scheme.
 """
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -176,3 +178,64 @@ def _choice(kind: type[_Choice], value: str, what: str, *, also: str | None = No
 
 def _listed(words: list[str]) -> str:
     return ", ".join(words[:-1]) + " or " + words[-1] if len(words) > 1 else words[0]
+
+
+# Turn a signing secret into key bytes, and written MACs into MAC bytes.
+
+
+_PREFIX: Final = b"whsec_"
+MAC_SIZE: Final = 32
+_SHORTEST_MAC: Final = 43
+"""Characters: base64 without its padding."""
+_STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
+
+
+def derive_key(secret: str, form: KeyForm) -> bytes | None:
+    """Return the key that a secret stands for in this form, or None where the form doesn't fit the secret.
+
+    A secret without `whsec_` is its own suffix.
+    """
+    try:
+        whole = secret.encode()
+    except UnicodeEncodeError:
+        return None
+    suffix = whole.removeprefix(_PREFIX)
+    keys = {
+        KeyForm.WHOLE: whole,
+        KeyForm.SUFFIX: suffix,
+        KeyForm.BASE64: decode_base64(suffix),
+        KeyForm.HEX: decode_hex(suffix),
+    }
+    return keys[form] or None
+
+
+def decode_hex(text: bytes) -> bytes | None:
+    """Decode hex of either case, or return None."""
+    try:
+        return binascii.unhexlify(text)
+    except binascii.Error:
+        return None
+
+
+def decode_base64(text: bytes) -> bytes | None:
+    """Decode base64 of either alphabet, padded or not, or return None."""
+    unpadded = text.translate(_STANDARD_ALPHABET).rstrip(b"=")
+    try:
+        return base64.b64decode(unpadded + b"=" * (-len(unpadded) % 4), validate=True)
+    except binascii.Error:
+        return None
+
+
+def decode_mac(text: bytes, encoding: Encoding) -> bytes | None:
+    """Return the 32 bytes of a written HMAC-SHA256, or None. The length alone tells hex from base64."""
+    if len(text) < _SHORTEST_MAC:
+        return None
+    if len(text) == 2 * MAC_SIZE:
+        return None if encoding is Encoding.BASE64 else decode_hex(text)
+    mac = None if encoding is Encoding.HEX else decode_base64(text)
+    return mac if mac is not None and len(mac) == MAC_SIZE else None
+
+
+def encode_mac(mac: bytes, encoding: Encoding) -> str:
+    """Write a MAC the way a sender does."""
+    return base64.b64encode(mac).decode() if encoding is Encoding.BASE64 else mac.hex()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from app.core.errors import ServiceError
-from app.rivya.storable import LONGEST_REFERENCE, usable_reference
+from app.rivya.parsing import LONGEST_REFERENCE, usable_reference
 
 MOST_BYTES = 1024 * 1024
 LONGEST_KEY = 255

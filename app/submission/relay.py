@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from app.rivya.errors import RivyaRefused
-from app.rivya.storable import storable
+from app.rivya.parsing import storable
 from app.submission.reply import Reply, whole_seconds
 
 _LARGEST_RELAYED = 64 * 1024

@@ -7,7 +7,7 @@ import pytest
 
 from app.core.settings import load
 from app.main import Service
-from app.rivya.signature import SchemeInvalid
+from app.rivya.schemes import SchemeInvalid
 from tests.receivers import environment
 
 OPEN = {"/livez", "/readyz", "/metrics"}

@@ -14,7 +14,8 @@ from sqlalchemy import select
 
 from app.core.database import Database
 from app.ledger.tables import deliveries, transitions
-from app.rivya.signature import parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from tests.forking import zygote
 from tests.soak.fleet import Fleet, fleet

@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.rivya.signature import parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 from app.sandbox.server import serve_sandbox
 from tests.intake_room import event
 from tests.postgres import PostgresCluster, StopMode

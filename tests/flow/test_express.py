@@ -13,7 +13,8 @@ from app.cli.listening import listen
 from app.cli.serve import make_server
 from app.core.settings import Settings
 from app.main import Service
-from app.rivya.signature import parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 from tests.intake_room import SECRET, event
 from tests.ports import free_port
 from tests.processes import serving

@@ -4,8 +4,7 @@ import pytest
 
 from app.core.encryption import SealBroken
 from app.endpoint.registry import Overtaken, Registry
-from app.rivya.offer import Reason
-from app.rivya.signature import Refused, Verified
+from app.rivya.signature import Reason, Refused, Verified
 from tests.registration_room import Room, room, verify
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from app.rivya.errors import RivyaNotAsked, RivyaUnavailable, RivyaUnreadable
-from app.rivya.lanes import Lanes
+from app.rivya.transport import Lanes
 from tests.ports import free_port
 
 UNSPECIFIED = "0.0.0.0"  # noqa: S104 - connected to, not bound

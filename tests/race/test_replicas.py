@@ -6,7 +6,8 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.rivya.signature import parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 from app.sandbox.server import serve_sandbox
 from tests.intake_room import event
 from tests.ports import free_port

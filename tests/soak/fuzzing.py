@@ -10,11 +10,10 @@ from functools import partial
 import orjson
 
 from app.intake.translate import is_delivery, to_report
-from app.rivya import catalogue_payload, endpoint_payload, error_payload
-from app.rivya.calibration import calibrate
+from app.rivya import endpoint_payload, errors, payloads
 from app.rivya.errors import PayloadUnreadable
-from app.rivya.generation_payload import read_generation
-from app.rivya.json_body import read_json
+from app.rivya.payloads import read_generation, read_json
+from app.rivya.scheme_detection import calibrate
 from app.rivya.signature import Verified, Verifier
 from tests.soak.covering import Covering
 from tests.soak.macs import SECRET, is_genuine
@@ -29,13 +28,13 @@ _AGAIN = 5
 _VERIFIERS = {family: Verifier(scheme, [SECRET]) for family, scheme in SCHEMES.items()}
 _READERS: tuple[Callable[[bytes], object], ...] = (
     read_generation,
-    catalogue_payload.read_models,
-    catalogue_payload.read_credits,
+    payloads.read_models,
+    payloads.read_credits,
     endpoint_payload.read_endpoint_list,
     lambda body: endpoint_payload.read_rotation(body, "whend_1"),
     lambda body: endpoint_payload.read_endpoint(read_json(body)),
-    lambda body: error_payload.read_error(400, body, {"retry-after": body[:40].decode("latin-1")}),
-    lambda body: error_payload.read_date({"date": body[:40].decode("latin-1")}),
+    lambda body: errors.read_error(400, body, {"retry-after": body[:40].decode("latin-1")}),
+    lambda body: errors.read_date({"date": body[:40].decode("latin-1")}),
 )
 
 

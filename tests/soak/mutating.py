@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 
-from app.rivya.signature import parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import sign
 from tests.soak.macs import SECRET, Headers
 
 NOW = datetime(2026, 5, 10, 12, tzinfo=UTC)

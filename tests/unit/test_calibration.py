@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.rivya.calibration import calibrate
+from app.rivya.scheme_detection import calibrate
 from app.rivya.schemes import Encoding, Family, KeyForm
 from app.rivya.signature import Reason, Refused, Verified, Verifier
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.rivya.offer import Offer, OfferReader
 from app.rivya.schemes import parse_scheme
+from app.rivya.signature import Offer, OfferReader
 
 READER = OfferReader(parse_scheme("timestamped"))
 NAME = b"rivya-signature"

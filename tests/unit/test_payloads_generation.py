@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.rivya.payloads import Generation, PayloadUnreadable, find_generation, read_generation, storable
+from app.rivya.errors import PayloadUnreadable
+from app.rivya.parsing import storable
+from app.rivya.payloads import Generation, find_generation, read_generation
 
 SUCCEEDED: dict[str, Any] = {
     "id": "task_1",

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from app.rivya.errors import (
+    PayloadUnreadable,
     RivyaError,
     RivyaForbidden,
     RivyaNotFound,
@@ -14,8 +15,10 @@ from app.rivya.errors import (
     RivyaUnauthorized,
     RivyaUnavailable,
     RivyaUnreadable,
+    read_error,
+    read_retry_after,
 )
-from app.rivya.payloads import PayloadUnreadable, read_credits, read_error, read_models, read_retry_after
+from app.rivya.payloads import read_credits, read_models
 
 DATE = "Mon, 11 May 2026 12:00:00 GMT"
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from app.rivya.client import segment
 from app.rivya.errors import RivyaNotFound
-from app.rivya.segments import segment
 
 
 def test_an_id_is_quoted_to_one_segment() -> None:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.rivya.signature import TOLERANCE, Reason, Refused, Verified, Verifier, parse_scheme, sign
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import TOLERANCE, Reason, Refused, Verified, Verifier, sign
 
 NOW = datetime(2026, 5, 11, 12, 0, tzinfo=UTC)
 STAMP = str(int(NOW.timestamp()))

@@ -4,8 +4,18 @@ import base64
 
 import pytest
 
-from app.rivya.keys import decode_base64, derive_key
-from app.rivya.schemes import RULES, Encoding, Family, KeyForm, Scheme, SchemeInvalid, parse_scheme, wanted_scheme
+from app.rivya.schemes import (
+    RULES,
+    Encoding,
+    Family,
+    KeyForm,
+    Scheme,
+    SchemeInvalid,
+    decode_base64,
+    derive_key,
+    parse_scheme,
+    wanted_scheme,
+)
 
 
 def test_a_family_alone_has_defaults_for_the_rest() -> None:

@@ -18,10 +18,8 @@ from typing import Final
 
 import orjson
 
-from app.rivya.keys import derive_key
-from app.rivya.offer import Offer, OfferReader, RawHeaders
-from app.rivya.schemes import Encoding, Family, KeyForm, Scheme
-from app.rivya.signature import Refused, Verified, judged
+from app.rivya.schemes import Encoding, Family, KeyForm, Scheme, derive_key
+from app.rivya.signature import Offer, OfferReader, RawHeaders, Refused, Verified, judged
 
 _ROLES: Final = ("timestamp", "id")
 _MOST_PER_ROLE: Final = 4
