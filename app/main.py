@@ -26,10 +26,10 @@ from app.intake import rejections
 from app.intake.other_clocks import OtherClocks
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
-from app.ledger.batch import WRITERS, Batch
 from app.ledger.changes import Changes
 from app.ledger.queries import Queries
-from app.ledger.record import Ledger
+from app.ledger.recorder import Ledger
+from app.ledger.write_queue import WRITERS, Batch
 from app.operating.operator import Operator
 from app.polling.budget import polls_at_once
 from app.polling.categories import Categories

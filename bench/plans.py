@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from app.ledger.on_postgres_statements import LOOK, WRITE
+from app.ledger.postgres import LOOK, WRITE
 from bench import driving, servers
 from bench.fill import SIZES, SUBMISSIONS, big, fill, fill_history
 from bench.plan_log import Statement, explain_all, shortened, statements

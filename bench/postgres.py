@@ -8,7 +8,7 @@ from typing import Any
 
 from app.core.database import Database
 from app.ledger.changes import Changes
-from app.ledger.record import Ledger
+from app.ledger.recorder import Ledger
 from bench import events, load, servers
 from bench.intake import deliver
 from bench.machine import family_cpu_seconds

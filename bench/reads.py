@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 from functools import partial
 
 from app.core.database import Database
+from app.ledger.models import GenerationFilter, Position, Status, Tracking
 from app.ledger.queries import Queries
-from app.ledger.reads import GenerationFilter, Position
-from app.ledger.status import Status, Tracking
 from app.polling.claims import CLAIM, LEASE
 from bench import load, servers
 from bench.fill import BIG, SIZES, fill, fill_sqlite

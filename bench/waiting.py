@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from app.ledger.on_postgres_statements import BY_ID, WRITE
+from app.ledger.postgres import BY_ID, WRITE
 from bench import events, servers
 from bench.load import is_whole
 from bench.results import Results, spread

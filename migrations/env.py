@@ -13,7 +13,6 @@ import app.core.leases
 import app.endpoint.tables
 import app.intake.tables
 import app.ledger.tables
-import app.ledger.usage_tables
 import app.polling.tables
 import app.submission.tables  # noqa: F401 - each import adds its tables to the metadata
 from app.core.database import Database, Moment, metadata

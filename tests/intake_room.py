@@ -15,7 +15,7 @@ from app.core.clock import SystemClock
 from app.endpoint.probe import ProbeKey
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
-from app.ledger.batch import Batch
+from app.ledger.write_queue import Batch
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import RawHeaders, Refused, Verified, Verifier, sign
 from tests.clock import NOON, ManualClock

@@ -9,7 +9,7 @@ from sqlalchemy import Table, select
 
 from app.core.database import Database
 from app.ledger.changes import Changes
-from app.ledger.record import Ledger
+from app.ledger.recorder import Ledger
 
 GRACE = timedelta(seconds=60)
 

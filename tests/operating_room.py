@@ -14,7 +14,7 @@ from app.core.clock import Clock
 from app.core.settings import load
 from app.endpoint.state import State
 from app.endpoint.tables import endpoints
-from app.ledger.report import Report
+from app.ledger.models import Report
 from app.ledger.tables import generations
 from app.main import Service
 from app.operating.alarms import Alarm

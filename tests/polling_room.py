@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from sqlalchemy import Table, select, update
 
 from app.core.database import Database
-from app.ledger.batch import Batch
 from app.ledger.changes import Changes
-from app.ledger.record import Ledger
+from app.ledger.recorder import Ledger
 from app.ledger.tables import generations
+from app.ledger.write_queue import Batch
 from app.polling.categories import Categories
 from app.polling.limiter import RateLimiter
 from app.polling.poll import Polling

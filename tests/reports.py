@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.ledger.report import Delivery, Polled, Report, Source
-from app.ledger.status import Tracking
+from app.ledger.models import Delivery, Polled, Report, Source, Tracking
 from tests.clock import NOON
 
 

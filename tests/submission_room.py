@@ -13,9 +13,9 @@ from sqlalchemy import select
 
 from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
-from app.ledger.batch import Batch
 from app.ledger.recorder import Recorder
 from app.ledger.tables import generations
+from app.ledger.write_queue import Batch
 from app.rivya.client import Deadlines, RivyaClient
 from app.rivya.errors import RivyaError
 from app.sandbox.keys import DEFAULT_KEY

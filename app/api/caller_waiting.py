@@ -7,7 +7,7 @@ import structlog
 
 from app.api.shared_reads import Found, SharedReads
 from app.ledger.changes import Changes
-from app.ledger.state import Generation
+from app.ledger.models import Generation
 
 log = structlog.stdlib.get_logger(__name__)
 

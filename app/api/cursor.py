@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from app.core.errors import ServiceError
-from app.ledger.reads import DeliveryFilter, GenerationFilter, Position
+from app.ledger.models import DeliveryFilter, GenerationFilter, Position
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

@@ -12,7 +12,7 @@ from app.api.parameters import DeliveryParameters
 from app.core.auth import Access, Caller, Role
 from app.core.errors import ServiceError
 from app.ledger.queries import Queries
-from app.ledger.rendering import render_delivery, render_evidence
+from app.ledger.serializers import render_delivery, render_evidence
 from app.rivya.parsing import usable_name
 
 

@@ -4,8 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.ledger.report import Source
-from app.ledger.status import Outcome, Status, Tracking
+from app.ledger.models import Outcome, Source, Status, Tracking
 
 _SEEN = "2026-05-10T00:00:00.120Z"
 _SETTLED = "2026-05-10T00:01:00.340Z"

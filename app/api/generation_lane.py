@@ -15,8 +15,8 @@ from app.core.auth import Access, Caller
 from app.core.errors import ServiceError
 from app.core.express import Exchange
 from app.core.middleware import ANSWER_LINES, API_CALLS, HTTP_REQUESTS, identified
-from app.ledger.rendering import render
-from app.ledger.state import Generation
+from app.ledger.models import Generation
+from app.ledger.serializers import render
 from app.rivya.parsing import usable_name
 
 log = structlog.stdlib.get_logger(__name__)

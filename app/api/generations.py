@@ -20,11 +20,10 @@ from app.api.waiting import CallerGone, Waiting
 from app.core.auth import Access, Role
 from app.core.clock import Clock
 from app.core.errors import ServiceError
-from app.ledger.plan import Recorded
+from app.ledger.decide import Recorded
+from app.ledger.models import Generation, Report, Source, Tracked
 from app.ledger.queries import Queries
-from app.ledger.rendering import render, render_transition
-from app.ledger.report import Report, Source, Tracked
-from app.ledger.state import Generation
+from app.ledger.serializers import render, render_transition
 from app.rivya.parsing import usable_name
 
 _TRACK_BODY: dict[str, Any] = {

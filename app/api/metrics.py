@@ -16,8 +16,8 @@ from prometheus_client import (
 )
 
 from app.core.clock import Clock
+from app.ledger.models import Standing
 from app.ledger.queries import Queries
-from app.ledger.reads import Standing
 
 _SECONDS = 2.0
 

@@ -7,8 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from app.api.cursor import LONGEST
-from app.ledger.reads import DeliveryFilter, GenerationFilter
-from app.ledger.status import Outcome, Status, Tracking
+from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Status, Tracking
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from app.core.errors import DatabaseUnavailable
-from app.ledger.state import Generation
+from app.ledger.models import Generation
 
 Found = Mapping[str, Generation]
 ReadByIds = Callable[[Sequence[str]], Awaitable[Found]]

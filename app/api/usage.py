@@ -12,8 +12,8 @@ from app.api.usage_window import WindowInvalid, window
 from app.core.auth import Access, Role
 from app.core.clock import Clock
 from app.ledger.queries import Queries
-from app.ledger.rendering import moment
-from app.ledger.usage import UsageLine
+from app.ledger.serializers import moment
+from app.ledger.sql import UsageLine
 
 MOST_LINES = 10_000
 

@@ -9,8 +9,8 @@ from starlette.types import Receive
 from app.api.caller_waiting import CallerWaiting, Tell
 from app.api.shared_reads import SharedReads
 from app.ledger.changes import Changes
+from app.ledger.models import Generation
 from app.ledger.queries import Queries
-from app.ledger.state import Generation
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 

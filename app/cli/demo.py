@@ -18,7 +18,7 @@ from app.cli.listening import AddressTaken, listen
 from app.cli.serve import make_server
 from app.cli.signals import on_stop_signal
 from app.core.settings import Settings, load
-from app.ledger.state import Transition
+from app.ledger.models import Transition
 from app.main import Service
 from app.sandbox.server import serve_sandbox
 

@@ -17,7 +17,7 @@ from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.settings import Settings, SettingsInvalid, load
 from app.ledger.changes import Changes
-from app.ledger.record import Ledger
+from app.ledger.recorder import Ledger
 from app.operating.orders import Orders
 from app.operating.replay import Replay
 from app.polling.limiter import RateLimiter

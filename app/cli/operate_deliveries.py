@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app.cli.operate import Desk, carry_out
-from app.ledger.status import Outcome
+from app.ledger.models import Outcome
 from app.operating.replay import Chosen, Replayed
 from app.rivya.parsing import read_iso
 

@@ -12,8 +12,8 @@ from app.core.errors import ServiceError
 from app.core.express import Exchange
 from app.core.middleware import HTTP_REQUESTS, count, identified
 from app.intake.signature_refused import SignatureRefused
-from app.ledger.plan import Recorded
-from app.ledger.report import Report
+from app.ledger.decide import Recorded
+from app.ledger.models import Report
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -17,11 +17,10 @@ from app.intake.reading import BodyIncomplete, BodyTooLarge, read_body
 from app.intake.refusals import Refusal, Refusals
 from app.intake.signature_refused import SignatureRefused
 from app.intake.translate import as_unreadable, is_delivery, to_report
-from app.ledger.answers import Answer
-from app.ledger.batch import PATIENCE
-from app.ledger.plan import Recorded
+from app.ledger.decide import Recorded
+from app.ledger.models import Report
 from app.ledger.recorder import RecordFailed
-from app.ledger.report import Report
+from app.ledger.write_queue import PATIENCE, Answer
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)

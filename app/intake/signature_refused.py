@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from app.core.errors import ServiceError
-from app.ledger.rendering import moment
+from app.ledger.serializers import moment
 from app.rivya.signature import TOLERANCE, Reason, Refused
 
 

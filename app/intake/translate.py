@@ -5,8 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 
-from app.ledger.report import Delivery, Report, Source
-from app.ledger.status import Outcome
+from app.ledger.models import Delivery, Outcome, Report, Source
 from app.rivya.payloads import DeliveryBody, read_delivery
 
 RawHeaders = Iterable[tuple[bytes, bytes]]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from app.ledger.plan import Recorded
-from app.ledger.state import Transition
+from app.ledger.decide import Recorded
+from app.ledger.models import Transition
 
 
 class Sleeper(Protocol):

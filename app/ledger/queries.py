@@ -10,24 +10,33 @@ from sqlalchemy import RowMapping, ScalarSelect, Select, bindparam, func, select
 from app.core.database import Database, Moment
 from app.core.drivers import Direct
 from app.ledger import rows
-from app.ledger.lists import IN_ORDER, list_deliveries, list_generations
-from app.ledger.on_postgres_statements import BY_ID
-from app.ledger.reads import (
+from app.ledger.models import (
     MOST_OPEN,
     MOST_OVERDUE,
     DeliveryFilter,
+    Generation,
     GenerationFilter,
     Item,
     Page,
     Position,
     Standing,
     StoredDelivery,
+    Tracking,
+    Transition,
 )
-from app.ledger.state import Generation, Transition
-from app.ledger.statements import BY_INDEX, any_of, counted
-from app.ledger.status import Tracking
+from app.ledger.postgres import BY_ID
+from app.ledger.sql import (
+    BY_INDEX,
+    IN_ORDER,
+    UsageLine,
+    any_of,
+    counted,
+    list_deliveries,
+    list_generations,
+    to_usage_line,
+    usage_statement,
+)
 from app.ledger.tables import OPEN, deliveries, generations, transitions
-from app.ledger.usage import UsageLine, to_usage_line, usage_statement
 
 
 class Queries:

@@ -1,11 +1,18 @@
 """What batches are recorded by, and the error for one report that can't be."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
-from app.core.errors import ServiceError
-from app.ledger.plan import Recorded
-from app.ledger.report import Report
+from app.core.database import Database
+from app.core.drivers import DirectSqlite
+from app.core.errors import DatabaseUnavailable, ServiceError
+from app.ledger.changes import Changes
+from app.ledger.decide import FirstPoll, Recorded, plan
+from app.ledger.metrics import note_recorded
+from app.ledger.models import Report
+from app.ledger.postgres import LostRace, PostgresRecord
+from app.ledger.sqlite import SqliteRecord
 
 
 class RecordFailed(ServiceError):
@@ -19,10 +26,53 @@ class RecordFailed(ServiceError):
 
 
 class Recorder(Protocol):
-    """Records a batch in one transaction: `app.ledger.record.Ledger`."""
+    """Records a batch in one transaction: `app.ledger.recorder.Ledger`."""
 
     async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
         """All or none."""
 
     def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
         """Tell everybody else of what was committed."""
+
+
+# The one function through which everything anybody learns enters the record.
+
+
+_TRIES = 5
+
+
+class Ledger:
+    """Records reports in the database, and tells `changes` what became of them."""
+
+    def __init__(self, database: Database, *, first_poll: FirstPoll, changes: Changes) -> None:
+        direct = database.direct
+        self._store = SqliteRecord(direct) if isinstance(direct, DirectSqlite) else PostgresRecord(direct)
+        self._first_poll = first_poll
+        self._changes = changes
+
+    async def record(self, reports: Sequence[Report]) -> list[Recorded]:
+        """`commit` and `note`."""
+        recorded = await self.commit(reports)
+        self.note(reports, recorded)
+        return recorded
+
+    async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
+        """Record `reports` in one transaction, all or none, and return what became of each, in their order.
+
+        Recording the same report again changes nothing (a delivery's attempts excepted). Where somebody else records
+        the same generations at the same time, tries again with these locked, in the order of their ids. Raises
+        `DatabaseUnavailable` when nothing could be decided.
+        """
+        decide = partial(plan, reports, first_poll=self._first_poll)
+        for record in (self._store.record, *[self._store.record_locked] * _TRIES):
+            try:
+                made = await record(reports, decide)
+            except LostRace:
+                continue
+            return made.recorded
+        raise DatabaseUnavailable
+
+    def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
+        """Count, log and publish what was committed."""
+        note_recorded(reports, recorded)
+        self._changes.publish(recorded)

@@ -8,11 +8,8 @@ from typing import Any
 import orjson
 from sqlalchemy import RowMapping
 
-from app.ledger.plan import DeliveryRow
-from app.ledger.reads import StoredDelivery
-from app.ledger.report import Source
-from app.ledger.state import Generation, Transition
-from app.ledger.status import Outcome, Status, Tracking
+from app.ledger.decide import DeliveryRow
+from app.ledger.models import Generation, Outcome, Source, Status, StoredDelivery, Tracking, Transition
 
 Row = RowMapping | Mapping[str, Any]
 """A row by the names of its columns, from SQLAlchemy or from a driver."""

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    Numeric,
     SmallInteger,
     Table,
     Text,
@@ -17,8 +18,7 @@ from sqlalchemy import (
 )
 
 from app.core.database import Moment, metadata, one_of
-from app.ledger.report import Source
-from app.ledger.status import Outcome, Status, Tracking
+from app.ledger.models import Outcome, Source, Status, Tracking
 
 # What is settled, applied and succeeded is nearly everything, and in none of the indexes about the rest. A statement
 # that is to use one of those repeats its condition in these words: parameters prove nothing to a planner.
@@ -160,3 +160,36 @@ deliveries = Table(
         sqlite_where=text("body_pruned_at IS NOT NULL"),
     ),
 )
+
+
+# What usage is summed from: sums by the hour, and what has changed since they were made.
+#
+# Triggers on `generations` (migration 0006) write a row to `usage_changes` for what each statement changes, in the same
+# transaction: whoever writes, and however late, both tables together say what the generations say. `app.operating.sums`
+# moves the changes into the sums.
+
+
+# Not floats: sums that are added to and taken from for years would drift, and one too large would be an error.
+_Credits = Numeric(asdecimal=False)
+
+
+def _sums(*, generations_comment: str) -> list[Column[object]]:
+    return [
+        Column("id", _Sequence, primary_key=True, autoincrement=True),
+        Column("hour", Moment, nullable=False, comment="of first_seen_at, in UTC"),
+        Column("submitted_by", Text),
+        Column("model", Text),
+        Column("generations", Integer, nullable=False, comment=generations_comment),
+        Column("open", Integer, nullable=False, comment="those without an outcome"),
+        Column("reserved_credits", _Credits, nullable=False),
+        Column("final_credits", _Credits, nullable=False),
+    ]
+
+
+usage_hours = Table(
+    "usage_hours",
+    metadata,
+    *_sums(generations_comment="several rows may be about the same; they add up"),
+    Index("ix_usage_hours_hour", "hour"),
+)
+usage_changes = Table("usage_changes", metadata, *_sums(generations_comment="more of them; less than 0: fewer"))

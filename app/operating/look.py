@@ -11,10 +11,9 @@ from app.endpoint.leadership import LEASE as LEADER
 from app.endpoint.state import LIVE
 from app.endpoint.tables import endpoints
 from app.intake.tables import rejections
+from app.ledger.models import Source, Status, Tracking
 from app.ledger.queries import overdue
-from app.ledger.report import Source
-from app.ledger.statements import is_rare
-from app.ledger.status import Status, Tracking
+from app.ledger.sql import is_rare
 from app.ledger.tables import OPEN, deliveries, generations, transitions
 from app.operating.alarms import Seen
 from app.submission.tables import submissions

@@ -5,11 +5,10 @@ import structlog
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import ServiceError
-from app.ledger.plan import Recorded
+from app.ledger.decide import Recorded
+from app.ledger.models import Generation, Report, Source
 from app.ledger.queries import Queries
-from app.ledger.record import Ledger
-from app.ledger.report import Report, Source
-from app.ledger.state import Generation
+from app.ledger.recorder import Ledger
 from app.operating.pruning import Pruning
 from app.polling.limiter import RateLimiter
 from app.rivya.client import RivyaClient

@@ -38,10 +38,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database, Moment
 from app.core.ids import uuid7
-from app.ledger.lists import TERMINAL
-from app.ledger.reads import Position
-from app.ledger.statements import BY_INDEX, any_of
-from app.ledger.status import Status
+from app.ledger.models import Position, Status
+from app.ledger.sql import BY_INDEX, TERMINAL, any_of
 from app.ledger.tables import deliveries, generations
 from app.submission.tables import submissions
 

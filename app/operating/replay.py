@@ -12,15 +12,11 @@ from app.core.clock import Clock
 from app.core.database import Database
 from app.intake.translate import to_report
 from app.ledger import rows
-from app.ledger.decide import FirstPoll
-from app.ledger.lists import of_outcome
-from app.ledger.plan import Recorded, plan
+from app.ledger.decide import FirstPoll, Recorded, plan
+from app.ledger.models import Generation, Outcome, Position, Report, Source, StoredDelivery
 from app.ledger.queries import Queries
-from app.ledger.reads import Position, StoredDelivery
-from app.ledger.record import Ledger
-from app.ledger.report import Report, Source
-from app.ledger.state import Generation
-from app.ledger.status import Outcome
+from app.ledger.recorder import Ledger
+from app.ledger.sql import of_outcome
 from app.ledger.tables import deliveries
 
 _AT_ONCE: Final = 100

@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable
 from app.core.leases import Leases
-from app.ledger.reads import Position
+from app.ledger.models import Position
 from app.operating.keeping import Limits, limits
 from app.operating.pruning import Pruning
 

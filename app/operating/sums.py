@@ -10,8 +10,8 @@ from sqlalchemy import Integer, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
-from app.ledger.statements import BY_INDEX
-from app.ledger.usage_tables import usage_changes, usage_hours
+from app.ledger.sql import BY_INDEX
+from app.ledger.tables import usage_changes, usage_hours
 
 MOST: Final = 4000
 """Changes in one transaction."""

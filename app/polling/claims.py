@@ -8,9 +8,9 @@ from sqlalchemy import RowMapping, Update, bindparam, select, update
 
 from app.core.clock import Clock
 from app.core.database import Database, Moment
-from app.ledger.status import Tracking
+from app.ledger.models import Tracking
+from app.ledger.poll_state import Held
 from app.ledger.tables import generations
-from app.ledger.tracking import Held
 from app.polling.limiter import RateLimiter, Reservation
 
 LEASE = timedelta(seconds=60)

@@ -5,7 +5,7 @@ from datetime import datetime
 import structlog
 from prometheus_client import Counter
 
-from app.ledger.status import Tracking
+from app.ledger.models import Tracking
 
 POLLS = Counter("receiver_polls", "Polls, by what Rivya answered.", ["result"])
 LOST = Counter("receiver_generations_lost", "Generations that Rivya no longer knows.")

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from app.ledger.tracking import Held, PollNote
+from app.ledger.poll_state import Held, PollNote
 from app.polling.schedule import Next
 from app.rivya.errors import (
     RivyaError,

@@ -2,10 +2,9 @@
 
 from app.core.clock import Clock
 from app.core.errors import ServiceError
-from app.ledger.batch import Batch
-from app.ledger.report import Claim, Polled, Report, Source
-from app.ledger.status import Tracking
-from app.ledger.tracking import Held, PollNote
+from app.ledger.models import Claim, Polled, Report, Source, Tracking
+from app.ledger.poll_state import Held, PollNote
+from app.ledger.write_queue import Batch
 from app.polling import notes
 from app.polling.limiter import RateLimiter
 from app.polling.measures import POLLS, note_failed, note_turned

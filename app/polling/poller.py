@@ -8,7 +8,7 @@ import structlog
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
-from app.ledger.tracking import PollBook, PollNote
+from app.ledger.poll_state import PollBook, PollNote
 from app.polling import notes
 from app.polling.budget import polls_ahead, polls_at_once
 from app.polling.claims import Claimed, Claims

@@ -5,8 +5,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from app.ledger.bounds import Bounds
-from app.ledger.status import Tracking
+from app.ledger.models import Bounds, Tracking
 
 GRACES: Final = MappingProxyType(
     {"image": timedelta(seconds=60), "audio": timedelta(seconds=120), "video": timedelta(seconds=300)}

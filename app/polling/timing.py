@@ -4,8 +4,8 @@ import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from app.ledger.bounds import Bounds
-from app.ledger.tracking import Held
+from app.ledger.models import Bounds
+from app.ledger.poll_state import Held
 from app.polling.categories import Categories
 from app.polling.schedule import DOCUMENTED_FIRST, DOCUMENTED_LONGEST, LONGEST_ASKED, Next, Schedule
 

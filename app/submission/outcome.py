@@ -5,8 +5,8 @@ from enum import StrEnum
 
 import orjson
 
-from app.ledger.rendering import render
-from app.ledger.state import Generation
+from app.ledger.models import Generation
+from app.ledger.serializers import render
 from app.rivya.errors import (
     RivyaError,
     RivyaForbidden,

@@ -9,8 +9,8 @@ from datetime import datetime
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.ids import request_id
-from app.ledger.batch import Batch
-from app.ledger.report import Report, Source
+from app.ledger.models import Report, Source
+from app.ledger.write_queue import Batch
 from app.rivya.client import CreateAnswer, RivyaClient
 from app.rivya.errors import RivyaError, RivyaUnavailable
 from app.submission.backoff import pause_before_retry

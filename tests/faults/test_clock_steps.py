@@ -8,7 +8,7 @@ import pytest
 
 from app.core.clock_sync import Timekeeper
 from app.core.database import Database
-from app.ledger.status import Status
+from app.ledger.models import Status
 from app.ledger.tables import generations
 from app.polling.budget import PROBE_INTERVAL
 from app.rivya.schemes import parse_scheme

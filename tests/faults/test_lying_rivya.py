@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.ledger.measures import CALLBACKS_MISSED
+from app.ledger.metrics import CALLBACKS_MISSED
 from app.ledger.tables import deliveries
 from app.sandbox.faults import ApiFault, DeliveryFaults
 from tests.lying_rivya import CALLBACKS, LyingRivya, lying_rivya

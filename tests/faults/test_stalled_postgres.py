@@ -8,8 +8,8 @@ from app.core.database_url import postgres_options
 from app.core.drivers import Direct, connect
 from app.core.errors import DatabaseUnavailable
 from app.core.migrations import migrate
-from app.ledger.on_postgres import PostgresRecord
-from app.ledger.plan import plan
+from app.ledger.decide import plan
+from app.ledger.postgres import PostgresRecord
 from tests.ledger import first_poll
 from tests.postgres import PostgresCluster
 from tests.reports import webhook

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from app.core.migrations import migrate
-from app.ledger.plan import Recorded
-from app.ledger.report import Report
+from app.ledger.decide import Recorded
+from app.ledger.models import Report
 from app.ledger.tables import generations
 from app.sandbox.faults import ApiFault
 from tests.clock import NOON, ManualClock

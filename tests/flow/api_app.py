@@ -15,10 +15,9 @@ from app.api.waiting import Waiting
 from app.core.auth import Access, ApiToken, Role
 from app.core.clock import SystemClock
 from app.core.errors import Finding
-from app.ledger.batch import Batch
+from app.ledger.models import Generation, Report
 from app.ledger.queries import Queries
-from app.ledger.report import Report
-from app.ledger.state import Generation
+from app.ledger.write_queue import Batch
 from tests.clock import ManualClock
 from tests.ledger import LedgerRoom, open_ledger
 

@@ -6,8 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.ledger.report import Report, Source
-from app.ledger.status import Outcome
+from app.ledger.models import Outcome, Report, Source
 from tests.clock import NOON
 from tests.flow.api_app import ApiRoom, error_of, ids, open_api
 from tests.reports import webhook

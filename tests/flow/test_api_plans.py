@@ -9,9 +9,8 @@ import pytest
 from sqlalchemy import Connection, event, text
 
 from app.core.database import Database
+from app.ledger.models import DeliveryFilter, GenerationFilter, Position, Status, Tracking
 from app.ledger.queries import Queries
-from app.ledger.reads import DeliveryFilter, GenerationFilter, Position
-from app.ledger.status import Status, Tracking
 from tests.clock import NOON
 
 ROWS = 5000

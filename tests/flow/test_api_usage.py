@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.api import usage
-from app.ledger.report import Report, Source
+from app.ledger.models import Report, Source
 from tests.clock import NOON
 from tests.flow.api_app import ApiRoom, error_of, open_api
 from tests.reports import Said, webhook

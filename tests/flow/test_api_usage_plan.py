@@ -7,7 +7,7 @@ from sqlalchemy import Connection, event, insert
 
 from app.core.database import Database
 from app.ledger.queries import Queries
-from app.ledger.usage_tables import usage_hours
+from app.ledger.tables import usage_hours
 from tests.clock import NOON
 
 HOURS = 24 * 365

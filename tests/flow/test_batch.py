@@ -8,12 +8,11 @@ import pytest
 
 from app.core.clock import SystemClock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
-from app.ledger.batch import Batch
-from app.ledger.plan import Recorded
+from app.ledger.decide import Recorded
+from app.ledger.models import Outcome, Report
 from app.ledger.recorder import RecordFailed
-from app.ledger.report import Report
-from app.ledger.status import Outcome
 from app.ledger.tables import deliveries, generations
+from app.ledger.write_queue import Batch
 from tests.ledger import LedgerRoom, open_ledger
 from tests.reports import said, webhook
 

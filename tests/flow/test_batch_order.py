@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from app.core.clock import SystemClock
 from app.core.errors import ServiceError
-from app.ledger.batch import Batch
-from app.ledger.plan import Recorded
-from app.ledger.report import Report
+from app.ledger.decide import Recorded
+from app.ledger.models import Report
+from app.ledger.write_queue import Batch
 from tests.ledger import LedgerRoom, open_ledger
 from tests.reports import webhook
 

@@ -9,8 +9,7 @@ import typer
 
 from app.cli.operate_deliveries import _replay
 from app.core.errors import DatabaseUnavailable
-from app.ledger.report import Delivery, Report, Source
-from app.ledger.status import Outcome
+from app.ledger.models import Delivery, Outcome, Report, Source
 from app.ledger.tables import deliveries, generations, transitions
 from app.operating.replay import Chosen
 from tests.clock import NOON

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from app.core.errors import DatabaseUnavailable
 from app.core.express_protocol import ExpressProtocol
-from app.ledger.state import Generation
+from app.ledger.models import Generation
 from app.ledger.tables import deliveries
 from tests.reports import submit
 from tests.two_servers import LAST, TwoServers, delivery, read, two_servers
@@ -62,7 +62,7 @@ async def statuses(both: TwoServers, request: bytes) -> list[int]:
         ("app.core.express.Express.lane", delivery("task_7"), 200),
         ("app.intake.route.to_report", delivery("task_7"), 200),
         ("app.endpoint.health.EndpointHealth.note_verified", delivery("task_7"), 200),
-        ("app.ledger.batch.Waiting", delivery("task_7"), 200),
+        ("app.ledger.write_queue.Waiting", delivery("task_7"), 200),
         ("app.core.express_exchange.LaneExchange.respond", delivery("task_7"), 200),
         ("app.core.express_exchange.LaneExchange.respond", FORGED, 401),
         ("app.core.express_exchange.LaneExchange.respond", read(PATH), 200),

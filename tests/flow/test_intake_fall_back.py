@@ -12,11 +12,10 @@ from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 from app.intake.answers import ROUTE
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
-from app.ledger.answers import Answer
-from app.ledger.batch import Batch
+from app.ledger.models import Report
 from app.ledger.recorder import RecordFailed
-from app.ledger.report import Report
 from app.ledger.tables import deliveries
+from app.ledger.write_queue import Answer, Batch
 from app.rivya.signature import RawHeaders, Refused, Verified, sign
 from tests.clock import NOON, ManualClock
 from tests.intake_room import MOST_BYTES, PROBE_KEY, SCHEME, SECRET, Noted, Secrets, event

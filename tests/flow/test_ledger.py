@@ -7,7 +7,7 @@ from datetime import timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.ledger.report import Report
+from app.ledger.models import Report
 from app.ledger.tables import deliveries, generations, transitions
 from tests.clock import NOON
 from tests.ledger import LedgerRoom, open_ledger

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import event
 
-from app.ledger.measures import CALLBACKS_MISSED
+from app.ledger.metrics import CALLBACKS_MISSED
 from app.ledger.tables import transitions
 from app.polling.categories import Categories
 from app.polling.schedule import Schedule

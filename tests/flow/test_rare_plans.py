@@ -9,10 +9,9 @@ import pytest
 from sqlalchemy import insert
 
 from app.core.database import Database
-from app.ledger.lists import list_deliveries, list_generations
+from app.ledger.models import MOST_OVERDUE, DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
 from app.ledger.queries import Queries
-from app.ledger.reads import MOST_OVERDUE, DeliveryFilter, GenerationFilter, Position
-from app.ledger.status import Outcome, Status, Tracking
+from app.ledger.sql import list_deliveries, list_generations
 from app.ledger.tables import deliveries, generations
 from app.operating.look import Look
 from app.operating.pruning import SETTLED

@@ -11,8 +11,7 @@ from sqlalchemy import select, text
 from structlog.testing import capture_logs
 
 from app.core.leases import Leases
-from app.ledger.report import Report
-from app.ledger.status import Outcome
+from app.ledger.models import Outcome, Report
 from app.ledger.tables import deliveries, generations, transitions
 from app.operating.pruning import Pruning
 from app.operating.retention import Retention

@@ -8,10 +8,9 @@ from typing import Any
 from sqlalchemy import delete, func, select, text, update
 
 from app.core.database import Database
+from app.ledger.models import Report, Source
 from app.ledger.queries import Queries
-from app.ledger.report import Report, Source
-from app.ledger.tables import generations
-from app.ledger.usage_tables import usage_changes, usage_hours
+from app.ledger.tables import generations, usage_changes, usage_hours
 from app.operating.sums import UsageSums
 from tests.clock import NOON
 from tests.ledger import LedgerRoom, open_ledger

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from app.ledger.status import Tracking
+from app.ledger.models import Tracking
+from app.ledger.poll_state import PollBook
 from app.ledger.tables import generations
-from app.ledger.tracking import PollBook
 from app.polling import notes
 from app.polling.claims import LEASE
 from app.polling.schedule import Next

@@ -7,8 +7,8 @@ from sqlalchemy import Executable, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
+from app.ledger.poll_state import PollBook
 from app.ledger.queries import overdue
-from app.ledger.tracking import PollBook
 from app.polling.claims import CLAIM, LEASE, NEXT_DUE
 from tests.clock import NOON
 

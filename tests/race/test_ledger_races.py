@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from app.core.clock import SystemClock
-from app.ledger.batch import Batch
 from app.ledger.tables import deliveries, generations, transitions
+from app.ledger.write_queue import Batch
 from tests.ledger import open_ledger
 from tests.reports import poll, submit, webhook
 

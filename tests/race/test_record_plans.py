@@ -4,7 +4,7 @@ import pytest
 
 from app.core.database import Database
 from app.core.drivers import Direct
-from app.ledger.on_postgres_statements import BY_ID, LOCK, LOOK, WRITE, WRITE_NEW
+from app.ledger.postgres import BY_ID, LOCK, LOOK, WRITE, WRITE_NEW
 
 ARGUMENTS = {
     LOOK: ("ARRAY['g']", "ARRAY['evt']"),

@@ -9,8 +9,7 @@ import pytest
 from app.api.caller_waiting import CallerWaiting, found_in
 from app.api.shared_reads import Found, SharedReads
 from app.ledger.changes import Changes
-from app.ledger.state import Generation
-from app.ledger.status import Status, Tracking
+from app.ledger.models import Generation, Status, Tracking
 from tests.clock import NOON
 
 OPEN = Generation(id="g", status=Status.QUEUED, first_seen_at=NOON, tracking=Tracking.WATCHING)

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.api.cursor import CursorInvalid, decode, encode
-from app.ledger.reads import DeliveryFilter, GenerationFilter, Position
-from app.ledger.status import Status
+from app.ledger.models import DeliveryFilter, GenerationFilter, Position, Status
 
 ALL = GenerationFilter()
 HERE = Position(datetime(2026, 5, 10, 12, 0, 0, 123456, tzinfo=UTC), "task_1")

@@ -4,9 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from app.ledger.decide import Decision, decide
-from app.ledger.report import Report, Source, Tracked
-from app.ledger.state import Generation
-from app.ledger.status import Outcome, Status, Tracking
+from app.ledger.models import Generation, Outcome, Report, Source, Status, Tracked, Tracking
 from tests.clock import NOON
 from tests.ledger import GRACE, first_poll
 from tests.reports import poll, said, submit, webhook

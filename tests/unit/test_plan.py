@@ -1,8 +1,7 @@
 """What a whole batch does."""
 
-from app.ledger.plan import plan
-from app.ledger.report import Delivery, Report, Source
-from app.ledger.status import Outcome
+from app.ledger.decide import plan
+from app.ledger.models import Delivery, Outcome, Report, Source
 from tests.clock import NOON
 from tests.ledger import first_poll
 from tests.reports import poll, submit, webhook

@@ -4,11 +4,8 @@ from typing import Any
 
 import pytest
 
-from app.ledger.reads import StoredDelivery
-from app.ledger.rendering import moment, render, render_delivery, render_evidence, render_transition
-from app.ledger.report import Source
-from app.ledger.state import Generation, Transition
-from app.ledger.status import Outcome, Status, Tracking
+from app.ledger.models import Generation, Outcome, Source, Status, StoredDelivery, Tracking, Transition
+from app.ledger.serializers import moment, render, render_delivery, render_evidence, render_transition
 from tests.clock import NOON
 
 STAMP = "2026-05-10T12:00:00.000Z"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ledger.status import Tracking
+from app.ledger.models import Tracking
 from app.polling.schedule import LONGEST_GAP, STALLED_GAP, Next, Schedule
 from tests.clock import NOON
 

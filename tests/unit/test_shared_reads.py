@@ -7,8 +7,7 @@ import pytest
 
 from app.api.shared_reads import SharedReads
 from app.core.errors import DatabaseUnavailable
-from app.ledger.state import Generation
-from app.ledger.status import Status, Tracking
+from app.ledger.models import Generation, Status, Tracking
 from tests.clock import NOON
 
 

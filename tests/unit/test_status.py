@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.ledger.status import Outcome, Status, judge
+from app.ledger.models import Outcome, Status, judge
 
 OPEN = (Status.QUEUED, Status.PROCESSING)
 TERMINAL = (Status.SUCCEEDED, Status.FAILED)

@@ -3,8 +3,7 @@
 import orjson
 import pytest
 
-from app.ledger.state import Generation
-from app.ledger.status import Status, Tracking
+from app.ledger.models import Generation, Status, Tracking
 from app.rivya.errors import (
     RivyaError,
     RivyaForbidden,

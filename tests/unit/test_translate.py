@@ -6,8 +6,7 @@ import orjson
 import pytest
 
 from app.intake.translate import as_unreadable, is_delivery, kept_headers, to_report
-from app.ledger.report import Report, Source
-from app.ledger.status import Outcome
+from app.ledger.models import Outcome, Report, Source
 from tests.clock import NOON
 
 OBJECT = {"id": "task_1", "status": "succeeded", "model": "z-image"}

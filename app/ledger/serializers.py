@@ -4,8 +4,7 @@ import base64
 from datetime import datetime
 from typing import Any
 
-from app.ledger.reads import StoredDelivery
-from app.ledger.state import Generation, Transition
+from app.ledger.models import Generation, StoredDelivery, Transition
 
 _UNTOLD: dict[str, Any] = dict.fromkeys(
     ("id", "status", "model", "reserved_credits", "final_credits", "created_at", "updated_at", "result", "error")

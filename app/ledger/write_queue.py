@@ -3,19 +3,69 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
 from app.core.background import Loops
 from app.core.clock import Clock
-from app.core.errors import DatabaseUnavailable, Overloaded
-from app.ledger.answers import Answer, Waiting, fail, tell
-from app.ledger.measures import BATCH_SIZE, COMMIT_SECONDS, note_failed
-from app.ledger.plan import Recorded
+from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
+from app.ledger.decide import Recorded
+from app.ledger.metrics import BATCH_SIZE, COMMIT_SECONDS, note_failed
+from app.ledger.models import Report
 from app.ledger.recorder import Recorder, RecordFailed
-from app.ledger.report import Report
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+# Who waits for the commit of a report, and how they are told.
+
+
+class Answer(Protocol):
+    """Is told what became of one report: a future, or what does without its turn of the event loop."""
+
+    def done(self) -> bool:
+        """It has been told, or nobody wants to know any more."""
+
+    def set_result(self, recorded: Recorded, /) -> None:
+        """The report is committed."""
+
+    def set_exception(self, error: ServiceError, /) -> None:
+        """It is not."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """One report, on its way into the record."""
+
+    report: Report
+    answer: Answer
+    deadline: float
+    """On the event loop's clock."""
+
+
+def tell(answer: Answer, said: Recorded | ServiceError) -> None:
+    """Tell one. Whoever can't be told any more is logged: the writer that tells it serves all the others."""
+    try:
+        if isinstance(said, ServiceError):
+            answer.set_exception(said)
+        else:
+            answer.set_result(said)
+    except Exception as error:  # noqa: BLE001 - one recorded item
+        log.warning("report.not_answered", error=type(error).__name__)
+
+
+def fail(batch: Sequence[Waiting], error: ServiceError) -> None:
+    """Tell all who still wait that theirs is not committed."""
+    for waiting in batch:
+        if waiting.answer.done():
+            continue
+        tell(waiting.answer, error)
+        if isinstance(waiting.answer, asyncio.Future):
+            waiting.answer.exception()  # seen: a sender that gave up will not come to fetch it
+
 
 _LONGEST_PAUSE: Final = 1.0
 """Seconds that a writer rests after an error: others wait for it, ten at most."""
@@ -23,7 +73,6 @@ _LONGEST_PAUSE: Final = 1.0
 WRITERS: Final = 2
 """On PostgreSQL: while it has one batch, we answer and read the other. SQLite has one writer."""
 
-log = structlog.stdlib.get_logger(__name__)
 
 PATIENCE = 10.0
 """Seconds that a report may wait for its commit before its sender is told to come back."""

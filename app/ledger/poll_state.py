@@ -9,9 +9,8 @@ import orjson
 from sqlalchemy import ARRAY, Select, Update, and_, bindparam, func, or_, select, update
 
 from app.core.database import Database, Moment
-from app.ledger.bounds import Bounds
-from app.ledger.statements import any_of
-from app.ledger.status import Tracking
+from app.ledger.models import Bounds, Tracking
+from app.ledger.sql import any_of
 from app.ledger.tables import generations
 
 _AT_ONCE = 1000

@@ -7,9 +7,8 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from app.core.logs import info_each
-from app.ledger.plan import Recorded
-from app.ledger.report import Report
-from app.ledger.state import Transition
+from app.ledger.decide import Recorded
+from app.ledger.models import Report, Transition
 
 DELIVERIES = Counter("receiver_deliveries", "Verified deliveries, by outcome.", ["outcome"])
 TRANSITIONS = Counter("receiver_transitions", "Accepted status changes.", ["from_status", "to_status", "source"])

@@ -1,0 +1,196 @@
+"""The statements of the reads: lists, usage, and the pieces that they are made of."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    ColumnElement,
+    Date,
+    RowMapping,
+    ScalarSelect,
+    Select,
+    TextClause,
+    bindparam,
+    cast,
+    false,
+    func,
+    literal,
+    select,
+    text,
+    tuple_,
+    type_coerce,
+    union_all,
+)
+
+from app.core.database import Moment
+from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
+from app.ledger.tables import NOT_APPLIED, NOT_SUCCEEDED, OPEN, deliveries, generations, usage_changes, usage_hours
+
+# PostgreSQL takes tracking and status for independent: believing that few rows have both, it would collect and sort.
+IN_ORDER = text("SET LOCAL enable_bitmapscan = off")
+TERMINAL = (Status.SUCCEEDED, Status.FAILED)
+_USUAL = "generation.succeeded"
+_ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not in ("body", "headers"))
+Conditions = tuple[ColumnElement[bool], ...]
+
+
+def list_generations(chosen: GenerationFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Select[Any]:
+    """At most `limit` generations that come after `after`, newest first."""
+    g = generations.c
+    matching = select(generations).where(
+        *_equal(g.model, chosen.model),
+        *_equal(g.client_request_id, chosen.client_request_id),
+        *_equal(g.submitted_by, chosen.submitted_by),
+        *_between(g.first_seen_at, chosen.created_after, chosen.created_before),
+    )
+    if chosen.tracking is Tracking.SETTLED:
+        # In no index about tracking: they are what has a terminal status, a list for each.
+        settled = [matching.where(g.status == status) for status in TERMINAL if chosen.status in (None, status)]
+        parts = [_newest_first(part, g.first_seen_at, g.id, after=after, limit=limit).subquery() for part in settled]
+        if not parts:
+            return matching.where(false())
+        both = union_all(*(select(part) for part in parts)).subquery("settled")
+        return select(both).order_by(both.c.first_seen_at.desc(), both.c.id.desc()).limit(limit)
+    if chosen.tracking is not None:
+        matching = matching.where(*is_rare(g.tracking, chosen.tracking, OPEN, is_sqlite=is_sqlite))
+    matching = matching.where(*_equal(g.status, chosen.status))
+    return _newest_first(matching, g.first_seen_at, g.id, after=after, limit=limit)
+
+
+def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Select[Any]:
+    """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
+    d = deliveries.c
+    matching = select(*_ABOUT_DELIVERIES).where(
+        *_equal(d.generation_id, chosen.generation_id),
+        *of_outcome(chosen.outcome, is_sqlite=is_sqlite),
+        *_of_type(chosen.event_type),
+        *_between(d.received_at, chosen.received_after, chosen.received_before),
+    )
+    return _newest_first(matching, d.received_at, d.event_id, after=after, limit=limit)
+
+
+def of_outcome(outcome: Outcome | None, *, is_sqlite: bool) -> Conditions:
+    """Deliveries with this outcome; nearly all are applied, and those are in no index but that by time."""
+    if outcome in (None, Outcome.APPLIED):
+        return _equal(deliveries.c.outcome, outcome)
+    return tuple(is_rare(deliveries.c.outcome, outcome, NOT_APPLIED, is_sqlite=is_sqlite))
+
+
+def _of_type(event_type: str | None) -> Conditions:
+    rare = () if event_type in (None, _USUAL) else (NOT_SUCCEEDED,)
+    return (*_equal(deliveries.c.event_type, event_type), *rare)
+
+
+def _equal(column: ColumnElement[Any], value: object) -> Conditions:
+    return () if value is None else (column == value,)
+
+
+def _between(column: ColumnElement[datetime], first: datetime | None, end: datetime | None) -> Conditions:
+    from_first = () if first is None else (column >= first,)
+    return from_first if end is None else (*from_first, column < end)
+
+
+def _newest_first(
+    statement: Select[Any], at: ColumnElement[datetime], key: ColumnElement[str], *, after: Position | None, limit: int
+) -> Select[Any]:
+    # Compared as a pair, which an index on (…, at, key) answers; an offset would read all that it skips.
+    if after is not None:
+        statement = statement.where(tuple_(at, key) < tuple_(literal(after.at, at.type), literal(after.id, key.type)))
+    return statement.order_by(at.desc(), key.desc()).limit(limit)
+
+
+# Parts of statements that both databases understand, in text that never depends on how many values there are.
+
+
+BY_INDEX = text("SET LOCAL enable_seqscan = off")
+"""Said on PostgreSQL before a statement that an index serves, where estimates would have it read a whole table."""
+
+
+def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> ColumnElement[bool]:
+    """`column` is one of the strings bound to `parameter`: an array on PostgreSQL, a JSON array on SQLite."""
+    if is_sqlite:
+        values = func.json_each(bindparam(parameter)).table_valued("value")
+        return column.in_(select(values.c.value))
+    return column == func.any(bindparam(parameter, type_=ARRAY(column.type)))
+
+
+def is_rare(
+    column: ColumnElement[str], word: StrEnum, rare: TextClause, *, is_sqlite: bool
+) -> list[ColumnElement[bool]]:
+    """`column` is this word, said so that an index WHERE `rare` is used: as a constant, since parameters prove nothing.
+
+    SQLite must be told the index's own condition. PostgreSQL infers it, and would believe in fewer rows if told both.
+    """
+    is_word = column == bindparam(None, word.value, type_=column.type, literal_execute=True)
+    return [is_word, type_coerce(rare, Boolean)] if is_sqlite else [is_word]
+
+
+def counted(statement: Select[Any], *, most: int) -> ScalarSelect[int]:
+    """How many rows `statement` has, as far as `most`: what comes after is not read."""
+    return select(func.count()).select_from(statement.limit(most).subquery()).scalar_subquery()
+
+
+# What was submitted and what it cost, summed by caller, model and day: from sums by the hour.
+
+
+# SQLite adds and takes floats: what is left of that begins further behind.
+_DECIMALS = 9
+_SUMMED = ("generations", "open", "reserved_credits", "final_credits")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageLine:
+    """The generations of one model that one token submitted on one day."""
+
+    day: date
+    """In UTC, of `first_seen_at`."""
+    submitted_by: str | None
+    """Name of the token; None for generations that were not submitted through us."""
+    model: str | None
+    generations: int
+    open: int
+    """How many of them have no outcome yet: what they will cost is not in `final_credits`."""
+    reserved_credits: float
+    final_credits: float
+
+
+def usage_statement(*, is_sqlite: bool) -> Select[Any]:
+    """Lines of the generations first seen from the hour `:first` on and before `:end`, `:most` at most, in any order.
+
+    Reads the sums of those hours and what has changed since they were made, which is little: no generation.
+    """
+    parts = [
+        select(*(table.c[name] for name in ("hour", "submitted_by", "model", *_SUMMED))).where(
+            table.c.hour >= bindparam("first", type_=Moment),
+            table.c.hour < bindparam("end", type_=Moment),
+            table.c.id > 0,  # so that the changes, which are few, can be found by their key
+        )
+        for table in (usage_hours, usage_changes)
+    ]
+    both = union_all(*parts).subquery("both")
+    day = _day(both.c.hour, is_sqlite=is_sqlite)
+    sums = {name: func.sum(both.c[name], type_=both.c[name].type) for name in _SUMMED}
+    return (
+        select(day.label("day"), both.c.submitted_by, both.c.model, *(it.label(name) for name, it in sums.items()))
+        .group_by(day, both.c.submitted_by, both.c.model)
+        .having(sums["generations"] != 0)
+        .limit(bindparam("most"))
+    )
+
+
+def to_usage_line(row: RowMapping) -> UsageLine:
+    """A row of `usage_statement`."""
+    values = dict(row)
+    for name in ("reserved_credits", "final_credits"):
+        values[name] = round(values[name], _DECIMALS)
+    return UsageLine(**values)
+
+
+def _day(hour: ColumnElement[datetime], *, is_sqlite: bool) -> ColumnElement[date]:
+    if is_sqlite:
+        return func.date(hour, type_=Date())
+    return cast(func.timezone("UTC", hour), Date)
