@@ -31,13 +31,13 @@ from app.ledger.queries import Queries
 from app.ledger.recorder import Ledger
 from app.ledger.write_queue import WRITERS, Batch
 from app.operating.operator import Operator
-from app.polling.budget import polls_at_once
 from app.polling.categories import Categories
-from app.polling.limiter import RateLimiter
 from app.polling.poll import Polling
 from app.polling.poller import Poller
 from app.polling.schedule import Schedule
 from app.polling.timing import Timing
+from app.ratelimit.budget import polls_at_once
+from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
 from app.submission import route as submission
 from app.submission.retrier import Retrier

@@ -13,7 +13,7 @@ import app.core.leases
 import app.endpoint.tables
 import app.intake.tables
 import app.ledger.tables
-import app.polling.tables
+import app.ratelimit.store
 import app.submission.tables  # noqa: F401 - each import adds its tables to the metadata
 from app.core.database import Database, Moment, metadata
 from app.core.database_url import normal_url

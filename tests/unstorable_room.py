@@ -19,7 +19,7 @@ from app.core.settings import Settings
 from app.endpoint.tables import endpoints
 from app.ledger.tables import generations
 from app.main import Service
-from app.polling.tables import poll_budget
+from app.ratelimit.store import poll_budget
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from tests.contract.test_roles import TOKENS

@@ -14,7 +14,7 @@ from app.core.errors import DatabaseUnavailable, Finding
 from app.core.settings import Settings
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
-from app.polling.limiter import RateLimiter
+from app.ratelimit.limiter import RateLimiter
 from app.rivya.schemes import Scheme
 
 UNTELLING = (DatabaseUnavailable, SQLAlchemyError)

@@ -20,8 +20,8 @@ from app.ledger.changes import Changes
 from app.ledger.recorder import Ledger
 from app.operating.orders import Orders
 from app.operating.replay import Replay
-from app.polling.limiter import RateLimiter
 from app.polling.schedule import Schedule
+from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 import structlog
 
 from app.core.clock import Clock
-from app.polling.limiter import RateLimiter
+from app.ratelimit.limiter import RateLimiter
 from app.rivya.errors import RivyaError
 
 REFRESH_INTERVAL = timedelta(hours=1)

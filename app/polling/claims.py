@@ -11,7 +11,7 @@ from app.core.database import Database, Moment
 from app.ledger.models import Tracking
 from app.ledger.poll_state import Held
 from app.ledger.tables import generations
-from app.polling.limiter import RateLimiter, Reservation
+from app.ratelimit.limiter import RateLimiter, Reservation
 
 LEASE = timedelta(seconds=60)
 """Longer than a poll may take: 2 seconds to its slot, 10 for the answer, 10 for its commit, and some to write."""

@@ -1,17 +1,16 @@
 """What polling counts and logs, under constant names."""
 
-from datetime import datetime
-
 import structlog
 from prometheus_client import Counter
 
 from app.ledger.models import Tracking
 
+log = structlog.stdlib.get_logger(__name__)
+
+
 POLLS = Counter("receiver_polls", "Polls, by what Rivya answered.", ["result"])
 LOST = Counter("receiver_generations_lost", "Generations that Rivya no longer knows.")
 STALLED = Counter("receiver_generations_stalled", "Generations still open past the horizon.")
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 def note_failed(generation_id: str, *, error: str, request_id: str | None, in_a_row: int) -> None:
@@ -27,21 +26,6 @@ def note_turned(generation_id: str, tracking: Tracking) -> None:
     if tracking is Tracking.STALLED:
         STALLED.inc()
         log.warning("generation.stalled", generation_id=generation_id)
-
-
-def note_rate_limited(until: datetime | None, *, blocks: int) -> None:
-    """All replicas pause."""
-    log.warning("poll.rate_limited", until=until.isoformat() if until is not None else None, blocks=blocks)
-
-
-def note_stopped(status: int, reason: str, *, request_id: str | None) -> None:
-    """Rivya refuses our key: polling stops, but for a probe now and then."""
-    log.error("poll.stopped", status=status, reason=reason, rivya_request_id=request_id)
-
-
-def note_resumed() -> None:
-    """Rivya takes our key again."""
-    log.info("poll.resumed")
 
 
 def note_recalled(count: int) -> None:

@@ -6,9 +6,9 @@ from app.ledger.models import Claim, Polled, Report, Source, Tracking
 from app.ledger.poll_state import Held, PollNote
 from app.ledger.write_queue import Batch
 from app.polling import notes
-from app.polling.limiter import RateLimiter
 from app.polling.measures import POLLS, note_failed, note_turned
 from app.polling.timing import Timing
+from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
 from app.rivya.errors import (
     RivyaError,

@@ -10,12 +10,12 @@ from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from app.ledger.poll_state import PollBook, PollNote
 from app.polling import notes
-from app.polling.budget import polls_ahead, polls_at_once
 from app.polling.claims import Claimed, Claims
-from app.polling.limiter import RateLimiter
 from app.polling.measures import note_recalled, note_turned
 from app.polling.poll import Polling
 from app.polling.timing import Timing
+from app.ratelimit.budget import polls_ahead, polls_at_once
+from app.ratelimit.limiter import RateLimiter
 
 LONGEST_IDLE = timedelta(seconds=1)
 

@@ -1,4 +1,4 @@
-"""What submission needs of the request budget that all replicas share; `app.polling.limiter` is one."""
+"""What submission needs of the request budget that all replicas share; `app.ratelimit.limiter` is one."""
 
 from typing import Protocol
 

@@ -10,7 +10,7 @@ from app.core.clock_sync import Timekeeper
 from app.core.database import Database
 from app.ledger.models import Status
 from app.ledger.tables import generations
-from app.polling.budget import PROBE_INTERVAL
+from app.ratelimit.budget import PROBE_INTERVAL
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from app.sandbox.faults import ApiFault

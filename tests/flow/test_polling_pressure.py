@@ -3,7 +3,7 @@
 import asyncio
 
 from app.ledger.tables import generations
-from app.polling.limiter import Reservation
+from app.ratelimit.limiter import Reservation
 from app.rivya.errors import RivyaRateLimited, RivyaUnauthorized
 from app.sandbox.faults import ApiFault
 from tests.polling_room import PollingRoom, Replica, most_in_any_second, open_polling

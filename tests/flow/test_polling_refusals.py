@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from app.polling.budget import PROBE_INTERVAL
-from app.polling.limiter import RateLimiter, Reservation
+from app.ratelimit.budget import PROBE_INTERVAL
+from app.ratelimit.limiter import RateLimiter, Reservation
 from app.sandbox.faults import ApiFault
 from app.sandbox.keys import DEFAULT_KEY, Key
 from tests.polling_room import PollingRoom, Replica, open_polling

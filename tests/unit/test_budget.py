@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.polling.budget import (
+from app.ratelimit.budget import (
     HORIZON,
     LEAD_TIME,
     MAX_LATENESS,

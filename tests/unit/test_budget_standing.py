@@ -2,8 +2,7 @@
 
 from datetime import timedelta
 
-from app.polling.budget import Budget
-from app.polling.standing import standing
+from app.ratelimit.budget import Budget, standing
 from tests.clock import NOON
 
 KEY = "c0ffee"

@@ -18,10 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import Finding
-from app.polling.budget import HORIZON, MAX_LATENESS, Budget, slot_spacing
-from app.polling.budget_row import BudgetRow
-from app.polling.measures import note_rate_limited, note_resumed, note_stopped
-from app.polling.standing import standing
+from app.ratelimit.budget import HORIZON, MAX_LATENESS, Budget, slot_spacing, standing
+from app.ratelimit.metrics import note_rate_limited, note_resumed, note_stopped
+from app.ratelimit.store import BudgetRow
 from app.rivya.errors import RivyaError, RivyaForbidden, RivyaRateLimited, RivyaRefused, RivyaUnauthorized
 
 Pause = Callable[[float], Awaitable[None]]

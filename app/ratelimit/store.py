@@ -3,13 +3,29 @@
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import Column, Integer, Table, Text, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.core.database import Database
-from app.polling.budget import Budget
-from app.polling.tables import poll_budget
+from app.core.database import Database, Moment, metadata
+from app.ratelimit.budget import Budget
+
+# The request budget that all replicas share, and what suspends it: one row.
+
+
+poll_budget = Table(
+    "poll_budget",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("next_slot_at", Moment, nullable=False, comment="the next request may leave then, not before"),
+    Column("blocked_until", Moment, comment="Rivya asked for a pause (429)"),
+    Column("blocks", Integer, nullable=False, comment="429 answers in a row"),
+    Column("stopped_status", Integer, comment="401: no call will do; 403: no poll will"),
+    Column("stopped_reason", Text, comment="an error code of Rivya's that says the key won't do"),
+    Column("stopped_key", Text, comment="fingerprint of that key: another one is not stopped"),
+    Column("stopped_until", Moment, comment="one probe is allowed then"),
+)
+
 
 _NAME = "rivya"
 _MEMBERS = [column for column in poll_budget.c if column.name != "name"]

@@ -1,0 +1,1 @@
+"""The budget of requests to Rivya that all replicas share."""
