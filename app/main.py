@@ -32,10 +32,8 @@ from app.ledger.recorder import Ledger
 from app.ledger.write_queue import WRITERS, Batch
 from app.operating.operator import Operator
 from app.polling.categories import Categories
-from app.polling.poll import Polling
-from app.polling.poller import Poller
-from app.polling.schedule import Schedule
-from app.polling.timing import Timing
+from app.polling.poller import Poller, Polling
+from app.polling.schedule import Schedule, Timing
 from app.ratelimit.budget import polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient

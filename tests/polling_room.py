@@ -14,10 +14,8 @@ from app.ledger.recorder import Ledger
 from app.ledger.tables import generations
 from app.ledger.write_queue import Batch
 from app.polling.categories import Categories
-from app.polling.poll import Polling
-from app.polling.poller import Poller
-from app.polling.schedule import Schedule
-from app.polling.timing import Timing
+from app.polling.poller import Poller, Polling
+from app.polling.schedule import Schedule, Timing
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import Deadlines, RivyaClient
 from app.sandbox.keys import DEFAULT_KEY

@@ -1,28 +1,121 @@
 """Asks for the outcome of generations whose callback is overdue; any number of processes may run it."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.errors import DatabaseUnavailable
-from app.ledger.poll_state import PollBook, PollNote
-from app.polling import notes
+from app.core.errors import DatabaseUnavailable, ServiceError
+from app.ledger.models import Claim, Polled, Report, Source, Tracking
+from app.ledger.poll_state import Held, PollBook, PollNote
+from app.ledger.write_queue import Batch
 from app.polling.claims import Claimed, Claims
-from app.polling.measures import note_recalled, note_turned
-from app.polling.poll import Polling
-from app.polling.timing import Timing
+from app.polling.metrics import POLLS, note_failed, note_recalled, note_turned
+from app.polling.schedule import Next, Timing
 from app.ratelimit.budget import polls_ahead, polls_at_once
 from app.ratelimit.limiter import RateLimiter
+from app.rivya.client import RivyaClient
+from app.rivya.errors import (
+    RivyaError,
+    RivyaForbidden,
+    RivyaNotAsked,
+    RivyaNotFound,
+    RivyaRateLimited,
+    RivyaRefused,
+    RivyaUnauthorized,
+    RivyaUnreadable,
+)
+from app.rivya.transport import MayLeave
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+# One poll: ask Rivya about a generation, report what it says, or say what is to be written instead.
+
+
+_OUR_AFFAIR = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
+"""Says something about us and nothing about the generation."""
+
+
+class Polling:
+    """Asks and reports; no transaction is open while Rivya is asked."""
+
+    def __init__(
+        self, client: RivyaClient, batch: Batch, *, timing: Timing, limiter: RateLimiter, clock: Clock
+    ) -> None:
+        self._client = client
+        self._batch = batch
+        self._timing = timing
+        self._limiter = limiter
+        self._clock = clock
+        self._errors = 0
+
+    def errors_in_a_row(self) -> int:
+        """Polls of this process since Rivya last answered one; that it knows no such generation is an answer."""
+        return self._errors
+
+    async def poll(self, held: Held, may_leave: MayLeave) -> PollNote | None:
+        """Ask and report; None when the ledger has it, else what to write. Raises `DatabaseUnavailable`."""
+        try:
+            said = await self._client.get_generation(held.id, may_leave=may_leave)
+            if said.id != held.id:
+                raise RivyaUnreadable("the answer is about another generation", status=200)
+        except RivyaNotAsked:
+            return given_back(held, self._clock.now())
+        except RivyaError as error:
+            POLLS.labels(result_of(error)).inc()
+            self._errors = 0 if isinstance(error, RivyaNotFound) else self._errors + 1
+            return await self._after_error(held, error)
+        POLLS.labels(said.status).inc()
+        self._errors = 0
+        await self._limiter.record_poll_success()
+        return await self._report(held, said)
+
+    async def _report(self, held: Held, said: Claim) -> PollNote | None:
+        now = self._clock.now()
+        following = self._timing.after_answer(held, now)
+        polled = Polled(next_poll_at=following.poll_at or now, tracking=following.tracking)
+        report = Report(source=Source.POLL, reported_at=now, claim=said, polled=polled)
+        try:
+            recorded = await self._batch.put(report)
+        except ServiceError as error:
+            return self._failed(held, f"not_recorded {error.code}")
+        is_stalled = recorded.generation is not None and recorded.generation.tracking is Tracking.STALLED
+        if is_stalled and held.tracking is not Tracking.STALLED:
+            note_turned(held.id, Tracking.STALLED)
+        return None
+
+    async def _after_error(self, held: Held, error: RivyaError) -> PollNote:
+        if isinstance(error, _OUR_AFFAIR):
+            await self._limiter.record_poll_error(error)
+            return given_back(held, self._clock.now())
+        if isinstance(error, RivyaNotFound):
+            await self._limiter.record_poll_success()
+            return self._not_found(held, error)
+        request_id = getattr(error, "request_id", None)
+        retry_after = getattr(error, "retry_after", None)
+        return self._failed(held, error_of(error), request_id=request_id, retry_after=retry_after)
+
+    def _not_found(self, held: Held, error: RivyaNotFound) -> PollNote:
+        now = self._clock.now()
+        described, count = error_of(error), held.not_found_count + 1
+        note_failed(held.id, error=described, request_id=error.request_id, in_a_row=count)
+        return not_found(held, self._timing.after_not_found(held, now), described, now=now)
+
+    def _failed(
+        self, held: Held, described: str, *, request_id: str | None = None, retry_after: float | None = None
+    ) -> PollNote:
+        note_failed(held.id, error=described, request_id=request_id, in_a_row=held.poll_failures + 1)
+        following = self._timing.after_failure(held, self._clock.now(), retry_after=retry_after)
+        return failed(held, following, described)
+
 
 LONGEST_IDLE = timedelta(seconds=1)
 
 _SECONDS_WHEN_FULL = 0.1
 _SECONDS_BETWEEN_RECALLS = 60.0
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class Poller:
@@ -123,21 +216,21 @@ class Poller:
         try:
             may_leave = await self._limiter.wait_for_slot(claimed.reservation)
             if may_leave is None or len(self._asking) >= self._most_asking:
-                return notes.given_back(held, self._clock.now())
+                return given_back(held, self._clock.now())
             self._asking.add(held.id)
             return await self._polling.poll(held, may_leave)
         except DatabaseUnavailable:
-            return notes.given_back(held, self._clock.now())
+            return given_back(held, self._clock.now())
         except Exception as error:
             # One generation that breaks us must not hold up the others, nor be asked for again and again.
             log.exception("poll.broken", generation_id=held.id)
             following = self._timing.after_failure(held, self._clock.now(), retry_after=None)
-            return notes.failed(held, following, f"broken {type(error).__name__}")
+            return failed(held, following, f"broken {type(error).__name__}")
 
     def _finished(self, task: "asyncio.Task[PollNote | None]") -> None:
         held = self._tasks.pop(task).held
         self._asking.discard(held.id)
-        note = notes.given_back(held, self._clock.now()) if task.cancelled() else task.result()
+        note = given_back(held, self._clock.now()) if task.cancelled() else task.result()
         if note is not None:
             self._notes.append(note)
 
@@ -154,3 +247,69 @@ class Poller:
         for note in written:
             if note.tracking is not note.held.tracking:
                 note_turned(note.held.id, note.tracking)
+
+
+# What is written of a poll that had nothing to report; pure.
+
+
+_RESULTS: tuple[tuple[type[RivyaError], str], ...] = (
+    (RivyaRateLimited, "rate_limited"),
+    (RivyaUnauthorized, "unauthorized"),
+    (RivyaForbidden, "unauthorized"),
+    (RivyaNotFound, "not_found"),
+    (RivyaRefused, "refused"),
+    (RivyaUnreadable, "unreadable"),
+)
+
+
+def result_of(error: RivyaError) -> str:
+    """One word for how a poll failed, as it is counted."""
+    return next((word for kind, word in _RESULTS if isinstance(error, kind)), "unavailable")
+
+
+def error_of(error: RivyaError) -> str:
+    """That word, and Rivya's status and code where it gave them; never a message or a body."""
+    known = (getattr(error, "status", None), getattr(error, "code", None))
+    return " ".join([result_of(error), *(str(part) for part in known if part is not None)])
+
+
+def given_back(held: Held, now: datetime) -> PollNote:
+    """It was not polled: due at once, for whoever can."""
+    return PollNote(
+        held=held,
+        next_poll_at=now,
+        tracking=held.tracking,
+        polls=held.polls,
+        poll_failures=held.poll_failures,
+        last_poll_error=held.last_poll_error,
+        not_found_count=held.not_found_count,
+        not_found_since=held.not_found_since,
+    )
+
+
+def failed(held: Held, following: Next, error: str) -> PollNote:
+    """It was polled and nothing was learnt."""
+    return PollNote(
+        held=held,
+        next_poll_at=following.poll_at,
+        tracking=following.tracking,
+        polls=held.polls + 1,
+        poll_failures=held.poll_failures + 1,
+        last_poll_error=error,
+        not_found_count=held.not_found_count,
+        not_found_since=held.not_found_since,
+    )
+
+
+def not_found(held: Held, following: Next, error: str, *, now: datetime) -> PollNote:
+    """Rivya said that there is no such generation, which is an answer."""
+    return PollNote(
+        held=held,
+        next_poll_at=following.poll_at,
+        tracking=following.tracking,
+        polls=held.polls + 1,
+        poll_failures=0,
+        last_poll_error=error,
+        not_found_count=held.not_found_count + 1,
+        not_found_since=held.not_found_since or now,
+    )

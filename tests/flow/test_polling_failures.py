@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.ledger.tables import transitions
-from app.polling.measures import LOST, POLLS
+from app.polling.metrics import LOST, POLLS
 from app.polling.poller import Poller
 from app.sandbox.faults import ApiFault
 from tests.polling_room import IMPATIENT, PollingRoom, Replica, open_polling

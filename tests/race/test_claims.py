@@ -9,7 +9,7 @@ import pytest
 from app.ledger.models import Tracking
 from app.ledger.poll_state import PollBook
 from app.ledger.tables import generations
-from app.polling import notes
+from app.polling import poller
 from app.polling.claims import LEASE
 from app.polling.schedule import Next
 from tests.clock import NOON
@@ -122,7 +122,7 @@ async def test_what_was_learnt_under_an_older_lease_is_not_written(database_url:
         room.clock.advance(seconds=LEASE.total_seconds())
         [new] = await other.poller._claims.claim(1)
         book = PollBook(slow.database)
-        assert await book.note_poll_failures([notes.failed(old.held, Next(NOON, Tracking.STALLED), "late")]) == []
+        assert await book.note_poll_failures([poller.failed(old.held, Next(NOON, Tracking.STALLED), "late")]) == []
         row = await slow.row(new.held.id)
         assert (row["lease_until"], row["polls"], row["tracking"]) == (new.held.lease_until, 0, "watching")
 
@@ -133,7 +133,7 @@ async def test_a_callback_that_arrives_during_a_failing_poll_stands(database_url
         [task] = await overdue(room, replica, 1)
         [claimed] = await replica.poller._claims.claim(1)
         await replica.ledger.record([webhook(task, "succeeded", at=room.clock.now())])
-        lost = notes.not_found(claimed.held, Next(None, Tracking.LOST), "not_found", now=room.clock.now())
+        lost = poller.not_found(claimed.held, Next(None, Tracking.LOST), "not_found", now=room.clock.now())
         assert await PollBook(replica.database).note_poll_failures([lost]) == []
         assert (await replica.row(task))["tracking"] == "settled"
 
@@ -144,7 +144,7 @@ async def test_failures_noted_while_the_same_generations_are_recorded_do_not_dea
         tasks = await overdue(room, replica, 40)
         claimed = await replica.poller._claims.claim(40)
         book = PollBook(replica.database)
-        backwards = [notes.given_back(one.held, room.clock.now()) for one in reversed(claimed)]
+        backwards = [poller.given_back(one.held, room.clock.now()) for one in reversed(claimed)]
         reports = [webhook(task, "succeeded", at=room.clock.now()) for task in tasks]
         await asyncio.gather(book.note_poll_failures(backwards), other.ledger.record(reports))
         assert {row["tracking"] for row in await replica.rows(generations)} == {"settled"}
