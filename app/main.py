@@ -37,12 +37,10 @@ from app.polling.schedule import Schedule, Timing
 from app.ratelimit.budget import polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
-from app.submission import route as submission
-from app.submission.retrier import Retrier
-from app.submission.sender import Sender
-from app.submission.submissions import Submissions
-from app.submission.submitter import Submitter
-from app.submission.wakeups import Wakeups
+from app.submission import routes as submission
+from app.submission.sender import Retrier, Sender, Wakeups
+from app.submission.service import Submitter
+from app.submission.store import Submissions
 
 log = structlog.stdlib.get_logger(__name__)
 

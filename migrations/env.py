@@ -14,7 +14,7 @@ import app.endpoint.tables
 import app.intake.tables
 import app.ledger.tables
 import app.ratelimit.store
-import app.submission.tables  # noqa: F401 - each import adds its tables to the metadata
+import app.submission.store  # noqa: F401 - each import adds its tables to the metadata
 from app.core.database import Database, Moment, metadata
 from app.core.database_url import normal_url
 

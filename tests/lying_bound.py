@@ -6,8 +6,8 @@ from typing import Any
 
 from app.ledger.tables import generations
 from app.polling.schedule import LONGEST_GAP, Schedule
-from app.submission.backoff import pause_before_retry
-from app.submission.tables import submissions
+from app.submission.outcome import pause_before_retry
+from app.submission.store import submissions
 from tests.lying_service import GRACE, INTERVAL, LyingService
 
 SPREAD = 1.2

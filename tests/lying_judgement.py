@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from app.ledger.tables import generations, transitions
-from app.submission.tables import submissions
+from app.submission.store import submissions
 from tests.lying_oracle import Counted, counted_polls, left_open, missed, polls, refusals
 from tests.lying_service import LyingService
 

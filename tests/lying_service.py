@@ -18,7 +18,7 @@ from app.rivya.client import Deadlines
 from app.sandbox.keys import DEFAULT_KEY
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
-from app.submission.tables import submissions
+from app.submission.store import submissions
 from tests.lying_oracle import Posted
 from tests.polling_room import PacedClock
 from tests.receivers import TOKEN, environment

@@ -21,13 +21,10 @@ from app.rivya.errors import RivyaError
 from app.sandbox.keys import DEFAULT_KEY
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
-from app.submission.retrier import Retrier
-from app.submission.route import router
-from app.submission.sender import Sender
-from app.submission.submissions import Submissions
-from app.submission.submitter import Submitter
-from app.submission.tables import submissions
-from app.submission.wakeups import Pause, Wakeups, until_set
+from app.submission.routes import router
+from app.submission.sender import Pause, Retrier, Sender, Wakeups, until_set
+from app.submission.service import Submitter
+from app.submission.store import Submissions, submissions
 from tests.clock import ManualClock
 from tests.ledger import LedgerRoom, open_ledger
 

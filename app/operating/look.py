@@ -16,7 +16,7 @@ from app.ledger.queries import overdue
 from app.ledger.sql import is_rare
 from app.ledger.tables import OPEN, deliveries, generations, transitions
 from app.operating.alarms import Seen
-from app.submission.tables import submissions
+from app.submission.store import submissions
 
 _HOUR: Final = timedelta(hours=1)
 _NEWEST: Final = 2000

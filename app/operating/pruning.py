@@ -41,7 +41,7 @@ from app.core.ids import uuid7
 from app.ledger.models import Position, Status
 from app.ledger.sql import BY_INDEX, TERMINAL, any_of
 from app.ledger.tables import deliveries, generations
-from app.submission.tables import submissions
+from app.submission.store import submissions
 
 _g, _d, _s = generations.c, deliveries.c, submissions.c
 _BEFORE: Final = bindparam("before", type_=Moment)

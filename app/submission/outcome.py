@@ -1,7 +1,9 @@
 """What an attempt to send a submission means for it, and for the caller; pure."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 import orjson
 
@@ -15,9 +17,8 @@ from app.rivya.errors import (
     RivyaUnauthorized,
     RivyaUnavailable,
 )
-from app.submission.relay import relayed
-from app.submission.reply import Reply, not_recorded, refusal, unknown, unreachable
-from app.submission.state import State
+from app.rivya.parsing import storable
+from app.submission.models import Reply, State, not_recorded, refusal, unknown, unreachable, whole_seconds
 
 
 class Result(StrEnum):
@@ -156,3 +157,51 @@ def _unknown(error: RivyaError, key: str, request_id: str) -> Verdict:
         rivya_request_id=error.request_id,
         retry_after=error.retry_after,
     )
+
+
+# Rivya's refusal as a caller gets it: with all its members, completed to the documented three; pure.
+
+
+_LARGEST_RELAYED = 64 * 1024
+
+
+def relayed(error: RivyaRefused, *, request_id: str) -> Reply:
+    """Rivya's status, code, message, requestId and wait; `request_id` is ours, for where Rivya named none."""
+    told = _error_member(error.body) if len(error.body) <= _LARGEST_RELAYED else {}
+    documented = {
+        "message": error.message or "Rivya refused this without giving a reason.",
+        "requestId": error.request_id or request_id,
+    }
+    body = orjson.dumps({"error": {**documented, **told, "code": error.code}})
+    return Reply(status=error.status, body=body, retry_after=whole_seconds(error.retry_after))
+
+
+def _error_member(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    error = value.get("error") if isinstance(value, dict) else None
+    return storable(error) if isinstance(error, dict) else {}
+
+
+# When a submission of unknown outcome is sent again: 5 seconds, doubling to 10 minutes, hourly after a day; pure.
+
+
+FIRST = timedelta(seconds=5)
+LONGEST = timedelta(minutes=10)
+UNRESOLVED_AFTER = timedelta(hours=24)
+UNRESOLVED_INTERVAL = timedelta(hours=1)
+
+_SPREAD = 0.2
+_MOST_DOUBLINGS = 7  # 5 seconds, seven times doubled, is past the longest
+
+
+def pause_before_retry(retries: int, age: timedelta, *, jitter: float, retry_after: float | None = None) -> timedelta:
+    """How long to wait after so many `retries` of a submission sent `age` ago.
+
+    `jitter` from -1 to 1 moves the pause by up to a fifth; `retry_after` is the fewest seconds asked for.
+    """
+    growing = min(FIRST * 2 ** min(retries, _MOST_DOUBLINGS), LONGEST)
+    pause = (UNRESOLVED_INTERVAL if age >= UNRESOLVED_AFTER else growing) * (1 + _SPREAD * jitter)
+    return max(pause, timedelta(seconds=retry_after or 0))

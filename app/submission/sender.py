@@ -2,9 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
@@ -13,14 +16,53 @@ from app.ledger.models import Report, Source
 from app.ledger.write_queue import Batch
 from app.rivya.client import CreateAnswer, RivyaClient
 from app.rivya.errors import RivyaError, RivyaUnavailable
-from app.submission.backoff import pause_before_retry
-from app.submission.create import read_create
-from app.submission.measures import note_retried, note_sent
-from app.submission.outcome import Accepted, Attempt, NotRecorded, Verdict, judge
-from app.submission.reply import Reply, unknown
-from app.submission.submission import Submission
-from app.submission.submissions import Submissions
-from app.submission.wakeups import Wakeups
+from app.submission.metrics import note_retried, note_sent
+from app.submission.models import Reply, Submission, read_create, unknown
+from app.submission.outcome import Accepted, Attempt, NotRecorded, Verdict, judge, pause_before_retry
+from app.submission.store import Submissions
+
+# Wakes those who wait for a submission that somebody else is sending, as soon as its outcome is written down.
+
+
+Pause = Callable[[asyncio.Event, float], Awaitable[None]]
+"""Waits for an event, but no longer than so many seconds."""
+
+
+async def until_set(event: asyncio.Event, seconds: float) -> None:
+    """Wait for `event`, but no longer than so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+class Wakeups:
+    """Within this process; what other replicas resolve is found by looking."""
+
+    def __init__(self) -> None:
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+
+    def wake(self, submission_id: str) -> None:
+        """Wake everybody who waits for this submission."""
+        for event in self._waiting.get(submission_id, ()):
+            event.set()
+
+    def wake_all(self) -> None:
+        """Wake everybody."""
+        for submission_id in self._waiting:
+            self.wake(submission_id)
+
+    @contextmanager
+    def wait_for(self, submission_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set when the submission's outcome is written down; clear it, look, then wait."""
+        event = asyncio.Event()
+        self._waiting[submission_id].add(event)
+        try:
+            yield event
+        finally:
+            self._waiting[submission_id].discard(event)
+            if not self._waiting[submission_id]:
+                del self._waiting[submission_id]
+
 
 Jitter = Callable[[], float]
 """A number from -1 to 1."""
@@ -133,3 +175,63 @@ def _report(claimed: Submission, answer: CreateAnswer, now: datetime) -> Report:
         client_request_id=read_create(claimed.request).client_request_id,
         submitted_by=claimed.submitted_by,
     )
+
+
+# What submission needs of the request budget that all replicas share; `app.ratelimit.limiter` is one.
+
+
+class RateLimiter(Protocol):
+    """The request budget that all replicas share."""
+
+    async def acquire(self) -> bool:
+        """True when one request may be sent now; who is told False comes back later."""
+
+    async def record_error(self, error: RivyaError) -> None:
+        """Rivya answered with this error: it may ask everybody to pause."""
+
+    async def record_success(self) -> None:
+        """Rivya took our key."""
+
+
+# Resolves what was sent and never answered, in the background: again and again, always under the same key.
+
+
+_AT_ONCE = 10
+_SECONDS_WHILE_BUSY = 0.25
+_SECONDS_WHILE_IDLE = 1.0
+
+
+class Retrier:
+    """`turn` is one turn of a supervised loop; any number of replicas may run it."""
+
+    def __init__(self, submissions: Submissions, sender: Sender, limiter: RateLimiter, clock: Clock) -> None:
+        self._submissions = submissions
+        self._sender = sender
+        self._limiter = limiter
+        self._clock = clock
+
+    async def turn(self) -> float:
+        """Send again what is due, as far as the budget goes; returns the seconds until the next turn."""
+        claimed = await self._claim()
+        results = await asyncio.gather(*map(self._send, claimed), return_exceptions=True)
+        for error in filter(None, results):  # only once all are done: none is left running unseen
+            raise error
+        return _SECONDS_WHILE_BUSY if claimed else _SECONDS_WHILE_IDLE
+
+    async def _claim(self) -> list[Submission]:
+        claimed: list[Submission] = []
+        while len(claimed) < _AT_ONCE and await self._submissions.is_due(now=self._clock.now()):
+            if not await self._limiter.acquire():
+                break
+            submission = await self._submissions.claim_due(now=self._clock.now())
+            if submission is None:  # another replica was faster
+                break
+            claimed.append(submission)
+        return claimed
+
+    async def _send(self, submission: Submission) -> None:
+        sent = await self._sender.send(submission, in_doubt=True)
+        if sent.error is not None:
+            await self._limiter.record_error(sent.error)
+        else:
+            await self._limiter.record_success()

@@ -6,8 +6,8 @@ from app.core.leases import Leases
 from app.endpoint.leadership import LEASE as LEADER
 from app.operating.alarms import Alarm
 from app.sandbox.faults import ApiFault
-from app.submission.create import read_create
-from app.submission.submissions import Submissions
+from app.submission.models import read_create
+from app.submission.store import Submissions
 from tests.operating_room import PATH_KEY, OperatingRoom, open_service
 from tests.reports import poll, submit, webhook
 

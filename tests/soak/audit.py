@@ -10,7 +10,7 @@ from sqlalchemy import select
 from app.core.database import Database
 from app.ledger.tables import deliveries, generations, transitions
 from app.sandbox.state import Sandbox
-from app.submission.tables import submissions
+from app.submission.store import submissions
 from tests.soak.account import Account
 from tests.soak.tally import Tally, compared, delivered_by
 

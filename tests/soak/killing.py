@@ -13,7 +13,7 @@ from app.ledger.tables import generations
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from app.submission.tables import submissions
+from app.submission.store import submissions
 from tests.forking import Zygote
 from tests.soak.account import Account
 from tests.soak.audit import Verdict, audit, read_all

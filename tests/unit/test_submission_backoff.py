@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.submission.backoff import LONGEST, pause_before_retry
+from app.submission.outcome import LONGEST, pause_before_retry
 
 SOON = timedelta(minutes=1)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.submission.create import CreateInvalid, read_create, read_key
+from app.submission.models import CreateInvalid, read_create, read_key
 
 
 def test_a_body_is_kept_byte_for_byte_with_its_digest() -> None:

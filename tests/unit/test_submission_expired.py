@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from app.submission.reply import expired
+from app.submission.models import expired
 
 
 @pytest.mark.parametrize(("generation_id", "told"), [("task_1", "task_1"), (None, "refused")])

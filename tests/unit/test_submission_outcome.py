@@ -14,8 +14,8 @@ from app.rivya.errors import (
     RivyaUnavailable,
     RivyaUnreadable,
 )
+from app.submission.models import State
 from app.submission.outcome import Accepted, Attempt, NotRecorded, Result, Verdict, judge
-from app.submission.state import State
 from tests.clock import NOON
 
 BODY = b'{"id": "task_1", "status": "queued"}'

@@ -3,8 +3,8 @@
 import orjson
 
 from app.rivya.errors import RivyaRateLimited, RivyaRefused
-from app.submission.relay import relayed
-from app.submission.reply import whole_seconds
+from app.submission.models import whole_seconds
+from app.submission.outcome import relayed
 
 
 def relayed_error(body: bytes, **given: str) -> dict[str, object]:

@@ -3,8 +3,16 @@
 import orjson
 import pytest
 
-from app.submission.create import MOST_BYTES, CreateTooLarge
-from app.submission.reply import Reply, conflict, database_unavailable, not_recorded, unknown, unreachable
+from app.submission.models import (
+    MOST_BYTES,
+    CreateTooLarge,
+    Reply,
+    conflict,
+    database_unavailable,
+    not_recorded,
+    unknown,
+    unreachable,
+)
 
 
 def error_of(reply: Reply) -> dict[str, str]:

@@ -5,10 +5,8 @@ from datetime import timedelta
 import structlog
 from prometheus_client import Counter
 
-from app.submission.backoff import UNRESOLVED_AFTER
-from app.submission.outcome import Verdict
-from app.submission.state import State
-from app.submission.submission import Submission
+from app.submission.models import State, Submission
+from app.submission.outcome import UNRESOLVED_AFTER, Verdict
 
 SUBMISSIONS = Counter("receiver_submissions", "Creates, by what became of them.", ["result"])
 

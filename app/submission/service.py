@@ -6,16 +6,11 @@ from contextlib import suppress
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded
 from app.core.ids import request_id, uuid7
-from app.submission import reply
-from app.submission.allowance import RateLimiter
-from app.submission.create import Create
-from app.submission.measures import note_answered, note_turned_away
-from app.submission.reply import Reply
-from app.submission.sender import Sender
-from app.submission.state import State
-from app.submission.submission import Submission
-from app.submission.submissions import Submissions
-from app.submission.wakeups import Pause, Wakeups, until_set
+from app.submission import models
+from app.submission.metrics import note_answered, note_turned_away
+from app.submission.models import Create, Reply, State, Submission
+from app.submission.sender import Pause, RateLimiter, Sender, Wakeups, until_set
+from app.submission.store import Submissions
 
 _SECONDS_BETWEEN_LOOKS = 0.25
 _SECONDS_TO_ANSWER = 8.0
@@ -86,7 +81,7 @@ class Submitter:
         except DatabaseUnavailable:
             # The commit may stand all the same, and the background send it: so the caller has to know the key.
             note_turned_away("database_unavailable")
-            return reply.database_unavailable(key, request_id=request_id())
+            return models.database_unavailable(key, request_id=request_id())
 
     async def _answer(self, create: Create, key: str, submitted_by: str) -> Reply:
         now = self._clock.now()
@@ -95,7 +90,7 @@ class Submitter:
             return await self._send(found)
         if found.request_hash != create.digest:
             note_answered(found, "conflict")
-            return reply.conflict(request_id=request_id())
+            return models.conflict(request_id=request_id())
         if found.state is State.REJECTED and not found.is_final:
             claimed = await self._submissions.claim_again(found, create, submitted_by=submitted_by, now=now)
             if claimed is not None:
@@ -121,8 +116,8 @@ class Submitter:
                     return known.reply
                 if known.is_emptied:
                     note_answered(known, "expired")
-                    return reply.expired(known.generation_id, request_id=request_id())
+                    return models.expired(known.generation_id, request_id=request_id())
                 if self._stopping or self._clock.monotonic() >= deadline:
                     note_answered(known, "waited")
-                    return reply.unknown(key, request_id=request_id())
+                    return models.unknown(key, request_id=request_id())
                 await self._pause(woken, _SECONDS_BETWEEN_LOOKS)

@@ -1,0 +1,229 @@
+"""A submission as it stands: one row of `submissions`, immutable in memory."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+import orjson
+from sqlalchemy import RowMapping
+
+from app.core.errors import ServiceError
+from app.rivya.parsing import LONGEST_REFERENCE, usable_reference
+
+# The body and the key of a create, checked as far as we must; Rivya decides the rest. Pure.
+
+
+MOST_BYTES = 1024 * 1024
+LONGEST_KEY = 255
+
+
+class CreateInvalid(ServiceError):
+    """The body or the key can't be used; nothing was sent."""
+
+    status = 400
+    code = "validation_failed"
+
+
+class CreateTooLarge(ServiceError):
+    """The body is larger than we take."""
+
+    status = 413
+    code = "payload_too_large"
+
+    def __init__(self) -> None:
+        super().__init__(f"The body is larger than {MOST_BYTES} bytes.")
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """A create as it is forwarded, byte for byte."""
+
+    body: bytes = field(repr=False)
+    digest: str
+    """SHA-256 of the body, hex."""
+    client_request_id: str | None
+
+
+def read_create(body: bytes) -> Create:
+    """Check a body. Raises `CreateInvalid` that names what is wrong."""
+    try:
+        members = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise CreateInvalid("The body must be a JSON object; it is not JSON.") from None
+    if not isinstance(members, dict):
+        raise CreateInvalid("The body must be a JSON object.")
+    model = members.get("model")
+    if not isinstance(model, str) or not model.strip():
+        raise CreateInvalid("model is required and must be a non-empty string.")
+    reference = members.get("client_request_id")
+    if reference is not None and usable_reference(reference) is None:
+        message = f"client_request_id must be a string of 1 to {LONGEST_REFERENCE} characters without NUL."
+        raise CreateInvalid(message)
+    return Create(body, hashlib.sha256(body).hexdigest(), reference)
+
+
+def read_key(values: Sequence[str]) -> str | None:
+    """The caller's `Idempotency-Key`, None without one. Raises `CreateInvalid`."""
+    if not values:
+        return None
+    key = values[0]
+    is_plain = key.isascii() and key.isprintable() and key == key.strip()  # blanks at its ends would not arrive
+    if len(values) > 1 or not 0 < len(key) <= LONGEST_KEY or not is_plain:
+        raise CreateInvalid(f"Idempotency-Key must be one value of 1 to {LONGEST_KEY} printable ASCII characters.")
+    return key
+
+
+# The states of a submission: sending → accepted | rejected | unknown; what is unknown is resolved later.
+
+
+class State(StrEnum):
+    """What is known of a submission."""
+
+    SENDING = "sending"
+    """Written down, being sent (or cut off while it was)."""
+    ACCEPTED = "accepted"
+    """Rivya made a generation of it."""
+    REJECTED = "rejected"
+    """Rivya said no, or certainly never heard of it."""
+    UNKNOWN = "unknown"
+    """It was sent and no answer came: retried with the same key until one does."""
+
+
+# What a caller is told: a status and the bytes of a body, in Rivya's shapes throughout.
+
+
+UNREACHABLE_RETRY_AFTER = 5
+NOT_RECORDED_RETRY_AFTER = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer as it goes out; `retry_after` is in whole seconds."""
+
+    status: int
+    body: bytes
+    retry_after: int | None = None
+    is_replay: bool = False
+    """The same submission was answered this way before."""
+
+
+def refusal(status: int, code: str, message: str, *, request_id: str, retry_after: float | None = None) -> Reply:
+    """An error in Rivya's shape."""
+    body = orjson.dumps({"error": {"code": code, "message": message, "requestId": request_id}})
+    return Reply(status=status, body=body, retry_after=whole_seconds(retry_after))
+
+
+def unknown(key: str, *, request_id: str) -> Reply:
+    """504: it was sent and no usable answer came."""
+    message = (
+        "Rivya gave no usable answer in time, so what became of this create is unknown. It is being resolved in the "
+        f"background. Repeating it with the same Idempotency-Key ({key}) is safe; with another key it may be paid "
+        "twice."
+    )
+    return refusal(504, "submission_unknown", message, request_id=request_id)
+
+
+def not_recorded(key: str, *, request_id: str) -> Reply:
+    """503: Rivya answered, and the answer could not be written down."""
+    message = (
+        "Rivya answered, but its answer could not be written down. It is being resolved in the background. "
+        f"Repeat the create with the same Idempotency-Key ({key}); with another key it may be paid twice."
+    )
+    return refusal(503, "not_recorded", message, request_id=request_id, retry_after=NOT_RECORDED_RETRY_AFTER)
+
+
+def unreachable(*, request_id: str, retry_after: float | None = None) -> Reply:
+    """503: it certainly never reached Rivya."""
+    message = (
+        "Rivya can't be reached at the moment, and nothing was sent. Repeat the create with the same Idempotency-Key."
+    )
+    seconds = max(retry_after or 0, UNREACHABLE_RETRY_AFTER)
+    return refusal(503, "rivya_unreachable", message, request_id=request_id, retry_after=seconds)
+
+
+def conflict(*, request_id: str) -> Reply:
+    """409: the key belongs to another body."""
+    message = "This Idempotency-Key was used with another body."
+    return refusal(409, "idempotency_conflict", message, request_id=request_id)
+
+
+def expired(generation_id: str | None, *, request_id: str) -> Reply:
+    """410: the key was answered before, and the answer is no longer kept."""
+    what = "Rivya refused that create." if generation_id is None else f"It made the generation {generation_id}."
+    message = f"This Idempotency-Key was used before, and its answer is no longer kept. {what} Nothing was sent now."
+    return refusal(410, "idempotency_key_expired", message, request_id=request_id)
+
+
+def database_unavailable(key: str, *, request_id: str) -> Reply:
+    """503: it could not be written down, or not be looked up; the commit may stand all the same."""
+    message = (
+        "The database can't be reached at the moment. "
+        f"Repeat the create with the same Idempotency-Key ({key}); with another key it may be paid twice."
+    )
+    return refusal(503, "database_unavailable", message, request_id=request_id, retry_after=5)
+
+
+def whole_seconds(seconds: float | None) -> int | None:
+    """As `Retry-After` takes it, rounded up."""
+    return None if seconds is None else math.ceil(seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """`attempts` numbers the attempt that has it, `retries` those of the background since a caller last sent it."""
+
+    id: str
+    key: str = field(repr=False)
+    request_hash: str
+    request: bytes = field(repr=False)
+    submitted_by: str | None
+    """Name of the token that last sent it."""
+    state: State
+    is_final: bool
+    attempts: int
+    retries: int
+    sent_at: datetime
+    generation_id: str | None
+    """What Rivya made of it."""
+    reply: Reply | None = field(repr=False)
+    """What was answered; None while its outcome is unknown, and where the answer is no longer kept."""
+    is_emptied: bool
+    """It was answered, and its bodies were emptied since, for its age or on an operator's order."""
+
+    @property
+    def is_open(self) -> bool:
+        """It is being sent, or what became of it is unknown."""
+        return self.state in (State.SENDING, State.UNKNOWN)
+
+
+def from_row(row: RowMapping) -> Submission:
+    """A row of `submissions`."""
+    return Submission(
+        id=row["id"],
+        key=row["idempotency_key"],
+        request_hash=row["request_hash"],
+        request=row["request"],
+        submitted_by=row["submitted_by"],
+        state=State(row["state"]),
+        is_final=bool(row["is_final"]),
+        attempts=row["attempts"],
+        retries=row["retries"],
+        sent_at=row["sent_at"],
+        generation_id=row["generation_id"],
+        reply=_reply(row),
+        is_emptied=row["response_status"] is not None and row["response"] is None,
+    )
+
+
+def _reply(row: RowMapping) -> Reply | None:
+    if row["response"] is None:
+        return None
+    return Reply(
+        status=row["response_status"],
+        body=row["response"],
+        retry_after=row["response_retry_after"],
+        is_replay=True,
+    )
