@@ -20,10 +20,10 @@ from app.core.leases import Leases
 from app.core.migrations import migrate_database
 from app.core.settings import Settings
 from app.endpoint import assembly as endpoint
+from app.endpoint.verification import OtherClocks
 from app.gateway import assembly as gateway
 from app.gateway import route as gateway_route
 from app.intake import rejections
-from app.intake.other_clocks import OtherClocks
 from app.intake.refusals import Refusals
 from app.intake.route import Intake
 from app.ledger.changes import Changes

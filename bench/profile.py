@@ -22,7 +22,7 @@ _PY_SPY = Path(__file__).resolve().parent.parent / ".venv-bench" / "bin" / "py-s
 PARTS = (
     ("answering", ("set_result (app/intake/answers.py", "respond (app/core/express_exchange.py")),
     ("logging and counting", ("note (app/ledger/recorder.py", "count_recorded (app/intake/answers.py")),
-    ("verifying", ("at_once (app/intake/other_clocks.py", "at_once (app/endpoint/verification.py")),
+    ("verifying", ("at_once (app/endpoint/verification.py", "at_once (app/endpoint/verification.py")),
     ("reading the body", ("to_report (app/intake/translate.py",)),
     ("deciding", ("plan (app/ledger/decide.py",)),
     ("talking to the database", ("(app/ledger/postgres.py", "(app/ledger/sqlite.py", "(asyncpg/", "_act (")),

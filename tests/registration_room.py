@@ -13,12 +13,11 @@ from sqlalchemy import Table, select
 from app.core.database import Database
 from app.core.encryption import SealingKeys
 from app.core.leases import Leases
-from app.endpoint.callback_url import path_key_of
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
+from app.endpoint.models import LIVE, path_key_of
 from app.endpoint.proofs import Proofs
-from app.endpoint.registrar import TERM, Registrar
-from app.endpoint.state import LIVE
+from app.endpoint.reconciler import TERM, Registrar
 from app.endpoint.tables import endpoint_secrets, endpoints
 from app.endpoint.verification import Verification
 from app.rivya.client import RivyaClient

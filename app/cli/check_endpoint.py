@@ -4,10 +4,9 @@ from app.cli.check_database import UNTELLING, UNTIL_MIGRATED, untold
 from app.cli.check_line import Line
 from app.core.database import Database
 from app.core.settings import Settings
-from app.endpoint.callback_url import callback_url, is_same_place
-from app.endpoint.endpoint import Endpoint, current, live
-from app.endpoint.failures import explain
-from app.endpoint.registry import Registry
+from app.endpoint.errors import explain
+from app.endpoint.models import Endpoint, callback_url, current, is_same_place, live
+from app.endpoint.repository import Registry
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 

@@ -9,7 +9,7 @@ from app.core.database import Database
 from app.core.settings import Settings
 from app.endpoint.probe import ProbeKey
 from app.endpoint.reachability import Reachability
-from app.endpoint.registry import Registry
+from app.endpoint.repository import Registry
 from app.rivya.client import RivyaClient
 
 

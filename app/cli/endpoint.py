@@ -8,13 +8,10 @@ from app.core.clock import SystemClock
 from app.core.database import Database
 from app.core.encryption import SealingKeys
 from app.core.settings import Settings
-from app.endpoint import history
-from app.endpoint.callback_url import masked
-from app.endpoint.endpoint import Endpoint, current
-from app.endpoint.operator import EndpointUnknown, Operator
-from app.endpoint.registry import Registry, StoredSecret
-from app.endpoint.resealing import reseal
-from app.endpoint.state import State
+from app.endpoint import repository
+from app.endpoint.models import Endpoint, State, current, masked
+from app.endpoint.repository import Registry, StoredSecret, reseal
+from app.endpoint.service import EndpointUnknown, Operator
 from app.rivya.schemes import Scheme, parse_scheme
 
 Say = Callable[[str], Any]
@@ -29,7 +26,7 @@ async def show(settings: Settings, say: Say) -> bool:
         registry = Registry(database)
         endpoints = await registry.endpoints()
         secrets = await registry.secrets(now=SystemClock().now())
-        entries = await history.newest(database, most=20)
+        entries = await repository.newest(database, most=20)
     if not endpoints:
         say("no endpoint yet: `rivya-receiver serve` registers it")
         return False

@@ -10,16 +10,15 @@ from app.core.database import Database
 from app.core.encryption import SealingKeys
 from app.core.leases import Leases
 from app.core.settings import Settings
-from app.endpoint import operate_route, route
+from app.endpoint import routes
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
-from app.endpoint.operator import Operator
 from app.endpoint.probe import ProbeKey
 from app.endpoint.proofs import Proofs
 from app.endpoint.reachability import Reachability
-from app.endpoint.registrar import Registrar
-from app.endpoint.registry import Registry
-from app.endpoint.showing import Showing
+from app.endpoint.reconciler import Registrar
+from app.endpoint.repository import Registry
+from app.endpoint.service import Operator, Showing
 from app.endpoint.verification import Verification
 from app.rivya.client import RivyaClient
 from app.rivya.schemes import wanted_scheme
@@ -63,12 +62,12 @@ def assemble(
     reachability = Reachability(
         client, Registry(database), clock=clock, key=probe_key, public_url=settings.receiver_public_url
     )
-    operating = operate_route.router(access, Operator(database, clock=clock), reachability, showing, keyring)
+    operating = routes.operator_router(access, Operator(database, clock=clock), reachability, showing, keyring)
     return EndpointParts(
         keyring,
         tuple(Verification(keyring, Proofs(database), clock=one) for one in (clock, *others(clock))),
         EndpointHealth(database, keyring, clock=clock),
         registrar,
         probe_key,
-        routers=(route.router(access, showing), operating),
+        routers=(routes.router(access, showing), operating),
     )

@@ -1,22 +1,142 @@
 """Sees again and again that the live endpoint is at Rivya as it is wanted, alone, and that its deliveries succeed."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
 
 import structlog
 
-from app.endpoint.callback_url import path_key_of
-from app.endpoint.endpoint import Endpoint
-from app.endpoint.failures import is_gone
-from app.endpoint.means import Means
-from app.endpoint.measures import REPAIRS
-from app.endpoint.repair import Repair
-from app.endpoint.state import State
-from app.endpoint.wanted import differences
+from app.core.clock import Clock
+from app.core.encryption import SealingKeys
+from app.endpoint.errors import Undecided, is_gone
+from app.endpoint.metrics import REPAIRS
+from app.endpoint.models import Endpoint, State, callback_url, is_same_place, path_key_of
+from app.endpoint.repository import Registry, Rotations
+from app.rivya.client import RivyaClient
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint
-from app.rivya.errors import RivyaNotFound, RivyaUnreadable
+from app.rivya.errors import (
+    RivyaForbidden,
+    RivyaNotFound,
+    RivyaRateLimited,
+    RivyaRefused,
+    RivyaUnauthorized,
+    RivyaUnreadable,
+)
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+# How an endpoint at Rivya differs from the one that is wanted; pure.
+
+
+NAME: Final = "rivya-receiver"
+EVENT_TYPES: Final = ("generation.succeeded", "generation.failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field that is not as wanted, and the value that makes it so."""
+
+    field: str
+    wanted: Any
+
+
+def differences(told: WebhookEndpoint, *, url: str) -> list[Difference]:
+    """Every field that has to change, `status` first; a field that Rivya doesn't tell is taken to be right."""
+    found = []
+    if told.status is not None and told.status != "active":
+        found.append(Difference("status", "active"))
+    if told.url and not is_same_place(told.url, url):
+        found.append(Difference("url", url))
+    if told.event_types and set(told.event_types) != set(EVENT_TYPES):
+        found.append(Difference("event_types", list(EVENT_TYPES)))
+    return found
+
+
+def repaired(told: WebhookEndpoint | None, found: Sequence[Difference], *, url: str) -> bool:
+    """None of the differences is there any more."""
+    return told is not None and not {one.field for one in differences(told, url=url)} & {one.field for one in found}
+
+
+# What the steps of registration work with.
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """`hold` renews the lease and raises `LeaseLost`."""
+
+    client: RivyaClient
+    registry: Registry
+    rotations: Rotations
+    clock: Clock
+    keys: SealingKeys
+    public_url: str
+    secret_overlap: timedelta
+    hold: Callable[[], Awaitable[None]]
+
+    def url(self, path_key: str) -> str:
+        """The callback URL that is wanted."""
+        return callback_url(self.public_url, path_key)
+
+    def require_key(self) -> None:
+        """Raise `Undecided` without an encryption key: a secret that can't be stored must not be asked for."""
+        if self.keys.newest is None:
+            raise Undecided("encryption_key_missing")
+
+
+# Changes our endpoint at Rivya in place, and tells whether that worked; each repair is logged, counted and kept.
+
+
+class Repair:
+    """What is not as wanted is patched; where Rivya won't have that, the caller makes a new endpoint first."""
+
+    def __init__(self, means: Means) -> None:
+        self._with = means
+
+    async def move(self, wanted: Endpoint) -> bool:
+        """Change the URL in place, which keeps the secret; False where Rivya won't have it and a new one is needed.
+
+        Raises `RivyaError` where Rivya can't be asked, or allows no endpoint at that URL.
+        """
+        url = self._with.url(wanted.path_key)
+        return await self.mend(wanted, [Difference("url", url)], kind="moved")
+
+    async def mend(self, wanted: Endpoint, found: Sequence[Difference], *, kind: str) -> bool:
+        """Patch what differs; False where Rivya refuses, or where it says that it did and did not."""
+        url = self._with.url(wanted.path_key)
+        told = await self._patch(wanted, found)
+        if not repaired(told, found, url=url):
+            self._say(wanted, f"not_{kind}")
+            return False
+        now = self._with.clock.now()
+        await self._with.registry.change(wanted, now=now, event=kind, url=url, last_error=None, test_asked_at=None)
+        self._say(wanted, kind)
+        return True
+
+    async def note_gone(self, wanted: Endpoint) -> None:
+        """It was removed at Rivya, by somebody who had a reason: its secret is no longer accepted."""
+        await self._with.registry.retire(wanted, now=self._with.clock.now(), overlap=timedelta(0), why="gone_at_rivya")
+        self._say(wanted, "gone")
+
+    def _say(self, wanted: Endpoint, kind: str) -> None:
+        REPAIRS.labels(kind).inc()
+        log.warning("endpoint.repair", repair=kind, endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
+
+    async def _patch(self, wanted: Endpoint, found: Sequence[Difference]) -> WebhookEndpoint | None:
+        """The endpoint as Rivya tells it after we asked; None where it refuses or leaves it open."""
+        rivya_id = wanted.rivya_id or ""
+        try:
+            told = await self._with.client.update_endpoint(rivya_id, **{one.field: one.wanted for one in found})
+            return told or await self._with.client.get_endpoint(rivya_id)
+        except (RivyaUnauthorized, RivyaForbidden, RivyaRateLimited):
+            raise
+        except RivyaRefused as error:
+            if error.code == "webhook_url_rejected":
+                raise
+            return None
+        except RivyaUnreadable:
+            return None
 
 
 class Inspection:

@@ -5,7 +5,7 @@ from typing import Final
 
 from app.core.clock import Clock
 from app.core.leases import Leases
-from app.endpoint.measures import LEADER
+from app.endpoint.metrics import LEADER
 
 LEASE: Final = "endpoint"
 

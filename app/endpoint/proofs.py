@@ -1,19 +1,27 @@
 """What deliveries have proved: the scheme is pinned once, a secret is known to work, and contradictions are counted."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
 from sqlalchemy import and_, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core.clock import Clock
 from app.core.database import Database
 from app.core.ids import path_key, uuid7
-from app.endpoint import history
-from app.endpoint.endpoint import Endpoint
-from app.endpoint.state import State
+from app.endpoint import repository
+from app.endpoint.keyring import Keyring, Known
+from app.endpoint.models import Endpoint, State
 from app.endpoint.tables import endpoint_secrets, endpoints
+from app.rivya.payloads import read_delivery
+from app.rivya.signature import Verified
+
+log = structlog.stdlib.get_logger(__name__)
+
 
 _PINS = select(endpoints.c.id, endpoints.c.state, endpoints.c.scheme).order_by(endpoints.c.id.desc()).with_for_update()
 
@@ -63,7 +71,7 @@ class Proofs:
                 pin = {"scheme": proven.scheme, "proven_at": now, "proven_by": proven.event_id}
                 await connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**pin))
                 detail = f"{proven.scheme} by {proven.event_id}"
-                await history.note(connection, endpoint_id, event="scheme_pinned", now=now, detail=detail)
+                await repository.note(connection, endpoint_id, event="scheme_pinned", now=now, detail=detail)
             await _advance(connection, endpoint_id, proven, now=now)
             return proven.scheme
 
@@ -83,7 +91,7 @@ class Proofs:
             await connection.execute(update(endpoint_secrets).where(its_secrets).values(proven_at=None))
             again = update(endpoints).where(endpoints.c.id == endpoint.id)
             await connection.execute(again.values(test_asked_at=None, updated_at=now))
-            await history.note(connection, endpoint.id, event="scheme_unpinned", now=now, detail=endpoint.scheme)
+            await repository.note(connection, endpoint.id, event="scheme_unpinned", now=now, detail=endpoint.scheme)
 
 
 async def _manual(connection: AsyncConnection, known: Sequence[_Pin], *, now: datetime) -> str:
@@ -106,4 +114,50 @@ async def _advance(connection: AsyncConnection, endpoint_id: str, proven: Proven
     created = and_(endpoints.c.id == endpoint_id, endpoints.c.state == State.CREATED)
     news = {"state": State.PROVEN, "state_since": now, "updated_at": now}
     if (await connection.execute(update(endpoints).where(created).values(**news))).rowcount:
-        await history.note(connection, endpoint_id, event=State.PROVEN, now=now, detail=proven.event_id)
+        await repository.note(connection, endpoint_id, event=State.PROVEN, now=now, detail=proven.event_id)
+
+
+# Writes down what a delivery has proved, once for all that prove it at the same time.
+
+
+_Key = tuple[str, str | None, str | None]
+
+
+class Proving:
+    """The first deliveries under a new secret come together after a silence: one of them proves for the others."""
+
+    def __init__(self, keyring: Keyring, proofs: Proofs, *, clock: Clock) -> None:
+        self._keyring = keyring
+        self._proofs = proofs
+        self._clock = clock
+        self._under_way: dict[_Key, asyncio.Task[str]] = {}
+
+    async def prove(self, known: Known, scheme: str, verified: Verified, body: bytes) -> str:
+        """Return the scheme that is pinned now, which may be another replica's, with the keyring up to date.
+
+        Raises `DatabaseUnavailable`, to all who asked together.
+        """
+        secret = known.stored[verified.secret_number] if known.stored else None
+        ids = (None, None) if secret is None else (secret.endpoint_id, secret.id)
+        key = (scheme, *ids)
+        task = self._under_way.get(key)
+        if task is None:
+            proven = Proven(scheme, read_delivery(body, header_id=verified.event_id).event_id, *ids)
+            task = asyncio.create_task(self._write(proven, is_news=known.scheme is None), name="proof")
+            self._under_way[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        return await asyncio.shield(task)  # whoever hangs up must not take it from the others
+
+    async def _write(self, proven: Proven, *, is_news: bool) -> str:
+        is_pinning = self._keyring.wanted_scheme is None
+        pinned = await self._proofs.prove(proven, now=self._clock.now(), is_pinning=is_pinning)
+        await self._keyring.load()
+        if is_news and pinned == proven.scheme:
+            told = {"scheme": pinned, "event_id": proven.event_id, "endpoint_id": proven.endpoint_id}
+            log.info("signature.scheme_proven", **told)
+        return pinned
+
+    def _forget(self, key: _Key, done: "asyncio.Task[str]") -> None:
+        del self._under_way[key]
+        if not done.cancelled():
+            done.exception()  # seen: should everybody have hung up, nobody else will fetch it

@@ -1,22 +1,26 @@
 """Can Rivya reach us? Knocks at our own public URL from outside, and has Rivya send a test delivery."""
 
 import asyncio
+import hashlib
 import secrets
-from collections.abc import AsyncIterator
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
+
+import httpx
 
 from app.core.clock import Clock
 from app.core.errors import Finding
-from app.endpoint import judgement
-from app.endpoint.callback_url import PATH
-from app.endpoint.endpoint import Endpoint, live
-from app.endpoint.failures import explain, read_failure
-from app.endpoint.probe import ProbeKey
-from app.endpoint.registry import Registry
+from app.core.proxies import ProxyInvalid, proxy_for
+from app.endpoint.errors import explain, read_failure
+from app.endpoint.models import PATH, Endpoint, live
+from app.endpoint.probe import Probe, ProbeKey, changed_headers
+from app.endpoint.repository import Registry
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
-from app.rivya.knocking import KnockFailed, knock
 
 MOST_OFFSET: Final = timedelta(seconds=30)
 """A tenth of what a signed timestamp may be off."""
@@ -46,9 +50,7 @@ class Reachability:
     async def findings(self) -> AsyncIterator[Finding]:
         """One after the other, as they are known. Raises `DatabaseUnavailable`."""
         if self._public_url is None:
-            yield judgement.found(
-                "public_url", "RECEIVER_PUBLIC_URL is not set, so it is not known where Rivya would call"
-            )
+            yield found("public_url", "RECEIVER_PUBLIC_URL is not set, so it is not known where Rivya would call")
             return
         wanted = live(await self._registry.endpoints())
         url = wanted.url if wanted is not None else f"{self._public_url}{PATH.rstrip('/')}"
@@ -63,50 +65,46 @@ class Reachability:
             answer = await knock(url, probe.body, headers=probe.headers)
             slashed = await knock(f"{url}/", probe.body, headers=probe.headers)
         except KnockFailed as failure:
-            yield judgement.unreached(failure)
+            yield unreached(failure)
             return
         told = self._key.read(probe, answer.body)
-        yield judgement.answered(answer, told)
+        yield answered(answer, told)
         if told is None:
             return
-        yield judgement.slash(slashed, self._key.read(probe, slashed.body))
-        yield judgement.body(probe, told)
-        yield judgement.headers(probe, told)
-        yield judgement.time_taken(answer)
+        yield slash(slashed, self._key.read(probe, slashed.body))
+        yield body(probe, told)
+        yield headers(probe, told)
+        yield time_taken(answer)
 
     async def _clock_offset(self) -> Finding:
         try:
             theirs = await self._client.told_time()
         except RivyaError as error:
-            return judgement.found(
-                "clock", f"not compared, since Rivya can't be asked: {explain(read_failure(error).code)}"
-            )
+            return found("clock", f"not compared, since Rivya can't be asked: {explain(read_failure(error).code)}")
         if theirs is None:
-            return judgement.found("clock", "Rivya's answers carry no time to compare with", ok=True)
+            return found("clock", "Rivya's answers carry no time to compare with", ok=True)
         offset = (theirs - self._clock.now()).total_seconds()
         if abs(offset) > MOST_OFFSET.total_seconds():
-            return judgement.found(
+            return found(
                 "clock", f"Rivya's clock is {offset:+.0f} s from ours: set ours by NTP, or deliveries are refused"
             )
-        return judgement.found("clock", f"{offset:+.0f} s from Rivya's", ok=True)
+        return found("clock", f"{offset:+.0f} s from Rivya's", ok=True)
 
     async def _delivered(self, wanted: Endpoint | None) -> Finding:
         name = "test_delivery"
         if wanted is None or wanted.rivya_id is None:
-            return judgement.found(
-                name, "no endpoint of ours is registered, so none was asked for; see /readyz for the reason"
-            )
+            return found(name, "no endpoint of ours is registered, so none was asked for; see /readyz for the reason")
         asked_at = self._clock.now()
         try:
             await self._client.test_endpoint(wanted.rivya_id)
         except RivyaError as error:
-            return judgement.found(name, f"Rivya sends none: {explain(read_failure(error).code)}")
+            return found(name, f"Rivya sends none: {explain(read_failure(error).code)}")
         try:
             async with asyncio.timeout(self._patience.total_seconds()):
                 return await self._arrived(wanted, asked_at)
         except TimeoutError:
             waited = f"{self._patience.total_seconds():.0f} s"
-            return judgement.found(name, f"was asked for and did not come within {waited}: {judgement.SILENT}")
+            return found(name, f"was asked for and did not come within {waited}: {SILENT}")
 
     async def _arrived(self, wanted: Endpoint, asked_at: datetime) -> Finding:
         """How it fared, as whichever replica it reached has written it down."""
@@ -114,7 +112,143 @@ class Reachability:
             known = next(known for known in await self._registry.endpoints() if known.id == wanted.id)
             if known.last_verified_at is not None and known.last_verified_at >= asked_at:
                 seconds = (known.last_verified_at - asked_at).total_seconds()
-                return judgement.found("test_delivery", f"came and was verified after {seconds:.1f} s", ok=True)
+                return found("test_delivery", f"came and was verified after {seconds:.1f} s", ok=True)
             if known.last_refused_at is not None and known.last_refused_at >= asked_at:
-                return judgement.found("test_delivery", judgement.REFUSED)
+                return found("test_delivery", REFUSED)
             await asyncio.sleep(_LOOK_EVERY)
+
+
+# Send one request to our own public URL, as Rivya would: no redirect followed, the certificate checked.
+
+
+_MOST_BYTES: Final = 256 * 1024
+"""Several times what an answer of ours may have, which repeats the headers that arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knocked:
+    """What answered, and how long it took; no more of the body is kept than `_MOST_BYTES`."""
+
+    status: int
+    location: str | None
+    body: bytes
+    seconds: float
+
+
+class KnockFailed(Exception):
+    """Nothing answered; the text says why. `is_tls`: the connection was made, but not secured."""
+
+    def __init__(self, situation: str, *, is_tls: bool) -> None:
+        super().__init__(situation)
+        self.is_tls = is_tls
+
+
+async def knock(url: str, body: bytes, *, headers: Mapping[str, str], seconds: float = 10.0) -> Knocked:
+    """POST and read the answer, all within `seconds`. Raises `KnockFailed`."""
+    started = time.monotonic()
+    try:
+        proxy, verify = proxy_for(url), httpx.create_ssl_context()  # which heeds SSL_CERT_FILE
+        async with (
+            asyncio.timeout(seconds),
+            httpx.AsyncClient(timeout=seconds, proxy=proxy, trust_env=False, verify=verify) as client,
+            client.stream("POST", url, content=body, headers={"accept-encoding": "identity", **headers}) as answer,
+        ):
+            told = bytearray()
+            async for chunk in answer.aiter_raw():  # not decompressed: that could exceed any bound in one piece
+                told += chunk
+                if len(told) > _MOST_BYTES:
+                    break
+    except ProxyInvalid as error:
+        raise KnockFailed(str(error), is_tls=False) from error
+    except TimeoutError as error:
+        raise KnockFailed(f"no whole answer within {seconds:g} s", is_tls=False) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        tls = _tls_cause(error)
+        if tls is not None:
+            raise KnockFailed(getattr(tls, "verify_message", "") or "the handshake failed", is_tls=True) from error
+        raise KnockFailed(type(error).__name__, is_tls=False) from error
+    location = answer.headers.get("location")
+    return Knocked(answer.status_code, location, bytes(told[:_MOST_BYTES]), time.monotonic() - started)
+
+
+def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+# What the answers to a probe say about the way to us, and what to do about it.
+
+
+SLOW_SECONDS: Final = 2.0
+"""Rivya's time-out is documented as short, not how short."""
+REFUSED = (
+    "came and was refused: GET /api/v1/rejections says why. If its signature does not match, "
+    "`rivya-receiver endpoint rotate` gives a new secret, `rivya-receiver endpoint repin` proves the scheme anew"
+)
+SILENT = "does a firewall or the proxy let Rivya's requests in? Rivya's own list of deliveries tells how it fared"
+
+
+def found(name: str, detail: str, *, ok: bool = False) -> Finding:
+    """One finding; nothing of this makes the service unready."""
+    return Finding(name, ok=ok, detail=detail, is_required=False)
+
+
+def unreached(failure: KnockFailed) -> Finding:
+    """Nothing answered at the public URL."""
+    if failure.is_tls:
+        return found("public_url", f"TLS fails ({failure}): give the proxy a valid certificate with its whole chain")
+    return found("public_url", f"nothing answers ({failure}): does the name lead to the proxy, and is the proxy up?")
+
+
+def answered(answer: Knocked, told: dict[str, Any] | None) -> Finding:
+    """What answered at the public URL: this receiver, a redirect, a proxy, somebody else."""
+    name = "public_url"
+    if told is not None and answer.status == 200:
+        return found(name, "leads to this receiver", ok=True)
+    if 300 <= answer.status < 400:
+        where = f" to {answer.location}" if answer.location else ""
+        remedy = "set RECEIVER_PUBLIC_URL to where it leads, or let the proxy pass it on"
+        return found(name, f"redirects ({answer.status}){where}, and Rivya follows no redirect: {remedy}")
+    if answer.status in (502, 503, 504):
+        return found(name, f"the proxy answers {answer.status}: does it lead to the port of a running receiver?")
+    return found(
+        name,
+        f"answered {answer.status}, but not by a receiver with our RIVYA_API_KEY: does the proxy pass "
+        f"POST {PATH}… on to this receiver, unchanged?",
+    )
+
+
+def slash(answer: Knocked, told: dict[str, Any] | None) -> Finding:
+    """The same path with a slash at its end."""
+    if told is None:
+        return found("trailing_slash", f"a slash at the end makes it {answer.status}: let the proxy pass both forms on")
+    return found("trailing_slash", "makes no difference", ok=True)
+
+
+def body(probe: Probe, told: dict[str, Any]) -> Finding:
+    """The bytes, which the signature is over, arrive as they were sent."""
+    sent, came = len(probe.body), told.get("size")
+    if hashlib.sha256(probe.body).hexdigest() == told.get("sha256"):
+        return found("body", f"all {sent} bytes arrive unchanged", ok=True)
+    return found(
+        "body", f"was changed on the way ({sent} bytes became {came}): switch off whatever rewrites bodies in the proxy"
+    )
+
+
+def headers(probe: Probe, told: dict[str, Any]) -> Finding:
+    """The headers, which carry the signature, arrive as they were sent."""
+    changed = changed_headers(probe, told)
+    if not changed:
+        return found("headers", "those of a signature arrive unchanged", ok=True)
+    return found("headers", f"{', '.join(changed)} did not arrive as sent: let the proxy pass all request headers on")
+
+
+def time_taken(answer: Knocked) -> Finding:
+    """The way there and back, against a time-out that is short."""
+    detail = f"answered within {answer.seconds:.2f} s"
+    if answer.seconds <= SLOW_SECONDS:
+        return found("time_taken", detail, ok=True)
+    return found("time_taken", f"{detail}, and Rivya's time-out is short: look for what slows the way there")

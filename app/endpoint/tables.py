@@ -3,7 +3,7 @@
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text, text
 
 from app.core.database import Moment, metadata, one_of
-from app.endpoint.state import State
+from app.endpoint.models import State
 
 ONE_EACH = text("state IN ('intended', 'created', 'proven', 'serving', 'manual')")
 _CURRENT = text("valid_until IS NULL")

@@ -1,6 +1,7 @@
 """Verifies deliveries: by the pinned scheme, else by proof; never refuses one for a secret that is just arriving."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Final
@@ -8,15 +9,15 @@ from typing import Final
 import structlog
 
 from app.core.clock import Clock
-from app.core.errors import DatabaseUnavailable
-from app.endpoint.keyring import Keyring
-from app.endpoint.known import Known
-from app.endpoint.measures import CONTRADICTIONS
-from app.endpoint.proofs import Proofs
-from app.endpoint.proving import Proving
-from app.endpoint.secret_pending import SecretPending
+from app.core.errors import DatabaseUnavailable, ServiceError
+from app.endpoint.keyring import Keyring, Known
+from app.endpoint.metrics import CONTRADICTIONS
+from app.endpoint.proofs import Proofs, Proving
 from app.rivya.scheme_detection import Proof, calibrate
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
+
+log = structlog.stdlib.get_logger(__name__)
+
 
 _WORTH_A_LOOK: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET, Reason.MISSING_SIGNATURE})
 _HOPELESS: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.MISSING_SIGNATURE, Reason.MALFORMED_SIGNATURE})
@@ -24,8 +25,6 @@ SECONDS_IN_DOUBT: Final = 5.0
 """How long a delivery waits for a secret that Rivya was asked for; longer than the call usually takes."""
 _MOST_WAITING: Final = 256
 _SECONDS_BETWEEN_CONTRADICTIONS: Final = 1.0
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 class Verification:
@@ -184,3 +183,66 @@ def _is_signed(headers: RawHeaders) -> bool:
 
 def _is_due(last: float | None, now: float) -> bool:
     return last is None or now >= last + _SECONDS_BETWEEN_CONTRADICTIONS
+
+
+# 503: Rivya was asked for a new secret, and its answer is not stored yet; what it signs can't be told until then.
+
+
+class SecretPending(ServiceError):
+    """The delivery is to be sent again."""
+
+    status = 503
+    code = "secret_pending"
+
+    def __init__(self) -> None:
+        super().__init__("A new signing secret is on its way; send this again.", retry_after=2)
+
+
+# Refuses no delivery for its age while clocks disagree: one that is of now by any of them is taken.
+#
+# Only a delivery with the right signature gets this far. That an old one may be taken again while a clock is off does
+# no
+# harm: an event that is known changes nothing.
+
+
+_TIMED: Final = frozenset({Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP})
+
+
+class OtherClocks:
+    """A `Verification` by our clock, and for what that one calls too old or too new, by others."""
+
+    def __init__(self, ours: Verification, others: Sequence[Verification]) -> None:
+        self._ours = ours
+        self._others = others
+
+    @property
+    def is_read(self) -> bool:
+        """What is stored has been read; before that, no secret is known."""
+        return self._ours.is_read
+
+    def endpoint_id(self, path_key: str | None) -> str | None:
+        """Which endpoint of ours has this path key."""
+        return self._ours.endpoint_id(path_key)
+
+    def at_once(
+        self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
+    ) -> Verified | Refused | None:
+        """By our clock, where nothing has to be waited for or written down first; None says nothing."""
+        result = self._ours.at_once(headers, body, path_key, now)
+        return None if result is not None and _is_of_another_time(result) else result
+
+    async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
+        """Whether Rivya signed it. Raises `ServiceError` where that can't be told at the moment."""
+        result = await self._ours.verify(headers, body, path_key)
+        if not _is_of_another_time(result):
+            return result
+        for other in self._others:
+            second = await other.verify(headers, body, path_key)
+            if isinstance(second, Verified):
+                log.warning("delivery.taken_by_another_clock", offset=round(result.offset_seconds or 0))
+                return second
+        return result
+
+
+def _is_of_another_time(result: Verified | Refused) -> bool:
+    return isinstance(result, Refused) and result.reason in _TIMED

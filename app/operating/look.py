@@ -8,7 +8,7 @@ from sqlalchemy import Select, bindparam, case, func, select
 from app.core.database import Database, Moment
 from app.core.leases import leases
 from app.endpoint.leadership import LEASE as LEADER
-from app.endpoint.state import LIVE
+from app.endpoint.models import LIVE
 from app.endpoint.tables import endpoints
 from app.intake.tables import rejections
 from app.ledger.models import Source, Status, Tracking

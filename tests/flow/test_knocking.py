@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from app.rivya.knocking import KnockFailed, knock
+from app.endpoint.reachability import KnockFailed, knock
 
 
 @asynccontextmanager

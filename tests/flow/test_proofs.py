@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, update
 
-from app.endpoint.operator import Operator
+from app.endpoint.service import Operator
 from app.endpoint.tables import endpoints
 from app.rivya.signature import Reason, Refused, Verified
 from app.sandbox.signing import Scheme, standard_webhooks

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from app.core.errors import Finding
 from app.endpoint.probe import ProbeKey
 from app.endpoint.reachability import Reachability
-from app.endpoint.registry import Registry
+from app.endpoint.repository import Registry
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox

@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.encryption import SealBroken
-from app.endpoint.registry import Overtaken, Registry
+from app.endpoint.repository import Overtaken, Registry
 from app.rivya.signature import Reason, Refused, Verified
 from tests.registration_room import Room, room, verify
 

@@ -7,9 +7,8 @@ from sqlalchemy import insert, text
 
 from app.core.database import Database
 from app.core.ids import uuid7
-from app.endpoint.endpoint import pinned_scheme
-from app.endpoint.registry import Registry
-from app.endpoint.state import State
+from app.endpoint.models import State, pinned_scheme
+from app.endpoint.repository import Registry
 from app.endpoint.tables import endpoints
 from tests.clock import NOON
 from tests.registration_room import room

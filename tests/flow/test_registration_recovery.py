@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import delete, update
 
-from app.endpoint.state import State
+from app.endpoint.models import State
 from app.endpoint.tables import endpoint_secrets, endpoints
 from app.rivya.signature import Verified
 from app.sandbox.settings import SandboxSettings

@@ -11,8 +11,8 @@ from starlette.requests import Request
 
 from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
-from app.endpoint.route import router
-from app.endpoint.showing import Showing
+from app.endpoint.routes import router
+from app.endpoint.service import Showing
 from tests.registration_room import SCHEME, Replica, Room, room
 
 TOKENS = {Role.READ: "read-token-0123456789", Role.ADMIN: "admin-token-0123456789"}

@@ -8,11 +8,9 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app.core.encryption import SealBroken, SealingKeys
-from app.endpoint.history import newest
-from app.endpoint.operator import EndpointUnknown, Operator
-from app.endpoint.resealing import Resealed, reseal
-from app.endpoint.secret_pending import SecretPending
-from app.endpoint.verification import Verification
+from app.endpoint.repository import Resealed, newest, reseal
+from app.endpoint.service import EndpointUnknown, Operator
+from app.endpoint.verification import SecretPending, Verification
 from app.rivya.signature import Verified
 from tests.registration_room import ENCRYPTION_KEY, Replica, Room, room
 

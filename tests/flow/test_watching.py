@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.endpoint.history import newest
+from app.endpoint.repository import newest
 from app.rivya.signature import Verified
 from tests.registration_room import Replica, Room, room
 

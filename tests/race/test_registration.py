@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from app.endpoint.endpoint import live
-from app.endpoint.registrar import AWAITING_PROOF, OTHERS_AT_WORK, REST
-from app.endpoint.registry import Registry
+from app.endpoint.models import live
+from app.endpoint.reconciler import AWAITING_PROOF, OTHERS_AT_WORK, REST
+from app.endpoint.repository import Registry
 from app.rivya.signature import Verified
 from tests.registration_room import Replica, Room, room, verify
 

@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.endpoint.acts import RETIRING as A_DAY
-from app.endpoint.acts import Act, next_act
-from app.endpoint.endpoint import CONTRADICTIONS, PROOF_PATIENCE, Endpoint, current, pinned_scheme
-from app.endpoint.state import State
+from app.endpoint.models import CONTRADICTIONS, PROOF_PATIENCE, Act, Endpoint, State, current, next_act, pinned_scheme
+from app.endpoint.models import RETIRING as A_DAY
 from tests.clock import NOON
 
 HERE = "https://receiver.example.com"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.endpoint.callback_url import callback_url, is_path_key, is_same_place, masked, path_key_of
+from app.endpoint.models import callback_url, is_path_key, is_same_place, masked, path_key_of
 
 KEY = "Qm9_-kJ3x"
 URL = f"https://receiver.example.com/rivya/webhook/{KEY}"

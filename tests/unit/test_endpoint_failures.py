@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.endpoint.failures import Undecided, explain, is_definite, is_gone, read_failure
+from app.endpoint.errors import Undecided, explain, is_definite, is_gone, read_failure
 from app.rivya.errors import (
     RivyaError,
     RivyaForbidden,

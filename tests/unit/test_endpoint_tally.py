@@ -5,7 +5,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.endpoint.tally import Fared, Tally
+from app.endpoint.health import Fared, Tally
 from tests.clock import NOON
 
 NEVER = Fared(None, None, 0)

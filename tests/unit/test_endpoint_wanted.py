@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.endpoint.wanted import EVENT_TYPES, Difference, differences, repaired
+from app.endpoint.inspection import EVENT_TYPES, Difference, differences, repaired
 from app.rivya.endpoint_payload import WebhookEndpoint
 
 URL = "https://receiver.example.com/rivya/webhook/0a1b"

@@ -6,17 +6,21 @@ from typing import Final
 
 import structlog
 
+from app.core.auth import Caller, Role
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import ServiceError
-from app.endpoint.endpoint import Endpoint, current, live
+from app.endpoint import repository
+from app.endpoint.keyring import Keyring
+from app.endpoint.models import Endpoint, current, live
 from app.endpoint.proofs import Proofs
-from app.endpoint.registry import Overtaken, Registry
-from app.endpoint.rotations import Rotations, Why
-
-_LOOK_EVERY: Final = 0.2
+from app.endpoint.repository import Overtaken, Registry, Rotations, Why
+from app.endpoint.schemas import EndpointView, HistoryView
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+_LOOK_EVERY: Final = 0.2
 
 
 class EndpointUnknown(ServiceError):
@@ -69,3 +73,32 @@ class Operator:
     async def _is_rotated(self, wanted: Endpoint) -> bool:
         known = [endpoint for endpoint in await self._registry.endpoints() if endpoint.id == wanted.id]
         return not any(known.rotation_requested_at or known.rotation_attempted_at for known in known)
+
+
+# Looks up our endpoint and its history for those who ask.
+
+
+class Showing:
+    """Reads the database each time; never a secret. Methods raise `DatabaseUnavailable`."""
+
+    def __init__(self, database: Database, keyring: Keyring, *, clock: Clock) -> None:
+        self._database = database
+        self._registry = Registry(database)
+        self._keyring = keyring
+        self._clock = clock
+
+    async def endpoint(self, caller: Caller) -> EndpointView:
+        """The live endpoint, else the one that is to be; its path for admin only. Raises `EndpointUnknown`."""
+        known = self._keyring.known
+        scheme = None if known.scheme is None else str(known.scheme)
+        endpoint = None if self._keyring.is_off else current(await self._registry.endpoints())
+        if endpoint is None and self._keyring.is_fixed:
+            return EndpointView.made_by_hand(scheme=scheme, now=self._clock.now())
+        if endpoint is None:
+            raise EndpointUnknown("No endpoint is registered yet.")
+        secrets = await self._registry.secrets(now=self._clock.now())
+        return EndpointView.of(endpoint, secrets, scheme=scheme, shows_path=caller.role.allows(Role.ADMIN))
+
+    async def history(self) -> HistoryView:
+        """What became of all our endpoints, newest first."""
+        return HistoryView.of(await repository.newest(self._database))

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import RowMapping, Select, Update, and_, delete, func, insert, or_, select, union, update
@@ -10,11 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
+from app.core.encryption import SealingKeys
 from app.core.ids import uuid7
-from app.endpoint import history
-from app.endpoint.endpoint import Endpoint
-from app.endpoint.state import LIVE, State
-from app.endpoint.tables import ONE_EACH, endpoint_secrets, endpoints
+from app.endpoint.models import LIVE, Endpoint, State
+from app.endpoint.tables import ONE_EACH, endpoint_history, endpoint_secrets, endpoints
 
 _OF_SECRET = {"secret_since": endpoint_secrets.c.valid_from, "secret_proven_at": endpoint_secrets.c.proven_at}
 _COLUMNS = tuple(
@@ -104,7 +104,7 @@ class Registry:
             async with self._database.transaction() as connection:
                 stamped = {"state_since": now, "created_at": now, "updated_at": now}
                 await connection.execute(insert(endpoints).values(**row, **stamped))
-                await history.note(connection, endpoint_id, event=State.INTENDED, now=now)
+                await note(connection, endpoint_id, event=State.INTENDED, now=now)
         except IntegrityError as error:
             raise Overtaken from error
 
@@ -113,7 +113,7 @@ class Registry:
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, **values)
             if event is not None:
-                await history.note(connection, endpoint.id, event=event, now=now)
+                await note(connection, endpoint.id, event=event, now=now)
 
     async def note_error(self, endpoint: Endpoint, *, code: str | None, now: datetime) -> None:
         """Why the last call about it failed, None where it went well."""
@@ -133,10 +133,10 @@ class Registry:
             for replaced in (await connection.execute(before)).scalars().all():
                 retiring = {"state": State.RETIRING, "state_since": now, "updated_at": now}
                 await connection.execute(update(endpoints).where(endpoints.c.id == replaced).values(**retiring))
-                await history.note(connection, replaced, event=State.RETIRING, now=now)
+                await note(connection, replaced, event=State.RETIRING, now=now)
             await change(connection, endpoint, now=now, **news)
             await add_secret(connection, endpoint.id, sealed=sealed, now=now)
-            await history.note(connection, endpoint.id, event=State.CREATED, now=now, detail=rivya_id)
+            await note(connection, endpoint.id, event=State.CREATED, now=now, detail=rivya_id)
 
     async def serve(self, endpoint: Endpoint, *, now: datetime) -> None:
         """It is proven, so it serves. Raises `Overtaken`."""
@@ -148,7 +148,7 @@ class Registry:
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, state=State.RETIRED, state_since=now)
             await connection.execute(update(endpoint_secrets).where(its_current).values(valid_until=now + overlap))
-            await history.note(connection, endpoint.id, event=State.RETIRED, now=now, detail=why)
+            await note(connection, endpoint.id, event=State.RETIRED, now=now, detail=why)
 
     async def drop_expired_secrets(self, *, now: datetime) -> None:
         """Forget secrets that nothing is verified with any more."""
@@ -177,3 +177,121 @@ def _update(endpoint: Endpoint, *, now: datetime, **values: Any) -> Update:  # n
 
 def _endpoint(row: RowMapping) -> Endpoint:
     return Endpoint(**{**row, "state": State(row["state"])})
+
+
+# What is written down about rotations: wanted, attempted, done; each method is one transaction.
+
+
+class Why(StrEnum):
+    """Why a secret is replaced."""
+
+    OPERATOR = "operator"
+    SCHEDULE = "schedule"
+    LOST = "secret_lost"
+
+
+class Rotations:
+    """A rotation that was attempted stays written down until its secret is stored, whatever happens between."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def request(self, endpoint: Endpoint, *, why: Why, now: datetime) -> None:
+        """A new secret is wanted; whoever leads sees to it. Raises `Overtaken`."""
+        async with self._database.transaction() as connection:
+            await change(connection, endpoint, now=now, rotation_requested_at=now)
+            await note(connection, endpoint.id, event="rotation_requested", now=now, detail=why)
+
+    async def note_attempt(self, endpoint: Endpoint, *, now: datetime) -> None:
+        """A rotation is sent next: Rivya may sign with a secret we don't hold from now on. Raises `Overtaken`."""
+        async with self._database.transaction() as connection:
+            await change(connection, endpoint, now=now, rotation_attempted_at=now)
+
+    async def take_back(self, endpoint: Endpoint, *, now: datetime, code: str, is_final: bool) -> None:
+        """The attempt certainly changed nothing; `is_final`: it isn't wanted any more either. Raises `Overtaken`.
+
+        An earlier attempt whose outcome is unknown stays in doubt.
+        """
+        requested = None if is_final else endpoint.rotation_requested_at
+        before = {"rotation_attempted_at": endpoint.rotation_attempted_at, "rotation_requested_at": requested}
+        async with self._database.transaction() as connection:
+            await change(connection, endpoint, now=now, **before)
+            if is_final:
+                await note(connection, endpoint.id, event="rotation_refused", now=now, detail=code)
+
+    async def keep(self, endpoint: Endpoint, *, sealed: str, now: datetime, overlap: timedelta) -> None:
+        """Store the new secret; the one before is accepted for `overlap`. Raises `Overtaken`, keeping nothing."""
+        mine = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
+        done = {"rotation_requested_at": None, "rotation_attempted_at": None, "test_asked_at": None, "last_error": None}
+        async with self._database.transaction() as connection:
+            await change(connection, endpoint, now=now, **done)
+            await connection.execute(update(endpoint_secrets).where(mine).values(valid_until=now + overlap))
+            await add_secret(connection, endpoint.id, sealed=sealed, now=now)
+            await note(connection, endpoint.id, event="rotated", now=now)
+
+
+# What became of our endpoints, step by step: written in the transaction of the step itself.
+
+
+_MOST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One step, repair or observation."""
+
+    endpoint_id: str
+    recorded_at: datetime
+    event: str
+    detail: str | None
+
+
+async def note(
+    connection: AsyncConnection, endpoint_id: str, *, event: str, now: datetime, detail: str | None = None
+) -> None:
+    """Write an entry within the transaction of what it tells of."""
+    row = {"endpoint_id": endpoint_id, "recorded_at": now, "event": event, "detail": detail}
+    await connection.execute(insert(endpoint_history).values(**row))
+
+
+async def newest(database: Database, *, most: int = _MOST) -> list[Entry]:
+    """The newest entries of all endpoints, newest first. Raises `DatabaseUnavailable`."""
+    columns = endpoint_history.c
+    told = select(columns.endpoint_id, columns.recorded_at, columns.event, columns.detail)
+    async with database.read() as connection:
+        found = await connection.execute(told.order_by(columns.sequence.desc()).limit(most))
+        return [Entry(*row) for row in found]
+
+
+# Encrypts every stored secret anew under the newest key, so that older keys can be put away.
+
+
+_ALL_SECRETS = (
+    select(endpoint_secrets.c.id, endpoint_secrets.c.sealed).order_by(endpoint_secrets.c.id).with_for_update()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Resealed:
+    """What was done."""
+
+    changed: int
+    total: int
+
+
+async def reseal(database: Database, keys: SealingKeys) -> Resealed:
+    """One transaction: all are encrypted under the newest key afterwards, or nothing was changed.
+
+    Raises `SealBroken` where one can't be opened, `DatabaseUnavailable`.
+    """
+    async with database.transaction() as connection:
+        stored = (await connection.execute(_ALL_SECRETS)).all()
+        changed = [(row.id, keys.open(row.sealed)) for row in stored if not keys.is_newest(row.sealed)]
+        for secret_id, secret in changed:
+            anew = update(endpoint_secrets).where(endpoint_secrets.c.id == secret_id)
+            await connection.execute(anew.values(sealed=keys.seal(secret)))
+        # Those that are under the newest key already must open too, or a typing error would go unnoticed.
+        for row in stored:
+            if keys.is_newest(row.sealed):
+                keys.open(row.sealed)
+    return Resealed(len(changed), len(stored))

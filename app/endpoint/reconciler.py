@@ -1,6 +1,6 @@
 """Keeps exactly one endpoint of ours registered with Rivya, whoever starts, whatever is killed.
 
-Every step begins at what is stored and ends with a commit (`app.endpoint.acts` decides which is next):
+Every step begins at what is stored and ends with a commit (`app.endpoint.models` decides which is next):
 
 - An endpoint is written down first, `intended`, with a random key at the end of its path. A key that was just made
   is known to nobody: as long as no create was sent, no endpoint can carry it, so the create needs no list of what
@@ -33,13 +33,11 @@ from app.core.clock import Clock
 from app.core.database import Database
 from app.core.encryption import SealingKeys
 from app.core.leases import Leases
-from app.endpoint.acts import Act, next_act
-from app.endpoint.endpoint import Endpoint, current, live
-from app.endpoint.failures import Undecided, read_failure
+from app.endpoint.errors import Undecided, read_failure
+from app.endpoint.inspection import Means
 from app.endpoint.leadership import Leadership, LeaseLost
-from app.endpoint.means import Means
-from app.endpoint.registry import Overtaken, Registry
-from app.endpoint.rotations import Rotations
+from app.endpoint.models import Act, Endpoint, current, live, next_act
+from app.endpoint.repository import Overtaken, Registry, Rotations
 from app.endpoint.steps import Steps
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError

@@ -8,11 +8,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.core.errors import Finding
-from app.endpoint.callback_url import masked
-from app.endpoint.endpoint import Endpoint
-from app.endpoint.history import Entry
-from app.endpoint.registry import StoredSecret
-from app.endpoint.state import State
+from app.endpoint.models import Endpoint, State, masked
+from app.endpoint.repository import Entry, StoredSecret
 
 _EXAMPLE: dict[str, JsonValue] = {
     "object": "endpoint",
