@@ -22,7 +22,7 @@ from app.core.settings import Settings
 from app.endpoint import assembly as endpoint
 from app.endpoint.verification import OtherClocks
 from app.gateway import assembly as gateway
-from app.gateway import route as gateway_route
+from app.gateway import routes as gateway_route
 from app.intake import rejections
 from app.intake.refusals import Refusals
 from app.intake.route import Intake

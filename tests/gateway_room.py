@@ -14,15 +14,11 @@ from fastapi import FastAPI
 
 from app.api import document_errors, errors, openapi
 from app.core.auth import Access, ApiToken, Role
-from app.gateway import route
-from app.gateway.balance import Balance
-from app.gateway.catalogue import Catalogue
-from app.gateway.curfew import Curfew
-from app.gateway.gateway import Gateway
-from app.gateway.kinds import Kind
-from app.gateway.patience import Patience, patience_of
-from app.gateway.relay import Relay
-from app.gateway.slots import Slots
+from app.gateway import routes
+from app.gateway.models_cache import Catalogue
+from app.gateway.service import Balance, Gateway
+from app.gateway.streaming import Curfew, Slots
+from app.gateway.upstream import Kind, Patience, Relay, patience_of
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 from tests.clock import ManualClock
@@ -77,7 +73,7 @@ async def open_gateway(
         stack.push_async_callback(catalogue.aclose)
         errors.install(app)
         access = Access([ApiToken.of(f"{role}er", role, token) for role, token in TOKENS.items()])
-        app.include_router(route.router(room.gateway, access), responses=document_errors.errors(400, 404, 413))
+        app.include_router(routes.router(room.gateway, access), responses=document_errors.errors(400, 404, 413))
         openapi.complete(app)
         room.url = await stack.enter_async_context(_serving(app))
         for role in (*Role, None):

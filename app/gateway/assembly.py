@@ -2,12 +2,10 @@
 
 from app.core.clock import Clock
 from app.core.settings import Settings
-from app.gateway.balance import Balance
-from app.gateway.catalogue import Catalogue
-from app.gateway.gateway import Gateway
-from app.gateway.patience import patience_of
-from app.gateway.relay import Note, Relay
-from app.gateway.slots import Slots
+from app.gateway.models_cache import Catalogue
+from app.gateway.service import Balance, Gateway
+from app.gateway.streaming import Slots
+from app.gateway.upstream import Note, Relay, patience_of
 from app.rivya.client import RivyaClient
 
 

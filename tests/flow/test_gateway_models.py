@@ -10,7 +10,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from app.gateway.catalogue import Kept
+from app.gateway.models_cache import Kept
 from app.rivya.errors import RivyaRateLimited, RivyaUnavailable
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox

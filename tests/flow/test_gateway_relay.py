@@ -7,8 +7,7 @@ import httpx
 import orjson
 import pytest
 
-from app.gateway.kinds import Kind
-from app.gateway.patience import Patience
+from app.gateway.upstream import Kind, Patience
 from app.rivya.errors import RivyaRateLimited
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox

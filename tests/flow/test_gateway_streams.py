@@ -8,8 +8,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from app.gateway.kinds import Kind
-from app.gateway.patience import Patience
+from app.gateway.upstream import Kind, Patience
 from app.sandbox.dialects import HEARTBEAT, Dialect
 from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox

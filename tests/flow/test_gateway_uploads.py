@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from app.gateway.form_meter import LIMITS
+from app.gateway.upload_limit import LIMITS
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
 from tests.gateway_room import open_gateway

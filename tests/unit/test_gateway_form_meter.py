@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.gateway.caller_errors import BodyStalled, BodyTooLarge
-from app.gateway.form_meter import LARGEST, LIMITS, FormMeter
+from app.gateway.errors import BodyStalled, BodyTooLarge
+from app.gateway.upload_limit import LARGEST, LIMITS, FormMeter
 
 FORM = "multipart/form-data; boundary=b0und"
 IMAGE = LIMITS["image"]

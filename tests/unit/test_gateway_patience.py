@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.gateway.kinds import Kind
-from app.gateway.patience import MOST_ATTEMPTS, Failure, Patience, patience_of, pause_before_retry
+from app.gateway.upstream import MOST_ATTEMPTS, Failure, Kind, Patience, patience_of, pause_before_retry
 
 
 def pause(failure: Failure, *, attempt: int = 1, is_repeatable: bool = True, chance: float = 0.5) -> float | None:

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from app.gateway.caller_errors import BodyTooLarge
+from app.gateway.errors import BodyTooLarge
 
 _MEGABYTE: Final = 1024 * 1024
 LIMITS: Final = {"image": 10 * _MEGABYTE, "video": 50 * _MEGABYTE, "audio": 10 * _MEGABYTE}

@@ -1,27 +1,77 @@
 """Rivya's models, kept for a while: one refresh however many ask, and the last good list while Rivya fails."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import structlog
+from starlette.responses import Response
 
 from app.core.clock import Clock
 from app.core.errors import ServiceError
-from app.gateway.answers import WholeAnswer, read_whole
-from app.gateway.calls import MODELS
-from app.gateway.relay import Outgoing, Relay
+from app.gateway.headers import Headers, back
+from app.gateway.upstream import MODELS, Outgoing, Relay
 from app.rivya.errors import PayloadUnreadable, RivyaUnavailable, read_error
 from app.rivya.payloads import list_items, read_json, read_models
+from app.rivya.transport import Passage
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+# Small answers of Rivya's, read whole: those that are kept or looked into on their way.
+
+
+MOST_BYTES: Final = 4 * 1024 * 1024
+
+
+class AnswerUnusable(ServiceError):
+    """Rivya's answer broke off, or is far larger than any list of models."""
+
+    status = 502
+    code = "rivya_unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class WholeAnswer:
+    """What came back; `headers` has names in lower case, `relayed` those that the caller gets."""
+
+    status: int
+    headers: Mapping[str, str]
+    relayed: Headers
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is a 2xx."""
+        return 200 <= self.status < 300
+
+    def response(self, *more: tuple[bytes, bytes]) -> Response:
+        """The same answer for a caller, with some headers more."""
+        response = Response(self.body, self.status)
+        response.raw_headers = [*self.relayed, *more]
+        return response
+
+
+async def read_whole(passage: Passage) -> WholeAnswer:
+    """Read an answer to its end. Raises `AnswerUnusable`."""
+    body = bytearray()
+    try:
+        async for piece in passage.pieces():
+            body += piece
+            if len(body) > MOST_BYTES:
+                raise AnswerUnusable(f"Rivya's answer is larger than {MOST_BYTES} bytes.")
+    except RivyaUnavailable:
+        raise AnswerUnusable("Rivya's answer broke off.") from None
+    return WholeAnswer(passage.status, passage.headers, back(passage.raw_headers), bytes(body))
+
 
 SHORTEST_INTERVAL = timedelta(seconds=10)
 """After a failure, the last good list is served so long without asking again."""
 
 AGE_FOR_CATEGORIES = timedelta(minutes=1)
 """Whoever met a model that is not in the list wants a newer one, whatever the TTL."""
-
-log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,26 +1,82 @@
 """What the routes do: pass a call on, or answer it from the catalogue that is kept."""
 
+import math
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Final
 
 import orjson
 from fastapi import Request, Response
+from prometheus_client import Gauge
 
+from app.core.clock import Clock
 from app.core.errors import ServiceError
-from app.gateway import bodies
-from app.gateway.answers import WholeAnswer, read_whole
-from app.gateway.balance import Balance
-from app.gateway.caller import Caller
-from app.gateway.calls import CREDITS, MODELS, Relayed
-from app.gateway.catalogue import Catalogue, Kept
-from app.gateway.curfew import Curfew
-from app.gateway.headers import onward
-from app.gateway.kinds import Kind
-from app.gateway.passing import PassedOn
-from app.gateway.relay import Body, Outgoing, Relay
-from app.gateway.slots import Slots
+from app.gateway.errors import BodyTooLarge
+from app.gateway.headers import Headers, declared_length, onward, value_of
+from app.gateway.models_cache import Catalogue, Kept, WholeAnswer, read_whole
+from app.gateway.streaming import Caller, Curfew, PassedOn, Slots
+from app.gateway.upload_limit import FormMeter
+from app.gateway.upstream import CREDITS, MODELS, Body, Kind, Outgoing, Relay, Relayed
 from app.rivya.client import segment
-from app.rivya.errors import RivyaNotFound
+from app.rivya.errors import PayloadUnreadable, RivyaNotFound
+from app.rivya.payloads import read_credits
+
+# The bodies of relayed calls: small ones read whole, so that they can be sent again, forms passed through.
+
+
+MOST_BYTES: Final = 1024 * 1024
+"""Of a chat turn; files travel by themselves."""
+
+
+async def whole(caller: Caller, headers: Headers) -> bytes:
+    """A chat turn's body. Raises `BodyTooLarge`, unread where its length is announced, and what `Caller` does."""
+    if (declared_length(headers) or 0) > MOST_BYTES:
+        raise BodyTooLarge(f"The body is larger than {MOST_BYTES} bytes.")
+    return await caller.body(most_bytes=MOST_BYTES)
+
+
+def form(caller: Caller, headers: Headers) -> AsyncIterator[bytes]:
+    """A form as it comes, never more than one piece of it in memory. Raises `BodyTooLarge` as soon as that is known."""
+    meter = FormMeter(value_of(headers, b"content-type") or "", declared=declared_length(headers))
+    meter.begin()
+    return _metered(caller, meter)
+
+
+async def _metered(caller: Caller, meter: FormMeter) -> AsyncIterator[bytes]:
+    async for piece in caller.pieces():
+        meter.feed(piece)
+        yield piece
+
+
+# The credits that Rivya last told of, and how long ago that was, as metrics.
+
+
+ACCOUNT_CREDITS = Gauge(
+    "receiver_rivya_credits", "Credits of the account when they were last asked for; NaN before that."
+)
+AGE = Gauge("receiver_rivya_credits_age_seconds", "Time since the credits were last told; NaN before that.")
+
+
+class Balance:
+    """Remembers the last balance for the metrics, and for nothing else: callers always get Rivya's own."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._told_at: float | None = None
+        ACCOUNT_CREDITS.set(math.nan)
+        AGE.set_function(self._age)
+
+    def note(self, body: bytes) -> None:
+        """Rivya answered with this; what can't be read changes nothing."""
+        try:
+            ACCOUNT_CREDITS.set(float(read_credits(body)))
+        except PayloadUnreadable:
+            return
+        self._told_at = self._clock.monotonic()
+
+    def _age(self) -> float:
+        return math.nan if self._told_at is None else self._clock.monotonic() - self._told_at
 
 
 class Unknown(ServiceError):
@@ -95,5 +151,5 @@ async def _prepare(relayed: Relayed, request: Request, caller: Caller) -> Outgoi
         caller.sends_nothing()
         return _outgoing(relayed, request)
     if relayed.kind is Kind.UPLOAD:
-        return _outgoing(relayed, request, bodies.form(caller, headers))
-    return _outgoing(relayed, request, await bodies.whole(caller, headers))
+        return _outgoing(relayed, request, form(caller, headers))
+    return _outgoing(relayed, request, await whole(caller, headers))

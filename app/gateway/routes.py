@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from app.core.auth import Access
-from app.gateway import calls, documents
-from app.gateway.calls import Relayed
-from app.gateway.closed import add_closed_paths
-from app.gateway.gateway import Gateway
+from app.core.auth import Access, Caller, Role
+from app.core.errors import ServiceError
+from app.gateway import schemas, upstream
+from app.gateway.service import Gateway
+from app.gateway.upstream import Relayed
 
 _Key = Annotated[str | None, Header(alias="Idempotency-Key", description="Forwarded; with it Rivya charges once.")]
 
@@ -23,73 +23,73 @@ def router(gateway: Gateway, access: Access) -> APIRouter:
 
 
 def _add_readings(routes: APIRouter, gateway: Gateway, access: Access) -> None:
-    @routes.get(**_route(calls.MODELS, access), summary="List the models", responses=documents.MODELS)
+    @routes.get(**_route(upstream.MODELS, access), summary="List the models", responses=schemas.MODELS)
     async def list_models(request: Request) -> Response:
         """Rivya's catalogue with categories, prices and inputs, kept for `RECEIVER_MODELS_TTL` seconds; see `Age`."""
         return await gateway.models(request)
 
     @routes.get(
         "/models/{model_id:path}",
-        dependencies=[Depends(access.require(calls.MODELS.role))],
+        dependencies=[Depends(access.require(upstream.MODELS.role))],
         summary="One model",
         response_model=None,
-        responses=documents.MODEL,
+        responses=schemas.MODEL,
     )
     async def get_model(model_id: str) -> Response:
         """One entry of the catalogue. Rivya has no such path; the receiver adds it."""
         return await gateway.model(model_id)
 
-    @routes.get(**_route(calls.CREDITS, access), summary="The account's credits", responses=documents.CREDITS)
+    @routes.get(**_route(upstream.CREDITS, access), summary="The account's credits", responses=schemas.CREDITS)
     async def get_credits(request: Request) -> Response:
         """What the account can spend at this moment; never kept."""
         return await gateway.credits(request)
 
-    @routes.get(**_route(calls.GET_FILE, access), summary="One uploaded file", responses=documents.FILE)
+    @routes.get(**_route(upstream.GET_FILE, access), summary="One uploaded file", responses=schemas.FILE)
     async def get_file(file_id: str, request: Request) -> Response:  # noqa: ARG001 - for the document
         """Rivya's answer, unchanged."""
-        return gateway.pass_on(calls.GET_FILE, request)
+        return gateway.pass_on(upstream.GET_FILE, request)
 
-    @routes.get(**_route(calls.LIST_SESSIONS, access), summary="List the chat sessions", responses=documents.SESSIONS)
+    @routes.get(**_route(upstream.LIST_SESSIONS, access), summary="List the chat sessions", responses=schemas.SESSIONS)
     async def list_sessions(request: Request) -> Response:
         """Rivya's answer, unchanged; a query is passed on with it."""
-        return gateway.pass_on(calls.LIST_SESSIONS, request)
+        return gateway.pass_on(upstream.LIST_SESSIONS, request)
 
-    @routes.get(**_route(calls.GET_SESSION, access), summary="One chat session", responses=documents.SESSION)
+    @routes.get(**_route(upstream.GET_SESSION, access), summary="One chat session", responses=schemas.SESSION)
     async def get_session(session_id: str, request: Request) -> Response:  # noqa: ARG001 - for the document
         """Rivya's answer, unchanged."""
-        return gateway.pass_on(calls.GET_SESSION, request)
+        return gateway.pass_on(upstream.GET_SESSION, request)
 
 
 def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
     @routes.post(
-        **_route(calls.UPLOAD_FILE, access),
+        **_route(upstream.UPLOAD_FILE, access),
         summary="Upload a file",
-        responses=documents.UPLOADED,
-        openapi_extra={"requestBody": documents.UPLOAD_BODY},
+        responses=schemas.UPLOADED,
+        openapi_extra={"requestBody": schemas.UPLOAD_BODY},
     )
     async def upload_file(request: Request) -> Response:
         """Passed through as it comes. Larger than Rivya takes (image and audio 10 MB, video 50 MB): 413, at once."""
-        return gateway.pass_on(calls.UPLOAD_FILE, request)
+        return gateway.pass_on(upstream.UPLOAD_FILE, request)
 
     @routes.post(
-        **_route(calls.COMPLETE, access),
+        **_route(upstream.COMPLETE, access),
         summary="A chat turn",
-        responses=documents.COMPLETION,
-        openapi_extra={"requestBody": documents.TURN_BODY},
+        responses=schemas.COMPLETION,
+        openapi_extra={"requestBody": schemas.TURN_BODY},
     )
     async def complete(request: Request, idempotency_key: _Key = None) -> Response:  # noqa: ARG001 - for the document
         """Rivya's answer, unchanged. Hanging up cancels it at Rivya."""
-        return gateway.pass_on(calls.COMPLETE, request)
+        return gateway.pass_on(upstream.COMPLETE, request)
 
     @routes.post(
-        **_route(calls.STREAM, access),
+        **_route(upstream.STREAM, access),
         summary="A chat turn as a stream",
-        responses=documents.EVENTS,
-        openapi_extra={"requestBody": documents.TURN_BODY},
+        responses=schemas.EVENTS,
+        openapi_extra={"requestBody": schemas.TURN_BODY},
     )
     async def stream(request: Request, idempotency_key: _Key = None) -> Response:  # noqa: ARG001 - for the document
         """Rivya's server-sent events, byte by byte as they come. Hanging up cancels the turn at Rivya."""
-        return gateway.pass_on(calls.STREAM, request)
+        return gateway.pass_on(upstream.STREAM, request)
 
 
 def _route(relayed: Relayed, access: Access) -> dict[str, Any]:
@@ -98,3 +98,31 @@ def _route(relayed: Relayed, access: Access) -> dict[str, Any]:
         "dependencies": [Depends(access.require(relayed.role))],
         "response_model": None,
     }
+
+
+# Rivya's webhook paths, which are not relayed: the receiver manages its own endpoint.
+
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+
+class WebhooksManaged(ServiceError):
+    """A caller that changed the receiver's endpoint would cut it off from Rivya's callbacks."""
+
+    status = 403
+    code = "webhooks_managed"
+
+
+def add_closed_paths(routes: APIRouter, access: Access) -> None:
+    """Have every webhook path answer 403, with a word of what to use instead."""
+
+    async def closed(_: Annotated[Caller, Depends(access.require(Role.READ))]) -> Response:
+        """Not relayed."""
+        message = (
+            "The receiver manages its own webhook endpoint with Rivya, so webhooks can't be managed through it; "
+            "see GET /api/v1/endpoint and GET /api/v1/deliveries."
+        )
+        raise WebhooksManaged(message)
+
+    for path in ("/webhooks", "/webhooks/{rest:path}", "/webhook-events", "/webhook-events/{rest:path}"):
+        routes.add_api_route(path, closed, methods=_METHODS, include_in_schema=False)

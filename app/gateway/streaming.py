@@ -1,0 +1,197 @@
+"""Answers a caller with what Rivya answers, piece by piece as it comes, and ends both calls together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import structlog
+from prometheus_client import Gauge
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from app.core.errors import Overloaded, ServiceError
+from app.core.middleware import note_result
+from app.gateway.errors import LONGEST_SILENCE, BodyStalled, BodyTooLarge, CallerGone
+from app.gateway.headers import back
+from app.gateway.upstream import Outgoing, Relay
+from app.rivya.errors import RivyaUnavailable
+from app.rivya.transport import Passage
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+# The caller's side of a relayed call: its body as it comes, and the moment when the caller goes away.
+
+
+class Caller:
+    """Reads what the server receives of one request. The body is read once, and no more of it than is asked for."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._is_whole = asyncio.Event()
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises `CallerGone` and `BodyStalled`."""
+        is_more = True
+        while is_more:
+            message = await self._next()
+            if message["type"] == "http.disconnect":
+                raise CallerGone
+            if message.get("body"):
+                yield message["body"]
+            is_more = message.get("more_body", False)
+        self._is_whole.set()
+
+    async def body(self, *, most_bytes: int) -> bytes:
+        """The whole body. Raises `BodyTooLarge`, `CallerGone` and `BodyStalled`."""
+        body = bytearray()
+        async for piece in self.pieces():
+            body += piece
+            if len(body) > most_bytes:
+                raise BodyTooLarge(f"The body is larger than {most_bytes} bytes.")
+        return bytes(body)
+
+    def sends_nothing(self) -> None:
+        """No body is wanted of this caller."""
+        self._is_whole.set()
+
+    async def gone(self) -> None:
+        """Return when the caller has left after sending its body; before that, reading the body notices it."""
+        await self._is_whole.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def _next(self) -> Message:
+        try:
+            async with asyncio.timeout(LONGEST_SILENCE):
+                return await self._receive()
+        except TimeoutError:
+            raise BodyStalled from None
+
+
+# When the process stops: calls under way get a while to end by themselves, and are then ended.
+
+
+GRACE_SECONDS: Final = 8.0
+
+
+class Stopping(ServiceError):
+    """The process stops before Rivya has answered; with a key the call can be repeated elsewhere."""
+
+    status = 503
+    code = "stopping"
+
+    def __init__(self) -> None:
+        message = "The receiver is stopping; the call may have taken effect. Repeat it with the same Idempotency-Key."
+        super().__init__(message, retry_after=1)
+
+
+class Curfew:
+    """Over once it was rung and the grace has passed."""
+
+    def __init__(self, *, grace: float = GRACE_SECONDS) -> None:
+        self._grace = grace
+        self._over = asyncio.Event()
+
+    def ring(self) -> None:
+        """The process is about to stop."""
+        asyncio.get_running_loop().call_later(self._grace, self._over.set)
+
+    async def over(self) -> None:
+        """Return when calls that are still under way have to end."""
+        await self._over.wait()
+
+
+# How many calls may be under way to Rivya at once; whoever finds all taken is told to come back.
+
+
+UNDER_WAY = Gauge("receiver_rivya_calls_under_way", "Relayed calls that are under way to Rivya.")
+
+
+class Slots:
+    """The room for relayed calls of one process."""
+
+    def __init__(self, most: int) -> None:
+        self._free = most
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold one of them. Raises `Overloaded` at once when there is none: a queue would only hide the load."""
+        if self._free <= 0:
+            raise Overloaded("Too many calls to Rivya are under way; see RECEIVER_RIVYA_CONCURRENCY.")
+        self._free -= 1
+        UNDER_WAY.inc()
+        try:
+            yield
+        finally:
+            self._free += 1
+            UNDER_WAY.dec()
+
+
+Prepare = Callable[[Caller], Awaitable[Outgoing]]
+
+
+class PassedOn(Response):
+    """Calls Rivya when it is sent. Raises `ServiceError`s before the answer has begun, and nothing after."""
+
+    def __init__(self, prepare: Prepare, relay: Relay, slots: Slots, curfew: Curfew) -> None:
+        super().__init__()
+        self._prepare = prepare
+        self._relay = relay
+        self._slots = slots
+        self._curfew = curfew
+        self._has_begun = False
+        self._is_told = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Relay until the answer is over, Rivya breaks off, the caller leaves, or the process stops."""
+        caller = Caller(receive)
+        with self._slots.taken():
+            passing = asyncio.create_task(self._pass_on(caller, scope, send))
+            leaving = asyncio.create_task(caller.gone())
+            stopping = asyncio.create_task(self._curfew.over())
+            tasks = {passing, leaving, stopping}
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if passing.done() or self._is_told:
+                    await passing
+                elif leaving.done():
+                    _note_abandoned(scope)
+                else:
+                    self._stop(scope)
+            except CallerGone:
+                _note_abandoned(scope)
+            finally:
+                for task in tasks:
+                    task.cancel()  # which also ends the call at Rivya
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _stop(self, scope: Scope) -> None:
+        if not self._has_begun:
+            raise Stopping
+        log.warning("relay.stopped")
+        note_result(scope, "broken")
+
+    async def _pass_on(self, caller: Caller, scope: Scope, send: Send) -> None:
+        call = await self._prepare(caller)
+        async with self._relay.opened(call) as passage:
+            self._has_begun = True
+            await send({"type": "http.response.start", "status": passage.status, "headers": back(passage.raw_headers)})
+            try:
+                await self._pump(passage, send)
+            except RivyaUnavailable as error:
+                # The answer is left without its end: the server cuts the connection, and the caller sees that it broke.
+                log.warning("relay.broken", route=call.relayed.name, reason=str(error))
+                note_result(scope, "broken")
+
+    async def _pump(self, passage: Passage, send: Send) -> None:
+        async for piece in passage.pieces():
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        self._is_told = True  # the server calls the end of an answer a disconnect, too
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _note_abandoned(scope: Scope) -> None:
+    log.info("relay.abandoned")
+    note_result(scope, "abandoned")
