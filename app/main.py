@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 
-from app.api import deliveries, document_errors, errors, generation_lane, generations, health, metrics, openapi, usage
+from app.api import deliveries, errors, generation_lane, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
 from app.core.auth import Access
 from app.core.background import Loops
@@ -116,8 +116,8 @@ class Service:
     def _application(self) -> Express:
         app = Express(
             title="rivya-receiver",
-            description=document_errors.DESCRIPTION,
-            openapi_tags=document_errors.TAGS,
+            description=schemas.DESCRIPTION,
+            openapi_tags=schemas.TAGS,
             lifespan=lambda _: self.running(),
             redirect_slashes=False,
         )
@@ -128,19 +128,17 @@ class Service:
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)
         )
-        app.include_router(
-            gateway_route.router(self.gateway, self.access), responses=document_errors.errors(400, 404, 413)
-        )
+        app.include_router(gateway_route.router(self.gateway, self.access), responses=schemas.errors(400, 404, 413))
         app.include_router(deliveries.router(self.queries, self.access))
         app.include_router(usage.router(self.queries, self.access, clock=self.clock))
         for router in self.endpoint.routers:
-            app.include_router(router, responses=document_errors.errors(404))
-        app.include_router(rejections.router(self.refusals, self.access), responses=document_errors.errors())
+            app.include_router(router, responses=schemas.errors(404))
+        app.include_router(rejections.router(self.refusals, self.access), responses=schemas.errors())
         tasks = (self._unstarted, self.loops.findings, self.batch.findings)
         parts = (self.endpoint.health.findings, self.limiter.findings, self.operator.watch.findings)
         app.include_router(health.router([health.database_check(self.database), *tasks, *parts]))
         app.include_router(metrics.router(self.queries, clock=self.clock))
-        openapi.complete(app)
+        schemas.complete(app)
         return app
 
     async def prepare(self) -> None:

@@ -12,7 +12,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 
-from app.api import document_errors, errors, openapi
+from app.api import errors, schemas
 from app.core.auth import Access, ApiToken, Role
 from app.gateway import routes
 from app.gateway.models_cache import Catalogue
@@ -73,8 +73,8 @@ async def open_gateway(
         stack.push_async_callback(catalogue.aclose)
         errors.install(app)
         access = Access([ApiToken.of(f"{role}er", role, token) for role, token in TOKENS.items()])
-        app.include_router(routes.router(room.gateway, access), responses=document_errors.errors(400, 404, 413))
-        openapi.complete(app)
+        app.include_router(routes.router(room.gateway, access), responses=schemas.errors(400, 404, 413))
+        schemas.complete(app)
         room.url = await stack.enter_async_context(_serving(app))
         for role in (*Role, None):
             room.clients[role] = await stack.enter_async_context(_client(room.url, role))

@@ -4,11 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from app.api import cursor
-from app.api.answers import answer, list_of
-from app.api.document_errors import errors
-from app.api.documents import DeliveryListOut, EvidenceOut
-from app.api.parameters import DeliveryParameters
+from app.api.parameters import DeliveryParameters, decode, encode
+from app.api.schemas import DeliveryListOut, EvidenceOut, answer, errors, list_of
 from app.core.auth import Access, Caller, Role
 from app.core.errors import ServiceError
 from app.ledger.queries import Queries
@@ -40,9 +37,9 @@ def router(queries: Queries, access: Access) -> APIRouter:
     async def list_deliveries(parameters: Annotated[DeliveryParameters, Query()]) -> Response:
         """Newest first. `received_after` includes its moment and `received_before` excludes it."""
         chosen = parameters.chosen
-        after = cursor.decode(parameters.cursor, chosen) if parameters.cursor is not None else None
+        after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
         page = await queries.deliveries(chosen, after=after, limit=parameters.limit)
-        following = cursor.encode(page.last, chosen) if page.last is not None else None
+        following = encode(page.last, chosen) if page.last is not None else None
         return answer(list_of([render_delivery(delivery) for delivery in page.items], next_cursor=following))
 
     @routes.get(

@@ -8,9 +8,7 @@ import orjson
 import structlog
 from starlette.types import Scope
 
-from app.api.caller_waiting import found_in
-from app.api.shared_reads import Found
-from app.api.waiting import Waiting
+from app.api.waiting import Found, Waiting, found_in
 from app.core.auth import Access, Caller
 from app.core.errors import ServiceError
 from app.core.express import Exchange

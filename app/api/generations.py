@@ -1,22 +1,22 @@
 """/api/v1/generations: read one, wait for one, list them, track one made elsewhere, see its history."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
 
+import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from app.api import cursor
-from app.api.answers import answer, list_of
-from app.api.document_errors import errors
-from app.api.documents import GenerationListOut, GenerationOut, TransitionListOut
 from app.api.generation_lane import DEADLINE, READ
-from app.api.parameters import GenerationParameters
-from app.api.preferences import MOST_SECONDS, Wait, wanted
-from app.api.shared_reads import Found
-from app.api.track import Track, checked_id, read_body
-from app.api.waiting import CallerGone, Waiting
+from app.api.parameters import GenerationParameters, decode, encode
+from app.api.schemas import GenerationListOut, GenerationOut, TransitionListOut, answer, errors, list_of
+from app.api.waiting import CallerGone, Found, Waiting
 from app.core.auth import Access, Role
 from app.core.clock import Clock
 from app.core.errors import ServiceError
@@ -24,7 +24,148 @@ from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source, Tracked
 from app.ledger.queries import Queries
 from app.ledger.serializers import render, render_transition
-from app.rivya.parsing import usable_name
+from app.rivya.parsing import LONGEST_NAME, storable, usable_name
+
+# The body of PUT /api/v1/generations/{id}: what a caller may say of a generation made elsewhere.
+
+
+MOST_BYTES = 64 * 1024
+MOST_METADATA_BYTES = 16 * 1024
+
+
+class TrackInvalid(ServiceError):
+    """The request can't be used."""
+
+    status = 400
+    code = "validation_failed"
+
+
+class TrackTooLarge(ServiceError):
+    """The body is larger than anything it could say."""
+
+    status = 413
+    code = "payload_too_large"
+
+    def __init__(self) -> None:
+        super().__init__(f"At most {MOST_BYTES} bytes are taken.")
+
+
+def _name(value: str) -> str:
+    if usable_name(value) is None:
+        message = f"must be 1 to {LONGEST_NAME} printable characters"
+        raise ValueError(message)
+    return value
+
+
+def _without_nul(value: str) -> str:
+    if "\x00" in value:
+        message = "must not contain NUL"
+        raise ValueError(message)
+    return value
+
+
+def _small(value: dict[str, Any]) -> dict[str, Any]:
+    if storable(value) != value:
+        message = "must not contain NUL, nor nest more than 200 levels"
+        raise ValueError(message)
+    if len(orjson.dumps(value)) > MOST_METADATA_BYTES:
+        message = f"must be at most {MOST_METADATA_BYTES} bytes as JSON"
+        raise ValueError(message)
+    return value
+
+
+class Track(BaseModel):
+    """All optional; what is left out stays as it is known."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        json_schema_extra={
+            "example": {"model": "z-image", "client_request_id": "order-1", "metadata": {"customer": "c-42"}}
+        },
+    )
+
+    model: Annotated[str, AfterValidator(_name), Field(max_length=LONGEST_NAME)] | None = Field(
+        None, description="Decides when it is first polled; ignored where the model is known."
+    )
+    client_request_id: Annotated[str, AfterValidator(_without_nul), Field(min_length=1, max_length=128)] | None = Field(
+        None, description="Your own trace id; ignored where one is known."
+    )
+    metadata: Annotated[dict[str, Any], AfterValidator(_small)] | None = Field(
+        None, description="Any object of yours, at most 16 KiB as JSON; replaces the one before."
+    )
+
+    @classmethod
+    def read(cls, body: bytes) -> Self:
+        """What a body says; an empty one says nothing. Raises `TrackInvalid`, `RequestValidationError`."""
+        if not body.strip():
+            return cls()
+        try:
+            said = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            said = None
+        if not isinstance(said, dict):
+            message = "body: must be a JSON object in UTF-8, or be left out."
+            raise TrackInvalid(message)
+        try:
+            return cls.model_validate(said)
+        except ValidationError as error:
+            raise RequestValidationError(error.errors()) from None
+
+
+def checked_id(generation_id: str) -> str:
+    """`generation_id` if Rivya can be asked for it. Raises `TrackInvalid`."""
+    if usable_name(generation_id) is None or generation_id in {".", ".."}:
+        message = f"generation_id: must be 1 to {LONGEST_NAME} printable characters."
+        raise TrackInvalid(message)
+    return generation_id
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole body. Raises `TrackTooLarge` without reading on, `TrackInvalid` when it does not come whole."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                raise TrackTooLarge
+    except ClientDisconnect:
+        message = "The body did not arrive whole."
+        raise TrackInvalid(message) from None
+    return bytes(body)
+
+
+# How long a caller wants to wait: `?wait=` first, else `Prefer: wait=` (RFC 7240).
+
+
+MOST_SECONDS = 60
+_WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*', re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How long to wait at most, and the header that says so where the wish came as a preference."""
+
+    seconds: float
+    applied: str | None = None
+    """The value of `Preference-Applied`."""
+
+
+def wanted(query: float | None, prefer: Sequence[str]) -> Wait:
+    """The wait asked for: the query parameter wins; a preference is capped at 60 seconds, and an odd one ignored."""
+    if query is not None:
+        return Wait(query)
+    preferred = _preferred(prefer)
+    return Wait(0) if preferred is None else Wait(preferred, applied=f"wait={preferred}")
+
+
+def _preferred(prefer: Sequence[str]) -> int | None:
+    for preference in ",".join(prefer).split(","):
+        found = _WAIT.fullmatch(preference.partition(";")[0])
+        if found:  # of a preference given twice, the first counts
+            return min(int(found[1]), MOST_SECONDS)
+    return None
+
 
 _TRACK_BODY: dict[str, Any] = {
     "requestBody": {"required": False, "content": {"application/json": {"schema": Track.model_json_schema()}}}
@@ -75,9 +216,9 @@ def router(
         `created_after` includes its moment and `created_before` excludes it, so that windows join without overlap.
         """
         chosen = parameters.chosen
-        after = cursor.decode(parameters.cursor, chosen) if parameters.cursor is not None else None
+        after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
         page = await queries.generations(chosen, after=after, limit=parameters.limit)
-        following = cursor.encode(page.last, chosen) if page.last is not None else None
+        following = encode(page.last, chosen) if page.last is not None else None
         return answer(list_of([render(generation) for generation in page.items], next_cursor=following))
 
     @routes.get(

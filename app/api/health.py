@@ -8,7 +8,7 @@ import structlog
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from app.api.answers import answer
+from app.api.schemas import answer
 from app.core import migrations
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, Finding, ServiceError

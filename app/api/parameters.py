@@ -1,13 +1,67 @@
 """The query parameters of the lists; a misspelt one is refused, since ignoring it would list too much."""
 
+import base64
+import hashlib
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
+import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from app.api.cursor import LONGEST
-from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Status, Tracking
+from app.core.errors import ServiceError
+from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
+
+# Opaque cursors: where a list goes on, and the digest of the filters it was asked with; nothing in one is trusted.
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+LONGEST = 2000
+_LONGEST_ID = 500
+
+Filter = GenerationFilter | DeliveryFilter
+
+
+class CursorInvalid(ServiceError):
+    """Not a cursor of ours, or one of another list."""
+
+    status = 400
+    code = "validation_failed"
+
+    def __init__(self) -> None:
+        super().__init__("cursor: must be the next_cursor of an answer to the same filters, unchanged.")
+
+
+def encode(position: Position, chosen: Filter) -> str:
+    """The cursor that goes on after `position` in the list that `chosen` filters."""
+    microseconds = (position.at - _EPOCH) // _MICROSECOND
+    text = orjson.dumps([_digest(chosen), microseconds, position.id])
+    return base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+
+def decode(cursor: str, chosen: Filter) -> Position:
+    """The position that `cursor` names. Raises `CursorInvalid`."""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        digest, microseconds, key = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        is_ours = digest == _digest(chosen) and type(microseconds) is int and _is_id(key)
+        at = _EPOCH + microseconds * _MICROSECOND if is_ours else None
+    except (ValueError, TypeError, OverflowError):
+        raise CursorInvalid from None
+    if at is None:
+        raise CursorInvalid
+    return Position(at, key)
+
+
+def _is_id(key: object) -> bool:
+    return isinstance(key, str) and 0 < len(key) <= _LONGEST_ID and "\x00" not in key
+
+
+def _digest(chosen: Filter) -> str:
+    text = orjson.dumps([type(chosen).__name__, chosen], option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:16]
+
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)

@@ -1,16 +1,17 @@
 """/api/v1/usage: generations and their credits, by token name, model and day."""
 
-from typing import Annotated, Any
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.answers import answer
-from app.api.document_errors import errors
-from app.api.document_usage import UsageListOut
 from app.api.parameters import UsageParameters
-from app.api.usage_window import WindowInvalid, window
+from app.api.schemas import answer, errors
 from app.core.auth import Access, Role
 from app.core.clock import Clock
+from app.core.errors import ServiceError
 from app.ledger.queries import Queries
 from app.ledger.serializers import moment
 from app.ledger.sql import UsageLine
@@ -55,3 +56,99 @@ def _rendered(line: UsageLine) -> dict[str, Any]:
         "reserved_credits": line.reserved_credits,
         "final_credits": line.final_credits,
     }
+
+
+# From when to when usage is summed: what was asked for, completed, and refused where it makes no sense; pure.
+
+
+LONGEST = timedelta(days=366)
+HOUR = timedelta(hours=1)
+USUAL = timedelta(days=30)
+
+
+class WindowInvalid(ServiceError):
+    """No time, or too much of it."""
+
+    status = 400
+    code = "validation_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """From `first` on and before `end`: whole hours, but for an end that is now."""
+
+    first: datetime
+    end: datetime
+
+    @property
+    def last_hour_ends(self) -> datetime:
+        """The end of the hour in which the window ends: of the current hour, all that there is belongs to it."""
+        hour = hour_of(self.end)
+        return hour if hour == self.end else hour + HOUR
+
+
+def window(first: datetime | None, end: datetime | None, *, now: datetime) -> Window:
+    """Complete a window: it ends now, and begins with the day 30 days before its end.
+
+    Raises `WindowInvalid`, also for what is no whole hour in UTC: what is summed is not taken apart again.
+    """
+    for name, given in (("from", first), ("to", end)):
+        if given is not None and given != hour_of(given):
+            raise WindowInvalid(f"{name}: must be a day or a whole hour in UTC; usage is summed by the hour.")
+    end = end if end is not None else now
+    if first is None:
+        first = _usual_beginning(end)
+    if first >= end:
+        raise WindowInvalid("from: must be before to.")
+    if end - first > LONGEST:
+        raise WindowInvalid(f"from, to: must not be more than {LONGEST.days} days apart.")
+    return Window(first, end)
+
+
+def _usual_beginning(end: datetime) -> datetime:
+    try:
+        return (end - USUAL).replace(hour=0, minute=0, second=0, microsecond=0)
+    except OverflowError:
+        raise WindowInvalid(f"to: must leave room for the {USUAL.days} days before it, or come with a from.") from None
+
+
+def hour_of(moment: datetime) -> datetime:
+    """The beginning of its hour. Of hours in UTC, as `moment` has to be."""
+    return moment.replace(minute=0, second=0, microsecond=0)
+
+
+# What the OpenAPI document says of usage.
+
+
+_LINE: dict[str, Any] = {
+    "day": "2026-05-10",
+    "submitted_by": "shop",
+    "model": "z-image",
+    "generations": 12,
+    "open": 1,
+    "reserved_credits": 12,
+    "final_credits": 10,
+}
+
+
+class UsageLineOut(BaseModel):
+    """The generations of one model that one token submitted on one day."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _LINE})
+
+    day: str = Field(description="in UTC, of `tracking.first_seen_at`")
+    submitted_by: str | None = Field(description="name of the token; null: not submitted through the receiver")
+    model: str | None
+    generations: int
+    open: int = Field(description="how many have no outcome yet")
+    reserved_credits: float
+    final_credits: float
+
+
+class UsageListOut(BaseModel):
+    """Sums, by day, token name and model."""
+
+    object: Literal["list"]
+    from_time: str = Field(alias="from")
+    to: str
+    data: list[UsageLineOut]

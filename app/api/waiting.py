@@ -1,16 +1,177 @@
 """Waits until a generation is settled: woken by this process's commits, and by a look for those of other replicas."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
+import structlog
 from starlette.types import Receive
 
-from app.api.caller_waiting import CallerWaiting, Tell
-from app.api.shared_reads import SharedReads
+from app.core.errors import DatabaseUnavailable
 from app.ledger.changes import Changes
 from app.ledger.models import Generation
 from app.ledger.queries import Queries
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+# Reads by id, grouped: what is asked for during one query goes into the next, and the same generation is one row.
+
+
+Found = Mapping[str, Generation]
+ReadByIds = Callable[[Sequence[str]], Awaitable[Found]]
+
+_MOST_AT_ONCE = 2
+
+
+class SharedReads:
+    """Only a read that has not begun is joined: what it finds is never older than the question."""
+
+    def __init__(self, read: ReadByIds, *, most_at_once: int = _MOST_AT_ONCE) -> None:
+        self._read = read
+        self._most_at_once = most_at_once
+        """Queries under way: one of them returns while the other is being planned and read."""
+        self._ids: set[str] = set()
+        self._answer: asyncio.Future[Found] | None = None
+        """Of the group that is forming."""
+        self._under_way = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def generation(self, generation_id: str) -> Generation | None:
+        """The generation as it is now; None if it isn't known. Raises what the read raises."""
+        # Shielded: one caller that gives up must not take the others' answer away.
+        return (await asyncio.shield(self.ask(generation_id))).get(generation_id)
+
+    def ask(self, generation_id: str) -> "asyncio.Future[Found]":
+        """What the group finds that this generation is read with; shared, and not to be cancelled."""
+        self._ids.add(generation_id)
+        if self._answer is None:
+            self._answer = asyncio.get_running_loop().create_future()
+            self._answer.add_done_callback(_seen)
+            if self._under_way < self._most_at_once:
+                self._under_way += 1
+                task = asyncio.create_task(self._run(), name="shared-read")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        return self._answer
+
+    async def _run(self) -> None:
+        """Read one group after another, as long as there are any."""
+        while self._answer is not None:
+            ids, answer, self._ids, self._answer = sorted(self._ids), self._answer, set(), None
+            try:
+                found = await self._read(ids)
+            except Exception as error:  # noqa: BLE001 - it is theirs who asked
+                answer.set_exception(error)
+            except asyncio.CancelledError:  # of the query, or of us at the very end: nobody is to wait for ever
+                answer.set_exception(DatabaseUnavailable())
+            else:
+                answer.set_result(found)
+            del answer  # else it would hold itself, by the traceback of the error that it holds
+        self._under_way -= 1  # in the same step as the last look: who asks from now on begins anew
+
+
+def _seen(answer: "asyncio.Future[Found]") -> None:
+    if not answer.cancelled():
+        answer.exception()  # seen: should everybody have given up, nobody else will fetch it
+
+
+# A caller who waits for an outcome without a task: a thousand of them are woken in the time that a few tasks take.
+
+
+Tell = Callable[["asyncio.Future[Found] | None"], None]
+"""Answers the caller with what a read found, or failed with; None where there was none: he left, or we failed."""
+
+
+class CallerWaiting:
+    """Looks, sleeps until woken, looks again, and tells once: an outcome, or whatever is known when the time is over.
+
+    A look that has begun may be older than what woke us, so another one follows it.
+    """
+
+    __slots__ = (
+        "_changes", "_generation_id", "_is_last", "_is_looking", "_is_woken", "_known", "_reads", "_stopping", "_tell",
+        "_timer",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        generation_id: str,
+        seconds: float,
+        tell: Tell,
+        *,
+        reads: SharedReads,
+        changes: Changes,
+        stopping: asyncio.Event,
+    ) -> None:
+        self._generation_id = generation_id
+        self._tell: Tell | None = tell
+        """None: it has been told."""
+        self._reads = reads
+        self._changes = changes
+        self._stopping = stopping
+        self._known: asyncio.Future[Found] | None = None
+        self._is_looking = self._is_woken = self._is_last = False
+        self._look()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
+        changes.begin(generation_id, self)
+
+    def set(self) -> None:
+        """Something has changed, or we stop; then what is known is told, since the database may be gone already."""
+        if self._stopping.is_set() and self._known is not None:
+            self._finish(self._known)
+        elif self._is_looking:
+            self._is_woken = True
+        elif self._tell is not None:
+            try:
+                self._look()
+            except Exception:
+                log.exception("waiting.failed")
+                self._finish(None)
+
+    def leave(self) -> None:
+        """Nobody waits any more."""
+        self._finish(None)
+
+    def _expire(self) -> None:
+        self._is_last = True
+        self.set()
+
+    def _look(self) -> None:
+        self._is_looking, self._is_woken = True, False
+        self._reads.ask(self._generation_id).add_done_callback(self._seen)
+
+    def _seen(self, answer: "asyncio.Future[Found]") -> None:
+        self._is_looking = False
+        if self._tell is None:
+            return
+        try:
+            found = found_in(answer, self._generation_id)
+            if found is None or found.status.is_terminal or self._stopping.is_set():
+                self._finish(answer)
+                return
+            self._known = answer
+            if self._is_woken:
+                self._look()
+            elif self._is_last:
+                self._finish(answer)
+        except Exception:
+            log.exception("waiting.failed")
+            self._finish(None)
+
+    def _finish(self, answer: "asyncio.Future[Found] | None") -> None:
+        tell, self._tell, self._known = self._tell, None, None
+        if tell is not None:
+            self._timer.cancel()
+            self._changes.end(self._generation_id, self)
+            tell(answer)
+
+
+def found_in(answer: "asyncio.Future[Found]", generation_id: str) -> Generation | None:
+    """What a read that is over tells of a generation; None where it failed."""
+    is_told = not answer.cancelled() and answer.exception() is None
+    return answer.result().get(generation_id) if is_told else None
+
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 

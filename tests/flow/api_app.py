@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app.api import deliveries, errors, generations, health, metrics, openapi, usage
-from app.api.document_errors import DESCRIPTION, TAGS
+from app.api import deliveries, errors, generations, health, metrics, schemas, usage
+from app.api.schemas import DESCRIPTION, TAGS
 from app.api.waiting import Waiting
 from app.core.auth import Access, ApiToken, Role
 from app.core.clock import SystemClock
@@ -108,7 +108,7 @@ def assemble(
     access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
     app = FastAPI(title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS)
     errors.install(app)
-    openapi.complete(app)
+    schemas.complete(app)
     app.include_router(generations.router(queries, access, waiting, batch.put, clock=clock))
     app.include_router(deliveries.router(queries, access))
     app.include_router(usage.router(queries, access, clock=clock))

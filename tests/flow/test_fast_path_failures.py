@@ -69,7 +69,7 @@ async def statuses(both: TwoServers, request: bytes) -> list[int]:
         ("app.api.generation_lane.render", read(PATH), 200),
         ("app.api.generation_lane.render", read(f"{PATH}?wait=1"), 200),
         ("app.api.waiting.Waiting.tell", read(PATH), 200),
-        ("app.api.caller_waiting.found_in", read(f"{PATH}?wait=1"), 200),
+        ("app.api.waiting.found_in", read(f"{PATH}?wait=1"), 200),
     ],
 )
 def test_what_fails_is_logged_and_answered_by_the_route(

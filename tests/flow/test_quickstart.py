@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.api.quickstart import STEPS, as_script
+from app.api.schemas import STEPS, as_script
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox

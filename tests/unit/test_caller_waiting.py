@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.api.caller_waiting import CallerWaiting, found_in
-from app.api.shared_reads import Found, SharedReads
+from app.api.waiting import CallerWaiting, Found, SharedReads, found_in
 from app.ledger.changes import Changes
 from app.ledger.models import Generation, Status, Tracking
 from tests.clock import NOON

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.cursor import CursorInvalid, decode, encode
+from app.api.parameters import CursorInvalid, decode, encode
 from app.ledger.models import DeliveryFilter, GenerationFilter, Position, Status
 
 ALL = GenerationFilter()

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.preferences import Wait, wanted
+from app.api.generations import Wait, wanted
 
 
 @pytest.mark.parametrize(

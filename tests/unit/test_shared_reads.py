@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.api.shared_reads import SharedReads
+from app.api.waiting import SharedReads
 from app.core.errors import DatabaseUnavailable
 from app.ledger.models import Generation, Status, Tracking
 from tests.clock import NOON

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.api.usage_window import LONGEST, Window, WindowInvalid, window
+from app.api.usage import LONGEST, Window, WindowInvalid, window
 from tests.clock import NOON
 
 MIDNIGHT = NOON.replace(hour=0)

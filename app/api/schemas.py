@@ -1,0 +1,388 @@
+"""What the OpenAPI document says of the answers: models with examples, and the errors of each route."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from fastapi import FastAPI, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.ledger.models import Outcome, Source, Status, Tracking
+
+_SEEN = "2026-05-10T00:00:00.120Z"
+_SETTLED = "2026-05-10T00:01:00.340Z"
+_TRACKING: dict[str, Any] = {
+    "state": "settled",
+    "submitted_by": "shop",
+    "client_request_id": "order-1",
+    "settled_by": "webhook",
+    "first_seen_at": _SEEN,
+    "settled_at": _SETTLED,
+    "callback_received_at": _SETTLED,
+    "polls": 0,
+    "next_poll_at": None,
+}
+_GENERATION: dict[str, Any] = {
+    "id": "task_public_id",
+    "status": "succeeded",
+    "model": "z-image",
+    "reserved_credits": 1,
+    "final_credits": 1,
+    "created_at": "2026-05-10T00:00:00.000Z",
+    "updated_at": "2026-05-10T00:01:00.000Z",
+    "result": {
+        "primary_url": "https://media.example/result.png",
+        "urls": ["https://media.example/result.png"],
+    },
+    "error": None,
+    "metadata": {"customer": "c-42"},
+    "tracking": _TRACKING,
+}
+_TRANSITION: dict[str, Any] = {
+    "number": 2,
+    "from": "processing",
+    "to": "succeeded",
+    "source": "webhook",
+    "event_id": "evt_1",
+    "occurred_at": "2026-05-10T00:01:00.000Z",
+    "recorded_at": _SETTLED,
+}
+_DELIVERY: dict[str, Any] = {
+    "object": "delivery",
+    "event_id": "evt_1",
+    "event_type": "generation.succeeded",
+    "generation_id": "task_public_id",
+    "endpoint_id": "0196b9a4-3f00-7d0e-8a51-2f3b6c9d1e70",
+    "received_at": _SETTLED,
+    "outcome": "applied",
+    "attempts": 1,
+    "body_pruned_at": None,
+}
+_EVIDENCE: dict[str, Any] = {
+    **_DELIVERY,
+    "headers": {"content-type": "application/json"},
+    "body": '{"id":"evt_1"}',
+    "body_base64": "eyJpZCI6ImV2dF8xIn0=",
+}
+_ERROR: dict[str, Any] = {"error": {"code": "not_found", "message": "No generation has this id.", "requestId": "req_1"}}
+
+
+def _example(value: dict[str, Any], *, extra: Literal["allow", "ignore"] = "ignore") -> ConfigDict:
+    return ConfigDict(json_schema_extra={"example": value}, extra=extra)
+
+
+class TrackingOut(BaseModel):
+    """What the receiver knows and does about a generation. Times are the receiver's."""
+
+    model_config = _example(_TRACKING)
+
+    state: Tracking = Field(
+        description="watching: open; stalled: open past the horizon, polled rarely; lost: Rivya says that it does not "
+        "exist; settled: its outcome is known"
+    )
+    submitted_by: str | None = Field(description="name of the token that submitted it; null: not submitted here")
+    client_request_id: str | None = Field(description="the trace id it was submitted or tracked with")
+    settled_by: Source | None
+    first_seen_at: str
+    settled_at: str | None
+    callback_received_at: str | None = Field(description="when the first verified delivery about it came")
+    polls: int
+    next_poll_at: str | None = Field(description="null: it will not be polled")
+
+
+class GenerationOut(BaseModel):
+    """Rivya's object unchanged, plus `metadata` and `tracking`; a short answer of Rivya's lacks some members."""
+
+    model_config = _example(_GENERATION, extra="allow")
+
+    id: str
+    status: Status
+    model: str | None = None
+    reserved_credits: float | None = None
+    final_credits: float | None = None
+    created_at: str | None = Field(None, description="Rivya's time")
+    updated_at: str | None = Field(None, description="Rivya's time")
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None
+    tracking: TrackingOut
+
+
+class TransitionOut(BaseModel):
+    """A status change that the receiver accepted."""
+
+    model_config = _example(_TRANSITION)
+
+    number: int
+    from_status: Status | None = Field(alias="from", description="null: the first word of it")
+    to_status: Status = Field(alias="to")
+    source: Source
+    event_id: str | None
+    occurred_at: str | None = Field(description="Rivya's time")
+    recorded_at: str
+
+
+class DeliveryOut(BaseModel):
+    """A verified POST from Rivya."""
+
+    model_config = _example(_DELIVERY)
+
+    object: Literal["delivery"]
+    event_id: str
+    event_type: str | None
+    generation_id: str | None
+    endpoint_id: str | None = Field(description="of ours; null when it came to no endpoint's own path")
+    received_at: str
+    outcome: Outcome
+    attempts: int = Field(description="how often this event came")
+    body_pruned_at: str | None = Field(description="when its body was emptied for its age; null: it is there")
+
+
+class EvidenceOut(DeliveryOut):
+    """A delivery; `headers`, `body` and `body_base64` are there for the role admin only."""
+
+    model_config = _example(_EVIDENCE)
+
+    headers: dict[str, str] | None = Field(None, description="those that matter")
+    body: str | None = Field(None, description="null where the bytes are not UTF-8")
+    body_base64: str | None = None
+
+
+class _ListOut(BaseModel):
+    object: Literal["list"]
+    next_cursor: str | None = Field(description="null: nothing follows")
+
+
+class GenerationListOut(_ListOut):
+    """Generations, newest first."""
+
+    data: list[GenerationOut]
+
+
+class TransitionListOut(_ListOut):
+    """The history of a generation, oldest first."""
+
+    data: list[TransitionOut]
+
+
+class DeliveryListOut(_ListOut):
+    """Deliveries, newest first."""
+
+    data: list[DeliveryOut]
+
+
+class ErrorDetail(BaseModel):
+    """`code` is the contract; new codes may appear."""
+
+    code: str
+    message: str
+    requestId: str  # noqa: N815 - Rivya's spelling
+
+
+class ErrorOut(BaseModel):
+    """An error in Rivya's shape."""
+
+    model_config = _example(_ERROR)
+
+    error: ErrorDetail
+
+
+# The quickstart as curl commands against a receiver; docs/api.md shows the same text, and a test runs it.
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: what it does, and the commands that do it in a POSIX shell."""
+
+    title: str
+    commands: str
+
+
+STEPS = (
+    Step(
+        "where the receiver is, and a token with the role write; call shows errors and ends answers with a new line",
+        """\
+URL=${RECEIVER_URL:-http://127.0.0.1:8000}
+JSON='Content-Type: application/json'
+call() { curl -sS --fail-with-body -w '\\n' -H "Authorization: Bearer $RECEIVER_TOKEN" "$@"; }
+member() { python3 -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }""",
+    ),
+    Step(
+        "list the models, or look at one",
+        """\
+call $URL/api/v1/models
+call $URL/api/v1/models/z-image""",
+    ),
+    Step(
+        "create a generation; repeated with the same key it is paid once",
+        """\
+TASK=$(call -H "$JSON" -H 'Idempotency-Key: order-1' $URL/api/v1/generations \\
+    -d '{"model": "z-image", "prompt": "a red fox in the snow", "client_request_id": "order-1"}' | member id)""",
+    ),
+    Step(
+        "its status now; its status as soon as it is settled; its history; a list",
+        """\
+call $URL/api/v1/generations/$TASK
+call "$URL/api/v1/generations/$TASK?wait=30"
+call $URL/api/v1/generations/$TASK/transitions
+call "$URL/api/v1/generations?status=succeeded&limit=20\"""",
+    ),
+    Step(
+        "track a task that was created elsewhere, or attach metadata to a known one",
+        """\
+call -X PUT -H "$JSON" $URL/api/v1/generations/$TASK -d '{"metadata": {"order": 7}}'""",
+    ),
+    Step(
+        "credits that are left; credits spent by token, model and day",
+        """\
+call $URL/api/v1/credits
+call $URL/api/v1/usage""",
+    ),
+    Step(
+        "webhooks: the receiver registers its own endpoint; show it, and what was delivered",
+        """\
+call $URL/api/v1/endpoint
+call $URL/api/v1/deliveries""",
+    ),
+    Step(
+        "make a file of one pixel, upload it, look at it",
+        """\
+PIXEL=iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==
+python3 -c "import base64; open('fox.png', 'wb').write(base64.b64decode('$PIXEL'))"
+FILE=$(call -F kind=image -F file=@fox.png $URL/api/v1/files | member file_id)
+call $URL/api/v1/files/$FILE""",
+    ),
+    Step(
+        "chat, continue in the same session, look at the session",
+        """\
+SESSION=$(call -H "$JSON" -H 'Idempotency-Key: turn-1' $URL/api/v1/chat/completions \\
+    -d '{"model": "gpt-5-2-chat", "message": "Name a fox."}' | member session_id)
+call -H "$JSON" $URL/api/v1/chat/completions \\
+    -d '{"model": "gpt-5-2-chat", "message": "Another one.", "session_id": "'$SESSION'"}'
+call $URL/api/v1/chat/sessions
+call $URL/api/v1/chat/sessions/$SESSION""",
+    ),
+    Step(
+        "chat as a stream of server-sent events, as Rivya writes them",
+        """\
+call -N -H "$JSON" $URL/api/v1/chat/completions/stream \\
+    -d '{"model": "gpt-5-2-chat", "message": "Hello."}'""",
+    ),
+    Step(
+        "health and metrics; these need no token",
+        """\
+call $URL/readyz
+call $URL/metrics""",
+    ),
+)
+
+
+def as_script() -> str:
+    """All steps in one piece of shell."""
+    return "\n\n".join(f"# {number}. {step.title}\n{step.commands}" for number, step in enumerate(STEPS, start=1))
+
+
+# The errors that each route documents, and what the document says of the whole.
+
+
+DESCRIPTION = (
+    "Know the outcome of every Rivya generation: pushed when Rivya calls back, pulled when it does not.\n\n"
+    "The paths and objects are Rivya's own; what Rivya lacks is added beside them. Send one of the receiver's tokens: "
+    "`Authorization: Bearer <token>`. Roles: `read` lists and reads, `write` also submits and tracks, `admin` sees "
+    "everything. Every error has Rivya's shape, and every answer an `X-Request-Id`.\n\n"
+    f"## Quickstart\n\n```sh\n{as_script()}\n```\n"
+)
+TAGS: list[dict[str, Any]] = [
+    {"name": "generations", "description": "Submit, track, read and wait for generations."},
+    {"name": "usage", "description": "What callers submitted, and what it cost."},
+    {
+        "name": "rivya",
+        "description": "Everything else of Rivya's, relayed: models, credits, files, chat. Status, JSON, error codes "
+        "and `requestId` are Rivya's own. Its webhook paths answer 403 `webhooks_managed`.",
+    },
+    {"name": "deliveries", "description": "What Rivya delivered, as evidence."},
+    {"name": "endpoint", "description": "The registration with Rivya."},
+    {"name": "operations", "description": "Health and metrics; no token is needed."},
+]
+
+_TEXTS = {
+    400: "`validation_failed`: names the parameter or member, and what would be right.",
+    401: "`api_key_missing`, `api_key_invalid`: no token of the receiver's.",
+    403: "`api_scope_denied`: the token's role does not reach that far.",
+    404: "`not_found`",
+    413: "`payload_too_large`",
+    503: "`database_unavailable`, `overloaded`, `not_recorded`: nothing is wrong with the request; try again after "
+    "`Retry-After` seconds.",
+}
+
+
+def errors(*statuses: int, also: dict[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
+    """The documented errors of a route: those named, those of every route with a token, and any other."""
+    named: dict[int | str, dict[str, Any]] = {
+        status: _documented(_TEXTS[status]) for status in sorted({*statuses, 401, 403, 503})
+    }
+    return {**(also or {}), **named, "default": _documented("Any other error, in the same shape.")}
+
+
+def _documented(description: str) -> dict[str, Any]:
+    return {"model": ErrorOut, "description": description}
+
+
+# Answers written straight to bytes: the documented models describe them, and cost nothing at run time.
+
+
+def answer(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """`content` as JSON."""
+    return Response(orjson.dumps(content), status_code=status, headers=headers, media_type="application/json")
+
+
+def list_of(items: Sequence[Mapping[str, Any]], *, next_cursor: str | None = None) -> dict[str, Any]:
+    """A list as Rivya writes its lists, and where it goes on."""
+    return {"object": "list", "data": items, "next_cursor": next_cursor}
+
+
+# The OpenAPI document, completed: FastAPI leaves the nulls out of examples, and an answer has them.
+
+
+Schemas = dict[str, dict[str, Any]]
+
+
+def complete(app: FastAPI) -> None:
+    """Have `app` serve its document with whole examples."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        is_made = app.openapi_schema is not None
+        document = make()
+        if not is_made:
+            _complete(document.get("components", {}).get("schemas", {}))
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
+
+
+def _complete(schemas: Schemas) -> None:
+    for schema in schemas.values():
+        for example in (schema.get("example"), *schema.get("examples", ())):
+            _restore(example, schema, schemas)
+
+
+def _restore(example: object, schema: dict[str, Any], schemas: Schemas) -> None:
+    """A member that is required, and missing in the example of a model that was checked, was null."""
+    if not isinstance(example, dict):
+        return
+    for name in schema.get("required", ()):
+        example.setdefault(name, None)
+    for name, member in schema.get("properties", {}).items():
+        value = example.get(name)
+        for item in value if isinstance(value, list) else [value]:
+            for inner in _referred(member, schemas):
+                _restore(item, inner, schemas)
+
+
+def _referred(member: dict[str, Any], schemas: Schemas) -> Iterator[dict[str, Any]]:
+    for part in (member, member.get("items", {})):
+        name = str(part.get("$ref", "")).rpartition("/")[2]
+        if name in schemas:
+            yield schemas[name]
