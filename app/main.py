@@ -24,8 +24,8 @@ from app.endpoint.verification import OtherClocks
 from app.gateway import assembly as gateway
 from app.gateway import routes as gateway_route
 from app.intake import rejections
-from app.intake.refusals import Refusals
-from app.intake.route import Intake
+from app.intake.rejections import Refusals
+from app.intake.webhook import Intake
 from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.recorder import Ledger

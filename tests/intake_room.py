@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from app.core.clock import SystemClock
 from app.endpoint.probe import ProbeKey
-from app.intake.refusals import Refusals
-from app.intake.route import Intake
+from app.intake.rejections import Refusals
+from app.intake.webhook import Intake
 from app.ledger.write_queue import Batch
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import RawHeaders, Refused, Verified, Verifier, sign

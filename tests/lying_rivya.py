@@ -11,8 +11,8 @@ import httpx
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from app.intake.refusals import Refusals
-from app.intake.route import Intake
+from app.intake.rejections import Refusals
+from app.intake.webhook import Intake
 from app.ledger.tables import generations, transitions
 from app.polling.schedule import LONGEST_GAP
 from app.rivya.schemes import parse_scheme

@@ -10,7 +10,7 @@ from app.core.leases import leases
 from app.endpoint.leadership import LEASE as LEADER
 from app.endpoint.models import LIVE
 from app.endpoint.tables import endpoints
-from app.intake.tables import rejections
+from app.intake.rejections import rejections
 from app.ledger.models import Source, Status, Tracking
 from app.ledger.queries import overdue
 from app.ledger.sql import is_rare

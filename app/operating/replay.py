@@ -10,7 +10,7 @@ from sqlalchemy import Select, literal, select, tuple_
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.intake.translate import to_report
+from app.intake.parse import to_report
 from app.ledger import rows
 from app.ledger.decide import FirstPoll, Recorded, plan
 from app.ledger.models import Generation, Outcome, Position, Report, Source, StoredDelivery

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, inspect
 
 import app.core.leases
 import app.endpoint.tables
-import app.intake.tables
+import app.intake.rejections
 import app.ledger.tables
 import app.ratelimit.store
 import app.submission.store  # noqa: F401 - each import adds its tables to the metadata

@@ -60,7 +60,7 @@ async def statuses(both: TwoServers, request: bytes) -> list[int]:
     ("place", "request_", "status"),
     [
         ("app.core.express.Express.lane", delivery("task_7"), 200),
-        ("app.intake.route.to_report", delivery("task_7"), 200),
+        ("app.intake.webhook.to_report", delivery("task_7"), 200),
         ("app.endpoint.health.EndpointHealth.note_verified", delivery("task_7"), 200),
         ("app.ledger.write_queue.Waiting", delivery("task_7"), 200),
         ("app.core.express_exchange.LaneExchange.respond", delivery("task_7"), 200),

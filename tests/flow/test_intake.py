@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
-from app.intake.tables import rejections
+from app.intake.rejections import rejections
 from app.ledger.tables import deliveries, generations, transitions
 from tests.intake_room import MOST_BYTES, PATH_KEY, event, open_intake
 

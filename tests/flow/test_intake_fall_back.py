@@ -9,9 +9,8 @@ from starlette.types import Message, Scope
 
 from app.core.clock import SystemClock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
-from app.intake.answers import ROUTE
-from app.intake.refusals import Refusals
-from app.intake.route import Intake
+from app.intake.rejections import Refusals
+from app.intake.webhook import ROUTE, Intake
 from app.ledger.models import Report
 from app.ledger.recorder import RecordFailed
 from app.ledger.tables import deliveries

@@ -9,7 +9,7 @@ from functools import partial
 
 import orjson
 
-from app.intake.translate import is_delivery, to_report
+from app.intake.parse import is_delivery, to_report
 from app.rivya import endpoint_payload, errors, payloads
 from app.rivya.errors import PayloadUnreadable
 from app.rivya.payloads import read_generation, read_json

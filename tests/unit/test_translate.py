@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.intake.translate import as_unreadable, is_delivery, kept_headers, to_report
+from app.intake.parse import as_unreadable, is_delivery, kept_headers, to_report
 from app.ledger.models import Outcome, Report, Source
 from tests.clock import NOON
 
