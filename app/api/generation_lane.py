@@ -8,7 +8,7 @@ import orjson
 import structlog
 from starlette.types import Scope
 
-from app.api.waiting import Found, Waiting, found_in
+from app.api.waiting import DEADLINE, READ, Found, Waiting, found_in
 from app.core.auth import Access, Caller
 from app.core.errors import ServiceError
 from app.core.express import Exchange
@@ -19,8 +19,6 @@ from app.rivya.parsing import usable_name
 
 log = structlog.stdlib.get_logger(__name__)
 
-READ, DEADLINE = "generation_read", "generation_wait_until"
-"""In the scope's `state`, for the documented route: the read that is over, else until when to wait, by the loop."""
 PREFIX = "/api/v1/generations/"
 _ROUTE = PREFIX + "{generation_id}"
 _COUNTED = HTTP_REQUESTS.labels(_ROUTE, "GET", 200)

@@ -13,10 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from app.api.generation_lane import DEADLINE, READ
 from app.api.parameters import GenerationParameters, decode, encode
 from app.api.schemas import GenerationListOut, GenerationOut, TransitionListOut, answer, errors, list_of
-from app.api.waiting import CallerGone, Found, Waiting
+from app.api.waiting import DEADLINE, READ, CallerGone, Found, Waiting
 from app.core.auth import Access, Role
 from app.core.clock import Clock
 from app.core.errors import ServiceError

@@ -14,6 +14,9 @@ from app.ledger.queries import Queries
 
 log = structlog.stdlib.get_logger(__name__)
 
+READ, DEADLINE = "generation_read", "generation_wait_until"
+"""In the scope's `state`, for the documented route: the read that is over, else until when to wait, by the loop."""
+
 
 # Reads by id, grouped: what is asked for during one query goes into the next, and the same generation is one row.
 
