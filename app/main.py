@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 
-from app.api import deliveries, errors, generation_lane, generations, health, metrics, schemas, usage
+from app.api import deliveries, errors, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
 from app.core.auth import Access
 from app.core.background import Loops
@@ -15,12 +15,13 @@ from app.core.clock import Clock, SystemClock
 from app.core.database import Database
 from app.core.encryption import SealBroken
 from app.core.errors import DatabaseUnavailable, Finding
-from app.core.express import Express
 from app.core.leases import Leases
 from app.core.migrations import migrate_database
 from app.core.settings import Settings
 from app.endpoint import assembly as endpoint
 from app.endpoint.verification import OtherClocks
+from app.fastpath import generation_read
+from app.fastpath.application import Express
 from app.gateway import assembly as gateway
 from app.gateway import routes as gateway_route
 from app.intake import rejections
@@ -123,7 +124,7 @@ class Service:
         )
         errors.install(app)
         app.put_first(self.intake.path, self.intake, lane=self.intake.lane)
-        app.put_first(generation_lane.PREFIX, lane=generation_lane.GenerationLane(self.waiting, self.access))
+        app.put_first(generation_read.PREFIX, lane=generation_read.GenerationLane(self.waiting, self.access))
         app.include_router(submission.router(self.submitter, self.access))
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from starlette.types import Message, Receive, Scope, Send
 
-from app.core.express import Express, Lane
+from app.fastpath.application import Express, Lane
 
 _CLOSE = (b"connection", b"close")
 _BETWEEN_LOOKS = 0.02

@@ -12,9 +12,8 @@ import uvicorn
 from app.cli.farewell import Farewell
 from app.cli.listening import AddressTaken, close_when_empty, listen
 from app.cli.signals import on_stop_signal
-from app.core.bounded_protocol import BoundedProtocol
-from app.core.express_protocol import ExpressProtocol
 from app.core.settings import Settings
+from app.fastpath.protocol import BoundedProtocol, ExpressProtocol
 from app.main import Service
 from app.rivya.schemes import SchemeInvalid
 

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.express import Exchange
 from app.core.middleware import HTTP_REQUESTS, count, identified
+from app.fastpath.application import Exchange
 from app.intake.parse import as_unreadable, is_delivery, to_report
 from app.intake.rejections import Refusal, Refusals
 from app.ledger.decide import Recorded

@@ -10,7 +10,7 @@ import uvloop
 from sqlalchemy import select
 
 from app.core.errors import DatabaseUnavailable
-from app.core.express_protocol import ExpressProtocol
+from app.fastpath.protocol import ExpressProtocol
 from app.ledger.models import Generation
 from app.ledger.tables import deliveries
 from tests.reports import submit
@@ -59,15 +59,15 @@ async def statuses(both: TwoServers, request: bytes) -> list[int]:
 @pytest.mark.parametrize(
     ("place", "request_", "status"),
     [
-        ("app.core.express.Express.lane", delivery("task_7"), 200),
+        ("app.fastpath.application.Express.lane", delivery("task_7"), 200),
         ("app.intake.webhook.to_report", delivery("task_7"), 200),
         ("app.endpoint.health.EndpointHealth.note_verified", delivery("task_7"), 200),
         ("app.ledger.write_queue.Waiting", delivery("task_7"), 200),
-        ("app.core.express_exchange.LaneExchange.respond", delivery("task_7"), 200),
-        ("app.core.express_exchange.LaneExchange.respond", FORGED, 401),
-        ("app.core.express_exchange.LaneExchange.respond", read(PATH), 200),
-        ("app.api.generation_lane.render", read(PATH), 200),
-        ("app.api.generation_lane.render", read(f"{PATH}?wait=1"), 200),
+        ("app.fastpath.protocol.LaneExchange.respond", delivery("task_7"), 200),
+        ("app.fastpath.protocol.LaneExchange.respond", FORGED, 401),
+        ("app.fastpath.protocol.LaneExchange.respond", read(PATH), 200),
+        ("app.fastpath.generation_read.render", read(PATH), 200),
+        ("app.fastpath.generation_read.render", read(f"{PATH}?wait=1"), 200),
         ("app.api.waiting.Waiting.tell", read(PATH), 200),
         ("app.api.waiting.found_in", read(f"{PATH}?wait=1"), 200),
     ],

@@ -11,8 +11,8 @@ from starlette.types import Scope
 from app.api.waiting import DEADLINE, READ, Found, Waiting, found_in
 from app.core.auth import Access, Caller
 from app.core.errors import ServiceError
-from app.core.express import Exchange
 from app.core.middleware import ANSWER_LINES, API_CALLS, HTTP_REQUESTS, identified
+from app.fastpath.application import Exchange
 from app.ledger.models import Generation
 from app.ledger.serializers import render
 from app.rivya.parsing import usable_name
@@ -37,7 +37,7 @@ class GenerationLane:
         """What was told last: all who waited for it are told the same."""
 
     def __call__(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
-        """`app.core.express.Lane`."""
+        """`app.fastpath.application.Lane`."""
         generation_id, query = scope["path"][len(PREFIX) :], scope["query_string"]
         wait = _WAIT.fullmatch(query)
         is_plain = scope["method"] == "GET" and not body and "/" not in generation_id

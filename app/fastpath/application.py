@@ -37,7 +37,7 @@ class Lane(Protocol):
 
 @runtime_checkable
 class Laned(Protocol):
-    """An ASGI application with lanes, as `app.core.express_protocol` is given it."""
+    """An ASGI application with lanes, as `app.fastpath.protocol` is given it."""
 
     is_leaving: bool
     """Every answer from now on ends its connection."""
@@ -65,7 +65,7 @@ class Express(FastAPI):
     def put_first(self, prefix: str, application: ASGIApp | None = None, *, lane: Lane | None = None) -> None:
         """Have `application` answer everything whose path begins with `prefix`, errors included, and count it.
 
-        Where the server is ours (`app.core.express_protocol`) it asks `lane` before; without an `application` of their
+        Where the server is ours (`app.fastpath.protocol`) it asks `lane` before; without an `application` of their
         own, all others are routed as usual.
         """
         self._first = (*self._first, First(prefix, application, lane))

@@ -1,0 +1,426 @@
+"""uvicorn's HTTP protocol, with an express lane: a request that came whole and is ordinary needs no task of its own.
+
+A task, its ASGI messages and their checks cost as much as everything that a delivery needs. What came in pieces, asks
+for anything special, or turns out not to be ordinary goes uvicorn's own way, from its beginning.
+"""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any, cast
+
+import httptools
+import structlog
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from app.fastpath.application import OK, Lane, Laned
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+# A request in a lane, in the place of uvicorn's cycle, which costs as much as everything that a delivery needs.
+
+
+_RECORDED = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+_ANSWER = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b"
+_CLOSING = b"connection: close\r\n"
+
+
+class LaneExchange:
+    """`app.fastpath.application.Exchange`, with those members of uvicorn's own that are looked at."""
+
+    __slots__ = (
+        "_on_disconnect", "_protocol", "disconnected", "is_whole", "keep_alive", "lane", "pieces", "response_complete",
+        "scope",
+    )  # fmt: skip
+
+    def __init__(self, protocol: "ExpressProtocol", scope: Scope, lane: Lane, *, keep_alive: bool) -> None:
+        self._protocol = protocol
+        self.scope = scope
+        self.lane = lane
+        self.keep_alive = keep_alive
+        self.pieces: list[bytes] = []
+        self._on_disconnect: Callable[[], None] | None = None
+        self.is_whole = self.disconnected = self.response_complete = False
+
+    @property
+    def more_body(self) -> bool:
+        """As uvicorn's cycle has it: the request is not whole."""
+        return not self.is_whole
+
+    @property
+    def is_abandoned(self) -> bool:
+        """The connection is gone."""
+        return self.disconnected
+
+    @property
+    def message_event(self) -> "LaneExchange":
+        """In the place of the event that uvicorn sets when the connection is lost."""
+        return self
+
+    def set(self) -> None:
+        """The connection is lost, perhaps after the answer."""
+        callback, self._on_disconnect = self._on_disconnect, None
+        if callback is not None and self.disconnected:
+            callback()
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called if the connection is lost before there is an answer."""
+        self._on_disconnect = callback
+
+    def offer(self) -> None:
+        """Offer the request, which is whole, to its lane. Never raises: the parser would call that a bad request."""
+        self.is_whole = True
+        body = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
+        try:
+            is_taken = self.lane(self.scope, body, self)
+        except Exception:
+            log.exception("fast_path.failed")
+            is_taken = False
+        if not is_taken:
+            self.otherwise()
+
+    def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
+        """Answer. Raises only while nothing has been sent."""
+        protocol = self._protocol
+        if self.response_complete or self.disconnected or protocol.transport.is_closing():
+            return
+        if protocol.is_leaving:
+            self.keep_alive = False
+        if not self.keep_alive:
+            headers += _CLOSING
+        answer = _ANSWER % (status, headers, len(body), body) if headers or body else _RECORDED
+        self.response_complete, self._on_disconnect = True, None
+        try:
+            protocol.transport.write(answer)
+            if not self.keep_alive:
+                protocol.transport.close()
+            protocol.on_response_complete()
+        except Exception:  # too late for another answer, but the end of the connection is one, too
+            log.exception("fast_path.broken_off")
+            self._protocol.transport.close()
+
+    def otherwise(self) -> None:
+        """Have the application itself answer, unless there is an answer already."""
+        if self.response_complete or self.disconnected:
+            return
+        self.response_complete, self._on_disconnect = True, None
+        try:
+            self._protocol.hand_over(self)
+        except Exception:  # too late for another answer, but the end of the connection is one, too
+            log.exception("fast_path.broken_off")
+            self._protocol.transport.close()
+
+
+# uvicorn's HTTP protocol with bounds on what it keeps in memory: of heads, and of requests that follow each other.
+
+
+LONGEST_HEAD = 128 * 1024
+"""Bytes: of a request's line and headers, of what is beside its chunks, or of what follows them."""
+MOST_UNPARSED = 64 * 1024
+"""Bytes that may wait for an answer to what was sent before them; above this nothing more is read.
+
+Below it reading goes on, so that a client that leaves is noticed."""
+_END_OF_HEAD = b"\r\n\r\n"
+_LEAST_OF_BODY = 512
+"""Bytes of a body that are parsed at once, however many empty lines are in it."""
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Parses no request before the one before it is answered, and cuts a connection whose head goes on for too long.
+
+    httptools parses all that it is given, and uvicorn makes a cycle of every request in it. No head ends within a piece
+    that lacks an empty line, so the pieces that are given to the parser end at empty lines.
+    """
+
+    head_size = 0
+    """Bytes that have come since the last head was complete or the last piece of a body came."""
+    _refusal: str | None = None
+    """What is wrong with the bytes behind the requests that are still to be answered."""
+    _is_full = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*arguments, **options)
+        self._unparsed = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse them at once if they end at most one head, and nothing before them waits for its answer."""
+        if not self._unparsed and not self._is_answering() and _ends_one_head_at_most(data):
+            self._parse(data)
+        else:
+            self._unparsed += data
+            self.read_on()
+
+    def read_on(self) -> None:
+        """Parse what has come until a request is whole and not answered; if much is left, read no more."""
+        while self._unparsed and self._refusal is None and not self._is_answering() and not self.transport.is_closing():
+            cycle: RequestResponseCycle | None = self.cycle
+            end = self._unparsed.find(_END_OF_HEAD, _LEAST_OF_BODY if cycle is not None and cycle.more_body else 0)
+            size = len(self._unparsed) if end < 0 else end + len(_END_OF_HEAD)
+            piece = bytes(self._unparsed[:size])
+            del self._unparsed[:size]
+            self._parse(piece)
+        if self.transport.is_closing() or self._refusal is not None:
+            self._unparsed.clear()
+        if self._refusal is not None:
+            self._refuse(self._refusal)
+        self._bound_reading()
+
+    def read_on_soon(self) -> None:
+        """Call `read_on` if there is anything to do; not at once, so that whoever answers is not held up."""
+        if self._unparsed or self._refusal is not None:
+            self.loop.call_soon(self.read_on)
+
+    def on_response_complete(self) -> None:
+        """As uvicorn does, and go on with what has waited for this answer."""
+        super().on_response_complete()
+        self.read_on_soon()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As uvicorn does, and forget what is not parsed."""
+        self._unparsed.clear()
+        super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        """As uvicorn does; fields that come later are trailers, and ignored (RFC 9110, 6.5.1)."""
+        if self.parser.should_upgrade():
+            return
+        self.head_size = 0
+        super().on_headers_complete()
+        self.headers = []
+
+    def on_body(self, body: bytes) -> None:
+        """As uvicorn does."""
+        self.head_size = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """As uvicorn does."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def _parse(self, data: bytes) -> None:
+        self.head_size += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self._refuse("Invalid HTTP request received.")
+        else:
+            if self.head_size > LONGEST_HEAD:
+                self._refuse("The head of the request is too long.")
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Parse the head again without `Upgrade`: the parser takes what follows it for another protocol."""
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            self._refuse("Invalid HTTP request received.")
+            return
+        lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._parse(b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, b"".join(lines), rest))
+
+    def _refuse(self, message: str) -> None:
+        """Answer 400 and close, once what came before is answered."""
+        if self._is_answering():
+            self._refusal = message
+        elif not self.transport.is_closing():
+            self.send_400_response(message)
+
+    def _is_answering(self) -> bool:
+        """A request has come as a whole and is not answered, or others wait behind one that is not."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return bool(self.pipeline) or (cycle is not None and not cycle.response_complete and not cycle.more_body)
+
+    def _bound_reading(self) -> None:
+        was_full, self._is_full = self._is_full, len(self._unparsed) > MOST_UNPARSED
+        if self.transport.is_closing():
+            return
+        if self._is_full:
+            self.transport.pause_reading()  # uvicorn's own pause would be ended by any request for a body
+        elif was_full and not self.flow.read_paused:
+            self.transport.resume_reading()
+
+
+def _ends_one_head_at_most(data: bytes) -> bool:
+    behind = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+    # A single byte is found ten times as fast as four, and the JSON of a delivery lacks it.
+    return data.find(b"\r", behind) < 0 or data.find(_END_OF_HEAD, behind) < 0
+
+
+_OUR_FAULT = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class ExpressProtocol(BoundedProtocol):
+    """Takes requests where uvicorn would make cycles of them; `requirements.txt` pins the version it is written for."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        super().__init__(*arguments, **options)
+        is_plain = isinstance(self.app, Laned) and not self.root_path and self.limit_concurrency is None
+        self._laned: Laned | None = cast("Laned", self.app) if is_plain else None
+        self._held: LaneExchange | None = None
+        """A request that is still being parsed."""
+        self._under_way: RequestResponseCycle | LaneExchange | None = None
+        """What is being answered: not `cycle`, which is the last that came, where requests came without waiting."""
+        self._idle_since: float | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """What isn't whole by the end of these bytes goes the ordinary way, where its slowness is bounded."""
+        self._idle_since = None
+        super().data_received(data)
+        self._hand_over_what_is_not_whole()
+
+    def read_on(self) -> None:
+        """The same for bytes that have waited."""
+        self._idle_since = None
+        super().read_on()
+        self._hand_over_what_is_not_whole()
+
+    def on_headers_complete(self) -> None:
+        """Hold the request if a lane may have it."""
+        if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
+            raise httptools.HttpParserInvalidURLError(self.url)
+        lane = self._lane()
+        if lane is None:
+            super().on_headers_complete()
+            return
+        self.head_size = 0
+        self.headers = []  # what follows is trailers
+        path, _, query = self.url.partition(b"?")
+        scope, version = cast("Scope", self.scope), self.parser.get_http_version()
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"], scope["raw_path"], scope["query_string"] = path.decode("ascii"), path, query
+        keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        self._held = LaneExchange(self, scope, lane, keep_alive=keep_alive)
+        self._under_way = self._held
+        self.cycle = cast("RequestResponseCycle", self._held)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        if self._held is not None:
+            self._held.pieces.append(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole: offer it to its lane, if it was held for that."""
+        held, self._held = self._held, None
+        if held is None:
+            super().on_message_complete()
+            return
+        held.offer()
+
+    def on_response_complete(self) -> None:
+        """As uvicorn does, but with one timer for a connection's life instead of one for each of its requests."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self.read_on_soon()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_again_in(self.timeout_keep_alive)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if it has been idle for as long as it may; else look again when it could have been."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return  # the next answer sets the timer anew
+        rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if rest > 0:
+            self._look_again_in(rest)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer too, and tell the request that is being answered: uvicorn tells the last that came."""
+        super().connection_lost(exc)
+        if self._under_way is not None and not self._under_way.response_complete:
+            self._under_way.disconnected = True
+            self._under_way.message_event.set()
+        self.pipeline.clear()
+        self._held = self._under_way = None
+        self.cycle = cast("RequestResponseCycle", None)  # it knows us: nothing is left for the collector
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn does; but what its parser calls a bad request may be an exception of ours, which is a 500."""
+        failure = sys.exception()
+        cause = failure.__context__ if isinstance(failure, httptools.HttpParserCallbackError) else None
+        if cause is None or isinstance(cause, httptools.HttpParserError):
+            super().send_400_response(msg)
+            return
+        log.error("request.not_parsed", exc_info=cause)
+        self.transport.write(_OUR_FAULT)
+        self.transport.close()
+
+    @property
+    def is_leaving(self) -> bool:
+        """Every answer from now on ends its connection."""
+        return self._laned is not None and self._laned.is_leaving
+
+    def hand_over(self, held: LaneExchange) -> None:
+        """Have uvicorn make a cycle and a task of it after all."""
+        cycle = RequestResponseCycle(
+            scope=held.scope,  # type: ignore[arg-type]
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=held.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.body += b"".join(held.pieces)
+        cycle.more_body, cycle.disconnected = not held.is_whole, held.disconnected
+        cycle.message_event.set()
+        if cast("object", self.cycle) is held:
+            self.cycle = cycle
+        self._start_asgi_task(cycle, self.app)
+
+    def _hand_over_what_is_not_whole(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not self.transport.is_closing():
+            held.otherwise()
+
+    def _lane(self) -> Lane | None:
+        """Which lane may have the request whose headers have come; none while another is under way.
+
+        None also for who sends and does not read: uvicorn waits for that, and reads nothing more meanwhile.
+        """
+        before: RequestResponseCycle | LaneExchange | None = self.cycle
+        if (before is not None and not before.response_complete) or self.flow.write_paused:
+            return None
+        url = self.url
+        if self._laned is None or self.expect_100_continue or not url.isascii() or b"%" in url or b"#" in url:
+            return None
+        if self.parser.should_upgrade():
+            return None
+        try:
+            return self._laned.lane(url.decode("ascii"))
+        except Exception:
+            log.exception("fast_path.failed")
+            return None
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own
+        self._under_way = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _look_again_in(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def _unset_keepalive_if_required(self) -> None:
+        """The timer stays: what it looks at has been told."""
