@@ -31,7 +31,7 @@ from app.ledger.changes import Changes
 from app.ledger.queries import Queries
 from app.ledger.recorder import Ledger
 from app.ledger.write_queue import WRITERS, Batch
-from app.operating.operator import Operator
+from app.operations.operator import Operator
 from app.polling.categories import Categories
 from app.polling.poller import Poller, Polling
 from app.polling.schedule import Schedule, Timing

@@ -17,7 +17,7 @@ from app.endpoint.tables import endpoints
 from app.ledger.models import Report
 from app.ledger.tables import generations
 from app.main import Service
-from app.operating.alarms import Alarm
+from app.operations.alarms import Alarm
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from tests.alerts import rules

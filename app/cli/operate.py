@@ -18,8 +18,8 @@ from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.settings import Settings, SettingsInvalid, load
 from app.ledger.changes import Changes
 from app.ledger.recorder import Ledger
-from app.operating.orders import Orders
-from app.operating.replay import Replay
+from app.operations.commands import Orders
+from app.operations.replay import Replay
 from app.polling.schedule import Schedule
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient

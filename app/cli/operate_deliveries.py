@@ -8,7 +8,7 @@ import typer
 
 from app.cli.operate import Desk, carry_out
 from app.ledger.models import Outcome
-from app.operating.replay import Chosen, Replayed
+from app.operations.replay import Chosen, Replayed
 from app.rivya.parsing import read_iso
 
 deliveries = typer.Typer(no_args_is_help=True, help="Deliveries that are stored.")

@@ -165,8 +165,8 @@ deliveries = Table(
 # What usage is summed from: sums by the hour, and what has changed since they were made.
 #
 # Triggers on `generations` (migration 0006) write a row to `usage_changes` for what each statement changes, in the same
-# transaction: whoever writes, and however late, both tables together say what the generations say. `app.operating.sums`
-# moves the changes into the sums.
+# transaction: whoever writes, and however late, both tables together say what the generations say.
+# `app.operations.usage_rollup` moves the changes into the sums.
 
 
 # Not floats: sums that are added to and taken from for years would drift, and one too large would be an error.

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.operating.alarms import Alarm
+from app.operations.alarms import Alarm
 from tests.alerts import EXPRESSION, Rule, rules
 from tests.operating_room import ALERTS, open_service
 

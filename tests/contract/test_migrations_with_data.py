@@ -14,7 +14,7 @@ from app.core.errors import DatabaseUnavailable
 from app.core.leases import Leases
 from app.core.migrations import alembic_config, current, head, migrate_database
 from app.ledger.queries import Queries
-from app.operating.keeping import Limits
+from app.operations.retention import Limits
 from tests.clock import NOON
 from tests.operating_room import open_service
 from tests.receivers import TOKEN

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.ledger.tables import deliveries, generations, transitions
-from app.operating.orders import GenerationUnknown, NotNow, StillOpen
+from app.operations.commands import GenerationUnknown, NotNow, StillOpen
 from app.rivya.errors import RivyaNotFound, RivyaUnauthorized, RivyaUnavailable
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.state import Sandbox

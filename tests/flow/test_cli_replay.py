@@ -11,7 +11,7 @@ from app.cli.operate_deliveries import _replay
 from app.core.errors import DatabaseUnavailable
 from app.ledger.models import Delivery, Outcome, Report, Source
 from app.ledger.tables import deliveries, generations, transitions
-from app.operating.replay import Chosen
+from app.operations.replay import Chosen
 from tests.clock import NOON
 from tests.commands import Ended, command
 from tests.ledger import LedgerRoom, open_ledger

@@ -13,9 +13,9 @@ from app.ledger.models import MOST_OVERDUE, DeliveryFilter, GenerationFilter, Ou
 from app.ledger.queries import Queries
 from app.ledger.sql import list_deliveries, list_generations
 from app.ledger.tables import deliveries, generations
-from app.operating.look import Look
-from app.operating.pruning import SETTLED
-from app.operating.replay import Chosen, _statement
+from app.operations.alarms import Look
+from app.operations.replay import Chosen, _statement
+from app.operations.retention import SETTLED
 from tests.clock import NOON
 
 ROWS = 3000

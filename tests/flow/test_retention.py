@@ -13,8 +13,7 @@ from structlog.testing import capture_logs
 from app.core.leases import Leases
 from app.ledger.models import Outcome, Report
 from app.ledger.tables import deliveries, generations, transitions
-from app.operating.pruning import Pruning
-from app.operating.retention import Retention
+from app.operations.retention import Pruning, Retention
 from tests.clock import NOON, ManualClock
 from tests.ledger import LedgerRoom, open_ledger
 from tests.reports import submit, webhook

@@ -5,9 +5,8 @@ import pytest
 
 from app.core.leases import Leases
 from app.ledger.tables import generations
-from app.operating.orders import GenerationUnknown
-from app.operating.pruning import Pruning
-from app.operating.retention import Retention
+from app.operations.commands import GenerationUnknown
+from app.operations.retention import Pruning, Retention
 from app.sandbox.faults import ApiFault
 from tests.operator_desk import at_desk
 from tests.submission_room import BODY, SubmissionRoom, code_of, open_submission, serve_manually

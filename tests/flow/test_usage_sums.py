@@ -11,7 +11,7 @@ from app.core.database import Database
 from app.ledger.models import Report, Source
 from app.ledger.queries import Queries
 from app.ledger.tables import generations, usage_changes, usage_hours
-from app.operating.sums import UsageSums
+from app.operations.usage_rollup import UsageSums
 from tests.clock import NOON
 from tests.ledger import LedgerRoom, open_ledger
 from tests.reports import Said, poll, webhook

@@ -5,8 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.operating.alarms import FEWEST_SETTLED, Alarm, Seen, crossed, measure
-from app.operating.telling import describe
+from app.operations.alarms import FEWEST_SETTLED, Alarm, Seen, crossed, describe, measure
 from tests.clock import NOON
 
 QUIET = Seen(

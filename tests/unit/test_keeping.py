@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from app.operating.keeping import limits
+from app.operations.retention import limits
 from tests.clock import NOON
 
 

@@ -8,12 +8,9 @@ from app.core.clock_sync import Timekeeper
 from app.core.database import Database
 from app.core.leases import Leases
 from app.core.settings import Settings
-from app.operating.alarms import Alarm
-from app.operating.look import Look
-from app.operating.pruning import Pruning
-from app.operating.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Retention
-from app.operating.sums import UsageSums
-from app.operating.watch import Watch
+from app.operations.alarms import Alarm, Look, Watch
+from app.operations.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Pruning, Retention
+from app.operations.usage_rollup import UsageSums
 
 
 class Operator:

@@ -9,7 +9,7 @@ from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source
 from app.ledger.queries import Queries
 from app.ledger.recorder import Ledger
-from app.operating.pruning import Pruning
+from app.operations.retention import Pruning
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError, RivyaNotFound, RivyaUnreadable

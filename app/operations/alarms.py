@@ -1,0 +1,325 @@
+"""What is worth an operator's attention, how it is measured, and when it is too much; pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+import structlog
+from prometheus_client import Gauge
+from sqlalchemy import Select, bindparam, case, func, select
+
+from app.core.clock import Clock
+from app.core.database import Database, Moment
+from app.core.errors import Finding
+from app.core.leases import leases
+from app.endpoint.leadership import LEASE as LEADER
+from app.endpoint.models import LIVE
+from app.endpoint.tables import endpoints
+from app.intake.rejections import rejections
+from app.ledger.models import Source, Status, Tracking
+from app.ledger.queries import overdue
+from app.ledger.sql import is_rare
+from app.ledger.tables import OPEN, deliveries, generations, transitions
+from app.submission.store import submissions
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+FEWEST_SETTLED: Final = 5
+"""A share of fewer outcomes than these tells nothing."""
+
+
+class Alarm(StrEnum):
+    """What can be wrong without a single request failing."""
+
+    CALLBACKS_MISSED = "callbacks_missed"
+    """Share, from 0 to 1, of the outcomes of the last hour that a poll had to find."""
+    SILENCE = "silence"
+    """Seconds without any verified delivery while a watched generation was open."""
+    REFUSALS = "refusals"
+    """Deliveries refused since the last verified one."""
+    OVERDUE = "overdue"
+    """Watched generations whose next poll should have begun; 1,001 may mean more."""
+    SUBMISSION = "submission"
+    """Seconds since the oldest create whose outcome is not known."""
+    POLL_ERRORS = "poll_errors"
+    """Polls of this process in a row that brought nothing."""
+    LEADER = "leader"
+    """Seconds for which no replica looked after our registration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What one look at the database showed."""
+
+    settled: int
+    """Outcomes of the last hour, the newest thousand at most."""
+    found_by_poll: int
+    """Those of them that a poll found."""
+    watched_since: datetime | None
+    """When the oldest watched generation was first heard of."""
+    last_verified_at: datetime | None
+    refusals: int
+    overdue: int
+    unresolved_since: datetime | None
+    """When the oldest create of unknown outcome was written down."""
+    leader_until: datetime | None
+    """When the leader's lease ends."""
+
+    def has_leader(self, now: datetime) -> bool:
+        """A replica looks after our registration."""
+        return self.leader_until is not None and self.leader_until > now
+
+
+def measure(seen: Seen, now: datetime, *, poll_errors: int, leaderless: float) -> dict[Alarm, float]:
+    """The value of every alarm. `leaderless` is the number of seconds since a leader was last seen."""
+    enough = seen.settled >= FEWEST_SETTLED
+    return {
+        Alarm.CALLBACKS_MISSED: seen.found_by_poll / seen.settled if enough else 0.0,
+        Alarm.SILENCE: _silence(seen, now),
+        Alarm.REFUSALS: float(seen.refusals),
+        Alarm.OVERDUE: float(seen.overdue),
+        Alarm.SUBMISSION: _seconds_since(seen.unresolved_since, now),
+        Alarm.POLL_ERRORS: float(poll_errors),
+        Alarm.LEADER: leaderless,
+    }
+
+
+def crossed(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -> frozenset[Alarm]:
+    """The alarms whose value is above their threshold."""
+    return frozenset(alarm for alarm, value in values.items() if value > thresholds[alarm])
+
+
+def _silence(seen: Seen, now: datetime) -> float:
+    if seen.watched_since is None:
+        return 0.0
+    # A delivery from before the oldest open generation says nothing of the time in between: nothing was to come then.
+    return _seconds_since(max(seen.watched_since, seen.last_verified_at or seen.watched_since), now)
+
+
+def _seconds_since(moment: datetime | None, now: datetime) -> float:
+    return 0.0 if moment is None else max((now - moment).total_seconds(), 0.0)
+
+
+# One look at how all replicas fare: one statement, answered from indexes whatever the size of the record.
+
+
+_HOUR: Final = timedelta(hours=1)
+_NEWEST: Final = 2000
+_TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED)
+
+
+class Look:
+    """Reads what the alarms are about. `by_hand`: the endpoint was made by hand, so no row of ours counts refusals."""
+
+    def __init__(self, database: Database, *, by_hand: bool) -> None:
+        self._database = database
+        self._statement = _statement(by_hand=by_hand, is_sqlite=database.is_sqlite)
+
+    async def at(self, now: datetime) -> Seen:
+        """How things stand at `now`. Raises `DatabaseUnavailable`."""
+        async with self._database.read() as connection:
+            parameters = {"now": now, "hour_ago": now - _HOUR}
+            row = (await connection.execute(self._statement, parameters)).mappings().one()
+        verified = [at for at in (row["last_delivery_at"], row["last_verified_at"]) if at is not None]
+        return Seen(
+            settled=row["settled"],
+            found_by_poll=row["found_by_poll"],
+            watched_since=row["watched_since"],
+            last_verified_at=max(verified, default=None),
+            refusals=row["refusals"],
+            overdue=row["overdue"],
+            unresolved_since=row["unresolved_since"],
+            leader_until=row["leader_until"],
+        )
+
+
+def _statement(*, by_hand: bool, is_sqlite: bool) -> Select[Any]:
+    g, s, d, e = generations.c, submissions.c, deliveries.c, endpoints.c
+    watched = is_rare(g.tracking, Tracking.WATCHING, OPEN, is_sqlite=is_sqlite)
+    last_delivery_at = select(func.max(d.received_at, type_=Moment)).scalar_subquery()
+    parts = {
+        "watched_since": select(func.min(g.first_seen_at, type_=Moment)).where(*watched).scalar_subquery(),
+        "last_delivery_at": last_delivery_at,
+        "last_verified_at": select(func.max(e.last_verified_at, type_=Moment)).scalar_subquery(),
+        "refusals": _refused_since(last_delivery_at) if by_hand else _refused_at_our_path(),
+        "overdue": overdue(),
+        "unresolved_since": (
+            select(func.min(s.created_at, type_=Moment)).where(s.next_attempt_at.is_not(None)).scalar_subquery()
+        ),
+        "leader_until": select(leases.c.held_until).where(leases.c.name == LEADER).scalar_subquery(),
+    }
+    settled = _settled_lately()
+    return select(settled.c.settled, settled.c.found_by_poll, *(part.label(name) for name, part in parts.items()))
+
+
+def _settled_lately() -> Any:  # noqa: ANN401 - a subquery
+    # The newest are found by the primary key, however many transitions there are; no index by time is needed.
+    t = transitions.c
+    newest = select(t.source, t.to_status, t.recorded_at).order_by(t.sequence.desc()).limit(_NEWEST).subquery("newest")
+    n = newest.c
+    by_poll = func.coalesce(func.sum(case((n.source == Source.POLL, 1), else_=0)), 0)
+    chosen = select(func.count().label("settled"), by_poll.label("found_by_poll")).where(
+        n.to_status.in_(_TERMINAL), n.recorded_at >= bindparam("hour_ago", type_=Moment)
+    )
+    return chosen.select_from(newest).subquery("settled_lately")
+
+
+def _refused_at_our_path() -> Any:  # noqa: ANN401 - a scalar subquery
+    e = endpoints.c
+    return select(func.coalesce(func.sum(e.refusals), 0)).where(e.state.in_(LIVE)).scalar_subquery()
+
+
+def _refused_since(last_delivery_at: Any) -> Any:  # noqa: ANN401 - scalar subqueries
+    # A bounded sample: what it can't tell is how many more than a thousand there were.
+    since = func.coalesce(last_delivery_at, bindparam("hour_ago", type_=Moment))
+    return select(func.count()).select_from(rejections).where(rejections.c.rejected_at > since).scalar_subquery()
+
+
+# Notices silence: measures the alarms every few seconds, apart from every request, and tells when one is crossed.
+
+
+SECONDS_BETWEEN_LOOKS: Final = 5.0
+
+
+class Watch:
+    """`turn` is one turn of a supervised loop; every replica runs it, and each tells what it sees."""
+
+    def __init__(
+        self,
+        look: Look,
+        thresholds: Mapping[Alarm, float],
+        *,
+        clock: Clock,
+        poll_errors: Callable[[], int],
+        needs_leader: bool,
+    ) -> None:
+        self._look = look
+        self._thresholds = thresholds
+        self._clock = clock
+        self._poll_errors = poll_errors
+        self._needs_leader = needs_leader
+        """False where nothing is registered: an endpoint made by hand needs nobody to look after it."""
+        self._leader_seen = clock.monotonic()
+        self._values: dict[Alarm, float] = {}
+        self._raised: frozenset[Alarm] = frozenset()
+
+    async def turn(self) -> float:
+        """Measure, show and tell; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
+        now = self._clock.now()
+        seen = await self._look.at(now)
+        has_leader = not self._needs_leader or seen.has_leader(now)
+        if has_leader:
+            self._leader_seen = self._clock.monotonic()
+        leaderless = self._clock.monotonic() - self._leader_seen
+        self._values = measure(seen, now, poll_errors=self._poll_errors(), leaderless=leaderless)
+        raised = crossed(self._values, self._thresholds)
+        show(self._values, self._thresholds, raised=raised)
+        show_seen(seen, at=now.timestamp(), has_leader=has_leader)
+        self._tell(raised)
+        return SECONDS_BETWEEN_LOOKS
+
+    async def findings(self) -> list[Finding]:
+        """For /readyz, from the last look; nothing before the first."""
+        return describe(self._values, self._thresholds)
+
+    def _tell(self, raised: frozenset[Alarm]) -> None:
+        for alarm in sorted(raised - self._raised):
+            note_crossed(alarm, value=self._values[alarm], threshold=self._thresholds[alarm])
+        for alarm in sorted(self._raised - raised):
+            note_cleared(alarm, value=self._values[alarm], threshold=self._thresholds[alarm])
+        self._raised = raised
+
+
+# Alarms in words, as `/readyz` shows them; pure.
+
+
+_WORDS: Final = MappingProxyType(
+    {
+        Alarm.CALLBACKS_MISSED: (
+            "of the outcomes of the last hour were found by poll",
+            "callbacks do not come: see `deliveries` and `endpoint`, and whether Rivya reaches RECEIVER_PUBLIC_URL",
+        ),
+        Alarm.SILENCE: (
+            "without a verified delivery while generations are open",
+            "see `deliveries`, `refusals`, and whether Rivya reaches RECEIVER_PUBLIC_URL",
+        ),
+        Alarm.REFUSALS: (
+            "deliveries refused since the last verified one",
+            "the secret or the signature scheme does not fit: see `deliveries`, and `deliveries.refused` in the log",
+        ),
+        Alarm.OVERDUE: (
+            "generations wait for a poll that should have begun",
+            "see `polling`; raise RECEIVER_POLL_RATE if Rivya allows it",
+        ),
+        Alarm.SUBMISSION: (
+            "since the oldest create whose outcome is unknown",
+            "it is retried under its own key; see `submission.unknown` in the log",
+        ),
+        Alarm.POLL_ERRORS: ("polls in a row brought nothing", "Rivya fails or is away: see `poll.failed` in the log"),
+        Alarm.LEADER: (
+            "without a replica that looks after the registration",
+            "see `loop.failed` and `endpoint.attempt_failed` in the log",
+        ),
+    }
+)
+_SECONDS: Final = frozenset({Alarm.SILENCE, Alarm.SUBMISSION, Alarm.LEADER})
+
+
+def describe(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -> list[Finding]:
+    """One finding for each alarm; none of them makes the service unready, since it takes deliveries all the same."""
+    return [_finding(alarm, value, thresholds[alarm]) for alarm, value in values.items()]
+
+
+def _finding(alarm: Alarm, value: float, threshold: float) -> Finding:
+    what, remedy = _WORDS[alarm]
+    is_over = value > threshold
+    detail = f"{_shown(alarm, value)} {what}, {_shown(alarm, threshold)} at most"
+    return Finding(alarm.value, ok=not is_over, detail=f"{detail}; {remedy}" if is_over else detail, is_required=False)
+
+
+def _shown(alarm: Alarm, value: float) -> str:
+    if alarm is Alarm.CALLBACKS_MISSED:
+        return f"{value:.0%}"
+    return f"{value:.0f} s" if alarm in _SECONDS else f"{value:.0f}"
+
+
+# What the watch shows and logs, under constant names.
+
+
+VALUE = Gauge("receiver_alarm_value", "What the alarm looks at, as last measured; see its threshold.", ["alarm"])
+THRESHOLD = Gauge("receiver_alarm_threshold", "Above this the alarm is raised: RECEIVER_ALARM_….", ["alarm"])
+RAISED = Gauge("receiver_alarm", "1 while the alarm's value is above its threshold.", ["alarm"])
+LEADER_ALIVE = Gauge("receiver_leader_alive", "1 while a replica looks after the registration.")
+SETTLED = Gauge("receiver_settled_last_hour", "Outcomes of the last hour, the newest thousand or so.")
+FOUND_BY_POLL = Gauge("receiver_callbacks_missed_last_hour", "Those of them that a poll had to find.")
+LOOKED_AT = Gauge("receiver_watch_timestamp_seconds", "When the alarms were last measured, in Unix seconds.")
+
+
+def show(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float], *, raised: frozenset[Alarm]) -> None:
+    """Set the gauges of every alarm."""
+    for alarm, value in values.items():
+        VALUE.labels(alarm).set(value)
+        THRESHOLD.labels(alarm).set(thresholds[alarm])
+        RAISED.labels(alarm).set(int(alarm in raised))
+
+
+def show_seen(seen: Seen, *, at: float, has_leader: bool) -> None:
+    """Set the gauges that belong to no alarm; `at` in Unix seconds."""
+    LOOKED_AT.set(at)
+    LEADER_ALIVE.set(int(has_leader))
+    SETTLED.set(seen.settled)
+    FOUND_BY_POLL.set(seen.found_by_poll)
+
+
+def note_crossed(alarm: Alarm, *, value: float, threshold: float) -> None:
+    """It is too much from now on."""
+    log.warning("alarm.crossed", alarm=alarm.value, value=round(value, 3), threshold=threshold)
+
+
+def note_cleared(alarm: Alarm, *, value: float, threshold: float) -> None:
+    """It is well again."""
+    log.info("alarm.cleared", alarm=alarm.value, value=round(value, 3), threshold=threshold)
