@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.cli.operate import Desk, open_desk
+from app.cli.operations import Desk, open_desk
 from app.core.clock import SystemClock
 from app.core.database import Database
 from app.core.settings import load

@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from app.cli.listening import listen
-from app.cli.serve import Server, make_server
+from app.cli.server import Server, listen, make_server
 from app.core.auth import Role
 from app.core.settings import Settings
 from app.main import Service

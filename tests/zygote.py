@@ -21,7 +21,7 @@ from typing import Any
 import uvloop
 from pydantic import SecretStr
 
-from app.cli.serve import make_server, serve_until_stopped
+from app.cli.server import make_server, serve_until_stopped
 from app.core import logs
 from app.core.settings import Settings, load
 from app.main import Service

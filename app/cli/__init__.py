@@ -7,15 +7,14 @@ from typing import Annotated
 import typer
 import uvloop
 
-from app.cli import operate_deliveries, operate_generations
-from app.cli.calling import catalogue_words, file_words, generation_words
-from app.cli.calling.chat_words import chat
+from app.cli import operations
 from app.cli.check import check_deployment
+from app.cli.client import commands
+from app.cli.client.chat import chat
 from app.cli.demo import demonstrate
-from app.cli.endpoint_commands import endpoint, keys
-from app.cli.listening import AddressTaken
+from app.cli.endpoint import endpoint_commands, key_commands
 from app.cli.sandbox import serve_sandbox_until_stopped
-from app.cli.serve import serve_until_stopped
+from app.cli.server import AddressTaken, serve_until_stopped
 from app.core import logs
 from app.core.settings import SettingsInvalid, has_api_key, load
 from app.sandbox.keys import DEFAULT_KEY
@@ -23,16 +22,16 @@ from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-cli.add_typer(endpoint, name="endpoint")
-cli.add_typer(keys, name="keys")
-cli.command()(catalogue_words.models)
-cli.command("credits")(catalogue_words.credits_left)
-cli.command()(catalogue_words.usage)
-cli.add_typer(generation_words.words, name="generations")
-cli.add_typer(file_words.words, name="files")
+cli.add_typer(endpoint_commands, name="endpoint")
+cli.add_typer(key_commands, name="keys")
+cli.command()(commands.models)
+cli.command("credits")(commands.credits_left)
+cli.command()(commands.usage)
+cli.add_typer(commands.generation_commands, name="generations")
+cli.add_typer(commands.file_commands, name="files")
 cli.command()(chat)
-cli.add_typer(operate_deliveries.deliveries, name="deliveries")
-operate_generations.attach(generation_words.words)
+cli.add_typer(operations.deliveries, name="deliveries")
+operations.attach(commands.generation_commands)
 
 
 @cli.command()

@@ -13,10 +13,7 @@ import httpx
 import orjson
 from cryptography.fernet import Fernet
 
-from app.cli.demo_script import CASES, curl_lines
-from app.cli.listening import AddressTaken, listen
-from app.cli.serve import make_server
-from app.cli.signals import on_stop_signal
+from app.cli.server import AddressTaken, listen, make_server, on_stop_signal
 from app.core.settings import Settings, load
 from app.ledger.models import Transition
 from app.main import Service
@@ -158,3 +155,54 @@ def _line(transition: Transition, name: str) -> str:
     moment = transition.recorded_at.strftime("%H:%M:%S.%f")[:-3]
     step = f"{transition.from_status or '(new)'} → {transition.to_status}"
     return f"{moment}  {transition.source:<8} {step:<24} {transition.generation_id}  {name}"
+
+
+# What the demonstration submits, and what it tells you to try.
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A generation to submit; `params.sandbox` is the sandbox's own, the rest is Rivya's."""
+
+    name: str
+    model: str
+    wishes: dict[str, Any]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """As it is posted."""
+        return {"model": self.model, "prompt": self.name, "params": {"sandbox": self.wishes}}
+
+
+CASES = (
+    Case("an image", "z-image", {"seconds": 1}),
+    Case("another image", "z-image", {"seconds": 2}),
+    Case("a video that takes longer", "sandbox-video", {"seconds": 7}),
+    Case("an image that fails", "z-image", {"seconds": 1.5, "fail": True}),
+    Case("an image whose callback is dropped", "z-image", {"seconds": 2, "callback": "drop"}),
+    Case("an image delivered twice and out of order", "z-image", {"seconds": 1, "callback": "duplicate,reorder"}),
+)
+
+
+def curl_lines(url: str, token: str) -> str:
+    """Commands that work as they stand while the demonstration serves."""
+    auth = f"-H 'Authorization: Bearer {token}'"
+    body = '{"model": "z-image", "prompt": "a red fox in the snow"}'
+    return f"""
+still serving; try (Ctrl-C ends it):
+
+  curl -s {auth} {url}/api/v1/generations
+  curl -s {auth} -H 'Content-Type: application/json' -H 'Idempotency-Key: my-first' \\
+       -d '{body}' {url}/api/v1/generations
+  curl -s {auth} '{url}/api/v1/generations/TASK_ID?wait=30'
+  curl -s {auth} {url}/api/v1/generations/TASK_ID/transitions
+  curl -s {auth} {url}/api/v1/deliveries
+  curl -s {auth} {url}/api/v1/endpoint
+  curl -s {url}/readyz
+  curl -s {url}/metrics
+
+  export RECEIVER_URL={url} RECEIVER_TOKEN={token}    # for README's quickstart, and for
+  .venv/bin/rivya-receiver generations list
+
+and {url}/docs in a browser
+"""

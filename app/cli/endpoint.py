@@ -1,13 +1,21 @@
 """rivya-receiver endpoint: what is registered, what proved it, and what an admin may ask of it."""
 
-from collections.abc import Callable, Sequence
+import logging
+import sys
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import typer
+import uvloop
+from cryptography.fernet import Fernet
+
+from app.core import logs
 from app.core.clock import SystemClock
 from app.core.database import Database
-from app.core.encryption import SealingKeys
-from app.core.settings import Settings
+from app.core.encryption import SealBroken, SealingKeys
+from app.core.errors import DatabaseUnavailable
+from app.core.settings import Settings, SettingsInvalid, load
 from app.endpoint import repository
 from app.endpoint.models import Endpoint, State, current, masked
 from app.endpoint.repository import Registry, StoredSecret, reseal
@@ -20,7 +28,7 @@ PATIENCE: Final = timedelta(seconds=30)
 _STATES: Final = (State.INTENDED, State.CREATED, State.PROVEN, State.SERVING, State.RETIRING, State.RETIRED)
 
 
-async def show(settings: Settings, say: Say) -> bool:
+async def show_endpoints(settings: Settings, say: Say) -> bool:
     """Say what is written down about our endpoints; False where nothing is. Raises `DatabaseUnavailable`."""
     async with _opened(settings) as database:
         registry = Registry(database)
@@ -40,7 +48,7 @@ async def show(settings: Settings, say: Say) -> bool:
     return True
 
 
-async def rotate(settings: Settings, say: Say) -> bool:
+async def rotate_secret(settings: Settings, say: Say) -> bool:
     """Write down that a new secret is wanted, and wait until the serving process has it. False if it does not yet."""
     async with _opened(settings) as database:
         operator = Operator(database, clock=SystemClock())
@@ -56,7 +64,7 @@ async def rotate(settings: Settings, say: Say) -> bool:
         return False
 
 
-async def repin(settings: Settings, say: Say) -> bool:
+async def repin_scheme(settings: Settings, say: Say) -> bool:
     """Have the signature scheme proved anew."""
     async with _opened(settings) as database:
         try:
@@ -132,3 +140,62 @@ def _scheme(endpoint: Endpoint) -> list[str]:
 
 def _time(moment: datetime | None) -> str:
     return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M:%SZ}"
+
+
+# The words of `rivya-receiver endpoint` and of `rivya-receiver keys`.
+
+
+endpoint_commands = typer.Typer(help="Our registration with Rivya; alone: show it.")
+key_commands = typer.Typer(no_args_is_help=True, help="Encryption keys.")
+
+Act = Callable[[Settings, Callable[[str], Any]], Coroutine[Any, Any, bool]]
+
+
+@endpoint_commands.callback(invoke_without_command=True)
+def show(context: typer.Context) -> None:
+    """Show our endpoints: state, scheme and what proved it, secrets (when, never which), history."""
+    if context.invoked_subcommand is None:
+        _do(show_endpoints)
+
+
+@endpoint_commands.command()
+def rotate() -> None:
+    """Have Rivya make a new signing secret; the old one goes on being accepted for RECEIVER_SECRET_OVERLAP."""
+    _do(rotate_secret)
+
+
+@endpoint_commands.command()
+def repin() -> None:
+    """Forget the pinned signature scheme, so that the next delivery proves it anew."""
+    _do(repin_scheme)
+
+
+@key_commands.command("generate")
+def generate_key() -> None:
+    """Print a fresh key for RECEIVER_ENCRYPTION_KEYS."""
+    typer.echo(Fernet.generate_key().decode())
+
+
+@key_commands.command("rotate")
+def rotate_keys() -> None:
+    """Encrypt the stored secrets under the first of RECEIVER_ENCRYPTION_KEYS, so that the others can be put away."""
+    _do(reencrypt)
+
+
+def _do(act: Act) -> None:
+    """Exit status 0 done, 1 not done, 2 bad settings."""
+    logs.configure("console", least=logging.ERROR)
+    try:
+        settings = load()
+    except SettingsInvalid as error:
+        typer.echo(str(error), err=True)
+        sys.exit(2)
+    try:
+        done = uvloop.run(act(settings, typer.echo))
+    except SealBroken as error:
+        typer.echo(f"RECEIVER_ENCRYPTION_KEYS: {error}; nothing was changed", err=True)
+        sys.exit(2)
+    except DatabaseUnavailable as error:
+        typer.echo(f"DATABASE_URL: the database can't be used ({error.reason or 'unavailable'})", err=True)
+        sys.exit(1)
+    sys.exit(0 if done else 1)

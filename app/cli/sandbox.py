@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from app.cli.signals import on_stop_signal
+from app.cli.server import on_stop_signal
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app.cli.serve import make_server
+from app.cli.server import make_server
 from app.core.migrations import migrate
 from app.core.settings import Settings
 from app.main import Service

@@ -14,10 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import cli
-from app.cli.calling import watching
-from app.cli.calling.progress import Progress
-from app.cli.calling.receiver import calling
-from app.cli.calling.target import Target
+from app.cli.client import watch
+from app.cli.client.http import Target, calling
+from app.cli.client.watch import Progress
 from app.sandbox.dialects import Dialect
 from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
@@ -32,7 +31,7 @@ FAILS = '{"sandbox": {"seconds": 0.1, "fail": true}}'
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(watch, "_BETWEEN_LOOKS", 0.05)
 
 
 @dataclass
@@ -139,7 +138,7 @@ async def test_watching_goes_on_when_rivya_is_busy_for_a_moment() -> None:
 
 
 async def test_watching_is_given_up_when_no_answer_comes_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "_PATIENCE", 0)
+    monkeypatch.setattr(watch, "_PATIENCE", 0)
     async with a_desk() as desk:
         desk.rivya.faults.api = [ApiFault("generations.get", status=503)]
         ended = await desk.say("generations", "watch", "task_1")
@@ -160,7 +159,7 @@ async def test_watching_goes_on_when_the_receiver_is_gone_for_a_moment() -> None
 
     async with a_desk() as desk, calling(Target(desk.url, API_KEY)) as receiver:
         told = await receiver.post("/generations", {"model": "z-image", "params": json.loads(QUICK)}, key="key-1")
-        found = await watching.outcome_of(receiver, told["id"], Interrupting(io.StringIO(), lambda: 0.0))
+        found = await watch.outcome_of(receiver, told["id"], Interrupting(io.StringIO(), lambda: 0.0))
     assert found["status"] == "succeeded"
     assert "trying again" in Interrupting.told[1]
 

@@ -2,7 +2,7 @@
 
 import io
 
-from app.cli.calling.progress import Progress
+from app.cli.client.watch import Progress
 
 CLEAR = "\r\x1b[K"
 

@@ -7,7 +7,7 @@ import orjson
 import pytest
 import typer
 
-from app.cli.operate_deliveries import _replay
+from app.cli.operations import _replay
 from app.core.errors import DatabaseUnavailable
 from app.ledger.models import Delivery, Outcome, Report, Source
 from app.ledger.tables import deliveries, generations, transitions

@@ -9,7 +9,7 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import make_url
 
-from app.cli.listening import AddressTaken, listen
+from app.cli.server import AddressTaken, listen
 from app.sandbox.server import serve_sandbox
 from tests.commands import command, wait_for
 from tests.ports import free_port

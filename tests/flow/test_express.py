@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from app.cli.listening import listen
-from app.cli.serve import make_server
+from app.cli.server import listen, make_server
 from app.core.settings import Settings
 from app.main import Service
 from app.rivya.schemes import parse_scheme

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.calling.event_stream import Event, EventReader
+from app.cli.client.chat import Event, EventReader
 
 STREAM = (
     b': heartbeat\n\nretry: 3000\n\nevent: message.delta\nid: 7\ndata: {"a":\ndata:  1}\n\n'

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.cli.calling.failures import refused, unanswered
+from app.cli.client.http import refused, unanswered
 
 BODY = b'{"error": {"code": "not_found", "message": "No such thing.", "requestId": "req_1"}, "more": 1}'
 

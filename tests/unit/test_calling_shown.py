@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.cli.calling import shown
-from app.cli.calling.table import cell, details, plain, table
+from app.cli.client import output
+from app.cli.client.output import cell, details, plain, table
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
@@ -37,7 +37,7 @@ def test_a_generation_is_shown_with_its_results_and_whose_it_is() -> None:
         "result": {"urls": ["https://a", "https://b"]},
         "tracking": {"submitted_by": "shop"},
     }
-    assert shown.generation(told) == (
+    assert output.generation(told) == (
         "generation    task_1\nstatus        succeeded\ncredits       1\nsubmitted by  shop\n"
         "result 1      https://a\nresult 2      https://b"
     )
@@ -45,14 +45,14 @@ def test_a_generation_is_shown_with_its_results_and_whose_it_is() -> None:
 
 def test_a_failed_generation_says_why() -> None:
     told = {"id": "task_1", "error": {"code": "generation_failed", "message": "No."}, "result": None}
-    assert shown.generation(told) == "generation  task_1\nerror       generation_failed: No."
-    assert shown.generation({"id": "task_1", "result": {"urls": None}}) == "generation  task_1"
+    assert output.generation(told) == "generation  task_1\nerror       generation_failed: No."
+    assert output.generation({"id": "task_1", "result": {"urls": None}}) == "generation  task_1"
 
 
 def test_lists_are_tables_also_of_what_rivya_itself_tells() -> None:
     ours = {"id": "g1", "status": "queued", "reserved_credits": 1.0, "tracking": {"first_seen_at": "now"}}
     theirs = {"id": "g2", "status": "failed", "final_credits": 0, "created_at": "then"}
-    lines = shown.generations({"data": [ours, theirs, "odd"]}).splitlines()
+    lines = output.generations({"data": [ours, theirs, "odd"]}).splitlines()
     assert [line.split() for line in lines[1:]] == [
         ["g1", "queued", "-", "-", "1", "reserved", "now", "-"],
         ["g2", "failed", "-", "-", "0", "then", "-"],
@@ -60,9 +60,9 @@ def test_lists_are_tables_also_of_what_rivya_itself_tells() -> None:
 
 
 def test_models_usage_and_files_are_shown_by_their_documented_members() -> None:
-    assert shown.models({"data": [{"id": "m", "category": "chat", "new": 1}]}).splitlines()[1].split() == [
+    assert output.models({"data": [{"id": "m", "category": "chat", "new": 1}]}).splitlines()[1].split() == [
         *("m", "-", "chat", "-", "-")
     ]
-    assert shown.models({"data": None}).splitlines() == ["MODEL  NAME  CATEGORY  CREDITS  STATUS"]
-    assert "shop" in shown.usage({"data": [{"day": "2026-05-10", "submitted_by": "shop"}]})
-    assert shown.file({"file_id": "f", "nested": {}, "size": 1, "none": None}) == "file_id  f\nsize     1"
+    assert output.models({"data": None}).splitlines() == ["MODEL  NAME  CATEGORY  CREDITS  STATUS"]
+    assert "shop" in output.usage({"data": [{"day": "2026-05-10", "submitted_by": "shop"}]})
+    assert output.file({"file_id": "f", "nested": {}, "size": 1, "none": None}) == "file_id  f\nsize     1"

@@ -5,8 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.cli.calling.event_stream import Event
-from app.cli.calling.speech import Said, understood, whole_answer
+from app.cli.client.chat import Event, Said, understood, whole_answer
 from app.sandbox.dialects import Dialect, tell
 from tests.unit.test_calling_event_stream import read
 

@@ -1,9 +1,7 @@
 """What of Rivya's objects a person is shown; any member may be missing, and new ones are no surprise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-from app.cli.calling.table import cell, details, table
 
 
 def items_of(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -74,3 +72,41 @@ def _credits(told: Mapping[str, Any]) -> object:
 def _object(told: Mapping[str, Any], member: str) -> Mapping[str, Any]:
     value = told.get(member)
     return value if isinstance(value, Mapping) else {}
+
+
+# Tables and details for people, in plain text; nothing that came from outside can move their cursor.
+
+
+_NOTHING = "-"
+
+
+def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Columns as wide as their widest cell, their names above."""
+    lines = [list(names), *([cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def details(members: Mapping[str, object]) -> str:
+    """One thing, a member a line; what is unknown is left out."""
+    told = {name: value for name, value in members.items() if value is not None}
+    width = max(map(len, told), default=0)
+    return "\n".join(f"{name.ljust(width)}  {cell(value)}" for name, value in told.items())
+
+
+def cell(value: object) -> str:
+    """A value in one line of printable text."""
+    if value is None or value == "":
+        return _NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return plain(str(value))
+
+
+def plain(text: str, *, keep: str = "") -> str:
+    """`text` without control characters, but for those in `keep`: a terminal would obey them."""
+    return "".join(mark if mark.isprintable() or mark in keep else "\N{REPLACEMENT CHARACTER}" for mark in text)

@@ -1,20 +1,20 @@
 """`generations create | get | watch | list`."""
 
+import mimetypes
 import sys
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
 
-from app.cli.calling import shown
-from app.cli.calling.failures import CallFailed, unanswered
-from app.cli.calling.progress import progress_on
-from app.cli.calling.receiver import Receiver, segment
-from app.cli.calling.running import FAILED, SUCCEEDED, AsJson, new_key, run, say
-from app.cli.calling.table import plain
-from app.cli.calling.watching import outcome_of
+from app.cli.client import output
+from app.cli.client.http import FAILED, SUCCEEDED, AsJson, CallFailed, Receiver, new_key, run, say, segment, unanswered
+from app.cli.client.output import cell, plain
+from app.cli.client.watch import outcome_of, progress_on
 
-words = typer.Typer(no_args_is_help=True, help="Create generations, look at them, wait for them.")
+generation_commands = typer.Typer(no_args_is_help=True, help="Create generations, look at them, wait for them.")
 
 Identity = Annotated[str, typer.Argument(metavar="ID", help="The generation's id.", show_default=False)]
 Patience = Annotated[
@@ -22,7 +22,7 @@ Patience = Annotated[
 ]
 
 
-@words.command()
+@generation_commands.command()
 def create(
     prompt: Annotated[str | None, typer.Argument(help="What to make.", show_default=False)] = None,
     *,
@@ -49,24 +49,24 @@ def create(
         if watch_it:
             typer.echo(f"generation: {plain(_id_of(told))}", err=True)  # to watch it again, should this wait end early
             return await _watch(receiver, _id_of(told), patience, as_json=as_json)
-        say(told, shown.generation, as_json=as_json)
+        say(told, output.generation, as_json=as_json)
         return SUCCEEDED
 
     run(act, as_json=as_json)
 
 
-@words.command()
+@generation_commands.command()
 def get(identity: Identity, as_json: AsJson = False) -> None:
     """Show a generation as it is now; exit status 0 whatever its own status."""
 
     async def act(receiver: Receiver) -> int:
-        say(await receiver.get(f"/generations/{segment(identity)}"), shown.generation, as_json=as_json)
+        say(await receiver.get(f"/generations/{segment(identity)}"), output.generation, as_json=as_json)
         return SUCCEEDED
 
     run(act, as_json=as_json)
 
 
-@words.command()
+@generation_commands.command()
 def watch(identity: Identity, patience: Patience = None, as_json: AsJson = False) -> None:
     """Wait for a generation's outcome; exit status 0 if it succeeded, 1 if it failed."""
 
@@ -76,7 +76,7 @@ def watch(identity: Identity, patience: Patience = None, as_json: AsJson = False
     run(act, as_json=as_json)
 
 
-@words.command("list")
+@generation_commands.command("list")
 def list_them(
     status: Annotated[str | None, typer.Option(help="queued, processing, succeeded or failed.")] = None,
     tracking: Annotated[str | None, typer.Option(help="watching, settled, stalled or lost.")] = None,
@@ -100,7 +100,7 @@ def list_them(
 
     async def act(receiver: Receiver) -> int:
         told = await receiver.get("/generations", **chosen)
-        say(told, shown.generations, as_json=as_json)
+        say(told, output.generations, as_json=as_json)
         if told.get("next_cursor") and not as_json:
             typer.echo(f"more: --cursor {told['next_cursor']}", err=True)
         return SUCCEEDED
@@ -130,5 +130,92 @@ def _object(text: str | None) -> dict[str, Any] | None:
 async def _watch(receiver: Receiver, identity: str, patience: float | None, *, as_json: bool) -> int:
     async with progress_on(sys.stderr) as progress:
         told = await outcome_of(receiver, identity, progress, patience=patience)
-    say(told, shown.generation, as_json=as_json)
+    say(told, output.generation, as_json=as_json)
     return SUCCEEDED if told.get("status") == "succeeded" else FAILED
+
+
+# `models`, `credits` and `usage`: what there is, what is left, and who spent it.
+
+
+def models(as_json: AsJson = False) -> None:
+    """List the models."""
+
+    async def act(receiver: Receiver) -> int:
+        say(await receiver.get("/models"), output.models, as_json=as_json)
+        return SUCCEEDED
+
+    run(act, as_json=as_json)
+
+
+def credits_left(as_json: AsJson = False) -> None:
+    """Show the credits that are left."""
+
+    async def act(receiver: Receiver) -> int:
+        say(await receiver.get("/credits"), lambda told: cell(told.get("current_credits")), as_json=as_json)
+        return SUCCEEDED
+
+    run(act, as_json=as_json)
+
+
+def usage(
+    first: Annotated[str | None, typer.Option("--from", help="A day or a whole hour; 30 days ago if left out.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="A day or a whole hour, not included; or now.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sum generations and credits by token, model and day."""
+
+    async def act(receiver: Receiver) -> int:
+        say(await receiver.get("/usage", **{"from": first, "to": to}), output.usage, as_json=as_json)
+        return SUCCEEDED
+
+    run(act, as_json=as_json)
+
+
+# `files upload`.
+
+
+file_commands = typer.Typer(no_args_is_help=True, help="Files to refer to in generations and chats.")
+
+
+class Kind(StrEnum):
+    """What Rivya takes."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+
+
+@file_commands.callback()
+def files() -> None:
+    """Files to refer to in generations and chats."""
+
+
+@file_commands.command()
+def upload(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True, show_default=False)
+    ],
+    kind: Annotated[Kind | None, typer.Option(help="Told by the file's name if left out.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model that it is for.")] = None,
+    client_request_id: Annotated[str | None, typer.Option(help="Your own trace id.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a file, and show what to call it."""
+    media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    given = {"kind": kind or _kind_of(media_type), "model": model, "client_request_id": client_request_id}
+    fields = {name: str(value) for name, value in given.items() if value is not None}
+
+    async def act(receiver: Receiver) -> int:
+        with path.open("rb") as file:
+            say(await receiver.upload(file, path.name, media_type, fields=fields), output.file, as_json=as_json)
+        return SUCCEEDED
+
+    run(act, as_json=as_json)
+
+
+def _kind_of(media_type: str) -> Kind:
+    kind = media_type.partition("/")[0]
+    if kind not in tuple(Kind):
+        message = "the file's name does not tell what it is; say image, video or audio"
+        raise typer.BadParameter(message, param_hint="--kind")
+    return Kind(kind)
