@@ -7,9 +7,8 @@ from typing import Any
 import orjson
 from prometheus_client import REGISTRY
 
-from app.sandbox.calls import Called
 from app.sandbox.faults import DeliveryFaults
-from app.sandbox.state import Sandbox
+from app.sandbox.state import Called, Sandbox
 
 READABLE = ("unknown_members", "huge_numbers", "wrong_type")
 """Alterations that leave the truth to be read."""

@@ -17,7 +17,7 @@ from app.ledger.tables import generations, transitions
 from app.polling.schedule import LONGEST_GAP
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
-from app.sandbox.endpoint import Endpoint
+from app.sandbox.webhooks import Endpoint
 from tests.intake_room import PROBE_KEY, Noted, Secrets
 from tests.polling_room import GRACE, PollingRoom, Replica, open_polling
 

@@ -15,7 +15,7 @@ from app.core.settings import load
 from app.ledger.tables import generations
 from app.main import Service
 from app.rivya.client import Deadlines
-from app.sandbox.keys import DEFAULT_KEY
+from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from app.submission.store import submissions

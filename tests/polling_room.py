@@ -18,7 +18,7 @@ from app.polling.poller import Poller, Polling
 from app.polling.schedule import Schedule, Timing
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import Deadlines, RivyaClient
-from app.sandbox.keys import DEFAULT_KEY
+from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from tests.clock import ManualClock

@@ -23,8 +23,8 @@ from app.endpoint.verification import Verification
 from app.rivya.client import RivyaClient
 from app.rivya.schemes import Scheme, parse_scheme
 from app.rivya.signature import Refused, Verified
+from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.faults import ApiFault
-from app.sandbox.keys import DEFAULT_KEY
 from app.sandbox.state import Sandbox
 from tests.clock import ManualClock
 from tests.sandbox_world import Received, World, world

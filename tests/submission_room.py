@@ -18,7 +18,7 @@ from app.ledger.tables import generations
 from app.ledger.write_queue import Batch
 from app.rivya.client import Deadlines, RivyaClient
 from app.rivya.errors import RivyaError
-from app.sandbox.keys import DEFAULT_KEY
+from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from app.submission.routes import router

@@ -17,7 +17,7 @@ from app.cli.sandbox import serve_sandbox_until_stopped
 from app.cli.server import AddressTaken, serve_until_stopped
 from app.core import logs
 from app.core.settings import SettingsInvalid, has_api_key, load
-from app.sandbox.keys import DEFAULT_KEY
+from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 

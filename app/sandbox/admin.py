@@ -1,21 +1,22 @@
 """The routes under `/sandbox`: no key, for this machine only; they tell the truth and make the sandbox misbehave."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.sandbox.answers import json_answer
-from app.sandbox.bodies import json_object
-from app.sandbox.configure import change, overwrite, read_key
-from app.sandbox.endpoint import Endpoint
-from app.sandbox.errors import invalid, missing
-from app.sandbox.generation import STATUSES, Status
+from app.sandbox.accounts import Key
+from app.sandbox.faults import Faults
+from app.sandbox.models import STATUSES, Status
+from app.sandbox.responses import invalid, json_answer, json_object, missing
+from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
+from app.sandbox.webhooks import Endpoint
 
 Handler = Callable[[Sandbox, Request], Awaitable[Response]]
 
@@ -127,3 +128,50 @@ _ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("PUT", "/keys/{value}", _put_key),
     ("PUT", "/credits/{account}", _put_credits),
 )
+
+
+# Changes settings and faults from JSON, refusing unknown names and wrong types.
+
+
+T = TypeVar("T")
+Configurable = TypeVar("Configurable", Faults, SandboxSettings)
+
+
+def change(target: Configurable, body: dict[str, Any]) -> None:
+    """Set the named members and keep the others; raises `validation_failed` and then changes nothing."""
+    overwrite(target, _merged(asdict(target), body))
+
+
+def overwrite(target: Configurable, body: dict[str, Any]) -> None:
+    """Set all members, those not named to their defaults; raises `validation_failed` and then changes nothing."""
+    wanted = _validated(type(target), body)
+    for member in fields(target):
+        setattr(target, member.name, getattr(wanted, member.name))
+
+
+def read_key(value: str, body: dict[str, Any]) -> Key:
+    """A key with the members that the body names; raises `validation_failed`."""
+    key = _validated(Key, {**body, "value": value})
+    if key.expires_at is not None and key.expires_at.tzinfo is None:
+        raise invalid("expires_at must name its time zone.")
+    return key
+
+
+def _validated(kind: type[T], body: dict[str, Any]) -> T:
+    try:
+        return TypeAdapter(kind).validate_python(body)
+    except ValidationError as error:
+        raise invalid(_first_fault(error)) from None
+
+
+def _merged(current: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(current)
+    for name, value in body.items():
+        inner = merged.get(name)
+        merged[name] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    return f"{'.'.join(str(step) for step in fault['loc'])}: {fault['msg']}"

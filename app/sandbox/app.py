@@ -5,17 +5,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.sandbox import chat_routes, file_routes, generation_routes, webhook_routes
 from app.sandbox.admin import admin_routes
-from app.sandbox.answers import refusal
-from app.sandbox.errors import RivyaError
+from app.sandbox.responses import RivyaError, refusal
+from app.sandbox.routes import CHAT, FILES, GENERATIONS, WEBHOOKS
 from app.sandbox.state import Sandbox
 
 
 def create_sandbox_app(sandbox: Sandbox) -> Starlette:
     """Rivya's public API over this sandbox, and the routes to control it; the caller closes the sandbox."""
-    parts = (generation_routes, file_routes, chat_routes, webhook_routes)
-    operations = [operation for part in parts for operation in part.OPERATIONS]
+    operations = [
+        *GENERATIONS,
+        *FILES,
+        *CHAT,
+        *WEBHOOKS,
+    ]
     routes = [operation.route(sandbox) for operation in operations]
     handlers = {HTTPException: _no_such_route, RivyaError: _refused}
     return Starlette(routes=[*routes, *admin_routes(sandbox)], exception_handlers=handlers)

@@ -1,16 +1,62 @@
 """Uploaded files: looked at, measured, and kept by what they are; their bytes are not kept."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from datetime import datetime
+from email.message import Message
 from typing import Any
 
-from app.sandbox.bounded import Bounded
-from app.sandbox.clock import Clock, stamp
-from app.sandbox.errors import RivyaError, invalid, missing
-from app.sandbox.forms import Part
-from app.sandbox.ids import new_id
-from app.sandbox.sniffing import media_type_of
+from starlette.requests import Request
+
+from app.sandbox.clock import Bounded, Clock, new_id, stamp
+from app.sandbox.responses import RivyaError, invalid, missing
+
+# Reads `multipart/form-data`: named parts, each with its bytes.
+
+
+_BOUNDARY = re.compile(r'multipart/form-data\b.*?;\s*boundary="?([^";,]{1,70})"?', re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a form; only files have a file name."""
+
+    content: bytes
+    filename: str | None = None
+
+    def text(self, name: str) -> str:
+        """The part as text; raises `validation_failed`."""
+        try:
+            return self.content.decode()
+        except UnicodeDecodeError:
+            raise invalid(f"{name} must be text.") from None
+
+
+async def read_form(request: Request) -> dict[str, Part]:
+    """The parts by name, the last one of a name; raises `validation_failed`."""
+    found = _BOUNDARY.match(request.headers.get("content-type", ""))
+    if found is None:
+        raise invalid("The body must be multipart/form-data.")
+    pieces = (b"\r\n" + await request.body()).split(b"\r\n--" + found[1].encode())
+    if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
+        raise invalid("The form ends before its last boundary.")
+    return dict(_read_part(piece) for piece in pieces[1:-1])
+
+
+def _read_part(piece: bytes) -> tuple[str, Part]:
+    head, separator, content = piece.partition(b"\r\n\r\n")
+    disposition = Message()
+    for line in head.split(b"\r\n"):
+        field, _, value = line.decode("utf-8", "replace").partition(":")
+        if field.strip().lower() == "content-disposition":
+            disposition["content-disposition"] = value.strip()
+    name = disposition.get_param("name", header="content-disposition")
+    if not separator or not isinstance(name, str):
+        raise invalid("A part of the form has no name.")
+    filename = disposition.get_param("filename", header="content-disposition")
+    return name, Part(content, filename if isinstance(filename, str) else None)
+
 
 _MEGABYTE = 1024 * 1024
 LIMITS = {"image": 10 * _MEGABYTE, "video": 50 * _MEGABYTE, "audio": 10 * _MEGABYTE}
@@ -96,3 +142,29 @@ def _media_type(content: bytes, kind: str) -> str:
     if media_type is None or not media_type.startswith(f"{kind}/"):
         raise invalid(f"The file is not of kind {kind}: it is {media_type or 'no media that is known here'}.")
     return media_type
+
+
+# Which kind of media some bytes are, by what they begin with and not by what their sender says.
+
+
+_BEGINNINGS = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"\x1aE\xdf\xa3", "video/webm"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff\xfb", "audio/mpeg"),
+    (b"OggS", "audio/ogg"),
+    (b"fLaC", "audio/flac"),
+)
+_RIFF_FORMS = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
+
+
+def media_type_of(content: bytes) -> str | None:
+    """`image/png`, `video/mp4`, `audio/mpeg`, …, or None for what is no media."""
+    if content[:4] == b"RIFF":
+        return _RIFF_FORMS.get(content[8:12])
+    if content[4:8] == b"ftyp":
+        return "audio/mp4" if content[8:11] == b"M4A" else "video/mp4"
+    return next((kind for beginning, kind in _BEGINNINGS if content.startswith(beginning)), None)

@@ -3,19 +3,13 @@
 from functools import partial
 from typing import Any
 
-from app.sandbox.bounded import Bounded
-from app.sandbox.charges import Charge, Purse
-from app.sandbox.clock import Clock
-from app.sandbox.errors import missing
+from app.sandbox.accounts import Charge, Idempotency, Purse
+from app.sandbox.clock import Bounded, Clock, Work, new_id
+from app.sandbox.delivery import Reporter
 from app.sandbox.faults import Faults
-from app.sandbox.generation import Generation, Status
-from app.sandbox.idempotency import Idempotency
-from app.sandbox.ids import new_id
-from app.sandbox.models import catalogue
-from app.sandbox.orders import Order, read_order
-from app.sandbox.reporter import Reporter
+from app.sandbox.models import Generation, Order, Status, catalogue, read_order
+from app.sandbox.responses import missing
 from app.sandbox.settings import SandboxSettings
-from app.sandbox.work import Work
 
 _LEFT_OUT_WHEN_SHORT = ("final_credits", "created_at", "updated_at")
 

@@ -1,7 +1,16 @@
 """The sandbox's catalogue: a few models of every category, each with a price and a duration."""
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from app.sandbox.accounts import Charge
+from app.sandbox.clock import stamp
+from app.sandbox.faults import DeliveryFaults
+from app.sandbox.responses import invalid
 
 Category = Literal["image", "video", "audio", "chat"]
 _MEDIA = {"image": "png", "video": "mp4", "audio": "mp3", "chat": "txt"}
@@ -70,3 +79,157 @@ def catalogue() -> dict[str, Model]:
         ),
     )
     return {model.id: model for model in models}
+
+
+# What a request wishes for in `params.sandbox`: how long it takes, whether it fails, what befalls its callback.
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """A request's own course; None: the model's duration, the sandbox's faults."""
+
+    seconds: float | None = None
+    fails: bool = False
+    callback: DeliveryFaults | None = None
+
+
+def read_wishes(params: dict[str, Any]) -> Wishes:
+    """Read `{"seconds": 1.5, "fail": true, "callback": "duplicate,reorder"}`; raises `validation_failed`."""
+    asked = params.get("sandbox", {})
+    if not isinstance(asked, dict) or not asked.keys() <= {"seconds", "fail", "callback"}:
+        raise invalid("params.sandbox takes seconds, fail and callback.")
+    seconds = asked.get("seconds")
+    if seconds is not None and (type(seconds) not in (int, float) or seconds < 0):
+        raise invalid("params.sandbox.seconds must be a number, not negative.")
+    fails = asked.get("fail", False)
+    if not isinstance(fails, bool):
+        raise invalid("params.sandbox.fail must be true or false.")
+    callback = asked.get("callback")
+    if callback is not None and not isinstance(callback, str):
+        raise invalid("params.sandbox.callback must be a string.")
+    return Wishes(seconds, fails, None if callback is None else read_callback(callback))
+
+
+def read_callback(text: str) -> DeliveryFaults:
+    """Read `drop`, `duplicate:3`, `delay:1.5`, `skew:-600`, `early`, … or several with commas between."""
+    faults = DeliveryFaults()
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, _, amount = part.partition(":")
+        if name not in _KINDS:
+            raise invalid(f"params.sandbox.callback does not know {name!r}.")
+        try:
+            setattr(faults, name, _KINDS[name](amount))
+        except ValueError:
+            raise invalid(f"params.sandbox.callback can't read the amount in {part!r}.") from None
+    return faults
+
+
+def _flag(amount: str) -> bool:
+    if amount:
+        raise ValueError(amount)
+    return True
+
+
+def _not_negative(amount: float) -> float:
+    if not 0 <= amount < math.inf:
+        raise ValueError(amount)
+    return amount
+
+
+_KINDS: dict[str, Callable[[str], object]] = {
+    "drop": _flag,
+    "delay": lambda amount: _not_negative(float(amount)),
+    "duplicate": lambda amount: int(_not_negative(int(amount or 1))),
+    "reorder": _flag,
+    "forge": _flag,
+    "contradict": _flag,
+    "early": _flag,
+    "skew": float,
+    "corrupt": _flag,
+}
+
+
+# One generation as Rivya keeps it: four statuses, of which two are final.
+
+
+Status = Literal["queued", "processing", "succeeded", "failed"]
+STATUSES: tuple[str, ...] = get_args(Status)
+_RANK = {"queued": 0, "processing": 1, "succeeded": 2, "failed": 2}
+
+
+@dataclass
+class Generation:
+    """The truth about one generation, and who asked for it how often."""
+
+    id: str
+    account: str
+    model: Model
+    charge: Charge
+    created_at: datetime
+    updated_at: datetime
+    client_request_id: str | None = None
+    wishes: Wishes = field(default_factory=Wishes)
+    status: Status = "queued"
+    moves: list[dict[str, str]] = field(default_factory=list)
+    polls: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=1000))
+
+    @property
+    def is_terminal(self) -> bool:
+        """Nothing follows."""
+        return _RANK[self.status] == 2
+
+    def move(self, status: Status, at: datetime) -> None:
+        """Go forward; raises ValueError on any other direction."""
+        if _RANK[status] <= _RANK[self.status]:
+            raise ValueError(f"Generation {self.id} is {self.status} and can't become {status}.")
+        self.status = status
+        self.updated_at = at
+        self.moves.append({"status": status, "at": stamp(at)})
+
+    def as_json(self, status: Status | None = None) -> dict[str, Any]:
+        """The documented object; another status than the true one makes the object of a false report."""
+        told = self.status if status is None else status
+        cost = {"succeeded": self.charge.reserved, "failed": 0}.get(told)
+        url = f"https://media.example/{self.id}.{self.model.extension}"
+        return {
+            "id": self.id,
+            "status": told,
+            "model": self.model.id,
+            "reserved_credits": self.charge.reserved,
+            "final_credits": cost,
+            "created_at": stamp(self.created_at),
+            "updated_at": stamp(self.updated_at),
+            "result": {"primary_url": url, "urls": [url]} if told == "succeeded" else None,
+            "error": {"code": "generation_failed", "message": "The model gave up."} if told == "failed" else None,
+        }
+
+
+# The body of `POST /api/v1/generations`, read and checked.
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a caller asks for."""
+
+    model: Model
+    client_request_id: str | None
+    wishes: Wishes
+
+
+def read_order(body: dict[str, Any], models: dict[str, Model]) -> Order:
+    """Check a create's body; raises `validation_failed`."""
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise invalid("model is required.")
+    model = models.get(name)
+    if model is None or not model.is_generative:
+        raise invalid(f"model {name!r} can't be used for generations.")
+    params = {} if body.get("params") is None else body["params"]
+    if not isinstance(params, dict):
+        raise invalid("params must be an object.")
+    if not isinstance(body.get("prompt"), str | None):
+        raise invalid("prompt must be a string.")
+    trace = body.get("client_request_id")
+    if not isinstance(trace, str | None):
+        raise invalid("client_request_id must be a string.")
+    return Order(model, trace, read_wishes(params))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.sandbox.answers import TRANSPORT
+from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.app import create_sandbox_app
-from app.sandbox.keys import DEFAULT_KEY
+from app.sandbox.responses import TRANSPORT
 from app.sandbox.state import Sandbox
 
 

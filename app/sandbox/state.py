@@ -1,26 +1,21 @@
 """The sandbox itself: all its parts, put together, and what a test tells it to do."""
 
+from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.sandbox.calls import Calls
-from app.sandbox.charges import Purse
+from app.sandbox.accounts import DEFAULT_KEY, Key, KeyRing, Purse
 from app.sandbox.chat import Chat
-from app.sandbox.clock import Clock, SystemClock
-from app.sandbox.courier import Courier
-from app.sandbox.endpoints import Endpoints
-from app.sandbox.event import Event
-from app.sandbox.faults import Faults
-from app.sandbox.files import Files
-from app.sandbox.generation import Generation, Status
+from app.sandbox.clock import Clock, SystemClock, Work, stamp
+from app.sandbox.delivery import Courier, Delivery, Event, Outbound, Reporter
+from app.sandbox.faults import ApiFault, Faults
+from app.sandbox.files import File, Files
 from app.sandbox.generations import Generations
-from app.sandbox.keys import DEFAULT_KEY, KeyRing
-from app.sandbox.oracle import state_of
-from app.sandbox.outbound import Outbound
-from app.sandbox.reporter import Reporter
+from app.sandbox.models import Generation, Status
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.streaming import Streams
-from app.sandbox.work import Work
+from app.sandbox.webhooks import Endpoint, Endpoints
 
 
 class Sandbox:
@@ -80,3 +75,108 @@ class Sandbox:
         """Stop what runs by itself and close the connections of deliveries; the state stays readable."""
         await self.work.close()
         await self._outbound.close()
+
+
+# The truth about everything in the sandbox, secrets included, as JSON: what a test compares the service with.
+
+
+def state_of(sandbox: Sandbox) -> dict[str, Any]:
+    """Everything, oldest first."""
+    return {
+        "settings": asdict(sandbox.settings),
+        "faults": asdict(sandbox.faults),
+        "keys": [_key(key) for key in sandbox.keys],
+        "credits": {key.account: sandbox.purse.credits(key.account) for key in sandbox.keys},
+        "generations": [_generation(generation) for generation in sandbox.generations.by_id.values()],
+        "files": [_file(file) for file in sandbox.files.by_id.values()],
+        "chat_sessions": [session.with_messages() for session in sandbox.chat.sessions.values()],
+        "streams": [asdict(streamed) for streamed in sandbox.streams.log],
+        "charges": sandbox.purse.by_key(),
+        "calls": {route: _calls(sandbox, route) for route in sorted(sandbox.calls.counts)},
+        "endpoints": [_endpoint(endpoint) for endpoint in sandbox.endpoints.by_id.values()],
+        "deliveries": [_delivery(delivery) for delivery in sandbox.courier.log],
+    }
+
+
+def _key(key: Key) -> dict[str, Any]:
+    return {**asdict(key), "expires_at": None if key.expires_at is None else key.expires_at.isoformat()}
+
+
+def _generation(generation: Generation) -> dict[str, Any]:
+    return {
+        **generation.as_json(),
+        "account": generation.account,
+        "client_request_id": generation.client_request_id,
+        "idempotency_key": generation.charge.idempotency_key,
+        "moves": generation.moves,
+        "polls": list(generation.polls),
+    }
+
+
+def _file(file: File) -> dict[str, Any]:
+    return {
+        **file.as_json(),
+        "account": file.account,
+        "sha256": file.sha256,
+        "client_request_id": file.client_request_id,
+    }
+
+
+def _calls(sandbox: Sandbox, route: str) -> dict[str, Any]:
+    return {"count": sandbox.calls.counts[route], "recent": [asdict(called) for called in sandbox.calls.of(route)]}
+
+
+def _endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    return {**endpoint.with_secret(), "account": endpoint.account, "past_secrets": endpoint.past_secrets}
+
+
+def _delivery(delivery: Delivery) -> dict[str, Any]:
+    return {
+        **delivery.as_json(),
+        "generation_id": delivery.event.generation_id,
+        "carried": delivery.event.carried,
+        "attempts": delivery.attempts,
+        "faults": asdict(delivery.faults),
+    }
+
+
+# Which calls were made: counted per route for ever, kept one by one up to a bound.
+
+
+@dataclass
+class Called:
+    """One call; `status` stays None where no answer went back."""
+
+    route: str
+    method: str
+    path: str
+    wall: str
+    monotonic: float
+    idempotency_key: str | None = None
+    status: int | None = None
+    fault: ApiFault | None = None
+    """What befell it."""
+
+
+class Calls:
+    """The log of all calls of the public API."""
+
+    def __init__(self, clock: Clock, keep: int) -> None:
+        self._clock = clock
+        self.counts: Counter[str] = Counter()
+        self.recent: deque[Called] = deque(maxlen=keep)
+
+    def note(self, route: str, *, method: str, path: str, idempotency_key: str | None) -> Called:
+        """Write a call down as it arrives."""
+        called = Called(route, method, path, self.now()["wall"], self._clock.monotonic(), idempotency_key)
+        self.counts[route] += 1
+        self.recent.append(called)
+        return called
+
+    def now(self) -> dict[str, Any]:
+        """The present, on both clocks."""
+        return {"wall": stamp(self._clock.now()), "monotonic": self._clock.monotonic()}
+
+    def of(self, route: str) -> list[Called]:
+        """The kept calls of one route, oldest first."""
+        return [called for called in self.recent if called.route == route]

@@ -9,11 +9,10 @@ from typing import Literal
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.sandbox.answers import NoAnswer
-from app.sandbox.clock import Clock, stamp
-from app.sandbox.dialects import HEARTBEAT
+from app.sandbox.clock import Clock, Work, stamp
 from app.sandbox.faults import StreamFault
-from app.sandbox.work import Work
+from app.sandbox.responses import NoAnswer
+from app.sandbox.settings import HEARTBEAT
 
 Fate = Literal["open", "completed", "abandoned", "broken"]
 

@@ -13,8 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from app.ledger.tables import deliveries
-from app.sandbox.altering import ALTERATIONS
-from app.sandbox.faults import ApiFault, DeliveryFaults
+from app.sandbox.faults import ALTERATIONS, ApiFault, DeliveryFaults
 from tests.databases import Databases, PostgresDatabases, SqliteDatabases
 from tests.lying_bound import allowed_until
 from tests.lying_judgement import endpoint_serves, every_gap_was_counted, is_the_truth

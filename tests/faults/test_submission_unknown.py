@@ -6,8 +6,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.ledger.tables import generations
+from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.faults import ApiFault
-from app.sandbox.keys import DEFAULT_KEY
 from tests.clock import ManualClock
 from tests.submission_room import (
     BODY,

@@ -17,9 +17,9 @@ from app.cli import cli
 from app.cli.client import watch
 from app.cli.client.http import Target, calling
 from app.cli.client.watch import Progress
-from app.sandbox.dialects import Dialect
 from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
+from app.sandbox.settings import Dialect
 from app.sandbox.state import Sandbox
 from tests.commands import Ended, command
 from tests.receivers import API_KEY

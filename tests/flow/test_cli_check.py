@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import make_url
 
+from app.sandbox.accounts import SCOPES, Key
 from app.sandbox.faults import ApiFault
-from app.sandbox.keys import SCOPES, Key
 from app.sandbox.server import serve_sandbox
 from tests.checks import NAMES, WITHOUT_ENDPOINT, checked, failing, read
 from tests.commands import command

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from app.sandbox.keys import DEFAULT_KEY
+from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox

@@ -9,10 +9,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from app.gateway.upstream import Kind, Patience
-from app.sandbox.dialects import HEARTBEAT, Dialect
 from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
-from app.sandbox.settings import SandboxSettings
+from app.sandbox.settings import HEARTBEAT, Dialect, SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.gateway_room import GatewayRoom, open_gateway
 from tests.upstream import Script, scripted

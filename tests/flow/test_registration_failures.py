@@ -3,7 +3,7 @@
 import pytest
 from structlog.testing import capture_logs
 
-from app.sandbox.keys import Key
+from app.sandbox.accounts import Key
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from tests.ports import free_port

@@ -5,8 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from app.sandbox.altering import ALTERATIONS, HUGE, Alteration
-from app.sandbox.faults import ApiFault
+from app.sandbox.faults import ALTERATIONS, HUGE, Alteration, ApiFault
 from tests.sandbox_world import World, world
 
 BODY = {"model": "z-image"}

@@ -5,10 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
-from app.sandbox.dialects import HEARTBEAT, Dialect
+from app.sandbox.accounts import SCOPES, Key
 from app.sandbox.faults import StreamFault
-from app.sandbox.keys import SCOPES, Key
-from app.sandbox.settings import SandboxSettings
+from app.sandbox.settings import HEARTBEAT, Dialect, SandboxSettings
 from tests.sandbox_world import World, world
 
 TURN = {"model": "gpt-5-2-chat", "message": "hello fox"}

@@ -6,9 +6,8 @@ import hmac
 from collections import deque
 from typing import Any
 
-from app.sandbox.envelope import Envelope
 from app.sandbox.faults import ApiFault
-from app.sandbox.settings import SandboxSettings
+from app.sandbox.settings import Envelope, SandboxSettings
 from app.sandbox.signing import Scheme, standard_webhooks
 from tests.clock import NOON, ManualClock
 from tests.sandbox_world import Received, World, world

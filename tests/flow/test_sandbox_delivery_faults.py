@@ -6,7 +6,7 @@ import hmac
 import pytest
 
 from app.sandbox.faults import DeliveryFaults
-from app.sandbox.generation import Status
+from app.sandbox.models import Status
 from tests.clock import NOON, ManualClock
 from tests.sandbox_world import Received, World, world
 

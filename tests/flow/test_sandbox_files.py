@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from app.sandbox.accounts import SCOPES, Key
 from app.sandbox.faults import ApiFault
-from app.sandbox.keys import SCOPES, Key
 from tests.sandbox_world import World, world
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\r\n--pixels"

@@ -5,7 +5,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from app.sandbox.keys import SCOPES, Key
+from app.sandbox.accounts import SCOPES, Key
 from tests.clock import NOON, ManualClock
 from tests.sandbox_world import World, world
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.sandbox.envelope import Envelope
 from app.sandbox.server import serve_sandbox
-from app.sandbox.settings import SandboxSettings
+from app.sandbox.settings import Envelope, SandboxSettings
 from app.sandbox.signing import Scheme, standard_webhooks
 from app.sandbox.state import Sandbox
 from tests.receivers import receiver

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from app.sandbox.event import Delivery
+from app.sandbox.delivery import Delivery
 from app.sandbox.faults import DeliveryFaults
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from tests.forking import Zygote, zygote

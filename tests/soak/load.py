@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 
-from app.sandbox.event import Delivery, Event
+from app.sandbox.clock import new_id
+from app.sandbox.delivery import Delivery, Event
 from app.sandbox.faults import DeliveryFaults
-from app.sandbox.ids import new_id
 from app.sandbox.state import Sandbox
 from tests.receivers import TOKEN
 from tests.soak.account import Account

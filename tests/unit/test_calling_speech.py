@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from app.cli.client.chat import Event, Said, understood, whole_answer
-from app.sandbox.dialects import Dialect, tell
+from app.sandbox.settings import Dialect, tell
 from tests.unit.test_calling_event_stream import read
 
 COMPLETION: dict[str, Any] = {

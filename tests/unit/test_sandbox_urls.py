@@ -2,8 +2,8 @@
 
 import pytest
 
-from app.sandbox.errors import RivyaError
-from app.sandbox.urls import check_url
+from app.sandbox.responses import RivyaError
+from app.sandbox.webhooks import check_url
 
 _INTERNAL = [
     "localhost",

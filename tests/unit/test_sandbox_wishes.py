@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from app.sandbox.errors import RivyaError
 from app.sandbox.faults import DeliveryFaults
-from app.sandbox.wishes import Wishes, read_callback, read_wishes
+from app.sandbox.models import Wishes, read_callback, read_wishes
+from app.sandbox.responses import RivyaError
 
 
 def test_no_wishes_leave_everything_to_the_sandbox() -> None:

@@ -1,6 +1,6 @@
 """In manual mode work is done when its time is reached, in order, and never before."""
 
-from app.sandbox.work import Job, Work
+from app.sandbox.clock import Job, Work
 
 
 def _noting(done: list[str], name: str) -> Job:
