@@ -10,30 +10,30 @@ import structlog
 from app.api import deliveries, errors, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
 from app.core.auth import Access
-from app.core.background import Loops
+from app.core.background import BackgroundLoops
 from app.core.clock import Clock, SystemClock
 from app.core.database import Database
-from app.core.encryption import SealBroken
-from app.core.errors import DatabaseUnavailable, Finding
+from app.core.encryption import DecryptionFailed
+from app.core.errors import DatabaseUnavailable, HealthCheck
 from app.core.leases import Leases
 from app.core.migrations import migrate_database
 from app.core.settings import Settings
 from app.endpoint import assembly as endpoint
-from app.endpoint.verification import OtherClocks
+from app.endpoint.verification import AlternateClocks
 from app.fastpath import generation_read
-from app.fastpath.application import Express
+from app.fastpath.application import FastPathApp
 from app.gateway import assembly as gateway
 from app.gateway import routes as gateway_route
 from app.intake import rejections
-from app.intake.rejections import Refusals
+from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
-from app.ledger.changes import Changes
+from app.ledger.changes import Waiters
 from app.ledger.queries import Queries
-from app.ledger.recorder import Ledger
-from app.ledger.write_queue import WRITERS, Batch
+from app.ledger.recorder import Recorder
+from app.ledger.write_queue import WRITERS, WriteQueue
 from app.operations.operator import Operator
 from app.polling.categories import Categories
-from app.polling.poller import Poller, Polling
+from app.polling.poller import Poller, PollExecutor
 from app.polling.schedule import Schedule, Timing
 from app.ratelimit.budget import polls_at_once
 from app.ratelimit.limiter import RateLimiter
@@ -57,10 +57,10 @@ class Service:
         polls = polls_at_once(settings.receiver_poll_rate)
         self.client = RivyaClient(settings.rivya_base_url, self._key, polls=polls, relayed_calls=relayed)
         self.access = Access(settings.receiver_api_tokens)
-        self.loops = Loops(self.clock)
-        self._not_started: list[Finding] = []
+        self.loops = BackgroundLoops(self.clock)
+        self._not_started: list[HealthCheck] = []
         self._attempts = 0
-        self.changes = Changes()
+        self.changes = Waiters()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes)
         self._join_endpoint()
@@ -90,15 +90,15 @@ class Service:
         self.timing = Timing(schedule, self.categories, callbacks_expected=self.endpoint.health.callbacks_expected)
 
     def _join_ledger(self) -> None:
-        ledger = Ledger(self.database, first_poll=self.timing.first_poll, changes=self.changes)
-        self.batch = Batch(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
-        polling = Polling(self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock)
+        ledger = Recorder(self.database, first_poll=self.timing.first_poll, changes=self.changes)
+        self.batch = WriteQueue(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
+        polling = PollExecutor(self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)
-        self.refusals = Refusals(self.database)
+        self.refusals = Rejections(self.database)
         ours, *second = self.endpoint.verifications
         self.intake = Intake(
-            OtherClocks(ours, second),
+            AlternateClocks(ours, second),
             self.endpoint.health,
             self.refusals,
             self.batch.put,
@@ -114,8 +114,8 @@ class Service:
         self.submitter = Submitter(store, sender, self.limiter, self.clock, wakeups=wakeups)
         self.retrier = Retrier(store, sender, self.limiter, self.clock)
 
-    def _application(self) -> Express:
-        app = Express(
+    def _application(self) -> FastPathApp:
+        app = FastPathApp(
             title="rivya-receiver",
             description=schemas.DESCRIPTION,
             openapi_tags=schemas.TAGS,
@@ -123,8 +123,10 @@ class Service:
             redirect_slashes=False,
         )
         errors.install(app)
-        app.put_first(self.intake.path, self.intake, lane=self.intake.lane)
-        app.put_first(generation_read.PREFIX, lane=generation_read.GenerationLane(self.waiting, self.access))
+        app.add_fast_route(self.intake.path, self.intake, handler=self.intake.fast_handler)
+        app.add_fast_route(
+            generation_read.PREFIX, handler=generation_read.FastGenerationRead(self.waiting, self.access)
+        )
         app.include_router(submission.router(self.submitter, self.access))
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)
@@ -135,8 +137,8 @@ class Service:
         for router in self.endpoint.routers:
             app.include_router(router, responses=schemas.errors(404))
         app.include_router(rejections.router(self.refusals, self.access), responses=schemas.errors())
-        tasks = (self._unstarted, self.loops.findings, self.batch.findings)
-        parts = (self.endpoint.health.findings, self.limiter.findings, self.operator.watch.findings)
+        tasks = (self._unstarted, self.loops.health_checks, self.batch.health_checks)
+        parts = (self.endpoint.health.health_checks, self.limiter.health_checks, self.operator.watch.health_checks)
         app.include_router(health.router([health.database_check(self.database), *tasks, *parts]))
         app.include_router(metrics.router(self.queries, clock=self.clock))
         schemas.complete(app)
@@ -145,12 +147,12 @@ class Service:
     async def prepare(self) -> None:
         """Migrate, and read what must be known before the first request.
 
-        Raises `DatabaseUnavailable`, and `SealBroken` where a stored secret can't be opened.
+        Raises `DatabaseUnavailable`, and `DecryptionFailed` where a stored secret can't be opened.
         """
         if self.settings.receiver_migrate_on_start:
             await migrate_database(self.database)
         await self.endpoint.keyring.load()
-        await self.endpoint.health.turn()
+        await self.endpoint.health.run_once()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -175,14 +177,14 @@ class Service:
         """The process is about to stop: long polls are answered now, creates as soon as Rivya answers or soon after."""
         self.waiting.stop()
         self.submitter.release()
-        self.gateway.curfew.ring()
+        self.gateway.stream_deadline.ring()
 
     async def _start(self) -> None:
         """Prepare and start the loops; run again until it succeeds. Requests are answered meanwhile."""
         self._attempts += 1
         try:
             await self.prepare()
-        except SealBroken as error:
+        except DecryptionFailed as error:
             self.give_up(f"RECEIVER_ENCRYPTION_KEYS: {error}")
             return
         except Exception as error:
@@ -194,9 +196,9 @@ class Service:
         ours = (self.endpoint.registrar, self.endpoint.keyring, self.endpoint.health)
         others = (self.poller, self.categories, self.retrier, self.waiting, self.refusals)
         for part in (*ours, *others, *self.operator.loops):
-            self.loops.start(type(part).__name__, part.turn)
+            self.loops.start(type(part).__name__, part.run_once)
 
-    async def _unstarted(self) -> list[Finding]:
+    async def _unstarted(self) -> list[HealthCheck]:
         return self._not_started
 
     async def close(self) -> None:

@@ -41,7 +41,7 @@ class Rivya:
         self._due: deque[tuple[float, Connection, bytes]] = deque()
         self._arrivals: list[float] = []
 
-    def turn(self) -> None:
+    def run_once(self) -> None:
         """Take what has come and answer what is due; waits until there is something to do."""
         wait = max(self._due[0][0] - time.monotonic(), 0.0) if self._due else -1.0
         for number, _ in self._epoll.poll(wait):
@@ -101,4 +101,4 @@ def _moment(notes: list[tuple[int, int, bytes]]) -> float:
 if __name__ == "__main__":
     rivya = Rivya(int(sys.argv[1]))
     while True:
-        rivya.turn()
+        rivya.run_once()

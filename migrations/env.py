@@ -15,20 +15,20 @@ import app.intake.rejections
 import app.ledger.tables
 import app.ratelimit.store
 import app.submission.store  # noqa: F401 - each import adds its tables to the metadata
-from app.core.database import Database, Moment, metadata
+from app.core.database import Database, UtcDateTime, metadata
 from app.core.database_url import normal_url
 
 
 def render_item(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:  # noqa: ANN401 - alembic's own signature
     """Write our column type as what it is in SQL, so that a migration never changes with the code."""
-    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, Moment) else False
+    return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, UtcDateTime) else False
 
 
 def compare_type(
     _context: object, _inspected: object, _metadata: object, _found: TypeEngine[Any], wanted: TypeEngine[Any]
 ) -> bool | None:
     """SQLite does not tell a Moment from another date; nothing to compare."""
-    return False if isinstance(wanted, Moment) else None
+    return False if isinstance(wanted, UtcDateTime) else None
 
 
 def run(connection: Connection) -> None:

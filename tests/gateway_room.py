@@ -17,7 +17,7 @@ from app.core.auth import Access, ApiToken, Role
 from app.gateway import routes
 from app.gateway.models_cache import Catalogue
 from app.gateway.service import Balance, Gateway
-from app.gateway.streaming import Curfew, Slots
+from app.gateway.streaming import Slots, StreamDeadline
 from app.gateway.upstream import Kind, Patience, Relay, patience_of
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
@@ -69,7 +69,7 @@ async def open_gateway(
         usual = patience_of(chat=timedelta(seconds=30), stream=timedelta(seconds=30))
         relay = Relay(rivya, patience={**usual, **(patience or {})}, note=room.note, pause=room.pause)
         catalogue = Catalogue(relay, clock, ttl=ttl)
-        room.gateway = Gateway(relay, Slots(concurrency), catalogue, Balance(clock), Curfew(grace=0.1))
+        room.gateway = Gateway(relay, Slots(concurrency), catalogue, Balance(clock), StreamDeadline(grace=0.1))
         stack.push_async_callback(catalogue.aclose)
         errors.install(app)
         access = Access([ApiToken.of(f"{role}er", role, token) for role, token in TOKENS.items()])

@@ -13,9 +13,9 @@ from starlette.routing import Route
 
 from app.core.clock import SystemClock
 from app.endpoint.probe import ProbeKey
-from app.intake.rejections import Refusals
+from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
-from app.ledger.write_queue import Batch
+from app.ledger.write_queue import WriteQueue
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import RawHeaders, Refused, Verified, Verifier, sign
 from tests.clock import NOON, ManualClock
@@ -37,7 +37,7 @@ class Secrets:
         self.is_read = True
         self.clock: ManualClock = ManualClock(NOON)
 
-    def at_once(
+    def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
     ) -> Verified | Refused | None:
         return self.verifier.verify(headers, body, now)
@@ -56,10 +56,10 @@ class Noted:
         self.verified: list[str | None] = []
         self.refused: list[str | None] = []
 
-    def note_verified(self, endpoint_id: str | None, at: datetime) -> None:
+    def record_verified(self, endpoint_id: str | None, at: datetime) -> None:
         self.verified.append(endpoint_id)
 
-    def note_refused(self, endpoint_id: str | None, at: datetime) -> None:
+    def record_refused(self, endpoint_id: str | None, at: datetime) -> None:
         self.refused.append(endpoint_id)
 
 
@@ -69,7 +69,7 @@ class IntakeRoom:
     client: httpx.AsyncClient
     secrets: Secrets
     health: Noted
-    refusals: Refusals
+    refusals: Rejections
     clock: ManualClock
 
     async def deliver(
@@ -85,9 +85,9 @@ class IntakeRoom:
 async def open_intake(url: str, *secrets: str) -> AsyncIterator[IntakeRoom]:
     async with open_ledger(url) as room:
         clock = ManualClock(NOON)
-        batch = Batch(room.ledger, SystemClock())
+        batch = WriteQueue(room.ledger, SystemClock())
         await batch.start()
-        keyring, health, refusals = Secrets(*(secrets or (SECRET,))), Noted(), Refusals(room.database)
+        keyring, health, refusals = Secrets(*(secrets or (SECRET,))), Noted(), Rejections(room.database)
         keyring.clock = clock
         intake = Intake(
             keyring, health, refusals, batch.put, clock=clock, most_bytes=MOST_BYTES, probed=PROBE_KEY.answer

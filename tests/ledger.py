@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Table, select
 
 from app.core.database import Database
-from app.ledger.changes import Changes
-from app.ledger.recorder import Ledger
+from app.ledger.changes import Waiters
+from app.ledger.recorder import Recorder
 
 GRACE = timedelta(seconds=60)
 
@@ -23,8 +23,8 @@ class LedgerRoom:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
-        self.changes = Changes()
-        self.ledger = Ledger(self.database, first_poll=first_poll, changes=self.changes)
+        self.changes = Waiters()
+        self.ledger = Recorder(self.database, first_poll=first_poll, changes=self.changes)
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:
         async with self.database.read() as connection:

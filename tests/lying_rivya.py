@@ -11,7 +11,7 @@ import httpx
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from app.intake.rejections import Refusals
+from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
 from app.ledger.tables import generations, transitions
 from app.polling.schedule import LONGEST_GAP
@@ -143,7 +143,7 @@ async def lying_rivya(url: str) -> AsyncIterator[LyingRivya]:
         intake = Intake(
             keyring,
             Noted(),
-            Refusals(replica.database),
+            Rejections(replica.database),
             replica.batch.put,
             clock=room.clock,
             most_bytes=65536,

@@ -97,19 +97,19 @@ class LyingService:
         """Those that Rivya still works on, oldest first."""
         return [known.id for known in self.sandbox.generations.by_id.values() if not known.is_terminal]
 
-    async def turn(self) -> None:
+    async def run_once(self) -> None:
         """Every loop once, as they would be turned when their time has come."""
         service = self.service
         await self.clock.run(self._turned(service))
 
     async def _turned(self, service: Service) -> None:
         for part in (service.endpoint.registrar, service.endpoint.keyring, service.endpoint.health):
-            await part.turn()
-        await service.categories.turn()
-        await service.retrier.turn()
-        await service.poller.turn()
+            await part.run_once()
+        await service.categories.run_once()
+        await service.retrier.run_once()
+        await service.poller.run_once()
         await service.poller.idle()
-        await service.endpoint.health.turn()
+        await service.endpoint.health.run_once()
 
     async def wait(self, seconds: float) -> None:
         """Let time pass: everything that falls due in it is done in its turn."""
@@ -118,7 +118,7 @@ class LyingService:
             step = min((until - now).total_seconds(), max(await self._next_due() - now.timestamp(), 1.0), LONGEST_STEP)
             self.clock.advance(seconds=step)
             await self.sandbox.advance(step)
-            await self.turn()
+            await self.run_once()
 
     async def _next_due(self) -> float:
         polls = [row["next_poll_at"] for row in await self.rows(generations) if row["next_poll_at"] is not None]

@@ -65,7 +65,7 @@ def drawn(document: str, *, examples: int) -> tuple[Any, ...]:
     return tuple(cases)
 
 
-async def judged(client: httpx.AsyncClient, case: Any, number: int) -> list[str] | None:
+async def check_timestamp(client: httpx.AsyncClient, case: Any, number: int) -> list[str] | None:
     """What is wrong with the answer to this case; None where no HTTP client can send it."""
     made = _request(client, case, number)
     if made is None:

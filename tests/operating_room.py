@@ -62,7 +62,7 @@ class OperatingRoom:
         async with self.service.database.transaction() as connection:
             await connection.execute(insert(endpoints).values(row))
         await self.service.endpoint.keyring.load()
-        await self.service.endpoint.health.turn()
+        await self.service.endpoint.health.run_once()
 
     async def make_due(self) -> None:
         """Have every open generation due now."""
@@ -73,13 +73,13 @@ class OperatingRoom:
     async def poll(self) -> None:
         """Poll what is due, and wait for the answers."""
         await self.make_due()
-        await self.service.poller.turn()
+        await self.service.poller.run_once()
         await self.service.poller.idle()
 
     async def raised(self) -> set[Alarm]:
         """The alarms that are raised, by a look of now: the log, /readyz and the alert rules have to agree."""
         with structlog.testing.capture_logs() as logged:
-            await self.service.operator.watch.turn()
+            await self.service.operator.watch.run_once()
         self.logged += [line for line in logged if line["event"].startswith("alarm.")]
         metrics = (await self.client.get("/metrics")).text
         found = {check["name"]: check for check in (await self.client.get("/readyz")).json()["checks"]}

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from sqlalchemy import Table, select, update
 
 from app.core.database import Database
-from app.ledger.changes import Changes
-from app.ledger.recorder import Ledger
+from app.ledger.changes import Waiters
+from app.ledger.recorder import Recorder
 from app.ledger.tables import generations
-from app.ledger.write_queue import Batch
+from app.ledger.write_queue import WriteQueue
 from app.polling.categories import Categories
-from app.polling.poller import Poller, Polling
+from app.polling.poller import Poller, PollExecutor
 from app.polling.schedule import Schedule, Timing
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import Deadlines, RivyaClient
@@ -87,9 +87,9 @@ class Replica:
         self.timing = Timing(
             schedule, self.categories, callbacks_expected=lambda: self.callbacks_expected, chance=lambda: 0.5
         )
-        self.ledger = Ledger(self.database, first_poll=self.timing.first_poll, changes=Changes())
-        self.batch = Batch(self.ledger, clock)
-        polling = Polling(rivya, self.batch, timing=self.timing, limiter=self.limiter, clock=clock)
+        self.ledger = Recorder(self.database, first_poll=self.timing.first_poll, changes=Waiters())
+        self.batch = WriteQueue(self.ledger, clock)
+        polling = PollExecutor(rivya, self.batch, timing=self.timing, limiter=self.limiter, clock=clock)
         self.poller = Poller(
             self.database,
             polling,
@@ -104,7 +104,7 @@ class Replica:
 
     async def poll(self) -> None:
         """One turn, and all that it started."""
-        await self.poller.turn()
+        await self.poller.run_once()
         await self.clock.run(self.poller.idle())
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:

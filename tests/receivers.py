@@ -39,9 +39,9 @@ class Receiver:
     process: ReceiverProcess
     client: httpx.AsyncClient
 
-    async def create(self, *, key: str | None = None, model: str = "z-image", **wishes: Any) -> str:
+    async def create(self, *, key: str | None = None, model: str = "z-image", **options: Any) -> str:
         """Submit a generation; its id."""
-        body = {"model": model, "prompt": "a red fox", "params": {"sandbox": wishes}}
+        body = {"model": model, "prompt": "a red fox", "params": {"sandbox": options}}
         headers = {} if key is None else {"Idempotency-Key": key}
         answer = await self.client.post("/api/v1/generations", json=body, headers=headers)
         assert answer.is_success, answer.text

@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy import Table, select
 
 from app.core.database import Database
-from app.core.encryption import SealingKeys
+from app.core.encryption import SecretBox
 from app.core.leases import Leases
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
@@ -45,7 +45,7 @@ class Replica:
     health: EndpointHealth
 
     async def learn(self) -> Keyring:
-        await self.keyring.turn()
+        await self.keyring.run_once()
         return self.keyring
 
     async def accept(self, received: Received) -> Verified | Refused:
@@ -93,7 +93,7 @@ class Room:
         """
         self.clock.advance(seconds=after)
         client = await self._stack.enter_async_context(RivyaClient(base_url or self.base_url, api_key))
-        database, keys = self.database, SealingKeys(encryption_keys)
+        database, keys = self.database, SecretBox(encryption_keys)
         leases = Leases(database, holder=f"process-{next(self._numbers)}")
         place = self.public_url if public_url == "" else public_url
         registrar = Registrar(client, database, clock=self.clock, leases=leases, keys=keys, public_url=place, **options)
@@ -125,10 +125,10 @@ class Room:
 
     async def settle(self, replica: Replica) -> Replica:
         """Register, let the test delivery arrive, and finish."""
-        await replica.registrar.turn()
+        await replica.registrar.run_once()
         await replica.learn()
         assert isinstance(await replica.accept(self.world.inbox.received[-1]), Verified)
-        await replica.registrar.turn()
+        await replica.registrar.run_once()
         return replica
 
     async def deliver(self) -> Received:

@@ -74,9 +74,9 @@ class World:
         endpoint: dict[str, Any] = (await self.client.post("/api/v1/webhooks", json=body)).json()
         return endpoint
 
-    async def create(self, **wishes: Any) -> str:
+    async def create(self, **options: Any) -> str:
         """A generation, with wishes in `params.sandbox`."""
-        body = {"model": "z-image", "prompt": "a fox", "params": {"sandbox": wishes}}
+        body = {"model": "z-image", "prompt": "a fox", "params": {"sandbox": options}}
         generation_id: str = (await self.client.post("/api/v1/generations", json=body)).json()["id"]
         return generation_id
 

@@ -13,9 +13,9 @@ from sqlalchemy import select
 
 from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
-from app.ledger.recorder import Recorder
+from app.ledger.recorder import BatchRecorder
 from app.ledger.tables import generations
-from app.ledger.write_queue import Batch
+from app.ledger.write_queue import WriteQueue
 from app.rivya.client import Deadlines, RivyaClient
 from app.rivya.errors import RivyaError
 from app.sandbox.accounts import DEFAULT_KEY
@@ -56,7 +56,7 @@ class SubmissionRoom:
     room: LedgerRoom
     sandbox: Sandbox
     clock: ManualClock
-    batch: Batch
+    batch: WriteQueue
     submitter: Submitter
     retrier: Retrier
     budget: Budget
@@ -130,7 +130,7 @@ async def open_submission(
     pause: Pause = until_set,
     deadline: float = 20.0,
     most_at_once: int = 100,
-    recorder: Recorder | None = None,
+    recorder: BatchRecorder | None = None,
 ) -> AsyncIterator[SubmissionRoom]:
     """One process of the service, as far as submission goes."""
     sandbox, base_url = rivya
@@ -140,7 +140,7 @@ async def open_submission(
         rivya_client = await stack.enter_async_context(
             RivyaClient(base_url, DEFAULT_KEY, deadlines=Deadlines(create=deadline))
         )
-        batch = Batch(recorder or room.ledger, clock)
+        batch = WriteQueue(recorder or room.ledger, clock)
         await batch.start()
         stack.push_async_callback(batch.stop)
         wakeups, budget, store = Wakeups(), Budget(), Submissions(room.database)

@@ -161,8 +161,8 @@ def _parsed(heard: bytes) -> list[Answer]:
         assert separator, heard
         line, *lines = head.split(b"\r\n")
         length = next((int(each[15:]) for each in lines if each.lower().startswith(b"content-length:")), 0)
-        is_told = lines and not _is_to_head(line, lines, rest, length)
-        body, heard = (rest[:length], rest[length:]) if is_told else (b"", rest)
+        is_sent_back = lines and not _is_to_head(line, lines, rest, length)
+        body, heard = (rest[:length], rest[length:]) if is_sent_back else (b"", rest)
         kept = sorted(_OURS.sub(b"req", each.lower()) for each in lines)
         answers.append(Answer(int(line[9:12]), tuple(kept), _told(body)))
     return answers

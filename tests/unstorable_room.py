@@ -85,7 +85,7 @@ class Room:
             await connection.execute(due.values(next_poll_at=long_ago, revision=generations.c.revision + 1))
             free = {"stopped_status": None, "stopped_until": None, "blocked_until": None, "next_slot_at": long_ago}
             await connection.execute(update(poll_budget).values(**free))
-        await self.service.poller.turn()
+        await self.service.poller.run_once()
         await self.service.poller.idle()
 
     async def registered(self) -> None:
@@ -93,7 +93,7 @@ class Room:
         async with self.service.database.transaction() as connection:
             await connection.execute(update(endpoints).values(state="retired"))
         self.service.endpoint.registrar._failed_until = 0.0  # whatever it waited for is over
-        await self.service.endpoint.registrar.turn()
+        await self.service.endpoint.registrar.run_once()
 
 
 @asynccontextmanager

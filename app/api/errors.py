@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.schemas import answer
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.middleware import Requests, SecurityHeaders
+from app.core.middleware import RequestContextMiddleware, SecurityHeadersMiddleware
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -28,8 +28,8 @@ def install(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)
     app.add_middleware(LastResort)
-    app.add_middleware(SecurityHeaders)
-    app.add_middleware(Requests)  # outermost: what the last resort answers has an id, too
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(RequestContextMiddleware)  # outermost: what the last resort answers has an id, too
 
 
 class LastResort:

@@ -15,12 +15,12 @@ from starlette.types import Receive, Scope, Send
 
 from app.api.parameters import GenerationParameters, decode, encode
 from app.api.schemas import GenerationListOut, GenerationOut, TransitionListOut, answer, errors, list_of
-from app.api.waiting import DEADLINE, READ, CallerGone, Found, Waiting
+from app.api.waiting import DEADLINE, READ, CallerGone, GenerationsById, Waiting
 from app.core.auth import Access, Role
 from app.core.clock import Clock
 from app.core.errors import ServiceError
 from app.ledger.decide import Recorded
-from app.ledger.models import Generation, Report, Source, Tracked
+from app.ledger.models import Generation, Report, Source, TrackedClaim
 from app.ledger.queries import Queries
 from app.ledger.serializers import render, render_transition
 from app.rivya.parsing import LONGEST_NAME, storable, usable_name
@@ -252,7 +252,7 @@ def router(
         """Idempotent: 201 where the generation was not known, 200 where it was; its status never moves back."""
         identity = checked_id(generation_id)
         said = Track.read(await read_body(request))
-        claim = Tracked(id=identity, model=said.model, client_request_id=said.client_request_id)
+        claim = TrackedClaim(id=identity, model=said.model, client_request_id=said.client_request_id)
         recorded = await record(
             Report(source=Source.OPERATOR, reported_at=clock.now(), claim=claim, metadata=said.metadata)
         )
@@ -290,10 +290,12 @@ async def _awaited(request: Request, waiting: Waiting, generation_id: str, wish:
 
 
 async def _read(request: Request, waiting: Waiting, generation_id: str, seconds: float) -> Generation | None:
-    """The generation, from where the express lane left off, if it did."""
+    """The generation, from where the fast path left off, if it did."""
     state = request.scope["state"]
     if state.get(READ) is not None:
-        found: Found = await state.pop(READ)  # kept in no variable: its error would hold this frame, and that it
+        found: GenerationsById = await state.pop(
+            READ
+        )  # kept in no variable: its error would hold this frame, and that it
         return found.get(generation_id)
     if usable_name(generation_id) is None:
         return None

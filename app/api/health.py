@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from app.api.schemas import answer
 from app.core import migrations
 from app.core.database import Database
-from app.core.errors import DatabaseUnavailable, Finding, ServiceError
+from app.core.errors import DatabaseUnavailable, HealthCheck, ServiceError
 
-Check = Callable[[], Awaitable[Sequence[Finding]]]
+Check = Callable[[], Awaitable[Sequence[HealthCheck]]]
 
 _SECONDS_PER_CHECK = 3.0
 _SECONDS_FOR_DATABASE = 2.5
@@ -67,11 +67,11 @@ def router(checks: Sequence[Check]) -> APIRouter:
     async def readyz() -> Response:
         """What was looked at, and what is wrong where something is."""
         looked = await asyncio.gather(*(_look(check) for check in checks))
-        findings = [finding for found in looked for finding in found]
-        is_ready = all(finding.ok for finding in findings if finding.is_required)
+        health_checks = [finding for found in looked for finding in found]
+        is_ready = all(finding.ok for finding in health_checks if finding.is_required)
         told = [
             {"name": finding.name, "ok": finding.ok, "detail": finding.detail, "required": finding.is_required}
-            for finding in findings
+            for finding in health_checks
         ]
         status = "ready" if is_ready else "not_ready"
         return answer({"status": status, "checks": told}, status=200 if is_ready else 503)
@@ -83,23 +83,25 @@ def database_check(database: Database) -> Check:
     """Looks whether `database` answers, takes writes where intake writes, and has this code's schema."""
     wanted, known = migrations.head(), migrations.known()
 
-    async def look_at_database() -> Sequence[Finding]:
+    async def look_at_database() -> Sequence[HealthCheck]:
         try:
             async with asyncio.timeout(_SECONDS_FOR_DATABASE):
                 revision = await migrations.current(database)
                 is_read_only = await database.is_read_only()
         except (DatabaseUnavailable, TimeoutError):
-            return [Finding("database", ok=False, detail="can't be reached; look at DATABASE_URL", is_required=True)]
+            return [
+                HealthCheck("database", ok=False, detail="can't be reached; look at DATABASE_URL", is_required=True)
+            ]
         detail = "answers, but takes no writes: it is a standby, or set to be read-only" if is_read_only else "answers"
         return [
-            Finding("database", ok=not is_read_only, detail=detail, is_required=True),
+            HealthCheck("database", ok=not is_read_only, detail=detail, is_required=True),
             _migrated(revision, wanted, known),
         ]
 
     return look_at_database
 
 
-def not_started(error: Exception) -> Finding:
+def not_started(error: Exception) -> HealthCheck:
     """What is wrong with a start that failed with `error`, in words that hold no value of a statement or setting."""
     causes = [error]
     while isinstance(cause := causes[-1].__cause__, Exception):
@@ -110,15 +112,15 @@ def not_started(error: Exception) -> Finding:
         _NO_RIGHTS_HELP if _NO_RIGHTS in states else "see `loop.failed` and `start.database_unavailable` in the log"
     )
     detail = f"failed ({told or type(causes[-1]).__name__}), and is tried again every few seconds: {what_to_do}"
-    return Finding("start", ok=False, detail=detail, is_required=True)
+    return HealthCheck("start", ok=False, detail=detail, is_required=True)
 
 
-def _migrated(revision: str | None, wanted: str | None, known: Collection[str]) -> Finding:
+def _migrated(revision: str | None, wanted: str | None, known: Collection[str]) -> HealthCheck:
     if revision is not None and revision not in known:
         detail = (
             f"at {revision}, made by a later release; this one, written for {wanted}, runs on it while it is replaced"
         )
-        return Finding("migrations", ok=True, detail=detail, is_required=True)
+        return HealthCheck("migrations", ok=True, detail=detail, is_required=True)
     is_current = revision == wanted
     detail = (
         f"at {wanted}"
@@ -126,17 +128,17 @@ def _migrated(revision: str | None, wanted: str | None, known: Collection[str]) 
         else f"at {revision or 'nothing'}, and this code is written for {wanted}: run `alembic upgrade head`, or start "
         "with RECEIVER_MIGRATE_ON_START=true"
     )
-    return Finding("migrations", ok=is_current, detail=detail, is_required=True)
+    return HealthCheck("migrations", ok=is_current, detail=detail, is_required=True)
 
 
-async def _look(check: Check) -> Sequence[Finding]:
+async def _look(check: Check) -> Sequence[HealthCheck]:
     try:
         async with asyncio.timeout(_SECONDS_PER_CHECK):
             return await check()
     except Exception as error:  # noqa: BLE001 - a check that fails is a finding, whatever it failed of
         name = getattr(check, "__qualname__", type(check).__name__).rpartition(".")[2]
         log.warning("check.failed", check=name, error=type(error).__name__)
-        return [Finding(name, ok=False, detail=_reason(error), is_required=True)]
+        return [HealthCheck(name, ok=False, detail=_reason(error), is_required=True)]
 
 
 def _reason(error: Exception) -> str:

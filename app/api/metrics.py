@@ -16,7 +16,7 @@ from prometheus_client import (
 )
 
 from app.core.clock import Clock
-from app.ledger.models import Standing
+from app.ledger.models import LedgerStats
 from app.ledger.queries import Queries
 
 _SECONDS = 2.0
@@ -55,7 +55,7 @@ class _Gauges:
             "last_verified_delivery_age_seconds", "Time since the newest verified delivery; NaN before the first."
         )
 
-    def show(self, standing: Standing | None) -> None:
+    def show(self, standing: LedgerStats | None) -> None:
         """Take these values; None: the database is away."""
         last = standing.last_verified_at if standing is not None else None
         self._up.set(0 if standing is None else 1)
@@ -67,7 +67,7 @@ class _Gauges:
         return Gauge(f"receiver_{name}", documentation, registry=self.registry)
 
 
-async def _standing(queries: Queries, clock: Clock) -> Standing | None:
+async def _standing(queries: Queries, clock: Clock) -> LedgerStats | None:
     try:
         async with asyncio.timeout(_SECONDS):
             return await queries.standing(clock.now())

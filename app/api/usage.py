@@ -13,7 +13,7 @@ from app.core.auth import Access, Role
 from app.core.clock import Clock
 from app.core.errors import ServiceError
 from app.ledger.queries import Queries
-from app.ledger.serializers import moment
+from app.ledger.serializers import format_time
 from app.ledger.sql import UsageLine
 
 MOST_LINES = 10_000
@@ -41,7 +41,7 @@ def router(queries: Queries, access: Access, *, clock: Clock) -> APIRouter:
         if len(lines) > MOST_LINES:
             raise WindowInvalid(f"from, to: hold more than {MOST_LINES} lines; ask for a shorter time.")
         data = [_rendered(line) for line in lines]
-        return answer({"object": "list", "from": moment(asked.first), "to": moment(asked.end), "data": data})
+        return answer({"object": "list", "from": format_time(asked.first), "to": format_time(asked.end), "data": data})
 
     return routes
 
@@ -113,7 +113,7 @@ def _usual_beginning(end: datetime) -> datetime:
 
 
 def hour_of(moment: datetime) -> datetime:
-    """The beginning of its hour. Of hours in UTC, as `moment` has to be."""
+    """The beginning of its hour. Of hours in UTC, as `format_time` has to be."""
     return moment.replace(minute=0, second=0, microsecond=0)
 
 

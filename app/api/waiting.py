@@ -8,7 +8,7 @@ import structlog
 from starlette.types import Receive
 
 from app.core.errors import DatabaseUnavailable
-from app.ledger.changes import Changes
+from app.ledger.changes import Waiters
 from app.ledger.models import Generation
 from app.ledger.queries import Queries
 
@@ -21,13 +21,13 @@ READ, DEADLINE = "generation_read", "generation_wait_until"
 # Reads by id, grouped: what is asked for during one query goes into the next, and the same generation is one row.
 
 
-Found = Mapping[str, Generation]
-ReadByIds = Callable[[Sequence[str]], Awaitable[Found]]
+GenerationsById = Mapping[str, Generation]
+ReadByIds = Callable[[Sequence[str]], Awaitable[GenerationsById]]
 
 _MOST_AT_ONCE = 2
 
 
-class SharedReads:
+class ReadCoalescer:
     """Only a read that has not begun is joined: what it finds is never older than the question."""
 
     def __init__(self, read: ReadByIds, *, most_at_once: int = _MOST_AT_ONCE) -> None:
@@ -35,7 +35,7 @@ class SharedReads:
         self._most_at_once = most_at_once
         """Queries under way: one of them returns while the other is being planned and read."""
         self._ids: set[str] = set()
-        self._answer: asyncio.Future[Found] | None = None
+        self._answer: asyncio.Future[GenerationsById] | None = None
         """Of the group that is forming."""
         self._under_way = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,7 +45,7 @@ class SharedReads:
         # Shielded: one caller that gives up must not take the others' answer away.
         return (await asyncio.shield(self.ask(generation_id))).get(generation_id)
 
-    def ask(self, generation_id: str) -> "asyncio.Future[Found]":
+    def ask(self, generation_id: str) -> "asyncio.Future[GenerationsById]":
         """What the group finds that this generation is read with; shared, and not to be cancelled."""
         self._ids.add(generation_id)
         if self._answer is None:
@@ -74,7 +74,7 @@ class SharedReads:
         self._under_way -= 1  # in the same step as the last look: who asks from now on begins anew
 
 
-def _seen(answer: "asyncio.Future[Found]") -> None:
+def _seen(answer: "asyncio.Future[GenerationsById]") -> None:
     if not answer.cancelled():
         answer.exception()  # seen: should everybody have given up, nobody else will fetch it
 
@@ -82,11 +82,11 @@ def _seen(answer: "asyncio.Future[Found]") -> None:
 # A caller who waits for an outcome without a task: a thousand of them are woken in the time that a few tasks take.
 
 
-Tell = Callable[["asyncio.Future[Found] | None"], None]
+OnRead = Callable[["asyncio.Future[GenerationsById] | None"], None]
 """Answers the caller with what a read found, or failed with; None where there was none: he left, or we failed."""
 
 
-class CallerWaiting:
+class LongPollWaiter:
     """Looks, sleeps until woken, looks again, and tells once: an outcome, or whatever is known when the time is over.
 
     A look that has begun may be older than what woke us, so another one follows it.
@@ -101,19 +101,19 @@ class CallerWaiting:
         self,
         generation_id: str,
         seconds: float,
-        tell: Tell,
+        tell: OnRead,
         *,
-        reads: SharedReads,
-        changes: Changes,
+        reads: ReadCoalescer,
+        changes: Waiters,
         stopping: asyncio.Event,
     ) -> None:
         self._generation_id = generation_id
-        self._tell: Tell | None = tell
+        self._tell: OnRead | None = tell
         """None: it has been told."""
         self._reads = reads
         self._changes = changes
         self._stopping = stopping
-        self._known: asyncio.Future[Found] | None = None
+        self._known: asyncio.Future[GenerationsById] | None = None
         self._is_looking = self._is_woken = self._is_last = False
         self._look()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
@@ -144,12 +144,12 @@ class CallerWaiting:
         self._is_looking, self._is_woken = True, False
         self._reads.ask(self._generation_id).add_done_callback(self._seen)
 
-    def _seen(self, answer: "asyncio.Future[Found]") -> None:
+    def _seen(self, answer: "asyncio.Future[GenerationsById]") -> None:
         self._is_looking = False
         if self._tell is None:
             return
         try:
-            found = found_in(answer, self._generation_id)
+            found = generation_in(answer, self._generation_id)
             if found is None or found.status.is_terminal or self._stopping.is_set():
                 self._finish(answer)
                 return
@@ -162,7 +162,7 @@ class CallerWaiting:
             log.exception("waiting.failed")
             self._finish(None)
 
-    def _finish(self, answer: "asyncio.Future[Found] | None") -> None:
+    def _finish(self, answer: "asyncio.Future[GenerationsById] | None") -> None:
         tell, self._tell, self._known = self._tell, None, None
         if tell is not None:
             self._timer.cancel()
@@ -170,10 +170,10 @@ class CallerWaiting:
             tell(answer)
 
 
-def found_in(answer: "asyncio.Future[Found]", generation_id: str) -> Generation | None:
+def generation_in(answer: "asyncio.Future[GenerationsById]", generation_id: str) -> Generation | None:
     """What a read that is over tells of a generation; None where it failed."""
-    is_told = not answer.cancelled() and answer.exception() is None
-    return answer.result().get(generation_id) if is_told else None
+    is_sent_back = not answer.cancelled() and answer.exception() is None
+    return answer.result().get(generation_id) if is_sent_back else None
 
 
 _SECONDS_BETWEEN_LOOKS = 0.5
@@ -184,12 +184,12 @@ class CallerGone(Exception):
 
 
 class Waiting:
-    """Holds no connection while it waits; `turn` is a loop, and without it only this process's commits wake."""
+    """Holds no connection while it waits; `run_once` is a loop, and without it only this process's commits wake."""
 
-    def __init__(self, queries: Queries, changes: Changes) -> None:
+    def __init__(self, queries: Queries, changes: Waiters) -> None:
         self._queries = queries
         self._changes = changes
-        self.reads = SharedReads(queries.generations_by_id)
+        self.reads = ReadCoalescer(queries.generations_by_id)
         """Every read by id, waiting or not."""
         self._stopping = asyncio.Event()
 
@@ -208,7 +208,7 @@ class Waiting:
             finally:
                 leaving.cancel()
 
-    def tell(self, generation_id: str, seconds: float, tell: Tell) -> Callable[[], None] | None:
+    def tell(self, generation_id: str, seconds: float, tell: OnRead) -> Callable[[], None] | None:
         """Have `tell` called with the read that `generation` would return or raise from.
 
         What is returned is to be called when the caller leaves; None where there is so little to wait for that it may.
@@ -216,12 +216,12 @@ class Waiting:
         if seconds <= 0:
             self.reads.ask(generation_id).add_done_callback(tell)
             return None
-        waiter = CallerWaiting(
+        waiter = LongPollWaiter(
             generation_id, seconds, tell, reads=self.reads, changes=self._changes, stopping=self._stopping
         )
         return waiter.leave
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Wake those whose generations another replica has settled: one statement, none while nobody waits."""
         ids = self._changes.waited_for
         if ids:

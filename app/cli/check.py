@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core import migrations
 from app.core.clock import SystemClock
 from app.core.database import Database
-from app.core.encryption import SealBroken, SealingKeys
-from app.core.errors import DatabaseUnavailable, Finding
+from app.core.encryption import DecryptionFailed, SecretBox
+from app.core.errors import DatabaseUnavailable, HealthCheck
 from app.core.ids import uuid7
 from app.core.settings import Settings
 from app.endpoint.errors import explain
@@ -162,30 +162,30 @@ async def check_stored(
         yield Line("polling", False, UNTIL_MIGRATED)
 
 
-async def _told(name: str, ask: Callable[[], Awaitable[Sequence[Finding]]]) -> AsyncIterator[Line]:
+async def _told(name: str, ask: Callable[[], Awaitable[Sequence[HealthCheck]]]) -> AsyncIterator[Line]:
     """What was found, else why nothing could be."""
     try:
         for finding in await ask():
             yield Line(_NAMES.get(finding.name, finding.name.replace("_", " ")), finding.ok, finding.detail)
-    except SealBroken as error:
+    except DecryptionFailed as error:
         yield Line(name, False, f"RECEIVER_ENCRYPTION_KEYS: {error}")
     except UNTELLING as error:
         yield Line(name, False, untold(error))
 
 
-async def _deliveries(database: Database, keyring: Keyring) -> list[Finding]:
+async def _deliveries(database: Database, keyring: Keyring) -> list[HealthCheck]:
     await keyring.load()
-    found = await EndpointHealth(database, keyring, clock=SystemClock()).findings()
+    found = await EndpointHealth(database, keyring, clock=SystemClock()).health_checks()
     return [finding for finding in found if finding.name != "endpoint"]  # Rivya itself is asked about that
 
 
-async def _polling(database: Database, settings: Settings) -> list[Finding]:
+async def _polling(database: Database, settings: Settings) -> list[HealthCheck]:
     key, rate = settings.rivya_api_key.get_secret_value(), settings.receiver_poll_rate
     return [await RateLimiter(database, SystemClock(), rate=rate, api_key=key).health()]
 
 
 def _keyring(database: Database, settings: Settings, scheme: Scheme | None) -> Keyring:
-    keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
+    keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
     fixed = settings.rivya_signing_secret
     fixed_secret = None if fixed is None else fixed.get_secret_value()
     return Keyring(database, clock=SystemClock(), keys=keys, scheme=scheme, fixed_secret=fixed_secret)
@@ -258,7 +258,7 @@ async def check_public_url(database: Database, settings: Settings, *, migrated: 
             public_url=settings.receiver_public_url,
         )
         try:
-            async for finding in reachability.findings():
+            async for finding in reachability.health_checks():
                 yield Line(finding.name.replace("_", " "), finding.ok, finding.detail)
         except UNTELLING as error:
             yield Line("public URL reached", False, untold(error))

@@ -166,12 +166,12 @@ class Case:
 
     name: str
     model: str
-    wishes: dict[str, Any]
+    options: dict[str, Any]
 
     @property
     def body(self) -> dict[str, Any]:
         """As it is posted."""
-        return {"model": self.model, "prompt": self.name, "params": {"sandbox": self.wishes}}
+        return {"model": self.model, "prompt": self.name, "params": {"sandbox": self.options}}
 
 
 CASES = (

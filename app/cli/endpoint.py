@@ -13,12 +13,12 @@ from cryptography.fernet import Fernet
 from app.core import logs
 from app.core.clock import SystemClock
 from app.core.database import Database
-from app.core.encryption import SealBroken, SealingKeys
+from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable
 from app.core.settings import Settings, SettingsInvalid, load
 from app.endpoint import repository
 from app.endpoint.models import Endpoint, State, current, masked
-from app.endpoint.repository import Registry, StoredSecret, reseal
+from app.endpoint.repository import Registry, StoredSecret, reencrypt_secrets
 from app.endpoint.service import EndpointUnknown, Operator
 from app.rivya.schemes import Scheme, parse_scheme
 
@@ -77,10 +77,10 @@ async def repin_scheme(settings: Settings, say: Say) -> bool:
 
 
 async def reencrypt(settings: Settings, say: Say) -> bool:
-    """Encrypt every stored secret under the newest key. Raises `SealBroken`, and then nothing was changed."""
-    keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
+    """Encrypt every stored secret under the newest key. Raises `DecryptionFailed`, and then nothing was changed."""
+    keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
     async with _opened(settings) as database:
-        done = await reseal(database, keys)
+        done = await reencrypt_secrets(database, keys)
     say(f"{done.changed} of {done.total} stored secrets encrypted anew; all are under key {keys.newest} now")
     return True
 
@@ -192,7 +192,7 @@ def _do(act: Act) -> None:
         sys.exit(2)
     try:
         done = uvloop.run(act(settings, typer.echo))
-    except SealBroken as error:
+    except DecryptionFailed as error:
         typer.echo(f"RECEIVER_ENCRYPTION_KEYS: {error}; nothing was changed", err=True)
         sys.exit(2)
     except DatabaseUnavailable as error:

@@ -17,9 +17,9 @@ from app.core.clock import Clock, SystemClock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.settings import Settings, SettingsInvalid, load
-from app.ledger.changes import Changes
+from app.ledger.changes import Waiters
 from app.ledger.models import Outcome
-from app.ledger.recorder import Ledger
+from app.ledger.recorder import Recorder
 from app.operations.commands import Orders
 from app.operations.replay import Chosen, Replay, Replayed
 from app.polling.schedule import Schedule
@@ -75,7 +75,7 @@ async def open_desk(settings: Settings, database: Database, clock: Clock) -> Asy
     def first_poll(_model: str | None, now: datetime) -> datetime:
         return schedule.first_poll(now, category=None)
 
-    ledger = Ledger(database, first_poll=first_poll, changes=Changes())
+    ledger = Recorder(database, first_poll=first_poll, changes=Waiters())
     try:
         async with RivyaClient(settings.rivya_base_url, key) as client:
             yield Desk(

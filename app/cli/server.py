@@ -15,8 +15,8 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from app.core.settings import Settings
-from app.fastpath.application import Express, Lane
-from app.fastpath.protocol import BoundedProtocol, ExpressProtocol
+from app.fastpath.application import FastHandler, FastPathApp
+from app.fastpath.protocol import BoundedProtocol, FastPathProtocol
 from app.main import Service
 from app.rivya.schemes import SchemeInvalid
 
@@ -105,13 +105,13 @@ class _Cycle(Protocol):
     response_complete: bool
 
 
-class Farewell:
+class ConnectionDrain:
     """ASGI middleware: passes everything on, and from `begin` on adds `Connection: close` to every answer.
 
     To those of the lanes, which don't pass through here, the protocol adds it.
     """
 
-    def __init__(self, app: Express) -> None:
+    def __init__(self, app: FastPathApp) -> None:
         self._app = app
         self.is_leaving = False
 
@@ -125,9 +125,9 @@ class Farewell:
 
         await self._app(scope, receive, tell if scope["type"] == "http" else send)
 
-    def lane(self, path: str) -> Lane | None:
+    def handler(self, path: str) -> FastHandler | None:
         """The application's own."""
-        return self._app.lane(path)
+        return self._app.handler(path)
 
     def begin(self) -> None:
         """We are about to stop."""
@@ -160,10 +160,10 @@ _STOPPED, _FAILED, _REFUSED = 0, 1, 2
 class Server(uvicorn.Server):
     """A uvicorn that lets those who wait for a generation go before it waits for their connections to close."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, farewell: Farewell) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, drain: ConnectionDrain) -> None:
         super().__init__(config)
         self._service = service
-        self._farewell = farewell
+        self._farewell = drain
         self.gave_up: str | None = None
         """Why serving made no sense."""
 
@@ -192,11 +192,11 @@ class Server(uvicorn.Server):
 
 def make_server(service: Service) -> Server:
     """The server, as it runs everywhere: uvloop, httptools, no header that tells what it is."""
-    farewell = Farewell(service.app)
+    drain = ConnectionDrain(service.app)
     config = uvicorn.Config(
-        farewell,
+        drain,
         loop="uvloop",
-        http=ExpressProtocol if service.settings.receiver_fast_path else BoundedProtocol,
+        http=FastPathProtocol if service.settings.receiver_fast_path else BoundedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -205,7 +205,7 @@ def make_server(service: Service) -> Server:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
-    return Server(config, service, farewell)
+    return Server(config, service, drain)
 
 
 async def serve_until_stopped(settings: Settings) -> int:

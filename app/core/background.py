@@ -10,7 +10,7 @@ import structlog
 from prometheus_client import Counter
 
 from app.core.clock import Clock
-from app.core.errors import DatabaseUnavailable, Finding
+from app.core.errors import DatabaseUnavailable, HealthCheck
 
 FAILURES = Counter(
     "receiver_background_failures", "Runs of a background task that failed, an absent database included.", ["task"]
@@ -25,7 +25,7 @@ _LONGEST_PAUSE_WITHOUT_DATABASE: Final = 5.0
 
 log = structlog.stdlib.get_logger(__name__)
 
-Turn = Callable[[], Awaitable[float | None]]
+RunOnce = Callable[[], Awaitable[float | None]]
 """One run of a task: does what is due and returns the seconds until the next run, None if there is to be none.
 
 After 0 the next run begins at once, without a turn of the event loop.
@@ -35,7 +35,7 @@ After 0 the next run begins at once, without a turn of the event loop.
 @dataclass(slots=True)
 class _Supervised:
     name: str
-    turn: Turn
+    run_once: RunOnce
     pause_after_error: float
     longest_pause: float
     failures: int = 0
@@ -47,7 +47,7 @@ class _Supervised:
     reason: str = ""
 
 
-class Loops:
+class BackgroundLoops:
     """Background tasks that are started and stopped together, and one check of them for /readyz, called `name`."""
 
     def __init__(self, clock: Clock, *, name: str = "background_tasks", grace: float = 10.0) -> None:
@@ -59,10 +59,10 @@ class Loops:
         self._tasks: dict[asyncio.Task[None], _Supervised] = {}
 
     def start(
-        self, name: str, turn: Turn, *, pause_after_error: float = 1.0, longest_pause: float = 30.0
+        self, name: str, run_once: RunOnce, *, pause_after_error: float = 1.0, longest_pause: float = 30.0
     ) -> asyncio.Task[None]:
-        """Run `turn` again and again; after an error, wait `pause_after_error` seconds, doubling to `longest_pause`."""
-        supervised = _Supervised(name, turn, pause_after_error, longest_pause)
+        """Run `run_once` again and again. After an error, pause `pause_after_error` seconds, doubling to the longest."""
+        supervised = _Supervised(name, run_once, pause_after_error, longest_pause)
         task = asyncio.create_task(self._run(supervised), name=name)
         self._tasks[task] = supervised
         return task
@@ -78,7 +78,7 @@ class Loops:
         await asyncio.gather(*late, return_exceptions=True)
         self._tasks = {}
 
-    async def findings(self) -> list[Finding]:
+    async def health_checks(self) -> list[HealthCheck]:
         """Which tasks are down, for /readyz.
 
         A task is down, and the process not ready, when it has ended by accident, or has failed three times without a
@@ -98,12 +98,12 @@ class Loops:
             elif it.failures >= FAILURES_UNTIL_DOWN and not it.errors:
                 waiting.append(f"{it.name} waits for the database ({it.reason})")
         detail = "; ".join(down + waiting) or f"{running} running"
-        return [Finding(self._name, ok=not (down or waiting), detail=detail, is_required=bool(down) or not waiting)]
+        return [HealthCheck(self._name, ok=not (down or waiting), detail=detail, is_required=bool(down) or not waiting)]
 
     async def _run(self, supervised: _Supervised) -> None:
         while not self._stop.is_set():
             try:
-                pause = await supervised.turn()
+                pause = await supervised.run_once()
                 supervised.failures = supervised.errors = 0
             except (Exception, asyncio.CancelledError) as error:
                 if _is_being_cancelled():

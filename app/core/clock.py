@@ -40,7 +40,7 @@ class SystemClock:
 
     def now(self) -> datetime:
         """The present moment, aware, in UTC."""
-        return _moment(self._zero + self._elapsed())
+        return _from_seconds(self._zero + self._elapsed())
 
     def monotonic(self) -> float:
         """Seconds that only ever grow, from an arbitrary start."""
@@ -48,18 +48,18 @@ class SystemClock:
 
     def wall(self) -> datetime:
         """What this machine's clock says."""
-        return _moment(self._wall())
+        return _from_seconds(self._wall())
 
     def before(self) -> datetime:
         """What `now` would be if nothing had been adopted last."""
-        return _moment(self._zero_before + self._elapsed())
+        return _from_seconds(self._zero_before + self._elapsed())
 
     def adopt(self, reference: datetime) -> None:
         """From now on it is `reference`."""
         self._zero_before, self._zero = self._zero, reference.timestamp() - self._elapsed()
 
 
-class Reading:
+class DerivedClock:
     """One of several opinions on what time it is."""
 
     def __init__(self, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
@@ -75,43 +75,43 @@ class Reading:
         return self._monotonic()
 
 
-def _moment(seconds: float) -> datetime:
+def _from_seconds(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def others(clock: Clock) -> tuple[Clock, ...]:
+def alternate_clocks(clock: Clock) -> tuple[Clock, ...]:
     """Clocks that may be right where this one is wrong: the machine's, and this one before it was last corrected."""
     if not isinstance(clock, SystemClock):
         return ()
-    return Reading(clock.wall, clock.monotonic), Reading(clock.before, clock.monotonic)
+    return DerivedClock(clock.wall, clock.monotonic), DerivedClock(clock.before, clock.monotonic)
 
 
 # When a clock that says something else is believed: not at once, a step may be a mistake soon put right; pure.
 
 
-STEP: Final = 1.0
+THRESHOLD: Final = 1.0
 """Seconds; clocks that are less apart agree."""
-HOLD: Final = 60.0
+CONFIRM_AFTER: Final = 60.0
 """Seconds for which another clock has to say the same before it is believed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class ClockSkew:
     """Another clock has been so many seconds ahead of ours since then."""
 
     ahead: float
     since: float
 
 
-def doubted(doubt: Doubt | None, ahead: float, *, at: float) -> Doubt | None:
+def track_skew(doubt: ClockSkew | None, ahead: float, *, at: float) -> ClockSkew | None:
     """What is held against our clock when the other is `ahead`; None while they agree."""
-    if abs(ahead) < STEP:
+    if abs(ahead) < THRESHOLD:
         return None
-    if doubt is None or abs(ahead - doubt.ahead) >= STEP:
-        return Doubt(ahead, at)
+    if doubt is None or abs(ahead - doubt.ahead) >= THRESHOLD:
+        return ClockSkew(ahead, at)
     return doubt
 
 
-def is_believed(doubt: Doubt | None, *, at: float) -> bool:
+def is_confirmed(doubt: ClockSkew | None, *, at: float) -> bool:
     """The other clock has said the same for long enough."""
-    return doubt is not None and at - doubt.since >= HOLD
+    return doubt is not None and at - doubt.since >= CONFIRM_AFTER

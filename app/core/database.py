@@ -24,7 +24,15 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.core.database_url import PostgresOptions, postgres_options
-from app.core.drivers import DIRECT_SETTINGS, PRAGMAS, Direct, DirectSqlite, connect, is_of_connection, translated
+from app.core.drivers import (
+    DIRECT_SETTINGS,
+    PRAGMAS,
+    RawPostgres,
+    RawSqlite,
+    connect,
+    is_of_connection,
+    translate_errors,
+)
 
 _WRITES = "receiver_writes"
 
@@ -46,16 +54,16 @@ class Database:
         self.is_sqlite = not url.startswith("postgres")
         # SQLite has one writer; waiting here is fair and free, waiting inside SQLite is a busy loop.
         self._writer = asyncio.Lock() if self.is_sqlite else None
-        self.direct: Direct | DirectSqlite
+        self.direct: RawPostgres | RawSqlite
         if self._writer is not None:
             self.url = make_url(url)
             self.engine = _sqlite_engine(url)
-            self.direct = DirectSqlite(str(self.url.database), writer=self._writer)
+            self.direct = RawSqlite(str(self.url.database), writer=self._writer)
         else:
             options = postgres_options(url)
             self.url = _shown(options)
             self.engine = _postgres_engine(self.url, options, pool_size)
-            self.direct = Direct(partial(connect, options, {**_POSTGRES_SETTINGS, **DIRECT_SETTINGS}))
+            self.direct = RawPostgres(partial(connect, options, {**_POSTGRES_SETTINGS, **DIRECT_SETTINGS}))
         """The driver without SQLAlchemy between, for what is said for every delivery."""
 
     @asynccontextmanager
@@ -67,7 +75,7 @@ class Database:
         async with AsyncExitStack() as stack:
             if self._writer is not None:
                 await stack.enter_async_context(self._writer)
-            stack.enter_context(translated())
+            stack.enter_context(translate_errors())
             connection = await stack.enter_async_context(self.engine.connect())
             connection = await connection.execution_options(**{_WRITES: True})
             async with connection.begin():
@@ -76,13 +84,13 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A read transaction. Raises `DatabaseUnavailable` like `transaction`."""
-        with translated():
+        with translate_errors():
             async with self.engine.connect() as connection, connection.begin():
                 yield connection
 
     async def ping(self) -> None:
         """Return when the database answers; raises `DatabaseUnavailable` if it does not within 2 seconds."""
-        with translated():
+        with translate_errors():
             async with asyncio.timeout(2), self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
 
@@ -91,7 +99,7 @@ class Database:
 
         Raises `DatabaseUnavailable` where there are none.
         """
-        return isinstance(self.direct, Direct) and await self.direct.is_read_only()
+        return isinstance(self.direct, RawPostgres) and await self.direct.is_read_only()
 
     async def dispose(self) -> None:
         """Close every connection."""
@@ -164,7 +172,7 @@ metadata = MetaData(
 )
 
 
-class Moment(TypeDecorator[datetime]):
+class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC time: `timestamptz` on PostgreSQL, sortable text in UTC on SQLite."""
 
     impl = DateTime(timezone=True)
@@ -187,7 +195,7 @@ class Moment(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def one_of(column: str, words: type[StrEnum] | Iterable[str]) -> CheckConstraint:
+def enum_check(column: str, words: type[StrEnum] | Iterable[str]) -> CheckConstraint:
     """A CHECK that keeps `column` within a closed list of words."""
     listed = ", ".join(f"'{word}'" for word in words)
     return CheckConstraint(f"{column} IN ({listed})", name=column)

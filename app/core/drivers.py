@@ -31,7 +31,7 @@ _SECONDS_FOR_LOCK = 5.0
 Made = TypeVar("Made")
 
 
-class DirectSqlite:
+class RawSqlite:
     """The thread that writes. It hands the interpreter back and forth a few times a group, not a few times a row."""
 
     def __init__(self, path: str, *, writer: asyncio.Lock) -> None:
@@ -49,7 +49,7 @@ class DirectSqlite:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
         async with self._writer:
-            with translated():
+            with translate_errors():
                 return await asyncio.get_running_loop().run_in_executor(self._thread, self._act, act)
 
     async def close(self) -> None:
@@ -112,7 +112,7 @@ _MOST_CALLERS = 12
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn every database error into `DatabaseUnavailable`, but for one that is the fault of a value: that passes."""
     try:
         yield
@@ -246,7 +246,7 @@ _SECONDS_TO_CLOSE = 2.0
 DIRECT_SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 
-class Direct:
+class RawPostgres:
     """At most `most` connections, opened when first needed, kept until they break."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], *, most: int = 4) -> None:
@@ -260,7 +260,7 @@ class Direct:
 
         Raises `DatabaseUnavailable` for what is the database's state and not the statement's fault.
         """
-        with translated():
+        with translate_errors():
             async with self._connection() as connection:
                 await connection.execute("BEGIN")
                 try:
@@ -273,7 +273,7 @@ class Direct:
 
     async def fetch(self, statement: str, *arguments: object) -> list[Any]:
         """The rows of one statement, which is a transaction of its own. Raises like `transaction`."""
-        with translated():
+        with translate_errors():
             connection = await self._acquire()
             try:
                 rows: list[Any] = await connection.fetch(statement, *arguments)

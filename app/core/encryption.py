@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from cryptography.fernet import Fernet, InvalidToken
 
 
-class SealBroken(Exception):
+class DecryptionFailed(Exception):
     """A stored secret can't be opened with the keys given; the message names the key it needs, not the secret."""
 
 
-class SealingKeys:
+class SecretBox:
     """Seals with the first key, opens with the one that sealed."""
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -26,29 +26,29 @@ class SealingKeys:
         """It was sealed with the key that seals now."""
         return sealed.partition(":")[0] == self._newest
 
-    def seal(self, secret: str) -> str:
-        """`<key id>:<Fernet token>`. Raises `SealBroken` without any key."""
+    def encrypt(self, secret: str) -> str:
+        """`<key id>:<Fernet token>`. Raises `DecryptionFailed` without any key."""
         if self._newest is None:
             message = "RECEIVER_ENCRYPTION_KEYS is not set, so no secret can be stored"
-            raise SealBroken(message)
+            raise DecryptionFailed(message)
         return f"{self._newest}:{self._keys[self._newest].encrypt(secret.encode()).decode()}"
 
-    def open(self, sealed: str) -> str:
-        """What was sealed. Raises `SealBroken` if its key is not among ours or the text was changed."""
+    def decrypt(self, sealed: str) -> str:
+        """What was sealed. Raises `DecryptionFailed` if its key is not among ours or the text was changed."""
         needed, _, token = sealed.partition(":")
         fernet = self._keys.get(needed)
         if fernet is None:
             message = f"a stored secret was sealed with key {needed}, which is not in RECEIVER_ENCRYPTION_KEYS"
-            raise SealBroken(message)
+            raise DecryptionFailed(message)
         try:
             return fernet.decrypt(token).decode()
         except InvalidToken as error:
             message = f"a stored secret does not open with its key {needed}: it was changed"
-            raise SealBroken(message) from error
+            raise DecryptionFailed(message) from error
 
     def __repr__(self) -> str:
         """Ids only."""
-        return f"SealingKeys({', '.join(self._keys)})"
+        return f"SecretBox({', '.join(self._keys)})"
 
 
 def key_id(key: str) -> str:

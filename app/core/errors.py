@@ -46,7 +46,7 @@ class Overloaded(ServiceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HealthCheck:
     """One thing looked at."""
 
     name: str

@@ -5,14 +5,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import Column, Table, Text, delete, or_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.core.database import Database, Moment, metadata
+from app.core.database import Database, UtcDateTime, metadata
 
 leases = Table(
     "leases",
     metadata,
     Column("name", Text, primary_key=True),
     Column("holder", Text, nullable=False),
-    Column("held_until", Moment, nullable=False),
+    Column("held_until", UtcDateTime, nullable=False),
 )
 
 

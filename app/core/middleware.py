@@ -25,7 +25,7 @@ _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class Requests:
+class RequestContextMiddleware:
     """ASGI middleware: `scope["state"]["request_id"]`, the header X-Request-Id, the bound log lines, the count.
 
     The caller's own X-Request-Id is kept if it is at most 64 letters, digits, dots, dashes and underscores.
@@ -39,7 +39,7 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        identity = identified(scope)
+        identity = ensure_request_id(scope)
         header = (_HEADER, identity.encode())
 
         async def tell(message: Message) -> None:
@@ -60,7 +60,7 @@ class Requests:
             _count_call(scope)
 
 
-def identified(scope: Scope) -> str:
+def ensure_request_id(scope: Scope) -> str:
     """The request's id, kept in `scope["state"]`: the caller's own, else a fresh one."""
     state = scope.setdefault("state", {})
     identity: str = state.get("request_id") or _given(scope["headers"]) or request_id()
@@ -75,7 +75,7 @@ def _given(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return None
 
 
-def note_result(scope: Scope, result: str) -> None:
+def record_result(scope: Scope, result: str) -> None:
     """Have this request's call counted as `result`, whatever its status was when it began."""
     scope["state"][_RESULT] = result
 
@@ -115,7 +115,7 @@ ANSWER_LINES: Final = b"".join(b"%b: %b\r\n" % header for header in (*_ALL, *_OT
 """What an answer that is no page is given, as lines, for those that don't pass through here."""
 
 
-class SecurityHeaders:
+class SecurityHeadersMiddleware:
     """ASGI middleware. Deliveries are answered to no browser and pass untouched."""
 
     def __init__(self, app: ASGIApp) -> None:

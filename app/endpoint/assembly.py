@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from fastapi import APIRouter
 
 from app.core.auth import Access
-from app.core.clock import Clock, others
+from app.core.clock import Clock, alternate_clocks
 from app.core.database import Database
-from app.core.encryption import SealingKeys
+from app.core.encryption import SecretBox
 from app.core.leases import Leases
 from app.core.settings import Settings
 from app.endpoint import routes
@@ -42,7 +42,7 @@ def assemble(
 ) -> EndpointParts:
     """Everything about the endpoint. Raises `SchemeInvalid`."""
     scheme, fixed = wanted_scheme(settings.rivya_signature_scheme), settings.rivya_signing_secret
-    keys = SealingKeys([key.get_secret_value() for key in settings.receiver_encryption_keys])
+    keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
     fixed_secret = None if fixed is None else fixed.get_secret_value()
     keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed_secret)
     probe_key = ProbeKey(settings.rivya_api_key.get_secret_value())
@@ -65,7 +65,7 @@ def assemble(
     operating = routes.operator_router(access, Operator(database, clock=clock), reachability, showing, keyring)
     return EndpointParts(
         keyring,
-        tuple(Verification(keyring, Proofs(database), clock=one) for one in (clock, *others(clock))),
+        tuple(Verification(keyring, Proofs(database), clock=one) for one in (clock, *alternate_clocks(clock))),
         EndpointHealth(database, keyring, clock=clock),
         registrar,
         probe_key,

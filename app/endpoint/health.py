@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.errors import DatabaseUnavailable, Finding
+from app.core.errors import DatabaseUnavailable, HealthCheck
 from app.endpoint.errors import explain
 from app.endpoint.keyring import Keyring
 from app.endpoint.metrics import ENDPOINT_PROVEN, REFUSALS_SINCE_VERIFIED, RIVYA_FAILURES
@@ -21,7 +21,7 @@ from app.endpoint.tables import endpoints
 
 
 @dataclass(frozen=True, slots=True)
-class Fared:
+class DeliveryHealth:
     """The health columns of an endpoint."""
 
     last_verified_at: datetime | None
@@ -30,7 +30,7 @@ class Fared:
 
 
 @dataclass(slots=True)
-class Tally:
+class DeliveryCounts:
     """What this process saw and has not yet written down."""
 
     verified_at: datetime | None = None
@@ -38,17 +38,17 @@ class Tally:
     refusals: int = 0
     """Since the last one that was verified."""
 
-    def note_verified(self, at: datetime) -> None:
+    def record_verified(self, at: datetime) -> None:
         """A delivery was verified."""
         self.verified_at = _latest(self.verified_at, at)
         self.refusals = 0
 
-    def note_refused(self, at: datetime) -> None:
+    def record_refused(self, at: datetime) -> None:
         """A delivery was refused."""
         self.refused_at = _latest(self.refused_at, at)
         self.refusals += 1
 
-    def merged(self, fared: Fared) -> Fared:
+    def merged(self, fared: DeliveryHealth) -> DeliveryHealth:
         """The row with this added: times only grow, and a verified delivery ends the count of refusals."""
         verified = _latest(fared.last_verified_at, self.verified_at)
         refused = _latest(fared.last_refused_at, self.refused_at)
@@ -56,12 +56,14 @@ class Tally:
             0 if self.verified_at is not None and _is_not_after(fared.last_refused_at, verified) else fared.refusals
         )
         refusals = 0 if _is_not_after(refused, verified) else before + self.refusals
-        return Fared(verified, refused, refusals)
+        return DeliveryHealth(verified, refused, refusals)
 
-    def added(self, later: "Tally") -> "Tally":
+    def added(self, later: "DeliveryCounts") -> "DeliveryCounts":
         """This one and what came after it."""
         refusals = later.refusals + (0 if later.verified_at is not None else self.refusals)
-        return Tally(_latest(self.verified_at, later.verified_at), _latest(self.refused_at, later.refused_at), refusals)
+        return DeliveryCounts(
+            _latest(self.verified_at, later.verified_at), _latest(self.refused_at, later.refused_at), refusals
+        )
 
 
 def _latest(one: datetime | None, other: datetime | None) -> datetime | None:
@@ -76,25 +78,25 @@ _SECONDS_BETWEEN_FLUSHES = 1.0
 
 
 class EndpointHealth:
-    """Takes note of deliveries without any I/O; `turn` writes it down and looks at what all replicas wrote."""
+    """Takes note of deliveries without any I/O; `run_once` writes it down and looks at what all replicas wrote."""
 
     def __init__(self, database: Database, keyring: Keyring, *, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         self._registry = Registry(database)
         self._keyring = keyring
-        self._tallies: dict[str, Tally] = {}
+        self._tallies: dict[str, DeliveryCounts] = {}
         self._endpoints: Sequence[Endpoint] = ()
 
-    def note_verified(self, endpoint_id: str | None, at: datetime) -> None:
+    def record_verified(self, endpoint_id: str | None, at: datetime) -> None:
         """A delivery was verified at `at`."""
         if endpoint_id is not None:
-            self._tally(endpoint_id).note_verified(at)
+            self._counts(endpoint_id).record_verified(at)
 
-    def note_refused(self, endpoint_id: str | None, at: datetime) -> None:
+    def record_refused(self, endpoint_id: str | None, at: datetime) -> None:
         """A delivery was refused; elsewhere than at a secret path that says nothing, since any stranger can try."""
         if endpoint_id is not None:
-            self._tally(endpoint_id).note_refused(at)
+            self._counts(endpoint_id).record_refused(at)
 
     def callbacks_expected(self) -> bool:
         """Callbacks will come, as far as the last look told: an endpoint serves, and is not being refused."""
@@ -103,7 +105,7 @@ class EndpointHealth:
         wanted = live(self._endpoints)
         return wanted is not None and wanted.is_counted_on(self._clock.now())
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Write down what was noted, then look; returns the seconds until the next turn.
 
         Raises `DatabaseUnavailable`, and then forgets nothing.
@@ -114,7 +116,7 @@ class EndpointHealth:
             self._measure(current(self._endpoints))
         return _SECONDS_BETWEEN_FLUSHES
 
-    async def findings(self) -> list[Finding]:
+    async def health_checks(self) -> list[HealthCheck]:
         """For /readyz; from the last look where the database is away."""
         if not self._keyring.is_fixed:
             with suppress(DatabaseUnavailable):
@@ -126,8 +128,8 @@ class EndpointHealth:
         ENDPOINT_PROVEN.set(endpoint is not None and endpoint.secret_proven_at is not None)
         RIVYA_FAILURES.set(0 if endpoint is None else endpoint.failure_count)
 
-    def _tally(self, endpoint_id: str) -> Tally:
-        return self._tallies.setdefault(endpoint_id, Tally())
+    def _counts(self, endpoint_id: str) -> DeliveryCounts:
+        return self._tallies.setdefault(endpoint_id, DeliveryCounts())
 
     async def _flush(self) -> None:
         taken, self._tallies = self._tallies, {}
@@ -137,35 +139,41 @@ class EndpointHealth:
             await self._write(taken)
         except BaseException:
             for endpoint_id, tally in taken.items():
-                self._tallies[endpoint_id] = tally.added(self._tallies.get(endpoint_id, Tally()))
+                self._tallies[endpoint_id] = tally.added(self._tallies.get(endpoint_id, DeliveryCounts()))
             raise
 
-    async def _write(self, taken: dict[str, Tally]) -> None:
+    async def _write(self, taken: dict[str, DeliveryCounts]) -> None:
         health = (endpoints.c.last_verified_at, endpoints.c.last_refused_at, endpoints.c.refusals)
         async with self._database.transaction() as connection:
             for endpoint_id in sorted(taken):
                 this = endpoints.c.id == endpoint_id
                 row = (await connection.execute(select(*health).where(this).with_for_update())).one_or_none()
                 if row is not None:
-                    news = asdict(taken[endpoint_id].merged(Fared(*row)))
+                    news = asdict(taken[endpoint_id].merged(DeliveryHealth(*row)))
                     await connection.execute(update(endpoints).where(this).values(**news))
 
 
 # What /readyz says of our registration: a secret is known and proven, an endpoint registered, deliveries accepted.
 
 
-def describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime) -> list[Finding]:
+def describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime) -> list[HealthCheck]:
     """Only an unknown secret makes the service unready: without one, every delivery has to be refused."""
     found = [_secret(endpoints, keyring), _scheme(endpoints, keyring)]
     if keyring.is_fixed:
-        return [*found, Finding("endpoint", ok=True, detail="made by hand (RIVYA_SIGNING_SECRET)", is_required=False)]
+        return [
+            *found,
+            HealthCheck("endpoint", ok=True, detail="made by hand (RIVYA_SIGNING_SECRET)", is_required=False),
+        ]
     wanted = live(endpoints)
     if wanted is None:
-        return [*found, Finding("endpoint", ok=False, detail=f"not registered: {_why(endpoints)}", is_required=False)]
+        return [
+            *found,
+            HealthCheck("endpoint", ok=False, detail=f"not registered: {_why(endpoints)}", is_required=False),
+        ]
     return [*found, _registered(wanted), _deliveries(wanted, now)]
 
 
-def _secret(endpoints: Sequence[Endpoint], keyring: Keyring) -> Finding:
+def _secret(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
     scheme = keyring.known.scheme
     usable = keyring.known.usable_secrets > 0
     if usable:
@@ -174,10 +182,10 @@ def _secret(endpoints: Sequence[Endpoint], keyring: Keyring) -> Finding:
         detail = f"known, but without a key of the form {scheme.key_form}: correct RIVYA_SIGNATURE_SCHEME"
     else:
         detail = f"not known: {_why(endpoints)}"
-    return Finding("signing_secret", ok=usable, detail=detail, is_required=True)
+    return HealthCheck("signing_secret", ok=usable, detail=detail, is_required=True)
 
 
-def _scheme(endpoints: Sequence[Endpoint], keyring: Keyring) -> Finding:
+def _scheme(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
     name, scheme = "signature_scheme", keyring.known.scheme
     contradicted = next((endpoint for endpoint in endpoints if endpoint.is_contradicted), None)
     if contradicted is not None:
@@ -185,12 +193,12 @@ def _scheme(endpoints: Sequence[Endpoint], keyring: Keyring) -> Finding:
             f"deliveries are verified as {scheme}, but {contradicted.other_scheme_count} were refused that "
             f"{contradicted.other_scheme} proves: if Rivya has changed how it signs, {_remedy(keyring)}"
         )
-        return Finding(name, ok=False, detail=detail, is_required=False)
+        return HealthCheck(name, ok=False, detail=detail, is_required=False)
     if keyring.wanted_scheme is not None:
-        return Finding(name, ok=True, detail=f"{scheme}, given by RIVYA_SIGNATURE_SCHEME", is_required=False)
+        return HealthCheck(name, ok=True, detail=f"{scheme}, given by RIVYA_SIGNATURE_SCHEME", is_required=False)
     if scheme is None and pinned_scheme(endpoints) is None:
-        return Finding(name, ok=True, detail="the first delivery will prove it", is_required=False)
-    return Finding(name, ok=True, detail=f"{scheme}, proven by a delivery", is_required=False)
+        return HealthCheck(name, ok=True, detail="the first delivery will prove it", is_required=False)
+    return HealthCheck(name, ok=True, detail=f"{scheme}, proven by a delivery", is_required=False)
 
 
 def _remedy(keyring: Keyring) -> str:
@@ -199,25 +207,25 @@ def _remedy(keyring: Keyring) -> str:
     return "run `rivya-receiver endpoint repin`"
 
 
-def _registered(wanted: Endpoint) -> Finding:
+def _registered(wanted: Endpoint) -> HealthCheck:
     error = wanted.last_error
     detail = f"registered as {wanted.rivya_id} ({wanted.state})"
     if error is not None:
         detail += f", but: {explain(error)}"
     elif wanted.is_in_doubt:
         detail += "; a new secret was asked for, and its answer is awaited"
-    return Finding("endpoint", ok=error is None, detail=detail, is_required=False)
+    return HealthCheck("endpoint", ok=error is None, detail=detail, is_required=False)
 
 
-def _deliveries(wanted: Endpoint, now: datetime) -> Finding:
+def _deliveries(wanted: Endpoint, now: datetime) -> HealthCheck:
     if wanted.is_refused:
-        return Finding("deliveries", ok=False, detail=_refused(wanted), is_required=False)
+        return HealthCheck("deliveries", ok=False, detail=_refused(wanted), is_required=False)
     failing = wanted.failure_count
     if failing and not _is_after(wanted.last_success_at, wanted.last_failure_at):
         detail = (
             f"Rivya counts {failing} failed deliveries since its last success; `rivya-receiver check --public` helps"
         )
-        return Finding("deliveries", ok=False, detail=detail, is_required=False)
+        return HealthCheck("deliveries", ok=False, detail=detail, is_required=False)
     if wanted.last_verified_at is not None:
         detail = f"the last one was verified at {wanted.last_verified_at:%FT%TZ}"
     elif wanted.test_asked_at is not None and not wanted.is_awaiting_proof(now) and wanted.secret_proven_at is None:
@@ -225,10 +233,10 @@ def _deliveries(wanted: Endpoint, now: datetime) -> Finding:
             "none has come yet, not even the test delivery that was asked for: `rivya-receiver check --public` tells "
             "whether Rivya can reach us; outcomes are polled meanwhile"
         )
-        return Finding("deliveries", ok=False, detail=detail, is_required=False)
+        return HealthCheck("deliveries", ok=False, detail=detail, is_required=False)
     else:
         detail = "none has come yet"
-    return Finding("deliveries", ok=True, detail=detail, is_required=False)
+    return HealthCheck("deliveries", ok=True, detail=detail, is_required=False)
 
 
 def _refused(wanted: Endpoint) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 
 from app.core.clock import Clock
-from app.core.encryption import SealingKeys
+from app.core.encryption import SecretBox
 from app.endpoint.errors import Undecided, is_gone
 from app.endpoint.metrics import REPAIRS
 from app.endpoint.models import Endpoint, State, callback_url, is_same_place, path_key_of
@@ -70,7 +70,7 @@ class Means:
     registry: Registry
     rotations: Rotations
     clock: Clock
-    keys: SealingKeys
+    keys: SecretBox
     public_url: str
     secret_overlap: timedelta
     hold: Callable[[], Awaitable[None]]

@@ -11,7 +11,7 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.encryption import SealBroken, SealingKeys
+from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable
 from app.endpoint.models import Endpoint, State, pinned_scheme
 from app.endpoint.repository import Registry, StoredSecret
@@ -58,11 +58,11 @@ def by_hand(secret: str, *, scheme: Scheme | None, endpoints: Sequence[Endpoint]
 
 
 def read(
-    endpoints: Sequence[Endpoint], stored: Sequence[StoredSecret], *, keys: SealingKeys, scheme: Scheme | None
+    endpoints: Sequence[Endpoint], stored: Sequence[StoredSecret], *, keys: SecretBox, scheme: Scheme | None
 ) -> Known:
-    """What is stored. Raises `SealBroken` where a secret can't be opened: all or nothing."""
+    """What is stored. Raises `DecryptionFailed` where a secret can't be opened: all or nothing."""
     chosen = scheme or _pinned(endpoints)
-    secrets = tuple(keys.open(secret.sealed) for secret in stored)
+    secrets = tuple(keys.decrypt(secret.sealed) for secret in stored)
     with_secret = {secret.endpoint_id for secret in stored}
     return Known(
         scheme=chosen,
@@ -109,7 +109,7 @@ class Keyring:
         database: Database,
         *,
         clock: Clock,
-        keys: SealingKeys,
+        keys: SecretBox,
         scheme: Scheme | None,
         fixed_secret: str | None = None,
     ) -> None:
@@ -135,7 +135,7 @@ class Keyring:
     async def load(self) -> None:
         """Read what is stored.
 
-        Raises `SealBroken` where a secret can't be opened with our keys, `DatabaseUnavailable`.
+        Raises `DecryptionFailed` where a secret can't be opened with our keys, `DatabaseUnavailable`.
         """
         if not self.is_off:
             await self._look()
@@ -155,10 +155,10 @@ class Keyring:
             self._planned = asyncio.create_task(self._look_in_turn())
         try:
             async with asyncio.timeout(_PATIENCE):
-                is_told = await asyncio.shield(self._planned)
+                is_sent_back = await asyncio.shield(self._planned)
         except TimeoutError:
-            is_told = False
-        if not is_told and is_patient:
+            is_sent_back = False
+        if not is_sent_back and is_patient:
             raise DatabaseUnavailable
         return self.version != version
 
@@ -167,13 +167,13 @@ class Keyring:
         """Whether `refresh` would look at the database now, also for those who are not patient."""
         return not self.is_off and (self._planned is not None or self._wait() <= 0)
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Refresh; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
         if self.is_off:
             return _OFF
         try:
             await self._look()
-        except SealBroken as error:
+        except DecryptionFailed as error:
             log.error("keyring.seal_broken", detail=str(error))  # noqa: TRY400 - its text says it all
         if not self.known.secrets:
             return _WITHOUT_SECRET
@@ -194,7 +194,7 @@ class Keyring:
             await asyncio.sleep(max(self._wait(), 0))
             self._planned = None
             await self._look()
-        except SealBroken as error:
+        except DecryptionFailed as error:
             log.error("keyring.seal_broken", detail=str(error))  # noqa: TRY400 - its text says it all
         except DatabaseUnavailable:
             log.warning("keyring.database_unavailable")

@@ -13,7 +13,7 @@ from typing import Any, Final
 import httpx
 
 from app.core.clock import Clock
-from app.core.errors import Finding
+from app.core.errors import HealthCheck
 from app.core.proxies import ProxyInvalid, proxy_for
 from app.endpoint.errors import explain, read_failure
 from app.endpoint.models import PATH, Endpoint, live
@@ -47,10 +47,10 @@ class Reachability:
         self._public_url = public_url
         self._patience = patience
 
-    async def findings(self) -> AsyncIterator[Finding]:
+    async def health_checks(self) -> AsyncIterator[HealthCheck]:
         """One after the other, as they are known. Raises `DatabaseUnavailable`."""
         if self._public_url is None:
-            yield found("public_url", "RECEIVER_PUBLIC_URL is not set, so it is not known where Rivya would call")
+            yield check("public_url", "RECEIVER_PUBLIC_URL is not set, so it is not known where Rivya would call")
             return
         wanted = live(await self._registry.endpoints())
         url = wanted.url if wanted is not None else f"{self._public_url}{PATH.rstrip('/')}"
@@ -59,12 +59,12 @@ class Reachability:
         yield await self._clock_offset()
         yield await self._delivered(wanted)
 
-    async def _knocked(self, url: str) -> AsyncIterator[Finding]:
+    async def _knocked(self, url: str) -> AsyncIterator[HealthCheck]:
         probe = self._key.make(secrets.token_hex(16), self._clock.now())
         try:
-            answer = await knock(url, probe.body, headers=probe.headers)
-            slashed = await knock(f"{url}/", probe.body, headers=probe.headers)
-        except KnockFailed as failure:
+            answer = await send_probe(url, probe.body, headers=probe.headers)
+            slashed = await send_probe(f"{url}/", probe.body, headers=probe.headers)
+        except ProbeFailed as failure:
             yield unreached(failure)
             return
         told = self._key.read(probe, answer.body)
@@ -76,45 +76,45 @@ class Reachability:
         yield headers(probe, told)
         yield time_taken(answer)
 
-    async def _clock_offset(self) -> Finding:
+    async def _clock_offset(self) -> HealthCheck:
         try:
-            theirs = await self._client.told_time()
+            theirs = await self._client.server_time()
         except RivyaError as error:
-            return found("clock", f"not compared, since Rivya can't be asked: {explain(read_failure(error).code)}")
+            return check("clock", f"not compared, since Rivya can't be asked: {explain(read_failure(error).code)}")
         if theirs is None:
-            return found("clock", "Rivya's answers carry no time to compare with", ok=True)
+            return check("clock", "Rivya's answers carry no time to compare with", ok=True)
         offset = (theirs - self._clock.now()).total_seconds()
         if abs(offset) > MOST_OFFSET.total_seconds():
-            return found(
+            return check(
                 "clock", f"Rivya's clock is {offset:+.0f} s from ours: set ours by NTP, or deliveries are refused"
             )
-        return found("clock", f"{offset:+.0f} s from Rivya's", ok=True)
+        return check("clock", f"{offset:+.0f} s from Rivya's", ok=True)
 
-    async def _delivered(self, wanted: Endpoint | None) -> Finding:
+    async def _delivered(self, wanted: Endpoint | None) -> HealthCheck:
         name = "test_delivery"
         if wanted is None or wanted.rivya_id is None:
-            return found(name, "no endpoint of ours is registered, so none was asked for; see /readyz for the reason")
+            return check(name, "no endpoint of ours is registered, so none was asked for; see /readyz for the reason")
         asked_at = self._clock.now()
         try:
             await self._client.test_endpoint(wanted.rivya_id)
         except RivyaError as error:
-            return found(name, f"Rivya sends none: {explain(read_failure(error).code)}")
+            return check(name, f"Rivya sends none: {explain(read_failure(error).code)}")
         try:
             async with asyncio.timeout(self._patience.total_seconds()):
                 return await self._arrived(wanted, asked_at)
         except TimeoutError:
             waited = f"{self._patience.total_seconds():.0f} s"
-            return found(name, f"was asked for and did not come within {waited}: {SILENT}")
+            return check(name, f"was asked for and did not come within {waited}: {SILENT}")
 
-    async def _arrived(self, wanted: Endpoint, asked_at: datetime) -> Finding:
+    async def _arrived(self, wanted: Endpoint, asked_at: datetime) -> HealthCheck:
         """How it fared, as whichever replica it reached has written it down."""
         while True:
             known = next(known for known in await self._registry.endpoints() if known.id == wanted.id)
             if known.last_verified_at is not None and known.last_verified_at >= asked_at:
                 seconds = (known.last_verified_at - asked_at).total_seconds()
-                return found("test_delivery", f"came and was verified after {seconds:.1f} s", ok=True)
+                return check("test_delivery", f"came and was verified after {seconds:.1f} s", ok=True)
             if known.last_refused_at is not None and known.last_refused_at >= asked_at:
-                return found("test_delivery", REFUSED)
+                return check("test_delivery", REFUSED)
             await asyncio.sleep(_LOOK_EVERY)
 
 
@@ -126,7 +126,7 @@ _MOST_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Knocked:
+class ProbeResponse:
     """What answered, and how long it took; no more of the body is kept than `_MOST_BYTES`."""
 
     status: int
@@ -135,7 +135,7 @@ class Knocked:
     seconds: float
 
 
-class KnockFailed(Exception):
+class ProbeFailed(Exception):
     """Nothing answered; the text says why. `is_tls`: the connection was made, but not secured."""
 
     def __init__(self, situation: str, *, is_tls: bool) -> None:
@@ -143,8 +143,8 @@ class KnockFailed(Exception):
         self.is_tls = is_tls
 
 
-async def knock(url: str, body: bytes, *, headers: Mapping[str, str], seconds: float = 10.0) -> Knocked:
-    """POST and read the answer, all within `seconds`. Raises `KnockFailed`."""
+async def send_probe(url: str, body: bytes, *, headers: Mapping[str, str], seconds: float = 10.0) -> ProbeResponse:
+    """POST and read the answer, all within `seconds`. Raises `ProbeFailed`."""
     started = time.monotonic()
     try:
         proxy, verify = proxy_for(url), httpx.create_ssl_context()  # which heeds SSL_CERT_FILE
@@ -159,16 +159,16 @@ async def knock(url: str, body: bytes, *, headers: Mapping[str, str], seconds: f
                 if len(told) > _MOST_BYTES:
                     break
     except ProxyInvalid as error:
-        raise KnockFailed(str(error), is_tls=False) from error
+        raise ProbeFailed(str(error), is_tls=False) from error
     except TimeoutError as error:
-        raise KnockFailed(f"no whole answer within {seconds:g} s", is_tls=False) from error
+        raise ProbeFailed(f"no whole answer within {seconds:g} s", is_tls=False) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         tls = _tls_cause(error)
         if tls is not None:
-            raise KnockFailed(getattr(tls, "verify_message", "") or "the handshake failed", is_tls=True) from error
-        raise KnockFailed(type(error).__name__, is_tls=False) from error
+            raise ProbeFailed(getattr(tls, "verify_message", "") or "the handshake failed", is_tls=True) from error
+        raise ProbeFailed(type(error).__name__, is_tls=False) from error
     location = answer.headers.get("location")
-    return Knocked(answer.status_code, location, bytes(told[:_MOST_BYTES]), time.monotonic() - started)
+    return ProbeResponse(answer.status_code, location, bytes(told[:_MOST_BYTES]), time.monotonic() - started)
 
 
 def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
@@ -191,64 +191,64 @@ REFUSED = (
 SILENT = "does a firewall or the proxy let Rivya's requests in? Rivya's own list of deliveries tells how it fared"
 
 
-def found(name: str, detail: str, *, ok: bool = False) -> Finding:
+def check(name: str, detail: str, *, ok: bool = False) -> HealthCheck:
     """One finding; nothing of this makes the service unready."""
-    return Finding(name, ok=ok, detail=detail, is_required=False)
+    return HealthCheck(name, ok=ok, detail=detail, is_required=False)
 
 
-def unreached(failure: KnockFailed) -> Finding:
+def unreached(failure: ProbeFailed) -> HealthCheck:
     """Nothing answered at the public URL."""
     if failure.is_tls:
-        return found("public_url", f"TLS fails ({failure}): give the proxy a valid certificate with its whole chain")
-    return found("public_url", f"nothing answers ({failure}): does the name lead to the proxy, and is the proxy up?")
+        return check("public_url", f"TLS fails ({failure}): give the proxy a valid certificate with its whole chain")
+    return check("public_url", f"nothing answers ({failure}): does the name lead to the proxy, and is the proxy up?")
 
 
-def answered(answer: Knocked, told: dict[str, Any] | None) -> Finding:
+def answered(answer: ProbeResponse, told: dict[str, Any] | None) -> HealthCheck:
     """What answered at the public URL: this receiver, a redirect, a proxy, somebody else."""
     name = "public_url"
     if told is not None and answer.status == 200:
-        return found(name, "leads to this receiver", ok=True)
+        return check(name, "leads to this receiver", ok=True)
     if 300 <= answer.status < 400:
         where = f" to {answer.location}" if answer.location else ""
         remedy = "set RECEIVER_PUBLIC_URL to where it leads, or let the proxy pass it on"
-        return found(name, f"redirects ({answer.status}){where}, and Rivya follows no redirect: {remedy}")
+        return check(name, f"redirects ({answer.status}){where}, and Rivya follows no redirect: {remedy}")
     if answer.status in (502, 503, 504):
-        return found(name, f"the proxy answers {answer.status}: does it lead to the port of a running receiver?")
-    return found(
+        return check(name, f"the proxy answers {answer.status}: does it lead to the port of a running receiver?")
+    return check(
         name,
         f"answered {answer.status}, but not by a receiver with our RIVYA_API_KEY: does the proxy pass "
         f"POST {PATH}… on to this receiver, unchanged?",
     )
 
 
-def slash(answer: Knocked, told: dict[str, Any] | None) -> Finding:
+def slash(answer: ProbeResponse, told: dict[str, Any] | None) -> HealthCheck:
     """The same path with a slash at its end."""
     if told is None:
-        return found("trailing_slash", f"a slash at the end makes it {answer.status}: let the proxy pass both forms on")
-    return found("trailing_slash", "makes no difference", ok=True)
+        return check("trailing_slash", f"a slash at the end makes it {answer.status}: let the proxy pass both forms on")
+    return check("trailing_slash", "makes no difference", ok=True)
 
 
-def body(probe: Probe, told: dict[str, Any]) -> Finding:
+def body(probe: Probe, told: dict[str, Any]) -> HealthCheck:
     """The bytes, which the signature is over, arrive as they were sent."""
     sent, came = len(probe.body), told.get("size")
     if hashlib.sha256(probe.body).hexdigest() == told.get("sha256"):
-        return found("body", f"all {sent} bytes arrive unchanged", ok=True)
-    return found(
+        return check("body", f"all {sent} bytes arrive unchanged", ok=True)
+    return check(
         "body", f"was changed on the way ({sent} bytes became {came}): switch off whatever rewrites bodies in the proxy"
     )
 
 
-def headers(probe: Probe, told: dict[str, Any]) -> Finding:
+def headers(probe: Probe, told: dict[str, Any]) -> HealthCheck:
     """The headers, which carry the signature, arrive as they were sent."""
     changed = changed_headers(probe, told)
     if not changed:
-        return found("headers", "those of a signature arrive unchanged", ok=True)
-    return found("headers", f"{', '.join(changed)} did not arrive as sent: let the proxy pass all request headers on")
+        return check("headers", "those of a signature arrive unchanged", ok=True)
+    return check("headers", f"{', '.join(changed)} did not arrive as sent: let the proxy pass all request headers on")
 
 
-def time_taken(answer: Knocked) -> Finding:
+def time_taken(answer: ProbeResponse) -> HealthCheck:
     """The way there and back, against a time-out that is short."""
     detail = f"answered within {answer.seconds:.2f} s"
     if answer.seconds <= SLOW_SECONDS:
-        return found("time_taken", detail, ok=True)
-    return found("time_taken", f"{detail}, and Rivya's time-out is short: look for what slows the way there")
+        return check("time_taken", detail, ok=True)
+    return check("time_taken", f"{detail}, and Rivya's time-out is short: look for what slows the way there")

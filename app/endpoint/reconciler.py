@@ -31,7 +31,7 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.encryption import SealingKeys
+from app.core.encryption import SecretBox
 from app.core.leases import Leases
 from app.endpoint.errors import Undecided, read_failure
 from app.endpoint.inspection import Means
@@ -57,7 +57,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Registrar:
-    """Its `turn` is run by `core.loops`; with `public_url=None`, for an endpoint made by hand, it registers nothing."""
+    """Keeps one endpoint registered; registers nothing with `public_url=None`, for an endpoint made by hand."""
 
     def __init__(  # noqa: PLR0913 - settings, one by one
         self,
@@ -66,7 +66,7 @@ class Registrar:
         *,
         clock: Clock,
         leases: Leases,
-        keys: SealingKeys,
+        keys: SecretBox,
         public_url: str | None,
         term: timedelta = TERM,
         check_every: timedelta = timedelta(minutes=5),
@@ -86,7 +86,7 @@ class Registrar:
         self._failures = 0
         self._failed_until = 0.0
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Take every step that is due, if this process leads; returns the seconds until the next look.
 
         Rivya's failures never leave it: they are kept as a code in the row. Raises `DatabaseUnavailable`.

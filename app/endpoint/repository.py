@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
-from app.core.encryption import SealingKeys
+from app.core.encryption import SecretBox
 from app.core.ids import uuid7
 from app.endpoint.models import LIVE, Endpoint, State
 from app.endpoint.tables import ONE_EACH, endpoint_history, endpoint_secrets, endpoints
@@ -272,26 +272,26 @@ _ALL_SECRETS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Resealed:
+class ReencryptionResult:
     """What was done."""
 
     changed: int
     total: int
 
 
-async def reseal(database: Database, keys: SealingKeys) -> Resealed:
+async def reencrypt_secrets(database: Database, keys: SecretBox) -> ReencryptionResult:
     """One transaction: all are encrypted under the newest key afterwards, or nothing was changed.
 
-    Raises `SealBroken` where one can't be opened, `DatabaseUnavailable`.
+    Raises `DecryptionFailed` where one can't be opened, `DatabaseUnavailable`.
     """
     async with database.transaction() as connection:
         stored = (await connection.execute(_ALL_SECRETS)).all()
-        changed = [(row.id, keys.open(row.sealed)) for row in stored if not keys.is_newest(row.sealed)]
+        changed = [(row.id, keys.decrypt(row.sealed)) for row in stored if not keys.is_newest(row.sealed)]
         for secret_id, secret in changed:
             anew = update(endpoint_secrets).where(endpoint_secrets.c.id == secret_id)
-            await connection.execute(anew.values(sealed=keys.seal(secret)))
+            await connection.execute(anew.values(sealed=keys.encrypt(secret)))
         # Those that are under the newest key already must open too, or a typing error would go unnoticed.
         for row in stored:
             if keys.is_newest(row.sealed):
-                keys.open(row.sealed)
-    return Resealed(len(changed), len(stored))
+                keys.decrypt(row.sealed)
+    return ReencryptionResult(len(changed), len(stored))

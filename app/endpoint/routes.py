@@ -70,6 +70,6 @@ def operator_router(
         Tells of redirects, changed bodies and headers, TLS errors, clock offset and time taken, each with what to do.
         """
         async with testing:  # one after the other: each takes note of what arrives while it runs
-            return ReachabilityView.of([finding async for finding in reachability.findings()])
+            return ReachabilityView.of([finding async for finding in reachability.health_checks()])
 
     return routes

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from app.core.errors import Finding
+from app.core.errors import HealthCheck
 from app.endpoint.models import Endpoint, State, masked
 from app.endpoint.repository import Entry, StoredSecret
 
@@ -176,9 +176,9 @@ class ReachabilityView(BaseModel):
     checks: list[CheckView]
 
     @classmethod
-    def of(cls, findings: Sequence[Finding]) -> Self:
+    def of(cls, health_checks: Sequence[HealthCheck]) -> Self:
         """As they were found."""
-        checks = [CheckView(name=found.name, ok=found.ok, detail=found.detail) for found in findings]
+        checks = [CheckView(name=found.name, ok=found.ok, detail=found.detail) for found in health_checks]
         return cls(ok=all(check.ok for check in checks), checks=checks)
 
 

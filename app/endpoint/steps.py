@@ -114,7 +114,7 @@ class Steps:
 
     async def _keep(self, intended: Endpoint, told: WebhookEndpoint, *, url: str, how: str) -> None:
         await self._with.hold()
-        sealed = self._with.keys.seal(told.secret or "")
+        sealed = self._with.keys.encrypt(told.secret or "")
         now = self._with.clock.now()
         await self._with.registry.keep_created(intended, rivya_id=told.id, url=url, sealed=sealed, now=now)
         log.info("endpoint.registered", endpoint_id=intended.id, rivya_id=told.id, how=how)
@@ -180,7 +180,7 @@ class Rotation:
                 await self._take_back(endpoint, error)
             raise
         await self._with.hold()
-        sealed = self._with.keys.seal(told.secret or "")
+        sealed = self._with.keys.encrypt(told.secret or "")
         now, overlap = self._with.clock.now(), self._with.secret_overlap
         await self._with.rotations.keep(endpoint, sealed=sealed, now=now, overlap=overlap)
         why = _why(endpoint)

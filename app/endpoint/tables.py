@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text, text
 
-from app.core.database import Moment, metadata, one_of
+from app.core.database import UtcDateTime, enum_check, metadata
 from app.endpoint.models import State
 
 ONE_EACH = text("state IN ('intended', 'created', 'proven', 'serving', 'manual')")
@@ -19,26 +19,26 @@ endpoints = Table(
     Column("url", Text, nullable=False),
     Column("rivya_id", Text, unique=True),
     Column("state", Text, nullable=False),
-    Column("state_since", Moment),
-    Column("created_at", Moment, nullable=False),
-    Column("updated_at", Moment, nullable=False),
-    Column("create_attempted_at", Moment, comment="a create was sent then, and what came of it is not known"),
-    Column("rotation_requested_at", Moment, comment="a new secret is wanted since then"),
-    Column("rotation_attempted_at", Moment, comment="a rotation was sent then, and what came of it is not known"),
-    Column("test_asked_at", Moment, comment="a test delivery was asked for then"),
+    Column("state_since", UtcDateTime),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("create_attempted_at", UtcDateTime, comment="a create was sent then, and what came of it is not known"),
+    Column("rotation_requested_at", UtcDateTime, comment="a new secret is wanted since then"),
+    Column("rotation_attempted_at", UtcDateTime, comment="a rotation was sent then, and what came of it is not known"),
+    Column("test_asked_at", UtcDateTime, comment="a test delivery was asked for then"),
     Column("scheme", Text, comment="the signature scheme, pinned by proof"),
-    Column("proven_at", Moment, comment="when the scheme was pinned"),
+    Column("proven_at", UtcDateTime, comment="when the scheme was pinned"),
     Column("proven_by", Text, comment="the event whose delivery proved it"),
     Column("other_scheme", Text, comment="what deliveries proved while another was pinned"),
     Column("other_scheme_count", Integer, nullable=False, server_default=text("0")),
-    Column("last_verified_at", Moment, comment="the last delivery that its secret verified"),
-    Column("last_refused_at", Moment, comment="the last refusal at its secret path"),
+    Column("last_verified_at", UtcDateTime, comment="the last delivery that its secret verified"),
+    Column("last_refused_at", UtcDateTime, comment="the last refusal at its secret path"),
     Column("refusals", Integer, nullable=False, comment="at its secret path, since the last verified delivery"),
     Column("last_error", Text, comment="why the last call to Rivya about it failed"),
     Column("failure_count", Integer, nullable=False, server_default=text("0"), comment="as Rivya counts"),
-    Column("last_success_at", Moment, comment="as Rivya tells"),
-    Column("last_failure_at", Moment, comment="as Rivya tells"),
-    one_of("state", State),
+    Column("last_success_at", UtcDateTime, comment="as Rivya tells"),
+    Column("last_failure_at", UtcDateTime, comment="as Rivya tells"),
+    enum_check("state", State),
     # At most one row is in each of these states, whatever happens to the lease.
     Index("uq_endpoints_state", "state", unique=True, postgresql_where=ONE_EACH, sqlite_where=ONE_EACH),
 )
@@ -49,9 +49,9 @@ endpoint_secrets = Table(
     Column("id", Text, primary_key=True),
     Column("endpoint_id", Text, ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
     Column("sealed", Text, nullable=False, comment="encrypted, under the key it names"),
-    Column("valid_from", Moment, nullable=False),
-    Column("valid_until", Moment, comment="null: current"),
-    Column("proven_at", Moment, comment="the first delivery that it verified"),
+    Column("valid_from", UtcDateTime, nullable=False),
+    Column("valid_until", UtcDateTime, comment="null: current"),
+    Column("proven_at", UtcDateTime, comment="the first delivery that it verified"),
     Index("ix_endpoint_secrets_endpoint_id", "endpoint_id"),
     Index(
         "uq_endpoint_secrets_current",
@@ -67,7 +67,7 @@ endpoint_history = Table(
     metadata,
     Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
     Column("endpoint_id", Text, nullable=False),
-    Column("recorded_at", Moment, nullable=False),
+    Column("recorded_at", UtcDateTime, nullable=False),
     Column("event", Text, nullable=False),
     Column("detail", Text, comment="a code or a scheme; never a secret, a path key or a body"),
 )

@@ -13,7 +13,7 @@ from app.core.errors import DatabaseUnavailable, ServiceError
 from app.endpoint.keyring import Keyring, Known
 from app.endpoint.metrics import CONTRADICTIONS
 from app.endpoint.proofs import Proofs, Proving
-from app.rivya.scheme_detection import Proof, calibrate
+from app.rivya.scheme_detection import DetectedScheme, detect_scheme
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
@@ -50,7 +50,7 @@ class Verification:
         """Which endpoint of ours has this path key."""
         return self._keyring.known.endpoint_id(path_key)
 
-    def at_once(
+    def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
     ) -> Verified | Refused | None:
         """Verified by the pinned scheme with a proven secret, as nearly all deliveries are; None says nothing.
@@ -148,8 +148,8 @@ class Verification:
             self._waiting -= 1
         return await self._attempt(headers, body)
 
-    def _calibrated(self, headers: RawHeaders, body: bytes) -> Proof | None:
-        return calibrate(headers, body, secrets=self._keyring.known.secrets, now=self._clock.now())
+    def _calibrated(self, headers: RawHeaders, body: bytes) -> DetectedScheme | None:
+        return detect_scheme(headers, body, secrets=self._keyring.known.secrets, now=self._clock.now())
 
     async def _note_contradiction(self, headers: RawHeaders, body: bytes, endpoint_id: str) -> None:
         """Say so, if another scheme than the pinned one proves what was refused; once a second at most."""
@@ -208,7 +208,7 @@ class SecretPending(ServiceError):
 _TIMED: Final = frozenset({Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP})
 
 
-class OtherClocks:
+class AlternateClocks:
     """A `Verification` by our clock, and for what that one calls too old or too new, by others."""
 
     def __init__(self, ours: Verification, others: Sequence[Verification]) -> None:
@@ -224,11 +224,11 @@ class OtherClocks:
         """Which endpoint of ours has this path key."""
         return self._ours.endpoint_id(path_key)
 
-    def at_once(
+    def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
     ) -> Verified | Refused | None:
         """By our clock, where nothing has to be waited for or written down first; None says nothing."""
-        result = self._ours.at_once(headers, body, path_key, now)
+        result = self._ours.verify_now(headers, body, path_key, now)
         return None if result is not None and _is_of_another_time(result) else result
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:

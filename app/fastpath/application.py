@@ -23,11 +23,11 @@ class Exchange(Protocol):
     def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
         """Answer with these header lines, each ended by CRLF, and this body."""
 
-    def otherwise(self) -> None:
+    def fall_back(self) -> None:
         """Have the application itself answer; what it should know of this attempt is in the scope's `state`."""
 
 
-class Lane(Protocol):
+class FastHandler(Protocol):
     """Serves the ordinary case of an application's requests without a task for each. What it raises is logged, and the
     application itself answers."""
 
@@ -36,45 +36,47 @@ class Lane(Protocol):
 
 
 @runtime_checkable
-class Laned(Protocol):
+class HasFastRoutes(Protocol):
     """An ASGI application with lanes, as `app.fastpath.protocol` is given it."""
 
     is_leaving: bool
     """Every answer from now on ends its connection."""
 
-    def lane(self, path: str) -> Lane | None:
+    def handler(self, path: str) -> FastHandler | None:
         """Which lane this path has now."""
 
 
 @dataclass(frozen=True, slots=True)
-class First:
+class FastRoute:
     """What is served first."""
 
     prefix: str
     application: ASGIApp | None
-    lane: Lane | None
+    handler: FastHandler | None
 
 
-class Express(FastAPI):
-    """Of a bare request two thirds are routing and middleware: what is `put_first` does without them."""
+class FastPathApp(FastAPI):
+    """Of a bare request two thirds are routing and middleware: what is `add_fast_route` does without them."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - FastAPI's own
         super().__init__(**options)
-        self._first: tuple[First, ...] = ()
+        self._first: tuple[FastRoute, ...] = ()
 
-    def put_first(self, prefix: str, application: ASGIApp | None = None, *, lane: Lane | None = None) -> None:
+    def add_fast_route(
+        self, prefix: str, application: ASGIApp | None = None, *, handler: FastHandler | None = None
+    ) -> None:
         """Have `application` answer everything whose path begins with `prefix`, errors included, and count it.
 
-        Where the server is ours (`app.fastpath.protocol`) it asks `lane` before; without an `application` of their
+        Where the server is ours (`app.fastpath.protocol`) it asks `handler` before; without an `application` of their
         own, all others are routed as usual.
         """
-        self._first = (*self._first, First(prefix, application, lane))
+        self._first = (*self._first, FastRoute(prefix, application, handler))
 
-    def lane(self, path: str) -> Lane | None:
+    def handler(self, path: str) -> FastHandler | None:
         """Which lane this path has."""
         for first in self._first:
             if path.startswith(first.prefix):
-                return first.lane
+                return first.handler
         return None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

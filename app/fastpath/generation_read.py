@@ -1,4 +1,4 @@
-"""The express lane of GET /api/v1/generations/{id}: a read by somebody who may, of a generation that is known."""
+"""The fast path of GET /api/v1/generations/{id}: a read by somebody who may, of a generation that is known."""
 
 import asyncio
 import re
@@ -8,10 +8,10 @@ import orjson
 import structlog
 from starlette.types import Scope
 
-from app.api.waiting import DEADLINE, READ, Found, Waiting, found_in
+from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting, generation_in
 from app.core.auth import Access, Caller
 from app.core.errors import ServiceError
-from app.core.middleware import ANSWER_LINES, API_CALLS, HTTP_REQUESTS, identified
+from app.core.middleware import ANSWER_LINES, API_CALLS, HTTP_REQUESTS, ensure_request_id
 from app.fastpath.application import Exchange
 from app.ledger.models import Generation
 from app.ledger.serializers import render
@@ -27,7 +27,7 @@ _BEARER = b"bearer "
 _HEADERS = b"content-type: application/json\r\n" + ANSWER_LINES + b"x-request-id: %b\r\n"
 
 
-class GenerationLane:
+class FastGenerationRead:
     """Whatever else is asked, or refused, is the documented route's (`app.api.generations`)."""
 
     def __init__(self, waiting: Waiting, access: Access) -> None:
@@ -37,7 +37,7 @@ class GenerationLane:
         """What was told last: all who waited for it are told the same."""
 
     def __call__(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
-        """`app.fastpath.application.Lane`."""
+        """`app.fastpath.application.FastHandler`."""
         generation_id, query = scope["path"][len(PREFIX) :], scope["query_string"]
         wait = _WAIT.fullmatch(query)
         is_plain = scope["method"] == "GET" and not body and "/" not in generation_id
@@ -69,23 +69,25 @@ class GenerationLane:
         except ServiceError:
             return None
 
-    def _answer(self, scope: Scope, caller: Caller, exchange: Exchange, answer: "asyncio.Future[Found] | None") -> None:
+    def _answer(
+        self, scope: Scope, caller: Caller, exchange: Exchange, answer: "asyncio.Future[GenerationsById] | None"
+    ) -> None:
         """Never raises, since nobody would catch it."""
         try:
             if exchange.is_abandoned:
                 API_CALLS.labels(caller.name, _ROUTE, "abandoned").inc()
                 return
             scope["state"][READ] = answer
-            found = found_in(answer, scope["path"][len(PREFIX) :]) if answer is not None else None
+            found = generation_in(answer, scope["path"][len(PREFIX) :]) if answer is not None else None
             if found is None:
-                exchange.otherwise()
+                exchange.fall_back()
             else:
-                exchange.respond(_HEADERS % identified(scope).encode(), self._body(found))
+                exchange.respond(_HEADERS % ensure_request_id(scope).encode(), self._body(found))
                 _COUNTED.inc()
                 API_CALLS.labels(caller.name, _ROUTE, "succeeded").inc()
         except Exception:
             log.exception("fast_path.failed")
-            exchange.otherwise()
+            exchange.fall_back()
 
     def _body(self, found: Generation) -> bytes:
         if self._written is None or self._written[0] is not found:

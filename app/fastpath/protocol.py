@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol, with an express lane: a request that came whole and is ordinary needs no task of its own.
+"""uvicorn's HTTP protocol, with a fast path: a request that came whole and is ordinary needs no task of its own.
 
 A task, its ASGI messages and their checks cost as much as everything that a delivery needs. What came in pieces, asks
 for anything special, or turns out not to be ordinary goes uvicorn's own way, from its beginning.
@@ -14,7 +14,7 @@ import structlog
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.fastpath.application import OK, Lane, Laned
+from app.fastpath.application import OK, FastHandler, HasFastRoutes
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -27,18 +27,18 @@ _ANSWER = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b"
 _CLOSING = b"connection: close\r\n"
 
 
-class LaneExchange:
+class FastExchange:
     """`app.fastpath.application.Exchange`, with those members of uvicorn's own that are looked at."""
 
     __slots__ = (
-        "_on_disconnect", "_protocol", "disconnected", "is_whole", "keep_alive", "lane", "pieces", "response_complete",
-        "scope",
+        "_on_disconnect", "_protocol", "disconnected", "handler", "is_whole", "keep_alive", "pieces",
+        "response_complete", "scope",
     )  # fmt: skip
 
-    def __init__(self, protocol: "ExpressProtocol", scope: Scope, lane: Lane, *, keep_alive: bool) -> None:
+    def __init__(self, protocol: "FastPathProtocol", scope: Scope, handler: FastHandler, *, keep_alive: bool) -> None:
         self._protocol = protocol
         self.scope = scope
-        self.lane = lane
+        self.handler = handler
         self.keep_alive = keep_alive
         self.pieces: list[bytes] = []
         self._on_disconnect: Callable[[], None] | None = None
@@ -55,7 +55,7 @@ class LaneExchange:
         return self.disconnected
 
     @property
-    def message_event(self) -> "LaneExchange":
+    def message_event(self) -> "FastExchange":
         """In the place of the event that uvicorn sets when the connection is lost."""
         return self
 
@@ -74,12 +74,12 @@ class LaneExchange:
         self.is_whole = True
         body = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
         try:
-            is_taken = self.lane(self.scope, body, self)
+            is_taken = self.handler(self.scope, body, self)
         except Exception:
             log.exception("fast_path.failed")
             is_taken = False
         if not is_taken:
-            self.otherwise()
+            self.fall_back()
 
     def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
         """Answer. Raises only while nothing has been sent."""
@@ -101,13 +101,13 @@ class LaneExchange:
             log.exception("fast_path.broken_off")
             self._protocol.transport.close()
 
-    def otherwise(self) -> None:
+    def fall_back(self) -> None:
         """Have the application itself answer, unless there is an answer already."""
         if self.response_complete or self.disconnected:
             return
         self.response_complete, self._on_disconnect = True, None
         try:
-            self._protocol.hand_over(self)
+            self._protocol.fall_back(self)
         except Exception:  # too late for another answer, but the end of the connection is one, too
             log.exception("fast_path.broken_off")
             self._protocol.transport.close()
@@ -116,9 +116,9 @@ class LaneExchange:
 # uvicorn's HTTP protocol with bounds on what it keeps in memory: of heads, and of requests that follow each other.
 
 
-LONGEST_HEAD = 128 * 1024
+MAX_HEADER_BYTES = 128 * 1024
 """Bytes: of a request's line and headers, of what is beside its chunks, or of what follows them."""
-MOST_UNPARSED = 64 * 1024
+MAX_UNPARSED_BYTES = 64 * 1024
 """Bytes that may wait for an answer to what was sent before them; above this nothing more is read.
 
 Below it reading goes on, so that a client that leaves is noticed."""
@@ -210,7 +210,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.logger.warning("Invalid HTTP request received.")
             self._refuse("Invalid HTTP request received.")
         else:
-            if self.head_size > LONGEST_HEAD:
+            if self.head_size > MAX_HEADER_BYTES:
                 self._refuse("The head of the request is too long.")
 
     def _ignore_upgrade(self, rest: bytes) -> None:
@@ -237,7 +237,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return bool(self.pipeline) or (cycle is not None and not cycle.response_complete and not cycle.more_body)
 
     def _bound_reading(self) -> None:
-        was_full, self._is_full = self._is_full, len(self._unparsed) > MOST_UNPARSED
+        was_full, self._is_full = self._is_full, len(self._unparsed) > MAX_UNPARSED_BYTES
         if self.transport.is_closing():
             return
         if self._is_full:
@@ -255,16 +255,16 @@ def _ends_one_head_at_most(data: bytes) -> bool:
 _OUR_FAULT = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
-class ExpressProtocol(BoundedProtocol):
+class FastPathProtocol(BoundedProtocol):
     """Takes requests where uvicorn would make cycles of them; `requirements.txt` pins the version it is written for."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **options)
-        is_plain = isinstance(self.app, Laned) and not self.root_path and self.limit_concurrency is None
-        self._laned: Laned | None = cast("Laned", self.app) if is_plain else None
-        self._held: LaneExchange | None = None
+        is_plain = isinstance(self.app, HasFastRoutes) and not self.root_path and self.limit_concurrency is None
+        self._routes: HasFastRoutes | None = cast("HasFastRoutes", self.app) if is_plain else None
+        self._pending: FastExchange | None = None
         """A request that is still being parsed."""
-        self._under_way: RequestResponseCycle | LaneExchange | None = None
+        self._current: RequestResponseCycle | FastExchange | None = None
         """What is being answered: not `cycle`, which is the last that came, where requests came without waiting."""
         self._idle_since: float | None = None
 
@@ -272,20 +272,20 @@ class ExpressProtocol(BoundedProtocol):
         """What isn't whole by the end of these bytes goes the ordinary way, where its slowness is bounded."""
         self._idle_since = None
         super().data_received(data)
-        self._hand_over_what_is_not_whole()
+        self._release_incomplete()
 
     def read_on(self) -> None:
         """The same for bytes that have waited."""
         self._idle_since = None
         super().read_on()
-        self._hand_over_what_is_not_whole()
+        self._release_incomplete()
 
     def on_headers_complete(self) -> None:
         """Hold the request if a lane may have it."""
         if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
             raise httptools.HttpParserInvalidURLError(self.url)
-        lane = self._lane()
-        if lane is None:
+        handler = self._handler()
+        if handler is None:
             super().on_headers_complete()
             return
         self.head_size = 0
@@ -296,24 +296,24 @@ class ExpressProtocol(BoundedProtocol):
         scope["http_version"] = version
         scope["path"], scope["raw_path"], scope["query_string"] = path.decode("ascii"), path, query
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
-        self._held = LaneExchange(self, scope, lane, keep_alive=keep_alive)
-        self._under_way = self._held
-        self.cycle = cast("RequestResponseCycle", self._held)
+        self._pending = FastExchange(self, scope, handler, keep_alive=keep_alive)
+        self._current = self._pending
+        self.cycle = cast("RequestResponseCycle", self._pending)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
-        if self._held is not None:
-            self._held.pieces.append(body)
+        if self._pending is not None:
+            self._pending.pieces.append(body)
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The request is whole: offer it to its lane, if it was held for that."""
-        held, self._held = self._held, None
-        if held is None:
+        pending, self._pending = self._pending, None
+        if pending is None:
             super().on_message_complete()
             return
-        held.offer()
+        pending.offer()
 
     def on_response_complete(self) -> None:
         """As uvicorn does, but with one timer for a connection's life instead of one for each of its requests."""
@@ -327,7 +327,7 @@ class ExpressProtocol(BoundedProtocol):
             return
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
-            self._look_again_in(self.timeout_keep_alive)
+            self._check_idle_in(self.timeout_keep_alive)
 
     def timeout_keep_alive_handler(self) -> None:
         """Close the connection if it has been idle for as long as it may; else look again when it could have been."""
@@ -336,18 +336,18 @@ class ExpressProtocol(BoundedProtocol):
             return  # the next answer sets the timer anew
         rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if rest > 0:
-            self._look_again_in(rest)
+            self._check_idle_in(rest)
         else:
             super().timeout_keep_alive_handler()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer too, and tell the request that is being answered: uvicorn tells the last that came."""
         super().connection_lost(exc)
-        if self._under_way is not None and not self._under_way.response_complete:
-            self._under_way.disconnected = True
-            self._under_way.message_event.set()
+        if self._current is not None and not self._current.response_complete:
+            self._current.disconnected = True
+            self._current.message_event.set()
         self.pipeline.clear()
-        self._held = self._under_way = None
+        self._pending = self._current = None
         self.cycle = cast("RequestResponseCycle", None)  # it knows us: nothing is left for the collector
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
@@ -367,12 +367,12 @@ class ExpressProtocol(BoundedProtocol):
     @property
     def is_leaving(self) -> bool:
         """Every answer from now on ends its connection."""
-        return self._laned is not None and self._laned.is_leaving
+        return self._routes is not None and self._routes.is_leaving
 
-    def hand_over(self, held: LaneExchange) -> None:
+    def fall_back(self, pending: FastExchange) -> None:
         """Have uvicorn make a cycle and a task of it after all."""
         cycle = RequestResponseCycle(
-            scope=held.scope,  # type: ignore[arg-type]
+            scope=pending.scope,  # type: ignore[arg-type]
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -381,45 +381,45 @@ class ExpressProtocol(BoundedProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=False,
-            keep_alive=held.keep_alive,
+            keep_alive=pending.keep_alive,
             on_response=self.on_response_complete,
         )
-        cycle.body += b"".join(held.pieces)
-        cycle.more_body, cycle.disconnected = not held.is_whole, held.disconnected
+        cycle.body += b"".join(pending.pieces)
+        cycle.more_body, cycle.disconnected = not pending.is_whole, pending.disconnected
         cycle.message_event.set()
-        if cast("object", self.cycle) is held:
+        if cast("object", self.cycle) is pending:
             self.cycle = cycle
         self._start_asgi_task(cycle, self.app)
 
-    def _hand_over_what_is_not_whole(self) -> None:
-        held, self._held = self._held, None
-        if held is not None and not self.transport.is_closing():
-            held.otherwise()
+    def _release_incomplete(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None and not self.transport.is_closing():
+            pending.fall_back()
 
-    def _lane(self) -> Lane | None:
+    def _handler(self) -> FastHandler | None:
         """Which lane may have the request whose headers have come; none while another is under way.
 
         None also for who sends and does not read: uvicorn waits for that, and reads nothing more meanwhile.
         """
-        before: RequestResponseCycle | LaneExchange | None = self.cycle
+        before: RequestResponseCycle | FastExchange | None = self.cycle
         if (before is not None and not before.response_complete) or self.flow.write_paused:
             return None
         url = self.url
-        if self._laned is None or self.expect_100_continue or not url.isascii() or b"%" in url or b"#" in url:
+        if self._routes is None or self.expect_100_continue or not url.isascii() or b"%" in url or b"#" in url:
             return None
         if self.parser.should_upgrade():
             return None
         try:
-            return self._laned.lane(url.decode("ascii"))
+            return self._routes.handler(url.decode("ascii"))
         except Exception:
             log.exception("fast_path.failed")
             return None
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own
-        self._under_way = cycle
+        self._current = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _look_again_in(self, seconds: float) -> None:
+    def _check_idle_in(self, seconds: float) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _unset_keepalive_if_required(self) -> None:

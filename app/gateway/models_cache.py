@@ -15,7 +15,7 @@ from app.gateway.headers import Headers, back
 from app.gateway.upstream import MODELS, Outgoing, Relay
 from app.rivya.errors import PayloadUnreadable, RivyaUnavailable, read_error
 from app.rivya.payloads import list_items, read_json, read_models
-from app.rivya.transport import Passage
+from app.rivya.transport import StreamedResponse
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -54,7 +54,7 @@ class WholeAnswer:
         return response
 
 
-async def read_whole(passage: Passage) -> WholeAnswer:
+async def read_whole(passage: StreamedResponse) -> WholeAnswer:
     """Read an answer to its end. Raises `AnswerUnusable`."""
     body = bytearray()
     try:
@@ -75,7 +75,7 @@ AGE_FOR_CATEGORIES = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedModels:
     """A list that Rivya answered, and when."""
 
     answer: WholeAnswer
@@ -88,7 +88,7 @@ class Kept:
         return next((item for item in items if isinstance(item, dict) and item.get("id") == model_id), None)
 
 
-Refreshed = Kept | WholeAnswer | ServiceError
+Refreshed = CachedModels | WholeAnswer | ServiceError
 """A list, a refusal in Rivya's words, or no answer."""
 
 
@@ -99,15 +99,15 @@ class Catalogue:
         self._relay = relay
         self._clock = clock
         self._ttl = ttl
-        self._kept: Kept | None = None
+        self._kept: CachedModels | None = None
         self._failed_at: float | None = None
         self._refreshing: asyncio.Task[Refreshed] | None = None
 
-    def age(self, kept: Kept) -> int:
+    def age(self, kept: CachedModels) -> int:
         """Whole seconds since the list came from Rivya."""
         return max(int(self._clock.monotonic() - kept.fetched_at), 0)
 
-    async def best(self) -> Kept | WholeAnswer:
+    async def best(self) -> CachedModels | WholeAnswer:
         """The list, not older than the TTL if Rivya answers; else the last good one; else what Rivya answers.
 
         Raises `RivyaSilent` where there is none and Rivya does not answer.
@@ -116,7 +116,7 @@ class Catalogue:
         if kept is not None and (self._is_fresh(kept, self._ttl) or self._has_just_failed()):
             return kept
         refreshed = await self._refresh()
-        if isinstance(refreshed, Kept):
+        if isinstance(refreshed, CachedModels):
             return refreshed
         if kept is not None:
             return kept
@@ -130,7 +130,7 @@ class Catalogue:
         if kept is not None and self._is_fresh(kept, AGE_FOR_CATEGORIES):
             return kept.categories
         refreshed = await self._refresh()
-        if isinstance(refreshed, Kept):
+        if isinstance(refreshed, CachedModels):
             return refreshed.categories
         if isinstance(refreshed, ServiceError):
             raise RivyaUnavailable(refreshed.message, sent=True)
@@ -142,7 +142,7 @@ class Catalogue:
             self._refreshing.cancel()
             await asyncio.gather(self._refreshing, return_exceptions=True)
 
-    def _is_fresh(self, kept: Kept, at_most: timedelta) -> bool:
+    def _is_fresh(self, kept: CachedModels, at_most: timedelta) -> bool:
         return self._clock.monotonic() - kept.fetched_at < at_most.total_seconds()
 
     def _has_just_failed(self) -> bool:
@@ -164,7 +164,7 @@ class Catalogue:
         if not answer.ok:
             return self._failed(answer)
         try:
-            kept = Kept(answer, self._clock.monotonic(), read_models(answer.body))
+            kept = CachedModels(answer, self._clock.monotonic(), read_models(answer.body))
         except PayloadUnreadable:
             return self._failed(answer)
         self._kept, self._failed_at = kept, None

@@ -14,8 +14,8 @@ from app.core.clock import Clock
 from app.core.errors import ServiceError
 from app.gateway.errors import BodyTooLarge
 from app.gateway.headers import Headers, declared_length, onward, value_of
-from app.gateway.models_cache import Catalogue, Kept, WholeAnswer, read_whole
-from app.gateway.streaming import Caller, Curfew, PassedOn, Slots
+from app.gateway.models_cache import CachedModels, Catalogue, WholeAnswer, read_whole
+from app.gateway.streaming import Caller, PassedOn, Slots, StreamDeadline
 from app.gateway.upload_limit import FormMeter
 from app.gateway.upstream import CREDITS, MODELS, Body, Kind, Outgoing, Relay, Relayed
 from app.rivya.client import segment
@@ -94,23 +94,23 @@ class Gateway:
     slots: Slots
     catalogue: Catalogue
     balance: Balance
-    curfew: Curfew = field(default_factory=Curfew)
+    stream_deadline: StreamDeadline = field(default_factory=StreamDeadline)
 
     def pass_on(self, relayed: Relayed, request: Request) -> Response:
         """The answer of Rivya's to this request."""
-        return PassedOn(partial(_prepare, relayed, request), self.relay, self.slots, self.curfew)
+        return PassedOn(partial(_prepare, relayed, request), self.relay, self.slots, self.stream_deadline)
 
     async def models(self, request: Request) -> Response:
         """The list as it is kept; with a query, which may ask for anything, Rivya's own answer."""
         if request.url.query:
             return self.pass_on(MODELS, request)
         found = await self.catalogue.best()
-        return found.answer.response(self._age(found)) if isinstance(found, Kept) else found.response()
+        return found.answer.response(self._age(found)) if isinstance(found, CachedModels) else found.response()
 
     async def model(self, model_id: str) -> Response:
         """One entry of the list. Raises `Unknown`."""
         found = await self.catalogue.best()
-        if not isinstance(found, Kept):
+        if not isinstance(found, CachedModels):
             return found.response()
         entry = found.entry(model_id)
         if entry is None:
@@ -127,7 +127,7 @@ class Gateway:
             self.balance.note(answer.body)
         return answer.response()
 
-    def _age(self, kept: Kept) -> tuple[bytes, bytes]:
+    def _age(self, kept: CachedModels) -> tuple[bytes, bytes]:
         return b"age", str(self.catalogue.age(kept)).encode()
 
 

@@ -11,12 +11,12 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.core.errors import Overloaded, ServiceError
-from app.core.middleware import note_result
+from app.core.middleware import record_result
 from app.gateway.errors import LONGEST_SILENCE, BodyStalled, BodyTooLarge, CallerGone
 from app.gateway.headers import back
 from app.gateway.upstream import Outgoing, Relay
 from app.rivya.errors import RivyaUnavailable
-from app.rivya.transport import Passage
+from app.rivya.transport import StreamedResponse
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -87,7 +87,7 @@ class Stopping(ServiceError):
         super().__init__(message, retry_after=1)
 
 
-class Curfew:
+class StreamDeadline:
     """Over once it was rung and the grace has passed."""
 
     def __init__(self, *, grace: float = GRACE_SECONDS) -> None:
@@ -135,12 +135,12 @@ Prepare = Callable[[Caller], Awaitable[Outgoing]]
 class PassedOn(Response):
     """Calls Rivya when it is sent. Raises `ServiceError`s before the answer has begun, and nothing after."""
 
-    def __init__(self, prepare: Prepare, relay: Relay, slots: Slots, curfew: Curfew) -> None:
+    def __init__(self, prepare: Prepare, relay: Relay, slots: Slots, stream_deadline: StreamDeadline) -> None:
         super().__init__()
         self._prepare = prepare
         self._relay = relay
         self._slots = slots
-        self._curfew = curfew
+        self._curfew = stream_deadline
         self._has_begun = False
         self._is_told = False
 
@@ -171,7 +171,7 @@ class PassedOn(Response):
         if not self._has_begun:
             raise Stopping
         log.warning("relay.stopped")
-        note_result(scope, "broken")
+        record_result(scope, "broken")
 
     async def _pass_on(self, caller: Caller, scope: Scope, send: Send) -> None:
         call = await self._prepare(caller)
@@ -183,9 +183,9 @@ class PassedOn(Response):
             except RivyaUnavailable as error:
                 # The answer is left without its end: the server cuts the connection, and the caller sees that it broke.
                 log.warning("relay.broken", route=call.relayed.name, reason=str(error))
-                note_result(scope, "broken")
+                record_result(scope, "broken")
 
-    async def _pump(self, passage: Passage, send: Send) -> None:
+    async def _pump(self, passage: StreamedResponse, send: Send) -> None:
         async for piece in passage.pieces():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         self._is_told = True  # the server calls the end of an answer a disconnect, too
@@ -194,4 +194,4 @@ class PassedOn(Response):
 
 def _note_abandoned(scope: Scope) -> None:
     log.info("relay.abandoned")
-    note_result(scope, "abandoned")
+    record_result(scope, "abandoned")

@@ -17,7 +17,7 @@ from app.core.errors import DatabaseUnavailable, ServiceError
 from app.gateway.headers import Headers, value_of
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError, RivyaRateLimited, RivyaUnavailable, read_retry_after
-from app.rivya.transport import Passage
+from app.rivya.transport import StreamedResponse
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -165,7 +165,7 @@ class Relay:
         self._pause = pause
 
     @asynccontextmanager
-    async def opened(self, call: Outgoing) -> AsyncIterator[Passage]:
+    async def opened(self, call: Outgoing) -> AsyncIterator[StreamedResponse]:
         """The answer to a call, open while the block runs; leaving it early ends the call at Rivya.
 
         Raises `RivyaSilent`, and what the body raises.
@@ -176,7 +176,7 @@ class Relay:
         finally:
             await passage.aclose()
 
-    async def _within_deadline(self, call: Outgoing) -> Passage:
+    async def _within_deadline(self, call: Outgoing) -> StreamedResponse:
         patience = self._patience[call.relayed.kind]
         try:
             async with asyncio.timeout(patience.answer):
@@ -188,7 +188,7 @@ class Relay:
             log.warning("relay.no_answer", route=call.relayed.name, reason=str(error))
             raise RivyaSilent(sent=error.sent) from error
 
-    async def _open(self, call: Outgoing, patience: Patience) -> Passage:
+    async def _open(self, call: Outgoing, patience: Patience) -> StreamedResponse:
         attempt = 1
         while True:
             passage, failure = await self._attempt(call, patience)
@@ -197,14 +197,14 @@ class Relay:
                 if isinstance(passage, RivyaUnavailable):
                     raise passage
                 return passage
-            if isinstance(passage, Passage):
+            if isinstance(passage, StreamedResponse):
                 await passage.aclose()
             RETRIES.labels(call.relayed.path).inc()
             log.info("relay.retried", route=call.relayed.name, attempt=attempt, status=failure.status)
             await self._pause(pause)
             attempt += 1
 
-    async def _attempt(self, call: Outgoing, patience: Patience) -> tuple[Passage | RivyaUnavailable, Failure]:
+    async def _attempt(self, call: Outgoing, patience: Patience) -> tuple[StreamedResponse | RivyaUnavailable, Failure]:
         try:
             passage = await self._client.open(
                 call.relayed.method, call.target, silence=patience.silence, headers=call.headers, content=call.body

@@ -15,7 +15,7 @@ _FEW = 64
 _ENDINGS = (b"signature", b"signature-256", b"timestamp", b"-id")
 
 
-def to_report(
+def parse_delivery(
     body: bytes, headers: RawHeaders, *, header_id: str | None, endpoint_id: str | None, now: datetime
 ) -> Report:
     """What a delivery says, with the bytes as evidence. Never raises: what can't be read is kept as unreadable."""
@@ -27,8 +27,8 @@ def to_report(
         endpoint_id=endpoint_id,
         received_at=now,
         body=body,
-        headers=kept_headers(headers),
-        kept_as=None if is_claim else _kept_as(read),
+        headers=stored_headers(headers),
+        kept_as=None if is_claim else _mentioned_id(read),
         about=read.generation.id if read.generation is not None else None,
     )
     claim = read.generation if is_claim else None
@@ -48,15 +48,15 @@ def as_unreadable(report: Report) -> Report:
     return replace(report, claim=None, delivery=replace(report.delivery, kept_as=Outcome.UNREADABLE, about=None))
 
 
-def kept_headers(headers: RawHeaders) -> dict[str, str]:
+def stored_headers(headers: RawHeaders) -> dict[str, str]:
     """The headers that matter as evidence: content type, user agent, and those a signature is made of."""
-    return {kept: value.decode("latin-1") for name, value in headers if (kept := _kept_as_name(name)) is not None}
+    return {kept: value.decode("latin-1") for name, value in headers if (kept := _mentioned_name(name)) is not None}
 
 
 @lru_cache(_FEW)  # the same few names come with every delivery, and strangers' names drive each other out
-def _kept_as_name(name: bytes) -> str | None:
+def _mentioned_name(name: bytes) -> str | None:
     return name.decode("latin-1") if name in _KEPT_HEADERS or name.endswith(_ENDINGS) else None
 
 
-def _kept_as(read: DeliveryBody) -> Outcome:
+def _mentioned_id(read: DeliveryBody) -> Outcome:
     return Outcome.UNREADABLE if read.kind == "generation" else Outcome(read.kind)

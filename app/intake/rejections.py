@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Column, Index, Integer, Table, Text, delete, func, insert, select
 
 from app.core.auth import Access, Caller, Role
-from app.core.database import Database, Moment, metadata
+from app.core.database import Database, UtcDateTime, metadata
 from app.core.ids import uuid7
 
 log = structlog.stdlib.get_logger(__name__)
@@ -43,8 +43,8 @@ class Refusal:
     remote_address: str | None
 
 
-class Refusals:
-    """Takes note of refusals without any I/O; `turn` writes the sample."""
+class Rejections:
+    """Takes note of refusals without any I/O; `run_once` writes the sample."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -63,7 +63,7 @@ class Refusals:
             found = await connection.execute(select(rejections).order_by(rejections.c.id.desc()).limit(most))
             return [{**row, "header_names": row["header_names"].split(",")} for row in found.mappings()]
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Log what came since the last turn, store the newest of it, drop the oldest that are stored."""
         if not self._tally:
             return _SECONDS_BETWEEN_FLUSHES
@@ -130,7 +130,7 @@ class RejectionsView(BaseModel):
     data: list[RejectionView]
 
 
-def router(refusals: Refusals, access: Access) -> APIRouter:
+def router(refusals: Rejections, access: Access) -> APIRouter:
     """The route."""
     routes = APIRouter(prefix="/api/v1", tags=["deliveries"])
 
@@ -153,7 +153,7 @@ rejections = Table(
     "rejections",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("rejected_at", Moment, nullable=False),
+    Column("rejected_at", UtcDateTime, nullable=False),
     Column("reason", Text, nullable=False),
     Column("endpoint_id", Text, comment="set when it came to the secret path of an endpoint of ours"),
     Column("size", Integer, nullable=False, comment="bytes"),

@@ -13,15 +13,15 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.middleware import HTTP_REQUESTS, count, identified
+from app.core.middleware import HTTP_REQUESTS, count, ensure_request_id
 from app.fastpath.application import Exchange
-from app.intake.parse import as_unreadable, is_delivery, to_report
-from app.intake.rejections import Refusal, Refusals
+from app.intake.parse import as_unreadable, is_delivery, parse_delivery
+from app.intake.rejections import Refusal, Rejections
 from app.ledger.decide import Recorded
 from app.ledger.models import Report
 from app.ledger.recorder import RecordFailed
-from app.ledger.serializers import moment
-from app.ledger.write_queue import PATIENCE, Answer
+from app.ledger.serializers import format_time
+from app.ledger.write_queue import PATIENCE, Completion
 from app.rivya.signature import TOLERANCE, RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
@@ -133,7 +133,7 @@ class SignatureRefused(ServiceError):
 def _written(now: datetime, offset: float) -> str | None:
     """A moment as Rivya writes it; None for one beyond the calendar, which a sender may claim."""
     try:
-        return moment(now + timedelta(seconds=offset))
+        return format_time(now + timedelta(seconds=offset))
     except OverflowError:
         return None
 
@@ -180,7 +180,7 @@ async def send_ok(send: Send, body: bytes = b"") -> None:
 
 @dataclass(slots=True)
 class Attempt:
-    """What the express lane has done with a delivery, in the scope's `state`: the route does none of it again."""
+    """What the fast path has done with a delivery, in the scope's `state`: the route does none of it again."""
 
     report: Report | None = None
     """Verified, and counted as that."""
@@ -189,8 +189,8 @@ class Attempt:
     is_recorded: bool = False
 
 
-class AnswerInLane:
-    """For the express lane: 200 once it is committed, and the ordinary way where it could not be."""
+class FastDeliveryReply:
+    """For the fast path: 200 once it is committed, and the ordinary way where it could not be."""
 
     __slots__ = ("_attempt", "_exchange", "_is_told")
 
@@ -211,14 +211,14 @@ class AnswerInLane:
             count_recorded()
         except Exception:
             log.exception("fast_path.failed")
-            self._exchange.otherwise()
+            self._exchange.fall_back()
 
     def set_exception(self, error: ServiceError, /) -> None:
         """It is not."""
         if not self._is_told:
             self._is_told = True
             self._attempt.error = error
-            self._exchange.otherwise()
+            self._exchange.fall_back()
 
 
 async def send_error(scope: Scope, send: Send, error: ServiceError) -> None:
@@ -229,7 +229,7 @@ async def send_error(scope: Scope, send: Send, error: ServiceError) -> None:
 
 
 def respond_unauthorized(scope: Scope, exchange: Exchange, error: SignatureRefused) -> None:
-    """The same for the express lane, for a signature that is not right."""
+    """The same for the fast path, for a signature that is not right."""
     body, headers = _rendered(scope, error)
     lines = [b"content-type: application/json", *(b"%b: %b" % header for header in headers.items()), b""]
     exchange.respond(b"\r\n".join(lines), body, status=_UNAUTHORIZED)
@@ -239,7 +239,7 @@ def respond_unauthorized(scope: Scope, exchange: Exchange, error: SignatureRefus
 def _rendered(scope: Scope, error: ServiceError) -> tuple[bytes, Mapping[bytes, bytes]]:
     """The body of an error, and the headers that vary."""
     extra = error.told if isinstance(error, SignatureRefused) else {}
-    identity = identified(scope)
+    identity = ensure_request_id(scope)
     told = {"code": error.code, "message": error.message, "requestId": identity, **extra}
     headers = {b"x-request-id": identity.encode()}
     if error.retry_after is not None:
@@ -268,7 +268,7 @@ class Verification(Protocol):
     def endpoint_id(self, path_key: str | None) -> str | None:
         """Which endpoint of ours has this path key."""
 
-    def at_once(
+    def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
     ) -> Verified | Refused | None:
         """What `verify` would say, where nothing has to be waited for or written down first; None says nothing."""
@@ -280,10 +280,10 @@ class Verification(Protocol):
 class Health(Protocol):
     """Is told how deliveries fare."""
 
-    def note_verified(self, endpoint_id: str | None, at: datetime) -> None:
+    def record_verified(self, endpoint_id: str | None, at: datetime) -> None:
         """A delivery was verified."""
 
-    def note_refused(self, endpoint_id: str | None, at: datetime) -> None:
+    def record_refused(self, endpoint_id: str | None, at: datetime) -> None:
         """A delivery was refused."""
 
 
@@ -296,10 +296,10 @@ class Intake:
         self,
         verification: Verification,
         health: Health,
-        refusals: Refusals,
+        refusals: Rejections,
         record: Callable[[Report], Awaitable[Recorded]],
         *,
-        submit: Callable[[Report, Answer], None] | None = None,
+        submit: Callable[[Report, Completion], None] | None = None,
         clock: Clock,
         most_bytes: int,
         probed: Callable[[RawHeaders, bytes, datetime], bytes | None],
@@ -327,25 +327,25 @@ class Intake:
         except ServiceError as error:
             await send_error(scope, send, error)
         except Exception:  # the web boundary: whatever it was, the sender is to come again
-            log.exception("delivery.failed", request_id=identified(scope))
+            log.exception("delivery.failed", request_id=ensure_request_id(scope))
             await send_error(scope, send, ServiceError("Not recorded.", status=503, code="not_recorded", retry_after=5))
         else:
             await send_ok(send, answer)
 
-    def lane(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
-        """A POST that is verified at once and for whose report there is room, or refused at once; a `Lane`."""
+    def fast_handler(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
+        """A POST that is verified at once and for whose report there is room, or refused at once; a `FastHandler`."""
         if scope["method"] != "POST" or len(body) > self._most_bytes or self._submit is None:
             return False
         now, headers, path_key = self._clock.now(), scope["headers"], _path_key(scope)
-        verified = self._verification.at_once(headers, body, path_key, now)
+        verified = self._verification.verify_now(headers, body, path_key, now)
         if not isinstance(verified, Verified):
             return verified is not None and self._refuse(scope, body, path_key, verified, exchange)
         endpoint_id = self._verification.endpoint_id(path_key)
-        report = to_report(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
+        report = parse_delivery(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
         attempt = scope["state"][_ATTEMPT] = Attempt(report)
-        self._health.note_verified(endpoint_id, now)
+        self._health.record_verified(endpoint_id, now)
         try:
-            self._submit(report, AnswerInLane(exchange, attempt))
+            self._submit(report, FastDeliveryReply(exchange, attempt))
         except ServiceError as error:
             attempt.error = error
             return False
@@ -379,9 +379,9 @@ class Intake:
             return verified
         now = self._clock.now()
         endpoint_id = self._verification.endpoint_id(path_key)
-        self._health.note_verified(endpoint_id, now)
+        self._health.record_verified(endpoint_id, now)
         headers = scope["headers"]
-        report = to_report(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
+        report = parse_delivery(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
         await self._keep(report)
         return b""
 
@@ -425,7 +425,7 @@ class Intake:
 
     def _note(self, scope: Scope, path_key: str | None, body: bytes, reason: str) -> None:
         now, endpoint_id = self._clock.now(), self._verification.endpoint_id(path_key)
-        self._health.note_refused(endpoint_id, now)
+        self._health.record_refused(endpoint_id, now)
         client = scope.get("client")
         self._refusals.note(
             Refusal(

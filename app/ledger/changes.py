@@ -10,18 +10,18 @@ from app.ledger.decide import Recorded
 from app.ledger.models import Transition
 
 
-class Sleeper(Protocol):
+class Waiter(Protocol):
     """Waits for a generation: an `asyncio.Event`, or what does without a task."""
 
     def set(self) -> None:
         """The generation has changed. Must not raise."""
 
 
-class Changes:
+class Waiters:
     """Within this process; what other replicas commit is found by `app.api.waiting`."""
 
     def __init__(self) -> None:
-        self._waiting: defaultdict[str, set[Sleeper]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[Waiter]] = defaultdict(set)
         self._listeners: set[asyncio.Queue[Transition]] = set()
 
     def publish(self, recorded: Iterable[Recorded]) -> None:
@@ -55,11 +55,11 @@ class Changes:
         finally:
             self.end(generation_id, event)
 
-    def begin(self, generation_id: str, sleeper: Sleeper) -> None:
+    def begin(self, generation_id: str, sleeper: Waiter) -> None:
         """Wake the sleeper at each change of the generation from now on."""
         self._waiting[generation_id].add(sleeper)
 
-    def end(self, generation_id: str, sleeper: Sleeper) -> None:
+    def end(self, generation_id: str, sleeper: Waiter) -> None:
         """No longer."""
         self._waiting[generation_id].discard(sleeper)
         if not self._waiting[generation_id]:

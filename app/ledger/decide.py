@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from app.core.records import value
+from app.core.records import hot_dataclass
 from app.ledger.models import (
     Claim,
     Delivery,
@@ -17,7 +17,7 @@ from app.ledger.models import (
     Tracking,
     Transition,
     changed,
-    judge,
+    classify,
 )
 
 FirstPoll = Callable[[str | None, datetime], datetime]
@@ -32,7 +32,7 @@ _NOTHING_KNOWN = Generation(
 _TOLD = ("model", "reserved_credits", "final_credits", "created_at", "updated_at")
 
 
-@value()
+@hot_dataclass()
 class Decision:
     """What follows from a report: the generation as it is now, and the transition if there was one."""
 
@@ -44,23 +44,23 @@ class Decision:
 def decide(current: Generation | None, report: Report, claim: Claim, *, first_poll: FirstPoll) -> Decision:
     """Apply `claim`, made by `report`, to `current` (None: a generation never heard of)."""
     claimed = Status(claim.status)
-    outcome = judge(current.status if current is not None else None, claimed)
+    outcome = classify(current.status if current is not None else None, claimed)
     known = current if current is not None else _NOTHING_KNOWN
-    changes = _noted(known, report, claim)
+    changes = _common_changes(known, report, claim)
     if outcome is not Outcome.APPLIED:
         if claimed is known.status:
-            changes |= _missing(known, claim)
-        changes |= _watched(known, known.status, changes, report, first_poll)
-        return Decision(outcome, _as_it_is_now(current, changes, report, claim))
-    changes |= _learnt(known, claim)
+            changes |= _filled_changes(known, claim)
+        changes |= _poll_changes(known, known.status, changes, report, first_poll)
+        return Decision(outcome, _as_it_is(current, changes, report, claim))
+    changes |= _newer_changes(known, claim)
     changes["status"], changes["last_number"] = claimed, known.last_number + 1
-    changes |= _settled(report) if claimed.is_terminal else _watched(known, claimed, changes, report, first_poll)
-    return Decision(
-        outcome, _as_it_is_now(current, changes, report, claim), _transition(current, report, claim, claimed)
+    changes |= (
+        _settled_changes(report) if claimed.is_terminal else _poll_changes(known, claimed, changes, report, first_poll)
     )
+    return Decision(outcome, _as_it_is(current, changes, report, claim), _transition(current, report, claim, claimed))
 
 
-def _as_it_is_now(current: Generation | None, changes: Changes, report: Report, claim: Claim) -> Generation:
+def _as_it_is(current: Generation | None, changes: Changes, report: Report, claim: Claim) -> Generation:
     if current is not None:
         return changed(current, changes)
     first = {"id": claim.id, "first_seen_at": report.reported_at, "tracking": Tracking.WATCHING}
@@ -84,7 +84,7 @@ def _transition(current: Generation | None, report: Report, claim: Claim, claime
 # and making one anew for each step would cost more than everything else here.
 
 
-def _noted(known: Generation, report: Report, claim: Claim) -> Changes:
+def _common_changes(known: Generation, report: Report, claim: Claim) -> Changes:
     """What is noted whatever the claim is worth: that it came, and who it belongs to."""
     changes: Changes = {}
     if known.client_request_id is None:
@@ -109,7 +109,7 @@ def _noted(known: Generation, report: Report, claim: Claim) -> Changes:
     return changes
 
 
-def _learnt(known: Generation, claim: Claim) -> Changes:
+def _newer_changes(known: Generation, claim: Claim) -> Changes:
     """A newer word on the generation: its members replace the older ones."""
     changes: Changes = {"rivya_object": {**known.rivya_object, **claim.object} if known.rivya_object else claim.object}
     for name in _TOLD:
@@ -119,7 +119,7 @@ def _learnt(known: Generation, claim: Claim) -> Changes:
     return changes
 
 
-def _missing(known: Generation, claim: Claim) -> Changes:
+def _filled_changes(known: Generation, claim: Claim) -> Changes:
     """The same status again: it may fill what an earlier, shorter word left open, and changes nothing else."""
     present = {name: value for name, value in known.rivya_object.items() if value is not None}
     changes: Changes = {"rivya_object": {**known.rivya_object, **claim.object, **present}}
@@ -129,7 +129,7 @@ def _missing(known: Generation, claim: Claim) -> Changes:
     return changes
 
 
-def _settled(report: Report) -> Changes:
+def _settled_changes(report: Report) -> Changes:
     return {
         "tracking": Tracking.SETTLED,
         "settled_at": report.reported_at,
@@ -139,7 +139,9 @@ def _settled(report: Report) -> Changes:
     }
 
 
-def _watched(known: Generation, status: Status, changes: Changes, report: Report, first_poll: FirstPoll) -> Changes:
+def _poll_changes(
+    known: Generation, status: Status, changes: Changes, report: Report, first_poll: FirstPoll
+) -> Changes:
     """An open generation has a next poll: the poller's word if it spoke, else the one it has, else the first."""
     if status.is_terminal:
         return {}
@@ -154,7 +156,7 @@ def _watched(known: Generation, status: Status, changes: Changes, report: Report
 # What a whole batch of reports does: reports folded one after another, into rows to write; pure.
 
 
-@value()
+@hot_dataclass()
 class Recorded:
     """What became of one report."""
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Final, Generic, Protocol, TypeVar
 
-from app.core.records import value
+from app.core.records import hot_dataclass
 
 # The life of a generation: queued → processing → succeeded | failed; steps may be skipped, never undone.
 
@@ -59,7 +59,7 @@ class Outcome(StrEnum):
 _RANK = {Status.QUEUED: 0, Status.PROCESSING: 1, Status.SUCCEEDED: 2, Status.FAILED: 2}
 
 
-def judge(current: Status | None, claimed: Status) -> Outcome:
+def classify(current: Status | None, claimed: Status) -> Outcome:
     """What a claim is worth, given what is known (None: never heard of)."""
     if current is None or _RANK[claimed] > _RANK[current]:
         return Outcome.APPLIED
@@ -117,7 +117,7 @@ class Claim(Protocol):
         """Rivya's object as it came, JSON-able, unknown members included."""
 
 
-@value(kw_only=True)
+@hot_dataclass(kw_only=True)
 class Delivery:
     """A verified POST from Rivya, to be kept as evidence."""
 
@@ -134,7 +134,7 @@ class Delivery:
     """The generation that such a delivery mentions, if any."""
 
 
-@value(kw_only=True)
+@hot_dataclass(kw_only=True)
 class Polled:
     """What the poller decided along with a status answer."""
 
@@ -143,7 +143,7 @@ class Polled:
     tracking: Tracking
 
 
-@value(kw_only=True)
+@hot_dataclass(kw_only=True)
 class Report:
     """One claim (or one delivery that claims nothing)."""
 
@@ -171,7 +171,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tracked:
+class TrackedClaim:
     """A claim that names a generation made elsewhere: it exists, so it has at least been queued."""
 
     id: str
@@ -188,7 +188,7 @@ class Tracked:
 # A generation as the ledger knows it: one row of `generations`, never changed in memory.
 
 
-@value(kw_only=True)
+@hot_dataclass(kw_only=True)
 class Generation:
     """Members are the columns of `generations`; JSON columns hold what they mean."""
 
@@ -228,7 +228,7 @@ def changed(generation: Generation, changes: Mapping[str, Any]) -> Generation:
     return Generation(**{**dict(zip(_NAMES, _values(generation), strict=True)), **changes})
 
 
-@value(kw_only=True)
+@hot_dataclass(kw_only=True)
 class Transition:
     """A status change that the ledger accepted: one row of `transitions`."""
 
@@ -246,7 +246,7 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class PollTimeLimits:
     """By what became of the last poll."""
 
     watched: datetime
@@ -329,7 +329,7 @@ class StoredDelivery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class LedgerStats:
     """How the record stands at one moment."""
 
     open: int

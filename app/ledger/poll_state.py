@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 from sqlalchemy import ARRAY, Select, Update, and_, bindparam, func, or_, select, update
 
-from app.core.database import Database, Moment
-from app.ledger.models import Bounds, Tracking
+from app.core.database import Database, UtcDateTime
+from app.ledger.models import PollTimeLimits, Tracking
 from app.ledger.sql import any_of
 from app.ledger.tables import generations
 
@@ -26,7 +26,7 @@ _WRITTEN = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class PollLease:
     """A generation on which a poller has the lease: columns of `generations`, as they were when it was claimed."""
 
     id: str
@@ -43,10 +43,10 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PollNote:
+class PollResult:
     """What becomes of a generation after a poll that reported nothing; the lease ends with it."""
 
-    held: Held
+    held: PollLease
     next_poll_at: datetime | None
     tracking: Tracking
     polls: int
@@ -56,7 +56,7 @@ class PollNote:
     not_found_since: datetime | None
 
 
-class PollBook:
+class PollStateRepository:
     """The polling columns of `generations`, apart from what `Ledger.record` writes there."""
 
     def __init__(self, database: Database) -> None:
@@ -67,7 +67,7 @@ class PollBook:
         self._pull_forward = _pull_forward()
         self._recall = _recall()
 
-    async def note_poll_failures(self, notes: Sequence[PollNote]) -> list[PollNote]:
+    async def record_poll_failures(self, notes: Sequence[PollResult]) -> list[PollResult]:
         """Write `notes` in one transaction, and return those that were written.
 
         A generation that was settled meanwhile, or leased to somebody else, is left as it is. Locks in the order of
@@ -99,7 +99,7 @@ class PollBook:
         async with self._database.transaction() as connection:
             return (await connection.execute(self._pull_forward, moments)).rowcount
 
-    async def recall(self, bounds: Bounds, *, to: datetime) -> int:
+    async def recall(self, bounds: PollTimeLimits, *, to: datetime) -> int:
         """Have what waits for a poll beyond the `bounds` polled at `to`, and return how many (1000 at most).
 
         Nothing is scheduled that far ahead: it was written before the clock was set back. Raises `DatabaseUnavailable`.
@@ -108,7 +108,7 @@ class PollBook:
         async with self._database.transaction() as connection:
             return (await connection.execute(self._recall, moments)).rowcount
 
-    def _parameters(self, notes: Sequence[PollNote]) -> Any:  # noqa: ANN401 - as the two statements take them
+    def _parameters(self, notes: Sequence[PollResult]) -> Any:  # noqa: ANN401 - as the two statements take them
         rows = [{"new_id": note.held.id, **{f"new_{name}": getattr(note, name) for name in _WRITTEN}} for note in notes]
         return rows if self._database.is_sqlite else {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -139,7 +139,7 @@ def _write_all() -> Update:
 def _later() -> Select[Any]:
     g = generations.c
     chosen = select(g.id).where(
-        g.next_poll_at > bindparam("later_than", type_=Moment),
+        g.next_poll_at > bindparam("later_than", type_=UtcDateTime),
         g.tracking == Tracking.WATCHING,
         g.lease_until.is_(None),
         g.poll_failures == 0,
@@ -152,14 +152,14 @@ def _pull_forward() -> Update:
     # Nobody is waited for while rows are locked: this can't become a deadlock, and busy rows get their turn later.
     g = generations.c
     waiting = _later().with_for_update(skip_locked=True).cte("waiting")
-    to = bindparam("to", type_=Moment)
+    to = bindparam("to", type_=UtcDateTime)
     changes = {"next_poll_at": to, "revision": g.revision + 1}
     return update(generations).where(g.id.in_(select(waiting.c.id))).values(changes)
 
 
 def _recall() -> Update:
     g = generations.c
-    beyond = {name: g.next_poll_at > bindparam(name, type_=Moment) for name in ("watched", "failing", "stalled")}
+    beyond = {name: g.next_poll_at > bindparam(name, type_=UtcDateTime) for name in ("watched", "failing", "stalled")}
     is_watched = g.tracking == Tracking.WATCHING
     is_well = and_(is_watched, g.poll_failures == 0, g.not_found_count == 0)
     impossible = (
@@ -169,6 +169,6 @@ def _recall() -> Update:
         .with_for_update(skip_locked=True)
         .cte("impossible")
     )
-    to = bindparam("to", type_=Moment)
+    to = bindparam("to", type_=UtcDateTime)
     change = update(generations).where(g.id.in_(select(impossible.c.id)))
     return change.values(next_poll_at=to, lease_until=None, revision=g.revision + 1)

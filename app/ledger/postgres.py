@@ -9,14 +9,14 @@ import orjson
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
-from app.core.drivers import Direct
+from app.core.drivers import RawPostgres
 from app.ledger import rows
 from app.ledger.decide import Decide, Plan
 from app.ledger.models import Outcome, Report
 from app.ledger.tables import deliveries, generations, transitions
 
 
-class LostRace(Exception):
+class WriteConflict(Exception):
     """Somebody else was first to change a generation, between our look and our write; nothing was written."""
 
 
@@ -27,13 +27,13 @@ class PostgresRecord:
     looked at, all or nothing. So nothing needs to be locked in between, and one or two exchanges do instead of five.
     """
 
-    def __init__(self, direct: Direct) -> None:
+    def __init__(self, direct: RawPostgres) -> None:
         self._direct = direct
         self._expects_news = True
         """The last batch was about nothing that was known."""
 
     async def record(self, reports: Sequence[Report], decide: Decide) -> Plan:
-        """One transaction. Raises `LostRace` and `DatabaseUnavailable`; nothing is written then.
+        """One transaction. Raises `WriteConflict` and `DatabaseUnavailable`; nothing is written then.
 
         Where all is new, as it is where others create and we are only called back, one exchange does.
         """
@@ -54,7 +54,7 @@ class PostgresRecord:
     async def record_locked(self, reports: Sequence[Report], decide: Decide) -> Plan:
         """The same with the generations locked, in the order of their ids, so that the next try is the last.
 
-        Raises `LostRace` only where somebody else inserts at this very moment.
+        Raises `WriteConflict` only where somebody else inserts at this very moment.
         """
         with _races():
             async with self._direct.transaction() as connection:
@@ -71,7 +71,7 @@ def _races() -> Iterator[None]:
     try:
         yield
     except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
-        raise LostRace from error
+        raise WriteConflict from error
 
 
 def _concerned(reports: Sequence[Report]) -> tuple[list[str], list[str]]:

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 from sqlalchemy import RowMapping, ScalarSelect, Select, bindparam, func, select
 
-from app.core.database import Database, Moment
-from app.core.drivers import Direct
+from app.core.database import Database, UtcDateTime
+from app.core.drivers import RawPostgres
 from app.ledger import rows
 from app.ledger.models import (
     MOST_OPEN,
@@ -17,9 +17,9 @@ from app.ledger.models import (
     Generation,
     GenerationFilter,
     Item,
+    LedgerStats,
     Page,
     Position,
-    Standing,
     StoredDelivery,
     Tracking,
     Transition,
@@ -54,7 +54,7 @@ class Queries:
         """Those of the generations `ids` that are known."""
         direct = self._database.direct
         found: Sequence[rows.Row]
-        if isinstance(direct, Direct):
+        if isinstance(direct, RawPostgres):
             found = await direct.fetch(BY_ID, list(ids))
         else:
             found = await self._rows(self._by_id, self._ids(ids))
@@ -106,10 +106,10 @@ class Queries:
         # Ordered here: the databases disagree on where null belongs.
         return sorted(map(to_usage_line, found), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
 
-    async def standing(self, now: datetime) -> Standing:
+    async def standing(self, now: datetime) -> LedgerStats:
         """How the record stands at `now`."""
         (row,) = await self._rows(self._standing, {"now": now})
-        return Standing(open=row["open"], overdue=row["overdue"], last_verified_at=row["last_verified_at"])
+        return LedgerStats(open=row["open"], overdue=row["overdue"], last_verified_at=row["last_verified_at"])
 
     async def _rows(self, statement: Select[Any], parameters: dict[str, Any] | None = None) -> Sequence[RowMapping]:
         async with self._database.read() as connection:
@@ -132,14 +132,14 @@ def overdue() -> ScalarSelect[int]:
     is counted; asked for what is watched, PostgreSQL may believe in few, and read all that are from another index too.
     """
     g = generations.c
-    late = select(g.id).where(g.next_poll_at < bindparam("now", type_=Moment), g.tracking != Tracking.STALLED)
+    late = select(g.id).where(g.next_poll_at < bindparam("now", type_=UtcDateTime), g.tracking != Tracking.STALLED)
     return counted(late, most=MOST_OVERDUE)
 
 
 def _standing() -> Select[Any]:
     g = generations.c
     open_ = select(g.id).where(OPEN)
-    newest = select(func.max(deliveries.c.received_at, type_=Moment))
+    newest = select(func.max(deliveries.c.received_at, type_=UtcDateTime))
     return select(
         counted(open_, most=MOST_OPEN).label("open"),
         overdue().label("overdue"),

@@ -5,13 +5,13 @@ from functools import partial
 from typing import Protocol
 
 from app.core.database import Database
-from app.core.drivers import DirectSqlite
+from app.core.drivers import RawSqlite
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.ledger.changes import Changes
+from app.ledger.changes import Waiters
 from app.ledger.decide import FirstPoll, Recorded, plan
 from app.ledger.metrics import note_recorded
 from app.ledger.models import Report
-from app.ledger.postgres import LostRace, PostgresRecord
+from app.ledger.postgres import PostgresRecord, WriteConflict
 from app.ledger.sqlite import SqliteRecord
 
 
@@ -25,8 +25,8 @@ class RecordFailed(ServiceError):
         super().__init__("This could not be recorded; it has been logged.", retry_after=60)
 
 
-class Recorder(Protocol):
-    """Records a batch in one transaction: `app.ledger.recorder.Ledger`."""
+class BatchRecorder(Protocol):
+    """Records a batch in one transaction: `app.ledger.recorder.Recorder`."""
 
     async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
         """All or none."""
@@ -41,12 +41,12 @@ class Recorder(Protocol):
 _TRIES = 5
 
 
-class Ledger:
+class Recorder:
     """Records reports in the database, and tells `changes` what became of them."""
 
-    def __init__(self, database: Database, *, first_poll: FirstPoll, changes: Changes) -> None:
+    def __init__(self, database: Database, *, first_poll: FirstPoll, changes: Waiters) -> None:
         direct = database.direct
-        self._store = SqliteRecord(direct) if isinstance(direct, DirectSqlite) else PostgresRecord(direct)
+        self._store = SqliteRecord(direct) if isinstance(direct, RawSqlite) else PostgresRecord(direct)
         self._first_poll = first_poll
         self._changes = changes
 
@@ -67,7 +67,7 @@ class Ledger:
         for record in (self._store.record, *[self._store.record_locked] * _TRIES):
             try:
                 made = await record(reports, decide)
-            except LostRace:
+            except WriteConflict:
                 continue
             return made.recorded
         raise DatabaseUnavailable

@@ -23,11 +23,11 @@ def render(generation: Generation) -> dict[str, Any]:
             "submitted_by": generation.submitted_by,
             "client_request_id": generation.client_request_id,
             "settled_by": generation.settled_by,
-            "first_seen_at": moment(generation.first_seen_at),
-            "settled_at": moment(generation.settled_at),
-            "callback_received_at": moment(generation.callback_received_at),
+            "first_seen_at": format_time(generation.first_seen_at),
+            "settled_at": format_time(generation.settled_at),
+            "callback_received_at": format_time(generation.callback_received_at),
             "polls": generation.polls,
-            "next_poll_at": moment(generation.next_poll_at),
+            "next_poll_at": format_time(generation.next_poll_at),
         },
     }
 
@@ -40,8 +40,8 @@ def render_transition(transition: Transition) -> dict[str, Any]:
         "to": transition.to_status,
         "source": transition.source,
         "event_id": transition.event_id,
-        "occurred_at": moment(transition.occurred_at),
-        "recorded_at": moment(transition.recorded_at),
+        "occurred_at": format_time(transition.occurred_at),
+        "recorded_at": format_time(transition.recorded_at),
     }
 
 
@@ -53,10 +53,10 @@ def render_delivery(delivery: StoredDelivery) -> dict[str, Any]:
         "event_type": delivery.event_type,
         "generation_id": delivery.generation_id,
         "endpoint_id": delivery.endpoint_id,
-        "received_at": moment(delivery.received_at),
+        "received_at": format_time(delivery.received_at),
         "outcome": delivery.outcome,
         "attempts": delivery.attempts,
-        "body_pruned_at": moment(delivery.body_pruned_at),
+        "body_pruned_at": format_time(delivery.body_pruned_at),
     }
 
 
@@ -77,7 +77,7 @@ def _text(body: bytes) -> str | None:
         return None
 
 
-def moment(value: datetime | None) -> str | None:
+def format_time(value: datetime | None) -> str | None:
     """RFC 3339 in UTC with milliseconds, as Rivya writes its times."""
     if value is None:
         return None

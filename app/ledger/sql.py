@@ -26,7 +26,7 @@ from sqlalchemy import (
     union_all,
 )
 
-from app.core.database import Moment
+from app.core.database import UtcDateTime
 from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
 from app.ledger.tables import NOT_APPLIED, NOT_SUCCEEDED, OPEN, deliveries, generations, usage_changes, usage_hours
 
@@ -165,8 +165,8 @@ def usage_statement(*, is_sqlite: bool) -> Select[Any]:
     """
     parts = [
         select(*(table.c[name] for name in ("hour", "submitted_by", "model", *_SUMMED))).where(
-            table.c.hour >= bindparam("first", type_=Moment),
-            table.c.hour < bindparam("end", type_=Moment),
+            table.c.hour >= bindparam("first", type_=UtcDateTime),
+            table.c.hour < bindparam("end", type_=UtcDateTime),
             table.c.id > 0,  # so that the changes, which are few, can be found by their key
         )
         for table in (usage_hours, usage_changes)

@@ -9,8 +9,8 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Table
 
-from app.core.database import Moment
-from app.core.drivers import DirectSqlite
+from app.core.database import UtcDateTime
+from app.core.drivers import RawSqlite
 from app.ledger import rows
 from app.ledger.decide import Decide, Plan
 from app.ledger.models import Generation, Outcome, Report
@@ -23,7 +23,7 @@ from app.ledger.tables import deliveries, generations, transitions
 class SqliteRecord:
     """The lock is the transaction: SQLite has one writer at a time."""
 
-    def __init__(self, direct: DirectSqlite) -> None:
+    def __init__(self, direct: RawSqlite) -> None:
         self._direct = direct
         g = rows.GENERATION_COLUMNS
         self._find = f"SELECT {', '.join(g)} FROM generations WHERE {_AMONG.format('id')}"  # noqa: S608
@@ -60,7 +60,7 @@ class SqliteRecord:
 
 
 _AMONG = "{} IN (SELECT value FROM json_each(?))"
-_MOMENTS = tuple(column.name for column in generations.c if isinstance(column.type, Moment))
+_MOMENTS = tuple(column.name for column in generations.c if isinstance(column.type, UtcDateTime))
 
 
 def _to_generation(row: sqlite3.Row) -> Generation:
@@ -96,7 +96,7 @@ class Rows:
         if table is generations:
             places[columns.index("revision")] = "? + 1"  # counts writes, however many reports a batch holds
         row = f"({', '.join(places)})"
-        self._moments = tuple(n for n, name in enumerate(columns) if isinstance(table.c[name].type, Moment))
+        self._moments = tuple(n for n, name in enumerate(columns) if isinstance(table.c[name].type, UtcDateTime))
         self._words = tuple(n for n, name in enumerate(columns) if name in _WORDS)
         self._statements: list[tuple[int, str]] = []
         size = _LARGEST

@@ -9,13 +9,13 @@ from typing import Final, Protocol
 
 import structlog
 
-from app.core.background import Loops
+from app.core.background import BackgroundLoops
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 from app.ledger.decide import Recorded
 from app.ledger.metrics import BATCH_SIZE, COMMIT_SECONDS, note_failed
 from app.ledger.models import Report
-from app.ledger.recorder import Recorder, RecordFailed
+from app.ledger.recorder import BatchRecorder, RecordFailed
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -23,7 +23,7 @@ log = structlog.stdlib.get_logger(__name__)
 # Who waits for the commit of a report, and how they are told.
 
 
-class Answer(Protocol):
+class Completion(Protocol):
     """Is told what became of one report: a future, or what does without its turn of the event loop."""
 
     def done(self) -> bool:
@@ -37,16 +37,16 @@ class Answer(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Waiting:
+class PendingReport:
     """One report, on its way into the record."""
 
     report: Report
-    answer: Answer
+    answer: Completion
     deadline: float
     """On the event loop's clock."""
 
 
-def tell(answer: Answer, said: Recorded | ServiceError) -> None:
+def resolve(answer: Completion, said: Recorded | ServiceError) -> None:
     """Tell one. Whoever can't be told any more is logged: the writer that tells it serves all the others."""
     try:
         if isinstance(said, ServiceError):
@@ -57,12 +57,12 @@ def tell(answer: Answer, said: Recorded | ServiceError) -> None:
         log.warning("report.not_answered", error=type(error).__name__)
 
 
-def fail(batch: Sequence[Waiting], error: ServiceError) -> None:
+def reject(batch: Sequence[PendingReport], error: ServiceError) -> None:
     """Tell all who still wait that theirs is not committed."""
     for waiting in batch:
         if waiting.answer.done():
             continue
-        tell(waiting.answer, error)
+        resolve(waiting.answer, error)
         if isinstance(waiting.answer, asyncio.Future):
             waiting.answer.exception()  # seen: a sender that gave up will not come to fetch it
 
@@ -78,12 +78,12 @@ PATIENCE = 10.0
 """Seconds that a report may wait for its commit before its sender is told to come back."""
 
 
-class Batch:
+class WriteQueue:
     """A bounded queue in front of the ledger, emptied by `writers` loops, each with up to `most_at_once` at a time."""
 
     def __init__(
         self,
-        recorder: Recorder,
+        recorder: BatchRecorder,
         clock: Clock,
         *,
         writers: int = 1,
@@ -97,16 +97,16 @@ class Batch:
         self._most_waiting = most_waiting
         self._most_at_once = most_at_once
         self._patience = patience
-        self._queue: deque[Waiting] = deque()
-        self._being_recorded: list[list[Waiting]] = []
+        self._queue: deque[PendingReport] = deque()
+        self._being_recorded: list[list[PendingReport]] = []
         self._alarm: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """To ask for the running one is a system call."""
         self._arrived = asyncio.Event()
         self._next_batch = asyncio.Lock()
         """Held by the writer that waits for the next batch."""
-        self._loops = Loops(clock, name="write_queue")
-        self.findings = self._loops.findings
+        self._loops = BackgroundLoops(clock, name="write_queue")
+        self.health_checks = self._loops.health_checks
         """Which writers are down, for /readyz."""
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -127,7 +127,7 @@ class Batch:
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._patience)
         await self._loops.stop()
-        fail(list(self._queue), DatabaseUnavailable())
+        reject(list(self._queue), DatabaseUnavailable())
         self._queue.clear()
         await asyncio.sleep(0)  # what was committed last is noted in the next turn of the loop
         self._tasks = []
@@ -142,12 +142,12 @@ class Batch:
         self.submit(report, answer)
         return await answer
 
-    def submit(self, report: Report, answer: Answer) -> None:
+    def submit(self, report: Report, answer: Completion) -> None:
         """Like `put`, for those who have something better to do than wait. Raises `Overloaded`."""
         if self._stopping or len(self._queue) >= self._most_waiting:
             raise Overloaded
         loop = self._loop if self._loop is not None else asyncio.get_running_loop()
-        waiting = Waiting(report, answer, loop.time() + self._patience)
+        waiting = PendingReport(report, answer, loop.time() + self._patience)
         self._queue.append(waiting)
         self._arrived.set()
         if self._alarm is None:
@@ -158,7 +158,7 @@ class Batch:
         loop = asyncio.get_running_loop()
         now, self._alarm = loop.time(), None
         waiting = [it for it in chain(*self._being_recorded, self._queue) if not it.answer.done()]
-        fail([it for it in waiting if it.deadline <= now], DatabaseUnavailable())
+        reject([it for it in waiting if it.deadline <= now], DatabaseUnavailable())
         following = min((it.deadline for it in waiting if it.deadline > now), default=None)
         if following is not None:
             self._alarm = loop.call_at(following, self._give_up_on_the_late)
@@ -177,7 +177,7 @@ class Batch:
         try:
             await self._record(batch)
         except BaseException:
-            fail(batch, DatabaseUnavailable())  # whatever it was, nobody may be left without an answer
+            reject(batch, DatabaseUnavailable())  # whatever it was, nobody may be left without an answer
             raise
         finally:
             self._being_recorded.remove(batch)
@@ -190,25 +190,25 @@ class Batch:
             size = len(self._queue)
             await asyncio.sleep(0)
 
-    def _take(self) -> list[Waiting]:
-        taken: list[Waiting] = []
+    def _take(self) -> list[PendingReport]:
+        taken: list[PendingReport] = []
         while self._queue and len(taken) < self._most_at_once:
             waiting = self._queue.popleft()
             if not waiting.answer.done():  # else its sender was told to come back, and will
                 taken.append(waiting)
         return taken
 
-    async def _record(self, batch: list[Waiting]) -> None:
+    async def _record(self, batch: list[PendingReport]) -> None:
         error = await self._commit(batch)
         if error is None:
             return
         if isinstance(error, DatabaseUnavailable):
             log.warning("batch.not_recorded", size=len(batch), reason=error.reason)
-            fail(batch, error)
+            reject(batch, error)
             return
         await self._isolate(batch, error)
 
-    async def _commit(self, batch: list[Waiting]) -> Exception | None:
+    async def _commit(self, batch: list[PendingReport]) -> Exception | None:
         """Record and tell; returns what went wrong, of which nobody was told."""
         started, reports = self._clock.monotonic(), [waiting.report for waiting in batch]
         try:
@@ -217,7 +217,7 @@ class Batch:
             return error
         for waiting, item in zip(batch, recorded, strict=True):
             if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
-                tell(waiting.answer, item)
+                resolve(waiting.answer, item)
         seconds = self._clock.monotonic() - started
         asyncio.get_running_loop().call_soon(self._note, reports, recorded, seconds)  # no batch is to wait for this
         return None
@@ -231,7 +231,7 @@ class Batch:
         except Exception:
             log.exception("batch.not_noted", size=len(reports))
 
-    async def _isolate(self, batch: list[Waiting], error: Exception) -> None:
+    async def _isolate(self, batch: list[PendingReport], error: Exception) -> None:
         """A report is at fault where the same batch without it is recorded: the others of it, or else an empty one."""
         errors: list[Exception | None] = [error]
         if len(batch) == 1:
@@ -245,6 +245,6 @@ class Batch:
                 continue
             note_failed(waiting.report, failed)
             if isinstance(failed, DatabaseUnavailable):
-                fail([waiting], failed)
+                reject([waiting], failed)
             else:
-                fail([waiting], RecordFailed() if is_well else DatabaseUnavailable(reason=type(failed).__name__))
+                reject([waiting], RecordFailed() if is_well else DatabaseUnavailable(reason=type(failed).__name__))

@@ -12,8 +12,8 @@ from prometheus_client import Gauge
 from sqlalchemy import Select, bindparam, case, func, select
 
 from app.core.clock import Clock
-from app.core.database import Database, Moment
-from app.core.errors import Finding
+from app.core.database import Database, UtcDateTime
+from app.core.errors import HealthCheck
 from app.core.leases import leases
 from app.endpoint.leadership import LEASE as LEADER
 from app.endpoint.models import LIVE
@@ -52,7 +52,7 @@ class Alarm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class Measurements:
     """What one look at the database showed."""
 
     settled: int
@@ -74,7 +74,7 @@ class Seen:
         return self.leader_until is not None and self.leader_until > now
 
 
-def measure(seen: Seen, now: datetime, *, poll_errors: int, leaderless: float) -> dict[Alarm, float]:
+def measure(seen: Measurements, now: datetime, *, poll_errors: int, leaderless: float) -> dict[Alarm, float]:
     """The value of every alarm. `leaderless` is the number of seconds since a leader was last seen."""
     enough = seen.settled >= FEWEST_SETTLED
     return {
@@ -93,7 +93,7 @@ def crossed(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) ->
     return frozenset(alarm for alarm, value in values.items() if value > thresholds[alarm])
 
 
-def _silence(seen: Seen, now: datetime) -> float:
+def _silence(seen: Measurements, now: datetime) -> float:
     if seen.watched_since is None:
         return 0.0
     # A delivery from before the oldest open generation says nothing of the time in between: nothing was to come then.
@@ -112,20 +112,20 @@ _NEWEST: Final = 2000
 _TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED)
 
 
-class Look:
+class AlarmQuery:
     """Reads what the alarms are about. `by_hand`: the endpoint was made by hand, so no row of ours counts refusals."""
 
     def __init__(self, database: Database, *, by_hand: bool) -> None:
         self._database = database
         self._statement = _statement(by_hand=by_hand, is_sqlite=database.is_sqlite)
 
-    async def at(self, now: datetime) -> Seen:
+    async def at(self, now: datetime) -> Measurements:
         """How things stand at `now`. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
             parameters = {"now": now, "hour_ago": now - _HOUR}
             row = (await connection.execute(self._statement, parameters)).mappings().one()
         verified = [at for at in (row["last_delivery_at"], row["last_verified_at"]) if at is not None]
-        return Seen(
+        return Measurements(
             settled=row["settled"],
             found_by_poll=row["found_by_poll"],
             watched_since=row["watched_since"],
@@ -140,15 +140,15 @@ class Look:
 def _statement(*, by_hand: bool, is_sqlite: bool) -> Select[Any]:
     g, s, d, e = generations.c, submissions.c, deliveries.c, endpoints.c
     watched = is_rare(g.tracking, Tracking.WATCHING, OPEN, is_sqlite=is_sqlite)
-    last_delivery_at = select(func.max(d.received_at, type_=Moment)).scalar_subquery()
+    last_delivery_at = select(func.max(d.received_at, type_=UtcDateTime)).scalar_subquery()
     parts = {
-        "watched_since": select(func.min(g.first_seen_at, type_=Moment)).where(*watched).scalar_subquery(),
+        "watched_since": select(func.min(g.first_seen_at, type_=UtcDateTime)).where(*watched).scalar_subquery(),
         "last_delivery_at": last_delivery_at,
-        "last_verified_at": select(func.max(e.last_verified_at, type_=Moment)).scalar_subquery(),
+        "last_verified_at": select(func.max(e.last_verified_at, type_=UtcDateTime)).scalar_subquery(),
         "refusals": _refused_since(last_delivery_at) if by_hand else _refused_at_our_path(),
         "overdue": overdue(),
         "unresolved_since": (
-            select(func.min(s.created_at, type_=Moment)).where(s.next_attempt_at.is_not(None)).scalar_subquery()
+            select(func.min(s.created_at, type_=UtcDateTime)).where(s.next_attempt_at.is_not(None)).scalar_subquery()
         ),
         "leader_until": select(leases.c.held_until).where(leases.c.name == LEADER).scalar_subquery(),
     }
@@ -163,7 +163,7 @@ def _settled_lately() -> Any:  # noqa: ANN401 - a subquery
     n = newest.c
     by_poll = func.coalesce(func.sum(case((n.source == Source.POLL, 1), else_=0)), 0)
     chosen = select(func.count().label("settled"), by_poll.label("found_by_poll")).where(
-        n.to_status.in_(_TERMINAL), n.recorded_at >= bindparam("hour_ago", type_=Moment)
+        n.to_status.in_(_TERMINAL), n.recorded_at >= bindparam("hour_ago", type_=UtcDateTime)
     )
     return chosen.select_from(newest).subquery("settled_lately")
 
@@ -175,7 +175,7 @@ def _refused_at_our_path() -> Any:  # noqa: ANN401 - a scalar subquery
 
 def _refused_since(last_delivery_at: Any) -> Any:  # noqa: ANN401 - scalar subqueries
     # A bounded sample: what it can't tell is how many more than a thousand there were.
-    since = func.coalesce(last_delivery_at, bindparam("hour_ago", type_=Moment))
+    since = func.coalesce(last_delivery_at, bindparam("hour_ago", type_=UtcDateTime))
     return select(func.count()).select_from(rejections).where(rejections.c.rejected_at > since).scalar_subquery()
 
 
@@ -185,12 +185,12 @@ def _refused_since(last_delivery_at: Any) -> Any:  # noqa: ANN401 - scalar subqu
 SECONDS_BETWEEN_LOOKS: Final = 5.0
 
 
-class Watch:
-    """`turn` is one turn of a supervised loop; every replica runs it, and each tells what it sees."""
+class AlarmWatch:
+    """`run_once` is one turn of a supervised loop; every replica runs it, and each tells what it sees."""
 
     def __init__(
         self,
-        look: Look,
+        look: AlarmQuery,
         thresholds: Mapping[Alarm, float],
         *,
         clock: Clock,
@@ -207,7 +207,7 @@ class Watch:
         self._values: dict[Alarm, float] = {}
         self._raised: frozenset[Alarm] = frozenset()
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Measure, show and tell; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
         now = self._clock.now()
         seen = await self._look.at(now)
@@ -218,11 +218,11 @@ class Watch:
         self._values = measure(seen, now, poll_errors=self._poll_errors(), leaderless=leaderless)
         raised = crossed(self._values, self._thresholds)
         show(self._values, self._thresholds, raised=raised)
-        show_seen(seen, at=now.timestamp(), has_leader=has_leader)
+        show_measurements(seen, at=now.timestamp(), has_leader=has_leader)
         self._tell(raised)
         return SECONDS_BETWEEN_LOOKS
 
-    async def findings(self) -> list[Finding]:
+    async def health_checks(self) -> list[HealthCheck]:
         """For /readyz, from the last look; nothing before the first."""
         return describe(self._values, self._thresholds)
 
@@ -269,16 +269,18 @@ _WORDS: Final = MappingProxyType(
 _SECONDS: Final = frozenset({Alarm.SILENCE, Alarm.SUBMISSION, Alarm.LEADER})
 
 
-def describe(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -> list[Finding]:
+def describe(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -> list[HealthCheck]:
     """One finding for each alarm; none of them makes the service unready, since it takes deliveries all the same."""
     return [_finding(alarm, value, thresholds[alarm]) for alarm, value in values.items()]
 
 
-def _finding(alarm: Alarm, value: float, threshold: float) -> Finding:
+def _finding(alarm: Alarm, value: float, threshold: float) -> HealthCheck:
     what, remedy = _WORDS[alarm]
     is_over = value > threshold
     detail = f"{_shown(alarm, value)} {what}, {_shown(alarm, threshold)} at most"
-    return Finding(alarm.value, ok=not is_over, detail=f"{detail}; {remedy}" if is_over else detail, is_required=False)
+    return HealthCheck(
+        alarm.value, ok=not is_over, detail=f"{detail}; {remedy}" if is_over else detail, is_required=False
+    )
 
 
 def _shown(alarm: Alarm, value: float) -> str:
@@ -307,7 +309,7 @@ def show(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float], *, ra
         RAISED.labels(alarm).set(int(alarm in raised))
 
 
-def show_seen(seen: Seen, *, at: float, has_leader: bool) -> None:
+def show_measurements(seen: Measurements, *, at: float, has_leader: bool) -> None:
     """Set the gauges that belong to no alarm; `at` in Unix seconds."""
     LOOKED_AT.set(at)
     LEADER_ALIVE.set(int(has_leader))

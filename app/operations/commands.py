@@ -8,7 +8,7 @@ from app.core.errors import ServiceError
 from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source
 from app.ledger.queries import Queries
-from app.ledger.recorder import Ledger
+from app.ledger.recorder import Recorder
 from app.operations.retention import Pruning
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
@@ -42,7 +42,7 @@ class Orders:
     """Raises `DatabaseUnavailable`, beside what each method says."""
 
     def __init__(
-        self, database: Database, ledger: Ledger, *, client: RivyaClient, limiter: RateLimiter, clock: Clock
+        self, database: Database, ledger: Recorder, *, client: RivyaClient, limiter: RateLimiter, clock: Clock
     ) -> None:
         self._queries = Queries(database)
         self._pruning = Pruning(database)

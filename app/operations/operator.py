@@ -4,11 +4,11 @@ import secrets
 from collections.abc import Callable
 
 from app.core.clock import Clock, SystemClock
-from app.core.clock_sync import Timekeeper
+from app.core.clock_sync import ClockSync
 from app.core.database import Database
 from app.core.leases import Leases
 from app.core.settings import Settings
-from app.operations.alarms import Alarm, Look, Watch
+from app.operations.alarms import Alarm, AlarmQuery, AlarmWatch
 from app.operations.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Pruning, Retention
 from app.operations.usage_rollup import UsageSums
 
@@ -18,8 +18,8 @@ class Operator:
 
     def __init__(self, settings: Settings, database: Database, *, clock: Clock, poll_errors: Callable[[], int]) -> None:
         registers = settings.registers_endpoint
-        self.watch = Watch(
-            Look(database, by_hand=not registers),
+        self.watch = AlarmWatch(
+            AlarmQuery(database, by_hand=not registers),
             thresholds(settings),
             clock=clock,
             poll_errors=poll_errors,
@@ -33,7 +33,7 @@ class Operator:
             share=SHARE_OF_ONE_WRITER if database.is_sqlite else SHARE,
             most=MOST,
         )
-        timekeepers = (Timekeeper(clock, database),) if isinstance(clock, SystemClock) else ()
+        timekeepers = (ClockSync(clock, database),) if isinstance(clock, SystemClock) else ()
         self.sums = UsageSums(database)
         self.loops = (self.watch, self.retention, self.sums, *timekeepers)
 

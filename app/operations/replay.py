@@ -10,12 +10,12 @@ from sqlalchemy import Select, literal, select, tuple_
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.intake.parse import to_report
+from app.intake.parse import parse_delivery
 from app.ledger import rows
 from app.ledger.decide import FirstPoll, Recorded, plan
 from app.ledger.models import Generation, Outcome, Position, Report, Source, StoredDelivery
 from app.ledger.queries import Queries
-from app.ledger.recorder import Ledger
+from app.ledger.recorder import Recorder
 from app.ledger.sql import of_outcome
 from app.ledger.tables import deliveries
 
@@ -48,7 +48,7 @@ class Replayed:
 class Replay:
     """Oldest first. The stored delivery stays as it is: evidence of what came, and of what was made of it then."""
 
-    def __init__(self, database: Database, ledger: Ledger, *, clock: Clock, first_poll: FirstPoll) -> None:
+    def __init__(self, database: Database, ledger: Recorder, *, clock: Clock, first_poll: FirstPoll) -> None:
         self._database = database
         self._ledger = ledger
         self._queries = Queries(database)
@@ -89,7 +89,9 @@ class Replay:
     def _report(self, delivery: StoredDelivery) -> Report | None:
         if delivery.body_pruned_at is not None:
             return None
-        read = to_report(delivery.body or b"", (), header_id=delivery.event_id, endpoint_id=None, now=self._clock.now())
+        read = parse_delivery(
+            delivery.body or b"", (), header_id=delivery.event_id, endpoint_id=None, now=self._clock.now()
+        )
         if read.claim is None:
             return None
         return Report(

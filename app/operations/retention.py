@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
-from app.core.database import Database, Moment
+from app.core.database import Database, UtcDateTime
 from app.core.errors import DatabaseUnavailable
 from app.core.ids import uuid7
 from app.core.leases import Leases
@@ -59,7 +59,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 _g, _d, _s = generations.c, deliveries.c, submissions.c
-_BEFORE: Final = bindparam("before", type_=Moment)
+_BEFORE: Final = bindparam("before", type_=UtcDateTime)
 _MOST: Final = bindparam("most", type_=Integer)
 
 
@@ -237,7 +237,7 @@ def _lock_bodies(*, is_sqlite: bool) -> Select[Any]:
 
 def _clear(*, is_sqlite: bool) -> Update:
     # The headers go too: a signature proves nothing without what was signed.
-    emptied = {"body": b"", "headers": "{}", "body_pruned_at": bindparam("now", type_=Moment)}
+    emptied = {"body": b"", "headers": "{}", "body_pruned_at": bindparam("now", type_=UtcDateTime)}
     return update(deliveries).where(any_of(_d.event_id, "ids", is_sqlite=is_sqlite)).values(emptied)
 
 
@@ -296,7 +296,7 @@ Kind = Callable[[Limits, int], Awaitable[bool]]
 
 
 class Retention:
-    """`turn` is one turn of a supervised loop: one batch of each kind, if this replica has the lease."""
+    """`run_once` is one turn of a supervised loop: one batch of each kind, if this replica has the lease."""
 
     def __init__(self, pruning: Pruning, leases: Leases, *, clock: Clock, days: int, share: float, most: int) -> None:
         self._pruning = pruning
@@ -316,7 +316,7 @@ class Retention:
         """Creates are walked over anew each day: one that was passed while it was open is answered later."""
         self._tally: Tally[str] = Tally()
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Prune one batch of each kind; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
         old = limits(self._clock.now(), days=self._days)
         if old is None:

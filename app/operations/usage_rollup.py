@@ -57,13 +57,13 @@ _ON_SQLITE: Final = (
 
 
 class UsageSums:
-    """`turn` is one turn of a supervised loop; every replica runs it."""
+    """`run_once` is one turn of a supervised loop; every replica runs it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._most = MOST_OF_ONE_WRITER if database.is_sqlite else MOST
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Move some; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
         return _PAUSE if await self.move() == self._most else _REST
 

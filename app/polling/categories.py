@@ -40,7 +40,7 @@ class Categories:
             self._met_unknown = True
         return category
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Read the catalogue if it is time to, within the budget; returns the seconds until the next turn."""
         if self._is_due() and await self._limiter.acquire():
             await self._refresh()

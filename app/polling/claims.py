@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import RowMapping, Update, bindparam, select, update
 
 from app.core.clock import Clock
-from app.core.database import Database, Moment
+from app.core.database import Database, UtcDateTime
 from app.ledger.models import Tracking
-from app.ledger.poll_state import Held
+from app.ledger.poll_state import PollLease
 from app.ledger.tables import generations
 from app.ratelimit.limiter import RateLimiter, Reservation
 
@@ -24,7 +24,7 @@ NEXT_DUE = select(_g.next_poll_at).where(_g.next_poll_at.is_not(None)).order_by(
 class Claimed:
     """A generation to be polled, and when."""
 
-    held: Held
+    held: PollLease
     reservation: Reservation
 
 
@@ -59,22 +59,22 @@ def _claim() -> Update:
     # The CTE is evaluated once, because it locks: a subquery in the WHERE could be evaluated again and claim more.
     due = (
         select(_g.id)
-        .where(_g.next_poll_at <= bindparam("now", type_=Moment))
+        .where(_g.next_poll_at <= bindparam("now", type_=UtcDateTime))
         .order_by(_g.next_poll_at)
         .limit(bindparam("most"))
         .with_for_update(skip_locked=True)
         .cte("due")
     )
-    until = bindparam("until", type_=Moment)
+    until = bindparam("until", type_=UtcDateTime)
     changes = {"lease_until": until, "next_poll_at": until, "revision": _g.revision + 1}
     change = update(generations).where(_g.id.in_(select(due.c.id))).values(changes)
-    return change.returning(*(_g[name] for name in Held.__dataclass_fields__))
+    return change.returning(*(_g[name] for name in PollLease.__dataclass_fields__))
 
 
 CLAIM = _claim()
 """`next_poll_at` is set for nothing but what is to be polled, so that one indexed condition finds it."""
 
 
-def _held(row: RowMapping) -> Held:
+def _held(row: RowMapping) -> PollLease:
     columns: dict[str, Any] = {**row, "tracking": Tracking(row["tracking"])}
-    return Held(**columns)
+    return PollLease(**columns)

@@ -9,25 +9,25 @@ from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.ledger.models import Claim, Polled, Report, Source, Tracking
-from app.ledger.poll_state import Held, PollBook, PollNote
-from app.ledger.write_queue import Batch
+from app.ledger.poll_state import PollLease, PollResult, PollStateRepository
+from app.ledger.write_queue import WriteQueue
 from app.polling.claims import Claimed, Claims
 from app.polling.metrics import POLLS, note_failed, note_recalled, note_turned
-from app.polling.schedule import Next, Timing
+from app.polling.schedule import NextPoll, Timing
 from app.ratelimit.budget import polls_ahead, polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
 from app.rivya.errors import (
+    RequestWithheld,
     RivyaError,
     RivyaForbidden,
-    RivyaNotAsked,
     RivyaNotFound,
     RivyaRateLimited,
     RivyaRefused,
     RivyaUnauthorized,
     RivyaUnreadable,
 )
-from app.rivya.transport import MayLeave
+from app.rivya.transport import BeforeSend
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -35,15 +35,15 @@ log = structlog.stdlib.get_logger(__name__)
 # One poll: ask Rivya about a generation, report what it says, or say what is to be written instead.
 
 
-_OUR_AFFAIR = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
+ACCOUNT_ERRORS = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
 """Says something about us and nothing about the generation."""
 
 
-class Polling:
+class PollExecutor:
     """Asks and reports; no transaction is open while Rivya is asked."""
 
     def __init__(
-        self, client: RivyaClient, batch: Batch, *, timing: Timing, limiter: RateLimiter, clock: Clock
+        self, client: RivyaClient, batch: WriteQueue, *, timing: Timing, limiter: RateLimiter, clock: Clock
     ) -> None:
         self._client = client
         self._batch = batch
@@ -56,13 +56,13 @@ class Polling:
         """Polls of this process since Rivya last answered one; that it knows no such generation is an answer."""
         return self._errors
 
-    async def poll(self, held: Held, may_leave: MayLeave) -> PollNote | None:
+    async def poll(self, held: PollLease, before_send: BeforeSend) -> PollResult | None:
         """Ask and report; None when the ledger has it, else what to write. Raises `DatabaseUnavailable`."""
         try:
-            said = await self._client.get_generation(held.id, may_leave=may_leave)
+            said = await self._client.get_generation(held.id, before_send=before_send)
             if said.id != held.id:
                 raise RivyaUnreadable("the answer is about another generation", status=200)
-        except RivyaNotAsked:
+        except RequestWithheld:
             return given_back(held, self._clock.now())
         except RivyaError as error:
             POLLS.labels(result_of(error)).inc()
@@ -73,7 +73,7 @@ class Polling:
         await self._limiter.record_poll_success()
         return await self._report(held, said)
 
-    async def _report(self, held: Held, said: Claim) -> PollNote | None:
+    async def _report(self, held: PollLease, said: Claim) -> PollResult | None:
         now = self._clock.now()
         following = self._timing.after_answer(held, now)
         polled = Polled(next_poll_at=following.poll_at or now, tracking=following.tracking)
@@ -87,8 +87,8 @@ class Polling:
             note_turned(held.id, Tracking.STALLED)
         return None
 
-    async def _after_error(self, held: Held, error: RivyaError) -> PollNote:
-        if isinstance(error, _OUR_AFFAIR):
+    async def _after_error(self, held: PollLease, error: RivyaError) -> PollResult:
+        if isinstance(error, ACCOUNT_ERRORS):
             await self._limiter.record_poll_error(error)
             return given_back(held, self._clock.now())
         if isinstance(error, RivyaNotFound):
@@ -98,15 +98,15 @@ class Polling:
         retry_after = getattr(error, "retry_after", None)
         return self._failed(held, error_of(error), request_id=request_id, retry_after=retry_after)
 
-    def _not_found(self, held: Held, error: RivyaNotFound) -> PollNote:
+    def _not_found(self, held: PollLease, error: RivyaNotFound) -> PollResult:
         now = self._clock.now()
         described, count = error_of(error), held.not_found_count + 1
         note_failed(held.id, error=described, request_id=error.request_id, in_a_row=count)
         return not_found(held, self._timing.after_not_found(held, now), described, now=now)
 
     def _failed(
-        self, held: Held, described: str, *, request_id: str | None = None, retry_after: float | None = None
-    ) -> PollNote:
+        self, held: PollLease, described: str, *, request_id: str | None = None, retry_after: float | None = None
+    ) -> PollResult:
         note_failed(held.id, error=described, request_id=request_id, in_a_row=held.poll_failures + 1)
         following = self._timing.after_failure(held, self._clock.now(), retry_after=retry_after)
         return failed(held, following, described)
@@ -119,12 +119,12 @@ _SECONDS_BETWEEN_RECALLS = 60.0
 
 
 class Poller:
-    """`turn` is one turn of a supervised loop; the polls it starts go on beside it until `stop`."""
+    """`run_once` is one turn of a supervised loop; the polls it starts go on beside it until `stop`."""
 
     def __init__(
         self,
         database: Database,
-        polling: Polling,
+        polling: PollExecutor,
         *,
         timing: Timing,
         limiter: RateLimiter,
@@ -137,19 +137,19 @@ class Poller:
         self._timing = timing
         self._limiter = limiter
         self._claims = Claims(database, limiter, clock)
-        self._book = PollBook(database)
+        self._book = PollStateRepository(database)
         self._clock = clock
         # As many as the client has lanes: a poll that had to wait for one would leave after its slot.
         self._most_asking = most_at_once or polls_at_once(limiter.rate)
         self._most_ahead = polls_ahead(limiter.rate) if most_ahead is None else most_ahead
         self._grace = grace
         """Seconds that a poll may still take once asked to stop."""
-        self._tasks: dict[asyncio.Task[PollNote | None], Claimed] = {}
+        self._tasks: dict[asyncio.Task[PollResult | None], Claimed] = {}
         self._asking: set[str] = set()
-        self._notes: list[PollNote] = []
+        self._notes: list[PollResult] = []
         self._recalled_at: float | None = None
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Start what is due and the budget allows; returns the seconds until the next turn, 1 at most."""
         await self._write()
         await self._recall()
@@ -211,14 +211,14 @@ class Poller:
         if moments is not None:
             await self._book.pull_forward(to=moments[0], later_than=moments[1])
 
-    async def _poll(self, claimed: Claimed) -> PollNote | None:
+    async def _poll(self, claimed: Claimed) -> PollResult | None:
         held = claimed.held
         try:
-            may_leave = await self._limiter.wait_for_slot(claimed.reservation)
-            if may_leave is None or len(self._asking) >= self._most_asking:
+            before_send = await self._limiter.wait_for_slot(claimed.reservation)
+            if before_send is None or len(self._asking) >= self._most_asking:
                 return given_back(held, self._clock.now())
             self._asking.add(held.id)
-            return await self._polling.poll(held, may_leave)
+            return await self._polling.poll(held, before_send)
         except DatabaseUnavailable:
             return given_back(held, self._clock.now())
         except Exception as error:
@@ -227,7 +227,7 @@ class Poller:
             following = self._timing.after_failure(held, self._clock.now(), retry_after=None)
             return failed(held, following, f"broken {type(error).__name__}")
 
-    def _finished(self, task: "asyncio.Task[PollNote | None]") -> None:
+    def _finished(self, task: "asyncio.Task[PollResult | None]") -> None:
         held = self._tasks.pop(task).held
         self._asking.discard(held.id)
         note = given_back(held, self._clock.now()) if task.cancelled() else task.result()
@@ -240,7 +240,7 @@ class Poller:
             return
         waiting, self._notes = self._notes, []
         try:
-            written = await self._book.note_poll_failures(waiting)
+            written = await self._book.record_poll_failures(waiting)
         except DatabaseUnavailable:
             self._notes = waiting + self._notes
             raise
@@ -273,9 +273,9 @@ def error_of(error: RivyaError) -> str:
     return " ".join([result_of(error), *(str(part) for part in known if part is not None)])
 
 
-def given_back(held: Held, now: datetime) -> PollNote:
+def given_back(held: PollLease, now: datetime) -> PollResult:
     """It was not polled: due at once, for whoever can."""
-    return PollNote(
+    return PollResult(
         held=held,
         next_poll_at=now,
         tracking=held.tracking,
@@ -287,9 +287,9 @@ def given_back(held: Held, now: datetime) -> PollNote:
     )
 
 
-def failed(held: Held, following: Next, error: str) -> PollNote:
+def failed(held: PollLease, following: NextPoll, error: str) -> PollResult:
     """It was polled and nothing was learnt."""
-    return PollNote(
+    return PollResult(
         held=held,
         next_poll_at=following.poll_at,
         tracking=following.tracking,
@@ -301,9 +301,9 @@ def failed(held: Held, following: Next, error: str) -> PollNote:
     )
 
 
-def not_found(held: Held, following: Next, error: str, *, now: datetime) -> PollNote:
+def not_found(held: PollLease, following: NextPoll, error: str, *, now: datetime) -> PollResult:
     """Rivya said that there is no such generation, which is an answer."""
-    return PollNote(
+    return PollResult(
         held=held,
         next_poll_at=following.poll_at,
         tracking=following.tracking,

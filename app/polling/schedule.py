@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from app.ledger.models import Bounds, Tracking
-from app.ledger.poll_state import Held
+from app.ledger.models import PollTimeLimits, Tracking
+from app.ledger.poll_state import PollLease
 from app.polling.categories import Categories
 
 GRACES: Final = MappingProxyType(
@@ -38,7 +38,7 @@ _MOST_DOUBLINGS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
+class NextPoll:
     """When to ask again (None: never), and what we do about the generation from now on."""
 
     poll_at: datetime | None
@@ -64,7 +64,7 @@ class Schedule:
         """The moment at which a callback is overdue."""
         return first_seen_at + self.grace_for(category)
 
-    def after_answer(self, first_seen_at: datetime, *, category: str | None, now: datetime, chance: float) -> Next:
+    def after_answer(self, first_seen_at: datetime, *, category: str | None, now: datetime, chance: float) -> NextPoll:
         """Still open: after `interval`, growing by half to 5 minutes, ±20 %; never before the callback is overdue.
 
         The gap follows from how long the callback is overdue: 10, 15, 22.5 … seconds are what 10 + overdue/2 comes to.
@@ -74,38 +74,38 @@ class Schedule:
         overdue_at = self.first_poll(first_seen_at, category=category)
         overdue = max(now - overdue_at, timedelta(0))
         gap = min(self.interval + overdue / 2, self._longest)
-        return Next(max(now + _spread(gap, chance), overdue_at), Tracking.WATCHING)
+        return NextPoll(max(now + _spread(gap, chance), overdue_at), Tracking.WATCHING)
 
-    def after_answer_without_callbacks(self, first_seen_at: datetime, *, now: datetime, chance: float) -> Next:
+    def after_answer_without_callbacks(self, first_seen_at: datetime, *, now: datetime, chance: float) -> NextPoll:
         """Still open, and no callback can be expected: after 5 to 10 seconds, as Rivya advises."""
         if self._is_stalled(first_seen_at, now):
             return _stalled(now, chance)
         gap = DOCUMENTED_SHORTEST + (DOCUMENTED_LONGEST - DOCUMENTED_SHORTEST) * chance
-        return Next(now + gap, Tracking.WATCHING)
+        return NextPoll(now + gap, Tracking.WATCHING)
 
-    def after_failure(self, first_seen_at: datetime, *, failures: int, now: datetime, chance: float) -> Next:
+    def after_failure(self, first_seen_at: datetime, *, failures: int, now: datetime, chance: float) -> NextPoll:
         """Nothing was learnt, `failures` times in a row: back off from `interval`, doubling to 5 minutes, ±20 %."""
         if self._is_stalled(first_seen_at, now):
             return _stalled(now, chance)
         gap = min(self.interval * 2 ** min(failures - 1, _MOST_DOUBLINGS), self._longest)
-        return Next(now + _spread(gap, chance), Tracking.WATCHING)
+        return NextPoll(now + _spread(gap, chance), Tracking.WATCHING)
 
     def after_not_found(
         self, first_seen_at: datetime, *, count: int, since: datetime, now: datetime, chance: float
-    ) -> Next:
+    ) -> NextPoll:
         """Rivya says for the `count`-th time, first at `since`, that there is no such generation.
 
         Backs off like a failure, which makes seven polls in ten minutes at the default interval.
         """
         if count >= LOST_AFTER_ANSWERS and now - since >= LOST_AFTER:
-            return Next(None, Tracking.LOST)
+            return NextPoll(None, Tracking.LOST)
         return self.after_failure(first_seen_at, failures=count, now=now, chance=chance)
 
-    def bounds(self, now: datetime) -> Bounds:
+    def bounds(self, now: datetime) -> PollTimeLimits:
         """The latest moments for which anything here can schedule a poll, with a minute to spare for a lease."""
         gap = self._longest * (1 + _SPREAD)
         grace = self.grace or max(GRACE_WHEN_UNKNOWN, *GRACES.values())
-        return Bounds(
+        return PollTimeLimits(
             watched=now + max(gap, grace) + _SPARE,
             failing=now + max(gap, LONGEST_ASKED) + _SKEW,
             stalled=now + STALLED_GAP * (1 + _SPREAD) + _SKEW,
@@ -119,8 +119,8 @@ class Schedule:
         return now >= first_seen_at + self.horizon
 
 
-def _stalled(now: datetime, chance: float) -> Next:
-    return Next(now + _spread(STALLED_GAP, chance), Tracking.STALLED)
+def _stalled(now: datetime, chance: float) -> NextPoll:
+    return NextPoll(now + _spread(STALLED_GAP, chance), Tracking.STALLED)
 
 
 def _spread(gap: timedelta, chance: float) -> timedelta:
@@ -156,25 +156,25 @@ class Timing:
         """While no callbacks can be expected: (when to poll, for whom that would otherwise be later than this)."""
         return None if self._callbacks_expected() else (now + DOCUMENTED_FIRST, now + DOCUMENTED_LONGEST)
 
-    def bounds(self, now: datetime) -> Bounds:
+    def bounds(self, now: datetime) -> PollTimeLimits:
         """The latest moments for which a poll can have been scheduled."""
         return self._schedule.bounds(now)
 
-    def after_answer(self, held: Held, now: datetime) -> Next:
+    def after_answer(self, held: PollLease, now: datetime) -> NextPoll:
         """A poll found the generation open."""
         if not self._callbacks_expected():
             return self._schedule.after_answer_without_callbacks(held.first_seen_at, now=now, chance=self._chance())
         category = self._categories.of(held.model)
         return self._schedule.after_answer(held.first_seen_at, category=category, now=now, chance=self._chance())
 
-    def after_failure(self, held: Held, now: datetime, *, retry_after: float | None) -> Next:
+    def after_failure(self, held: PollLease, now: datetime, *, retry_after: float | None) -> NextPoll:
         """A poll brought nothing; `retry_after` is the fewest seconds that Rivya asked for."""
         failures = held.poll_failures + 1
         following = self._schedule.after_failure(held.first_seen_at, failures=failures, now=now, chance=self._chance())
         asked = now + min(timedelta(seconds=retry_after or 0), LONGEST_ASKED)
-        return Next(max(following.poll_at or asked, asked), following.tracking)
+        return NextPoll(max(following.poll_at or asked, asked), following.tracking)
 
-    def after_not_found(self, held: Held, now: datetime) -> Next:
+    def after_not_found(self, held: PollLease, now: datetime) -> NextPoll:
         """A poll was told that there is no such generation."""
         return self._schedule.after_not_found(
             held.first_seen_at,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Self
 
-from app.core.errors import Finding
+from app.core.errors import HealthCheck
 
 HORIZON: Final = timedelta(seconds=1)
 """Slots are reserved this far ahead: what a killed replica wastes."""
@@ -144,14 +144,14 @@ class Budget:
 _NAME = "polling"
 
 
-def standing(budget: Budget | None, key: str, *, now: datetime, rate: float) -> Finding:
+def describe_status(budget: Budget | None, key: str, *, now: datetime, rate: float) -> HealthCheck:
     """What `/readyz` and `check` show; deliveries are taken all the same, so it is never required."""
     if budget is not None and budget.is_stopped(key):
-        return Finding(_NAME, ok=False, detail=_stopped(budget, key), is_required=False)
+        return HealthCheck(_NAME, ok=False, detail=_stopped(budget, key), is_required=False)
     if budget is not None and budget.is_blocked(now):
         until = f"{budget.blocked_until:%H:%M:%S} UTC"
-        return Finding(_NAME, ok=True, detail=f"paused until {until}, as Rivya asked (429)", is_required=False)
-    return Finding(_NAME, ok=True, detail=f"at most {rate:g} requests per second", is_required=False)
+        return HealthCheck(_NAME, ok=True, detail=f"paused until {until}, as Rivya asked (429)", is_required=False)
+    return HealthCheck(_NAME, ok=True, detail=f"at most {rate:g} requests per second", is_required=False)
 
 
 def _stopped(budget: Budget, key: str) -> str:

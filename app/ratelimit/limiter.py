@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.errors import Finding
-from app.ratelimit.budget import HORIZON, MAX_LATENESS, Budget, slot_spacing, standing
+from app.core.errors import HealthCheck
+from app.ratelimit.budget import HORIZON, MAX_LATENESS, Budget, describe_status, slot_spacing
 from app.ratelimit.metrics import note_rate_limited, note_resumed, note_stopped
 from app.ratelimit.store import BudgetRow
 from app.rivya.errors import RivyaError, RivyaForbidden, RivyaRateLimited, RivyaRefused, RivyaUnauthorized
@@ -185,11 +185,11 @@ class RateLimiter:
         """The budget as it stands; None before anybody has asked for a slot. Raises `DatabaseUnavailable`."""
         return await self._row.read()
 
-    async def health(self) -> Finding:
+    async def health(self) -> HealthCheck:
         """How polling stands, for `/readyz` and `check`. Raises `DatabaseUnavailable`."""
-        return standing(await self.read(), self._key, now=self._clock.now(), rate=self.rate)
+        return describe_status(await self.read(), self._key, now=self._clock.now(), rate=self.rate)
 
-    async def findings(self) -> list[Finding]:
+    async def health_checks(self) -> list[HealthCheck]:
         """The same, as one of several."""
         return [await self.health()]
 

@@ -18,10 +18,10 @@ from app.rivya.payloads import Generation, read_credits, read_generation, read_j
 from app.rivya.transport import (
     MOST_BODY_BYTES,
     MOST_CONNECTIONS,
-    Answer,
-    Lanes,
-    MayLeave,
-    Passage,
+    BeforeSend,
+    PollConnections,
+    RawResponse,
+    StreamedResponse,
     Transport,
     is_header_value,
 )
@@ -73,7 +73,7 @@ class RivyaClient:
             most_body_bytes=most_body_bytes,
             most_connections=MOST_CONNECTIONS + relayed_calls,
         )
-        self._lanes = Lanes(base_url, api_key, most=polls, verify=verify, most_body_bytes=most_body_bytes)
+        self._lanes = PollConnections(base_url, api_key, most=polls, verify=verify, most_body_bytes=most_body_bytes)
         self._deadlines = deadlines
 
     async def __aenter__(self) -> Self:
@@ -89,11 +89,11 @@ class RivyaClient:
         await self._lanes.aclose()
         await self._transport.aclose()
 
-    async def get_generation(self, generation_id: str, *, may_leave: MayLeave | None = None) -> Generation:
-        """Ask for a generation's status. Raises RivyaNotAsked where `may_leave` says no as the request is to leave."""
+    async def get_generation(self, generation_id: str, *, before_send: BeforeSend | None = None) -> Generation:
+        """The generation's status. Raises RequestWithheld where `before_send` returns False right before it is sent."""
         path = f"/api/v1/generations/{segment(generation_id)}"
-        answer = await self._lanes.get(path, seconds=self._deadlines.status, may_leave=may_leave)
-        return _read(read_generation, _taken(answer))
+        answer = await self._lanes.get(path, seconds=self._deadlines.status, before_send=before_send)
+        return _read(read_generation, _raise_for_status(answer))
 
     async def create_generation(self, body: bytes, *, idempotency_key: str) -> CreateAnswer:
         """Forward a create as it stands. RivyaUnavailable with `sent` and RivyaUnreadable leave open what came of it.
@@ -145,7 +145,7 @@ class RivyaClient:
         """Ask for a test delivery."""
         await self._manage("POST", endpoint_id, action="/test")
 
-    async def told_time(self) -> datetime | None:
+    async def server_time(self) -> datetime | None:
         """Return the time that Rivya's answers carry (`Date`), to the second; None where they carry none."""
         answer = await self._call("GET", "/api/v1/models", seconds=self._deadlines.manage)
         return read_date(answer.headers)
@@ -166,7 +166,7 @@ class RivyaClient:
         silence: float,
         headers: Sequence[tuple[bytes, bytes]] = (),
         content: bytes | AsyncIterator[bytes] | None = None,
-    ) -> Passage:
+    ) -> StreamedResponse:
         """Pass a call on, with our key: what comes back is Rivya's own answer, whatever its status.
 
         Whoever opens it closes it. Raises RivyaUnavailable where no answer began within `silence` seconds.
@@ -175,25 +175,27 @@ class RivyaClient:
 
     async def _manage(
         self, method: str, endpoint_id: str | None = None, *, action: str = "", fields: dict[str, Any] | None = None
-    ) -> Answer:
+    ) -> RawResponse:
         path = "/api/v1/webhooks" if endpoint_id is None else f"/api/v1/webhooks/{segment(endpoint_id)}{action}"
         body = None if fields is None else orjson.dumps(fields)
         return await self._call(method, path, seconds=self._deadlines.manage, body=body)
 
     async def _call(
         self, method: str, path: str, *, seconds: float, body: bytes | None = None, idempotency_key: str | None = None
-    ) -> Answer:
+    ) -> RawResponse:
         headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
-        return _taken(await self._transport.exchange(method, path, seconds=seconds, body=body, headers=headers))
+        return _raise_for_status(
+            await self._transport.exchange(method, path, seconds=seconds, body=body, headers=headers)
+        )
 
 
-def _taken(answer: Answer) -> Answer:
+def _raise_for_status(answer: RawResponse) -> RawResponse:
     if not answer.ok:
         raise read_error(answer.status, answer.body, answer.headers)
     return answer
 
 
-def _read(reader: Callable[[bytes], _Read], answer: Answer) -> _Read:
+def _read(reader: Callable[[bytes], _Read], answer: RawResponse) -> _Read:
     try:
         return reader(answer.body)
     except PayloadUnreadable as error:

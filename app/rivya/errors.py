@@ -68,7 +68,7 @@ class RivyaRateLimited(RivyaRefused):
     """429: back off, by `retry_after` seconds where Rivya says so."""
 
 
-class RivyaNotAsked(RivyaError):
+class RequestWithheld(RivyaError):
     """The request was held back before its first byte left: its moment had passed."""
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from app.core.records import value
+from app.core.records import hot_dataclass
 from app.rivya.errors import PayloadUnreadable
 from app.rivya.parsing import is_storable, plausible_amount, read_iso, storable, usable_name, usable_reference
 
@@ -47,7 +47,7 @@ _DEEPEST: Final = 8
 _MOST_NODES: Final = 2000
 
 
-@value()
+@hot_dataclass()
 class Generation:
     """Rivya's object, kept as it came, and those members of it that are well-formed."""
 
@@ -156,7 +156,7 @@ _BETWEEN_WORDS: Final = re.compile(r"[^a-z0-9]+")
 Kind = Literal["generation", "test", "unknown_type", "unreadable"]
 
 
-@value()
+@hot_dataclass()
 class DeliveryBody:
     """What a delivery says.
 

@@ -19,7 +19,7 @@ from typing import Final
 import orjson
 
 from app.rivya.schemes import Encoding, Family, KeyForm, Scheme, derive_key
-from app.rivya.signature import Offer, OfferReader, RawHeaders, Refused, Verified, judged
+from app.rivya.signature import RawHeaders, Refused, SignatureClaim, SignatureHeaderParser, Verified, check_timestamp
 
 _ROLES: Final = ("timestamp", "id")
 _MOST_PER_ROLE: Final = 4
@@ -28,7 +28,7 @@ _MOST_HASHED_BYTES: Final = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class DetectedScheme:
     """A scheme with a MAC of its kind that is right, and what the delivery comes to under that scheme."""
 
     scheme: Scheme
@@ -36,7 +36,7 @@ class Proof:
     """`Refused` only for its timestamp: signed with our secret, but too long ago or ahead of time."""
 
 
-def calibrate(headers: RawHeaders, body: bytes, *, secrets: Sequence[str], now: datetime) -> Proof | None:
+def detect_scheme(headers: RawHeaders, body: bytes, *, secrets: Sequence[str], now: datetime) -> DetectedScheme | None:
     """Return the strongest scheme under which one of `secrets` signed `body`, or None. No bytes make it raise.
 
     Of several that fit, the one that signs most beside the body is returned: id and timestamp, timestamp, nothing.
@@ -52,8 +52,8 @@ def calibrate(headers: RawHeaders, body: bytes, *, secrets: Sequence[str], now: 
             mac = hmac.new(key, offer.prefix, hashlib.sha256)
             mac.update(body)
             if _is_among(mac.digest(), offer):
-                result = judged(number, offer, now)
-                return Proof(_with_key_form(offered, form), result)
+                result = check_timestamp(number, offer, now)
+                return DetectedScheme(_with_key_form(offered, form), result)
     return None
 
 
@@ -64,11 +64,11 @@ def _is_object(body: bytes) -> bool:
         return False
 
 
-def _offers(headers: RawHeaders) -> Iterator[tuple[Scheme, Offer]]:
+def _offers(headers: RawHeaders) -> Iterator[tuple[Scheme, SignatureClaim]]:
     """Everything that these headers may mean, the strongest first."""
     for scheme in _schemes(headers):
-        offer = OfferReader(scheme).read(headers)
-        if isinstance(offer, Offer):
+        offer = SignatureHeaderParser(scheme).read(headers)
+        if isinstance(offer, SignatureClaim):
             yield scheme, offer
 
 
@@ -102,7 +102,7 @@ def _keys(secrets: Sequence[str]) -> Iterator[tuple[int, KeyForm, bytes]]:
             yield number, form, key
 
 
-def _is_among(expected: bytes, offer: Offer) -> bool:
+def _is_among(expected: bytes, offer: SignatureClaim) -> bool:
     return True in [hmac.compare_digest(expected, offered) for offered in offer.macs]
 
 

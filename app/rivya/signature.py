@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from app.core.records import value
+from app.core.records import hot_dataclass
 from app.rivya.parsing import read_unix_seconds, unix_seconds
 from app.rivya.schemes import (
     Encoding,
@@ -49,8 +49,8 @@ class Reason(StrEnum):
     NO_SECRET = "no_secret"  # noqa: S105
 
 
-@value()
-class Offer:
+@hot_dataclass()
+class SignatureClaim:
     """What a sender claims: MACs over `prefix` and the body, and when it says it signed (Unix seconds)."""
 
     prefix: bytes
@@ -59,7 +59,7 @@ class Offer:
     event_id: str | None
 
 
-class OfferReader:
+class SignatureHeaderParser:
     """Reads what a scheme finds in the headers; everything about the scheme is worked out once."""
 
     def __init__(self, scheme: Scheme) -> None:
@@ -70,7 +70,7 @@ class OfferReader:
         self._signed: Final = tuple(zip(signed, headers, strict=True))
         self._may_be_usual = signed == ("t",) and scheme.encoding is not Encoding.BASE64
 
-    def read(self, headers: RawHeaders) -> Offer | Reason:
+    def read(self, headers: RawHeaders) -> SignatureClaim | Reason:
         """Return the offer, or why there is none.
 
         Several signatures, in one header or in several, are alternatives. Everything else may be said only once.
@@ -83,10 +83,10 @@ class OfferReader:
             return Reason.MALFORMED_SIGNATURE
         if self._may_be_usual and (usual := _USUAL.fullmatch(written)) is not None:
             stamp, mac = usual.groups()  # the same that `_read` makes of it, at a third of the price
-            return Offer(stamp + b".", [unhexlify(mac)], unix_seconds(stamp), None)
+            return SignatureClaim(stamp + b".", [unhexlify(mac)], unix_seconds(stamp), None)
         return self._read(written, headers)
 
-    def _read(self, written: bytes, headers: RawHeaders) -> Offer | Reason:
+    def _read(self, written: bytes, headers: RawHeaders) -> SignatureClaim | Reason:
         tokens = _TOKEN.findall(written)
         macs = _macs(tokens, self._encoding)
         if not macs:
@@ -103,7 +103,7 @@ class OfferReader:
                 sent_at = read_unix_seconds(value)
                 if sent_at is None:
                     return Reason.MALFORMED_SIGNATURE
-        return Offer(prefix, macs, sent_at, event_id)
+        return SignatureClaim(prefix, macs, sent_at, event_id)
 
 
 def _times(tokens: Sequence[bytes]) -> list[bytes]:
@@ -135,7 +135,7 @@ TOLERANCE: Final = timedelta(seconds=300)
 _TOLERANCE_SECONDS: Final = TOLERANCE.total_seconds()
 
 
-@value()
+@hot_dataclass()
 class Verified:
     """The delivery is genuine.
 
@@ -148,7 +148,7 @@ class Verified:
     offset_seconds: float | None = None
 
 
-@value()
+@hot_dataclass()
 class Refused:
     """The delivery is not proved genuine. `offset_seconds`, where known, is the sender's claimed time minus ours."""
 
@@ -161,7 +161,7 @@ class Verifier:
 
     def __init__(self, scheme: Scheme, secrets: Sequence[str]) -> None:
         self.scheme = scheme
-        self._reader = OfferReader(scheme)
+        self._reader = SignatureHeaderParser(scheme)
         keys = ((number, derive_key(secret, scheme.key_form)) for number, secret in enumerate(secrets))
         self._keyed = [(number, hmac.new(key, digestmod=hashlib.sha256)) for number, key in keys if key is not None]
 
@@ -180,9 +180,9 @@ class Verifier:
         secret_number = self._fitting_secret(offer, body)
         if secret_number is None:
             return Refused(Reason.SIGNATURE_MISMATCH, _offset(offer, now))
-        return judged(secret_number, offer, now)
+        return check_timestamp(secret_number, offer, now)
 
-    def _fitting_secret(self, offer: Offer, body: bytes) -> int | None:
+    def _fitting_secret(self, offer: SignatureClaim, body: bytes) -> int | None:
         for number, keyed in self._keyed:
             mac = keyed.copy()  # prepared keys, and no copy of the body
             mac.update(offer.prefix)
@@ -200,7 +200,7 @@ def _is_among(expected: bytes, offered: Sequence[bytes]) -> bool:
     return found
 
 
-def judged(secret_number: int, offer: Offer, now: datetime) -> Verified | Refused:
+def check_timestamp(secret_number: int, offer: SignatureClaim, now: datetime) -> Verified | Refused:
     """Say what an offer comes to whose MAC is right: verified, or signed too far from `now`."""
     offset = _offset(offer, now)
     if offset is not None and abs(offset) > _TOLERANCE_SECONDS:
@@ -208,7 +208,7 @@ def judged(secret_number: int, offer: Offer, now: datetime) -> Verified | Refuse
     return Verified(secret_number, offer.event_id, offset)
 
 
-def _offset(offer: Offer, now: datetime) -> float | None:
+def _offset(offer: SignatureClaim, now: datetime) -> float | None:
     return None if offer.sent_at is None else offer.sent_at - now.timestamp()
 
 

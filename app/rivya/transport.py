@@ -13,49 +13,49 @@ from typing import Any, Final
 import httpx
 
 from app.core.proxies import proxy_for
-from app.rivya.errors import RivyaNotAsked, RivyaUnavailable, RivyaUnreadable
+from app.rivya.errors import RequestWithheld, RivyaUnavailable, RivyaUnreadable
 
 # The moment at which a request leaves: the last at which it can be held back, and the first from which it may act.
 
 
-MayLeave = Callable[[], bool]
+BeforeSend = Callable[[], bool]
 
 
-class Departure:
+class SendTrace:
     """Notes whether the first byte of a request was about to leave: from then on it may have taken effect.
 
-    `may_leave` is asked right before, once the connection is there; where it says no, RivyaNotAsked is raised.
+    `before_send` is asked right before, once the connection is there; where it says no, RequestWithheld is raised.
     """
 
-    def __init__(self, may_leave: MayLeave | None = None) -> None:
-        self.begun = False
-        self._may_leave = may_leave
+    def __init__(self, before_send: BeforeSend | None = None) -> None:
+        self.is_sent = False
+        self._may_leave = before_send
 
     async def trace(self, event: str, _details: Mapping[str, object]) -> None:
         """Be told by the HTTP library what it does."""
-        if self.begun or not event.endswith(".send_request_headers.started"):
+        if self.is_sent or not event.endswith(".send_request_headers.started"):
             return
         if self._may_leave is not None and not self._may_leave():
-            raise RivyaNotAsked
-        self.begun = True
+            raise RequestWithheld
+        self.is_sent = True
 
 
 @contextmanager
-def unavailable(departure: Departure, seconds: float) -> Iterator[None]:
+def unavailable(departure: SendTrace, seconds: float) -> Iterator[None]:
     """Turn a time-out of so many seconds, and what httpx raises, into RivyaUnavailable."""
     try:
         yield
     except TimeoutError as error:
-        raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=departure.begun) from error
+        raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=departure.is_sent) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         situation = f"the exchange failed: {type(error).__name__}"
-        raise RivyaUnavailable(situation, sent=departure.begun) from error
+        raise RivyaUnavailable(situation, sent=departure.is_sent) from error
 
 
 # An answer of Rivya's that is passed on while it comes: its head at once, its body piece by piece, unchanged.
 
 
-class Passage:
+class StreamedResponse:
     """One answer under way. Nothing is decoded; a piece is read from the network only when it is asked for."""
 
     def __init__(self, response: httpx.Response) -> None:
@@ -96,7 +96,7 @@ MOST_CONNECTIONS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RawResponse:
     """What came back, whole; header names in lower case."""
 
     status: int
@@ -124,7 +124,7 @@ class Transport:
         self._most_body_bytes = most_body_bytes
         self._client = httpx.AsyncClient(
             base_url=base_url,
-            headers=headers_of_ours(api_key),
+            headers=default_headers(api_key),
             verify=verify,
             limits=httpx.Limits(max_connections=most_connections, max_keepalive_connections=MOST_CONNECTIONS),
             cookies=no_cookies(),
@@ -140,13 +140,13 @@ class Transport:
         seconds: float,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> RawResponse:
         """Send a request and read the answer, all within `seconds`.
 
         Raises RivyaUnavailable where no whole answer came, RivyaUnreadable where it is a 2xx larger than the bound.
         """
         content_type = {} if body is None else {"content-type": "application/json"}
-        departure = Departure()
+        departure = SendTrace()
         request = self._client.build_request(
             method,
             path,
@@ -158,7 +158,7 @@ class Transport:
         with unavailable(departure, seconds):
             # httpx bounds each read; a server that drips bytes would never exceed that.
             async with asyncio.timeout(seconds):
-                return await whole(await self._client.send(request, stream=True), self._most_body_bytes)
+                return await read_bounded(await self._client.send(request, stream=True), self._most_body_bytes)
 
     async def open(
         self,
@@ -168,13 +168,13 @@ class Transport:
         silence: float,
         headers: Sequence[tuple[bytes, bytes]] = (),
         content: bytes | AsyncIterator[bytes] | None = None,
-    ) -> Passage:
+    ) -> StreamedResponse:
         """Send a request and return as soon as the head of the answer is there; whoever opens it closes it.
 
         `silence` is how many seconds may pass without a byte from Rivya; the whole has no deadline. Raises
         RivyaUnavailable, and whatever `content` raises.
         """
-        departure = Departure()
+        departure = SendTrace()
         try:
             request = self._client.build_request(
                 method,
@@ -184,17 +184,17 @@ class Transport:
                 timeout=httpx.Timeout(silence, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS, write=_WRITE_SECONDS),
                 extensions={"trace": departure.trace},
             )
-            return Passage(await self._client.send(request, stream=True))
+            return StreamedResponse(await self._client.send(request, stream=True))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             situation = f"no answer: {type(error).__name__}"
-            raise RivyaUnavailable(situation, sent=departure.begun) from error
+            raise RivyaUnavailable(situation, sent=departure.is_sent) from error
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
 
-async def whole(response: httpx.Response, most_body_bytes: int) -> Answer:
+async def read_bounded(response: httpx.Response, most_body_bytes: int) -> RawResponse:
     """Read the answer to its end, and close it.
 
     Raises httpx.HTTPError where it breaks off; where it is too large RivyaUnreadable for a 2xx, else RivyaUnavailable.
@@ -205,12 +205,12 @@ async def whole(response: httpx.Response, most_body_bytes: int) -> Answer:
             body += chunk
             if len(body) > most_body_bytes:
                 raise too_large(response.status_code, most_body_bytes)
-        return Answer(response.status_code, response.headers, bytes(body))
+        return RawResponse(response.status_code, response.headers, bytes(body))
     finally:
         await response.aclose()
 
 
-def headers_of_ours(api_key: str) -> dict[str, str]:
+def default_headers(api_key: str) -> dict[str, str]:
     """What every request carries. Raises ValueError for a key that is no header value, without showing it."""
     if not is_header_value(api_key):
         raise ValueError("an API key consists of printable ASCII")
@@ -260,7 +260,7 @@ _ONE: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepa
 _NO_BODY: Final = httpx.ByteStream(b"")
 
 
-class Lanes:
+class PollConnections:
     """GETs to Rivya, authorised with one key, at most `most` at once. Nothing is retried and no redirect followed.
 
     The lane that came back last is taken first, so that few requests need few connections.
@@ -279,7 +279,7 @@ class Lanes:
         self._url = httpx.URL(base_url)
         self._prefix = self._url.raw_path.rstrip(b"/")
         # Made once; a request made from these few parts costs a fifth of one that a client builds.
-        self._headers = httpx.Request("GET", self._url, headers=headers_of_ours(api_key)).headers
+        self._headers = httpx.Request("GET", self._url, headers=default_headers(api_key)).headers
         self._proxy = proxy_for(base_url)
         self._verify = verify
         self._most_body_bytes = most_body_bytes
@@ -289,13 +289,13 @@ class Lanes:
         """When each came back, on the event loop's clock, and the lane; the latest is last."""
         self._is_closed = False
 
-    async def get(self, path: str, *, seconds: float, may_leave: MayLeave | None = None) -> Answer:
+    async def get(self, path: str, *, seconds: float, before_send: BeforeSend | None = None) -> RawResponse:
         """Send a GET and read the answer, all within `seconds`.
 
         Raises RivyaUnavailable where no whole answer came, RivyaUnreadable where it is a 2xx larger than the bound, and
-        RivyaNotAsked where `may_leave`, asked right before the first byte leaves, says no.
+        RequestWithheld where `before_send`, asked right before the first byte leaves, says no.
         """
-        departure = Departure(may_leave)
+        departure = SendTrace(before_send)
         # Waiting for a lane, connecting and the TLS handshake each end by themselves before the deadline.
         opening = seconds_to_open(seconds)
         url, target = self._url, self._prefix + path.encode("ascii")
@@ -310,7 +310,7 @@ class Lanes:
         request = httpx.Request("GET", url, headers=self._headers, stream=_NO_BODY, extensions=extensions)
         with unavailable(departure, seconds):
             async with asyncio.timeout(seconds), self._lane(opening) as lane:
-                return await whole(await lane.handle_async_request(request), self._most_body_bytes)
+                return await read_bounded(await lane.handle_async_request(request), self._most_body_bytes)
 
     async def aclose(self) -> None:
         """Close the connections; that of a request under way closes when it ends."""

@@ -240,7 +240,7 @@ class Reporter:
         """Tell every endpoint that the generation has this status, true or not; returns after the due attempts."""
         kind = event_type or f"generation.{status}"
         event = self._event(generation.account, kind, generation.as_json(status), generation_id=generation.id)
-        faults = generation.wishes.callback or self._faults.take_delivery(kind)
+        faults = generation.options.callback or self._faults.take_delivery(kind)
         events = [event] * (1 + faults.duplicate)
         if faults.contradict and status in _OPPOSITE:
             events.append(self._contradiction(generation, _OPPOSITE[status]))

@@ -83,18 +83,18 @@ class Generations:
             created_at=now,
             updated_at=now,
             client_request_id=order.client_request_id,
-            wishes=order.wishes,
+            options=order.options,
         )
         self.by_id[generation.id] = generation
         return generation
 
     async def _start(self, generation: Generation) -> None:
-        wishes = generation.wishes
-        end: Status = "failed" if wishes.fails else "succeeded"
-        if (wishes.callback or self._faults.deliveries).early:
+        options = generation.options
+        end: Status = "failed" if options.fails else "succeeded"
+        if (options.callback or self._faults.deliveries).early:
             await self._move(generation, end)
-        elif wishes.seconds is not None or not self._work.manual:
-            seconds = generation.model.seconds / self._settings.speed if wishes.seconds is None else wishes.seconds
+        elif options.seconds is not None or not self._work.manual:
+            seconds = generation.model.seconds / self._settings.speed if options.seconds is None else options.seconds
             self._work.later(seconds / 5, partial(self._progress, generation, "processing"))
             self._work.later(seconds, partial(self._progress, generation, end))
 

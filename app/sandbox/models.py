@@ -85,7 +85,7 @@ def catalogue() -> dict[str, Model]:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class SandboxOptions:
     """A request's own course; None: the model's duration, the sandbox's faults."""
 
     seconds: float | None = None
@@ -93,7 +93,7 @@ class Wishes:
     callback: DeliveryFaults | None = None
 
 
-def read_wishes(params: dict[str, Any]) -> Wishes:
+def read_options(params: dict[str, Any]) -> SandboxOptions:
     """Read `{"seconds": 1.5, "fail": true, "callback": "duplicate,reorder"}`; raises `validation_failed`."""
     asked = params.get("sandbox", {})
     if not isinstance(asked, dict) or not asked.keys() <= {"seconds", "fail", "callback"}:
@@ -107,7 +107,7 @@ def read_wishes(params: dict[str, Any]) -> Wishes:
     callback = asked.get("callback")
     if callback is not None and not isinstance(callback, str):
         raise invalid("params.sandbox.callback must be a string.")
-    return Wishes(seconds, fails, None if callback is None else read_callback(callback))
+    return SandboxOptions(seconds, fails, None if callback is None else read_callback(callback))
 
 
 def read_callback(text: str) -> DeliveryFaults:
@@ -168,7 +168,7 @@ class Generation:
     created_at: datetime
     updated_at: datetime
     client_request_id: str | None = None
-    wishes: Wishes = field(default_factory=Wishes)
+    options: SandboxOptions = field(default_factory=SandboxOptions)
     status: Status = "queued"
     moves: list[dict[str, str]] = field(default_factory=list)
     polls: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=1000))
@@ -213,7 +213,7 @@ class Order:
 
     model: Model
     client_request_id: str | None
-    wishes: Wishes
+    options: SandboxOptions
 
 
 def read_order(body: dict[str, Any], models: dict[str, Model]) -> Order:
@@ -232,4 +232,4 @@ def read_order(body: dict[str, Any], models: dict[str, Model]) -> Order:
     trace = body.get("client_request_id")
     if not isinstance(trace, str | None):
         raise invalid("client_request_id must be a string.")
-    return Order(model, trace, read_wishes(params))
+    return Order(model, trace, read_options(params))

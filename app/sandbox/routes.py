@@ -5,7 +5,7 @@ from starlette.responses import Response
 from app.sandbox.files import read_form
 from app.sandbox.http import Call, Operation
 from app.sandbox.responses import json_answer
-from app.sandbox.settings import tell
+from app.sandbox.settings import encode_event
 from app.sandbox.streaming import EventStream
 from app.sandbox.webhooks import EVENT_TYPES, Endpoint
 
@@ -59,7 +59,7 @@ async def stream(call: Call) -> Response:
     return EventStream(
         sandbox.streams,
         sandbox.streams.begin(completion["id"]),
-        tell(completion, sandbox.settings.stream_dialect),
+        encode_event(completion, sandbox.settings.stream_dialect),
         pause=sandbox.settings.stream_pause,
         fault=sandbox.faults.take_stream(),
     )

@@ -15,7 +15,7 @@ Dialect = Literal["named", "chunks", "crlf"]
 HEARTBEAT = b": heartbeat\n\n"
 
 
-def tell(completion: dict[str, Any], dialect: Dialect) -> list[bytes]:
+def encode_event(completion: dict[str, Any], dialect: Dialect) -> list[bytes]:
     """The events of a stream, in order; the last one ends the turn."""
     words = completion["message"]["content"].split(" ")
     pieces = [word if index == 0 else f" {word}" for index, word in enumerate(words)]

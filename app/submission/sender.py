@@ -13,7 +13,7 @@ from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.ids import request_id
 from app.ledger.models import Report, Source
-from app.ledger.write_queue import Batch
+from app.ledger.write_queue import WriteQueue
 from app.rivya.client import CreateAnswer, RivyaClient
 from app.rivya.errors import RivyaError, RivyaUnavailable
 from app.submission.metrics import note_retried, note_sent
@@ -87,7 +87,7 @@ class Sender:
     def __init__(
         self,
         client: RivyaClient,
-        batch: Batch,
+        batch: WriteQueue,
         submissions: Submissions,
         clock: Clock,
         *,
@@ -202,7 +202,7 @@ _SECONDS_WHILE_IDLE = 1.0
 
 
 class Retrier:
-    """`turn` is one turn of a supervised loop; any number of replicas may run it."""
+    """`run_once` is one turn of a supervised loop; any number of replicas may run it."""
 
     def __init__(self, submissions: Submissions, sender: Sender, limiter: RateLimiter, clock: Clock) -> None:
         self._submissions = submissions
@@ -210,7 +210,7 @@ class Retrier:
         self._limiter = limiter
         self._clock = clock
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         """Send again what is due, as far as the budget goes; returns the seconds until the next turn."""
         claimed = await self._claim()
         results = await asyncio.gather(*map(self._send, claimed), return_exceptions=True)

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Column, Index, Integer, LargeBinary, Table, Text, select, text, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.core.database import Database, Moment, metadata, one_of
+from app.core.database import Database, UtcDateTime, enum_check, metadata
 from app.core.ids import uuid7
 from app.submission.models import Create, State, Submission, from_row
 from app.submission.outcome import Verdict
@@ -30,12 +30,12 @@ submissions = Table(
     Column("submitted_by", Text, comment="name of the caller's token"),
     Column("attempts", Integer, nullable=False, comment="numbers the attempts: a late one can't undo a later one"),
     Column("retries", Integer, nullable=False, comment="by the background, since a caller last sent it"),
-    Column("sent_at", Moment, nullable=False, comment="when a caller last sent it"),
-    Column("next_attempt_at", Moment, comment="when a background retry is due; null: never"),
+    Column("sent_at", UtcDateTime, nullable=False, comment="when a caller last sent it"),
+    Column("next_attempt_at", UtcDateTime, comment="when a background retry is due; null: never"),
     Column("last_error", Text),
-    Column("created_at", Moment, nullable=False),
-    Column("resolved_at", Moment),
-    one_of("state", State),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("resolved_at", UtcDateTime),
+    enum_check("state", State),
     CheckConstraint("is_final IN (0, 1)", name="is_final"),
     CheckConstraint("is_final = 0 OR state IN ('accepted', 'rejected')", name="final_when_answered"),
     CheckConstraint("(state = 'accepted') = (generation_id IS NOT NULL)", name="accepted_has_generation"),

@@ -39,7 +39,7 @@ def steps() -> list[Script]:
 async def fill(url: str) -> None:
     """Something in every table, as the service writes it."""
     async with open_service(url) as room:
-        await room.service.endpoint.registrar.turn()
+        await room.service.endpoint.registrar.run_once()
         await room.service.endpoint.keyring.load()
         body = {"model": "z-image", "prompt": "a river"}
         headers = {"Authorization": f"Bearer {TOKEN}"}
@@ -47,7 +47,7 @@ async def fill(url: str) -> None:
         await room.record(webhook("done", "succeeded"), poll("found", "failed"))
         await room.service.operator.sums.move()
         assert (await room.client.post("/rivya/webhook", content=b"{}")).status_code == 401
-        await room.service.refusals.turn()
+        await room.service.refusals.run_once()
         await room.service.limiter.acquire()
         room.pass_time(days=91)
         await room.record(webhook("new", "failed", at=room.clock.now()))

@@ -97,8 +97,8 @@ class Failing:
 
     async def _created(self) -> str:
         """A create; each connection that had died in the pool may still cost one 503."""
-        wishes = {"seconds": 0.1, "callback": "drop"}
-        body = {"model": "z-image", "prompt": "a fox", "params": {"sandbox": wishes}}
+        options = {"seconds": 0.1, "callback": "drop"}
+        body = {"model": "z-image", "prompt": "a fox", "params": {"sandbox": options}}
         headers = {"Idempotency-Key": f"order-{self._number}"}
         while True:
             answer = await self.client.post("/api/v1/generations", json=body, headers=headers)

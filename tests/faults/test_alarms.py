@@ -62,10 +62,10 @@ async def test_deliveries_that_are_all_refused_are_noticed(database_url: str) ->
         for _ in range(11):
             answer = await room.client.post(f"/rivya/webhook/{PATH_KEY}", content=b'{"id": "evt_1"}')
             assert answer.status_code == 401
-        await room.service.endpoint.health.turn()
+        await room.service.endpoint.health.run_once()
         assert await raised_by_then(room) == {Alarm.REFUSALS}
-        room.service.endpoint.health.note_verified("endpoint-1", room.clock.now())
-        await room.service.endpoint.health.turn()
+        room.service.endpoint.health.record_verified("endpoint-1", room.clock.now())
+        await room.service.endpoint.health.run_once()
         assert await raised_by_then(room) == set()
         assert room.lines == [("alarm.crossed", "refusals"), ("alarm.cleared", "refusals")]
 
@@ -74,7 +74,7 @@ async def test_refusals_at_an_endpoint_made_by_hand_are_noticed(database_url: st
     async with open_service(database_url, RIVYA_SIGNING_SECRET="whsec_made_by_hand") as room:
         for _ in range(11):
             assert (await room.client.post("/rivya/webhook", content=b'{"id": "evt_1"}')).status_code == 401
-        await room.service.refusals.turn()
+        await room.service.refusals.run_once()
         assert await room.raised() == {Alarm.REFUSALS}  # and no leader is missed
         room.pass_time(seconds=1)
         await room.record(webhook("good", "succeeded", at=room.clock.now()))
@@ -101,7 +101,7 @@ async def test_a_create_that_stays_unresolved_is_noticed(database_url: str) -> N
         assert await raised_by_then(room) == set()
         room.pass_time(minutes=2)
         assert await raised_by_then(room) == {Alarm.SUBMISSION}
-        await room.service.retrier.turn()
+        await room.service.retrier.run_once()
         assert await raised_by_then(room) == set()
         assert room.lines == [("alarm.crossed", "submission"), ("alarm.cleared", "submission")]
 

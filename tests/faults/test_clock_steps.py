@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import orjson
 import pytest
 
-from app.core.clock_sync import Timekeeper
+from app.core.clock_sync import ClockSync
 from app.core.database import Database
 from app.ledger.models import Status
 from app.ledger.tables import generations
@@ -88,17 +88,17 @@ async def test_no_valid_delivery_is_refused_whichever_clock_is_right(sqlite_url:
     machine = Machine()
     by_hand = {"RIVYA_SIGNING_SECRET": SECRET, "RIVYA_SIGNATURE_SCHEME": "timestamped"}
     async with open_service(sqlite_url, goes_by=machine.clock, **by_hand) as room:
-        timekeeper = Timekeeper(machine.clock, room.service.database)
+        timekeeper = ClockSync(machine.clock, room.service.database)
         true = machine.clock.now()
         assert await deliver(room, "evt_before", signed_at=true) == 200
-        await timekeeper.turn()
+        await timekeeper.run_once()
         machine.step(seconds)
         for number in range(12):  # before the new time is believed, and after
             assert await deliver(room, f"evt_old_{number}", signed_at=true) == 200
             assert await deliver(room, f"evt_new_{number}", signed_at=machine.clock.wall()) == 200
             machine.pass_time(10)
             true += timedelta(seconds=10)
-            await timekeeper.turn()
+            await timekeeper.run_once()
         assert machine.clock.now() == machine.clock.wall()
         for wrong in (
             true + timedelta(minutes=20),
@@ -114,26 +114,26 @@ async def test_no_valid_delivery_is_refused_whichever_clock_is_right(sqlite_url:
 
 async def test_a_step_is_believed_after_a_minute_and_not_before(sqlite_url: str) -> None:
     machine, database = Machine(), Database(sqlite_url)
-    timekeeper = Timekeeper(machine.clock, database)
-    await timekeeper.turn()
+    timekeeper = ClockSync(machine.clock, database)
+    await timekeeper.run_once()
     machine.step(HOUR)
     for _ in range(6):
-        await timekeeper.turn()
+        await timekeeper.run_once()
         assert machine.clock.wall() - machine.clock.now() == timedelta(hours=1)
         machine.pass_time(10)
-    await timekeeper.turn()
+    await timekeeper.run_once()
     assert machine.clock.wall() == machine.clock.now()
     await database.dispose()
 
 
 async def test_a_step_that_is_taken_back_leaves_no_trace(sqlite_url: str) -> None:
     machine, database = Machine(), Database(sqlite_url)
-    timekeeper, began = Timekeeper(machine.clock, database), machine.clock.now()
+    timekeeper, began = ClockSync(machine.clock, database), machine.clock.now()
     machine.step(-HOUR)
-    await timekeeper.turn()
+    await timekeeper.run_once()
     machine.step(HOUR)
     for _ in range(10):
-        await timekeeper.turn()
+        await timekeeper.run_once()
         machine.pass_time(10)
     assert machine.clock.now() == began + timedelta(seconds=100)
     await database.dispose()
@@ -142,7 +142,7 @@ async def test_a_step_that_is_taken_back_leaves_no_trace(sqlite_url: str) -> Non
 async def test_replicas_on_postgresql_go_by_its_clock_whatever_their_machines_say(postgres_url: str) -> None:
     machines, database = (Machine(), Machine()), Database(postgres_url)
     machines[1].step(-HOUR)
-    await asyncio.gather(*(Timekeeper(machine.clock, database).turn() for machine in machines))
+    await asyncio.gather(*(ClockSync(machine.clock, database).run_once() for machine in machines))
     one, other = (machine.clock.now() for machine in machines)
     assert abs(one - other) < timedelta(seconds=10)
     assert one != machines[0].clock.wall()

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from app.core.database import Database
-from app.core.drivers import Direct
+from app.core.drivers import RawPostgres
 from app.core.errors import DatabaseUnavailable
 from app.ledger.tables import generations
 from tests.flow.api_app import ApiRoom, open_api
@@ -49,7 +49,7 @@ async def test_not_ready_while_the_name_leads_to_a_reader(postgres_url: str) -> 
 async def test_not_ready_while_intake_has_no_connection_left(postgres_url: str) -> None:
     async with open_api(postgres_url) as api, AsyncExitStack() as taken:
         direct = api.room.database.direct
-        assert isinstance(direct, Direct)
+        assert isinstance(direct, RawPostgres)
         for _ in range(4):
             await taken.enter_async_context(direct.transaction())
         assert (await api.stranger.get("/readyz")).status_code == 503
@@ -83,7 +83,7 @@ async def _write(api: ApiRoom, name: str) -> None:
 
 async def _connect(database: Database) -> None:
     """As many connections in each pool."""
-    assert isinstance(database.direct, Direct)
+    assert isinstance(database.direct, RawPostgres)
     async with AsyncExitStack() as open_ones:
         for _ in range(CONNECTIONS):
             await open_ones.enter_async_context(database.direct.transaction())

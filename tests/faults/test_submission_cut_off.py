@@ -47,10 +47,10 @@ async def test_killed_while_rivya_works_it_is_resolved_by_the_next_process(datab
             kept = await killed.submission()
             assert (kept["state"], kept["is_final"]) == ("sending", 0)
         async with open_submission(database_url, rivya) as early:
-            await early.retrier.turn()
+            await early.retrier.run_once()
             assert early.calls == 1, "the lease has not run out"
         async with open_submission(database_url, rivya, clock=later()) as fresh:
-            await fresh.retrier.turn()
+            await fresh.retrier.run_once()
             assert (fresh.calls, fresh.charged()) == (2, 1)
             assert (await fresh.generation())["status"] == "queued"
             assert (await fresh.create()).headers["Idempotency-Replayed"] == "true"
@@ -70,7 +70,7 @@ async def test_killed_between_the_answer_and_the_record_it_is_paid_once(database
             killed.batch._tasks = []
             assert await killed.room.rows(generations) == []
         async with open_submission(database_url, rivya, clock=later()) as fresh:
-            await fresh.retrier.turn()
+            await fresh.retrier.run_once()
             assert (fresh.charged(), (await fresh.submission())["state"]) == (1, "accepted")
             assert (await fresh.generation())["status"] == "queued"
 
@@ -83,7 +83,7 @@ async def test_an_answer_that_the_ledger_cannot_take_is_recorded_later(database_
         assert answer.headers["Idempotency-Key"] == "key-1"
         await room.batch.start()
         room.clock.advance(seconds=5)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert ((await room.create()).status_code, room.charged()) == (200, 1)
 
 
@@ -109,6 +109,6 @@ async def test_a_database_that_goes_away_after_rivya_accepted_loses_nothing(clus
         assert unwritten.headers["Idempotency-Key"] == "key-2"
         cluster.start()
         room.clock.advance(seconds=LEASE_SECONDS)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert ((await room.submission())["state"], room.charged(), room.calls) == ("accepted", 1, 2)
         assert (await room.generation())["status"] == "queued"

@@ -47,10 +47,10 @@ async def test_performed_but_not_answered_is_resolved_with_the_same_key_and_paid
         assert answer.headers["Idempotency-Key"] == "key-1"
         assert await room.room.rows(generations) == []
         room.clock.advance(seconds=FIRST_RETRY_SECONDS - 1)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert room.calls == 1, "not before it is due"
         room.clock.advance(seconds=1)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert (room.calls, room.charged()) == (2, 1)
         generation = await room.generation()
         assert (generation["status"], generation["client_request_id"]) == ("queued", "order-1")
@@ -65,7 +65,7 @@ async def test_a_time_out_is_resolved_with_the_same_key_and_paid_once(database_u
         assert (answer.status_code, code_of(answer), room.charged()) == (504, "submission_unknown", 1)
         await room.sandbox.advance(1)
         room.clock.advance(seconds=FIRST_RETRY_SECONDS)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert ((await room.submission())["state"], room.charged()) == ("accepted", 1)
 
 
@@ -75,7 +75,7 @@ async def test_a_repeat_waits_for_the_resolution_and_gets_its_answer(database_ur
         await room.create()
         waiting = asyncio.create_task(room.create())
         room.clock.advance(seconds=FIRST_RETRY_SECONDS)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         answer = await waiting
         assert (answer.status_code, answer.headers["Idempotency-Replayed"]) == (200, "true")
 
@@ -99,7 +99,7 @@ async def test_the_backgrounds_refusal_is_final_and_told_to_a_repeat(database_ur
         spoil(room, ApiFault(connection="reset", times=1), ApiFault(status=404, times=1))
         await room.create()
         room.clock.advance(seconds=FIRST_RETRY_SECONDS)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         answer = await room.create()
         assert (answer.status_code, code_of(answer), room.calls) == (404, "not_found", 2)
 
@@ -110,12 +110,12 @@ async def test_a_refused_api_key_settles_no_doubt(database_url: str) -> None:
         await room.create()
         room.sandbox.keys[DEFAULT_KEY].revoked = True
         room.clock.advance(seconds=FIRST_RETRY_SECONDS)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert (await room.submission())["state"] == "unknown"
         assert [type(error).__name__ for error in room.budget.noted] == ["RivyaUnavailable", "RivyaUnauthorized"]
         room.sandbox.keys[DEFAULT_KEY].revoked = False
         room.clock.advance(seconds=2 * FIRST_RETRY_SECONDS)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert ((await room.submission())["state"], room.charged()) == ("accepted", 1)
 
 
@@ -125,7 +125,7 @@ async def test_a_wait_that_rivya_asks_the_background_for_is_kept(database_url: s
         await room.create()
         for seconds, calls in ((FIRST_RETRY_SECONDS, 2), (119, 2), (1, 3)):
             room.clock.advance(seconds=seconds)
-            await room.retrier.turn()
+            await room.retrier.run_once()
             assert room.calls == calls
         assert (await room.submission())["state"] == "accepted"
 
@@ -136,10 +136,10 @@ async def test_without_a_slot_nothing_is_sent_and_nothing_is_put_off(database_ur
         await room.create()
         room.clock.advance(seconds=FIRST_RETRY_SECONDS)
         room.budget.left = 0
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert room.calls == 1
         room.budget.left = 1
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert (await room.submission())["state"] == "accepted"
 
 
@@ -149,16 +149,16 @@ async def test_what_stays_unknown_for_a_day_is_tried_hourly_and_logged(database_
         await room.create()
         room.clock.advance(seconds=24 * 3600)
         with capture_logs() as logs:
-            await room.retrier.turn()
+            await room.retrier.run_once()
         [line] = [line for line in logs if line["event"] == "submission.unresolved"]
         assert line["hours"] == 24
         assert "key-1" not in str(logs)
         assert BODY.decode() not in str(logs)
         room.clock.advance(seconds=3599)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert room.calls == 2
         room.clock.advance(seconds=1)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert room.calls == 3
 
 
@@ -167,6 +167,6 @@ async def test_many_unknowns_are_resolved_some_at_a_time_without_a_rest_between(
         spoil(room, ApiFault(when="after", connection="reset", times=11))
         await asyncio.gather(*(room.create(key=f"key-{n}") for n in range(11)))
         room.clock.advance(seconds=LEASE_SECONDS)
-        pauses = [await room.retrier.turn() for _ in range(3)]
+        pauses = [await room.retrier.run_once() for _ in range(3)]
         assert pauses == [0.25, 0.25, 1]
         assert (len(await room.room.rows(generations)), room.calls) == (11, 22)

@@ -14,15 +14,15 @@ from app.api.schemas import DESCRIPTION, TAGS
 from app.api.waiting import Waiting
 from app.core.auth import Access, ApiToken, Role
 from app.core.clock import SystemClock
-from app.core.errors import Finding
+from app.core.errors import HealthCheck
 from app.ledger.models import Generation, Report
 from app.ledger.queries import Queries
-from app.ledger.write_queue import Batch
+from app.ledger.write_queue import WriteQueue
 from tests.clock import ManualClock
 from tests.ledger import LedgerRoom, open_ledger
 
 TOKENS = {role: f"a-token-of-role-{role}" for role in Role}
-Check = Callable[[], Awaitable[Sequence[Finding]]]
+Check = Callable[[], Awaitable[Sequence[HealthCheck]]]
 
 
 class CountedQueries(Queries):
@@ -91,7 +91,7 @@ async def eventually(is_so: Callable[[], bool]) -> None:
 @asynccontextmanager
 async def open_api(url: str, *, checks: Sequence[Check] = ()) -> AsyncIterator[ApiRoom]:
     async with open_ledger(url) as room, AsyncExitStack() as stack:
-        batch = Batch(room.ledger, SystemClock())
+        batch = WriteQueue(room.ledger, SystemClock())
         await batch.start()
         stack.push_async_callback(batch.stop)
         queries, clock = CountedQueries(room.database), ManualClock()
@@ -103,7 +103,7 @@ async def open_api(url: str, *, checks: Sequence[Check] = ()) -> AsyncIterator[A
 
 
 def assemble(
-    queries: Queries, waiting: Waiting, batch: Batch, *, clock: ManualClock, checks: Sequence[Check]
+    queries: Queries, waiting: Waiting, batch: WriteQueue, *, clock: ManualClock, checks: Sequence[Check]
 ) -> FastAPI:
     access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
     app = FastAPI(title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS)

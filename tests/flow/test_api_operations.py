@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
-from app.core.errors import Finding
+from app.core.errors import HealthCheck
 from tests.clock import NOON
 from tests.flow.api_app import ApiRoom, open_api
 from tests.reports import submit, webhook
@@ -12,19 +12,19 @@ from tests.reports import submit, webhook
 AWAY = "postgresql+asyncpg://nobody:hunter2@127.0.0.1:1/none"
 
 
-async def well() -> Sequence[Finding]:
-    return [Finding("well", ok=True, detail="is well", is_required=True)]
+async def well() -> Sequence[HealthCheck]:
+    return [HealthCheck("well", ok=True, detail="is well", is_required=True)]
 
 
-async def optional() -> Sequence[Finding]:
-    return [Finding("optional", ok=False, detail="is not well", is_required=False)]
+async def optional() -> Sequence[HealthCheck]:
+    return [HealthCheck("optional", ok=False, detail="is not well", is_required=False)]
 
 
-async def required() -> Sequence[Finding]:
-    return [Finding("required", ok=False, detail="is not well", is_required=True)]
+async def required() -> Sequence[HealthCheck]:
+    return [HealthCheck("required", ok=False, detail="is not well", is_required=True)]
 
 
-async def broken() -> Sequence[Finding]:
+async def broken() -> Sequence[HealthCheck]:
     raise RuntimeError("hunter2")
 
 
@@ -78,7 +78,7 @@ async def test_a_check_that_breaks_is_a_failed_one_and_tells_no_secret(database_
 
 
 async def test_a_check_that_hangs_is_given_up(sqlite_url: str) -> None:
-    async def hanging() -> Sequence[Finding]:
+    async def hanging() -> Sequence[HealthCheck]:
         await asyncio.Event().wait()
         return []
 

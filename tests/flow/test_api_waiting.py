@@ -133,7 +133,7 @@ async def test_what_another_replica_settles_is_found_by_one_look(postgres_url: s
             await here.parked(2)
             await there.record(webhook("g", "succeeded"))
             assert not asking.done()
-            assert await here.waiting.turn() <= 0.5
+            assert await here.waiting.run_once() <= 0.5
             assert (await asking).json()["status"] == "succeeded"
             assert (here.queries.looks, other.done()) == (1, False)
             here.waiting.stop()
@@ -142,5 +142,5 @@ async def test_what_another_replica_settles_is_found_by_one_look(postgres_url: s
 
 async def test_nobody_waiting_costs_no_statement(database_url: str) -> None:
     async with open_api(database_url) as api:
-        assert await api.waiting.turn() <= 0.5
+        assert await api.waiting.run_once() <= 0.5
         assert api.queries.looks == 0

@@ -12,7 +12,7 @@ from app.ledger.decide import Recorded
 from app.ledger.models import Outcome, Report
 from app.ledger.recorder import RecordFailed
 from app.ledger.tables import deliveries, generations
-from app.ledger.write_queue import Batch
+from app.ledger.write_queue import WriteQueue
 from tests.ledger import LedgerRoom, open_ledger
 from tests.reports import said, webhook
 
@@ -24,7 +24,7 @@ def poisoned(generation_id: str) -> Report:
 
 async def test_a_poisoned_report_is_isolated_and_the_others_are_recorded(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        batch = Batch(room.ledger, SystemClock())
+        batch = WriteQueue(room.ledger, SystemClock())
         good = [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(10)]
         bad = asyncio.create_task(batch.put(poisoned("bad")))
         await asyncio.sleep(0)  # all of them are waiting before the first commit begins
@@ -38,7 +38,7 @@ async def test_a_poisoned_report_is_isolated_and_the_others_are_recorded(databas
 
 async def test_where_a_whole_batch_is_refused_none_of_it_is_at_fault(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        batch = Batch(room.ledger, SystemClock())
+        batch = WriteQueue(room.ledger, SystemClock())
         together = [asyncio.create_task(batch.put(poisoned(f"bad{n}"))) for n in range(2)]
         await asyncio.sleep(0)  # both are waiting before the first commit begins
         await batch.start()
@@ -66,7 +66,7 @@ class Untellable:
 
 async def test_who_can_not_be_told_any_more_stops_nobody_elses_answer(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        batch = Batch(room.ledger, SystemClock())
+        batch = WriteQueue(room.ledger, SystemClock())
         await batch.start()
         for attempt in range(3):
             batch.submit(webhook(f"left{attempt}", "succeeded"), Untellable())
@@ -91,7 +91,7 @@ class Unnoted:
 
 async def test_what_goes_wrong_after_the_commit_does_not_end_the_writer(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        batch = Batch(Unnoted(room), SystemClock())
+        batch = WriteQueue(Unnoted(room), SystemClock())
         await batch.start()
         for n in range(3):
             assert (await batch.put(webhook(f"g{n}", "succeeded"))).outcome is Outcome.APPLIED
@@ -118,7 +118,7 @@ class Short:
 @pytest.mark.parametrize("writers", [1, 2])
 async def test_an_error_outside_of_the_commit_is_answered_and_ends_no_writer(database_url: str, writers: int) -> None:
     async with open_ledger(database_url) as room:
-        batch = Batch(Short(room, 4), SystemClock(), writers=writers)
+        batch = WriteQueue(Short(room, 4), SystemClock(), writers=writers)
         await batch.start()
         async with asyncio.timeout(9):  # less than anybody waits for a commit
             for n in range(4):
@@ -126,19 +126,19 @@ async def test_an_error_outside_of_the_commit_is_answered_and_ends_no_writer(dat
                     await batch.put(webhook(f"g{n}", "succeeded"))
             assert (await batch.put(webhook("g", "succeeded"))).outcome is Outcome.APPLIED
             assert (await batch.put(webhook("g0", "succeeded"))).is_duplicate
-        assert all(finding.ok for finding in await batch.findings())
+        assert all(finding.ok for finding in await batch.health_checks())
         await batch.stop()
         assert len(await room.rows(generations)) == 5
 
 
 async def test_a_queue_whose_writer_fails_each_time_is_down_and_can_be_stopped(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        batch = Batch(Short(room, 10**9), SystemClock())
+        batch = WriteQueue(Short(room, 10**9), SystemClock())
         await batch.start()
         for n in range(3):
             with pytest.raises(DatabaseUnavailable):
                 await batch.put(webhook(f"g{n}", "succeeded"))
-        [finding] = await batch.findings()
+        [finding] = await batch.health_checks()
         assert (finding.name, finding.ok, finding.is_required) == ("write_queue", False, True)
         assert "batch-0" in finding.detail
         left = asyncio.create_task(batch.put(webhook("left", "succeeded")))
@@ -170,7 +170,7 @@ class Gate:
 async def test_what_arrives_during_a_commit_goes_into_the_next_one_together(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         gate = Gate(room)
-        batch = Batch(gate, SystemClock())
+        batch = WriteQueue(gate, SystemClock())
         await batch.start()
         tasks = [asyncio.create_task(batch.put(webhook("first", "succeeded")))]
         await gate.reached.wait()
@@ -187,7 +187,7 @@ async def test_what_arrives_during_a_commit_goes_into_the_next_one_together(data
 async def test_a_lone_writer_begins_once_nothing_more_comes_in(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         gate = Gate(room)
-        batch = Batch(gate, SystemClock())
+        batch = WriteQueue(gate, SystemClock())
         await batch.start()
         tasks: list[asyncio.Task[Recorded]] = []
 
@@ -208,7 +208,7 @@ async def test_a_lone_writer_begins_once_nothing_more_comes_in(database_url: str
 async def test_more_than_the_queue_holds_is_refused_at_once(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         gate = Gate(room)
-        batch = Batch(gate, SystemClock(), most_waiting=5)
+        batch = WriteQueue(gate, SystemClock(), most_waiting=5)
         waiting = [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(5)]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
@@ -222,7 +222,7 @@ async def test_more_than_the_queue_holds_is_refused_at_once(database_url: str) -
 async def test_a_commit_that_takes_too_long_is_not_waited_for_but_still_stands(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         gate = Gate(room)
-        batch = Batch(gate, SystemClock(), patience=0.01)
+        batch = WriteQueue(gate, SystemClock(), patience=0.01)
         await batch.start()
         with pytest.raises(DatabaseUnavailable):
             await batch.put(webhook("g", "succeeded"))
@@ -233,7 +233,7 @@ async def test_a_commit_that_takes_too_long_is_not_waited_for_but_still_stands(d
 
 async def test_stopping_records_what_is_waiting(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        batch = Batch(room.ledger, SystemClock())
+        batch = WriteQueue(room.ledger, SystemClock())
         tasks = [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(3)]
         await asyncio.sleep(0)
         await batch.start()
@@ -245,7 +245,7 @@ async def test_stopping_records_what_is_waiting(database_url: str) -> None:
 
 async def test_a_database_that_is_away_fails_all_of_a_batch_as_unavailable() -> None:
     room = LedgerRoom("postgresql+asyncpg://nobody@127.0.0.1:1/none")
-    batch = Batch(room.ledger, SystemClock())
+    batch = WriteQueue(room.ledger, SystemClock())
     await batch.start()
     with pytest.raises(DatabaseUnavailable):
         await batch.put(webhook("g", "succeeded"))
@@ -256,7 +256,7 @@ async def test_a_database_that_is_away_fails_all_of_a_batch_as_unavailable() -> 
 async def test_a_second_batch_begins_beside_the_first_and_a_third_waits_for_one_of_them(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         gate = Gate(room)
-        batch = Batch(gate, SystemClock(), writers=2)
+        batch = WriteQueue(gate, SystemClock(), writers=2)
         await batch.start()
         tasks: list[asyncio.Task[Recorded]] = []
         for size in (1, 20, 5):
@@ -274,7 +274,7 @@ async def test_a_second_batch_begins_beside_the_first_and_a_third_waits_for_one_
 async def test_a_few_do_not_wait_long_for_a_batch_that_is_held_up(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         gate = Gate(room)
-        batch = Batch(gate, SystemClock(), writers=2)
+        batch = WriteQueue(gate, SystemClock(), writers=2)
         await batch.start()
         tasks = [asyncio.create_task(batch.put(webhook("first", "succeeded")))]
         await gate.reached.wait()

@@ -6,13 +6,13 @@ from app.core.clock import SystemClock
 from app.core.errors import ServiceError
 from app.ledger.decide import Recorded
 from app.ledger.models import Report
-from app.ledger.write_queue import Batch
+from app.ledger.write_queue import WriteQueue
 from tests.ledger import LedgerRoom, open_ledger
 from tests.reports import webhook
 
 
 class Told:
-    """A sender in the express lane, with one list for all of what happens."""
+    """A sender in the fast path, with one list for all of what happens."""
 
     def __init__(self, happened: list[str]) -> None:
         self._happened = happened
@@ -49,7 +49,7 @@ async def test_what_was_committed_is_answered_then_the_next_is_begun_and_only_th
 ) -> None:
     async with open_ledger(database_url) as room:
         happened: list[str] = []
-        batch = Batch(Ordered(room, happened), SystemClock(), most_at_once=1)
+        batch = WriteQueue(Ordered(room, happened), SystemClock(), most_at_once=1)
         for generation_id in ("one", "two"):
             batch.submit(webhook(generation_id, "succeeded"), Told(happened))
         await batch.start()

@@ -218,7 +218,7 @@ async def test_a_stream_for_programs_is_an_event_a_line() -> None:
         spoken = await desk.say("chat", "hello", "--stream", "--json")
     events = [json.loads(line) for line in spoken.output.splitlines()]
     assert [events[0]["event"], events[-1]["event"]] == ["message.created", "message.completed"]
-    assert events[1]["data"] == {"content": "Turn"}
+    assert events[1]["data"] == {"content": "RunOnce"}
 
 
 async def test_a_stream_that_breaks_off_is_a_failure() -> None:

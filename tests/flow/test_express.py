@@ -1,4 +1,4 @@
-"""The express lane of a real server: an ordinary request is answered in it, any other as if it were not there."""
+"""The fast path of a real server: an ordinary request is answered in it, any other as if it were not there."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -10,7 +10,7 @@ import uvloop
 from sqlalchemy import select
 
 from app.core.errors import DatabaseUnavailable
-from app.fastpath.protocol import ExpressProtocol
+from app.fastpath.protocol import FastPathProtocol
 from app.ledger.models import Generation
 from app.ledger.tables import deliveries
 from tests.reports import submit
@@ -59,13 +59,13 @@ async def statuses(both: TwoServers, request: bytes) -> list[int]:
 @pytest.mark.parametrize(
     ("place", "request_", "status"),
     [
-        ("app.fastpath.application.Express.lane", delivery("task_7"), 200),
+        ("app.fastpath.application.FastPathApp.handler", delivery("task_7"), 200),
         ("app.intake.webhook.to_report", delivery("task_7"), 200),
         ("app.endpoint.health.EndpointHealth.note_verified", delivery("task_7"), 200),
         ("app.ledger.write_queue.Waiting", delivery("task_7"), 200),
-        ("app.fastpath.protocol.LaneExchange.respond", delivery("task_7"), 200),
-        ("app.fastpath.protocol.LaneExchange.respond", FORGED, 401),
-        ("app.fastpath.protocol.LaneExchange.respond", read(PATH), 200),
+        ("app.fastpath.protocol.FastExchange.respond", delivery("task_7"), 200),
+        ("app.fastpath.protocol.FastExchange.respond", FORGED, 401),
+        ("app.fastpath.protocol.FastExchange.respond", read(PATH), 200),
         ("app.fastpath.generation_read.render", read(PATH), 200),
         ("app.fastpath.generation_read.render", read(f"{PATH}?wait=1"), 200),
         ("app.api.waiting.Waiting.tell", read(PATH), 200),
@@ -99,7 +99,7 @@ def test_what_fails_in_the_parser_itself_is_never_called_a_bad_request(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def ask(both: TwoServers) -> None:
-        monkeypatch.setattr(ExpressProtocol, "on_message_complete", Failing(ExpressProtocol.on_message_complete))
+        monkeypatch.setattr(FastPathProtocol, "on_message_complete", Failing(FastPathProtocol.on_message_complete))
         assert await statuses(both, delivery("task_7")) == [500]
         assert await statuses(both, b"GET http://host HTTP/1.1\r\nHost: r\r\n\r\n") == [400]
         assert await statuses(both, b"no HTTP\r\n\r\n") == [400]
@@ -115,7 +115,7 @@ def test_what_fails_when_it_is_too_late_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str, name: str
 ) -> None:
     async def ask(both: TwoServers) -> None:
-        monkeypatch.setattr(ExpressProtocol, name, Failing(getattr(ExpressProtocol, name)))
+        monkeypatch.setattr(FastPathProtocol, name, Failing(getattr(FastPathProtocol, name)))
         request = read(PATH) if name == "on_response_complete" else read(PATH.replace("7", "unknown"))
         assert await statuses(both, request) == ([200] if name == "on_response_complete" else [])
 

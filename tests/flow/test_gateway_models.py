@@ -10,7 +10,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
-from app.gateway.models_cache import Kept
+from app.gateway.models_cache import CachedModels
 from app.rivya.errors import RivyaRateLimited, RivyaUnavailable
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
@@ -66,7 +66,7 @@ async def test_a_caller_that_leaves_does_not_end_the_refresh_that_others_wait_fo
         while not asked(rivya.sandbox):
             await asyncio.sleep(0)
         first.cancel()
-        assert isinstance(await second, Kept)
+        assert isinstance(await second, CachedModels)
         assert asked(rivya.sandbox) == 1
 
 

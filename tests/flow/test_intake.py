@@ -178,7 +178,7 @@ async def test_refusals_leave_a_bounded_sample_without_bodies(database_url: str)
     async with open_intake(database_url) as intake:
         for n in range(50):
             await intake.client.post(f"/rivya/webhook/{PATH_KEY}", content=b"forged %d" % n)
-        await intake.refusals.turn()
+        await intake.refusals.run_once()
         sample = await intake.room.rows(rejections)
         assert 0 < len(sample) <= 20
         assert {row["reason"] for row in sample} == {"missing_signature"}
@@ -192,7 +192,7 @@ async def test_at_most_1000_refusals_are_kept(sqlite_url: str) -> None:
             intake.clock.advance(seconds=1)
             for _ in range(20):
                 await intake.client.post("/rivya/webhook", content=b"forged")
-            await intake.refusals.turn()
+            await intake.refusals.run_once()
         assert len(await intake.room.rows(rejections)) == 1000
 
 

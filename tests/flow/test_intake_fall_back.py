@@ -9,12 +9,12 @@ from starlette.types import Message, Scope
 
 from app.core.clock import SystemClock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
-from app.intake.rejections import Refusals
+from app.intake.rejections import Rejections
 from app.intake.webhook import ROUTE, Intake
 from app.ledger.models import Report
 from app.ledger.recorder import RecordFailed
 from app.ledger.tables import deliveries
-from app.ledger.write_queue import Answer, Batch
+from app.ledger.write_queue import Completion, WriteQueue
 from app.rivya.signature import RawHeaders, Refused, Verified, sign
 from tests.clock import NOON, ManualClock
 from tests.intake_room import MOST_BYTES, PROBE_KEY, SCHEME, SECRET, Noted, Secrets, event
@@ -26,9 +26,9 @@ class Counted(Secrets):
 
     looks = 0
 
-    def at_once(self, headers: RawHeaders, body: bytes, path_key: str | None, now: Any) -> Verified | Refused | None:
+    def verify_now(self, headers: RawHeaders, body: bytes, path_key: str | None, now: Any) -> Verified | Refused | None:
         self.looks += 1
-        return super().at_once(headers, body, path_key, now)
+        return super().verify_now(headers, body, path_key, now)
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         self.looks += 1
@@ -47,7 +47,7 @@ class FallsBack:
     def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = b"") -> None:
         raise LookupError("injected")
 
-    def otherwise(self) -> None:
+    def fall_back(self) -> None:
         self.is_handed_over = True
 
 
@@ -57,10 +57,10 @@ async def fallen_back(
     """The route's status for a delivery of which the lane has come to `outcome` after so many seconds."""
     async with open_ledger(url) as room:
         clock, secrets, health = ManualClock(NOON), Counted(SECRET), Noted()
-        batch = Batch(room.ledger, SystemClock())
+        batch = WriteQueue(room.ledger, SystemClock())
         await batch.start()
 
-        def first(report: Report, answer: Answer) -> None:
+        def first(report: Report, answer: Completion) -> None:
             if isinstance(outcome, Overloaded):
                 raise outcome
             if outcome is not None:
@@ -70,7 +70,7 @@ async def fallen_back(
             return await (asyncio.Event().wait() if is_stuck else batch.put(report))
 
         intake = Intake(
-            secrets, health, Refusals(room.database), record, submit=first, clock=clock, most_bytes=MOST_BYTES,
+            secrets, health, Rejections(room.database), record, submit=first, clock=clock, most_bytes=MOST_BYTES,
             probed=PROBE_KEY.answer,
         )  # fmt: skip
         signed = event()
@@ -79,7 +79,7 @@ async def fallen_back(
         scope: Scope = {"type": "http", "method": "POST", "path": ROUTE, "headers": headers, "state": {}}
         exchange, sent = FallsBack(), list[Message]()
         try:
-            is_taken = intake.lane(scope, body or signed, exchange)
+            is_taken = intake.fast_handler(scope, body or signed, exchange)
         except LookupError:
             is_taken = False
         assert exchange.is_handed_over or not is_taken

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from app.endpoint.reachability import KnockFailed, knock
+from app.endpoint.reachability import ProbeFailed, send_probe
 
 
 @asynccontextmanager
@@ -32,13 +32,13 @@ async def endless(piece: bytes, *, pause: float) -> AsyncIterator[tuple[str, asy
 
 async def test_an_answer_without_end_is_read_to_the_bound_only() -> None:
     async with asyncio.timeout(60), endless(b"x" * 65536, pause=0.001) as (url, hung_up):
-        answer = await knock(url, b"", headers={}, seconds=30)
+        answer = await send_probe(url, b"", headers={}, seconds=30)
         assert len(answer.body) == 256 * 1024
         await hung_up.wait()
 
 
 async def test_an_answer_that_drips_is_given_up_after_the_whole_time() -> None:
     async with asyncio.timeout(60), endless(b"x", pause=0.05) as (url, hung_up):
-        with pytest.raises(KnockFailed, match=r"^no whole answer within 0\.5 s$"):
-            await knock(url, b"", headers={}, seconds=0.5)
+        with pytest.raises(ProbeFailed, match=r"^no whole answer within 0\.5 s$"):
+            await send_probe(url, b"", headers={}, seconds=0.5)
         await hung_up.wait()

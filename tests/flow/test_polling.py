@@ -35,14 +35,14 @@ async def test_nothing_is_asked_before_it_is_due(database_url: str) -> None:
         replica = await room.replica()
         await room.submit(replica)
         room.clock.advance(seconds=GRACE.total_seconds() - 0.4)
-        assert await replica.poller.turn() == pytest.approx(0.4)
+        assert await replica.poller.run_once() == pytest.approx(0.4)
         assert room.polls == []
 
 
 async def test_a_poller_with_nothing_to_do_looks_every_second(database_url: str) -> None:
     async with open_polling(database_url) as room:
         replica = await room.replica()
-        assert await replica.poller.turn() == 1.0
+        assert await replica.poller.run_once() == 1.0
 
 
 async def test_an_open_generation_is_asked_for_again_after_growing_gaps(database_url: str) -> None:
@@ -109,7 +109,7 @@ async def test_when_callbacks_fail_what_waits_for_them_is_asked_for_at_once(data
         replica = await room.replica()
         tasks = await room.submit(replica, 3)
         replica.callbacks_expected = False
-        await replica.poller.turn()
+        await replica.poller.run_once()
         assert [await replica.wait_until_due(task) for task in tasks] == [2.5, 0, 0]
         await replica.poll()
         assert sorted(room.polled) == sorted(tasks)
@@ -120,10 +120,10 @@ async def test_pulling_forward_again_changes_nothing(database_url: str) -> None:
         replica = await room.replica()
         [task] = await room.submit(replica)
         replica.callbacks_expected = False
-        await replica.poller.turn()
+        await replica.poller.run_once()
         once = await replica.row(task)
         room.clock.advance(seconds=1)
-        await replica.poller.turn()
+        await replica.poller.run_once()
         assert await replica.row(task) == once
 
 
@@ -131,14 +131,14 @@ async def test_without_callbacks_nothing_is_written_where_nothing_waits_too_long
     async with open_polling(database_url) as room:
         replica = await room.replica()
         replica.callbacks_expected = False
-        await replica.poller.turn()
+        await replica.poller.run_once()
         written: list[str] = []
         event.listen(
             replica.database.engine.sync_engine,
             "before_cursor_execute",
             lambda _connection, _cursor, statement, *_: written.append(statement),
         )
-        await replica.poller.turn()
+        await replica.poller.run_once()
         assert written
         assert [statement for statement in written if statement.startswith(("WITH", "UPDATE"))] == []
 
@@ -158,7 +158,7 @@ async def test_when_callbacks_work_again_an_early_poll_leaves_the_rest_to_them(d
 async def test_the_grace_follows_the_catalogue(database_url: str) -> None:
     async with open_polling(database_url) as room:
         replica = await room.replica(schedule=Schedule())
-        await room.clock.run(replica.categories.turn())
+        await room.clock.run(replica.categories.run_once())
         models = {"z-image": 60, "sandbox-audio": 120, "sandbox-video": 300, "unheard-of": 120}
         for model, grace in models.items():
             waits = replica.timing.first_poll(model, room.clock.now()) - room.clock.now()
@@ -171,7 +171,7 @@ async def test_the_catalogue_is_read_hourly_and_once_a_minute_at_most_for_an_unk
 
         async def reads_after(seconds: float, categories: Categories = replica.categories) -> int:
             room.clock.advance(seconds=seconds)
-            await room.clock.run(categories.turn())
+            await room.clock.run(categories.run_once())
             return room.sandbox.calls.counts["models.list"]
 
         assert await reads_after(0) == 1
@@ -189,8 +189,8 @@ async def test_a_catalogue_that_cannot_be_read_leaves_models_unknown_and_is_read
     async with open_polling(database_url) as room:
         replica = await room.replica(schedule=Schedule())
         room.sandbox.faults.api.append(ApiFault(route="models.list", times=1, status=500))
-        await room.clock.run(replica.categories.turn())
+        await room.clock.run(replica.categories.run_once())
         assert replica.categories.of("sandbox-video") is None
         room.clock.advance(seconds=61)
-        await room.clock.run(replica.categories.turn())
+        await room.clock.run(replica.categories.run_once())
         assert replica.categories.of("sandbox-video") == "video"

@@ -27,7 +27,7 @@ async def poll_and_lose_the_database(
 ) -> str:
     task = (await room.submit(replica, count))[0]
     await replica.wait_until_due(task)
-    await replica.poller.turn()
+    await replica.poller.run_once()
     cluster.stop("immediate")
     with pytest.raises(DatabaseUnavailable):
         await room.clock.run(replica.poller.idle())
@@ -41,7 +41,7 @@ async def test_what_a_poll_came_to_is_written_when_the_database_is_back(cluster:
         room.sandbox.faults.api.append(ApiFault(status=500))
         task = await poll_and_lose_the_database(room, replica, cluster)
         cluster.start()
-        await replica.poller.turn()
+        await replica.poller.run_once()
         row = await replica.row(task)
         assert (row["poll_failures"], row["lease_until"]) == (1, None)
 
@@ -51,7 +51,7 @@ async def test_an_outcome_found_while_it_is_away_is_asked_for_again(cluster: Pos
         replica = await room.replica()
         task = await poll_and_lose_the_database(room, replica, cluster)
         cluster.start()
-        await replica.poller.turn()
+        await replica.poller.run_once()
         row = await replica.row(task)
         assert row["last_poll_error"] == "not_recorded database_unavailable"
         await room.sandbox.settle(task)
@@ -75,7 +75,7 @@ async def test_a_poller_stops_without_its_database(cluster: PostgresCluster, url
         replica = await room.replica()
         [task] = await room.submit(replica)
         await replica.wait_until_due(task)
-        await replica.poller.turn()
+        await replica.poller.run_once()
         cluster.stop("immediate")
         await replica.poller.stop()
         cluster.start()

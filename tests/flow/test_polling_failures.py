@@ -107,7 +107,7 @@ async def test_while_callbacks_fail_a_generation_that_is_backed_off_from_keeps_i
         await replica.poll()
         replica.callbacks_expected = False
         before = await replica.row(task)
-        await replica.poller.turn()
+        await replica.poller.run_once()
         assert await replica.row(task) == before
 
 
@@ -185,8 +185,8 @@ def _break(poller: Poller, generation_id: str) -> None:
     """Put a bug where none is known."""
     poll = poller._polling.poll
 
-    async def broken(held: Any, may_leave: Any) -> Any:
-        return 1 / 0 if held.id == generation_id else await poll(held, may_leave)
+    async def broken(held: Any, before_send: Any) -> Any:
+        return 1 / 0 if held.id == generation_id else await poll(held, before_send)
 
     poller._polling.poll = broken  # type: ignore[method-assign]
 

@@ -28,7 +28,7 @@ async def test_a_request_that_missed_its_slot_is_given_back_and_not_sent_late(da
     async with open_polling(database_url) as room:
         replica = await room.replica()
         [task] = await overdue(room, replica, 1)
-        await replica.poller.turn()
+        await replica.poller.run_once()
         room.clock.advance(seconds=3)
         await room.clock.run(replica.poller.idle())
         assert room.polled == []
@@ -65,7 +65,7 @@ async def test_polls_are_claimed_ahead_while_others_are_under_way(database_url: 
     async with open_polling(database_url) as room:
         replica = await room.replica(most_at_once=1, most_ahead=3)
         await overdue(room, replica, 6)
-        await replica.poller.turn()
+        await replica.poller.run_once()
         leased = [row for row in await replica.rows(generations) if row["lease_until"] is not None]
         assert len(leased) == 4
         await room.clock.run(replica.poller.idle())
@@ -81,11 +81,11 @@ async def test_a_poll_claimed_ahead_that_finds_all_hands_full_is_given_back_and_
         await overdue(room, replica, 4)
         room.sandbox.faults.api.append(ApiFault(hang=60))
         room.clock.stands_still_while[:] = [lambda: bool(replica.poller._asking) and not room.polls]
-        await replica.poller.turn()
+        await replica.poller.run_once()
         await room.clock.run(_until_given_back(replica))
         await room.clock.run(_until_asked(room))
         assert len(room.polls) == 1
-        assert await replica.poller.turn() == 0.1
+        assert await replica.poller.run_once() == 0.1
         leased = [row for row in await replica.rows(generations) if row["lease_until"] is not None]
         assert [row["id"] for row in leased] == room.polled
         await replica.poller.stop()
@@ -95,7 +95,7 @@ async def test_polls_claimed_ahead_are_given_back_at_a_stop(database_url: str) -
     async with open_polling(database_url) as room:
         replica = await room.replica(most_at_once=1, most_ahead=3)
         await overdue(room, replica, 4)
-        await replica.poller.turn()
+        await replica.poller.run_once()
         await replica.poller.stop()
         assert room.polls == []
         assert [row["lease_until"] for row in await replica.rows(generations)] == [None] * 4
@@ -105,8 +105,8 @@ async def test_a_poller_with_all_hands_full_starts_no_more(database_url: str) ->
     async with open_polling(database_url) as room:
         replica = await room.replica(most_at_once=2, most_ahead=0)
         await overdue(room, replica, 4)
-        await replica.poller.turn()
-        assert await replica.poller.turn() == 0.1
+        await replica.poller.run_once()
+        assert await replica.poller.run_once() == 0.1
         await room.clock.run(replica.poller.idle())
         assert len(room.polls) == 2
 
@@ -132,7 +132,7 @@ async def test_a_poll_that_hangs_past_the_grace_of_a_stop_is_given_back(database
         replica = await room.replica()
         [task] = await overdue(room, replica, 1)
         room.sandbox.faults.api.append(ApiFault(hang=60))
-        await replica.poller.turn()
+        await replica.poller.run_once()
         await room.clock.run(_until_asked(room))
         await replica.poller.stop()
         row = await replica.row(task)

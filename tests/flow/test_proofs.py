@@ -25,13 +25,13 @@ SCHEMES = {
 
 async def _registered(r: Room, **options: Any) -> Replica:
     replica = await r.start(scheme=None, **options)
-    await replica.registrar.turn()
+    await replica.registrar.run_once()
     await replica.learn()
     return replica
 
 
 async def _finding(replica: Replica, name: str) -> Any:
-    return next(finding for finding in await replica.health.findings() if finding.name == name)
+    return next(finding for finding in await replica.health.health_checks() if finding.name == name)
 
 
 @pytest.mark.parametrize("name", SCHEMES)
@@ -41,7 +41,7 @@ async def test_the_test_delivery_that_was_asked_for_proves_secret_and_scheme(dat
         replica = await _registered(r)
         [test] = r.world.inbox.received
         assert isinstance(await replica.accept(test), Verified)
-        await replica.registrar.turn()
+        await replica.registrar.run_once()
         row, [secret] = await r.row(), await r.secrets()
         assert (row["state"], row["proven_by"], row["proven_at"]) == ("serving", test.event["id"], r.clock.now())
         assert secret["proven_at"] == r.clock.now()
@@ -70,14 +70,14 @@ async def test_without_a_test_delivery_the_first_real_one_proves(database_url: s
             r.sandbox.faults.deliveries.only = "webhook.test"
         replica = await _registered(r)
         assert r.world.inbox.received == []
-        await replica.health.turn()
+        await replica.health.run_once()
         assert replica.health.callbacks_expected()
         r.clock.advance(seconds=30)
-        await replica.health.turn()
+        await replica.health.run_once()
         assert not replica.health.callbacks_expected()
         assert not (await _finding(replica, "deliveries")).ok
         assert isinstance(await replica.accept(await r.deliver()), Verified)
-        await replica.registrar.turn()
+        await replica.registrar.run_once()
         assert (await r.row())["state"] == "serving"
 
 
@@ -87,7 +87,7 @@ async def test_until_something_is_proved_a_test_delivery_is_asked_for_at_every_c
         replica = await _registered(r)
         assert r.calls("webhooks.test") == 1
         r.clock.advance(seconds=400)
-        await replica.registrar.turn()
+        await replica.registrar.run_once()
         assert r.calls("webhooks.test") == 2
 
 
@@ -141,7 +141,7 @@ async def test_an_admin_has_the_scheme_proved_anew(database_url: str) -> None:
         await r.settle(replica)
         await _other_scheme(r, replica, deliveries=3)
         await Operator(replica.database, clock=r.clock).repin()
-        await replica.registrar.turn()  # which asks for a test delivery
+        await replica.registrar.run_once()  # which asks for a test delivery
         await replica.learn()
         assert isinstance(await replica.accept(r.world.inbox.received[-1]), Verified)
         row = await r.row()

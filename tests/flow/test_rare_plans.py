@@ -13,7 +13,7 @@ from app.ledger.models import MOST_OVERDUE, DeliveryFilter, GenerationFilter, Ou
 from app.ledger.queries import Queries
 from app.ledger.sql import list_deliveries, list_generations
 from app.ledger.tables import deliveries, generations
-from app.operations.alarms import Look
+from app.operations.alarms import AlarmQuery
 from app.operations.replay import Chosen, _statement
 from app.operations.retention import SETTLED
 from tests.clock import NOON
@@ -142,6 +142,6 @@ async def test_what_is_overdue_is_counted_as_far_as_it_matters(database_url: str
         later = NOON + timedelta(days=1)
         standing = await Queries(database).standing(later)
         assert (standing.open, standing.overdue) == (ROWS // 2, MOST_OVERDUE)
-        seen = await Look(database, by_hand=False).at(later)
+        seen = await AlarmQuery(database, by_hand=False).at(later)
         assert (seen.overdue, seen.watched_since) == (MOST_OVERDUE, NOON)
         assert (await Queries(database).standing(NOON + timedelta(seconds=9))).overdue == 5

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from app.core.errors import Finding
+from app.core.errors import HealthCheck
 from app.endpoint.probe import ProbeKey
 from app.endpoint.reachability import Reachability
 from app.endpoint.repository import Registry
@@ -64,7 +64,7 @@ async def _proxy(r: Room, answer: Answer, tls: ssl.SSLContext | None = None) -> 
         yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def _found(r: Room, public_url: str) -> dict[str, Finding]:
+async def _found(r: Room, public_url: str) -> dict[str, HealthCheck]:
     replica = await r.start()
     reachability = Reachability(
         replica.client,
@@ -74,7 +74,7 @@ async def _found(r: Room, public_url: str) -> dict[str, Finding]:
         public_url=public_url,
         patience=timedelta(seconds=0.1),
     )
-    return {finding.name: finding async for finding in reachability.findings()}
+    return {finding.name: finding async for finding in reachability.health_checks()}
 
 
 def _ours(r: Room, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
@@ -150,7 +150,7 @@ async def test_without_a_public_url_there_is_nothing_to_try(sqlite_url: str) -> 
     async with room(sqlite_url) as r:
         replica = await r.start()
         reachability = Reachability(replica.client, Registry(r.database), clock=r.clock, key=KEY, public_url=None)
-        [finding] = [finding async for finding in reachability.findings()]
+        [finding] = [finding async for finding in reachability.health_checks()]
     assert "RECEIVER_PUBLIC_URL is not set" in finding.detail
 
 

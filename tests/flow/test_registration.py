@@ -2,20 +2,20 @@
 
 import pytest
 
-from app.core.encryption import SealBroken
+from app.core.encryption import DecryptionFailed
 from app.endpoint.repository import Overtaken, Registry
 from app.rivya.signature import Reason, Refused, Verified
 from tests.registration_room import Room, room, verify
 
 
 async def _registered(r: Room) -> None:
-    await (await r.start()).registrar.turn()
+    await (await r.start()).registrar.run_once()
 
 
 async def test_the_first_start_makes_one_endpoint_whose_secret_verifies_a_delivery(database_url: str) -> None:
     async with room(database_url) as r:
         replica = await r.start()
-        await replica.registrar.turn()
+        await replica.registrar.run_once()
         [endpoint] = r.at_rivya()
         row = await r.row()
         assert endpoint.url == row["url"] == f"{r.public_url}/rivya/webhook/{row['path_key']}"
@@ -32,7 +32,7 @@ async def test_further_turns_and_later_starts_adopt_the_endpoint_with_one_look_a
         before = r.sandbox.calls.counts.total()
         later = await r.start()
         for _ in range(3):
-            await later.registrar.turn()
+            await later.registrar.run_once()
         assert r.sandbox.calls.counts.total() == before + 1
         assert len(r.at_rivya()) == len(await r.secrets()) == r.calls("webhooks.create") == 1
 
@@ -49,16 +49,16 @@ async def test_a_lost_encryption_key_stops_the_start_and_overwrites_nothing(data
         await _registered(r)
         before = await r.secrets()
         other = await r.start(encryption_keys=["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="])
-        with pytest.raises(SealBroken, match="RECEIVER_ENCRYPTION_KEYS"):
+        with pytest.raises(DecryptionFailed, match="RECEIVER_ENCRYPTION_KEYS"):
             await other.keyring.load()
-        await other.registrar.turn()
+        await other.registrar.run_once()
         assert await r.secrets() == before
         assert r.calls("webhooks.rotate") == 0
 
 
 async def test_without_an_encryption_key_nothing_is_created_that_could_not_be_kept(database_url: str) -> None:
     async with room(database_url) as r:
-        await (await r.start(encryption_keys=[])).registrar.turn()
+        await (await r.start(encryption_keys=[])).registrar.run_once()
         assert r.calls("webhooks.create") == 0
         assert (await r.row())["last_error"] == "encryption_key_missing"
 
@@ -69,12 +69,12 @@ async def test_a_secret_given_by_hand_is_used_and_nothing_registered_or_read(emp
         endpoint = await w.register()
         replica = await r.start(public_url=None, fixed_secret=endpoint["signing_secret"])
         await replica.keyring.load()
-        for turn in (replica.registrar.turn, replica.keyring.turn, replica.health.turn):
+        for turn in (replica.registrar.run_once, replica.keyring.run_once, replica.health.run_once):
             await turn()
         assert r.calls("webhooks.create") == 1  # by hand
         assert isinstance(verify(replica.keyring, await r.deliver(), r.clock.now()), Verified)
         assert replica.health.callbacks_expected()
-        assert all(finding.ok for finding in await replica.health.findings())
+        assert all(finding.ok for finding in await replica.health.health_checks())
         assert replica.keyring.known.endpoint_id("anything") is None
 
 

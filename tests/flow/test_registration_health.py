@@ -20,19 +20,19 @@ _CUT_ALL_OTHERS = text(
 
 async def _registered(r: Room) -> tuple[Replica, str]:
     replica = await r.start()
-    await replica.registrar.turn()
+    await replica.registrar.run_once()
     await replica.learn()
-    await replica.health.turn()
+    await replica.health.run_once()
     return replica, (await r.row())["id"]
 
 
 async def test_callbacks_are_expected_once_an_endpoint_serves(database_url: str) -> None:
     async with room(database_url) as r:
         early = await r.start()
-        await early.health.turn()
+        await early.health.run_once()
         assert not early.health.callbacks_expected()
         await _registered(r)
-        await early.health.turn()
+        await early.health.run_once()
         assert early.health.callbacks_expected()
 
 
@@ -40,14 +40,14 @@ async def test_a_refusal_at_the_secret_path_ends_the_expectation_on_every_replic
     async with room(database_url) as r:
         one, endpoint_id = await _registered(r)
         other = await r.start()
-        one.health.note_refused(endpoint_id, NOON)
-        await one.health.turn()
-        await other.health.turn()
+        one.health.record_refused(endpoint_id, NOON)
+        await one.health.run_once()
+        await other.health.run_once()
         assert not one.health.callbacks_expected()
         assert not other.health.callbacks_expected()
-        other.health.note_verified(endpoint_id, NOON + LATER)
-        await other.health.turn()
-        await one.health.turn()
+        other.health.record_verified(endpoint_id, NOON + LATER)
+        await other.health.run_once()
+        await one.health.run_once()
         assert one.health.callbacks_expected()
         assert (await r.row())["refusals"] == 0
 
@@ -55,8 +55,8 @@ async def test_a_refusal_at_the_secret_path_ends_the_expectation_on_every_replic
 async def test_a_refusal_anywhere_else_says_nothing(database_url: str) -> None:
     async with room(database_url) as r:
         replica, _ = await _registered(r)
-        replica.health.note_refused(None, NOON)
-        await replica.health.turn()
+        replica.health.record_refused(None, NOON)
+        await replica.health.run_once()
         assert replica.health.callbacks_expected()
         assert (await r.row())["last_refused_at"] is None
 
@@ -65,11 +65,11 @@ async def test_the_latest_times_of_all_replicas_are_kept_whoever_writes_last(dat
     async with room(database_url) as r:
         one, endpoint_id = await _registered(r)
         other = await r.start()
-        one.health.note_verified(endpoint_id, NOON)
-        other.health.note_verified(endpoint_id, NOON + LATER)
-        other.health.note_refused(endpoint_id, NOON + 2 * LATER)
+        one.health.record_verified(endpoint_id, NOON)
+        other.health.record_verified(endpoint_id, NOON + LATER)
+        other.health.record_refused(endpoint_id, NOON + 2 * LATER)
         for replica in (other, one):
-            await replica.health.turn()
+            await replica.health.run_once()
         row = await r.row()
         assert row["last_verified_at"] == NOON + LATER
         assert (row["last_refused_at"], row["refusals"]) == (NOON + 2 * LATER, 1)
@@ -80,9 +80,9 @@ async def test_refusals_add_up_until_a_delivery_is_verified(database_url: str) -
         replica, endpoint_id = await _registered(r)
         for _ in range(3):
             for _ in range(2):
-                replica.health.note_refused(endpoint_id, NOON)
-            await replica.health.turn()
-        found = {finding.name: finding for finding in await replica.health.findings()}
+                replica.health.record_refused(endpoint_id, NOON)
+            await replica.health.run_once()
+        found = {finding.name: finding for finding in await replica.health.health_checks()}
         assert "6 refused" in found["deliveries"].detail
         assert not found["deliveries"].ok
         assert not found["deliveries"].is_required
@@ -93,7 +93,7 @@ async def test_nothing_noted_writes_nothing(database_url: str) -> None:
     async with room(database_url) as r:
         replica, _ = await _registered(r)
         before = await r.rows()
-        await replica.health.turn()
+        await replica.health.run_once()
         assert await r.rows() == before
 
 
@@ -103,12 +103,12 @@ async def test_what_was_noted_while_the_database_was_away_is_written_when_it_is_
     url = await asyncio.to_thread(postgres_databases.migrated)
     async with room(url) as r:
         replica, endpoint_id = await _registered(r)
-        replica.health.note_refused(endpoint_id, NOON)
+        replica.health.record_refused(endpoint_id, NOON)
         async with r.database.transaction() as connection:
             await connection.execute(_CUT_ALL_OTHERS)
         with pytest.raises(DatabaseUnavailable):
-            await replica.health.turn()
-        replica.health.note_refused(endpoint_id, NOON + LATER)
-        await replica.health.turn()
+            await replica.health.run_once()
+        replica.health.record_refused(endpoint_id, NOON + LATER)
+        await replica.health.run_once()
         row = await r.row()
         assert (row["last_refused_at"], row["refusals"]) == (NOON + LATER, 2)

@@ -23,19 +23,19 @@ def _count_reads(database: Database) -> list[int]:
 
 async def _registered(r: Room) -> Replica:
     replica = await r.start()
-    await replica.registrar.turn()
+    await replica.registrar.run_once()
     return replica
 
 
 async def test_a_keyring_looks_often_until_a_secret_is_proven(database_url: str) -> None:
     async with room(database_url) as r:
         other = await r.start()
-        assert await other.keyring.turn() == 0.5
+        assert await other.keyring.run_once() == 0.5
         replica = await _registered(r)
-        assert await other.keyring.turn() == 1
+        assert await other.keyring.run_once() == 1
         assert other.keyring.known.usable_secrets == 1
         await r.settle(replica)
-        assert await other.keyring.turn() == 10
+        assert await other.keyring.run_once() == 10
 
 
 async def test_a_delivery_that_does_not_verify_finds_the_newer_secret_at_once(database_url: str) -> None:
@@ -95,7 +95,7 @@ async def test_a_secret_sealed_with_an_unknown_key_leaves_the_keyring_as_it_was(
         other = await r.start(encryption_keys=["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="])
         await _registered(r)
         assert not await other.keyring.refresh(0)
-        assert await other.keyring.turn() == 0.5
+        assert await other.keyring.run_once() == 0.5
         assert other.keyring.known.usable_secrets == 0
 
 

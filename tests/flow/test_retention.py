@@ -37,7 +37,7 @@ class RetentionRoom:
     async def prune(self, retention: Retention) -> int:
         """Turn until there is nothing more to do; how many turns it took."""
         turns = 1
-        while await retention.turn() < 1:
+        while await retention.run_once() < 1:
             turns += 1
         return turns
 
@@ -131,7 +131,7 @@ async def test_zero_days_keep_everything(database_url: str) -> None:
     async with open_room(database_url) as room:
         await room.record(webhook("old", "succeeded"))
         room.pass_days(10_000)
-        assert await room.replica(days=0).turn() == 3600
+        assert await room.replica(days=0).run_once() == 3600
         assert await room.known() == {"old"}
 
 
@@ -142,7 +142,7 @@ async def test_one_turn_removes_no_more_than_its_batch(database_url: str) -> Non
         retention = room.replica(most=3)
         left = []
         for _ in range(3):
-            await retention.turn()
+            await retention.run_once()
             left.append(len(await room.known()))
         assert left == [4, 1, 0]
 
@@ -152,11 +152,11 @@ async def test_one_replica_prunes_and_the_others_wait(database_url: str) -> None
         await room.record(*(webhook(f"g{n}", "succeeded") for n in range(4)))
         room.pass_days(DAYS + 1)
         one, other = room.replica("one", most=2), room.replica("other", most=2)
-        assert await one.turn() < 1
-        assert await other.turn() == 60
+        assert await one.run_once() < 1
+        assert await other.run_once() == 60
         assert len(await room.known()) == 2
         room.pass_days(0.001)  # the first one was killed; its lease has run out
-        assert await other.turn() < 1
+        assert await other.run_once() < 1
         assert await room.known() == set()
 
 
@@ -165,11 +165,11 @@ async def test_a_replica_that_is_stopped_lets_another_go_on_at_once(database_url
         await room.record(*(webhook(f"g{n}", "succeeded") for n in range(4)))
         room.pass_days(DAYS + 1)
         one, other = room.replica("one", most=2), room.replica("other", most=2)
-        assert await one.turn() < 1
+        assert await one.run_once() < 1
         await other.stop()  # it has nothing to give back
-        assert await other.turn() == 60
+        assert await other.run_once() == 60
         await one.stop()
-        assert await other.turn() < 1
+        assert await other.run_once() < 1
         assert await room.known() == set()
 
 
@@ -202,7 +202,7 @@ async def test_pruning_takes_no_more_than_its_share_of_the_time(sqlite_url: str)
         leases = Leases(room.ledger.database, holder="one")
         pruning = Pruning(room.ledger.database)
         retention = Retention(pruning, leases, clock=room.clock, days=DAYS, share=0.05, most=1)
-        assert await retention.turn() == pytest.approx(0.2 / 0.05 - 0.2)
+        assert await retention.run_once() == pytest.approx(0.2 / 0.05 - 0.2)
 
 
 async def test_deliveries_that_were_pruned_are_not_read_again(postgres_url: str) -> None:
@@ -279,7 +279,7 @@ async def test_what_takes_too_long_is_tried_in_smaller_batches_and_holds_up_no_o
             await connection.execute(text(ON_UPDATE))
         retention = room.replica()
         with capture_logs() as logs:
-            await retention.turn()
+            await retention.run_once()
             assert set(await room.kept()) >= {"evt_0", "evt_g0_succeeded"}
             assert "evt_forgotten_succeeded" not in await room.kept()
             assert len(await room.known()) == 20

@@ -120,7 +120,7 @@ async def test_a_request_that_finds_no_free_connection_was_certainly_not_sent() 
     # Who holds the connections has all the time it needs: only the one that finds none may run out of it.
     deadlines = Deadlines(manage=60, create=0.6)
     async with raw_server(note_and_hang) as url, RivyaClient(url, "rvya_sk_test", deadlines=deadlines) as client:
-        holding = [asyncio.create_task(client.told_time()) for _ in range(20)]
+        holding = [asyncio.create_task(client.server_time()) for _ in range(20)]
         await asyncio.wait_for(are_all_taken.wait(), 30)
         with pytest.raises(RivyaUnavailable) as failure:
             await client.create_generation(b"{}", idempotency_key="k")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from app.rivya.errors import RivyaNotAsked, RivyaUnavailable, RivyaUnreadable
-from app.rivya.transport import Lanes
+from app.rivya.errors import RequestWithheld, RivyaUnavailable, RivyaUnreadable
+from app.rivya.transport import PollConnections
 from tests.ports import free_port
 
 UNSPECIFIED = "0.0.0.0"  # noqa: S104 - connected to, not bound
@@ -67,8 +67,12 @@ async def keeping(answer: Callable[[Keeping, asyncio.StreamWriter], Awaitable[No
 
 
 @asynccontextmanager
-async def opened(url: str, *, most: int = 4, idle_seconds: float = 60.0, most_bytes: int = 100) -> AsyncIterator[Lanes]:
-    lanes = Lanes(url, "rvya_sk_test", most=most, verify=VERIFY, most_body_bytes=most_bytes, idle_seconds=idle_seconds)
+async def opened(
+    url: str, *, most: int = 4, idle_seconds: float = 60.0, most_bytes: int = 100
+) -> AsyncIterator[PollConnections]:
+    lanes = PollConnections(
+        url, "rvya_sk_test", most=most, verify=VERIFY, most_body_bytes=most_bytes, idle_seconds=idle_seconds
+    )
     yield lanes
     await lanes.aclose()
 
@@ -185,9 +189,9 @@ async def test_a_refused_connection_was_certainly_not_sent_and_frees_its_lane() 
 
 async def test_a_request_that_may_not_leave_any_more_is_held_back_though_it_is_connected() -> None:
     async with keeping(ok) as server, opened(server.url) as lanes:
-        with pytest.raises(RivyaNotAsked):
-            await lanes.get("/x", seconds=60, may_leave=lambda: False)
-        assert (await lanes.get("/x", seconds=60, may_leave=lambda: True)).body == b"ok"
+        with pytest.raises(RequestWithheld):
+            await lanes.get("/x", seconds=60, before_send=lambda: False)
+        assert (await lanes.get("/x", seconds=60, before_send=lambda: True)).body == b"ok"
         assert len(server.heads) == 1
 
 

@@ -14,7 +14,7 @@ TURN = {"model": "gpt-5-2-chat", "message": "hello fox"}
 DIALECTS: tuple[Dialect, ...] = ("named", "chunks", "crlf")
 
 
-def at_once() -> SandboxSettings:
+def verify_now() -> SandboxSettings:
     return SandboxSettings(stream_pause=0)
 
 
@@ -115,7 +115,7 @@ async def test_without_credits_there_is_no_turn() -> None:
 
 @pytest.mark.parametrize("scope", ["chat:create", "chat:read"])
 async def test_a_key_without_the_scope_is_denied(scope: str) -> None:
-    async with world(at_once()) as w:
+    async with world(verify_now()) as w:
         w.sandbox.keys.add(Key("rvya_sk_rest", scopes=tuple(other for other in SCOPES if other != scope)))
         w.client.headers["Authorization"] = "Bearer rvya_sk_rest"
         answers = [await say(w), await say(w, "/stream"), await w.client.get("/api/v1/chat/sessions")]
@@ -125,11 +125,11 @@ async def test_a_key_without_the_scope_is_denied(scope: str) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_a_stream_tells_the_whole_turn_in_its_dialect(dialect: Dialect) -> None:
-    async with world(at_once()) as w:
+    async with world(verify_now()) as w:
         w.sandbox.settings.stream_dialect = dialect
         answer = await say(w, "/stream", key="k")
         assert answer.headers["content-type"].startswith("text/event-stream")
-        assert all(word in answer.text for word in ("Turn", "hello", "fox"))
+        assert all(word in answer.text for word in ("RunOnce", "hello", "fox"))
         end = {"named": "event: message.completed", "chunks": "data: [DONE]\n\n", "crlf": "event: done\r\n"}
         assert end[dialect] in answer.text
         assert ("\r\n" in answer.text) == (dialect == "crlf")
@@ -140,7 +140,7 @@ async def test_a_stream_tells_the_whole_turn_in_its_dialect(dialect: Dialect) ->
 
 @pytest.mark.parametrize("connection", ["reset", "hang_up"])
 async def test_a_stream_can_break_in_its_midst(connection: str) -> None:
-    async with world(at_once()) as w:
+    async with world(verify_now()) as w:
         fault = {"stream": {"after": 2, "connection": connection, "times": 1}}
         assert (await w.client.put("/sandbox/faults", json=fault)).status_code == 200
         with pytest.raises(httpx.TransportError):
@@ -150,7 +150,7 @@ async def test_a_stream_can_break_in_its_midst(connection: str) -> None:
 
 
 async def test_a_stream_can_pause_after_heartbeats_until_time_has_passed() -> None:
-    async with world(at_once()) as w:
+    async with world(verify_now()) as w:
         w.sandbox.faults.stream = StreamFault(after=2, pause=60, heartbeats=3)
         async with w.client.stream("POST", "/api/v1/chat/completions/stream", json=TURN) as answer:
             chunks = answer.aiter_raw()

@@ -98,7 +98,7 @@ async def test_what_rivya_clearly_refused_is_never_sent_behind_the_callers_back(
         fault(room, ApiFault(status=503))
         await room.create()
         room.clock.advance(seconds=100_000)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert (room.calls, room.charged()) == (1, 0)
 
 

@@ -21,7 +21,7 @@ def retention_of(room: SubmissionRoom) -> Retention:
 
 
 async def prune(retention: Retention) -> None:
-    while await retention.turn() < 60:
+    while await retention.run_once() < 60:
         pass
 
 
@@ -76,7 +76,7 @@ async def test_a_create_whose_outcome_is_unknown_keeps_its_body_and_is_still_res
         room.clock.advance(seconds=91 * DAY)
         await prune(retention)
         assert (await room.submission())["request"] == BODY
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert (await room.submission())["state"] == "accepted"
         room.clock.advance(seconds=91 * DAY)
         await prune(retention)

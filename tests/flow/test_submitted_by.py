@@ -38,7 +38,7 @@ async def test_a_create_that_the_background_resolved_still_knows_its_caller(data
         room.sandbox.faults.api = [ApiFault(when="after", connection="hang_up", times=1)]
         assert (await room.create()).status_code == 504
         room.clock.advance(seconds=LEASE_SECONDS)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert (await room.generation())["submitted_by"] == "shop"
 
 

@@ -103,7 +103,7 @@ async def test_more_changes_than_one_transaction_takes_are_taken_one_after_anoth
         sums._most = 2
         for number in range(5):
             await room.ledger.record([submitted(f"g{number}", hours=number)])
-        pauses = [await sums.turn() for _ in range(3)]
+        pauses = [await sums.run_once() for _ in range(3)]
         assert pauses == [pauses[0], pauses[0], max(pauses)]
         assert await room.rows(usage_changes) == []
         assert await told(room.database) == await there(room)

@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 
 from app.ledger.models import Tracking
-from app.ledger.poll_state import PollBook
+from app.ledger.poll_state import PollStateRepository
 from app.ledger.tables import generations
 from app.polling import poller
 from app.polling.claims import LEASE
-from app.polling.schedule import Next
+from app.polling.schedule import NextPoll
 from tests.clock import NOON
 from tests.polling_room import PollingRoom, Replica, most_in_any_second, open_polling
 from tests.reports import webhook
@@ -30,7 +30,7 @@ async def test_two_pollers_never_ask_for_the_same_generation(database_url: str) 
         replicas = [await room.replica(rate=RATE), await room.replica(rate=RATE)]
         tasks = await overdue(room, replicas[0], 60)
         while len(room.polled) < len(tasks):
-            await asyncio.gather(*(replica.poller.turn() for replica in replicas))
+            await asyncio.gather(*(replica.poller.run_once() for replica in replicas))
             for replica in replicas:
                 await room.clock.run(replica.poller.idle())
             room.clock.advance(seconds=0.5)
@@ -57,7 +57,7 @@ async def test_two_replicas_together_keep_the_rate_in_every_second_and_use_it(da
         replicas = [await room.replica(rate=rate), await room.replica(rate=rate)]
         await overdue(room, replicas[0], 6 * rate)
         while len(room.polls) < 5 * rate:
-            pauses = await asyncio.gather(*(replica.poller.turn() for replica in replicas))
+            pauses = await asyncio.gather(*(replica.poller.run_once() for replica in replicas))
             await room.clock.run(room.clock.pause(min(pauses)))
         await room.clock.run(_all_idle(replicas))
         polls = room.polls[: 5 * rate]
@@ -71,7 +71,7 @@ async def test_other_calls_take_their_slots_between_the_polls(database_url: str)
         await overdue(room, replica, 20)
         taken = []
         for _ in range(10):
-            await replica.poller.turn()
+            await replica.poller.run_once()
             if await room.clock.run(replica.limiter.acquire()):
                 taken.append(room.clock.monotonic())
             await room.clock.run(replica.poller.idle())
@@ -105,7 +105,7 @@ async def test_a_poller_that_stops_gives_its_leases_back_at_once(database_url: s
     async with open_polling(database_url) as room:
         stopping, other = await room.replica(), await room.replica()
         tasks = await overdue(room, stopping, 4)
-        await stopping.poller.turn()
+        await stopping.poller.run_once()
         assert all([(await other.row(task))["lease_until"] for task in tasks])
         await stopping.poller.stop()
         assert room.polled == []
@@ -121,8 +121,10 @@ async def test_what_was_learnt_under_an_older_lease_is_not_written(database_url:
         [old] = await slow.poller._claims.claim(1)
         room.clock.advance(seconds=LEASE.total_seconds())
         [new] = await other.poller._claims.claim(1)
-        book = PollBook(slow.database)
-        assert await book.note_poll_failures([poller.failed(old.held, Next(NOON, Tracking.STALLED), "late")]) == []
+        book = PollStateRepository(slow.database)
+        assert (
+            await book.record_poll_failures([poller.failed(old.held, NextPoll(NOON, Tracking.STALLED), "late")]) == []
+        )
         row = await slow.row(new.held.id)
         assert (row["lease_until"], row["polls"], row["tracking"]) == (new.held.lease_until, 0, "watching")
 
@@ -133,8 +135,8 @@ async def test_a_callback_that_arrives_during_a_failing_poll_stands(database_url
         [task] = await overdue(room, replica, 1)
         [claimed] = await replica.poller._claims.claim(1)
         await replica.ledger.record([webhook(task, "succeeded", at=room.clock.now())])
-        lost = poller.not_found(claimed.held, Next(None, Tracking.LOST), "not_found", now=room.clock.now())
-        assert await PollBook(replica.database).note_poll_failures([lost]) == []
+        lost = poller.not_found(claimed.held, NextPoll(None, Tracking.LOST), "not_found", now=room.clock.now())
+        assert await PollStateRepository(replica.database).record_poll_failures([lost]) == []
         assert (await replica.row(task))["tracking"] == "settled"
 
 
@@ -143,10 +145,10 @@ async def test_failures_noted_while_the_same_generations_are_recorded_do_not_dea
         replica, other = await room.replica(rate=RATE), await room.replica(rate=RATE)
         tasks = await overdue(room, replica, 40)
         claimed = await replica.poller._claims.claim(40)
-        book = PollBook(replica.database)
+        book = PollStateRepository(replica.database)
         backwards = [poller.given_back(one.held, room.clock.now()) for one in reversed(claimed)]
         reports = [webhook(task, "succeeded", at=room.clock.now()) for task in tasks]
-        await asyncio.gather(book.note_poll_failures(backwards), other.ledger.record(reports))
+        await asyncio.gather(book.record_poll_failures(backwards), other.ledger.record(reports))
         assert {row["tracking"] for row in await replica.rows(generations)} == {"settled"}
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Executable, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
-from app.ledger.poll_state import PollBook
+from app.ledger.poll_state import PollStateRepository
 from app.ledger.queries import overdue
 from app.polling.claims import CLAIM, LEASE, NEXT_DUE
 from tests.clock import NOON
@@ -43,7 +43,7 @@ async def test_no_statement_of_polling_scans_the_table(postgres_url: str, statem
     statements = {
         "claim": CLAIM,
         "next due": NEXT_DUE,
-        "pull forward": PollBook(database)._pull_forward,
+        "pull forward": PollStateRepository(database)._pull_forward,
         "overdue": select(overdue()),
     }
     moments = {"now": NOON, "until": NOON + LEASE, "to": NOON, "later_than": NOON + timedelta(seconds=890)}

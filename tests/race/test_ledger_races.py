@@ -6,14 +6,14 @@ import pytest
 
 from app.core.clock import SystemClock
 from app.ledger.tables import deliveries, generations, transitions
-from app.ledger.write_queue import Batch
+from app.ledger.write_queue import WriteQueue
 from tests.ledger import open_ledger
 from tests.reports import poll, submit, webhook
 
 
 async def test_200_concurrent_deliveries_of_one_event_on_two_connections_are_one_row(database_url: str) -> None:
     async with open_ledger(database_url) as one, open_ledger(database_url) as other:
-        batches = [Batch(room.ledger, SystemClock(), most_at_once=7) for room in (one, other)]
+        batches = [WriteQueue(room.ledger, SystemClock(), most_at_once=7) for room in (one, other)]
         for batch in batches:
             await batch.start()
         await asyncio.gather(*(batches[n % 2].put(webhook("g", "succeeded")) for n in range(200)))

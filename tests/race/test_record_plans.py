@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.database import Database
-from app.core.drivers import Direct
+from app.core.drivers import RawPostgres
 from app.ledger.postgres import BY_ID, LOCK, LOOK, WRITE, WRITE_NEW
 
 ARGUMENTS = {
@@ -22,7 +22,7 @@ async def test_a_plan_made_for_empty_tables_uses_their_keys(postgres_url: str, s
 
 async def planned(url: str, statement: str, arguments: tuple[str, ...]) -> str:
     database = Database(url)
-    assert isinstance(database.direct, Direct)
+    assert isinstance(database.direct, RawPostgres)
     async with database.direct.transaction() as connection:
         await connection.execute(f"PREPARE said AS {statement}")
         plan = await connection.fetch(f"EXPLAIN EXECUTE said ({', '.join(arguments)})")

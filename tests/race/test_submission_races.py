@@ -67,7 +67,7 @@ async def test_the_background_leaves_a_repeat_that_is_being_sent_alone(database_
         await room.create()
         repeat = asyncio.create_task(room.create())
         await eventually(lambda: room.charged() == 1)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         await room.sandbox.advance(1)
         assert ((await repeat).status_code, room.calls) == (200, 2)
 
@@ -93,7 +93,7 @@ async def test_of_two_replicas_one_retries_what_is_due(postgres_url: str) -> Non
         await here.create()
         for room in (here, there):
             room.clock.advance(seconds=LEASE_SECONDS)
-        await asyncio.gather(here.retrier.turn(), there.retrier.turn())
+        await asyncio.gather(here.retrier.run_once(), there.retrier.run_once())
         assert (here.calls, here.charged()) == (2, 1)
         assert (await here.submission())["state"] == "accepted"
 
@@ -104,7 +104,7 @@ async def test_a_late_answer_and_the_backgrounds_agree_on_one(database_url: str)
         slow = asyncio.create_task(room.create())
         await eventually(lambda: room.charged() == 1)
         room.clock.advance(seconds=LEASE_SECONDS)  # this process was asleep: its lease ran out
-        await room.retrier.turn()
+        await room.retrier.run_once()
         resolved = await room.create()
         await room.batch.put(webhook(resolved.json()["id"], "succeeded"))  # from here on our record says more
         await room.sandbox.advance(1)
@@ -118,11 +118,11 @@ async def test_a_late_refusal_is_not_told_while_the_background_is_still_trying(d
         slow = asyncio.create_task(room.create())
         await eventually(lambda: room.calls == 1)
         room.clock.advance(seconds=LEASE_SECONDS)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         await room.sandbox.advance(1)
         assert code_of(await slow) == "submission_unknown"
         room.clock.advance(seconds=LEASE_SECONDS)
-        await room.retrier.turn()
+        await room.retrier.run_once()
         assert ((await room.create()).status_code, room.charged()) == (200, 1)
 
 

@@ -9,11 +9,11 @@ from functools import partial
 
 import orjson
 
-from app.intake.parse import is_delivery, to_report
+from app.intake.parse import is_delivery, parse_delivery
 from app.rivya import endpoint_payload, errors, payloads
 from app.rivya.errors import PayloadUnreadable
 from app.rivya.payloads import read_generation, read_json
-from app.rivya.scheme_detection import calibrate
+from app.rivya.scheme_detection import detect_scheme
 from app.rivya.signature import Verified, Verifier
 from tests.soak.covering import Covering
 from tests.soak.macs import SECRET, is_genuine
@@ -97,13 +97,13 @@ def _tried(case: Case, number: int) -> bool:
     """Whether the delivery is accepted."""
     verdict = _VERIFIERS[case.family].verify(case.headers, case.body, NOW)
     is_delivery(case.headers, case.body)
-    report = to_report(case.body, case.headers, header_id="evt", endpoint_id=None, now=NOW)
+    report = parse_delivery(case.body, case.headers, header_id="evt", endpoint_id=None, now=NOW)
     assert report.delivery is not None
     assert report.delivery.body == case.body
     if report.claim is not None:
         assert b"\\u0000" not in orjson.dumps([report.claim.object, report.claim.id, report.claim.model])
     if number % _CALIBRATED == 0:
-        proof = calibrate(case.headers, case.body, secrets=(SECRET,), now=NOW)
+        proof = detect_scheme(case.headers, case.body, secrets=(SECRET,), now=NOW)
         assert proof is None or not case.is_forged, (proof, case)
     if number % _READ == 0:
         _read(case.body)

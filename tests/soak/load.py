@@ -64,9 +64,9 @@ class Load:
         """One create, repeated under its key until it is answered or nobody asks any more."""
         self._number += 1
         key = f"order-{self._number}"
-        wishes: dict[str, Any] = {"seconds": self.chance.random() / 2, "fail": self.chance.random() < 0.2}
-        wishes |= {"callback": self.chance.choice(CALLBACKS)}
-        body = {"model": "z-image", "prompt": "a red fox", "params": {"sandbox": wishes}}
+        options: dict[str, Any] = {"seconds": self.chance.random() / 2, "fail": self.chance.random() < 0.2}
+        options |= {"callback": self.chance.choice(CALLBACKS)}
+        body = {"model": "z-image", "prompt": "a red fox", "params": {"sandbox": options}}
         self.account.keys.add(key)
         for _ in range(3):
             request = client.build_request(
@@ -88,7 +88,7 @@ class Load:
         generation_id, status = new_id("task"), self.chance.choice(["succeeded", "failed"])
         event = self._event(generation_id, status, active[0].account)
         path = "/rivya/" + active[0].url.partition("/rivya/")[2]
-        is_told = False
+        is_sent_back = False
         for _ in range(self.chance.choice([1, 1, 1, 2, 3])):
             body, headers = self.sandbox.courier._signed(
                 Delivery(event, active[0].id, event.created_at, DeliveryFaults()), active[0]
@@ -98,8 +98,8 @@ class Load:
             answer = await self._ask("deliver", client, request)
             if answer is not None and answer.is_success:
                 self.account.accepted[event.id] += 1
-                is_told = True
-        if is_told:
+                is_sent_back = True
+        if is_sent_back:
             self.account.truth[generation_id] = status
 
     def _event(self, generation_id: str, status: str, account: str) -> Event:

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from app.operations.alarms import FEWEST_SETTLED, Alarm, Seen, crossed, describe, measure
+from app.operations.alarms import FEWEST_SETTLED, Alarm, Measurements, crossed, describe, measure
 from tests.clock import NOON
 
-QUIET = Seen(
+QUIET = Measurements(
     settled=0,
     found_by_poll=0,
     watched_since=None,

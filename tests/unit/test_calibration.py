@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.rivya.scheme_detection import calibrate
+from app.rivya.scheme_detection import detect_scheme
 from app.rivya.schemes import Encoding, Family, KeyForm
 from app.rivya.signature import Reason, Refused, Verified, Verifier
 
@@ -67,7 +67,7 @@ def test_every_way_of_signing_is_found_and_verifies_ever_after(
     family: Family, form: KeyForm, encoding: Encoding, stamp: str
 ) -> None:
     headers = signed(family, KEYS[form], encoding, stamp=STAMPS[stamp])
-    proof = calibrate(headers, BODY, secrets=["whsec_another", HEX_SECRET], now=NOW)
+    proof = detect_scheme(headers, BODY, secrets=["whsec_another", HEX_SECRET], now=NOW)
     assert proof is not None
     assert (proof.scheme.family, proof.scheme.key_form, proof.scheme.encoding) == (family, form, encoding)
     assert isinstance(proof.result, Verified)
@@ -78,7 +78,7 @@ def test_every_way_of_signing_is_found_and_verifies_ever_after(
 @pytest.mark.parametrize("label", ["sha256=", "v1=", "v1,", "hmac-sha256:"])
 def test_a_label_before_the_signature_does_not_matter(label: str) -> None:
     headers = signed(Family.BODY, KEYS[KeyForm.SUFFIX], Encoding.BASE64, label=label)
-    proof = calibrate(headers, BODY, secrets=[HEX_SECRET], now=NOW)
+    proof = detect_scheme(headers, BODY, secrets=[HEX_SECRET], now=NOW)
     assert proof is not None
     assert proof.scheme.signature_header == "x-acme-signature-256"
 
@@ -86,7 +86,7 @@ def test_a_label_before_the_signature_does_not_matter(label: str) -> None:
 def test_of_several_that_fit_the_one_that_signs_most_is_found() -> None:
     strong = signed(Family.STANDARD_WEBHOOKS, KEYS[KeyForm.WHOLE], Encoding.BASE64)
     weak = signed(Family.BODY, KEYS[KeyForm.WHOLE], Encoding.HEX)
-    proof = calibrate([*weak, *strong], BODY, secrets=[HEX_SECRET], now=NOW)
+    proof = detect_scheme([*weak, *strong], BODY, secrets=[HEX_SECRET], now=NOW)
     assert proof is not None
     assert proof.scheme.family is Family.STANDARD_WEBHOOKS
 
@@ -94,30 +94,30 @@ def test_of_several_that_fit_the_one_that_signs_most_is_found() -> None:
 @pytest.mark.parametrize(("late", "reason"), [(301, Reason.STALE_TIMESTAMP), (-301, Reason.FUTURE_TIMESTAMP)])
 def test_a_right_signature_at_a_wrong_time_is_named_and_verifies_nothing(late: int, reason: Reason) -> None:
     headers = signed(Family.TIMESTAMPED, KEYS[KeyForm.WHOLE], Encoding.HEX)
-    proof = calibrate(headers, BODY, secrets=[HEX_SECRET], now=NOW + timedelta(seconds=late))
+    proof = detect_scheme(headers, BODY, secrets=[HEX_SECRET], now=NOW + timedelta(seconds=late))
     assert proof is not None
     assert proof.result == Refused(reason, -late)
 
 
 def test_a_signature_that_no_secret_made_proves_nothing() -> None:
     headers = signed(Family.TIMESTAMPED, b"not our key", Encoding.HEX)
-    assert calibrate(headers, BODY, secrets=[HEX_SECRET], now=NOW) is None
-    assert calibrate(headers, BODY, secrets=[], now=NOW) is None
-    assert calibrate([], BODY, secrets=[HEX_SECRET], now=NOW) is None
+    assert detect_scheme(headers, BODY, secrets=[HEX_SECRET], now=NOW) is None
+    assert detect_scheme(headers, BODY, secrets=[], now=NOW) is None
+    assert detect_scheme([], BODY, secrets=[HEX_SECRET], now=NOW) is None
 
 
 def test_what_was_signed_with_its_timestamp_cannot_be_sent_as_a_body_to_prove_a_scheme_without_one() -> None:
     mac = hmac.digest(KEYS[KeyForm.WHOLE], f"{UNIX}.".encode() + BODY, hashlib.sha256).hex()
     reused = f"{UNIX}.".encode() + BODY
     headers = [(b"x-acme-signature", mac.encode())]
-    assert calibrate(headers, reused, secrets=[HEX_SECRET], now=NOW) is None
+    assert detect_scheme(headers, reused, secrets=[HEX_SECRET], now=NOW) is None
 
 
 def test_a_contrived_delivery_is_given_up_before_it_costs_much() -> None:
     names = [f"x-{number}-{role}".encode() for number in range(4) for role in ("signature", "timestamp", "id")]
     body = b'{"id": "' + b"x" * 1_000_000 + b'"}'
     headers = [(name, UNIX.encode() if b"signature" not in name else b"0" * 64) for name in names]
-    assert calibrate(headers, body, secrets=[HEX_SECRET] * 8, now=NOW) is None
+    assert detect_scheme(headers, body, secrets=[HEX_SECRET] * 8, now=NOW) is None
 
 
 name = st.sampled_from([b"a-signature", b"b-signature-256", b"signature-timestamp", b"a-timestamp", b"a-id", b"x"])
@@ -126,4 +126,4 @@ value = st.one_of(st.binary(max_size=80), st.sampled_from([b"t=1,v1=" + b"0" * 6
 
 @given(headers=st.lists(st.tuples(name, value), max_size=12), body=st.one_of(st.binary(), st.just(BODY)))
 def test_no_bytes_raise_and_none_prove_anything(headers: Headers, body: Any) -> None:
-    assert calibrate(headers, body, secrets=[HEX_SECRET], now=NOW) is None
+    assert detect_scheme(headers, body, secrets=[HEX_SECRET], now=NOW) is None

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.api.waiting import CallerWaiting, Found, SharedReads, found_in
-from app.ledger.changes import Changes
+from app.api.waiting import GenerationsById, LongPollWaiter, ReadCoalescer, generation_in
+from app.ledger.changes import Waiters
 from app.ledger.models import Generation, Status, Tracking
 from tests.clock import NOON
 
@@ -25,14 +25,16 @@ class Scene:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.is_broken = False
-        self.changes = Changes()
+        self.changes = Waiters()
         self.stopping = asyncio.Event()
         self.told: list[Generation | None] = []
-        shared = self.shared = SharedReads(self.read)
-        self.waiter = CallerWaiting("g", seconds, self.tell, reads=shared, changes=self.changes, stopping=self.stopping)
+        shared = self.shared = ReadCoalescer(self.read)
+        self.waiter = LongPollWaiter(
+            "g", seconds, self.tell, reads=shared, changes=self.changes, stopping=self.stopping
+        )
 
-    def tell(self, answer: asyncio.Future[Found] | None) -> None:
-        self.told.append(found_in(answer, "g") if answer is not None else None)
+    def tell(self, answer: asyncio.Future[GenerationsById] | None) -> None:
+        self.told.append(generation_in(answer, "g") if answer is not None else None)
 
     async def read(self, _ids: Sequence[str]) -> dict[str, Generation]:
         self.reads += 1

@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from app.cli.client.chat import Event, Said, understood, whole_answer
-from app.sandbox.settings import Dialect, tell
+from app.cli.client.chat import ChatOutput, Event, understood, whole_answer
+from app.sandbox.settings import Dialect, encode_event
 from tests.unit.test_calling_event_stream import read
 
 COMPLETION: dict[str, Any] = {
@@ -22,7 +22,7 @@ COMPLETION: dict[str, Any] = {
 
 @pytest.mark.parametrize("dialect", ["named", "chunks", "crlf"])
 def test_the_pieces_of_every_dialect_are_the_whole_answer(dialect: Dialect) -> None:
-    said = [understood(event) for event in read(tell(COMPLETION, dialect))]
+    said = [understood(event) for event in read(encode_event(COMPLETION, dialect))]
     assert "".join(part.piece for part in said) == "One two three."
     assert {part.session_id for part in said if part.session_id} == {"chat_1"}
     assert {part.error for part in said} == {None}
@@ -31,27 +31,27 @@ def test_the_pieces_of_every_dialect_are_the_whole_answer(dialect: Dialect) -> N
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"choices": [{"delta": {"content": "a"}}, {"text": "b"}, 7]}, Said(piece="ab")),
-        ({"delta": "a"}, Said(piece="a")),
-        ({"delta": {"type": "text_delta", "text": "a"}}, Said(piece="a")),
-        ({"text": "a"}, Said(piece="a")),
-        ({"content": ["a"]}, Said()),
-        ({"message": {"content": "all"}, "session_id": 7}, Said(whole="all")),
-        ({"session_id": "s"}, Said(session_id="s")),
-        ({"error": {"code": "generation_failed", "message": "No."}}, Said(error="generation_failed")),
-        ({"error": {"message": "No."}}, Said(error="No.")),
-        ({"error": True}, Said(error="unnamed")),
-        ([1], Said()),
+        ({"choices": [{"delta": {"content": "a"}}, {"text": "b"}, 7]}, ChatOutput(piece="ab")),
+        ({"delta": "a"}, ChatOutput(piece="a")),
+        ({"delta": {"type": "text_delta", "text": "a"}}, ChatOutput(piece="a")),
+        ({"text": "a"}, ChatOutput(piece="a")),
+        ({"content": ["a"]}, ChatOutput()),
+        ({"message": {"content": "all"}, "session_id": 7}, ChatOutput(whole="all")),
+        ({"session_id": "s"}, ChatOutput(session_id="s")),
+        ({"error": {"code": "generation_failed", "message": "No."}}, ChatOutput(error="generation_failed")),
+        ({"error": {"message": "No."}}, ChatOutput(error="No.")),
+        ({"error": True}, ChatOutput(error="unnamed")),
+        ([1], ChatOutput()),
     ],
 )
-def test_whatever_is_not_known_says_nothing(data: object, expected: Said) -> None:
+def test_whatever_is_not_known_says_nothing(data: object, expected: ChatOutput) -> None:
     assert understood(Event("", orjson.dumps(data).decode())) == expected
 
 
 def test_an_event_called_error_is_one_whatever_it_holds() -> None:
     assert understood(Event("error", "gone")).error == "gone"
     assert understood(Event("error", '{"code": "overloaded"}')).error == "overloaded"
-    assert understood(Event("", "[DONE]")) == Said()
+    assert understood(Event("", "[DONE]")) == ChatOutput()
 
 
 def test_the_answer_of_a_completion_is_its_messages_content() -> None:

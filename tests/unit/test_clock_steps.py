@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.core.clock import HOLD, Doubt, SystemClock, doubted, is_believed, others
+from app.core.clock import CONFIRM_AFTER, ClockSkew, SystemClock, alternate_clocks, is_confirmed, track_skew
 from tests.clock import NOON, ManualClock
 from tests.machine import Machine
 
@@ -28,7 +28,7 @@ def test_what_is_adopted_is_the_time_from_then_on_and_what_was_before_is_not_for
     machine.clock.adopt(NOON + timedelta(hours=1))
     machine.pass_time(10)
     assert machine.clock.now() == NOON + timedelta(hours=1, seconds=10)
-    wall, before = others(machine.clock)
+    wall, before = alternate_clocks(machine.clock)
     assert wall.now() == before.now() == NOON + timedelta(seconds=10)
     assert wall.monotonic() == machine.clock.monotonic()
 
@@ -40,23 +40,23 @@ def test_the_real_clock_tells_the_time_of_this_machine() -> None:
 
 
 def test_a_clock_that_tests_move_has_no_others() -> None:
-    assert others(ManualClock()) == ()
+    assert alternate_clocks(ManualClock()) == ()
 
 
 def test_clocks_that_agree_leave_no_doubt() -> None:
-    assert doubted(None, 0.9, at=0.0) is None
-    assert doubted(Doubt(HOUR, 0.0), -0.9, at=10.0) is None
-    assert not is_believed(None, at=1e9)
+    assert track_skew(None, 0.9, at=0.0) is None
+    assert track_skew(ClockSkew(HOUR, 0.0), -0.9, at=10.0) is None
+    assert not is_confirmed(None, at=1e9)
 
 
 def test_a_step_is_believed_when_it_has_lasted() -> None:
-    doubt = doubted(None, -HOUR, at=5.0)
-    assert doubt == Doubt(-HOUR, 5.0)
-    again = doubted(doubt, -HOUR + 0.5, at=30.0)
+    doubt = track_skew(None, -HOUR, at=5.0)
+    assert doubt == ClockSkew(-HOUR, 5.0)
+    again = track_skew(doubt, -HOUR + 0.5, at=30.0)
     assert again is doubt
-    assert not is_believed(again, at=5.0 + HOLD - 0.1)
-    assert is_believed(again, at=5.0 + HOLD)
+    assert not is_confirmed(again, at=5.0 + CONFIRM_AFTER - 0.1)
+    assert is_confirmed(again, at=5.0 + CONFIRM_AFTER)
 
 
 def test_another_step_begins_to_count_anew() -> None:
-    assert doubted(Doubt(HOUR, 5.0), 2 * HOUR, at=60.0) == Doubt(2 * HOUR, 60.0)
+    assert track_skew(ClockSkew(HOUR, 5.0), 2 * HOUR, at=60.0) == ClockSkew(2 * HOUR, 60.0)

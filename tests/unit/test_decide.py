@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from app.ledger.decide import Decision, decide
-from app.ledger.models import Generation, Outcome, Report, Source, Status, Tracked, Tracking
+from app.ledger.models import Generation, Outcome, Report, Source, Status, TrackedClaim, Tracking
 from tests.clock import NOON
 from tests.ledger import GRACE, first_poll
 from tests.reports import poll, said, submit, webhook
@@ -106,7 +106,7 @@ def test_tracking_attaches_metadata_and_never_moves_a_generation() -> None:
     tracked = Report(
         source=Source.OPERATOR,
         reported_at=LATER,
-        claim=Tracked(id="g", model="z-image"),
+        claim=TrackedClaim(id="g", model="z-image"),
         metadata={"order": 7},
     )
     decision = after(webhook("g", "succeeded"), tracked)
@@ -123,7 +123,7 @@ def test_who_speaks_second_of_an_open_generation_does_not_put_its_first_poll_off
 
 def test_the_model_that_was_heard_first_stands_until_rivya_itself_says_another() -> None:
     known = replace(submit("g"), claim=replace(said("g", "queued"), model="z-image"))
-    tracked = Report(source=Source.OPERATOR, reported_at=LATER, claim=Tracked(id="g", model="guessed"))
+    tracked = Report(source=Source.OPERATOR, reported_at=LATER, claim=TrackedClaim(id="g", model="guessed"))
     assert after(known, tracked).generation.model == "z-image"
 
 

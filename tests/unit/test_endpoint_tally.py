@@ -5,35 +5,35 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.endpoint.health import Fared, Tally
+from app.endpoint.health import DeliveryCounts, DeliveryHealth
 from tests.clock import NOON
 
-NEVER = Fared(None, None, 0)
+NEVER = DeliveryHealth(None, None, 0)
 SECOND = timedelta(seconds=1)
 
 _events = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=12)
 
 
-def _tally(events: list[tuple[bool, int]]) -> Tally:
-    tally = Tally()
+def _tally(events: list[tuple[bool, int]]) -> DeliveryCounts:
+    tally = DeliveryCounts()
     for is_verified, seconds in events:
-        (tally.note_verified if is_verified else tally.note_refused)(NOON + seconds * SECOND)
+        (tally.record_verified if is_verified else tally.record_refused)(NOON + seconds * SECOND)
     return tally
 
 
 def test_a_verified_delivery_ends_the_count_of_refusals() -> None:
     refused = _tally([(False, 1), (False, 2)]).merged(NEVER)
-    assert refused == Fared(None, NOON + 2 * SECOND, 2)
-    assert _tally([(True, 3)]).merged(refused) == Fared(NOON + 3 * SECOND, NOON + 2 * SECOND, 0)
+    assert refused == DeliveryHealth(None, NOON + 2 * SECOND, 2)
+    assert _tally([(True, 3)]).merged(refused) == DeliveryHealth(NOON + 3 * SECOND, NOON + 2 * SECOND, 0)
 
 
 def test_a_refusal_after_a_verified_delivery_counts_anew() -> None:
-    before = Fared(NOON, NOON - SECOND, 0)
-    assert _tally([(False, 1)]).merged(before) == Fared(NOON, NOON + SECOND, 1)
+    before = DeliveryHealth(NOON, NOON - SECOND, 0)
+    assert _tally([(False, 1)]).merged(before) == DeliveryHealth(NOON, NOON + SECOND, 1)
 
 
 def test_a_refusal_seen_before_a_delivery_that_another_replica_verified_does_not_count() -> None:
-    assert _tally([(False, 1)]).merged(Fared(NOON + 2 * SECOND, None, 0)).refusals == 0
+    assert _tally([(False, 1)]).merged(DeliveryHealth(NOON + 2 * SECOND, None, 0)).refusals == 0
 
 
 @given(_events, _events)

@@ -7,8 +7,8 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
-from app.core.background import SECONDS_DOWN, Loops, pause_after
-from app.core.errors import DatabaseUnavailable, Finding
+from app.core.background import SECONDS_DOWN, BackgroundLoops, pause_after
+from app.core.errors import DatabaseUnavailable, HealthCheck
 from tests.clock import ManualClock
 
 HOUR = 3600.0
@@ -22,7 +22,7 @@ class Failing:
         self._errors = errors
         self.rests = asyncio.Event()
 
-    async def turn(self) -> float:
+    async def run_once(self) -> float:
         self._left -= 1
         if self._left >= 0:
             raise self._errors[self._left % len(self._errors)]
@@ -36,8 +36,8 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def found(loops: Loops) -> Finding:
-    [finding] = await loops.findings()
+async def found(loops: BackgroundLoops) -> HealthCheck:
+    [finding] = await loops.health_checks()
     return finding
 
 
@@ -55,9 +55,9 @@ def failures(task: str) -> float:
     ],
 )
 async def test_a_task_is_run_again_after_1100_failures_in_a_row(errors: tuple[BaseException, ...], event: str) -> None:
-    loops, failing, name = Loops(ManualClock()), Failing(1100, *errors), f"task {errors}"
+    loops, failing, name = BackgroundLoops(ManualClock()), Failing(1100, *errors), f"task {errors}"
     with structlog.testing.capture_logs() as logged:
-        loops.start(name, failing.turn, pause_after_error=0.0)
+        loops.start(name, failing.run_once, pause_after_error=0.0)
         async with asyncio.timeout(20):
             await failing.rests.wait()
     assert event in {line["event"] for line in logged}
@@ -67,7 +67,7 @@ async def test_a_task_is_run_again_after_1100_failures_in_a_row(errors: tuple[Ba
     await loops.stop()
 
 
-async def until_ok(loops: Loops) -> None:
+async def until_ok(loops: BackgroundLoops) -> None:
     async with asyncio.timeout(20):
         while not (await found(loops)).ok:
             await asyncio.sleep(0)
@@ -81,9 +81,9 @@ def test_pauses_after_errors_grow_to_their_bound_and_no_further() -> None:
 
 @pytest.mark.parametrize(("times", "is_down"), [(1, False), (2, False), (3, True)])
 async def test_a_task_is_down_after_three_failures_in_a_row(times: int, is_down: bool) -> None:
-    loops, failing, name = Loops(ManualClock()), Failing(times, KeyError("a secret")), f"down {times}"
-    loops.start(name, failing.turn, pause_after_error=0.0 if times > 1 else HOUR)
-    loops.start("well", Failing(0, KeyError()).turn)
+    loops, failing, name = BackgroundLoops(ManualClock()), Failing(times, KeyError("a secret")), f"down {times}"
+    loops.start(name, failing.run_once, pause_after_error=0.0 if times > 1 else HOUR)
+    loops.start("well", Failing(0, KeyError()).run_once)
     await until(lambda: failures(name) == times)
     assert failing.rests.is_set() is False
     finding = await found(loops)
@@ -98,9 +98,9 @@ async def test_a_task_is_down_after_three_failures_in_a_row(times: int, is_down:
 
 async def test_a_task_without_work_counts_as_well_again_some_time_after_its_newest_failure() -> None:
     clock = ManualClock()
-    loops, left, waits = Loops(clock), 3, asyncio.Event()
+    loops, left, waits = BackgroundLoops(clock), 3, asyncio.Event()
 
-    async def turn() -> float:
+    async def run_once() -> float:
         nonlocal left
         left -= 1
         if left >= 0:
@@ -109,7 +109,7 @@ async def test_a_task_without_work_counts_as_well_again_some_time_after_its_newe
         await asyncio.Event().wait()
         return 0.0
 
-    task = loops.start("idle", turn, pause_after_error=0.0)
+    task = loops.start("idle", run_once, pause_after_error=0.0)
     await waits.wait()
     assert not (await found(loops)).ok
     clock.advance(seconds=SECONDS_DOWN)
@@ -119,9 +119,9 @@ async def test_a_task_without_work_counts_as_well_again_some_time_after_its_newe
 
 
 async def test_a_task_without_a_database_is_named_and_leaves_the_process_ready() -> None:
-    loops = Loops(ManualClock())
+    loops = BackgroundLoops(ManualClock())
     loops.start(
-        "away", Failing(10**9, DatabaseUnavailable(reason="InsufficientPrivilegeError")).turn, pause_after_error=0
+        "away", Failing(10**9, DatabaseUnavailable(reason="InsufficientPrivilegeError")).run_once, pause_after_error=0
     )
     await until(lambda: failures("away") >= 3)
     finding = await found(loops)
@@ -132,13 +132,13 @@ async def test_a_task_without_a_database_is_named_and_leaves_the_process_ready()
 
 
 async def test_a_task_that_has_ended_by_accident_is_down_and_one_that_is_done_is_not() -> None:
-    loops = Loops(ManualClock())
+    loops = BackgroundLoops(ManualClock())
 
     async def once() -> None:
         return None
 
     done = loops.start("done", once)
-    ended = loops.start("ended", Failing(0, KeyError()).turn)
+    ended = loops.start("ended", Failing(0, KeyError()).run_once)
     await done
     assert (await found(loops)).detail == "1 running"
     ended.cancel()

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.rivya.schemes import parse_scheme
-from app.rivya.signature import Offer, OfferReader
+from app.rivya.signature import SignatureClaim, SignatureHeaderParser
 
-READER = OfferReader(parse_scheme("timestamped"))
+READER = SignatureHeaderParser(parse_scheme("timestamped"))
 NAME = b"rivya-signature"
 
 
@@ -18,14 +18,14 @@ def test_the_usual_form_is_read_like_any_other(stamp: bytes, mac: bytes, is_uppe
     usual = b"t=" + stamp + b",v1=" + written.encode()
     read = READER.read([(NAME, usual)])
     assert read == READER.read([(NAME, usual.replace(b",", b", "))]) == READER.read([(NAME, usual + b",")])
-    assert isinstance(read, Offer)
+    assert isinstance(read, SignatureClaim)
     assert (read.prefix, list(read.macs)) == (stamp + b".", [mac])
 
 
 def test_what_is_not_quite_the_usual_form_is_read_the_long_way() -> None:
     mac = b"ab" * 32
     twice = READER.read([(NAME, b"t=1,v1=" + mac), (NAME, b"v1=" + mac)])
-    assert isinstance(twice, Offer)
+    assert isinstance(twice, SignatureClaim)
     assert len(twice.macs) == 2
-    other = OfferReader(parse_scheme("timestamped;encoding=base64")).read([(NAME, b"t=1,v1=" + mac)])
-    assert not isinstance(other, Offer)
+    other = SignatureHeaderParser(parse_scheme("timestamped;encoding=base64")).read([(NAME, b"t=1,v1=" + mac)])
+    assert not isinstance(other, SignatureClaim)

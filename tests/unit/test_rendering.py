@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.ledger.models import Generation, Outcome, Source, Status, StoredDelivery, Tracking, Transition
-from app.ledger.serializers import moment, render, render_delivery, render_evidence, render_transition
+from app.ledger.serializers import format_time, render, render_delivery, render_evidence, render_transition
 from tests.clock import NOON
 
 STAMP = "2026-05-10T12:00:00.000Z"
@@ -90,4 +90,4 @@ def test_the_bytes_of_a_delivery_are_always_shown_and_as_text_where_they_are_tex
 
 
 def test_a_moment_is_written_as_rivya_writes_it() -> None:
-    assert (moment(NOON), moment(None)) == (STAMP, None)
+    assert (format_time(NOON), format_time(None)) == (STAMP, None)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ledger.models import Tracking
-from app.polling.schedule import LONGEST_GAP, STALLED_GAP, Next, Schedule
+from app.polling.schedule import LONGEST_GAP, STALLED_GAP, NextPoll, Schedule
 from tests.clock import NOON
 
 MIDDLE = 0.5  # the chance that neither shortens nor lengthens a gap
@@ -21,7 +21,7 @@ def seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-def gap(following: Next, *, since: timedelta) -> float:
+def gap(following: NextPoll, *, since: timedelta) -> float:
     assert following.poll_at is not None
     return (following.poll_at - (NOON + since)).total_seconds()
 
@@ -64,7 +64,7 @@ def test_an_interval_longer_than_five_minutes_is_respected() -> None:
 
 def test_a_generation_polled_early_is_left_alone_until_its_callback_is_overdue() -> None:
     following = Schedule().after_answer(NOON, category="video", now=NOON + seconds(5), chance=MIDDLE)
-    assert following == Next(NOON + seconds(300), Tracking.WATCHING)
+    assert following == NextPoll(NOON + seconds(300), Tracking.WATCHING)
 
 
 @given(age=st.timedeltas(timedelta(0), timedelta(hours=23)), chance=chances)
@@ -113,7 +113,7 @@ def test_a_million_failures_in_a_row_are_as_bad_as_ten() -> None:
 def test_it_is_lost_after_three_times_not_found_over_ten_minutes(count: int, minutes: float, *, is_lost: bool) -> None:
     now = NOON + timedelta(minutes=minutes)
     following = Schedule().after_not_found(NOON, count=count, since=NOON, now=now, chance=MIDDLE)
-    assert (following == Next(None, Tracking.LOST)) is is_lost
+    assert (following == NextPoll(None, Tracking.LOST)) is is_lost
 
 
 @given(chance=chances)

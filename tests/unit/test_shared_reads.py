@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.api.waiting import SharedReads
+from app.api.waiting import ReadCoalescer
 from app.core.errors import DatabaseUnavailable
 from app.ledger.models import Generation, Status, Tracking
 from tests.clock import NOON
@@ -39,7 +39,7 @@ async def turns() -> None:
 
 async def test_what_is_asked_at_once_is_one_read() -> None:
     record = Record()
-    reads = SharedReads(record.read)
+    reads = ReadCoalescer(record.read)
     record.may_answer.set()
     found = await asyncio.gather(*(reads.generation(key) for key in ("g", "h", "g", "g")))
     assert record.asked == [["g", "h"]]
@@ -48,7 +48,7 @@ async def test_what_is_asked_at_once_is_one_read() -> None:
 
 async def test_a_read_that_has_begun_is_not_joined() -> None:
     record = Record()
-    reads = SharedReads(record.read)
+    reads = ReadCoalescer(record.read)
     early = asyncio.create_task(reads.generation("g"))
     await turns()
     record.polls = 1  # what the early one is about to be told is old by now
@@ -61,7 +61,7 @@ async def test_a_read_that_has_begun_is_not_joined() -> None:
 
 async def test_one_that_gives_up_leaves_the_others_their_answer() -> None:
     record = Record()
-    reads = SharedReads(record.read)
+    reads = ReadCoalescer(record.read)
     leaving, staying = (asyncio.create_task(reads.generation("g")) for _ in range(2))
     await turns()
     leaving.cancel()
@@ -72,7 +72,7 @@ async def test_one_that_gives_up_leaves_the_others_their_answer() -> None:
 
 async def test_a_failure_reaches_everybody_and_ends_there() -> None:
     record = Record()
-    reads = SharedReads(record.read)
+    reads = ReadCoalescer(record.read)
     record.is_broken = True
     record.may_answer.set()
     for answer in await asyncio.gather(*(reads.generation("g") for _ in range(3)), return_exceptions=True):
@@ -83,7 +83,7 @@ async def test_a_failure_reaches_everybody_and_ends_there() -> None:
 
 async def test_a_failure_that_nobody_waits_for_is_no_accident(caplog: pytest.LogCaptureFixture) -> None:
     record = Record()
-    reads = SharedReads(record.read)
+    reads = ReadCoalescer(record.read)
     record.is_broken = True
     leaving = asyncio.create_task(reads.generation("g"))
     await turns()
@@ -95,7 +95,7 @@ async def test_a_failure_that_nobody_waits_for_is_no_accident(caplog: pytest.Log
 
 async def test_a_query_that_is_cancelled_leaves_nobody_waiting() -> None:
     record = Record()
-    reads = SharedReads(record.read, most_at_once=1)
+    reads = ReadCoalescer(record.read, most_at_once=1)
     record.is_broken, record.failure = True, asyncio.CancelledError()
     asking = asyncio.create_task(reads.generation("g"))
     record.may_answer.set()

@@ -43,7 +43,7 @@ GONE = RivyaNotFound(404, "not_found", "no such model")
 CONFLICT = RivyaRefused(409, "idempotency_conflict", "another body")
 
 
-def judged(attempt: Attempt, *, in_doubt: bool = False) -> Verdict:
+def check_timestamp(attempt: Attempt, *, in_doubt: bool = False) -> Verdict:
     return judge(attempt, key="key-1", request_id="req_ours", in_doubt=in_doubt)
 
 
@@ -54,19 +54,19 @@ def error_of(verdict: Verdict) -> dict[str, object]:
 
 @pytest.mark.parametrize("in_doubt", [False, True])
 def test_an_acceptance_is_final_and_answered_with_our_record(in_doubt: bool) -> None:
-    verdict = judged(Accepted(201, "task_1", BODY, RECORDED), in_doubt=in_doubt)
+    verdict = check_timestamp(Accepted(201, "task_1", BODY, RECORDED), in_doubt=in_doubt)
     assert (verdict.state, verdict.is_final, verdict.generation_id) == (State.ACCEPTED, True, "task_1")
     assert verdict.reply.status == 201
     assert orjson.loads(verdict.reply.body)["tracking"]["state"] == "watching"
 
 
 def test_without_a_record_to_show_rivyas_own_bytes_are_the_answer() -> None:
-    assert judged(Accepted(201, "task_1", BODY, None)).reply.body == BODY
+    assert check_timestamp(Accepted(201, "task_1", BODY, None)).reply.body == BODY
 
 
 @pytest.mark.parametrize("in_doubt", [False, True])
 def test_an_acceptance_that_could_not_be_recorded_stays_open(in_doubt: bool) -> None:
-    verdict = judged(NotRecorded("DatabaseUnavailable"), in_doubt=in_doubt)
+    verdict = check_timestamp(NotRecorded("DatabaseUnavailable"), in_doubt=in_doubt)
     assert (verdict.state, verdict.is_final, verdict.result) == (State.UNKNOWN, False, Result.NOT_RECORDED)
     assert (verdict.reply.status, error_of(verdict)["code"]) == (503, "not_recorded")
     assert "key-1" in str(error_of(verdict)["message"])
@@ -74,7 +74,7 @@ def test_an_acceptance_that_could_not_be_recorded_stays_open(in_doubt: bool) -> 
 
 @pytest.mark.parametrize("error", [INVALID, GONE, CONFLICT])
 def test_a_refusal_of_a_first_attempt_is_final_and_passed_on(error: RivyaRefused) -> None:
-    verdict = judged(error)
+    verdict = check_timestamp(error)
     assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, True, Result.REJECTED)
     assert verdict.reply.status == error.status
     assert error_of(verdict)["code"] == error.code
@@ -84,26 +84,26 @@ def test_a_refusal_of_a_first_attempt_is_final_and_passed_on(error: RivyaRefused
 
 @pytest.mark.parametrize("error", [INVALID, GONE])
 def test_a_refusal_of_the_request_itself_settles_a_doubt(error: RivyaRefused) -> None:
-    verdict = judged(error, in_doubt=True)
+    verdict = check_timestamp(error, in_doubt=True)
     assert (verdict.state, verdict.is_final) == (State.REJECTED, True)
 
 
 @pytest.mark.parametrize("error", [BAD_KEY, NO_SCOPE, CONFLICT, BUSY, RIVYA_503, NEVER_SENT, TIME_OUT, GARBAGE])
 def test_what_says_nothing_of_an_earlier_attempt_leaves_the_doubt(error: RivyaError) -> None:
-    verdict = judged(error, in_doubt=True)
+    verdict = check_timestamp(error, in_doubt=True)
     assert (verdict.state, verdict.is_final) == (State.UNKNOWN, False)
     assert verdict.retry_after == error.retry_after
 
 
 @pytest.mark.parametrize("error", [BAD_KEY, NO_SCOPE])
 def test_a_refusal_of_the_key_that_we_call_with_is_passed_on_and_not_final(error: RivyaRefused) -> None:
-    verdict = judged(error)
+    verdict = check_timestamp(error)
     assert (verdict.state, verdict.is_final) == (State.REJECTED, False)
     assert (verdict.reply.status, error_of(verdict)["code"]) == (error.status, error.code)
 
 
 def test_a_rate_limit_is_passed_on_and_not_final() -> None:
-    verdict = judged(BUSY)
+    verdict = check_timestamp(BUSY)
     assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
     assert (verdict.reply.status, verdict.reply.retry_after) == (429, 3)
 
@@ -111,19 +111,19 @@ def test_a_rate_limit_is_passed_on_and_not_final() -> None:
 @pytest.mark.parametrize("status", [400, 404, 413, 451])
 def test_a_4xx_in_nobodys_words_is_passed_on_and_not_final(status: int) -> None:
     """From something in front of Rivya, say: nothing was made, and it may be put right."""
-    verdict = judged(RivyaUnavailable(f"Rivya answered {status}", sent=True, status=status))
+    verdict = check_timestamp(RivyaUnavailable(f"Rivya answered {status}", sent=True, status=status))
     assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
     assert (verdict.reply.status, error_of(verdict)["code"]) == (status, "rivya_refused")
 
 
 @pytest.mark.parametrize("status", [408, 425])
 def test_a_4xx_that_speaks_of_a_time_out_leaves_a_doubt(status: int) -> None:
-    verdict = judged(RivyaUnavailable(f"Rivya answered {status}", sent=True, status=status))
+    verdict = check_timestamp(RivyaUnavailable(f"Rivya answered {status}", sent=True, status=status))
     assert verdict.state is State.UNKNOWN
 
 
 def test_a_failure_in_rivyas_words_is_passed_on_and_not_final() -> None:
-    verdict = judged(RIVYA_503)
+    verdict = check_timestamp(RIVYA_503)
     assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
     assert (verdict.reply.status, verdict.reply.retry_after) == (503, 8)
     assert (error_of(verdict)["code"], error_of(verdict)["requestId"]) == ("public_api_disabled", "req_5")
@@ -131,7 +131,7 @@ def test_a_failure_in_rivyas_words_is_passed_on_and_not_final() -> None:
 
 
 def test_what_was_never_sent_can_be_sent_again() -> None:
-    verdict = judged(NEVER_SENT)
+    verdict = check_timestamp(NEVER_SENT)
     assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.UNREACHABLE)
     assert (verdict.reply.status, error_of(verdict)["code"]) == (503, "rivya_unreachable")
     assert verdict.reply.retry_after is not None
@@ -139,7 +139,7 @@ def test_what_was_never_sent_can_be_sent_again() -> None:
 
 @pytest.mark.parametrize("error", [TIME_OUT, PROXY_502, REDIRECT, GARBAGE])
 def test_what_was_sent_without_a_usable_answer_is_unknown(error: RivyaError) -> None:
-    verdict = judged(error)
+    verdict = check_timestamp(error)
     assert (verdict.state, verdict.is_final, verdict.result) == (State.UNKNOWN, False, Result.UNKNOWN)
     assert (verdict.reply.status, error_of(verdict)["code"]) == (504, "submission_unknown")
     assert "key-1" in str(error_of(verdict)["message"])
@@ -147,4 +147,4 @@ def test_what_was_sent_without_a_usable_answer_is_unknown(error: RivyaError) -> 
 
 def test_a_failure_in_rivyas_words_without_a_name_is_named_by_us() -> None:
     unnamed = RivyaUnavailable("Rivya answered 500 internal_error", sent=True, status=500, code="internal_error")
-    assert error_of(judged(unnamed))["requestId"] == "req_ours"
+    assert error_of(check_timestamp(unnamed))["requestId"] == "req_ours"

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.intake.parse import as_unreadable, is_delivery, kept_headers, to_report
+from app.intake.parse import as_unreadable, is_delivery, parse_delivery, stored_headers
 from app.ledger.models import Outcome, Report, Source
 from tests.clock import NOON
 
@@ -13,7 +13,7 @@ OBJECT = {"id": "task_1", "status": "succeeded", "model": "z-image"}
 
 
 def report(body: bytes, *headers: tuple[bytes, bytes]) -> Report:
-    return to_report(body, headers, header_id=None, endpoint_id="end_1", now=NOON)
+    return parse_delivery(body, headers, header_id=None, endpoint_id="end_1", now=NOON)
 
 
 def event(event_type: str, **data: Any) -> bytes:
@@ -74,7 +74,7 @@ def test_the_headers_that_a_signature_is_made_of_are_kept_and_no_others() -> Non
         (b"authorization", b"Bearer hush"),
         (b"cookie", b"hush"),
     ]
-    assert kept_headers(sent) == {
+    assert stored_headers(sent) == {
         "content-type": "application/json",
         "rivya-signature": "t=1,v1=ab",
         "webhook-id": "evt_1",

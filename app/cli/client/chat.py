@@ -136,7 +136,7 @@ class EventReader:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class ChatOutput:
     """All that was found in one event; mostly one of these."""
 
     piece: str = ""
@@ -148,13 +148,13 @@ class Said:
     """Why there is no more."""
 
 
-def understood(event: Event) -> Said:
+def understood(event: Event) -> ChatOutput:
     """Find what an event says; one of a form never seen says nothing."""
     data = content_of(event)
     if not isinstance(data, Mapping):
-        return Said(error=event.data if event.name == "error" else None)
+        return ChatOutput(error=event.data if event.name == "error" else None)
     session_id = data.get("session_id")
-    return Said(
+    return ChatOutput(
         piece=_piece(data),
         whole=_text(_object(data, "message"), "content"),
         session_id=session_id if isinstance(session_id, str) else None,
