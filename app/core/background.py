@@ -61,7 +61,7 @@ class BackgroundLoops:
     def start(
         self, name: str, run_once: RunOnce, *, pause_after_error: float = 1.0, longest_pause: float = 30.0
     ) -> asyncio.Task[None]:
-        """Run `run_once` again and again. After an error, pause `pause_after_error` seconds, doubling to the longest."""
+        """Run `run_once` again and again. After an error pause `pause_after_error` seconds, doubling to the longest."""
         supervised = _Supervised(name, run_once, pause_after_error, longest_pause)
         task = asyncio.create_task(self._run(supervised), name=name)
         self._tasks[task] = supervised
