@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.process_family import children_of
+from tests.support.process_tree import children_of
 
 
 def cores() -> tuple[int, int]:

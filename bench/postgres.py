@@ -16,7 +16,7 @@ from bench.results import Results, spread
 from bench.servers import Server
 from bench.verify import verify
 from bench.world import World, on_postgres
-from tests.reports import submit, webhook
+from tests.support.reports import submit, webhook
 
 ROUNDS = 3
 SECONDS = 1.5

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from bench.events import SECRET
 from bench.machine import cpu_seconds, pin
-from tests.leash import Leash
-from tests.ports import free_port
-from tests.receivers import ENCRYPTION_KEY
+from tests.support.parent_watch import Leash
+from tests.support.ports import free_port
+from tests.support.receivers import ENCRYPTION_KEY
 
 TOKEN = "0123456789abcdef0123456789abcdef"  # noqa: S105 - known to nobody but this run
 START_SECONDS = 120.0

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import asyncpg
 
 from bench.machine import cores
-from tests.databases import PostgresDatabases, SqliteDatabases
-from tests.postgres import PostgresCluster
+from tests.support.databases import PostgresDatabases, SqliteDatabases
+from tests.support.postgres import PostgresCluster
 
 Found = TypeVar("Found")
 # What initdb would have written: the tests' own cluster is smaller.

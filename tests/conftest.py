@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
-from tests.databases import Databases, GivenServer, PostgresDatabases, PostgresServer, SqliteDatabases
-from tests.postgres import PostgresCluster
-from tests.seal import Seal
-from tests.soak.tally import Tally, begin, is_over, note
+from tests.support.databases import Databases, GivenServer, PostgresDatabases, PostgresServer, SqliteDatabases
+from tests.support.network_guard import Seal
+from tests.support.postgres import PostgresCluster
+from tests.support.run_counts import Tally, begin, is_over, note
 
 BOTH = ("sqlite", "postgresql")
 GIVEN_SERVER = "DATABASE_URL_TEST"

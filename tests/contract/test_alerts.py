@@ -5,8 +5,8 @@ import re
 import pytest
 
 from app.operations.alarms import Alarm
-from tests.alerts import EXPRESSION, Rule, rules
-from tests.operating_room import ALERTS, open_service
+from tests.support.alert_rules import EXPRESSION, Rule, rules
+from tests.support.service_harness import ALERTS, open_service
 
 AWAY = "postgresql+asyncpg://nobody@127.0.0.1:1/none"
 _DURATION = re.compile(r"[1-9]\d*[smhd]")

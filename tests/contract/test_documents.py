@@ -13,9 +13,9 @@ from app.cli import cli
 from app.core.errors import ServiceError
 from app.core.settings import Settings, load
 from app.rivya.signature import Reason
-from tests.contract.test_service import document
-from tests.deployment import ROOT, compose
-from tests.documents import DOCUMENTS, commands, read
+from tests.support.asgi_service import document
+from tests.support.deployment import ROOT, compose
+from tests.support.documents import DOCUMENTS, commands, read
 
 REQUIRED = {
     "rivya_api_key": "rvya_sk_of_nobody",

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from app.core.auth import Role
-from tests.contract.test_roles import TOKENS, serve
+from tests.support.asgi_service import TOKENS, serve
 
 HOSTILE = (
     "\x00",

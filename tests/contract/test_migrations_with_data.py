@@ -15,10 +15,10 @@ from app.core.leases import Leases
 from app.core.migrations import alembic_config, current, head, migrate_database
 from app.ledger.queries import Queries
 from app.operations.retention import Limits
-from tests.clock import NOON
-from tests.operating_room import open_service
-from tests.receivers import TOKEN
-from tests.reports import poll, webhook
+from tests.support.clock import NOON
+from tests.support.receivers import TOKEN
+from tests.support.reports import poll, webhook
+from tests.support.service_harness import open_service
 
 BIG = ("deliveries", "generations", "transitions", "submissions")
 FILLED = {

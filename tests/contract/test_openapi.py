@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema_rs
 import pytest
 
-from tests.flow.api_app import ApiRoom, open_api
-from tests.reports import poll, submit, webhook
-
-ERROR = "#/components/schemas/ErrorOut"
+from tests.support.api_harness import ApiRoom, open_api
+from tests.support.openapi_cases import ERROR, check
+from tests.support.reports import poll, submit, webhook
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -105,8 +103,3 @@ async def test_the_documentation_is_served(sqlite_url: str) -> None:
 async def is_page(api: ApiRoom, path: str) -> bool:
     answer = await api.stranger.get(path)
     return answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
-
-
-def check(document: dict[str, Any], reference: str, value: object) -> None:
-    """Raise if `value` does not fit the schema at `reference`."""
-    jsonschema_rs.validate({"$ref": reference, "components": document["components"]}, value)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import settings
 
 from app.core.auth import Role
-from tests.contract.test_roles import TOKENS, serve
-from tests.openapi_cases import check_timestamp, drawn
-from tests.reports import webhook
+from tests.support.asgi_service import TOKENS, serve
+from tests.support.openapi_cases import check_timestamp, drawn
+from tests.support.reports import webhook
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
 EXAMPLES = max(7, settings().max_examples // 20)

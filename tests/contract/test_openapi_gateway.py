@@ -6,8 +6,8 @@ import pytest
 
 from app.core.auth import Role
 from app.sandbox.server import serve_sandbox
-from tests.contract.test_openapi import ERROR, check
-from tests.gateway_room import open_gateway
+from tests.support.gateway_harness import open_gateway
+from tests.support.openapi_cases import ERROR, check
 
 TURN = {"model": "gpt-5-2-chat", "message": "hello"}
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app.core.settings import Settings
-from tests.deployment import ROOT, dockerfile, final_stage
-from tests.processes import COMMAND
+from tests.support.deployment import ROOT, dockerfile, final_stage
+from tests.support.receiver_process import COMMAND
 
 KNOWN = {name.upper() for name in Settings.model_fields}
 

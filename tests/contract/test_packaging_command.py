@@ -8,8 +8,8 @@ import pytest
 import typer.main
 
 from app.cli import cli
-from tests.deployment import Instruction, compose, final_stage
-from tests.processes import serving
+from tests.support.deployment import Instruction, compose, final_stage
+from tests.support.receiver_process import serving
 
 COMMANDS = {name: service["command"] for name, service in compose()["services"].items() if "build" in service}
 SETTINGS = {

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.core.settings import Settings, load
-from tests.deployment import compose, example_settings
+from tests.support.deployment import compose, example_settings
 
 # The Compose Specification's words, as far as they are used here: a misspelt one would be found out at deployment only.
 TOP = {"services", "volumes"}

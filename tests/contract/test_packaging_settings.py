@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from app.core.settings import Settings, load
-from tests.deployment import ROOT, example_settings
+from tests.support.deployment import ROOT, example_settings
 
 REQUIRED = {
     "rivya_api_key": "rvya_sk_of_nobody",

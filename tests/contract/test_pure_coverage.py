@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from tests.deployment import ROOT
+from tests.support.deployment import ROOT
 
 CONTRACT = "What decides does no I/O"
 

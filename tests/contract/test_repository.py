@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment import ROOT
+from tests.support.deployment import ROOT
 
 SOURCES = sorted((ROOT / "app").rglob("*.py"))
 REQUIREMENTS = sorted(ROOT.glob("requirements*.txt"))

@@ -1,20 +1,14 @@
 """Every route of the whole service, for every role and for nobody: who is let through, and who is told why not."""
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
 from app.core.auth import Role
-from app.core.settings import load
-from app.main import Service
-from app.sandbox.server import serve_sandbox
-from tests.receivers import environment
+from tests.support.asgi_service import TOKENS, serve
 
 READ, WRITE, ADMIN = Role
-TOKENS = {role: f"a-token-of-role-{role}" for role in Role}
 NEEDED: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/generations"): READ,
     ("POST", "/api/v1/generations"): WRITE,
@@ -46,22 +40,6 @@ NEEDED: dict[tuple[str, str], Role | None] = {
 """The least role that a route asks for; None: it asks for no token."""
 
 ROUTES = pytest.mark.parametrize(("method", "path"), NEEDED, ids=map(" ".join, NEEDED))
-
-
-@asynccontextmanager
-async def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
-    """The whole service, in front of a sandbox."""
-    tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
-    async with serve_sandbox() as rivya:
-        for name, value in environment(rivya.base_url, url, 8000, RECEIVER_API_TOKENS=tokens).items():
-            monkeypatch.setenv(name, value)
-        service = Service(load())
-        await service.batch.start()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://receiver") as client:
-            yield service, client
-        await service.submitter.stop()
-        await service.batch.stop()
-        await service.close()
 
 
 async def ask(client: httpx.AsyncClient, method: str, path: str, token: str | None) -> httpx.Response:

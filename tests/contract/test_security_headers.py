@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.auth import Role
-from tests.contract.test_roles import TOKENS, serve
+from tests.support.asgi_service import TOKENS, serve
 
 
 async def test_the_page_of_the_documentation_runs_no_code_but_its_own(

@@ -1,14 +1,10 @@
 """The service as it is put together: every route is documented, guarded and answered in one way."""
 
-from typing import Any
-
 import httpx
 import pytest
 
-from app.core.settings import load
-from app.main import Service
 from app.rivya.schemes import SchemeInvalid
-from tests.receivers import environment
+from tests.support.asgi_service import document, service
 
 OPEN = {"/livez", "/readyz", "/metrics"}
 GUARDED = {
@@ -42,20 +38,6 @@ IDS = {
     "file_id": "file_1",
     "session_id": "chat_1",
 }
-
-
-def service(monkeypatch: pytest.MonkeyPatch, database_url: str, **changes: str) -> Service:
-    for name, value in environment("http://127.0.0.1:1", database_url, 8000, **changes).items():
-        monkeypatch.setenv(name, value)
-    return Service(load())
-
-
-async def document(monkeypatch: pytest.MonkeyPatch, database_url: str) -> dict[str, Any]:
-    made = service(monkeypatch, database_url)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://receiver") as client:
-        found: dict[str, Any] = (await client.get("/openapi.json")).json()
-    await made.close()
-    return found
 
 
 async def test_every_route_is_in_the_document(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:

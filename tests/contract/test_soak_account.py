@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.soak import tally
 from tests.soak.stages import STAGES
 from tests.soak.table import Table
-from tests.soak.tally import Tally, compared, counted, is_over, note, read
+from tests.support import run_counts
+from tests.support.run_counts import Tally, compared, counted, is_over, note, read
 
 
 def test_an_answered_delivery_that_is_not_recorded_is_missing_and_one_recorded_more_often_than_sent_doubled() -> None:
@@ -22,7 +22,7 @@ def test_an_answered_delivery_that_is_not_recorded_is_missing_and_one_recorded_m
 
 
 def test_what_is_found_is_written_down_before_the_test_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(tally.TALLY, str(tmp_path / "tally"))
+    monkeypatch.setenv(run_counts.TALLY, str(tmp_path / "tally"))
     note(Tally(faults=1, sent=2, answered=1, found=1))
     with pytest.raises(AssertionError, match="a: answered"):
         counted(Counter(a=1), Counter(a=1), {}, faults=3)
@@ -30,10 +30,10 @@ def test_what_is_found_is_written_down_before_the_test_fails(tmp_path: Path, mon
 
 
 def test_time_is_up_only_where_something_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tally, "_noted", [])
-    monkeypatch.setattr(tally, "_began", [time.monotonic() - 10])
-    monkeypatch.setenv(tally.SECONDS, "9")
-    monkeypatch.setenv(tally.TALLY, str(tmp_path / "tally"))
+    monkeypatch.setattr(run_counts, "_noted", [])
+    monkeypatch.setattr(run_counts, "_began", [time.monotonic() - 10])
+    monkeypatch.setenv(run_counts.SECONDS, "9")
+    monkeypatch.setenv(run_counts.TALLY, str(tmp_path / "tally"))
     assert not is_over()
     note(Tally())
     assert is_over()

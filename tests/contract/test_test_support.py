@@ -12,9 +12,9 @@ from sqlalchemy import make_url, text
 
 from app.core.database import Database
 from app.core.migrations import head
-from tests.databases import Databases
-from tests.postgres import PostgresCluster
-from tests.seal import OutsideWorldError, Seal
+from tests.support.databases import Databases
+from tests.support.network_guard import OutsideWorldError, Seal
+from tests.support.postgres import PostgresCluster
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from app.operations.alarms import Alarm
 from app.sandbox.faults import ApiFault
 from app.submission.models import read_create
 from app.submission.store import Submissions
-from tests.operating_room import PATH_KEY, OperatingRoom, open_service
-from tests.reports import poll, submit, webhook
+from tests.support.reports import poll, submit, webhook
+from tests.support.service_harness import PATH_KEY, OperatingRoom, open_service
 
 
 async def lead(room: OperatingRoom, *, seconds: float) -> None:

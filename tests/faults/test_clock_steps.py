@@ -14,9 +14,9 @@ from app.ratelimit.budget import PROBE_INTERVAL
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from app.sandbox.faults import ApiFault
-from tests.machine import Machine
-from tests.operating_room import OperatingRoom, open_service
-from tests.polling_room import GRACE, PollingRoom, Replica, most_in_any_second, open_polling
+from tests.support.machine_clock import Machine
+from tests.support.polling_harness import GRACE, PollingRoom, Replica, most_in_any_second, open_polling
+from tests.support.service_harness import OperatingRoom, open_service
 
 HOUR = 3600.0
 STEPS = [HOUR, -HOUR]

@@ -10,7 +10,7 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.faults.failing import Failing, failing
+from tests.support.failing_database import Failing, failing
 
 HELD = {
     "the row of an event that comes again": "SELECT FROM deliveries WHERE event_id = 'evt_known' FOR UPDATE",

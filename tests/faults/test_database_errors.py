@@ -6,9 +6,9 @@ from sqlalchemy import make_url
 from structlog.testing import capture_logs
 
 from app.ledger.tables import deliveries
-from tests.flow.api_app import open_api
-from tests.intake_room import event, open_intake
-from tests.reports import webhook
+from tests.support.api_harness import open_api
+from tests.support.intake_harness import event, open_intake
+from tests.support.reports import webhook
 
 FAILING = """
 CREATE FUNCTION fail() RETURNS trigger AS $$ BEGIN

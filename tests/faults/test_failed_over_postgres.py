@@ -11,9 +11,9 @@ from app.core.database import Database
 from app.core.drivers import RawPostgres
 from app.core.errors import DatabaseUnavailable
 from app.ledger.tables import generations
-from tests.flow.api_app import ApiRoom, open_api
-from tests.postgres import PostgresCluster
-from tests.reports import webhook
+from tests.support.api_harness import ApiRoom, open_api
+from tests.support.postgres import PostgresCluster
+from tests.support.reports import webhook
 
 CONNECTIONS = 3
 

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from app.core.migrations import migrate
-from tests.faults.failing import Failing, failing, swallowing
-from tests.postgres import PostgresCluster
+from tests.support.failing_database import Failing, failing, swallowing
+from tests.support.postgres import PostgresCluster
 
 RAISING = """
 CREATE FUNCTION fail() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'made to fail' USING ERRCODE = '{state}'; END $$

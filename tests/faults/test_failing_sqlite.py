@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from app.ledger.tables import deliveries
-from tests.faults.failing import failing
-from tests.intake_room import event as body_of
-from tests.intake_room import open_intake
+from tests.support.failing_database import failing
+from tests.support.intake_harness import event as body_of
+from tests.support.intake_harness import open_intake
 
 
 async def test_locked_by_another_process_it_is_503_and_well_again_when_let_go(sqlite_url: str, tmp_path: Path) -> None:

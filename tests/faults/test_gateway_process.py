@@ -12,8 +12,8 @@ from app.sandbox.faults import StreamFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.receivers import Receiver, receiver
-from tests.upstream import scripted
+from tests.support.receivers import Receiver, receiver
+from tests.support.scripted_provider import scripted
 
 MEGABYTE = 1024 * 1024
 TURN = {"model": "gpt-5-2-chat", "message": "hello"}

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from app.rivya.signature import sign
-from tests.faults.failing import SCHEME, SECRET, Failing, failing
-from tests.receivers import TOKEN
+from tests.support.failing_database import SCHEME, SECRET, Failing, failing
+from tests.support.receivers import TOKEN
 
 POST = b"POST /rivya/webhook HTTP/1.1\r\nHost: r\r\n"
 BODY = b'{"id":"evt_1","type":"generation.succeeded","data":{"id":"task_1","status":"succeeded"}}'

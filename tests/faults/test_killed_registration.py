@@ -15,10 +15,10 @@ from app.ledger.tables import deliveries
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.databases import Databases, SqliteDatabases
-from tests.forking import Zygote, zygote
-from tests.lifeline import PHASES, Life
-from tests.soak.tally import counted, delivered_by, is_over
+from tests.support.databases import Databases, SqliteDatabases
+from tests.support.fork_client import Zygote, zygote
+from tests.support.registration_lifecycle import PHASES, Life
+from tests.support.run_counts import counted, delivered_by, is_over
 
 AT_ONCE = 6
 LONG = "FAULT_POINTS_ALL"

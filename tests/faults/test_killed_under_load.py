@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.forking import zygote
 from tests.soak.killing import Outcome, kill_under_load
+from tests.support.fork_client import zygote
 
 
 def _assert_kept(outcome: Outcome, *, kills: int) -> None:

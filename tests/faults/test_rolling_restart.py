@@ -10,9 +10,9 @@ from app.core.database import Database
 from app.core.leases import leases
 from app.ledger.tables import generations
 from app.sandbox.server import serve_sandbox
-from tests.forking import zygote
 from tests.soak.fleet import fleet
 from tests.soak.load import Load
+from tests.support.fork_client import zygote
 
 
 async def test_a_rolling_restart_of_two_replicas_gives_no_answer_but_2xx(postgres_url: str, tmp_path: Path) -> None:

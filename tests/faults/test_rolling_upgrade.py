@@ -9,9 +9,9 @@ from sqlalchemy import text
 from app.core.database import Database
 from app.core.migrations import current, head, migrate
 from app.sandbox.server import serve_sandbox
-from tests.flow.api_app import open_api
-from tests.previous import previous_command
-from tests.receivers import Receiver, receiver
+from tests.support.api_harness import open_api
+from tests.support.previous_release import previous_command
+from tests.support.receivers import Receiver, receiver
 
 
 async def use(service: Receiver) -> list[str]:
@@ -33,7 +33,7 @@ async def test_the_previous_release_serves_while_the_database_is_migrated_and_af
 ) -> None:
     async with serve_sandbox() as rivya:
         with monkeypatch.context() as patch:
-            patch.setattr("tests.processes.COMMAND", previous_command(tmp_path))
+            patch.setattr("tests.support.receiver_process.COMMAND", previous_command(tmp_path))
             starting = receiver(rivya, empty_postgres_url, tmp_path, RECEIVER_POLL_GRACE="2")
             old = await starting.__aenter__()
         try:

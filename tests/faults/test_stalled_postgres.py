@@ -10,9 +10,9 @@ from app.core.errors import DatabaseUnavailable
 from app.core.migrations import migrate
 from app.ledger.decide import plan
 from app.ledger.postgres import PostgresRecord
-from tests.ledger import first_poll
-from tests.postgres import PostgresCluster
-from tests.reports import webhook
+from tests.support.ledger_harness import first_poll
+from tests.support.postgres import PostgresCluster
+from tests.support.reports import webhook
 
 
 async def test_deliveries_are_recorded_after_more_stalls_than_there_are_connections() -> None:

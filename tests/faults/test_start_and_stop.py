@@ -14,9 +14,9 @@ from app.main import Service
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
 from bench.machine import cpu_seconds
-from tests.ports import free_port
-from tests.postgres import PostgresCluster
-from tests.receivers import environment, receiver
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresCluster
+from tests.support.receivers import environment, receiver
 
 
 async def test_while_the_database_is_away_at_start_deliveries_are_told_to_come_again(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from app.sandbox.server import serve_sandbox
-from tests.intake_room import event
-from tests.postgres import PostgresCluster, StopMode
-from tests.receivers import Receiver, receiver
+from tests.support.intake_harness import event
+from tests.support.postgres import PostgresCluster, StopMode
+from tests.support.receivers import Receiver, receiver
 
 
 async def deliver(service: Receiver, url: str, secret: str, number: int) -> httpx.Response:

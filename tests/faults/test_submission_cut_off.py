@@ -10,9 +10,9 @@ from app.ledger.decide import Recorded
 from app.ledger.models import Report
 from app.ledger.tables import generations
 from app.sandbox.faults import ApiFault
-from tests.clock import NOON, ManualClock
-from tests.postgres import PostgresCluster
-from tests.submission_room import LEASE_SECONDS, code_of, eventually, open_submission, serve_manually
+from tests.support.clock import NOON, ManualClock
+from tests.support.postgres import PostgresCluster
+from tests.support.submission_harness import LEASE_SECONDS, code_of, eventually, open_submission, serve_manually
 
 
 class Stuck:

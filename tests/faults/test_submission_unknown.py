@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 from app.ledger.tables import generations
 from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.faults import ApiFault
-from tests.clock import ManualClock
-from tests.submission_room import (
+from tests.support.clock import ManualClock
+from tests.support.submission_harness import (
     BODY,
     LEASE_SECONDS,
     SubmissionRoom,

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 from app.sandbox.server import serve_sandbox
-from tests.alerts import rules
-from tests.commands import wait_for
-from tests.receivers import receiver
+from tests.support.alert_rules import rules
+from tests.support.commands import wait_for
+from tests.support.receivers import receiver
 
 
 async def test_a_served_process_notices_silence_by_itself(empty_database_url: str, tmp_path: Path) -> None:

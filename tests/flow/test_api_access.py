@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from app.core.auth import Role
-from tests.flow.api_app import ApiRoom, error_of, open_api
-from tests.reports import webhook
+from tests.support.api_harness import ApiRoom, error_of, open_api
+from tests.support.reports import webhook
 
 READS = (Role.READ, Role.WRITE, Role.ADMIN)
 WRITES = (Role.WRITE, Role.ADMIN)

@@ -4,7 +4,7 @@ import pytest
 
 from app.core.auth import Role
 from app.core.middleware import API_CALLS
-from tests.flow.api_app import open_api
+from tests.support.api_harness import open_api
 
 LIST = "/api/v1/generations"
 ONE = "/api/v1/generations/{generation_id}"

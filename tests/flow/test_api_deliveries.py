@@ -7,9 +7,9 @@ from datetime import timedelta
 import pytest
 
 from app.ledger.models import Outcome, Report, Source
-from tests.clock import NOON
-from tests.flow.api_app import ApiRoom, error_of, ids, open_api
-from tests.reports import webhook
+from tests.support.api_harness import ApiRoom, error_of, ids, open_api
+from tests.support.clock import NOON
+from tests.support.reports import webhook
 
 PATH = "/api/v1/deliveries"
 BODY = '{"id":"evt_0","ü":1}'.encode()

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from app.core.errors import Overloaded
 from app.core.middleware import HTTP_REQUESTS
-from tests.flow.api_app import ApiRoom, error_of, open_api
+from tests.support.api_harness import ApiRoom, error_of, open_api
 
 SECRET = "postgresql://user:hunter2@db/receiver"
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from app.ledger.models import Report, Source
-from tests.clock import NOON
-from tests.flow.api_app import ApiRoom, error_of, ids, open_api
-from tests.reports import Said, poll, webhook
+from tests.support.api_harness import ApiRoom, error_of, ids, open_api
+from tests.support.clock import NOON
+from tests.support.reports import Said, poll, webhook
 
 PATH = "/api/v1/generations"
 

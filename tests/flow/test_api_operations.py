@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from app.core.errors import HealthCheck
-from tests.clock import NOON
-from tests.flow.api_app import ApiRoom, open_api
-from tests.reports import submit, webhook
+from tests.support.api_harness import ApiRoom, open_api
+from tests.support.clock import NOON
+from tests.support.reports import submit, webhook
 
 AWAY = "postgresql+asyncpg://nobody:hunter2@127.0.0.1:1/none"
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, event, text
 from app.core.database import Database
 from app.ledger.models import DeliveryFilter, GenerationFilter, Position, Status, Tracking
 from app.ledger.queries import Queries
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 ROWS = 5000
 FILL = """

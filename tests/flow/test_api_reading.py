@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from tests.clock import NOON
-from tests.flow.api_app import error_of, ids, open_api
-from tests.ledger import GRACE
-from tests.reports import poll, said, submit, webhook
+from tests.support.api_harness import error_of, ids, open_api
+from tests.support.clock import NOON
+from tests.support.ledger_harness import GRACE
+from tests.support.reports import poll, said, submit, webhook
 
 UNKNOWN = ["nobody", "%00", "%ff", "a" * 5000, "%0a", "..%5c", "🦜"]
 

@@ -6,8 +6,8 @@ from urllib.parse import quote
 import pytest
 
 from app.ledger.tables import generations, transitions
-from tests.flow.api_app import error_of, ids, open_api
-from tests.reports import webhook
+from tests.support.api_harness import error_of, ids, open_api
+from tests.support.reports import webhook
 
 PATH = "/api/v1/generations/"
 SAID = {"model": "z-image", "client_request_id": "order-1", "metadata": {"customer": "c-42", "n": [1, None]}}

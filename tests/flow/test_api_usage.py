@@ -7,9 +7,9 @@ import pytest
 
 from app.api import usage
 from app.ledger.models import Report, Source
-from tests.clock import NOON
-from tests.flow.api_app import ApiRoom, error_of, open_api
-from tests.reports import Said, webhook
+from tests.support.api_harness import ApiRoom, error_of, open_api
+from tests.support.clock import NOON
+from tests.support.reports import Said, webhook
 
 PATH = "/api/v1/usage"
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, event, insert
 from app.core.database import Database
 from app.ledger.queries import Queries
 from app.ledger.tables import usage_hours
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 HOURS = 24 * 365
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from sqlalchemy.pool import QueuePool
 
-from tests.flow.api_app import ApiRoom, error_of, open_api
-from tests.reports import poll, submit, webhook
+from tests.support.api_harness import ApiRoom, error_of, open_api
+from tests.support.reports import poll, submit, webhook
 
 LONG = {"wait": 60}
 SOON = 10.0

@@ -13,8 +13,8 @@ from app.ledger.models import Outcome, Report
 from app.ledger.recorder import RecordFailed
 from app.ledger.tables import deliveries, generations
 from app.ledger.write_queue import WriteQueue
-from tests.ledger import LedgerRoom, open_ledger
-from tests.reports import said, webhook
+from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.reports import said, webhook
 
 
 def poisoned(generation_id: str) -> Report:

@@ -7,8 +7,8 @@ from app.core.errors import ServiceError
 from app.ledger.decide import Recorded
 from app.ledger.models import Report
 from app.ledger.write_queue import WriteQueue
-from tests.ledger import LedgerRoom, open_ledger
-from tests.reports import webhook
+from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.reports import webhook
 
 
 class Told:

@@ -21,8 +21,8 @@ from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import Dialect
 from app.sandbox.state import Sandbox
-from tests.commands import Ended, command
-from tests.receivers import API_KEY
+from tests.support.commands import Ended, command
+from tests.support.receivers import API_KEY
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 QUICK = '{"sandbox": {"seconds": 0.1}}'

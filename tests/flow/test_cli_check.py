@@ -10,10 +10,10 @@ from sqlalchemy import make_url
 from app.sandbox.accounts import SCOPES, Key
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
-from tests.checks import NAMES, WITHOUT_ENDPOINT, checked, failing, read
-from tests.commands import command
-from tests.ports import free_port
-from tests.receivers import API_KEY, ENCRYPTION_KEY, TOKEN, environment, receiver
+from tests.support.check_output import NAMES, WITHOUT_ENDPOINT, checked, failing, read
+from tests.support.commands import command
+from tests.support.ports import free_port
+from tests.support.receivers import API_KEY, ENCRYPTION_KEY, TOKEN, environment, receiver
 
 
 def dump(database_url: str) -> list[str]:

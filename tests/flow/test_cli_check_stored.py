@@ -6,9 +6,9 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from app.sandbox.server import serve_sandbox
-from tests.checks import NAMES, checked, failing
-from tests.commands import wait_for
-from tests.receivers import receiver
+from tests.support.check_output import NAMES, checked, failing
+from tests.support.commands import wait_for
+from tests.support.receivers import receiver
 
 
 async def test_polling_that_a_refused_key_stopped_is_told(sqlite_url: str, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ from app.operations.commands import GenerationUnknown, NotNow, StillOpen
 from app.rivya.errors import RivyaNotFound, RivyaUnauthorized, RivyaUnavailable
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.state import Sandbox
-from tests.commands import Ended, command
-from tests.ledger import LedgerRoom, open_ledger
-from tests.operator_desk import NOBODY, at_desk
-from tests.receivers import environment
-from tests.reports import submit, webhook
+from tests.support.commands import Ended, command
+from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.operations_harness import NOBODY, at_desk
+from tests.support.receivers import environment
+from tests.support.reports import submit, webhook
 
 
 async def order(words: str, url: str, directory: Path, *, rivya: ServedSandbox | None = None) -> Ended:

@@ -12,12 +12,12 @@ from app.core.errors import DatabaseUnavailable
 from app.ledger.models import Delivery, Outcome, Report, Source
 from app.ledger.tables import deliveries, generations, transitions
 from app.operations.replay import Chosen
-from tests.clock import NOON
-from tests.commands import Ended, command
-from tests.ledger import LedgerRoom, open_ledger
-from tests.operator_desk import NOBODY, at_desk
-from tests.receivers import environment
-from tests.reports import submit
+from tests.support.clock import NOON
+from tests.support.commands import Ended, command
+from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.operations_harness import NOBODY, at_desk
+from tests.support.receivers import environment
+from tests.support.reports import submit
 
 Capture = pytest.CaptureFixture[str]
 MINUTE = timedelta(minutes=1)

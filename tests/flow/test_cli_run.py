@@ -13,11 +13,11 @@ import pytest
 
 from app.core.settings import parse_keys
 from app.sandbox.server import serve_sandbox
-from tests.commands import command, wait_for
-from tests.documents import blocks, section
-from tests.ports import free_port
-from tests.processes import ReceiverProcess
-from tests.receivers import API_KEY, environment
+from tests.support.commands import command, wait_for
+from tests.support.documents import blocks, section
+from tests.support.ports import free_port
+from tests.support.receiver_process import ReceiverProcess
+from tests.support.receivers import API_KEY, environment
 
 STEP = re.compile(r"^[\d:.]+  (submit|webhook|poll) +(\S+) → (\w+) +(task_\w+) +(.+)$", re.MULTILINE)
 NAMES = {

@@ -11,10 +11,10 @@ from sqlalchemy import make_url
 
 from app.cli.server import AddressTaken, listen
 from app.sandbox.server import serve_sandbox
-from tests.commands import command, wait_for
-from tests.ports import free_port
-from tests.processes import ReceiverProcess, serving
-from tests.receivers import API_KEY, ENCRYPTION_KEY, TOKEN, environment, receiver
+from tests.support.commands import command, wait_for
+from tests.support.ports import free_port
+from tests.support.receiver_process import ReceiverProcess, serving
+from tests.support.receivers import API_KEY, ENCRYPTION_KEY, TOKEN, environment, receiver
 
 NOBODY = "http://127.0.0.1:9"
 

@@ -13,7 +13,7 @@ from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.receivers import receiver
+from tests.support.receivers import receiver
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 ORDER = {"model": "z-image", "prompt": "a fox", "client_request_id": "mine"}

@@ -25,10 +25,10 @@ from app.core.database import Database
 from app.core.database_url import normal_url
 from app.core.errors import DatabaseUnavailable
 from app.core.migrations import migrate
-from tests.pgbouncer import pgbouncer
-from tests.ports import free_port
-from tests.postgres import PostgresCluster
-from tests.postgres_install import unprivileged_account
+from tests.support.pgbouncer import pgbouncer
+from tests.support.ports import free_port
+from tests.support.postgres import PostgresCluster
+from tests.support.postgres_install import unprivileged_account
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "p@:/?#[]%&=+ ü\\'\""

@@ -13,8 +13,8 @@ from app.core.errors import DatabaseUnavailable
 from app.fastpath.protocol import FastPathProtocol
 from app.ledger.models import Generation
 from app.ledger.tables import deliveries
-from tests.reports import submit
-from tests.two_servers import LAST, TwoServers, delivery, read, two_servers
+from tests.support.fast_path_comparison import LAST, TwoServers, delivery, read, two_servers
+from tests.support.reports import submit
 
 PATH = "/api/v1/generations/task_7"
 FORGED = delivery("task_7", sent=b'{"id":"evt_forged"}')

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from app.core.auth import Role
 from app.sandbox.server import serve_sandbox
-from tests.gateway_room import GatewayRoom, open_gateway
+from tests.support.gateway_harness import GatewayRoom, open_gateway
 
 READS = (Role.READ, Role.WRITE, Role.ADMIN)
 WRITES = (Role.WRITE, Role.ADMIN)

@@ -15,9 +15,9 @@ from app.rivya.errors import RivyaRateLimited, RivyaUnavailable
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
-from tests.gateway_room import GatewayRoom, open_gateway
-from tests.receivers import receiver
-from tests.upstream import answering, scripted
+from tests.support.gateway_harness import GatewayRoom, open_gateway
+from tests.support.receivers import receiver
+from tests.support.scripted_provider import answering, scripted
 
 MODELS = "/api/v1/models"
 

@@ -11,8 +11,8 @@ from app.gateway.upstream import Kind, Patience
 from app.rivya.errors import RivyaRateLimited
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
-from tests.gateway_room import KEY, GatewayRoom, open_gateway
-from tests.upstream import Upstream, answering, scripted
+from tests.support.gateway_harness import KEY, GatewayRoom, open_gateway
+from tests.support.scripted_provider import Upstream, answering, scripted
 
 CHAT = "/api/v1/chat/completions"
 TURN = {"model": "gpt-5-2-chat", "message": "hello"}

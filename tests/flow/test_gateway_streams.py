@@ -13,8 +13,8 @@ from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import HEARTBEAT, Dialect, SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.gateway_room import GatewayRoom, open_gateway
-from tests.upstream import Script, scripted
+from tests.support.gateway_harness import GatewayRoom, open_gateway
+from tests.support.scripted_provider import Script, scripted
 
 STREAM = "/api/v1/chat/completions/stream"
 CHAT = "/api/v1/chat/completions"

@@ -9,8 +9,8 @@ import pytest
 from app.gateway.upload_limit import LIMITS
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
-from tests.gateway_room import open_gateway
-from tests.upstream import answering, scripted
+from tests.support.gateway_harness import open_gateway
+from tests.support.scripted_provider import answering, scripted
 
 FILES = "/api/v1/files"
 TYPE = {"Content-Type": "multipart/form-data; boundary=b0und"}

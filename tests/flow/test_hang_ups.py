@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from tests.reports import submit
-from tests.two_servers import LAST, TwoServers, read, two_servers
+from tests.support.fast_path_comparison import LAST, TwoServers, read, two_servers
+from tests.support.reports import submit
 
 MANY = 200
 PATH = "/api/v1/generations/task_7"

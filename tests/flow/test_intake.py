@@ -8,7 +8,7 @@ import pytest
 
 from app.intake.rejections import rejections
 from app.ledger.tables import deliveries, generations, transitions
-from tests.intake_room import MOST_BYTES, PATH_KEY, event, open_intake
+from tests.support.intake_harness import MOST_BYTES, PATH_KEY, event, open_intake
 
 
 async def test_a_signed_delivery_is_recorded_and_answered_200(database_url: str) -> None:

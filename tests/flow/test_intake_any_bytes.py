@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.ledger.tables import deliveries
-from tests.intake_room import open_intake
+from tests.support.intake_harness import open_intake
 
 _values = st.binary(max_size=120).map(lambda raw: raw.replace(b"\r", b"").replace(b"\n", b"").replace(b"\x00", b""))
 _names = st.sampled_from(

@@ -16,9 +16,9 @@ from app.ledger.recorder import RecordFailed
 from app.ledger.tables import deliveries
 from app.ledger.write_queue import Completion, WriteQueue
 from app.rivya.signature import RawHeaders, Refused, Verified, sign
-from tests.clock import NOON, ManualClock
-from tests.intake_room import MOST_BYTES, PROBE_KEY, SCHEME, SECRET, Noted, Secrets, event
-from tests.ledger import open_ledger
+from tests.support.clock import NOON, ManualClock
+from tests.support.intake_harness import MOST_BYTES, PROBE_KEY, SCHEME, SECRET, Noted, Secrets, event
+from tests.support.ledger_harness import open_ledger
 
 
 class Counted(Secrets):

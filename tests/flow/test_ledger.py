@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from app.ledger.models import Report
 from app.ledger.tables import deliveries, generations, transitions
-from tests.clock import NOON
-from tests.ledger import LedgerRoom, open_ledger
-from tests.reports import poll, submit, webhook
+from tests.support.clock import NOON
+from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.reports import poll, submit, webhook
 
 _NUMBERS = itertools.count()
 _RANK = {None: -1, "queued": 0, "processing": 1, "succeeded": 2, "failed": 2}

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from app.sandbox.server import serve_sandbox
-from tests.receivers import TOKEN, receiver
+from tests.support.receivers import TOKEN, receiver
 
 
 async def test_every_outcome_is_known_whatever_becomes_of_its_callback(empty_database_url: str, tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ import uvloop
 from app.core.auth import Role
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
-from tests.clock import NOON
-from tests.contract.test_roles import TOKENS
-from tests.intake_room import SECRET, event
-from tests.ports import free_port
-from tests.processes import serving
-from tests.receivers import API_KEY, ENCRYPTION_KEY, TOKEN, environment
-from tests.two_servers import LAST, TwoServers, delivery, read, two_servers
+from tests.support.asgi_service import TOKENS
+from tests.support.clock import NOON
+from tests.support.fast_path_comparison import LAST, TwoServers, delivery, read, two_servers
+from tests.support.intake_harness import SECRET, event
+from tests.support.ports import free_port
+from tests.support.receiver_process import serving
+from tests.support.receivers import API_KEY, ENCRYPTION_KEY, TOKEN, environment
 
 KNOWN, UNKNOWN = "task_0", "task_9"
 PATHS = ("/api/v1/generations/{}", "/api/v1/generations/{}?wait=0", "/api/v1/generations/{}/transitions",

@@ -9,10 +9,10 @@ from cryptography.fernet import Fernet
 from sqlalchemy import make_url
 
 from app.sandbox.server import ServedSandbox, serve_sandbox
-from tests.commands import Ended, command
-from tests.documents import blocks, section
-from tests.postgres_install import find_binaries
-from tests.receivers import API_KEY, Receiver, environment, receiver
+from tests.support.commands import Ended, command
+from tests.support.documents import blocks, section
+from tests.support.postgres_install import find_binaries
+from tests.support.receivers import API_KEY, Receiver, environment, receiver
 
 OPERATIONS = "docs/operations.md"
 SQLITE = "sqlite+aiosqlite:///./receiver.db"

@@ -8,8 +8,8 @@ from app.ledger.tables import transitions
 from app.polling.categories import Categories
 from app.polling.schedule import Schedule
 from app.sandbox.faults import ApiFault
-from tests.polling_room import GRACE, open_polling
-from tests.reports import webhook
+from tests.support.polling_harness import GRACE, open_polling
+from tests.support.reports import webhook
 
 
 async def test_a_missed_callback_is_found_at_the_end_of_its_grace_and_counted(database_url: str) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from app.core.errors import DatabaseUnavailable
 from app.sandbox.faults import ApiFault
-from tests.databases import PostgresDatabases
-from tests.polling_room import PollingRoom, Replica, open_polling
-from tests.postgres import PostgresCluster
+from tests.support.databases import PostgresDatabases
+from tests.support.polling_harness import PollingRoom, Replica, open_polling
+from tests.support.postgres import PostgresCluster
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from app.ledger.tables import transitions
 from app.polling.metrics import LOST, POLLS
 from app.polling.poller import Poller
 from app.sandbox.faults import ApiFault
-from tests.polling_room import IMPATIENT, PollingRoom, Replica, open_polling
-from tests.reports import webhook
+from tests.support.polling_harness import IMPATIENT, PollingRoom, Replica, open_polling
+from tests.support.reports import webhook
 
 FAILURES = {
     "unavailable 500 internal_error": ApiFault(status=500),

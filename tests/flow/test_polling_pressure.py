@@ -6,7 +6,7 @@ from app.ledger.tables import generations
 from app.ratelimit.limiter import Reservation
 from app.rivya.errors import RivyaRateLimited, RivyaUnauthorized
 from app.sandbox.faults import ApiFault
-from tests.polling_room import PollingRoom, Replica, most_in_any_second, open_polling
+from tests.support.polling_harness import PollingRoom, Replica, most_in_any_second, open_polling
 
 REVOKED = RivyaUnauthorized(401, "api_key_revoked")
 HASTY = RivyaRateLimited(429, "rate_limited")

@@ -8,7 +8,7 @@ from app.ratelimit.budget import PROBE_INTERVAL
 from app.ratelimit.limiter import RateLimiter, Reservation
 from app.sandbox.accounts import DEFAULT_KEY, Key
 from app.sandbox.faults import ApiFault
-from tests.polling_room import PollingRoom, Replica, open_polling
+from tests.support.polling_harness import PollingRoom, Replica, open_polling
 
 PROBE_SECONDS = PROBE_INTERVAL.total_seconds()
 

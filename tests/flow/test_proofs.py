@@ -11,8 +11,8 @@ from app.endpoint.service import Operator
 from app.endpoint.tables import endpoints
 from app.rivya.signature import Reason, Refused, Verified
 from app.sandbox.signing import Scheme, standard_webhooks
-from tests.registration_room import Replica, Room, room
-from tests.sandbox_world import Received
+from tests.support.registration_harness import Replica, Room, room
+from tests.support.sandbox_harness import Received
 
 SCHEMES = {
     "timestamped": Scheme(),

@@ -14,11 +14,11 @@ from app.api.schemas import STEPS, as_script
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.commands import Ended
-from tests.contract.test_service import document
-from tests.documents import blocks, section
-from tests.processes import COMMAND
-from tests.receivers import API_KEY, TOKEN, Receiver, receiver
+from tests.support.asgi_service import document
+from tests.support.commands import Ended
+from tests.support.documents import blocks, section
+from tests.support.receiver_process import COMMAND
+from tests.support.receivers import API_KEY, TOKEN, Receiver, receiver
 
 QUICKSTART = section("docs/api.md", "## Quickstart")
 IN_SHORT = section("README.md", "## Use it from your application")

@@ -16,7 +16,7 @@ from app.ledger.tables import deliveries, generations
 from app.operations.alarms import AlarmQuery
 from app.operations.replay import Chosen, _statement
 from app.operations.retention import SETTLED
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 ROWS = 3000
 AFTER = Position(NOON + timedelta(seconds=ROWS // 2), "x")

@@ -22,8 +22,8 @@ from app.endpoint.repository import Registry
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.receivers import Receiver, receiver
-from tests.registration_room import Room, room
+from tests.support.receivers import Receiver, receiver
+from tests.support.registration_harness import Room, room
 
 KEY = ProbeKey("rvya_sk_of_ours")
 Answer = Callable[[list[tuple[bytes, bytes]], bytes], bytes]

@@ -5,7 +5,7 @@ import pytest
 from app.core.encryption import DecryptionFailed
 from app.endpoint.repository import Overtaken, Registry
 from app.rivya.signature import Reason, Refused, Verified
-from tests.registration_room import Room, room, verify
+from tests.support.registration_harness import Room, room, verify
 
 
 async def _registered(r: Room) -> None:

@@ -6,8 +6,8 @@ from structlog.testing import capture_logs
 from app.sandbox.accounts import Key
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
-from tests.ports import free_port
-from tests.registration_room import Replica, room
+from tests.support.ports import free_port
+from tests.support.registration_harness import Replica, room
 
 
 async def _why(replica: Replica) -> str:

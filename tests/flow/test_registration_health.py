@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import text
 
 from app.core.errors import DatabaseUnavailable
-from tests.clock import NOON
-from tests.databases import PostgresDatabases
-from tests.registration_room import Replica, Room, room
+from tests.support.clock import NOON
+from tests.support.databases import PostgresDatabases
+from tests.support.registration_harness import Replica, Room, room
 
 LATER = timedelta(seconds=1)
 _CUT_ALL_OTHERS = text(

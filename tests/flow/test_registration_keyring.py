@@ -7,8 +7,8 @@ from sqlalchemy import event
 
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
-from tests.databases import PostgresDatabases
-from tests.registration_room import Replica, Room, room
+from tests.support.databases import PostgresDatabases
+from tests.support.registration_harness import Replica, Room, room
 
 
 def _count_reads(database: Database) -> list[int]:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.rivya.signature import Verified
-from tests.registration_room import Room, room, verify
+from tests.support.registration_harness import Room, room, verify
 
 
 async def _registered(r: Room) -> None:

@@ -10,9 +10,9 @@ from app.core.ids import uuid7
 from app.endpoint.models import State, pinned_scheme
 from app.endpoint.repository import Registry
 from app.endpoint.tables import endpoints
-from tests.clock import NOON
-from tests.registration_room import room
-from tests.rows_read import RowsRead
+from tests.support.clock import NOON
+from tests.support.registration_harness import room
+from tests.support.row_counter import RowsRead
 
 GONE = 2000
 

@@ -9,7 +9,7 @@ from app.endpoint.models import State
 from app.endpoint.tables import endpoint_secrets, endpoints
 from app.rivya.signature import Verified
 from app.sandbox.settings import SandboxSettings
-from tests.registration_room import Room, room, verify
+from tests.support.registration_harness import Room, room, verify
 
 
 async def _settle(r: Room, *, starts: int = 8) -> None:

@@ -13,7 +13,7 @@ from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
 from app.endpoint.routes import router
 from app.endpoint.service import Showing
-from tests.registration_room import SCHEME, Replica, Room, room
+from tests.support.registration_harness import SCHEME, Replica, Room, room
 
 TOKENS = {Role.READ: "read-token-0123456789", Role.ADMIN: "admin-token-0123456789"}
 

@@ -14,10 +14,10 @@ from app.core.leases import Leases
 from app.ledger.models import Outcome, Report
 from app.ledger.tables import deliveries, generations, transitions
 from app.operations.retention import Pruning, Retention
-from tests.clock import NOON, ManualClock
-from tests.ledger import LedgerRoom, open_ledger
-from tests.reports import submit, webhook
-from tests.rows_read import RowsRead
+from tests.support.clock import NOON, ManualClock
+from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.reports import submit, webhook
+from tests.support.row_counter import RowsRead
 
 DAYS = 90
 

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaNotFound, RivyaUnauthorized, RivyaUnreadable
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 KEY = "rvya_sk_test_0123456789"
 GENERATION = {"id": "task_1", "status": "queued", "model": "z-image"}

@@ -9,7 +9,7 @@ import pytest
 
 from app.rivya.client import Deadlines, RivyaClient
 from app.rivya.errors import RivyaRateLimited, RivyaRefused, RivyaUnavailable, RivyaUnreadable
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -12,7 +12,7 @@ from app.endpoint.repository import ReencryptionResult, newest, reencrypt_secret
 from app.endpoint.service import EndpointUnknown, Operator
 from app.endpoint.verification import SecretPending, Verification
 from app.rivya.signature import Verified
-from tests.registration_room import ENCRYPTION_KEY, Replica, Room, room
+from tests.support.registration_harness import ENCRYPTION_KEY, Replica, Room, room
 
 HOURS = 3600
 

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from app.sandbox.settings import SandboxSettings
-from tests.clock import ManualClock
-from tests.sandbox_world import World, world
+from tests.support.clock import ManualClock
+from tests.support.sandbox_harness import World, world
 
 
 async def admin(w: World, method: str, path: str, body: object = None) -> httpx.Response:

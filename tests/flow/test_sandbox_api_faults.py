@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.sandbox.faults import ALTERATIONS, HUGE, Alteration, ApiFault
-from tests.sandbox_world import World, world
+from tests.support.sandbox_harness import World, world
 
 BODY = {"model": "z-image"}
 KEY = {"Idempotency-Key": "k"}

@@ -8,7 +8,7 @@ import pytest
 from app.sandbox.accounts import SCOPES, Key
 from app.sandbox.faults import StreamFault
 from app.sandbox.settings import HEARTBEAT, Dialect, SandboxSettings
-from tests.sandbox_world import World, world
+from tests.support.sandbox_harness import World, world
 
 TURN = {"model": "gpt-5-2-chat", "message": "hello fox"}
 DIALECTS: tuple[Dialect, ...] = ("named", "chunks", "crlf")

@@ -9,8 +9,8 @@ from typing import Any
 from app.sandbox.faults import ApiFault
 from app.sandbox.settings import Envelope, SandboxSettings
 from app.sandbox.signing import Scheme, standard_webhooks
-from tests.clock import NOON, ManualClock
-from tests.sandbox_world import Received, World, world
+from tests.support.clock import NOON, ManualClock
+from tests.support.sandbox_harness import Received, World, world
 
 NOON_UNIX = int(NOON.timestamp())
 

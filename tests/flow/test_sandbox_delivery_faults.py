@@ -7,8 +7,8 @@ import pytest
 
 from app.sandbox.faults import DeliveryFaults
 from app.sandbox.models import Status
-from tests.clock import NOON, ManualClock
-from tests.sandbox_world import Received, World, world
+from tests.support.clock import NOON, ManualClock
+from tests.support.sandbox_harness import Received, World, world
 
 NOON_UNIX = int(NOON.timestamp())
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from app.sandbox.server import serve_sandbox
-from tests.documents import blocks, read
+from tests.support.documents import blocks, read
 
 
 async def test_every_command_works_as_it_is_shown(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from app.sandbox.accounts import SCOPES, Key
 from app.sandbox.faults import ApiFault
-from tests.sandbox_world import World, world
+from tests.support.sandbox_harness import World, world
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"\r\n--pixels"
 MP3 = b"ID3" + bytes(20)

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.sandbox.settings import SandboxSettings
-from tests.sandbox_world import World, world
+from tests.support.sandbox_harness import World, world
 
 BODY = {"model": "z-image", "prompt": "a fox", "client_request_id": "mine"}
 

@@ -1,6 +1,6 @@
 """What the sandbox delivers, as the receiving side sees it."""
 
-from tests.sandbox_world import world
+from tests.support.sandbox_harness import world
 
 
 async def test_a_settled_generation_is_delivered_once_to_a_registered_endpoint() -> None:

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from app.sandbox.accounts import SCOPES, Key
-from tests.clock import NOON, ManualClock
-from tests.sandbox_world import World, world
+from tests.support.clock import NOON, ManualClock
+from tests.support.sandbox_harness import World, world
 
 CALLS = {
     "credits:read": ("GET", "/api/v1/credits"),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app.sandbox.settings import SandboxSettings
-from tests.sandbox_world import World, world
+from tests.support.sandbox_harness import World, world
 
 PUBLIC = "https://example.com/rivya/webhook"
 

@@ -9,7 +9,7 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import Envelope, SandboxSettings
 from app.sandbox.signing import Scheme, standard_webhooks
 from app.sandbox.state import Sandbox
-from tests.receivers import receiver
+from tests.support.receivers import receiver
 
 SUFFIX_ISO = Scheme(
     family="separate",

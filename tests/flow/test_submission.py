@@ -8,7 +8,7 @@ import pytest
 
 from app.ledger.tables import transitions
 from app.sandbox.faults import ApiFault
-from tests.submission_room import BODY, SubmissionRoom, code_of, open_submission, serve_manually
+from tests.support.submission_harness import BODY, SubmissionRoom, code_of, open_submission, serve_manually
 
 
 def fault(room: SubmissionRoom, given: ApiFault) -> None:

@@ -8,8 +8,8 @@ from app.ledger.tables import generations
 from app.operations.commands import GenerationUnknown
 from app.operations.retention import Pruning, Retention
 from app.sandbox.faults import ApiFault
-from tests.operator_desk import at_desk
-from tests.submission_room import BODY, SubmissionRoom, code_of, open_submission, serve_manually
+from tests.support.operations_harness import at_desk
+from tests.support.submission_harness import BODY, SubmissionRoom, code_of, open_submission, serve_manually
 
 DAY = 86_400.0
 

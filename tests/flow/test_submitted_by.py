@@ -7,9 +7,9 @@ from app.core.database import Database
 from app.core.migrations import alembic_config, migrate_database
 from app.ledger.tables import generations
 from app.sandbox.faults import ApiFault
-from tests.ledger import open_ledger
-from tests.reports import submit, webhook
-from tests.submission_room import LEASE_SECONDS, open_submission, serve_manually
+from tests.support.ledger_harness import open_ledger
+from tests.support.reports import submit, webhook
+from tests.support.submission_harness import LEASE_SECONDS, open_submission, serve_manually
 
 
 async def test_a_generation_remembers_the_name_of_the_token_that_submitted_it(database_url: str) -> None:

@@ -5,8 +5,8 @@ import json
 import httpx
 import pytest
 
-from tests.intake_room import SECRET
-from tests.unstorable_room import MARK, Room, text_columns, unstorable_room
+from tests.support.intake_harness import SECRET
+from tests.support.unstorable_text_harness import MARK, Room, text_columns, unstorable_room
 
 OURS = "made by us, or one of a closed list of words"
 DELIVERY, HEADERS, REFUSED = "a delivery's body", "a delivery's headers", "a refused delivery's headers"

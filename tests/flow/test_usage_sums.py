@@ -12,9 +12,9 @@ from app.ledger.models import Report, Source
 from app.ledger.queries import Queries
 from app.ledger.tables import generations, usage_changes, usage_hours
 from app.operations.usage_rollup import UsageSums
-from tests.clock import NOON
-from tests.ledger import LedgerRoom, open_ledger
-from tests.reports import Said, poll, webhook
+from tests.support.clock import NOON
+from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.reports import Said, poll, webhook
 
 DAYS = (NOON - timedelta(days=3, hours=12), NOON + timedelta(days=3, hours=12))
 Lines = dict[tuple[Any, ...], tuple[float, ...]]

@@ -6,7 +6,7 @@ import pytest
 
 from app.endpoint.repository import newest
 from app.rivya.signature import Verified
-from tests.registration_room import Replica, Room, room
+from tests.support.registration_harness import Replica, Room, room
 
 A_CHECK = 400
 """Longer than the interval between two checks, jitter included."""

@@ -12,9 +12,9 @@ from app.ledger.tables import generations
 from app.polling import poller
 from app.polling.claims import LEASE
 from app.polling.schedule import NextPoll
-from tests.clock import NOON
-from tests.polling_room import PollingRoom, Replica, most_in_any_second, open_polling
-from tests.reports import webhook
+from tests.support.clock import NOON
+from tests.support.polling_harness import PollingRoom, Replica, most_in_any_second, open_polling
+from tests.support.reports import webhook
 
 RATE = 50.0
 

@@ -10,7 +10,7 @@ from app.core.database import Database
 from app.ledger.poll_state import PollStateRepository
 from app.ledger.queries import overdue
 from app.polling.claims import CLAIM, LEASE, NEXT_DUE
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 # 19,000 settled, 900 that wait for their poll, 100 that are due.
 _FILL = """

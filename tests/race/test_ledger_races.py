@@ -7,8 +7,8 @@ import pytest
 from app.core.clock import SystemClock
 from app.ledger.tables import deliveries, generations, transitions
 from app.ledger.write_queue import WriteQueue
-from tests.ledger import open_ledger
-from tests.reports import poll, submit, webhook
+from tests.support.ledger_harness import open_ledger
+from tests.support.reports import poll, submit, webhook
 
 
 async def test_200_concurrent_deliveries_of_one_event_on_two_connections_are_one_row(database_url: str) -> None:

@@ -15,9 +15,9 @@ import httpx
 from app.sandbox.delivery import Delivery
 from app.sandbox.faults import DeliveryFaults
 from app.sandbox.server import ServedSandbox, serve_sandbox
-from tests.forking import Zygote, zygote
-from tests.ports import free_port
-from tests.receivers import TOKEN, environment
+from tests.support.fork_client import Zygote, zygote
+from tests.support.ports import free_port
+from tests.support.receivers import TOKEN, environment
 
 SECONDS = 30
 

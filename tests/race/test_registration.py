@@ -9,7 +9,7 @@ from app.endpoint.models import live
 from app.endpoint.reconciler import AWAITING_PROOF, OTHERS_AT_WORK, REST
 from app.endpoint.repository import Registry
 from app.rivya.signature import Verified
-from tests.registration_room import Replica, Room, room, verify
+from tests.support.registration_harness import Replica, Room, room, verify
 
 REPLICAS = 10
 RESTS = (REST, AWAITING_PROOF)

@@ -9,9 +9,9 @@ from pathlib import Path
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from app.sandbox.server import serve_sandbox
-from tests.intake_room import event
-from tests.ports import free_port
-from tests.receivers import receiver
+from tests.support.intake_harness import event
+from tests.support.ports import free_port
+from tests.support.receivers import receiver
 
 
 async def test_replicas_started_together_make_one_endpoint_and_all_serve_with_its_secret(

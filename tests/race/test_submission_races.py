@@ -6,8 +6,8 @@ import httpx
 
 from app.ledger.tables import transitions
 from app.sandbox.faults import ApiFault
-from tests.reports import webhook
-from tests.submission_room import (
+from tests.support.reports import webhook
+from tests.support.submission_harness import (
     BODY,
     LEASE_SECONDS,
     SubmissionRoom,

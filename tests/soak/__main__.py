@@ -11,11 +11,11 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.databases import PostgresDatabases, SqliteDatabases
-from tests.postgres import PostgresCluster
 from tests.soak.stages import STAGES
 from tests.soak.table import Table
 from tests.soak.world import World
+from tests.support.databases import PostgresDatabases, SqliteDatabases
+from tests.support.postgres import PostgresCluster
 
 LEAST_MINUTES = 3.0
 

@@ -12,7 +12,7 @@ from app.ledger.tables import deliveries, generations, transitions
 from app.sandbox.state import Sandbox
 from app.submission.store import submissions
 from tests.soak.account import Account
-from tests.soak.tally import Tally, compared, delivered_by
+from tests.support.run_counts import Tally, compared, delivered_by
 
 TERMINAL = ("succeeded", "failed")
 Rows = Sequence[dict[str, Any]]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import Any
 
-from tests.deployment import ROOT
+from tests.support.deployment import ROOT
 
 WATCHED = tuple(str(ROOT / "app" / part) for part in ("rivya", "intake"))
 Step = tuple[CodeType, int, int]

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 
 from app.sandbox.server import ServedSandbox
-from tests.balancer import balancing
-from tests.forking import Zygote
-from tests.ports import free_port
-from tests.receivers import environment
+from tests.support.fork_client import Zygote
+from tests.support.ports import free_port
+from tests.support.receivers import environment
+from tests.support.tcp_balancer import balancing
 
 PATIENCE = 30.0
 

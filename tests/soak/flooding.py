@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from tests.faults.failing import Failing
 from tests.soak.pace import until
+from tests.support.failing_database import Failing
 
 CONNECTIONS = 8
 PIPELINED = 50

@@ -14,12 +14,12 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from app.submission.store import submissions
-from tests.forking import Zygote
 from tests.soak.account import Account
 from tests.soak.audit import Verdict, audit, read_all
 from tests.soak.fleet import Fleet, fleet
 from tests.soak.load import Load
-from tests.soak.tally import Tally
+from tests.support.fork_client import Zygote
+from tests.support.run_counts import Tally
 
 LEAST, MOST = 0.05, 1.3
 """Seconds from one kill to the next."""

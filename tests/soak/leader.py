@@ -16,12 +16,12 @@ from app.endpoint.leadership import LEASE
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.forking import Zygote
 from tests.soak.audit import Verdict, audit, read_all
 from tests.soak.fleet import Fleet, fleet
 from tests.soak.killing import come_to_an_end
 from tests.soak.load import Load
-from tests.soak.tally import Tally
+from tests.support.fork_client import Zygote
+from tests.support.run_counts import Tally
 
 TERM = 15
 """Seconds: what is set where nothing is set."""

@@ -11,9 +11,9 @@ from app.sandbox.clock import new_id
 from app.sandbox.delivery import Delivery, Event
 from app.sandbox.faults import DeliveryFaults
 from app.sandbox.state import Sandbox
-from tests.receivers import TOKEN
 from tests.soak.account import Account
 from tests.soak.pace import until
+from tests.support.receivers import TOKEN
 
 CALLBACKS = ("", "", "", "drop", "duplicate:2", "reorder", "delay:0.3", "forge", "early", "corrupt", "skew:-600")
 PAUSE = 0.05

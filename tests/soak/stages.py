@@ -11,16 +11,16 @@ from bench.machine import cores
 from bench.old import fill_old
 from bench.results import spread
 from bench.retention import is_as_promised, prune
-from tests.faults.failing import failing
-from tests.forking import zygote
 from tests.soak.flooding import flood
 from tests.soak.fuzzing import Fuzzed, fuzz
 from tests.soak.killing import Outcome, kill_under_load
 from tests.soak.leader import let_a_lease_run_out
 from tests.soak.suites import Suite, run
 from tests.soak.table import Table
-from tests.soak.tally import Tally
 from tests.soak.world import Stage, World
+from tests.support.failing_database import failing
+from tests.support.fork_client import zygote
+from tests.support.run_counts import Tally
 
 KILLS_PER_ROUND = 25
 LEAST_KILLS_PER_SECOND = 100 / 1800
@@ -37,14 +37,14 @@ CASES_AT_ONCE = 20_000
 DATABASES = tuple(
     f"tests/faults/test_{name}.py" for name in ("failing_postgres", "failing_sqlite", "contended_postgres")
 )
-LYING = ("tests/faults/test_lying_service.py", "tests/faults/test_lying_rivya.py")
+LYING = ("tests/faults/test_faulty_provider_service.py", "tests/faults/test_faulty_provider.py")
 POINTS = ("tests/faults/test_killed_registration.py",)
 _NAMED = {*DATABASES, *LYING, *POINTS}
 OTHER_FAULTS = tuple(sorted(str(path) for path in Path("tests/faults").glob("test_*.py") if str(path) not in _NAMED))
 PROPERTIES = (
     "tests/unit/test_signature_properties.py",
     "tests/flow/test_intake_any_bytes.py",
-    "tests/flow/test_lanes_differ_in_nothing.py",
+    "tests/flow/test_fast_path_equivalence.py",
     "tests/contract/test_openapi_conformance.py",
 )
 

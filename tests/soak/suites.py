@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.soak.tally import SECONDS, TALLY, Tally, read
+from tests.support.run_counts import SECONDS, TALLY, Tally, read
 
 _SECONDS_AROUND = 240.0
 """That starting, and ending what has begun, may take beside its time, before it is ended and counts as not run."""

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 
-from tests.soak.tally import Tally
+from tests.support.run_counts import Tally
 
 _COLUMNS = ("faults", "sent", "answered", "found", "missing", "doubled", "wrong")
 _HEAD = f"{'':<24}" + "".join(f"{name:>10}" for name in _COLUMNS)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from tests.databases import PostgresDatabases, SqliteDatabases
 from tests.soak.table import Table
+from tests.support.databases import PostgresDatabases, SqliteDatabases
 
 
 @dataclass

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from app.operations.alarms import FEWEST_SETTLED, Alarm, Measurements, crossed, describe, measure
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 QUIET = Measurements(
     settled=0,

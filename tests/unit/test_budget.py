@@ -16,7 +16,7 @@ from app.ratelimit.budget import (
     polls_at_once,
     slot_spacing,
 )
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 FRESH = Budget(next_slot_at=NOON)
 KEY = "c0ffee"

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from app.ratelimit.budget import Budget, describe_status
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 KEY = "c0ffee"
 FRESH = Budget(next_slot_at=NOON)

@@ -9,7 +9,7 @@ import pytest
 from app.api.waiting import GenerationsById, LongPollWaiter, ReadCoalescer, generation_in
 from app.ledger.changes import Waiters
 from app.ledger.models import Generation, Status, Tracking
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 OPEN = Generation(id="g", status=Status.QUEUED, first_seen_at=NOON, tracking=Tracking.WATCHING)
 SETTLED = replace(OPEN, status=Status.SUCCEEDED, tracking=Tracking.SETTLED, settled_at=NOON)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cli.client.chat import Event, EventReader
+from tests.support.event_stream import read
 
 STREAM = (
     b': heartbeat\n\nretry: 3000\n\nevent: message.delta\nid: 7\ndata: {"a":\ndata:  1}\n\n'
@@ -18,11 +19,6 @@ EVENTS = [
     Event("", ""),
     Event("", "[DONE]"),
 ]
-
-
-def read(chunks: list[bytes]) -> list[Event]:
-    reader = EventReader()
-    return [event for chunk in chunks for event in reader.feed(chunk)]
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])

@@ -7,7 +7,7 @@ import pytest
 
 from app.cli.client.chat import ChatOutput, Event, understood, whole_answer
 from app.sandbox.settings import Dialect, encode_event
-from tests.unit.test_calling_event_stream import read
+from tests.support.event_stream import read
 
 COMPLETION: dict[str, Any] = {
     "id": "chatcmpl_1",

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 
 from app.core.clock import CONFIRM_AFTER, ClockSkew, SystemClock, alternate_clocks, is_confirmed, track_skew
-from tests.clock import NOON, ManualClock
-from tests.machine import Machine
+from tests.support.clock import NOON, ManualClock
+from tests.support.machine_clock import Machine
 
 HOUR = 3600.0
 

@@ -5,9 +5,9 @@ from datetime import timedelta
 
 from app.ledger.decide import Decision, decide
 from app.ledger.models import Generation, Outcome, Report, Source, Status, TrackedClaim, Tracking
-from tests.clock import NOON
-from tests.ledger import GRACE, first_poll
-from tests.reports import poll, said, submit, webhook
+from tests.support.clock import NOON
+from tests.support.ledger_harness import GRACE, first_poll
+from tests.support.reports import poll, said, submit, webhook
 
 LATER = NOON + timedelta(seconds=30)
 

@@ -7,7 +7,7 @@ import pytest
 
 from app.endpoint.models import CONTRADICTIONS, PROOF_PATIENCE, Act, Endpoint, State, current, next_act, pinned_scheme
 from app.endpoint.models import RETIRING as A_DAY
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 HERE = "https://receiver.example.com"
 SECOND = timedelta(seconds=1)

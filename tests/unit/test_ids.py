@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from app.core.ids import path_key, request_id, uuid7
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 
 def test_a_later_id_sorts_after_an_earlier_one() -> None:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from app.operations.retention import limits
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 
 def test_a_delivery_is_recognised_for_a_month_longer_than_its_body_is_kept() -> None:

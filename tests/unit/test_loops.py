@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from app.core.background import SECONDS_DOWN, BackgroundLoops, pause_after
 from app.core.errors import DatabaseUnavailable, HealthCheck
-from tests.clock import ManualClock
+from tests.support.clock import ManualClock
 
 HOUR = 3600.0
 

@@ -2,9 +2,9 @@
 
 from app.ledger.decide import plan
 from app.ledger.models import Delivery, Outcome, Report, Source
-from tests.clock import NOON
-from tests.ledger import first_poll
-from tests.reports import poll, submit, webhook
+from tests.support.clock import NOON
+from tests.support.ledger_harness import first_poll
+from tests.support.reports import poll, submit, webhook
 
 
 def test_the_same_event_twice_in_a_batch_is_one_delivery_with_two_attempts() -> None:

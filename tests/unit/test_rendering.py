@@ -6,7 +6,7 @@ import pytest
 
 from app.ledger.models import Generation, Outcome, Source, Status, StoredDelivery, Tracking, Transition
 from app.ledger.serializers import format_time, render, render_delivery, render_evidence, render_transition
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 STAMP = "2026-05-10T12:00:00.000Z"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from app.ledger.models import Tracking
 from app.polling.schedule import LONGEST_GAP, STALLED_GAP, NextPoll, Schedule
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 MIDDLE = 0.5  # the chance that neither shortens nor lengthens a gap
 HOUR = timedelta(hours=1)

@@ -8,7 +8,7 @@ import pytest
 from app.api.waiting import ReadCoalescer
 from app.core.errors import DatabaseUnavailable
 from app.ledger.models import Generation, Status, Tracking
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 
 class Record:

@@ -16,7 +16,7 @@ from app.rivya.errors import (
 )
 from app.submission.models import State
 from app.submission.outcome import Accepted, Attempt, NotRecorded, Result, Verdict, judge
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 BODY = b'{"id": "task_1", "status": "queued"}'
 RECORDED = Generation(id="task_1", status=Status.QUEUED, first_seen_at=NOON, tracking=Tracking.WATCHING)

@@ -7,7 +7,7 @@ import pytest
 
 from app.intake.parse import as_unreadable, is_delivery, parse_delivery, stored_headers
 from app.ledger.models import Outcome, Report, Source
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 OBJECT = {"id": "task_1", "status": "succeeded", "model": "z-image"}
 

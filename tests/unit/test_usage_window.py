@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from app.api.usage import LONGEST, Window, WindowInvalid, window
-from tests.clock import NOON
+from tests.support.clock import NOON
 
 MIDNIGHT = NOON.replace(hour=0)
 DAY = timedelta(days=1)

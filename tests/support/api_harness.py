@@ -1,0 +1,136 @@
+"""The API on a real ledger, with one client for each role; a test records reports and looks over HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from app.api import deliveries, errors, generations, health, metrics, schemas, usage
+from app.api.schemas import DESCRIPTION, TAGS
+from app.api.waiting import Waiting
+from app.core.auth import Access, ApiToken, Role
+from app.core.clock import SystemClock
+from app.core.errors import HealthCheck
+from app.ledger.models import Generation, Report
+from app.ledger.queries import Queries
+from app.ledger.write_queue import WriteQueue
+from tests.support.clock import ManualClock
+from tests.support.ledger_harness import LedgerRoom, open_ledger
+
+TOKENS = {role: f"a-token-of-role-{role}" for role in Role}
+Check = Callable[[], Awaitable[Sequence[HealthCheck]]]
+
+
+class CountedQueries(Queries):
+    """The reads, with a count of those by id and of looks for settled ones."""
+
+    reads = 0
+    looks = 0
+
+    async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
+        found = await super().generations_by_id(ids)
+        self.reads += 1
+        return found
+
+    async def settled_among(self, ids: Sequence[str]) -> list[str]:
+        self.looks += 1
+        return await super().settled_among(ids)
+
+
+@dataclass
+class ApiRoom:
+    room: LedgerRoom
+    app: FastAPI
+    queries: CountedQueries
+    waiting: Waiting
+    clock: ManualClock
+    clients: dict[Role | None, httpx.AsyncClient]
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        """Whose token may only read."""
+        return self.clients[Role.READ]
+
+    @property
+    def writer(self) -> httpx.AsyncClient:
+        return self.clients[Role.WRITE]
+
+    @property
+    def admin(self) -> httpx.AsyncClient:
+        return self.clients[Role.ADMIN]
+
+    @property
+    def stranger(self) -> httpx.AsyncClient:
+        """Who has no token."""
+        return self.clients[None]
+
+    async def record(self, *reports: Report) -> None:
+        await self.room.ledger.record(reports)
+
+    async def parked(self, answers: int = 1) -> None:
+        """Until that many callers have looked once and wait."""
+        await eventually(lambda: self.queries.reads > 0 and self.waiters() == answers)
+        for _ in range(10):  # from the answer of the database to the wait
+            await asyncio.sleep(0)
+
+    def waiters(self) -> int:
+        waiting = self.room.changes._waiting
+        return sum(len(events) for events in waiting.values())
+
+
+async def eventually(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not is_so():
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def open_api(url: str, *, checks: Sequence[Check] = ()) -> AsyncIterator[ApiRoom]:
+    async with open_ledger(url) as room, AsyncExitStack() as stack:
+        batch = WriteQueue(room.ledger, SystemClock())
+        await batch.start()
+        stack.push_async_callback(batch.stop)
+        queries, clock = CountedQueries(room.database), ManualClock()
+        waiting = Waiting(queries, room.changes)
+        looks = [*checks, health.database_check(room.database)]
+        app = assemble(queries, waiting, batch, clock=clock, checks=looks)
+        clients = {role: await stack.enter_async_context(_client(app, role)) for role in (*Role, None)}
+        yield ApiRoom(room, app, queries, waiting, clock, clients)
+
+
+def assemble(
+    queries: Queries, waiting: Waiting, batch: WriteQueue, *, clock: ManualClock, checks: Sequence[Check]
+) -> FastAPI:
+    access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
+    app = FastAPI(title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS)
+    errors.install(app)
+    schemas.complete(app)
+    app.include_router(generations.router(queries, access, waiting, batch.put, clock=clock))
+    app.include_router(deliveries.router(queries, access))
+    app.include_router(usage.router(queries, access, clock=clock))
+    app.include_router(health.router(checks))
+    app.include_router(metrics.router(queries, clock=clock))
+    return app
+
+
+def _client(app: FastAPI, role: Role | None) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {TOKENS[role]}"} if role is not None else {}
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver", headers=headers)
+
+
+def ids(answer: httpx.Response, key: str = "id") -> list[Any]:
+    """What a list holds."""
+    assert answer.status_code == 200, answer.text
+    return [item[key] for item in answer.json()["data"]]
+
+
+def error_of(answer: httpx.Response) -> tuple[int, str]:
+    """Status and code, of an error in Rivya's shape."""
+    error = answer.json()["error"]
+    assert set(error) == {"code", "message", "requestId"}
+    assert error["requestId"] == answer.headers["x-request-id"]
+    return answer.status_code, error["code"]

@@ -1,0 +1,168 @@
+"""One life of a registration in real processes that are killed on the way: register, rotate, replace, move back."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from app.sandbox.faults import ApiFault
+from app.sandbox.server import ServedSandbox
+from tests.support.fork_client import Zygote
+from tests.support.ports import free_port
+from tests.support.receivers import TOKEN, environment
+
+PHASES = ("register", "rotate", "replace", "move")
+PATIENCE = 90.0
+
+
+@dataclass
+class Life:
+    """A receiver that is started again whenever it has died, until each phase has come to its end."""
+
+    zygote: Zygote
+    rivya: ServedSandbox
+    database_url: str
+    directory: Path
+    kills: dict[str, str] = field(default_factory=dict)
+    """Phase → fault point."""
+    killed: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.port = free_port()
+        self.log = self.directory / f"life-{self.port}.log"
+        self.script = self.directory / f"life-{self.port}.json"
+        self.told: list[str] = []
+        """Everything the API and the metrics said."""
+        self._pid: int | None = None
+        self._host = "127.0.0.1"
+        self._phase = ""
+        self._client = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=15
+        )
+
+    async def live(self) -> None:
+        try:
+            await self._enter("register", host="127.0.0.1")
+            await self._until("serving", self._is_serving)
+            await self._enter("rotate", host="127.0.0.1")
+            before = self._mine().past_secrets
+            await self._post("/api/v1/endpoint/rotate-secret")
+            await self._until("rotated", lambda: self._is_rotated(len(before)))
+            fault = ApiFault(route="webhooks.update", status=400)
+            self.rivya.sandbox.faults.api.append(fault)
+            await self._enter("replace", host="localhost")
+            await self._until("replaced", self._is_serving)
+            self.rivya.sandbox.faults.api.remove(fault)
+            await self._enter("move", host="127.0.0.1")
+            await self._until("moved", self._is_serving)
+        finally:
+            await self._stop()
+            await self._client.aclose()
+
+    async def _enter(self, phase: str, *, host: str) -> None:
+        """The next phase; a changed public URL needs another process."""
+        await asyncio.gather(*(self._get(path) for path in ("/metrics", "/readyz", "/api/v1/endpoint/history")))
+        if self._pid is not None and host != self._host:
+            await self._stop()
+        self._phase, self._host = phase, host
+        self._write(self.kills.get(phase))
+        if self._pid is None:
+            await self._start()
+
+    def _write(self, kill_at: str | None) -> None:
+        self.script.write_text(json.dumps({"phase": self._phase, "kill_at": kill_at}))
+
+    async def _start(self) -> None:
+        settings = environment(
+            self.rivya.base_url,
+            self.database_url,
+            self.port,
+            RECEIVER_HOST="127.0.0.1",
+            RECEIVER_PORT=str(self.port),
+            RECEIVER_PUBLIC_URL=f"http://{self._host}:{self.port}",
+            RECEIVER_LEADER_LEASE="1",
+            RECEIVER_MIGRATE_ON_START="false",
+        )
+        self._pid = await self.zygote.start(settings, log=self.log, script=self.script)
+
+    async def _stop(self) -> None:
+        if self._pid is not None and not self.zygote.ended(self._pid).done():
+            os.kill(self._pid, signal.SIGTERM)
+            await self.zygote.ended(self._pid)
+        self._pid = None
+
+    async def _revive(self) -> None:
+        """Start again what has killed itself, this time to live."""
+        if self._pid is not None and self.zygote.ended(self._pid).done():
+            status = self.zygote.ended(self._pid).result()
+            assert status == -signal.SIGKILL, f"ended with {status}:\n{self.log.read_text()}"
+            self.killed.append((self._phase, self.kills[self._phase]))
+            self._write(None)
+            await self._start()
+
+    async def _until(self, what: str, is_true: Callable[[], Awaitable[bool]]) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not await is_true():
+                    await self._revive()
+                    await self._a_moment()
+        except TimeoutError:
+            text = f"{self.kills}: never {what}: {await self._get('/api/v1/endpoint')}\n{self.log.read_text()}"
+            raise AssertionError(text) from None
+
+    async def _a_moment(self) -> None:
+        """Until the process ends, or a fifth of a second."""
+        assert self._pid is not None
+        await asyncio.wait([self.zygote.ended(self._pid)], timeout=0.2)
+
+    async def _is_serving(self) -> bool:
+        seen = await self._get("/api/v1/endpoint")
+        if seen.get("state") != "serving" or f"//{self._host}:" not in str(seen.get("url")):
+            return False
+        return len(self._active()) == 1 and await self._delivers()
+
+    async def _is_rotated(self, before: int) -> bool:
+        seen = await self._get("/api/v1/endpoint")
+        if seen.get("rotation") == "requested" or len(self._mine().past_secrets) == before:
+            await self._post("/api/v1/endpoint/rotate-secret")  # the wish itself may have been lost with its process
+            return False
+        return seen.get("rotation") == "none" and await self._delivers()
+
+    async def _delivers(self) -> bool:
+        """A delivery of now, signed with the newest secret, is verified by the one endpoint that is there."""
+        sandbox = self.rivya.sandbox
+        delivery = await sandbox.reporter.test(self._mine())
+        status = delivery.attempts[-1]["response_status"] if delivery.attempts else None
+        return status == 200
+
+    def _active(self) -> list[Any]:
+        return [known for known in self.rivya.sandbox.endpoints.by_id.values() if known.status == "active"]
+
+    def _mine(self) -> Any:
+        return self._active()[-1]
+
+    async def _get(self, path: str) -> dict[str, Any]:
+        return await self._ask("GET", path)
+
+    async def _post(self, path: str) -> None:
+        await self._ask("POST", path)
+
+    async def _ask(self, method: str, path: str) -> dict[str, Any]:
+        try:
+            answer = await self._client.request(method, path)
+        except httpx.TransportError:
+            return {}  # it is not up yet, or it has just been killed
+        self.told.append(answer.text)
+        is_json = answer.is_success and answer.headers["content-type"].startswith("application/json")
+        return answer.json() if is_json else {}
+
+    def points(self) -> list[tuple[str, str]]:
+        """What was passed, each point of a phase once, in order."""
+        lines = Path(f"{self.script}.passed").read_text().splitlines()
+        return list(dict.fromkeys((phase, point) for phase, point in map(json.loads, lines)))

@@ -1,0 +1,49 @@
+"""Reports as the parts of the service would make them, for tests of the ledger."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from app.ledger.models import Delivery, Polled, Report, Source, Tracking
+from tests.support.clock import NOON
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What Rivya says of a generation."""
+
+    id: str
+    status: str
+    model: str | None = None
+    reserved_credits: float | None = None
+    final_credits: float | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    client_request_id: str | None = None
+    object: Mapping[str, Any] = field(default_factory=dict)
+
+
+def said(generation_id: str, status: str, **members: Any) -> Said:
+    return Said(id=generation_id, status=status, object={"id": generation_id, "status": status, **members})
+
+
+def webhook(generation_id: str, status: str, *, event_id: str | None = None, at: datetime = NOON) -> Report:
+    delivery = Delivery(
+        event_id=event_id or f"evt_{generation_id}_{status}",
+        event_type=f"generation.{status}",
+        endpoint_id=None,
+        received_at=at,
+        body=b"{}",
+        headers={},
+    )
+    return Report(source=Source.WEBHOOK, reported_at=at, claim=said(generation_id, status), delivery=delivery)
+
+
+def poll(generation_id: str, status: str, *, at: datetime = NOON) -> Report:
+    polled = Polled(next_poll_at=at + timedelta(seconds=15), tracking=Tracking.WATCHING)
+    return Report(source=Source.POLL, reported_at=at, claim=said(generation_id, status), polled=polled)
+
+
+def submit(generation_id: str, status: str = "queued", *, at: datetime = NOON) -> Report:
+    return Report(source=Source.SUBMIT, reported_at=at, claim=said(generation_id, status), client_request_id="order-1")
