@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.events import SECRET
 from bench.machine import cpu_seconds, pin
-from tests.support.parent_watch import Leash
+from tests.support.parent_watch import ParentWatch
 from tests.support.ports import free_port
 from tests.support.receivers import ENCRYPTION_KEY
 
@@ -132,7 +132,7 @@ def _served(command: Sequence[str], environment: Mapping[str, str], *, port: int
             stdout=output,
             stderr=output,
         )
-    leash = Leash('kill -KILL "$1"', str(process.pid))
+    parent_watch = ParentWatch('kill -KILL "$1"', str(process.pid))
     try:
         pin(process.pid, core)
         _await_answer(process, port, log)
@@ -144,7 +144,7 @@ def _served(command: Sequence[str], environment: Mapping[str, str], *, port: int
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        leash.release()
+        parent_watch.release()
         log.unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from app.ledger.postgres import BY_ID, WRITE
 from bench import events, servers
 from bench.load import is_whole
 from bench.results import Results, spread
-from bench.said import Said, statements_told
+from bench.statement_log import Said, logged_statements
 from bench.world import World, on_postgres
 
 CLIENTS = 1000
@@ -40,7 +40,7 @@ class Woken:
 def run(world: World, results: Results) -> None:
     """All wait for the same generation; then each for another."""
     url = world.fresh("postgresql")
-    with statements_told(world, url) as said, servers.receiver(url, core=world.server_core) as ours:
+    with logged_statements(world, url) as said, servers.receiver(url, core=world.server_core) as ours:
         same = [_round(url, ours.port, said, f"same{number}", generations=1) for number in range(TIMES)]
         each = [_round(url, ours.port, said, f"each{number}", generations=CLIENTS) for number in range(TIMES)]
     _tell(same, f"{CLIENTS:,} clients wait for one generation", results)

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
 from tests.support.databases import Databases, GivenServer, PostgresDatabases, PostgresServer, SqliteDatabases
-from tests.support.network_guard import Seal
+from tests.support.network_guard import NetworkGuard
 from tests.support.postgres import PostgresCluster
-from tests.support.run_counts import Tally, begin, is_over, note
+from tests.support.run_counts import RunCounts, begin, is_over, note
 
 BOTH = ("sqlite", "postgresql")
 GIVEN_SERVER = "DATABASE_URL_TEST"
@@ -28,7 +28,7 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-TOLD = "told"
+REPORTED = "reported"
 """The property under which a test records what its output is to tell, whichever process it ran in."""
 
 
@@ -42,14 +42,14 @@ def pytest_runtest_setup() -> None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """That a test has run is something, too."""
     if report.when == "call":
-        note(Tally())
+        note(RunCounts())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what tests have recorded as `TOLD`."""
+    """Show what tests have recorded as `REPORTED`."""
     for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
         for name, text in report.user_properties:
-            if name == TOLD and report.when == "call":
+            if name == REPORTED and report.when == "call":
                 terminalreporter.write_line(f"{report.nodeid}\n  {text}")
 
 
@@ -143,19 +143,19 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _sealed(monkeypatch: pytest.MonkeyPatch, _seal: Seal) -> Iterator[None]:
+def _sealed(monkeypatch: pytest.MonkeyPatch, _network_guard: NetworkGuard) -> Iterator[None]:
     """A test that tries to leave this machine fails, whether or not the code under test swallows the refusal."""
-    already = len(_seal.refused)
-    monkeypatch.setattr(socket.socket, "connect", _seal.connecting(socket.socket.connect))
-    monkeypatch.setattr(socket.socket, "connect_ex", _seal.connecting(socket.socket.connect_ex))
-    monkeypatch.setattr(socket, "getaddrinfo", _seal.resolving(socket.getaddrinfo))
+    already = len(_network_guard.refused)
+    monkeypatch.setattr(socket.socket, "connect", _network_guard.connecting(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", _network_guard.connecting(socket.socket.connect_ex))
+    monkeypatch.setattr(socket, "getaddrinfo", _network_guard.resolving(socket.getaddrinfo))
     yield
-    refused = _seal.refused[already:]
+    refused = _network_guard.refused[already:]
     if refused:
         pytest.fail(f"this test tried to reach {', '.join(sorted(set(refused)))}")
 
 
 @pytest.fixture(scope="session")
-def _seal() -> Seal:
+def _network_guard() -> NetworkGuard:
     given = os.environ.get(GIVEN_SERVER)
-    return Seal(allowed_hosts=frozenset({make_url(given).host or "localhost"} if given else ()))
+    return NetworkGuard(allowed_hosts=frozenset({make_url(given).host or "localhost"} if given else ()))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api_harness import ApiRoom, open_api
+from tests.support.api_harness import ApiHarness, open_api
 from tests.support.openapi_cases import ERROR, check
 from tests.support.reports import poll, submit, webhook
 
@@ -100,6 +100,6 @@ async def test_the_documentation_is_served(sqlite_url: str) -> None:
         assert await is_page(api, "/docs")
 
 
-async def is_page(api: ApiRoom, path: str) -> bool:
+async def is_page(api: ApiHarness, path: str) -> bool:
     answer = await api.stranger.get(path)
     return answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")

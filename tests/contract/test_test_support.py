@@ -13,7 +13,7 @@ from sqlalchemy import make_url, text
 from app.core.database import Database
 from app.core.migrations import head
 from tests.support.databases import Databases
-from tests.support.network_guard import OutsideWorldError, Seal
+from tests.support.network_guard import NetworkGuard, OutsideWorldError
 from tests.support.postgres import PostgresCluster
 
 
@@ -76,7 +76,7 @@ def test_two_fresh_databases_share_nothing(databases: Databases) -> None:
 
 
 def test_a_connection_to_the_world_is_refused_and_remembered() -> None:
-    seal = Seal()
+    seal = NetworkGuard()
     connect = seal.connecting(socket.socket.connect)
     with socket.socket() as outgoing, pytest.raises(OutsideWorldError):
         connect(outgoing, ("192.0.2.1", 443))
@@ -84,7 +84,7 @@ def test_a_connection_to_the_world_is_refused_and_remembered() -> None:
 
 
 def test_a_name_of_the_world_is_not_looked_up() -> None:
-    seal = Seal()
+    seal = NetworkGuard()
     with pytest.raises(OutsideWorldError):
         seal.resolving(socket.getaddrinfo)("rivya.ai", 443)
     assert seal.refused == ["rivya.ai"]

@@ -9,15 +9,15 @@ from app.sandbox.faults import ApiFault
 from app.submission.models import read_create
 from app.submission.store import Submissions
 from tests.support.reports import poll, submit, webhook
-from tests.support.service_harness import PATH_KEY, OperatingRoom, open_service
+from tests.support.service_harness import PATH_KEY, ServiceHarness, open_service
 
 
-async def lead(room: OperatingRoom, *, seconds: float) -> None:
+async def lead(room: ServiceHarness, *, seconds: float) -> None:
     leases = Leases(room.service.database, holder="another replica")
     await leases.acquire(LEADER, now=room.clock.now(), term=timedelta(seconds=seconds))
 
 
-async def raised_by_then(room: OperatingRoom) -> set[Alarm]:
+async def raised_by_then(room: ServiceHarness) -> set[Alarm]:
     """What is raised while the leader lives."""
     await lead(room, seconds=10)
     return await room.raised()

@@ -15,21 +15,21 @@ from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from app.sandbox.faults import ApiFault
 from tests.support.machine_clock import Machine
-from tests.support.polling_harness import GRACE, PollingRoom, Replica, most_in_any_second, open_polling
-from tests.support.service_harness import OperatingRoom, open_service
+from tests.support.polling_harness import GRACE, PollingHarness, Replica, most_in_any_second, open_polling
+from tests.support.service_harness import ServiceHarness, open_service
 
 HOUR = 3600.0
 STEPS = [HOUR, -HOUR]
 SECRET = "whsec_made_by_hand"
 
 
-def step(room: PollingRoom, seconds: float) -> None:
+def step(room: PollingHarness, seconds: float) -> None:
     """The clock that the replicas go by is set; no time passes."""
     room.clock._now += timedelta(seconds=seconds)
     room.clock._start += timedelta(seconds=seconds)
 
 
-async def run(room: PollingRoom, replica: Replica, *, seconds: int) -> list[str]:
+async def run(room: PollingHarness, replica: Replica, *, seconds: int) -> list[str]:
     """What is polled while this time passes."""
     before = len(room.polled)
     until = room.clock.monotonic() + seconds
@@ -76,7 +76,7 @@ async def test_a_key_that_was_refused_is_tried_again(database_url: str) -> None:
         assert task in await run(room, replica, seconds=int(PROBE_INTERVAL.total_seconds()))
 
 
-async def deliver(room: OperatingRoom, event_id: str, *, signed_at: datetime) -> int:
+async def deliver(room: ServiceHarness, event_id: str, *, signed_at: datetime) -> int:
     generation = {"id": f"g_{event_id}", "status": "succeeded"}
     body = orjson.dumps({"id": event_id, "type": "generation.succeeded", "data": generation})
     headers = sign(parse_scheme("timestamped"), SECRET, body, timestamp=signed_at, event_id=event_id)

@@ -81,14 +81,14 @@ async def _somebody_waits(service: Failing, looking: asyncpg.Connection, name: s
     """Our receiver has locked the generation, and waits for who inserts the same event."""
     async with asyncio.timeout(LOCK_TIMEOUT):
         while not await looking.fetchval(WAITING, name):
-            await service.a_moment()
+            await service.wait_briefly()
 
 
 async def _was_a_deadlock(service: Failing, looking: asyncpg.Connection, name: str) -> None:
     """PostgreSQL says so; it counts with a second's delay."""
     async with asyncio.timeout(30):
         while not await looking.fetchval(DEADLOCKS, name):
-            await service.a_moment()
+            await service.wait_briefly()
 
 
 async def test_statements_that_run_out_of_time_are_not_now_and_well_again_when_the_lock_goes(

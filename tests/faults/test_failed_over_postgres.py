@@ -11,7 +11,7 @@ from app.core.database import Database
 from app.core.drivers import RawPostgres
 from app.core.errors import DatabaseUnavailable
 from app.ledger.tables import generations
-from tests.support.api_harness import ApiRoom, open_api
+from tests.support.api_harness import ApiHarness, open_api
 from tests.support.postgres import PostgresCluster
 from tests.support.reports import webhook
 
@@ -72,11 +72,11 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_used(postgres_url: 
             assert (await api.stranger.get("/readyz")).status_code == 200
 
 
-async def _record(api: ApiRoom, name: str) -> None:
+async def _record(api: ApiHarness, name: str) -> None:
     await api.record(webhook(name, "succeeded"))
 
 
-async def _write(api: ApiRoom, name: str) -> None:
+async def _write(api: ApiHarness, name: str) -> None:
     async with api.room.database.transaction() as connection:
         await connection.execute(text("UPDATE generations SET model = :name WHERE id = :name"), {"name": name})
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from app.ledger.metrics import CALLBACKS_MISSED
 from app.ledger.tables import deliveries
 from app.sandbox.faults import ApiFault, DeliveryFaults
-from tests.support.faulty_provider import CALLBACKS, LyingRivya, lying_rivya
+from tests.support.faulty_provider import CALLBACKS, FaultyProvider, faulty_provider
 from tests.support.run_counts import counted, delivered_by, faults_of, is_over
 
 ANSWERS = st.sampled_from(
@@ -55,7 +55,7 @@ STEPS = st.lists(
 )
 
 
-async def _step(rivya: LyingRivya, what: str, how: Any) -> None:  # noqa: C901 - one arm for each way to lie
+async def _step(rivya: FaultyProvider, what: str, how: Any) -> None:  # noqa: C901 - one arm for each way to lie
     sandbox = rivya.room.sandbox
     match what:
         case "create":
@@ -82,7 +82,7 @@ async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
     if is_over():
         return
     before = CALLBACKS_MISSED._value.get()
-    async with lying_rivya(url) as rivya:
+    async with faulty_provider(url) as rivya:
         await rivya.create()
         for what, how in steps:
             await _step(rivya, what, how)

@@ -19,7 +19,7 @@ from tests.support.faulty_provider import CALLBACKS
 from tests.support.faulty_provider_checks import endpoint_serves, every_gap_was_counted, is_the_truth
 from tests.support.faulty_provider_deadlines import allowed_until
 from tests.support.faulty_provider_metrics import Counted
-from tests.support.faulty_provider_service import HURRIED, PATIENT, LyingService, lying_service
+from tests.support.faulty_provider_service import HURRIED, PATIENT, FaultyProviderService, faulty_provider_service
 from tests.support.run_counts import counted as told
 from tests.support.run_counts import delivered_by, faults_of, is_over
 
@@ -77,7 +77,7 @@ REST = st.lists(
 STEPS = st.tuples(FIRST, REST).map(lambda both: [*both[0], *both[1]])
 
 
-async def _step(rivya: LyingService, what: str, how: Any) -> None:  # noqa: C901 - one arm for each way to lie
+async def _step(rivya: FaultyProviderService, what: str, how: Any) -> None:  # noqa: C901 - one arm for each way to lie
     sandbox = rivya.sandbox
     match what:
         case "create":
@@ -101,7 +101,7 @@ async def _step(rivya: LyingService, what: str, how: Any) -> None:  # noqa: C901
             await rivya.wait(how)
 
 
-async def _behave(rivya: LyingService) -> datetime:
+async def _behave(rivya: FaultyProviderService) -> datetime:
     """Every generation ends, then all faults do; returns when."""
     for generation_id in rivya.opened():
         await rivya.end(generation_id)
@@ -115,7 +115,7 @@ async def _behave(rivya: LyingService) -> datetime:
 async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
     if is_over():
         return
-    async with lying_service(url) as rivya:
+    async with faulty_provider_service(url) as rivya:
         counted = Counted()
         await rivya.create()
         for what, how in steps:

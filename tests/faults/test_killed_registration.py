@@ -16,7 +16,7 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.support.databases import Databases, SqliteDatabases
-from tests.support.fork_client import Zygote, zygote
+from tests.support.fork_client import ForkServer, fork_server
 from tests.support.registration_lifecycle import PHASES, Life
 from tests.support.run_counts import counted, delivered_by, is_over
 
@@ -26,7 +26,7 @@ LONG = "FAULT_POINTS_ALL"
 
 
 @asynccontextmanager
-async def _life(parent: Zygote, databases: Databases, directory: Path, **kills: str) -> AsyncIterator[Life]:
+async def _life(parent: ForkServer, databases: Databases, directory: Path, **kills: str) -> AsyncIterator[Life]:
     url = await asyncio.to_thread(databases.migrated)
     try:
         async with serve_sandbox(Sandbox(settings=SandboxSettings(retry_delays=()))) as rivya:
@@ -36,7 +36,7 @@ async def _life(parent: Zygote, databases: Databases, directory: Path, **kills: 
 
 
 def _assert_nothing_was_told(life: Life) -> None:
-    emitted = life.log.read_text() + "".join(life.told)
+    emitted = life.log.read_text() + "".join(life.answers)
     for endpoint in life.rivya.sandbox.endpoints.by_id.values():
         for secret in (endpoint.secret, *endpoint.past_secrets):
             assert secret not in emitted
@@ -53,7 +53,7 @@ async def _assert_kept(life: Life) -> None:
     counted(*delivered_by(life.rivya.sandbox.courier.log), recorded, faults=len(life.killed))
 
 
-async def _points(parent: Zygote, databases: Databases, directory: Path) -> dict[str, list[str]]:
+async def _points(parent: ForkServer, databases: Databases, directory: Path) -> dict[str, list[str]]:
     async with _life(parent, databases, directory) as life:
         await life.live()
         _assert_nothing_was_told(life)
@@ -74,7 +74,7 @@ def _chosen(plans: list[dict[str, str]], databases: Databases) -> list[dict[str,
 async def test_a_process_killed_at_any_point_of_its_life_leaves_what_the_next_one_finishes(
     databases: Databases, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    async with zygote() as parent:
+    async with fork_server() as parent:
         points = await _points(parent, databases, tmp_path)
         plans = [
             {phase: point for phase, point in zip(PHASES, row, strict=True) if point is not None}
@@ -100,6 +100,6 @@ async def test_a_process_killed_at_any_point_of_its_life_leaves_what_the_next_on
             for plan in plans:
                 running.create_task(run(plan))
     told = [f"{phase}: {'; '.join(point for at, point in killed if at == phase)}" for phase in PHASES]
-    record_property("told", "\n  ".join([f"killed at {len(killed)} of {len(planned)} fault points:", *told]))
+    record_property("reported", "\n  ".join([f"killed at {len(killed)} of {len(planned)} fault points:", *told]))
     assert len(killed) >= 0.9 * len(planned), sorted(set(planned) - set(killed))
     assert is_over() or len(killed) >= 0.4 * sum(map(len, points.values()))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.soak.killing import Outcome, kill_under_load
-from tests.support.fork_client import zygote
+from tests.support.fork_client import fork_server
 
 
 def _assert_kept(outcome: Outcome, *, kills: int) -> None:
@@ -19,7 +19,7 @@ def _assert_kept(outcome: Outcome, *, kills: int) -> None:
 async def test_two_replicas_on_postgresql_killed_at_random_lose_nothing_and_pay_once(
     postgres_url: str, tmp_path: Path
 ) -> None:
-    async with zygote() as parent:
+    async with fork_server() as parent:
         outcome = await kill_under_load(parent, postgres_url, tmp_path, size=2, kills=8, seed=1, has_time=False)
     _assert_kept(outcome, kills=8)
 
@@ -27,6 +27,6 @@ async def test_two_replicas_on_postgresql_killed_at_random_lose_nothing_and_pay_
 async def test_one_process_on_sqlite_killed_at_random_loses_nothing_and_pays_once(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    async with zygote() as parent:
+    async with fork_server() as parent:
         outcome = await kill_under_load(parent, sqlite_url, tmp_path, size=1, kills=6, seed=2, has_time=False)
     _assert_kept(outcome, kills=6)

@@ -12,12 +12,12 @@ from app.ledger.tables import generations
 from app.sandbox.server import serve_sandbox
 from tests.soak.fleet import fleet
 from tests.soak.load import Load
-from tests.support.fork_client import zygote
+from tests.support.fork_client import fork_server
 
 
 async def test_a_rolling_restart_of_two_replicas_gives_no_answer_but_2xx(postgres_url: str, tmp_path: Path) -> None:
     async with (
-        zygote() as parent,
+        fork_server() as parent,
         serve_sandbox() as rivya,
         fleet(parent, rivya, postgres_url, tmp_path, size=2) as replicas,
     ):
@@ -41,7 +41,7 @@ async def test_a_rolling_restart_of_two_replicas_gives_no_answer_but_2xx(postgre
 
 async def test_told_to_stop_a_replica_gives_its_leases_back(postgres_url: str, tmp_path: Path) -> None:
     database = Database(postgres_url)
-    async with zygote() as parent, serve_sandbox() as rivya:
+    async with fork_server() as parent, serve_sandbox() as rivya:
         async with fleet(parent, rivya, postgres_url, tmp_path, size=1) as replicas:
             load = Load(rivya.sandbox, replicas.url, random.Random(4))
             running = asyncio.create_task(load.run())

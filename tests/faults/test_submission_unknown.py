@@ -12,7 +12,7 @@ from tests.support.clock import ManualClock
 from tests.support.submission_harness import (
     BODY,
     LEASE_SECONDS,
-    SubmissionRoom,
+    SubmissionHarness,
     code_of,
     open_submission,
     serve_manually,
@@ -21,7 +21,7 @@ from tests.support.submission_harness import (
 FIRST_RETRY_SECONDS = 5.0
 
 
-def spoil(room: SubmissionRoom, *faults: ApiFault) -> None:
+def spoil(room: SubmissionHarness, *faults: ApiFault) -> None:
     room.sandbox.faults.api = list(faults)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.core.auth import Role
-from tests.support.api_harness import ApiRoom, error_of, open_api
+from tests.support.api_harness import ApiHarness, error_of, open_api
 from tests.support.reports import webhook
 
 READS = (Role.READ, Role.WRITE, Role.ADMIN)
@@ -24,7 +24,7 @@ OPEN = {("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics")}
 KNOWN = {"generation_id": "g", "event_id": "evt_g_succeeded"}
 
 
-def routes(api: ApiRoom) -> set[tuple[str, str]]:
+def routes(api: ApiHarness) -> set[tuple[str, str]]:
     document: dict[str, Any] = api.app.openapi()
     return {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from app.ledger.models import Outcome, Report, Source
-from tests.support.api_harness import ApiRoom, error_of, ids, open_api
+from tests.support.api_harness import ApiHarness, error_of, ids, open_api
 from tests.support.clock import NOON
 from tests.support.reports import webhook
 
@@ -25,7 +25,7 @@ def came(number: int, *, body: bytes = BODY, kept_as: Outcome | None = None, eve
     return Report(source=Source.WEBHOOK, reported_at=made.reported_at, claim=claim, delivery=delivery)
 
 
-async def a_few(api: ApiRoom) -> None:
+async def a_few(api: ApiHarness) -> None:
     await api.record(came(0), came(1), came(2, kept_as=Outcome.TEST, event_type="webhook.test"), came(0))
 
 

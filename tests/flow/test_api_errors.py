@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from app.core.errors import Overloaded
 from app.core.middleware import HTTP_REQUESTS
-from tests.support.api_harness import ApiRoom, error_of, open_api
+from tests.support.api_harness import ApiHarness, error_of, open_api
 
 SECRET = "postgresql://user:hunter2@db/receiver"
 
@@ -16,7 +16,7 @@ class Accident(Exception):
     """Nobody foresaw it."""
 
 
-def add_accidents(api: ApiRoom) -> None:
+def add_accidents(api: ApiHarness) -> None:
     @api.app.get("/accident")
     async def accident() -> None:
         raise Accident(SECRET)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from app.ledger.models import Report, Source
-from tests.support.api_harness import ApiRoom, error_of, ids, open_api
+from tests.support.api_harness import ApiHarness, error_of, ids, open_api
 from tests.support.clock import NOON
-from tests.support.reports import Said, poll, webhook
+from tests.support.reports import StatusClaim, poll, webhook
 
 PATH = "/api/v1/generations"
 
@@ -23,13 +23,13 @@ def created(
     return Report(
         source=Source.SUBMIT,
         reported_at=NOON + minutes(minute),
-        claim=Said(id=generation_id, status="queued", model=model),
+        claim=StatusClaim(id=generation_id, status="queued", model=model),
         client_request_id=order,
         submitted_by=by,
     )
 
 
-async def a_few(api: ApiRoom) -> None:
+async def a_few(api: ApiHarness) -> None:
     await api.record(
         created("g0", minute=0, model="z-image", order="order-0"),
         created("g1", minute=1, model="veo", by="shop"),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from app.core.errors import HealthCheck
-from tests.support.api_harness import ApiRoom, open_api
+from tests.support.api_harness import ApiHarness, open_api
 from tests.support.clock import NOON
 from tests.support.reports import submit, webhook
 
@@ -28,7 +28,7 @@ async def broken() -> Sequence[HealthCheck]:
     raise RuntimeError("hunter2")
 
 
-async def gauge(api: ApiRoom, name: str) -> str:
+async def gauge(api: ApiHarness, name: str) -> str:
     text = (await api.stranger.get("/metrics")).text
     [line] = [line for line in text.splitlines() if line.startswith(f"receiver_{name} ")]
     return line.split()[1]

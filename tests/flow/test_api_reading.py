@@ -8,7 +8,7 @@ import pytest
 from tests.support.api_harness import error_of, ids, open_api
 from tests.support.clock import NOON
 from tests.support.ledger_harness import GRACE
-from tests.support.reports import poll, said, submit, webhook
+from tests.support.reports import poll, status_claim, submit, webhook
 
 UNKNOWN = ["nobody", "%00", "%ff", "a" * 5000, "%0a", "..%5c", "🦜"]
 
@@ -16,7 +16,7 @@ UNKNOWN = ["nobody", "%00", "%ff", "a" * 5000, "%0a", "..%5c", "🦜"]
 async def test_a_generation_is_rivyas_object_plus_three_members(database_url: str) -> None:
     async with open_api(database_url) as api:
         settling = webhook("g", "succeeded", at=NOON + timedelta(seconds=30))
-        claim = said("g", "succeeded", model="z-image", result={"urls": ["u"]}, a_new_member=[1])
+        claim = status_claim("g", "succeeded", model="z-image", result={"urls": ["u"]}, a_new_member=[1])
         await api.record(submit("g"), replace(settling, claim=claim))
         answer = await api.client.get("/api/v1/generations/g")
         assert answer.headers["content-type"] == "application/json"

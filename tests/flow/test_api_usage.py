@@ -7,24 +7,24 @@ import pytest
 
 from app.api import usage
 from app.ledger.models import Report, Source
-from tests.support.api_harness import ApiRoom, error_of, open_api
+from tests.support.api_harness import ApiHarness, error_of, open_api
 from tests.support.clock import NOON
-from tests.support.reports import Said, webhook
+from tests.support.reports import StatusClaim, webhook
 
 PATH = "/api/v1/usage"
 
 
 def submitted(generation_id: str, by: str | None, *, hours: float = 0, model: str | None = "z-image") -> Report:
-    claim = Said(id=generation_id, status="queued", model=model, reserved_credits=2)
+    claim = StatusClaim(id=generation_id, status="queued", model=model, reserved_credits=2)
     return Report(source=Source.SUBMIT, reported_at=NOON + timedelta(hours=hours), claim=claim, submitted_by=by)
 
 
 def ended(generation_id: str, *, charged: float) -> Report:
-    claim = Said(id=generation_id, status="succeeded", final_credits=charged)
+    claim = StatusClaim(id=generation_id, status="succeeded", final_credits=charged)
     return Report(source=Source.OPERATOR, reported_at=NOON, claim=claim)
 
 
-async def lines(api: ApiRoom, **parameters: str) -> list[tuple[Any, ...]]:
+async def lines(api: ApiHarness, **parameters: str) -> list[tuple[Any, ...]]:
     answer = await api.client.get(PATH, params={"from": "2026-05-01", "to": "2026-06-01", **parameters})
     assert answer.status_code == 200, answer.text
     return [tuple(line.values()) for line in answer.json()["data"]]

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy.pool import QueuePool
 
-from tests.support.api_harness import ApiRoom, error_of, open_api
+from tests.support.api_harness import ApiHarness, error_of, open_api
 from tests.support.reports import poll, submit, webhook
 
 LONG = {"wait": 60}
@@ -16,7 +16,7 @@ SOON = 10.0
 
 
 @asynccontextmanager
-async def asked(api: ApiRoom, path: str, **options: object) -> AsyncIterator["asyncio.Task[httpx.Response]"]:
+async def asked(api: ApiHarness, path: str, **options: object) -> AsyncIterator["asyncio.Task[httpx.Response]"]:
     """Somebody who asks meanwhile; the answer must come long before the wait that was asked for is over."""
     asking = asyncio.create_task(api.client.get(path, **options))  # type: ignore[arg-type]
     async with asyncio.timeout(SOON):

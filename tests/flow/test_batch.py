@@ -13,13 +13,13 @@ from app.ledger.models import Outcome, Report
 from app.ledger.recorder import RecordFailed
 from app.ledger.tables import deliveries, generations
 from app.ledger.write_queue import WriteQueue
-from tests.support.ledger_harness import LedgerRoom, open_ledger
-from tests.support.reports import said, webhook
+from tests.support.ledger_harness import LedgerHarness, open_ledger
+from tests.support.reports import status_claim, webhook
 
 
 def poisoned(generation_id: str) -> Report:
     """A claim that no database takes: its status is none of the four words, as a bug of ours might let through."""
-    return replace(webhook(generation_id, "succeeded"), claim=said(generation_id, "exploded"))
+    return replace(webhook(generation_id, "succeeded"), claim=status_claim(generation_id, "exploded"))
 
 
 async def test_a_poisoned_report_is_isolated_and_the_others_are_recorded(database_url: str) -> None:
@@ -79,7 +79,7 @@ async def test_who_can_not_be_told_any_more_stops_nobody_elses_answer(database_u
 class Unnoted:
     """A ledger that can't tell anybody of what it has committed."""
 
-    def __init__(self, room: LedgerRoom) -> None:
+    def __init__(self, room: LedgerHarness) -> None:
         self._room = room
 
     async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
@@ -102,7 +102,7 @@ async def test_what_goes_wrong_after_the_commit_does_not_end_the_writer(database
 class Short:
     """A ledger that, so many times, commits and then returns one answer too few."""
 
-    def __init__(self, room: LedgerRoom, times: int) -> None:
+    def __init__(self, room: LedgerHarness, times: int) -> None:
         self._room = room
         self.times = times
 
@@ -151,7 +151,7 @@ async def test_a_queue_whose_writer_fails_each_time_is_down_and_can_be_stopped(d
 class Gate:
     """A ledger whose commits wait until the test lets them."""
 
-    def __init__(self, room: LedgerRoom) -> None:
+    def __init__(self, room: LedgerHarness) -> None:
         self._room = room
         self.sizes: list[int] = []
         self.reached = asyncio.Event()
@@ -244,7 +244,7 @@ async def test_stopping_records_what_is_waiting(database_url: str) -> None:
 
 
 async def test_a_database_that_is_away_fails_all_of_a_batch_as_unavailable() -> None:
-    room = LedgerRoom("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    room = LedgerHarness("postgresql+asyncpg://nobody@127.0.0.1:1/none")
     batch = WriteQueue(room.ledger, SystemClock())
     await batch.start()
     with pytest.raises(DatabaseUnavailable):

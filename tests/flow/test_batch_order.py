@@ -7,7 +7,7 @@ from app.core.errors import ServiceError
 from app.ledger.decide import Recorded
 from app.ledger.models import Report
 from app.ledger.write_queue import WriteQueue
-from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.ledger_harness import LedgerHarness, open_ledger
 from tests.support.reports import webhook
 
 
@@ -31,7 +31,7 @@ class Told:
 class Ordered:
     """A ledger that tells when it is asked to do what."""
 
-    def __init__(self, room: LedgerRoom, happened: list[str]) -> None:
+    def __init__(self, room: LedgerHarness, happened: list[str]) -> None:
         self._room = room
         self._happened = happened
 

@@ -10,7 +10,7 @@ from app.rivya.errors import RivyaNotFound, RivyaUnauthorized, RivyaUnavailable
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.state import Sandbox
 from tests.support.commands import Ended, command
-from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.ledger_harness import LedgerHarness, open_ledger
 from tests.support.operations_harness import NOBODY, at_desk
 from tests.support.receivers import environment
 from tests.support.reports import submit, webhook
@@ -21,7 +21,7 @@ async def order(words: str, url: str, directory: Path, *, rivya: ServedSandbox |
     return await command(f"generations {words}", environment(base_url, url, 1), directory)
 
 
-async def made(rivya: ServedSandbox, room: LedgerRoom) -> str:
+async def made(rivya: ServedSandbox, room: LedgerHarness) -> str:
     """A generation that Rivya has finished, and whose callback never came."""
     body = {"model": "z-image", "prompt": "a river", "params": {"sandbox": {"seconds": 0, "callback": "drop"}}}
     created = await rivya.sandbox.generations.create("default", body, key=None)

@@ -14,7 +14,7 @@ from app.ledger.tables import deliveries, generations, transitions
 from app.operations.replay import Chosen
 from tests.support.clock import NOON
 from tests.support.commands import Ended, command
-from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.ledger_harness import LedgerHarness, open_ledger
 from tests.support.operations_harness import NOBODY, at_desk
 from tests.support.receivers import environment
 from tests.support.reports import submit
@@ -51,7 +51,7 @@ def stored(event_id: str, status: str | None, *, at: datetime = NOON, kept_as: O
     return Report(source=Source.WEBHOOK, reported_at=at, delivery=delivery)
 
 
-async def steps(room: LedgerRoom) -> list[tuple[str | None, str, str, str | None]]:
+async def steps(room: LedgerHarness) -> list[tuple[str | None, str, str, str | None]]:
     found = await room.rows(transitions)
     return [(row["from_status"], row["to_status"], row["source"], row["event_id"]) for row in found]
 

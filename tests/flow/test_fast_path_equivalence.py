@@ -10,24 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.ledger.tables import deliveries
-from tests.support.fast_path_comparison import LAST, PATIENCE, TwoServers, delivery, read, two_servers
+from tests.support.fast_path_comparison import LAST, PATIENCE, ServerPair, delivery, read, server_pair
 from tests.support.wire_cases import BROKEN, CLOSING, ENDLESS, WHOLE
 
 
 def served(
     monkeypatch: pytest.MonkeyPatch,
     url: str,
-    ask: Callable[[TwoServers], Awaitable[None]],
+    ask: Callable[[ServerPair], Awaitable[None]],
 ) -> None:
     async def run() -> None:
-        async with two_servers(monkeypatch, url) as both:
+        async with server_pair(monkeypatch, url) as both:
             await ask(both)
 
     uvloop.run(run())
 
 
 def test_what_is_whole_is_answered_the_same_and_as_expected(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         for name, (make, status) in WHOLE.items():
             first, *_ = await both.agree(make() + LAST)
             assert first.status == status, (name, first)
@@ -36,7 +36,7 @@ def test_what_is_whole_is_answered_the_same_and_as_expected(monkeypatch: pytest.
 
 
 def test_a_connection_that_is_to_be_closed_is_closed_by_both(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         for name, (make, status) in CLOSING.items():
             answers = await both.agree(make())
             assert [answer.status for answer in answers] == [status], name
@@ -46,7 +46,7 @@ def test_a_connection_that_is_to_be_closed_is_closed_by_both(monkeypatch: pytest
 
 
 def test_what_is_broken_is_refused_by_both_or_neither(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         async def one(name: str) -> None:
             answers = await both.agree(BROKEN[name](), ends=PATIENCE)
             assert all(answer.status < 500 for answer in answers), name
@@ -57,7 +57,7 @@ def test_what_is_broken_is_refused_by_both_or_neither(monkeypatch: pytest.Monkey
 
 
 def test_a_request_cut_anywhere_is_answered_as_if_it_were_not(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         whole = delivery("task_1") + read() + LAST
         for cut in range(1, len(whole), 3):
             answers = await both.agree(whole[:cut], whole[cut:])
@@ -91,7 +91,7 @@ def test_any_requests_in_any_pieces_are_answered_the_same_and_recorded_once(
 ) -> None:
     cases = drawn()
 
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         for chosen, at in cases:
             whole = b"".join(WHOLE[name][0]() for name in chosen) + LAST
             cuts = sorted({0, len(whole), *(int(place * len(whole)) for place in at)})
@@ -100,7 +100,7 @@ def test_any_requests_in_any_pieces_are_answered_the_same_and_recorded_once(
         async with both.service.database.read() as connection:
             rows = (await connection.execute(deliveries.select())).all()
         assert len({row.event_id for row in rows}) == len(rows) > 3
-        assert len(both.laned.server_state.tasks) == len(both.plain.server_state.tasks) == 0
+        assert len(both.fast.server_state.tasks) == len(both.plain.server_state.tasks) == 0
 
     served(monkeypatch, database_url, ask)
 
@@ -110,7 +110,7 @@ def test_spoilt_bytes_are_answered_the_same_and_never_by_a_5xx(
 ) -> None:
     cases = drawn()
 
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         async def one(chosen: list[str], at: list[float]) -> None:
             whole = bytearray(b"".join(WHOLE[name][0]() for name in chosen))
             for place in at:
@@ -130,7 +130,7 @@ def test_a_connection_cut_behind_a_request_takes_nobody_elses_answer_along(
 ) -> None:
     """That it was cut is told to the last of the requests on it, while the first is still under way."""
 
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         for port in both.ports:
             for _ in range(5):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -148,7 +148,7 @@ def test_a_connection_cut_behind_a_request_takes_nobody_elses_answer_along(
 def test_what_is_no_body_and_does_not_end_is_cut_before_it_fills_memory(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str, what: str
 ) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         for port in both.ports:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(ENDLESS[what]())

@@ -13,7 +13,7 @@ from app.core.errors import DatabaseUnavailable
 from app.fastpath.protocol import FastPathProtocol
 from app.ledger.models import Generation
 from app.ledger.tables import deliveries
-from tests.support.fast_path_comparison import LAST, TwoServers, delivery, read, two_servers
+from tests.support.fast_path_comparison import LAST, ServerPair, delivery, read, server_pair
 from tests.support.reports import submit
 
 PATH = "/api/v1/generations/task_7"
@@ -38,16 +38,16 @@ class Failing:
         return self._function(*arguments, **options)
 
 
-def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[TwoServers], Awaitable[None]]) -> None:
+def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[ServerPair], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with two_servers(monkeypatch, url) as both:
+        async with server_pair(monkeypatch, url) as both:
             await both.service.batch.put(submit("task_7"))
             await ask(both)
 
     uvloop.run(run())
 
 
-async def statuses(both: TwoServers, request: bytes) -> list[int]:
+async def statuses(both: ServerPair, request: bytes) -> list[int]:
     reader, writer = await asyncio.open_connection("127.0.0.1", both.ports[0])
     async with asyncio.timeout(20):
         writer.write(request + LAST)
@@ -80,7 +80,7 @@ def test_what_fails_is_logged_and_answered_by_the_route(
     status: int,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         failing = Failing(pkgutil.resolve_name(place))
         monkeypatch.setattr(place, failing)
         assert await statuses(both, request_) == [status, 404]
@@ -98,7 +98,7 @@ def test_what_fails_is_logged_and_answered_by_the_route(
 def test_what_fails_in_the_parser_itself_is_never_called_a_bad_request(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         monkeypatch.setattr(FastPathProtocol, "on_message_complete", Failing(FastPathProtocol.on_message_complete))
         assert await statuses(both, delivery("task_7")) == [500]
         assert await statuses(both, b"GET http://host HTTP/1.1\r\nHost: r\r\n\r\n") == [400]
@@ -114,7 +114,7 @@ def test_what_fails_in_the_parser_itself_is_never_called_a_bad_request(
 def test_what_fails_when_it_is_too_late_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str, name: str
 ) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         monkeypatch.setattr(FastPathProtocol, name, Failing(getattr(FastPathProtocol, name)))
         request = read(PATH) if name == "on_response_complete" else read(PATH.replace("7", "unknown"))
         assert await statuses(both, request) == ([200] if name == "on_response_complete" else [])
@@ -123,7 +123,7 @@ def test_what_fails_when_it_is_too_late_ends_the_connection(
 
 
 def test_a_read_that_failed_is_not_repeated_on_the_route(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         reads = 0
 
         async def failing(_ids: Sequence[str]) -> dict[str, Generation]:
@@ -140,7 +140,7 @@ def test_a_read_that_failed_is_not_repeated_on_the_route(monkeypatch: pytest.Mon
 
 
 def test_a_wait_that_fails_at_its_end_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         shared, asked = both.service.waiting.reads, 0
         ordinary = shared.ask
 

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from app.core.auth import Role
 from app.sandbox.server import serve_sandbox
-from tests.support.gateway_harness import GatewayRoom, open_gateway
+from tests.support.gateway_harness import GatewayHarness, open_gateway
 
 READS = (Role.READ, Role.WRITE, Role.ADMIN)
 WRITES = (Role.WRITE, Role.ADMIN)
@@ -33,7 +33,7 @@ WITHOUT_TOKEN: tuple[tuple[dict[str, str], str], ...] = (
 TURN = {"model": "gpt-5-2-chat", "message": "hello"}
 
 
-async def known(room: GatewayRoom) -> dict[str, str]:
+async def known(room: GatewayHarness) -> dict[str, str]:
     """Ids of things that exist."""
     turn = (await room.client.post("/api/v1/chat/completions", json=TURN)).json()
     file = (await room.client.post("/api/v1/files", **form())).json()

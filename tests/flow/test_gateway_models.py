@@ -15,7 +15,7 @@ from app.rivya.errors import RivyaRateLimited, RivyaUnavailable
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
-from tests.support.gateway_harness import GatewayRoom, open_gateway
+from tests.support.gateway_harness import GatewayHarness, open_gateway
 from tests.support.receivers import receiver
 from tests.support.scripted_provider import answering, scripted
 
@@ -30,7 +30,7 @@ def failing(sandbox: Sandbox, status: int = 500) -> None:
     sandbox.faults.api = [ApiFault("models.list", status=status)]
 
 
-async def ids(room: GatewayRoom) -> list[str]:
+async def ids(room: GatewayHarness) -> list[str]:
     answer = await room.client.get(MODELS)
     assert answer.status_code == 200, answer.text
     return [model["id"] for model in answer.json()["data"]]
@@ -175,7 +175,7 @@ async def test_an_answer_without_a_balance_is_passed_on_and_leaves_the_metrics_a
         assert (gauge("receiver_rivya_credits"), gauge("receiver_rivya_credits_age_seconds")) == (5, 3)
 
 
-async def credits(room: GatewayRoom) -> httpx.Response:  # noqa: A001 - Rivya's own word
+async def credits(room: GatewayHarness) -> httpx.Response:  # noqa: A001 - Rivya's own word
     return await room.client.get("/api/v1/credits")
 
 

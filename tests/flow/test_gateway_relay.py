@@ -11,7 +11,7 @@ from app.gateway.upstream import Kind, Patience
 from app.rivya.errors import RivyaRateLimited
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
-from tests.support.gateway_harness import KEY, GatewayRoom, open_gateway
+from tests.support.gateway_harness import KEY, GatewayHarness, open_gateway
 from tests.support.scripted_provider import Upstream, answering, scripted
 
 CHAT = "/api/v1/chat/completions"
@@ -98,7 +98,7 @@ async def test_an_id_cannot_climb_out_of_its_path(identity: str) -> None:
         assert rivya.heard == []
 
 
-async def spoiled(fault: ApiFault, *, key: str | None = "k") -> tuple[httpx.Response, GatewayRoom, dict[str, int]]:
+async def spoiled(fault: ApiFault, *, key: str | None = "k") -> tuple[httpx.Response, GatewayHarness, dict[str, int]]:
     """A turn while Rivya suffers from the fault; the answer, and how often each key was charged."""
     headers = {} if key is None else {"Idempotency-Key": key}
     async with serve_sandbox() as rivya, open_gateway(rivya.base_url) as room:

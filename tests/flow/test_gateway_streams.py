@@ -13,7 +13,7 @@ from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import HEARTBEAT, Dialect, SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.support.gateway_harness import GatewayRoom, open_gateway
+from tests.support.gateway_harness import GatewayHarness, open_gateway
 from tests.support.scripted_provider import Script, scripted
 
 STREAM = "/api/v1/chat/completions/stream"
@@ -27,13 +27,13 @@ def chunk(data: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def streaming(room: GatewayRoom, path: str = STREAM) -> AsyncIterator[httpx.Response]:
+async def streaming(room: GatewayHarness, path: str = STREAM) -> AsyncIterator[httpx.Response]:
     async with room.client.stream("POST", path, json=TURN, headers={"Idempotency-Key": "k"}) as answer:
         yield answer
 
 
 @contextlib.asynccontextmanager
-async def manual_sandbox() -> AsyncIterator[tuple[Sandbox, GatewayRoom]]:
+async def manual_sandbox() -> AsyncIterator[tuple[Sandbox, GatewayHarness]]:
     settings = SandboxSettings(stream_pause=0)
     async with (
         serve_sandbox(Sandbox(manual=True, settings=settings)) as rivya,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import uvloop
 
-from tests.support.fast_path_comparison import LAST, TwoServers, read, two_servers
+from tests.support.fast_path_comparison import LAST, ServerPair, read, server_pair
 from tests.support.reports import submit
 
 MANY = 200
@@ -19,16 +19,16 @@ LONG = {
 }
 
 
-def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[TwoServers], Awaitable[None]]) -> None:
+def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[ServerPair], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with two_servers(monkeypatch, url) as both:
+        async with server_pair(monkeypatch, url) as both:
             await both.service.batch.put(submit("task_7"))
             await ask(both)
 
     uvloop.run(run())
 
 
-def waiters(both: TwoServers) -> int:
+def waiters(both: ServerPair) -> int:
     return sum(map(len, both.service.changes._waiting.values()))
 
 
@@ -38,7 +38,7 @@ async def eventually(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def hang_up(both: TwoServers, request: bytes, many: int) -> None:
+async def hang_up(both: ServerPair, request: bytes, many: int) -> None:
     """That many callers ask, wait, and are gone."""
     writers = [(await asyncio.open_connection("127.0.0.1", both.ports[0]))[1] for _ in range(many)]
     for writer in writers:
@@ -47,14 +47,14 @@ async def hang_up(both: TwoServers, request: bytes, many: int) -> None:
     await eventually(lambda: not both.service.waiting.reads._tasks)
     for writer in writers:
         writer.transport.abort()
-    await eventually(lambda: not both.laned.server_state.connections)
+    await eventually(lambda: not both.fast.server_state.connections)
 
 
 @pytest.mark.parametrize("how", LONG)
 def test_a_wait_ends_with_its_connection(monkeypatch: pytest.MonkeyPatch, database_url: str, how: str) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         await hang_up(both, LONG[how], MANY)
-        await eventually(lambda: waiters(both) == 0 and not both.laned.server_state.tasks)
+        await eventually(lambda: waiters(both) == 0 and not both.fast.server_state.tasks)
         [answer, _] = await both.agree(read(PATH) + LAST)
         assert answer.status == 200
 
@@ -65,15 +65,15 @@ def test_a_wait_ends_with_its_connection(monkeypatch: pytest.MonkeyPatch, databa
 def test_who_hung_up_leaves_nothing_to_the_collector(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str, how: str
 ) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         await hang_up(both, LONG[how], 1)  # what is made once is made by now
-        await eventually(lambda: not both.laned.server_state.tasks)
+        await eventually(lambda: not both.fast.server_state.tasks)
         gc.collect()
         gc.disable()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
             await hang_up(both, LONG[how], MANY)
-            await eventually(lambda: waiters(both) == 0 and not both.laned.server_state.tasks)
+            await eventually(lambda: waiters(both) == 0 and not both.fast.server_state.tasks)
             await asyncio.sleep(0)
             gc.collect()
             left = [f"{type(it).__module__}.{type(it).__qualname__}" for it in gc.garbage]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.ledger.models import Report
 from app.ledger.tables import deliveries, generations, transitions
 from tests.support.clock import NOON
-from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.ledger_harness import LedgerHarness, open_ledger
 from tests.support.reports import poll, submit, webhook
 
 _NUMBERS = itertools.count()
@@ -60,7 +60,7 @@ def _reports(generation_id: str) -> dict[str, Report]:
     }
 
 
-async def _assert_legal_history(room: LedgerRoom, generation_id: str) -> None:
+async def _assert_legal_history(room: LedgerHarness, generation_id: str) -> None:
     history = [row for row in await room.rows(transitions) if row["generation_id"] == generation_id]
     assert [row["number"] for row in history] == list(range(1, len(history) + 1))
     assert [row["from_status"] for row in history] == [None, *[row["to_status"] for row in history[:-1]]]

@@ -13,7 +13,7 @@ from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from tests.support.asgi_service import TOKENS
 from tests.support.clock import NOON
-from tests.support.fast_path_comparison import LAST, TwoServers, delivery, read, two_servers
+from tests.support.fast_path_comparison import LAST, ServerPair, delivery, read, server_pair
 from tests.support.intake_harness import SECRET, event
 from tests.support.ports import free_port
 from tests.support.receiver_process import serving
@@ -31,9 +31,9 @@ WRONG = (
 )
 
 
-def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[TwoServers], Awaitable[None]]) -> None:
+def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[ServerPair], Awaitable[None]]) -> None:
     async def run() -> None:
-        async with two_servers(monkeypatch, url) as both:
+        async with server_pair(monkeypatch, url) as both:
             await ask(both)
 
     uvloop.run(run())
@@ -42,7 +42,7 @@ def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[TwoServers]
 def test_an_id_that_exists_and_one_that_does_not_are_answered_alike_without_a_token(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str
 ) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         for path in PATHS:
             for wrong in WRONG:
                 known, unknown = [
@@ -59,7 +59,7 @@ def test_an_id_that_exists_and_one_that_does_not_are_answered_alike_without_a_to
 
 
 def test_what_needs_no_token_tells_of_no_generation(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
-    async def ask(both: TwoServers) -> None:
+    async def ask(both: ServerPair) -> None:
         body = event("task_told_to_nobody", event_id="evt_told_to_nobody", prompt=PRIVATE)
         await both.agree(delivery(body=body) + delivery(body=body, sent=body + b" ") + LAST)
         for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/rivya/webhook"):
@@ -81,8 +81,8 @@ def test_each_role_reads_by_the_lane_and_no_other_token_does(
 ) -> None:
     token = TOKENS[role]
 
-    async def ask(both: TwoServers) -> None:
-        before = len(both.laned.server_state.tasks)
+    async def ask(both: ServerPair) -> None:
+        before = len(both.fast.server_state.tasks)
         first, *_ = await both.agree(read(token=token) + LAST)
         assert (first.status, before) == (200, 0)
         for other in (token[:-1], token + "x", token.upper(), f"{token} {token}", f"{token},"):

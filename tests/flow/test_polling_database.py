@@ -7,7 +7,7 @@ import pytest
 from app.core.errors import DatabaseUnavailable
 from app.sandbox.faults import ApiFault
 from tests.support.databases import PostgresDatabases
-from tests.support.polling_harness import PollingRoom, Replica, open_polling
+from tests.support.polling_harness import PollingHarness, Replica, open_polling
 from tests.support.postgres import PostgresCluster
 
 
@@ -23,7 +23,7 @@ def url(cluster: PostgresCluster) -> str:
 
 
 async def poll_and_lose_the_database(
-    room: PollingRoom, replica: Replica, cluster: PostgresCluster, *, count: int = 1
+    room: PollingHarness, replica: Replica, cluster: PostgresCluster, *, count: int = 1
 ) -> str:
     task = (await room.submit(replica, count))[0]
     await replica.wait_until_due(task)

@@ -8,7 +8,7 @@ from app.ledger.tables import transitions
 from app.polling.metrics import LOST, POLLS
 from app.polling.poller import Poller
 from app.sandbox.faults import ApiFault
-from tests.support.polling_harness import IMPATIENT, PollingRoom, Replica, open_polling
+from tests.support.polling_harness import IMPATIENT, PollingHarness, Replica, open_polling
 from tests.support.reports import webhook
 
 FAILURES = {
@@ -23,7 +23,7 @@ FAILURES = {
 BOOKKEEPING = {"revision", "next_poll_at", "polls", "poll_failures", "last_poll_error"}
 
 
-async def overdue(room: PollingRoom, replica: Replica) -> str:
+async def overdue(room: PollingHarness, replica: Replica) -> str:
     """A generation that Rivya has finished, whose callback is overdue."""
     [task] = await room.submit(replica)
     await room.sandbox.settle(task)

@@ -6,13 +6,13 @@ from app.ledger.tables import generations
 from app.ratelimit.limiter import Reservation
 from app.rivya.errors import RivyaRateLimited, RivyaUnauthorized
 from app.sandbox.faults import ApiFault
-from tests.support.polling_harness import PollingRoom, Replica, most_in_any_second, open_polling
+from tests.support.polling_harness import PollingHarness, Replica, most_in_any_second, open_polling
 
 REVOKED = RivyaUnauthorized(401, "api_key_revoked")
 HASTY = RivyaRateLimited(429, "rate_limited")
 
 
-async def overdue(room: PollingRoom, replica: Replica, count: int) -> list[str]:
+async def overdue(room: PollingHarness, replica: Replica, count: int) -> list[str]:
     tasks = await room.submit(replica, count)
     await replica.wait_until_due(tasks[0])
     return tasks
@@ -159,7 +159,7 @@ async def test_a_429_to_any_call_pauses_polling(database_url: str) -> None:
         assert "paused" in (await other.limiter.health()).detail
 
 
-async def _until_asked(room: PollingRoom) -> None:
+async def _until_asked(room: PollingHarness) -> None:
     while not room.polls:
         await asyncio.sleep(0)
 

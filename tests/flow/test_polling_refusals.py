@@ -8,18 +8,18 @@ from app.ratelimit.budget import PROBE_INTERVAL
 from app.ratelimit.limiter import RateLimiter, Reservation
 from app.sandbox.accounts import DEFAULT_KEY, Key
 from app.sandbox.faults import ApiFault
-from tests.support.polling_harness import PollingRoom, Replica, open_polling
+from tests.support.polling_harness import PollingHarness, Replica, open_polling
 
 PROBE_SECONDS = PROBE_INTERVAL.total_seconds()
 
 
-async def many_overdue(room: PollingRoom, replica: Replica, count: int = 20) -> list[str]:
+async def many_overdue(room: PollingHarness, replica: Replica, count: int = 20) -> list[str]:
     tasks = await room.submit(replica, count)
     await replica.wait_until_due(tasks[0])
     return tasks
 
 
-async def polls_within(room: PollingRoom, replica: Replica, *, seconds: float) -> int:
+async def polls_within(room: PollingHarness, replica: Replica, *, seconds: float) -> int:
     """How many polls leave while this time passes, looking every second."""
     before = len(room.polls)
     until = room.clock.monotonic() + seconds

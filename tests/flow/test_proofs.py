@@ -11,7 +11,7 @@ from app.endpoint.service import Operator
 from app.endpoint.tables import endpoints
 from app.rivya.signature import Reason, Refused, Verified
 from app.sandbox.signing import Scheme, standard_webhooks
-from tests.support.registration_harness import Replica, Room, room
+from tests.support.registration_harness import RegistrationHarness, Replica, room
 from tests.support.sandbox_harness import Received
 
 SCHEMES = {
@@ -23,7 +23,7 @@ SCHEMES = {
 }
 
 
-async def _registered(r: Room, **options: Any) -> Replica:
+async def _registered(r: RegistrationHarness, **options: Any) -> Replica:
     replica = await r.start(scheme=None, **options)
     await replica.registrar.run_once()
     await replica.learn()
@@ -111,7 +111,7 @@ async def test_a_right_signature_of_long_ago_pins_nothing(database_url: str) -> 
         assert (await r.row())["state"] == "created"
 
 
-async def _other_scheme(r: Room, replica: Replica, deliveries: int = 1) -> list[Verified | Refused]:
+async def _other_scheme(r: RegistrationHarness, replica: Replica, deliveries: int = 1) -> list[Verified | Refused]:
     """Deliveries signed with the right secret in another way than the one that was proved."""
     r.sandbox.settings.scheme = SCHEMES["standard"]
     answers = []
@@ -188,7 +188,7 @@ async def test_a_replica_that_proves_too_late_goes_by_what_was_pinned_before(dat
         assert (await r.row())["scheme"] == pin
 
 
-async def _by_hand(r: Room) -> tuple[Replica, Received]:
+async def _by_hand(r: RegistrationHarness) -> tuple[Replica, Received]:
     endpoint = await r.world.register(url=f"{r.public_url}/rivya/webhook")
     replica = await r.start(public_url=None, fixed_secret=endpoint["signing_secret"], scheme=None)
     await replica.keyring.load()

@@ -114,11 +114,11 @@ async def test_what_the_readme_shows_to_an_application_works(sqlite_url: str, tm
         variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": TOKEN}
         curl = await ran("bash", "-euo", "pipefail", "-c", script, directory=tmp_path, **variables)
         python = await ran(sys.executable, "-c", program, directory=tmp_path, **variables)
-        made_there = {generation.client_request_id for generation in rivya.sandbox.generations.by_id.values()}
+        created_there = {generation.client_request_id for generation in rivya.sandbox.generations.by_id.values()}
     assert (curl.status, python.status) == (0, 0), curl.errors + python.errors
     assert curl.output.count('"client_request_id":"order-1"') == 2
     assert python.output.startswith("succeeded {'primary_url': ")
-    assert made_there == {"order-1", "order-2"}
+    assert created_there == {"order-1", "order-2"}
 
 
 async def test_every_command_line_works_as_it_is_shown(sqlite_url: str, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.support.receivers import Receiver, receiver
-from tests.support.registration_harness import Room, room
+from tests.support.registration_harness import RegistrationHarness, room
 
 KEY = ProbeKey("rvya_sk_of_ours")
 Answer = Callable[[list[tuple[bytes, bytes]], bytes], bytes]
@@ -46,7 +46,7 @@ def _self_signed(path: Path) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def _proxy(r: Room, answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
+async def _proxy(r: RegistrationHarness, answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """Something between Rivya and us that answers as `answer` says."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,7 +64,7 @@ async def _proxy(r: Room, answer: Answer, tls: ssl.SSLContext | None = None) -> 
         yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def _found(r: Room, public_url: str) -> dict[str, HealthCheck]:
+async def _found(r: RegistrationHarness, public_url: str) -> dict[str, HealthCheck]:
     replica = await r.start()
     reachability = Reachability(
         replica.client,
@@ -77,7 +77,7 @@ async def _found(r: Room, public_url: str) -> dict[str, HealthCheck]:
     return {finding.name: finding async for finding in reachability.health_checks()}
 
 
-def _ours(r: Room, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+def _ours(r: RegistrationHarness, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
     answer = KEY.answer([header for header in headers if header[0] != b":path"], body, r.clock.now())
     assert answer is not None
     return _ok(answer)
@@ -115,7 +115,7 @@ async def test_a_changed_body_is_told(sqlite_url: str) -> None:
 
 
 async def test_a_lost_header_is_named(sqlite_url: str) -> None:
-    def lose(r: Room, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+    def lose(r: RegistrationHarness, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
         return _ours(r, [header for header in headers if header[0] != b"webhook-signature"], body)
 
     async with room(sqlite_url) as r, _proxy(r, lambda headers, body: lose(r, headers, body)) as url:
@@ -125,7 +125,7 @@ async def test_a_lost_header_is_named(sqlite_url: str) -> None:
 
 
 async def test_a_slash_that_makes_a_difference_is_told(sqlite_url: str) -> None:
-    def only_without(r: Room, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
+    def only_without(r: RegistrationHarness, headers: list[tuple[bytes, bytes]], body: bytes) -> bytes:
         return _ok(b"", "301 Moved") if dict(headers)[b":path"].endswith(b"/") else _ours(r, headers, body)
 
     async with room(sqlite_url) as r, _proxy(r, lambda headers, body: only_without(r, headers, body)) as url:

@@ -5,10 +5,10 @@ import pytest
 from app.core.encryption import DecryptionFailed
 from app.endpoint.repository import Overtaken, Registry
 from app.rivya.signature import Reason, Refused, Verified
-from tests.support.registration_harness import Room, room, verify
+from tests.support.registration_harness import RegistrationHarness, room, verify
 
 
-async def _registered(r: Room) -> None:
+async def _registered(r: RegistrationHarness) -> None:
     await (await r.start()).registrar.run_once()
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from app.core.errors import DatabaseUnavailable
 from tests.support.clock import NOON
 from tests.support.databases import PostgresDatabases
-from tests.support.registration_harness import Replica, Room, room
+from tests.support.registration_harness import RegistrationHarness, Replica, room
 
 LATER = timedelta(seconds=1)
 _CUT_ALL_OTHERS = text(
@@ -18,7 +18,7 @@ _CUT_ALL_OTHERS = text(
 )
 
 
-async def _registered(r: Room) -> tuple[Replica, str]:
+async def _registered(r: RegistrationHarness) -> tuple[Replica, str]:
     replica = await r.start()
     await replica.registrar.run_once()
     await replica.learn()

@@ -8,7 +8,7 @@ from sqlalchemy import event
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
 from tests.support.databases import PostgresDatabases
-from tests.support.registration_harness import Replica, Room, room
+from tests.support.registration_harness import RegistrationHarness, Replica, room
 
 
 def _count_reads(database: Database) -> list[int]:
@@ -21,7 +21,7 @@ def _count_reads(database: Database) -> list[int]:
     return looks
 
 
-async def _registered(r: Room) -> Replica:
+async def _registered(r: RegistrationHarness) -> Replica:
     replica = await r.start()
     await replica.registrar.run_once()
     return replica

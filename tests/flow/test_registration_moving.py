@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from app.rivya.signature import Verified
-from tests.support.registration_harness import Room, room, verify
+from tests.support.registration_harness import RegistrationHarness, room, verify
 
 
-async def _registered(r: Room) -> None:
+async def _registered(r: RegistrationHarness) -> None:
     await (await r.start(public_url="http://127.0.0.1:1/before")).registrar.run_once()
 
 

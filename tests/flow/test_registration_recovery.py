@@ -9,10 +9,10 @@ from app.endpoint.models import State
 from app.endpoint.tables import endpoint_secrets, endpoints
 from app.rivya.signature import Verified
 from app.sandbox.settings import SandboxSettings
-from tests.support.registration_harness import Room, room, verify
+from tests.support.registration_harness import RegistrationHarness, room, verify
 
 
-async def _settle(r: Room, *, starts: int = 8) -> None:
+async def _settle(r: RegistrationHarness, *, starts: int = 8) -> None:
     """Processes are started one after the other until one has nothing left to do."""
     for _ in range(starts):
         r.clock.advance(seconds=6)
@@ -22,7 +22,7 @@ async def _settle(r: Room, *, starts: int = 8) -> None:
             return
 
 
-async def _assert_one_that_verifies(r: Room) -> None:
+async def _assert_one_that_verifies(r: RegistrationHarness) -> None:
     [endpoint] = r.at_rivya()
     assert (await r.live())["rivya_id"] == endpoint.id
     keyring = (await r.start()).keyring

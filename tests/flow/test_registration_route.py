@@ -13,7 +13,7 @@ from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
 from app.endpoint.routes import router
 from app.endpoint.service import Showing
-from tests.support.registration_harness import SCHEME, Replica, Room, room
+from tests.support.registration_harness import SCHEME, RegistrationHarness, Replica, room
 
 TOKENS = {Role.READ: "read-token-0123456789", Role.ADMIN: "admin-token-0123456789"}
 
@@ -24,7 +24,7 @@ async def _in_rivyas_shape(_: Request, error: Exception) -> JSONResponse:
 
 
 @asynccontextmanager
-async def _api(r: Room, replica: Replica) -> AsyncIterator[httpx.AsyncClient]:
+async def _api(r: RegistrationHarness, replica: Replica) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI(exception_handlers={ServiceError: _in_rivyas_shape})
     access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
     app.include_router(router(access, Showing(replica.database, replica.keyring, clock=r.clock)))

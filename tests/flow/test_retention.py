@@ -15,7 +15,7 @@ from app.ledger.models import Outcome, Report
 from app.ledger.tables import deliveries, generations, transitions
 from app.operations.retention import Pruning, Retention
 from tests.support.clock import NOON, ManualClock
-from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.ledger_harness import LedgerHarness, open_ledger
 from tests.support.reports import submit, webhook
 from tests.support.row_counter import RowsRead
 
@@ -23,8 +23,8 @@ DAYS = 90
 
 
 @dataclass
-class RetentionRoom:
-    ledger: LedgerRoom
+class RetentionHarness:
+    ledger: LedgerHarness
     clock: ManualClock
 
     def replica(self, name: str = "one", *, days: int = DAYS, most: int = 100) -> Retention:
@@ -53,9 +53,9 @@ class RetentionRoom:
 
 
 @asynccontextmanager
-async def open_room(url: str) -> AsyncIterator[RetentionRoom]:
+async def open_room(url: str) -> AsyncIterator[RetentionHarness]:
     async with open_ledger(url) as ledger:
-        yield RetentionRoom(ledger, ManualClock())
+        yield RetentionHarness(ledger, ManualClock())
 
 
 def evidence(event_id: str, **changes: Any) -> Report:

@@ -12,16 +12,16 @@ from app.endpoint.repository import ReencryptionResult, newest, reencrypt_secret
 from app.endpoint.service import EndpointUnknown, Operator
 from app.endpoint.verification import SecretPending, Verification
 from app.rivya.signature import Verified
-from tests.support.registration_harness import ENCRYPTION_KEY, Replica, Room, room
+from tests.support.registration_harness import ENCRYPTION_KEY, RegistrationHarness, Replica, room
 
 HOURS = 3600
 
 
-async def _serving(r: Room, **options: Any) -> Replica:
+async def _serving(r: RegistrationHarness, **options: Any) -> Replica:
     return await r.settle(await r.start(**options))
 
 
-async def _rotate(r: Room, replica: Replica) -> None:
+async def _rotate(r: RegistrationHarness, replica: Replica) -> None:
     await Operator(replica.database, clock=r.clock).request_rotation()
     await replica.registrar.run_once()
 

@@ -8,10 +8,10 @@ import pytest
 
 from app.ledger.tables import transitions
 from app.sandbox.faults import ApiFault
-from tests.support.submission_harness import BODY, SubmissionRoom, code_of, open_submission, serve_manually
+from tests.support.submission_harness import BODY, SubmissionHarness, code_of, open_submission, serve_manually
 
 
-def fault(room: SubmissionRoom, given: ApiFault) -> None:
+def fault(room: SubmissionHarness, given: ApiFault) -> None:
     given.times = 1
     room.sandbox.faults.api = [given]
 
@@ -125,7 +125,7 @@ async def test_the_document_describes_the_body_and_every_answer(database_url: st
         assert operation["security"]
 
 
-async def refused(room: SubmissionRoom, answer: httpx.Response) -> tuple[int, str]:
+async def refused(room: SubmissionHarness, answer: httpx.Response) -> tuple[int, str]:
     assert room.calls == 0
     assert answer.json()["error"]["message"]
     return answer.status_code, code_of(answer)

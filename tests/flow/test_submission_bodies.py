@@ -9,12 +9,12 @@ from app.operations.commands import GenerationUnknown
 from app.operations.retention import Pruning, Retention
 from app.sandbox.faults import ApiFault
 from tests.support.operations_harness import at_desk
-from tests.support.submission_harness import BODY, SubmissionRoom, code_of, open_submission, serve_manually
+from tests.support.submission_harness import BODY, SubmissionHarness, code_of, open_submission, serve_manually
 
 DAY = 86_400.0
 
 
-def retention_of(room: SubmissionRoom) -> Retention:
+def retention_of(room: SubmissionHarness) -> Retention:
     database = room.room.database
     leases = Leases(database, holder="one")
     return Retention(Pruning(database), leases, clock=room.clock, days=90, share=0.5, most=100)

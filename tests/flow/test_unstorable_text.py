@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.support.intake_harness import SECRET
-from tests.support.unstorable_text_harness import MARK, Room, text_columns, unstorable_room
+from tests.support.unstorable_text_harness import MARK, UnstorableTextHarness, text_columns, unstorable_room
 
 OURS = "made by us, or one of a closed list of words"
 DELIVERY, HEADERS, REFUSED = "a delivery's body", "a delivery's headers", "a refused delivery's headers"
@@ -60,9 +60,9 @@ def test_the_table_names_every_text_column_there_is() -> None:
     assert set(REACHED) == text_columns()
 
 
-async def _everything(room: Room, text: str, number: int) -> None:
+async def _everything(room: UnstorableTextHarness, text: str, number: int) -> None:
     """Have this text come in by every way there is."""
-    room.said, room.status = text, "200 OK"
+    room.repeated, room.status = text, "200 OK"
     event = f'{{"id":"evt{text}","type":"{text}","data":{{"id":"{text}","status":"succeeded","model":"{text}"}}}}'
     for body in (event, event.replace('"evt', '"evu', 1).replace(f'"type":"{text}",', "")):
         answer = await room.deliver(body.encode(), **{f"{MARK}-id": _in_header(text), "user-agent": _in_header(text)})
@@ -84,7 +84,7 @@ async def _everything(room: Room, text: str, number: int) -> None:
     assert not [answer.text for answer in answers if answer.status_code == 500]
 
 
-async def _created(room: Room, text: str, key: str) -> httpx.Response:
+async def _created(room: UnstorableTextHarness, text: str, key: str) -> httpx.Response:
     body = f'{{"model":"z-image","prompt":"{text}","client_request_id":"{text}"}}'.encode()
     return await room.client.post(
         "/api/v1/generations", content=body, headers=[(b"Idempotency-Key", key.encode("latin-1"))]
@@ -120,7 +120,7 @@ async def test_what_rivya_says_of_an_endpoint_is_kept_or_not_but_breaks_nothing(
     async with unstorable_room(monkeypatch, database_url) as room:
         for text in (MARK, *HOSTILE):
             for room.status in ("400 Bad Request", "200 OK"):
-                room.said = text
+                room.repeated = text
                 await room.registered()
                 if text == MARK:
                     column = "endpoints.rivya_id" if room.status.startswith("200") else "endpoints.last_error"

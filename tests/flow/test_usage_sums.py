@@ -13,15 +13,15 @@ from app.ledger.queries import Queries
 from app.ledger.tables import generations, usage_changes, usage_hours
 from app.operations.usage_rollup import UsageSums
 from tests.support.clock import NOON
-from tests.support.ledger_harness import LedgerRoom, open_ledger
-from tests.support.reports import Said, poll, webhook
+from tests.support.ledger_harness import LedgerHarness, open_ledger
+from tests.support.reports import StatusClaim, poll, webhook
 
 DAYS = (NOON - timedelta(days=3, hours=12), NOON + timedelta(days=3, hours=12))
 Lines = dict[tuple[Any, ...], tuple[float, ...]]
 
 
 def submitted(generation_id: str, *, by: str | None = "shop", hours: float = 0, reserved: float | None = 2) -> Report:
-    claim = Said(id=generation_id, status="queued", model="z-image", reserved_credits=reserved)
+    claim = StatusClaim(id=generation_id, status="queued", model="z-image", reserved_credits=reserved)
     return Report(source=Source.SUBMIT, reported_at=NOON + timedelta(hours=hours), claim=claim, submitted_by=by)
 
 
@@ -34,7 +34,7 @@ async def told(database: Database) -> Lines:
     }
 
 
-async def there(room: LedgerRoom) -> Lines:
+async def there(room: LedgerHarness) -> Lines:
     """The same, from every single generation."""
     sums: dict[tuple[Any, ...], list[float]] = defaultdict(lambda: [0, 0, 0, 0])
     for row in await room.rows(generations):
@@ -47,7 +47,7 @@ async def there(room: LedgerRoom) -> Lines:
 async def test_usage_is_what_the_generations_say_before_and_after_it_is_summed(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         sums, g = UsageSums(room.database), generations
-        late = Said(id="one", status="succeeded", final_credits=1.25)
+        late = StatusClaim(id="one", status="succeeded", final_credits=1.25)
         steps: list[Any] = [
             [submitted("one"), submitted("two", hours=0.9), submitted("of yesterday", hours=-24), submitted("gone")],
             [webhook("one", "succeeded"), webhook("overtook", "succeeded")],

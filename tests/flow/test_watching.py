@@ -6,13 +6,13 @@ import pytest
 
 from app.endpoint.repository import newest
 from app.rivya.signature import Verified
-from tests.support.registration_harness import Replica, Room, room
+from tests.support.registration_harness import RegistrationHarness, Replica, room
 
 A_CHECK = 400
 """Longer than the interval between two checks, jitter included."""
 
 
-async def _serving(r: Room) -> Replica:
+async def _serving(r: RegistrationHarness) -> Replica:
     replica = await r.settle(await r.start())
     r.clock.advance(seconds=A_CHECK)
     return replica

@@ -13,13 +13,13 @@ from app.polling import poller
 from app.polling.claims import LEASE
 from app.polling.schedule import NextPoll
 from tests.support.clock import NOON
-from tests.support.polling_harness import PollingRoom, Replica, most_in_any_second, open_polling
+from tests.support.polling_harness import PollingHarness, Replica, most_in_any_second, open_polling
 from tests.support.reports import webhook
 
 RATE = 50.0
 
 
-async def overdue(room: PollingRoom, replica: Replica, count: int) -> list[str]:
+async def overdue(room: PollingHarness, replica: Replica, count: int) -> list[str]:
     tasks = await room.submit(replica, count)
     await replica.wait_until_due(tasks[0])
     return tasks

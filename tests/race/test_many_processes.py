@@ -15,7 +15,7 @@ import httpx
 from app.sandbox.delivery import Delivery
 from app.sandbox.faults import DeliveryFaults
 from app.sandbox.server import ServedSandbox, serve_sandbox
-from tests.support.fork_client import Zygote, zygote
+from tests.support.fork_client import ForkServer, fork_server
 from tests.support.ports import free_port
 from tests.support.receivers import TOKEN, environment
 
@@ -51,7 +51,7 @@ class Fleet:
 
 
 @asynccontextmanager
-async def _fleet(parent: Zygote, url: str, directory: Path, size: int) -> AsyncIterator[Fleet]:
+async def _fleet(parent: ForkServer, url: str, directory: Path, size: int) -> AsyncIterator[Fleet]:
     ports = [free_port() for _ in range(size)]
     script = directory / "never.json"
     script.write_text('{"phase": "", "kill_at": null}')
@@ -76,12 +76,12 @@ async def _fleet(parent: Zygote, url: str, directory: Path, size: int) -> AsyncI
 async def test_ten_processes_started_together_make_one_endpoint_and_all_take_its_deliveries_soon(
     empty_postgres_url: str, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    async with zygote() as parent, _fleet(parent, empty_postgres_url, tmp_path, 10) as fleet:
+    async with fork_server() as parent, _fleet(parent, empty_postgres_url, tmp_path, 10) as fleet:
         registered = time.monotonic()
         async with asyncio.timeout(SECONDS):
             await fleet.until_all_accept()
         took = time.monotonic() - registered
-        record_property("told", f"ten processes accept deliveries {took:.2f} s after the endpoint was made")
+        record_property("reported", f"ten processes accept deliveries {took:.2f} s after the endpoint was made")
         assert len(fleet.rivya.sandbox.endpoints.by_id) == 1
         assert fleet.rivya.sandbox.calls.counts["webhooks.create"] == 1
         assert fleet.rivya.sandbox.calls.counts["webhooks.rotate"] == 0
@@ -90,7 +90,7 @@ async def test_ten_processes_started_together_make_one_endpoint_and_all_take_its
 async def test_two_thousand_deliveries_across_two_rotations_on_two_replicas_are_all_taken(
     postgres_url: str, tmp_path: Path
 ) -> None:
-    async with zygote() as parent, _fleet(parent, postgres_url, tmp_path, 2) as fleet:
+    async with fork_server() as parent, _fleet(parent, postgres_url, tmp_path, 2) as fleet:
         async with asyncio.timeout(SECONDS):
             await fleet.until_all_accept()
         left, answers = list(range(2000)), Counter[int]()

@@ -9,13 +9,13 @@ from app.endpoint.models import live
 from app.endpoint.reconciler import AWAITING_PROOF, OTHERS_AT_WORK, REST
 from app.endpoint.repository import Registry
 from app.rivya.signature import Verified
-from tests.support.registration_harness import Replica, Room, room, verify
+from tests.support.registration_harness import RegistrationHarness, Replica, room, verify
 
 REPLICAS = 10
 RESTS = (REST, AWAITING_PROOF)
 
 
-async def _run(r: Room, replica: Replica) -> None:
+async def _run(r: RegistrationHarness, replica: Replica) -> None:
     """What the loop does, with each pause passed over: turns until nothing is left to do."""
     async with asyncio.timeout(30):
         while not await _is_settled(replica, await replica.registrar.run_once()):
@@ -29,7 +29,7 @@ async def _is_settled(replica: Replica, pause: float) -> bool:
     return pause in RESTS and live(await Registry(replica.database).endpoints()) is not None
 
 
-async def _start_together(r: Room) -> list[Replica]:
+async def _start_together(r: RegistrationHarness) -> list[Replica]:
     replicas = [await r.start(after=0) for _ in range(REPLICAS)]
     await asyncio.gather(*(_run(r, replica) for replica in replicas))
     return replicas

@@ -10,7 +10,7 @@ from tests.support.reports import webhook
 from tests.support.submission_harness import (
     BODY,
     LEASE_SECONDS,
-    SubmissionRoom,
+    SubmissionHarness,
     code_of,
     eventually,
     open_submission,
@@ -19,12 +19,12 @@ from tests.support.submission_harness import (
 )
 
 
-def hang(room: SubmissionRoom) -> None:
+def hang(room: SubmissionHarness) -> None:
     """The next create is performed, and answered only when the test lets time pass."""
     room.sandbox.faults.api = [ApiFault(route="generations.create", when="after", hang=1, times=1)]
 
 
-def create_many(room: SubmissionRoom, many: int) -> list[asyncio.Task[httpx.Response]]:
+def create_many(room: SubmissionHarness, many: int) -> list[asyncio.Task[httpx.Response]]:
     return [asyncio.create_task(room.create()) for _ in range(many)]
 
 

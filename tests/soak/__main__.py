@@ -1,7 +1,7 @@
 """The long form of the suite that tries to break every promise: `make soak`, SOAK_MINUTES (30; 3 at least).
 
-Prints a table of faults caused, deliveries sent, answered and found; the exit status is 1 if one is missing, doubled or
-wrong, or if a part could not run.
+Prints a table of faults caused, deliveries sent, answered and recorded; the exit status is 1 if one is missing, doubled
+or wrong, or if a part could not run.
 """
 
 import os
@@ -41,7 +41,7 @@ def _run(world: World, *, until: float) -> None:
     for name, (share, stage) in STAGES.items():
         seconds = max(until - time.monotonic(), 0.0) * share / shares
         shares -= share
-        world.table.tell(f"-- {name}: {seconds:.0f} s")
+        world.table.note(f"-- {name}: {seconds:.0f} s")
         try:
             stage(world, seconds)
         except Exception as error:  # noqa: BLE001 - the others are to be tried all the same

@@ -12,7 +12,7 @@ from app.ledger.tables import deliveries, generations, transitions
 from app.sandbox.state import Sandbox
 from app.submission.store import submissions
 from tests.soak.account import Account
-from tests.support.run_counts import Tally, compared, delivered_by
+from tests.support.run_counts import RunCounts, compared, delivered_by
 
 TERMINAL = ("succeeded", "failed")
 Rows = Sequence[dict[str, Any]]
@@ -25,17 +25,17 @@ class Verdict:
     missing: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    found: int = 0
+    recorded: int = 0
     """Deliveries in the database, each as often as it came."""
     charged: int = 0
     missed: int = 0
     """Generations that a poll settled."""
 
-    def tally(self, account: Account, sandbox: Sandbox, *, faults: int) -> Tally:
+    def counts(self, account: Account, sandbox: Sandbox, *, faults: int) -> RunCounts:
         """The same as numbers."""
         sent, accepted = delivered_by(sandbox.courier.log)
         came = account.sent.total() + sent.total(), account.accepted.total() + accepted.total()
-        return Tally(faults, *came, self.found, len(self.missing), len(self.doubled), len(self.wrong))
+        return RunCounts(faults, *came, self.recorded, len(self.missing), len(self.doubled), len(self.wrong))
 
     @property
     def is_clean(self) -> bool:
@@ -54,7 +54,7 @@ async def read_all(database: Database) -> dict[str, Rows]:
 
 def audit(tables: dict[str, Rows], account: Account, sandbox: Sandbox) -> Verdict:
     """Everything that can be compared, once nothing is under way any more."""
-    verdict = Verdict(wrong=list(account.wrong), found=sum(row["attempts"] for row in tables["deliveries"]))
+    verdict = Verdict(wrong=list(account.wrong), recorded=sum(row["attempts"] for row in tables["deliveries"]))
     _deliveries(verdict, tables["deliveries"], account, sandbox)
     _histories(verdict, tables["generations"], tables["transitions"])
     _outcomes(verdict, tables["generations"], account, sandbox)

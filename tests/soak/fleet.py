@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from app.sandbox.server import ServedSandbox
-from tests.support.fork_client import Zygote
+from tests.support.fork_client import ForkServer
 from tests.support.ports import free_port
 from tests.support.receivers import environment
 from tests.support.tcp_balancer import balancing
@@ -24,7 +24,7 @@ PATIENCE = 30.0
 class Fleet:
     """Some replicas, each with its port; the public URL is the balancer's."""
 
-    parent: Zygote
+    parent: ForkServer
     rivya: ServedSandbox
     database_url: str
     directory: Path
@@ -98,17 +98,17 @@ async def _is_ready(client: httpx.AsyncClient, port: int) -> bool:
 
 @asynccontextmanager
 async def fleet(
-    parent: Zygote, rivya: ServedSandbox, database_url: str, directory: Path, *, size: int, **changes: str
+    parent: ForkServer, rivya: ServedSandbox, database_url: str, directory: Path, *, size: int, **changes: str
 ) -> AsyncIterator[Fleet]:
     """So many replicas, ready; ended politely at the end."""
-    made = Fleet(parent, rivya, database_url, directory, free_port(), [free_port() for _ in range(size)], changes)
-    async with balancing(made.port, made.ports):
+    replicas = Fleet(parent, rivya, database_url, directory, free_port(), [free_port() for _ in range(size)], changes)
+    async with balancing(replicas.port, replicas.ports):
         try:
-            for port in made.ports:
-                await made.start(port)
-            for port in made.ports:
-                await made.until_ready(port)
-            yield made
+            for port in replicas.ports:
+                await replicas.start(port)
+            for port in replicas.ports:
+                await replicas.until_ready(port)
+            yield replicas
         finally:
-            for port in list(made.pids):
-                await made.terminate(port)
+            for port in list(replicas.pids):
+                await replicas.terminate(port)

@@ -48,7 +48,7 @@ class Fuzzed:
     """Accepted without a valid MAC, or refused with one."""
     slowest: float = 0.0
     """The share of its time that the slowest case took; above 1 it took too long."""
-    kept: int = 0
+    explored: int = 0
     """Cases that went where none had gone, and were mutated further."""
     steps: int = 0
     """From line to line in the modules under test, that were ever taken."""
@@ -68,7 +68,7 @@ def fuzz(cases: int, *, seed: int) -> Fuzzed:
         case = corpus.case()
         if number % _TRACED == 0 and covering.takes_new_steps(partial(_everything, case)):
             corpus.keep(case)
-            result.kept += 1
+            result.explored += 1
         is_accepted, share = _timed(case, number)
         result.cases += 1
         result.accepted += is_accepted

@@ -18,8 +18,8 @@ from tests.soak.account import Account
 from tests.soak.audit import Verdict, audit, read_all
 from tests.soak.fleet import Fleet, fleet
 from tests.soak.load import Load
-from tests.support.fork_client import Zygote
-from tests.support.run_counts import Tally
+from tests.support.fork_client import ForkServer
+from tests.support.run_counts import RunCounts
 
 LEAST, MOST = 0.05, 1.3
 """Seconds from one kill to the next."""
@@ -35,11 +35,11 @@ class Outcome:
     account: Account
     verdict: Verdict
     polls: int
-    tally: Tally
+    counts: RunCounts
 
 
 async def kill_under_load(
-    parent: Zygote,
+    parent: ForkServer,
     database_url: str,
     directory: Path,
     *,
@@ -72,8 +72,8 @@ async def kill_under_load(
             await come_to_an_end(replicas, database, is_hurried=not has_time)
             await sandbox.work.drain()
             verdict = audit(await read_all(database), load.account, sandbox)
-            tally = verdict.tally(load.account, sandbox, faults=replicas.kills)
-            return Outcome(replicas.kills, load.account, verdict, sandbox.calls.counts["generations.get"], tally)
+            counts = verdict.counts(load.account, sandbox, faults=replicas.kills)
+            return Outcome(replicas.kills, load.account, verdict, sandbox.calls.counts["generations.get"], counts)
     finally:
         await database.dispose()
 

@@ -20,8 +20,8 @@ from tests.soak.audit import Verdict, audit, read_all
 from tests.soak.fleet import Fleet, fleet
 from tests.soak.killing import come_to_an_end
 from tests.soak.load import Load
-from tests.support.fork_client import Zygote
-from tests.support.run_counts import Tally
+from tests.support.fork_client import ForkServer
+from tests.support.run_counts import RunCounts
 
 TERM = 15
 """Seconds: what is set where nothing is set."""
@@ -35,7 +35,7 @@ class Lapse:
 
     ended: float
     taken: float
-    tally: Tally
+    counts: RunCounts
     verdict: Verdict
 
     @property
@@ -44,7 +44,7 @@ class Lapse:
         return self.ended - 0.1 <= self.taken <= MOST and self.verdict.is_clean
 
 
-async def let_a_lease_run_out(parent: Zygote, database_url: str, directory: Path) -> Lapse:
+async def let_a_lease_run_out(parent: ForkServer, database_url: str, directory: Path) -> Lapse:
     """Two replicas under load; the one that leads is killed. Raises TimeoutError where nobody ever leads again."""
     sandbox = Sandbox(settings=SandboxSettings(reorder_seconds=0.3, retry_delays=(0.2, 0.5, 1.0)))
     database = Database(database_url)
@@ -69,7 +69,7 @@ async def let_a_lease_run_out(parent: Zygote, database_url: str, directory: Path
             await come_to_an_end(replicas, database, is_hurried=True)
             await sandbox.work.drain()
             verdict = audit(await read_all(database), load.account, sandbox)
-            return Lapse(ended, taken, verdict.tally(load.account, sandbox, faults=replicas.kills), verdict)
+            return Lapse(ended, taken, verdict.counts(load.account, sandbox, faults=replicas.kills), verdict)
     finally:
         await database.dispose()
 
@@ -90,7 +90,7 @@ async def _leader(replicas: Fleet) -> int:
     async with asyncio.timeout(MOST), httpx.AsyncClient() as client:
         while True:
             for port in replicas.ports:
-                told = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
-                if "\nreceiver_leader 1.0" in told:
+                metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+                if "\nreceiver_leader 1.0" in metrics:
                     return port
                 await replicas.watch(port, seconds=0.05)

@@ -19,11 +19,11 @@ def is_genuine(family: str, headers: Headers, body: bytes, now: datetime) -> boo
 
     Under whichever label and in whichever notation: a MAC can't fit by accident.
     """
-    said = b"\n".join(value for _, value in headers)
+    claimed = b"\n".join(value for _, value in headers)
     key = _KEYS.get(family, SECRET.encode())
     for prefix, stamp in _prefixes(family, headers):
         mac = hmac.new(key, prefix + body, hashlib.sha256)
-        if _stands_in(said, mac.digest()) and (stamp is None or _is_of_now(stamp, now)):
+        if _stands_in(claimed, mac.digest()) and (stamp is None or _is_of_now(stamp, now)):
             return True
     return False
 
@@ -42,10 +42,14 @@ def _prefixes(family: str, headers: Headers) -> Iterator[tuple[bytes, bytes | No
                 yield token[2:] + b".", token[2:]
 
 
-def _stands_in(said: bytes, mac: bytes) -> bool:
+def _stands_in(claimed: bytes, mac: bytes) -> bool:
     encoded = base64.b64encode(mac).rstrip(b"=")
-    in_base64 = encoded in said or encoded.translate(bytes.maketrans(b"+/", b"-_")) in said
-    return in_base64 or mac.hex().encode() in said.lower() or encoded in said.translate(bytes.maketrans(b"-_", b"+/"))
+    in_base64 = encoded in claimed or encoded.translate(bytes.maketrans(b"+/", b"-_")) in claimed
+    return (
+        in_base64
+        or mac.hex().encode() in claimed.lower()
+        or encoded in claimed.translate(bytes.maketrans(b"-_", b"+/"))
+    )
 
 
 def _is_of_now(stamp: bytes, now: datetime) -> bool:
@@ -54,10 +58,10 @@ def _is_of_now(stamp: bytes, now: datetime) -> bool:
         seconds = float(text)
     except ValueError:
         try:
-            moment = datetime.fromisoformat(text)
+            time = datetime.fromisoformat(text)
         except ValueError:
             return False
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return abs((moment - now).total_seconds()) <= _LONGEST_AGE
+        time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        return abs((time - now).total_seconds()) <= _LONGEST_AGE
     seconds = seconds / 1000 if seconds >= 1e11 else seconds
     return abs(seconds - now.timestamp()) <= _LONGEST_AGE

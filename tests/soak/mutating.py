@@ -78,15 +78,15 @@ class Corpus:
         family, offset = chance.choice(list(SCHEMES)), chance.choice(list(_STAMPS))
         signed = sign(SCHEMES[family], SECRET, body, timestamp=_stamp(offset), event_id="evt")
         headers = [(name.lower().encode(), value.encode()) for name, value in signed]
-        what, sent, said = chance.randrange(4), body, headers
+        what, sent, sent_headers = chance.randrange(4), body, headers
         if what in (1, 3):
             sent = self._mutated(body)
         if what in (2, 3):
-            said = [(name, self._mutated(value)) for name, value in headers]
+            sent_headers = [(name, self._mutated(value)) for name, value in headers]
         if chance.random() < 0.1:
-            said = said + said if chance.random() < 0.5 else said[1:]
-        is_good = sent == body and said == headers and (_STAMPS[offset] or family == "body")
-        return Case(family, said, sent, is_good=is_good, is_forged=sent != body and said == headers)
+            sent_headers = sent_headers + sent_headers if chance.random() < 0.5 else sent_headers[1:]
+        is_good = sent == body and sent_headers == headers and (_STAMPS[offset] or family == "body")
+        return Case(family, sent_headers, sent, is_good=is_good, is_forged=sent != body and sent_headers == headers)
 
     def _mutated(self, value: bytes) -> bytes:
         chance = self._chance

@@ -19,8 +19,8 @@ from tests.soak.suites import Suite, run
 from tests.soak.table import Table
 from tests.soak.world import Stage, World
 from tests.support.failing_database import failing
-from tests.support.fork_client import zygote
-from tests.support.run_counts import Tally
+from tests.support.fork_client import fork_server
+from tests.support.run_counts import RunCounts
 
 KILLS_PER_ROUND = 25
 LEAST_KILLS_PER_SECOND = 100 / 1800
@@ -54,10 +54,10 @@ def leader(world: World, _: float) -> None:
     url = world.postgres.migrated()
 
     async def act() -> None:
-        async with zygote() as parent:
+        async with fork_server() as parent:
             lapse = await let_a_lease_run_out(parent, url, world.fresh_directory())
         text = f"the lease ended {lapse.ended:.1f} s after the kill, another led after {lapse.taken:.1f} s"
-        world.table.add("leader's lease runs out", lapse.tally, text, is_clean=lapse.is_as_promised)
+        world.table.add("leader's lease runs out", lapse.counts, text, is_clean=lapse.is_as_promised)
 
     asyncio.run(act())
     world.postgres.drop(url)
@@ -81,7 +81,7 @@ def kills(world: World, seconds: float) -> None:
 
 
 async def _killed(world: World, url: str, *, size: int, seed: int, has_time: bool, until: float) -> Outcome:
-    async with zygote() as parent:
+    async with fork_server() as parent:
         return await kill_under_load(
             parent,
             url,
@@ -100,9 +100,9 @@ def _add_kills(table: Table, name: str, outcome: Outcome) -> None:
         f"creates sent {len(account.keys)} answered {len(account.created)} paid {verdict.charged}, reads"
         f" {account.reads}, polls {outcome.polls}"
     )
-    table.add(name, outcome.tally, text)
+    table.add(name, outcome.counts, text)
     for what in (*verdict.missing, *verdict.doubled, *verdict.wrong)[:20]:
-        table.tell(f"    {what}")
+        table.note(f"    {what}")
 
 
 def suite(name: str, *paths: str, processes: int = 2, **environment: str) -> Stage:
@@ -113,10 +113,10 @@ def suite(name: str, *paths: str, processes: int = 2, **environment: str) -> Sta
         long = {"HYPOTHESIS_PROFILE": "soak", "SOAK_EXAMPLES": examples, **environment}
         ended = run(Suite(paths, long, processes), world.directory / f"suite-{name}", seconds=seconds)
         if not ended.is_complete:
-            world.table.add_not_run(name, "pytest did not come to its end, or tried nothing", ended.tally)
+            world.table.add_not_run(name, "pytest did not come to its end, or tried nothing", ended.counts)
         else:
             text = f"{ended.rounds} {'rounds' if ended.rounds > 1 else 'round'} of pytest"
-            world.table.add(name, ended.tally, text, is_clean=ended.is_clean)
+            world.table.add(name, ended.counts, text, is_clean=ended.is_clean)
 
     return act
 
@@ -127,15 +127,15 @@ def pruning(world: World, seconds: float) -> None:
     until, url = time.perf_counter() + seconds, world.postgres.migrated()
     settled = min(int(seconds * SETTLED_PER_SECOND), 1_000_000)
     fill_old(url, settled=settled, others=OTHERS)
-    made = prune(url, core=cores()[0], until=until, window_seconds=max(min(seconds / 12, 15.0), 3.0))
+    outcome = prune(url, core=cores()[0], until=until, window_seconds=max(min(seconds / 12, 15.0), 3.0))
     world.postgres.drop(url)
-    left = made.left
+    left = outcome.left
     is_right = left is not None and is_as_promised(left, settled=settled, others=OTHERS)
-    ratio = f"p99 {spread(made.ratios, '.2f')} times its normal" if made.ratios else "nothing was pruned"
-    text = f"{made.gone(settled):,} of {settled:,} old generations pruned, {ratio}"
-    tally = Tally(sent=made.sent, answered=made.accepted, found=made.accepted)
-    is_fast = bool(made.ratios) and made.ratio <= 2
-    world.table.add("pruned under load", tally, text, is_clean=is_right and is_fast)
+    ratio = f"p99 {spread(outcome.ratios, '.2f')} times its normal" if outcome.ratios else "nothing was pruned"
+    text = f"{outcome.gone(settled):,} of {settled:,} old generations pruned, {ratio}"
+    counts = RunCounts(sent=outcome.sent, answered=outcome.accepted, recorded=outcome.accepted)
+    is_fast = bool(outcome.ratios) and outcome.ratio <= 2
+    world.table.add("pruned under load", counts, text, is_clean=is_right and is_fast)
 
 
 def forged_flood(world: World, seconds: float) -> None:
@@ -147,13 +147,13 @@ def forged_flood(world: World, seconds: float) -> None:
         await migrate(url)
         async with failing(url, directory) as service:
             await service.recovered()
-            made = await flood(service, seconds=min(max(seconds, 3.0), 30.0), rate=FLOOD_RATE)
-            tally = await service.kept()
+            outcome = await flood(service, seconds=min(max(seconds, 3.0), 30.0), rate=FLOOD_RATE)
+            counts = await service.recorded_counts()
         text = (
-            f"forged {made.forged:,} ({made.rate:,.0f}/s); real p50 {made.percentile(0.5):.0f} ms"
-            f" p99 {made.percentile(0.99):.0f} ms"
+            f"forged {outcome.forged:,} ({outcome.rate:,.0f}/s); real p50 {outcome.percentile(0.5):.0f} ms"
+            f" p99 {outcome.percentile(0.99):.0f} ms"
         )
-        world.table.add("forged flood", tally, text, is_clean=made.refused == 0)
+        world.table.add("forged flood", counts, text, is_clean=outcome.refused == 0)
 
     asyncio.run(act())
 
@@ -162,15 +162,15 @@ def fuzzing(world: World, seconds: float) -> None:
     """Mutated deliveries at verifying and reading, on all cores."""
     until, seed = time.monotonic() + seconds, int(time.time())
     cores_ = len(os.sched_getaffinity(0))
-    made: list[Fuzzed] = []
+    outcome: list[Fuzzed] = []
     with ProcessPoolExecutor(cores_) as pool:
-        while not made or time.monotonic() < until:
-            chunks = [pool.submit(fuzz, CASES_AT_ONCE, seed=seed + len(made) + n) for n in range(2 * cores_)]
-            made += [chunk.result() for chunk in chunks]
-    cases, accepted, wrongly = (sum(getattr(it, name) for it in made) for name in ("cases", "accepted", "wrongly"))
-    slowest = max(it.slowest for it in made)
+        while not outcome or time.monotonic() < until:
+            chunks = [pool.submit(fuzz, CASES_AT_ONCE, seed=seed + len(outcome) + n) for n in range(2 * cores_)]
+            outcome += [chunk.result() for chunk in chunks]
+    cases, accepted, wrongly = (sum(getattr(it, name) for it in outcome) for name in ("cases", "accepted", "wrongly"))
+    slowest = max(it.slowest for it in outcome)
     text = f"{cases:,} mutated deliveries, {accepted:,} with a valid MAC; slowest took {slowest:.0%} of its time"
-    world.table.add("fuzzed intake", Tally(wrong=wrongly), text, is_clean=slowest < 1)
+    world.table.add("fuzzed intake", RunCounts(wrong=wrongly), text, is_clean=slowest < 1)
 
 
 STAGES: dict[str, tuple[float, Stage]] = {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.run_counts import SECONDS, TALLY, Tally, read
+from tests.support.run_counts import COUNTS_PATH, SECONDS, RunCounts, read
 
 _SECONDS_AROUND = 240.0
 """That starting, and ending what has begun, may take beside its time, before it is ended and counts as not run."""
@@ -32,7 +32,7 @@ class Suite:
 class SuiteEnded:
     """What they came to."""
 
-    tally: Tally
+    counts: RunCounts
     rounds: int
     is_clean: bool
     is_complete: bool
@@ -42,21 +42,21 @@ class SuiteEnded:
 def run(suite: Suite, directory: Path, *, seconds: float) -> SuiteEnded:
     """Again and again, once at least, until so many seconds are over."""
     directory.mkdir()
-    path = directory / "tally"
+    path = directory / "counts"
     rounds, status = asyncio.run(_run(suite, path, seconds=seconds))
     is_complete = status != -signal.SIGKILL and path.exists()
     return SuiteEnded(read(path), rounds, status in _NO_FAILURES, is_complete)
 
 
-async def _run(suite: Suite, tally_path: Path, *, seconds: float) -> tuple[int, int]:
+async def _run(suite: Suite, counts_path: Path, *, seconds: float) -> tuple[int, int]:
     until, rounds, status = time.monotonic() + seconds, 0, 0
     while rounds == 0 or (status in _NO_FAILURES and until - time.monotonic() > seconds * _ENOUGH_FOR_ANOTHER_ROUND):
-        status = await _pytest(suite, tally_path, seconds=max(until - time.monotonic(), 0))
+        status = await _pytest(suite, counts_path, seconds=max(until - time.monotonic(), 0))
         rounds += 1
     return rounds, status
 
 
-async def _pytest(suite: Suite, tally_path: Path, *, seconds: float) -> int:
+async def _pytest(suite: Suite, counts_path: Path, *, seconds: float) -> int:
     words = ["-q", "-p", "no:cacheprovider", "--numprocesses", str(suite.processes), "--dist", "worksteal"]
     words += ["-o", "faulthandler_timeout=0"]  # the time is ours to bound
     process = await asyncio.create_subprocess_exec(
@@ -65,7 +65,7 @@ async def _pytest(suite: Suite, tally_path: Path, *, seconds: float) -> int:
         "pytest",
         *words,
         *suite.paths,
-        env={**os.environ, **suite.environment, TALLY: str(tally_path), SECONDS: str(seconds)},
+        env={**os.environ, **suite.environment, COUNTS_PATH: str(counts_path), SECONDS: str(seconds)},
         start_new_session=True,
     )
     try:

@@ -22,9 +22,9 @@ class World:
 
     def fresh_directory(self) -> Path:
         """One of its own for each part."""
-        made = self.directory / f"part-{next(self.numbers)}"
-        made.mkdir()
-        return made
+        directory = self.directory / f"part-{next(self.numbers)}"
+        directory.mkdir()
+        return directory
 
 
 Stage = Callable[[World, float], None]

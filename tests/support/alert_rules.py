@@ -48,9 +48,9 @@ class Rule:
 
     @property
     def _parts(self) -> dict[str, str]:
-        found = EXPRESSION.fullmatch(self.expr)
-        assert found is not None, f"not understood: {self.expr}"
-        return found.groupdict()
+        match = EXPRESSION.fullmatch(self.expr)
+        assert match is not None, f"not understood: {self.expr}"
+        return match.groupdict()
 
 
 def rules() -> dict[str, Rule]:

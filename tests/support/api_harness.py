@@ -19,7 +19,7 @@ from app.ledger.models import Generation, Report
 from app.ledger.queries import Queries
 from app.ledger.write_queue import WriteQueue
 from tests.support.clock import ManualClock
-from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.ledger_harness import LedgerHarness, open_ledger
 
 TOKENS = {role: f"a-token-of-role-{role}" for role in Role}
 Check = Callable[[], Awaitable[Sequence[HealthCheck]]]
@@ -32,9 +32,9 @@ class CountedQueries(Queries):
     looks = 0
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
-        found = await super().generations_by_id(ids)
+        generations_by_id = await super().generations_by_id(ids)
         self.reads += 1
-        return found
+        return generations_by_id
 
     async def settled_among(self, ids: Sequence[str]) -> list[str]:
         self.looks += 1
@@ -42,8 +42,8 @@ class CountedQueries(Queries):
 
 
 @dataclass
-class ApiRoom:
-    room: LedgerRoom
+class ApiHarness:
+    room: LedgerHarness
     app: FastAPI
     queries: CountedQueries
     waiting: Waiting
@@ -89,7 +89,7 @@ async def eventually(is_so: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def open_api(url: str, *, checks: Sequence[Check] = ()) -> AsyncIterator[ApiRoom]:
+async def open_api(url: str, *, checks: Sequence[Check] = ()) -> AsyncIterator[ApiHarness]:
     async with open_ledger(url) as room, AsyncExitStack() as stack:
         batch = WriteQueue(room.ledger, SystemClock())
         await batch.start()
@@ -99,7 +99,7 @@ async def open_api(url: str, *, checks: Sequence[Check] = ()) -> AsyncIterator[A
         looks = [*checks, health.database_check(room.database)]
         app = assemble(queries, waiting, batch, clock=clock, checks=looks)
         clients = {role: await stack.enter_async_context(_client(app, role)) for role in (*Role, None)}
-        yield ApiRoom(room, app, queries, waiting, clock, clients)
+        yield ApiHarness(room, app, queries, waiting, clock, clients)
 
 
 def assemble(

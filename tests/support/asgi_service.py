@@ -39,8 +39,8 @@ def service(monkeypatch: pytest.MonkeyPatch, database_url: str, **changes: str) 
 
 
 async def document(monkeypatch: pytest.MonkeyPatch, database_url: str) -> dict[str, Any]:
-    made = service(monkeypatch, database_url)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://receiver") as client:
-        found: dict[str, Any] = (await client.get("/openapi.json")).json()
-    await made.close()
-    return found
+    receiver = service(monkeypatch, database_url)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(receiver.app), base_url="http://receiver") as client:
+        openapi: dict[str, Any] = (await client.get("/openapi.json")).json()
+    await receiver.close()
+    return openapi

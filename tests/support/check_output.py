@@ -25,26 +25,26 @@ NAMES = [
 # There is something to say of deliveries only once an endpoint is registered.
 WITHOUT_ENDPOINT = [name for name in NAMES if name != "deliveries"]
 
-Found = dict[str, tuple[str, str]]
+CheckResults = dict[str, tuple[str, str]]
 
 
-def read(lines: list[str]) -> Found:
+def read(lines: list[str]) -> CheckResults:
     """Mark and words by the name of what was tested, in the order in which it was said."""
     parts = [line.split(maxsplit=1) for line in lines]
     return {name: (mark, detail) for mark, rest in parts for name, _, detail in [rest.partition(": ")]}
 
 
-async def checked(rivya: ServedSandbox | str, database_url: str, *, port: int = 8000, **changes: str) -> Found:
+async def checked(rivya: ServedSandbox | str, database_url: str, *, port: int = 8000, **changes: str) -> CheckResults:
     """Check within this process, which saves the second that a process takes to start."""
     url = rivya if isinstance(rivya, str) else rivya.base_url
     settings = environment(url, database_url, port, **changes)
-    said: list[str] = []
-    is_well = await check_deployment(load(**{name.lower(): value for name, value in settings.items()}), said.append)
-    found = read(said)
-    assert is_well == (not failing(found))
-    return found
+    lines: list[str] = []
+    is_well = await check_deployment(load(**{name.lower(): value for name, value in settings.items()}), lines.append)
+    results = read(lines)
+    assert is_well == (not failing(results))
+    return results
 
 
-def failing(found: Found) -> set[str]:
+def failing(results: CheckResults) -> set[str]:
     """The names of what is not well."""
-    return {name for name, (mark, _) in found.items() if mark != "ok"}
+    return {name for name, (mark, _) in results.items() if mark != "ok"}

@@ -80,7 +80,7 @@ class PostgresDatabases:
     def __init__(self, server: PostgresServer, *, maintenance: str = "postgres") -> None:
         self._server = server
         self._maintenance = maintenance
-        self._made: set[str] = set()
+        self._created: set[str] = set()
 
     def empty(self) -> str:
         return self._create(template="template0")
@@ -91,11 +91,11 @@ class PostgresDatabases:
     def drop(self, url: str) -> None:
         name = str(make_url(url).database)
         self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-        self._made.discard(name)
+        self._created.discard(name)
 
     def close(self) -> None:
         """Remove what is left, the template included: a server that was lent to us is given back as it was."""
-        for name in list(self._made):
+        for name in list(self._created):
             self.drop(self._server.url(name))
 
     @cached_property
@@ -107,7 +107,7 @@ class PostgresDatabases:
     def _create(self, *, template: str) -> str:
         name = _fresh_name()
         self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        self._made.add(name)
+        self._created.add(name)
         return self._server.url(name)
 
     def _execute(self, statement: str) -> None:

@@ -15,8 +15,8 @@ def read(name: str) -> str:
 
 def section(name: str, heading: str) -> str:
     """The text below a heading, up to the next one of its level or above. Raises AssertionError without it."""
-    _, found, rest = read(name).partition(f"\n{heading}\n")
-    assert found, f"{name} has no {heading!r}"
+    _, separator, rest = read(name).partition(f"\n{heading}\n")
+    assert separator, f"{name} has no {heading!r}"
     ends = re.compile(rf"#{{1,{heading.index(' ')}}} ")
     lines: list[str] = []
     is_code = False

@@ -18,8 +18,8 @@ from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from tests.soak.fleet import Fleet, fleet
-from tests.support.fork_client import zygote
-from tests.support.run_counts import Tally, counted
+from tests.support.fork_client import fork_server
+from tests.support.run_counts import RunCounts, counted
 
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
 SCHEME = parse_scheme("timestamped")
@@ -70,7 +70,7 @@ class Failing:
         started = asyncio.get_running_loop().time()
         async with asyncio.timeout(RECOVERY):
             while (await self.deliver()).status_code != 200:
-                await self.a_moment()
+                await self.wait_briefly()
         return asyncio.get_running_loop().time() - started
 
     async def polled(self) -> None:
@@ -78,9 +78,9 @@ class Failing:
         async with asyncio.timeout(20):
             generation_id = await self._created()
             while (await self._status(generation_id)) != "succeeded":
-                await self.a_moment()
+                await self.wait_briefly()
 
-    async def kept(self) -> Tally:
+    async def recorded_counts(self) -> RunCounts:
         """Whatever was answered 2xx has its row and its one transition; the process is the one that was started."""
         database = Database(self.replicas.database_url)
         try:
@@ -105,9 +105,9 @@ class Failing:
             if answer.status_code == 200:
                 return str(answer.json()["id"])
             assert answer.status_code == 503, answer.text
-            await self.a_moment()
+            await self.wait_briefly()
 
-    async def a_moment(self) -> None:
+    async def wait_briefly(self) -> None:
         """Leave the processor to who is asked, for as long as nobody notices."""
         await self.replicas.watch(self.replicas.ports[0], seconds=0.02)
 
@@ -120,16 +120,16 @@ async def failing(url: str, directory: Path, **changes: str) -> AsyncIterator[Fa
     """One receiver process on the database at `url`; at the end, what was answered is compared with what is there."""
     changes = {"RIVYA_SIGNING_SECRET": SECRET, "RIVYA_SIGNATURE_SCHEME": "timestamped", **changes}
     async with (
-        zygote() as parent,
+        fork_server() as parent,
         serve_sandbox() as rivya,
         fleet(parent, rivya, url, directory, size=1, **changes) as replicas,
     ):
         base = f"http://127.0.0.1:{replicas.ports[0]}"
         headers = {"Authorization": "Bearer 0123456789abcdef0123456789abcdef"}
         async with httpx.AsyncClient(base_url=base, headers=headers, timeout=40) as client:
-            made = Failing(replicas, rivya, client)
-            yield made
-            await made.kept()
+            failing_service = Failing(replicas, rivya, client)
+            yield failing_service
+            await failing_service.recorded_counts()
 
 
 @dataclass

@@ -40,9 +40,9 @@ class Answer:
 
 
 @dataclass
-class TwoServers:
+class ServerPair:
     service: Service
-    laned: Server
+    fast: Server
     plain: Server
     ports: tuple[int, int]
 
@@ -54,13 +54,13 @@ class TwoServers:
         What the parser refuses ends the connection at once, and with it answers that are still under way; how many
         depends on chance, so then those that did come are compared.
         """
-        laned, plain = await asyncio.gather(*(_exchange(port, pieces, ends) for port in self.ports))
-        if _is_cut(laned) and _is_cut(plain):
-            common = min(len(laned), len(plain)) - 1
-            assert laned[:common] == plain[:common], (pieces, laned, plain)
+        fast, plain = await asyncio.gather(*(_exchange(port, pieces, ends) for port in self.ports))
+        if _is_cut(fast) and _is_cut(plain):
+            common = min(len(fast), len(plain)) - 1
+            assert fast[:common] == plain[:common], (pieces, fast, plain)
         else:
-            assert laned == plain, (pieces, laned, plain)
-        return laned
+            assert fast == plain, (pieces, fast, plain)
+        return fast
 
 
 def _is_cut(answers: Sequence[Answer]) -> bool:
@@ -68,7 +68,7 @@ def _is_cut(answers: Sequence[Answer]) -> bool:
 
 
 @asynccontextmanager
-async def two_servers(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[TwoServers]:
+async def server_pair(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[ServerPair]:
     """Both, ready, with the generation `task_0` in the record; for uvloop, without anyio."""
     listeners = [listen("127.0.0.1", 0) for _ in range(2)]
     ports = listeners[0].getsockname()[1], listeners[1].getsockname()[1]
@@ -77,9 +77,9 @@ async def two_servers(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterato
     for name, value in environment(NOBODY, url, ports[0], RECEIVER_API_TOKENS=tokens, **by_hand).items():
         monkeypatch.setenv(name, value)
     service = Service(Settings())
-    laned = make_server(service)
+    fast = make_server(service)
     service.settings = service.settings.model_copy(update={"receiver_fast_path": False})
-    both = laned, make_server(service)
+    both = fast, make_server(service)
     for server in both:
         server.config.lifespan = "off"
     await service.prepare()
@@ -88,9 +88,9 @@ async def two_servers(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterato
         asyncio.create_task(server._serve(sockets=[listener])) for server, listener in zip(both, listeners, strict=True)
     ]
     try:
-        made = TwoServers(service, *both, ports)
-        assert [answer.status for answer in await made.agree(delivery("task_0") + LAST)] == [200, 404]
-        yield made
+        pair = ServerPair(service, *both, ports)
+        assert [answer.status for answer in await pair.agree(delivery("task_0") + LAST)] == [200, 404]
+        yield pair
     finally:
         for server in both:
             server.should_exit = True
@@ -163,8 +163,8 @@ def _parsed(heard: bytes) -> list[Answer]:
         length = next((int(each[15:]) for each in lines if each.lower().startswith(b"content-length:")), 0)
         is_sent_back = lines and not _is_to_head(line, lines, rest, length)
         body, heard = (rest[:length], rest[length:]) if is_sent_back else (b"", rest)
-        kept = sorted(_OURS.sub(b"req", each.lower()) for each in lines)
-        answers.append(Answer(int(line[9:12]), tuple(kept), _told(body)))
+        compared_headers = sorted(_OURS.sub(b"req", each.lower()) for each in lines)
+        answers.append(Answer(int(line[9:12]), tuple(compared_headers), _comparable(body)))
     return answers
 
 
@@ -173,6 +173,6 @@ def _is_to_head(line: bytes, lines: Sequence[bytes], rest: bytes, length: int) -
     return length > 0 and (not rest or rest.startswith(b"HTTP/1.1 ")) and bool(line and lines)
 
 
-def _told(body: bytes) -> bytes:
+def _comparable(body: bytes) -> bytes:
     body = _TIMES.sub(rb'"\1":0', _OURS.sub(b"req", body))
     return orjson.dumps(orjson.loads(body), option=orjson.OPT_SORT_KEYS) if body.startswith(b"{") else body

@@ -67,27 +67,31 @@ class FaultPoints:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _after_statement(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        told = _told(statement)
-        if told is not None:
-            connection.info[_LAST] = told
-            self.passed(f"after {told}")
+        statement_name = _statement_name(statement)
+        if statement_name is not None:
+            connection.info[_LAST] = statement_name
+            self.passed(f"after {statement_name}")
 
     def _before_commit(self, connection: Connection) -> None:
-        told = connection.info.pop(_LAST, None)
-        if told is not None:
-            self.passed(f"before the commit of {told}")
+        statement_name = connection.info.pop(_LAST, None)
+        if statement_name is not None:
+            self.passed(f"before the commit of {statement_name}")
 
 
-def _told(statement: str) -> str | None:
+def _statement_name(statement: str) -> str | None:
     """The statement in two words, where it is one of registration: the verb, and the first of our tables in it."""
     verb, table = statement.split(maxsplit=1)[0], re.search(rf"\b({'|'.join(_TABLES)})\b", statement)
     if table is None or (verb == "SELECT" and not _is_registrar()):
         return None
     changed = re.findall(r"(\w+)=", statement.partition(" SET ")[2].partition(" WHERE ")[0])
-    told = [name for name in changed if name not in ("updated_at", "state_since", "last_error")]
-    if verb == "UPDATE" and any(name in told for name in ("refusals", "last_verified_at")) and "rivya_id" not in told:
+    columns = [name for name in changed if name not in ("updated_at", "state_since", "last_error")]
+    if (
+        verb == "UPDATE"
+        and any(name in columns for name in ("refusals", "last_verified_at"))
+        and "rivya_id" not in columns
+    ):
         return None  # how deliveries fare, not registration
-    return " ".join([verb, table[0], *told[:2]])
+    return " ".join([verb, table[0], *columns[:2]])
 
 
 def _is_registrar() -> bool:
@@ -96,7 +100,7 @@ def _is_registrar() -> bool:
 
 
 def _call(buffer: bytes) -> str | None:
-    found = re.match(rb"(GET|POST|PATCH|DELETE) /api/v1/webhooks(/[^/ ]+)?(/[a-z-]+)? ", buffer)
-    if found is None:
+    match = re.match(rb"(GET|POST|PATCH|DELETE) /api/v1/webhooks(/[^/ ]+)?(/[a-z-]+)? ", buffer)
+    if match is None:
         return None
-    return f"{found[1].decode()} webhooks{'/…' if found[2] else ''}{(found[3] or b'').decode()}"
+    return f"{match[1].decode()} webhooks{'/…' if match[2] else ''}{(match[3] or b'').decode()}"

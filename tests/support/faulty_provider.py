@@ -19,7 +19,7 @@ from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from app.sandbox.webhooks import Endpoint
 from tests.support.intake_harness import PROBE_KEY, Noted, Secrets
-from tests.support.polling_harness import GRACE, PollingRoom, Replica, open_polling
+from tests.support.polling_harness import GRACE, PollingHarness, Replica, open_polling
 
 SCHEME = parse_scheme("timestamped")
 LONGEST = GRACE + 2 * LONGEST_GAP * 1.2 + timedelta(minutes=5)
@@ -58,10 +58,10 @@ class IntoIntake:
 
 
 @dataclass
-class LyingRivya:
+class FaultyProvider:
     """The sandbox is the oracle: whatever it says on the way, its own state is what really happened."""
 
-    room: PollingRoom
+    room: PollingHarness
     replica: Replica
     endpoint: Endpoint
     carrier: IntoIntake
@@ -133,7 +133,7 @@ class LyingRivya:
 
 
 @asynccontextmanager
-async def lying_rivya(url: str) -> AsyncIterator[LyingRivya]:
+async def faulty_provider(url: str) -> AsyncIterator[FaultyProvider]:
     """One replica, one endpoint, everything in this process but the database and Rivya's API."""
     async with open_polling(url) as room:
         replica = await room.replica(rate=100.0)
@@ -153,4 +153,4 @@ async def lying_rivya(url: str) -> AsyncIterator[LyingRivya]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver") as client:
             carrier = IntoIntake(client)
             room.sandbox.courier._outbound = carrier  # type: ignore[assignment]
-            yield LyingRivya(room, replica, endpoint, carrier)
+            yield FaultyProvider(room, replica, endpoint, carrier)

@@ -5,18 +5,18 @@ from datetime import datetime
 from app.ledger.tables import generations, transitions
 from app.submission.store import submissions
 from tests.support.faulty_provider_metrics import Counted, counted_polls, left_open, missed, polls, refusals
-from tests.support.faulty_provider_service import LyingService
+from tests.support.faulty_provider_service import FaultyProviderService
 
 RANK = {None: 0, "queued": 1, "processing": 2, "succeeded": 3, "failed": 3}
 
 
-async def is_the_truth(rivya: LyingService, allowed: dict[str, datetime]) -> None:
+async def is_the_truth(rivya: FaultyProviderService, allowed: dict[str, datetime]) -> None:
     """Our record is what really happened, known in time, by a legal history; every create is resolved and paid once."""
     rows = {row["id"]: row for row in await rivya.rows(generations)}
     lost = [generation_id for generation_id, row in rows.items() if row["tracking"] == "lost"]
     rivya.lost = lost
     for generation_id in lost:  # Rivya said so three times in ten minutes: only a callback can tell now
-        assert rivya.said_unknown(generation_id) >= 3
+        assert rivya.count_not_found(generation_id) >= 3
         del rows[generation_id]
     truth = {known: one.status for known, one in rivya.sandbox.generations.by_id.items() if known not in lost}
     assert {generation_id: row["status"] for generation_id, row in rows.items()} == truth
@@ -32,21 +32,21 @@ async def is_the_truth(rivya: LyingService, allowed: dict[str, datetime]) -> Non
         assert (row["state"], charge and charge["times"]) in (("accepted", 1), ("rejected", None))
 
 
-async def endpoint_serves(rivya: LyingService) -> None:
+async def endpoint_serves(rivya: FaultyProviderService) -> None:
     """There is one active endpoint, and what it delivers is verified."""
     [endpoint] = [known for known in rivya.ours() if known.status == "active"]
     await rivya.sandbox.reporter.test(endpoint)
     assert rivya.carrier.posted[-1].status == 200
 
 
-def every_gap_was_counted(rivya: LyingService, counted: Counted) -> None:
+def every_gap_was_counted(rivya: FaultyProviderService, counted: Counted) -> None:
     """The counters moved by what the oracle says was caused: exactly, but for repairs (one may mend two hurts)."""
     sandbox, posted = rivya.sandbox, rivya.carrier.posted
     assert counted.since("callbacks_missed").total() == missed(sandbox, posted, rivya.ended_at)
     assert counted.since("refusals") == refusals(sandbox, posted)
     assert counted_polls(counted.since("polls")) == polls(sandbox)
-    open_ones, made = left_open(sandbox), counted.since("submissions")
-    assert (made["unknown"], made["resolved"]) == (len(open_ones), len(open_ones))
+    open_ones, counted_submissions = left_open(sandbox), counted.since("submissions")
+    assert (counted_submissions["unknown"], counted_submissions["resolved"]) == (len(open_ones), len(open_ones))
     repairs = counted.since("endpoint_repairs").total()
     is_spoiled = any(called.fault for called in sandbox.calls.recent if called.route.startswith("webhooks."))
     assert counted.since("generations_lost").total() == len(rivya.lost)

@@ -8,22 +8,22 @@ from app.ledger.tables import generations
 from app.polling.schedule import LONGEST_GAP, Schedule
 from app.submission.outcome import pause_before_retry
 from app.submission.store import submissions
-from tests.support.faulty_provider_service import GRACE, INTERVAL, LyingService
+from tests.support.faulty_provider_service import GRACE, INTERVAL, FaultyProviderService
 
 SPREAD = 1.2
 A_TURN = timedelta(seconds=2)
 """A loop looks once a second; a delivery is a second on its way."""
 
 
-async def allowed_until(rivya: LyingService, now: datetime) -> defaultdict[str, datetime]:
+async def allowed_until(rivya: FaultyProviderService, now: datetime) -> defaultdict[str, datetime]:
     """By when the record must know each generation: the rest of its grace, and two intervals as they have become.
 
     What Rivya last asked for comes on top: its Retry-After, or our rest until the next probe of a refused key. A create
     without an answer is first sent again, within two of its own intervals; the rest is counted from there.
     """
     budget = await rivya.service.limiter.read()
-    told = (None, None) if budget is None else (budget.blocked_until, budget.stopped_until)
-    start = max([now, *(moment for moment in told if moment is not None)]) + A_TURN
+    pauses = (None, None) if budget is None else (budget.blocked_until, budget.stopped_until)
+    start = max([now, *(until for until in pauses if until is not None)]) + A_TURN
     sends = [row for row in await rivya.rows(submissions) if row["next_attempt_at"] is not None]
     resend = max((_resend(row, now) for row in sends), default=timedelta(0))
     late = start + 2 * resend + GRACE + 2 * INTERVAL * SPREAD

@@ -50,12 +50,12 @@ class Counted:
 
 
 def _counters() -> dict[str, Counter[str]]:
-    found: dict[str, Counter[str]] = {name: Counter() for name in _COUNTERS}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in _COUNTERS}
     for metric in REGISTRY.collect():
         for sample in metric.samples:
-            if sample.name in found:
-                found[sample.name][sample.labels.get(_COUNTERS[sample.name], "")] += int(sample.value)
-    return found
+            if sample.name in counts:
+                counts[sample.name][sample.labels.get(_COUNTERS[sample.name], "")] += int(sample.value)
+    return counts
 
 
 def poll_result(called: Called) -> str:
@@ -81,10 +81,10 @@ def polls(sandbox: Sandbox) -> Counter[str]:
 
 def counted_polls(counted: Counter[str]) -> Counter[str]:
     """What we counted, with the four statuses as one."""
-    made: Counter[str] = Counter()
+    results: Counter[str] = Counter()
     for word, count in counted.items():
-        made["answered" if word in ("queued", "processing", *ENDS) else word] += count
-    return made
+        results["answered" if word in ("queued", "processing", *ENDS) else word] += count
+    return results
 
 
 def refusals(sandbox: Sandbox, posted: list[Posted]) -> Counter[str]:
@@ -112,14 +112,14 @@ def missed(sandbox: Sandbox, posted: list[Posted], ended_at: dict[str, float]) -
         carried = _event(one)["data"]
         if one.status == 200 and carried.get("status") in ENDS:
             heard.setdefault(carried["id"], one.at)
-    found = {
+    polled_first = {
         generation_id
         for called in sandbox.calls.of("generations.get")
         if poll_result(called) == "answered"
         and ended_at.get(generation_id := called.path.rpartition("/")[2], 0.0) <= called.monotonic
         and called.monotonic < heard.get(generation_id, float("inf"))
     }
-    return len(found)
+    return len(polled_first)
 
 
 def left_open(sandbox: Sandbox) -> set[str]:

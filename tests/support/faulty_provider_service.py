@@ -65,7 +65,7 @@ class IntoService:
 
 
 @dataclass
-class LyingService:
+class FaultyProviderService:
     """The sandbox's own state is what really happened, whatever it said."""
 
     service: Service
@@ -123,13 +123,13 @@ class LyingService:
     async def _next_due(self) -> float:
         polls = [row["next_poll_at"] for row in await self.rows(generations) if row["next_poll_at"] is not None]
         sends = [row["next_attempt_at"] for row in await self.rows(submissions) if row["next_attempt_at"] is not None]
-        return min((moment.timestamp() for moment in (*polls, *sends)), default=float("inf"))
+        return min((due_at.timestamp() for due_at in (*polls, *sends)), default=float("inf"))
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:
         """All that is in the table."""
         async with self.service.database.read() as connection:
-            found = await connection.execute(select(table).order_by(*table.primary_key.columns))
-            return [dict(row) for row in found.mappings()]
+            rows = await connection.execute(select(table).order_by(*table.primary_key.columns))
+            return [dict(row) for row in rows.mappings()]
 
     def be_hurried(self, deadlines: Deadlines) -> None:
         """How long our client waits for Rivya from now on."""
@@ -155,7 +155,7 @@ class LyingService:
         is_open = any(row["next_poll_at"] is not None for row in await self.rows(generations))
         return not is_open and all(row["next_attempt_at"] is None for row in await self.rows(submissions))
 
-    def said_unknown(self, generation_id: str) -> int:
+    def count_not_found(self, generation_id: str) -> int:
         """How often Rivya said that there is no such generation."""
         log = self.sandbox.calls.of("generations.get")
         return sum(called.status == 404 and called.path.endswith(generation_id) for called in log)
@@ -166,7 +166,7 @@ class LyingService:
 
 
 @asynccontextmanager
-async def lying_service(url: str) -> AsyncIterator[LyingService]:
+async def faulty_provider_service(url: str) -> AsyncIterator[FaultyProviderService]:
     """The service as `create_app` makes it; only time and the way of the deliveries are the test's."""
     clock = PacedClock()
     theirs = OtherClock(clock)
@@ -188,7 +188,7 @@ async def lying_service(url: str) -> AsyncIterator[LyingService]:
         carrier = IntoService(client, clock, theirs)
         sandbox.courier._outbound = carrier  # type: ignore[assignment]
         await service.endpoint.keyring.load()
-        made = LyingService(service, sandbox, clock, theirs, carrier, client)
-        await made.wait(5)
-        yield made
+        provider = FaultyProviderService(service, sandbox, clock, theirs, carrier, client)
+        await provider.wait(5)
+        yield provider
         await asyncio.wait_for(service.poller.stop(), 10)

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-class Zygote:
+class ForkServer:
     """Forks receivers, and tells when they end."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,20 +55,20 @@ class Zygote:
 
 
 @asynccontextmanager
-async def zygote() -> AsyncIterator[Zygote]:
+async def fork_server() -> AsyncIterator[ForkServer]:
     ours, theirs = socket.socketpair()
     with theirs:
         socket.send_fds(_mother(), [b"1"], [theirs.fileno()])
-    made = Zygote(*await asyncio.open_unix_connection(sock=ours))
+    forking = ForkServer(*await asyncio.open_unix_connection(sock=ours))
     try:
-        yield made
+        yield forking
     finally:
-        await made.close()
+        await forking.close()
 
 
 @cache
 def _mother() -> socket.socket:
-    """Where to send a socket to have a zygote at its other end; one process for all tests, which ends with this one."""
+    """Where to send a socket to have a fork server at its other end; one process for all tests, gone with this one."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen([sys.executable, "-m", "tests.support.fork_server"], cwd=ROOT, stdin=theirs.fileno())

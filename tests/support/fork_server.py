@@ -63,7 +63,7 @@ def _start_receivers() -> None:
                 pid = _fork(json.loads(line))
                 children.add(pid)
                 _say({"pid": pid})
-        _tell_ended(children)
+        _report_ended(children)
     for pid in children:
         os.kill(pid, signal.SIGKILL)
 
@@ -73,7 +73,7 @@ def _warm_up() -> None:
     make_server(Service(Settings(rivya_api_key=SecretStr("nobody's"), receiver_public_url="https://nobody.example")))
 
 
-def _tell_ended(children: set[int]) -> None:
+def _report_ended(children: set[int]) -> None:
     for pid in list(children):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:

@@ -28,7 +28,7 @@ TOKENS = {role: f"a-token-of-role-{role}" for role in Role}
 
 
 @dataclass
-class GatewayRoom:
+class GatewayHarness:
     """What a test looks at."""
 
     app: FastAPI
@@ -60,12 +60,12 @@ async def open_gateway(
     concurrency: int = 100,
     ttl: timedelta = timedelta(minutes=5),
     patience: dict[Kind, Patience] | None = None,
-) -> AsyncIterator[GatewayRoom]:
+) -> AsyncIterator[GatewayHarness]:
     """The gateway alone: no database, no loops."""
     async with AsyncExitStack() as stack:
         rivya = await stack.enter_async_context(RivyaClient(rivya_url, KEY))
         clock, app = ManualClock(), FastAPI()
-        room = GatewayRoom(app, "", rivya_url, None, {}, clock)  # type: ignore[arg-type]
+        room = GatewayHarness(app, "", rivya_url, None, {}, clock)  # type: ignore[arg-type]
         usual = patience_of(chat=timedelta(seconds=30), stream=timedelta(seconds=30))
         relay = Relay(rivya, patience={**usual, **(patience or {})}, note=room.note, pause=room.pause)
         catalogue = Catalogue(relay, clock, ttl=ttl)

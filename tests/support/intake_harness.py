@@ -19,7 +19,7 @@ from app.ledger.write_queue import WriteQueue
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import RawHeaders, Refused, Verified, Verifier, sign
 from tests.support.clock import NOON, ManualClock
-from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.ledger_harness import LedgerHarness, open_ledger
 
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
 NEWER_SECRET = "whsec_fedcba9876543210fedcba9876543210"
@@ -64,8 +64,8 @@ class Noted:
 
 
 @dataclass
-class IntakeRoom:
-    room: LedgerRoom
+class IntakeHarness:
+    room: LedgerHarness
     client: httpx.AsyncClient
     secrets: Secrets
     health: Noted
@@ -82,7 +82,7 @@ class IntakeRoom:
 
 
 @asynccontextmanager
-async def open_intake(url: str, *secrets: str) -> AsyncIterator[IntakeRoom]:
+async def open_intake(url: str, *secrets: str) -> AsyncIterator[IntakeHarness]:
     async with open_ledger(url) as room:
         clock = ManualClock(NOON)
         batch = WriteQueue(room.ledger, SystemClock())
@@ -95,7 +95,7 @@ async def open_intake(url: str, *secrets: str) -> AsyncIterator[IntakeRoom]:
         app = Starlette(routes=[Route("/rivya/webhook{tail:path}", intake)])
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as client:
-            yield IntakeRoom(room, client, keyring, health, refusals, clock)
+            yield IntakeHarness(room, client, keyring, health, refusals, clock)
         await batch.stop()
 
 

@@ -18,7 +18,7 @@ def first_poll(_model: str | None, now: datetime) -> datetime:
     return now + GRACE
 
 
-class LedgerRoom:
+class LedgerHarness:
     """A ledger, its database, and a look at its tables."""
 
     def __init__(self, url: str) -> None:
@@ -28,13 +28,13 @@ class LedgerRoom:
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:
         async with self.database.read() as connection:
-            found = await connection.execute(select(table).order_by(*table.primary_key.columns))
-            return [dict(row) for row in found.mappings()]
+            rows = await connection.execute(select(table).order_by(*table.primary_key.columns))
+            return [dict(row) for row in rows.mappings()]
 
 
 @asynccontextmanager
-async def open_ledger(url: str) -> AsyncIterator[LedgerRoom]:
-    room = LedgerRoom(url)
+async def open_ledger(url: str) -> AsyncIterator[LedgerHarness]:
+    room = LedgerHarness(url)
     try:
         yield room
     finally:

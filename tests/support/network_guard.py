@@ -12,7 +12,7 @@ class OutsideWorldError(OSError):
     """A test tried to leave the machine."""
 
 
-class Seal:
+class NetworkGuard:
     """Stands before `connect` and `getaddrinfo` and remembers what it refused, for code that swallows the error."""
 
     def __init__(self, *, allowed_hosts: frozenset[str] = frozenset()) -> None:

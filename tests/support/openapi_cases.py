@@ -22,7 +22,7 @@ from tests.support.asgi_service import TOKENS
 KNOWN = {"generation_id": "known", "event_id": "evt_known_succeeded", "model_id": "z-image"}
 """What is there, of that which a path names: else nearly every answer would be 404."""
 
-NOT_SAID = re.compile(
+UNDOCUMENTED = re.compile(
     "cursor: |from|to: must (be a day or a whole hour|leave room)|.*(must not contain NUL|printable characters)"
 )
 """What we refuse although the document allows it: no schema can say that a cursor is one of ours, that a time precedes
@@ -46,8 +46,8 @@ def drawn(document: str, *, examples: int) -> tuple[Any, ...]:
     """So many cases of each operation of a document, in JSON, that it allows, and as many that it forbids."""
     load_all_checks()
     cases: list[Any] = []
-    found: Any = schemathesis.openapi.from_dict(json.loads(document)).get_all_operations()
-    for result in found:
+    operations: Any = schemathesis.openapi.from_dict(json.loads(document)).get_all_operations()
+    for result in operations:
         operation = result.ok()
         for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
 
@@ -68,21 +68,21 @@ def drawn(document: str, *, examples: int) -> tuple[Any, ...]:
 
 async def check_timestamp(client: httpx.AsyncClient, case: Any, number: int) -> list[str] | None:
     """What is wrong with the answer to this case; None where no HTTP client can send it."""
-    made = _request(client, case, number)
-    if made is None:
+    request = _request(client, case, number)
+    if request is None:
         return None
-    answer = await client.send(made)
-    told: list[str] = []
+    answer = await client.send(request)
+    problems: list[str] = []
     try:
         case.validate_response(answer, excluded_checks=CHECKS.get_by_names([*_RESENT, "not_a_server_error"]))
     except FailureGroup as group:
-        told = [f"{type(each).__name__}: {each}" for each in group.exceptions if not _is_known(each, case, answer)]
+        problems = [f"{type(each).__name__}: {each}" for each in group.exceptions if not _is_known(each, case, answer)]
     if answer.status_code >= 500 and not _is_provoked(case, answer):
-        told.append("a server error")
+        problems.append("a server error")
     if answer.status_code >= 400 and case.path.startswith("/api/"):
-        told += [] if set(answer.json()["error"]) == {"code", "message", "requestId"} else ["no error of ours"]
-    where = f"{made.method} {made.url} {made.content[:300]!r} -> {answer.status_code} {answer.text[:300]}"
-    return [f"{each}\n  {where}" for each in told]
+        problems += [] if set(answer.json()["error"]) == {"code", "message", "requestId"} else ["no error of ours"]
+    where = f"{request.method} {request.url} {request.content[:300]!r} -> {answer.status_code} {answer.text[:300]}"
+    return [f"{each}\n  {where}" for each in problems]
 
 
 def _request(client: httpx.AsyncClient, case: Any, number: int) -> httpx.Request | None:
@@ -99,11 +99,11 @@ def _request(client: httpx.AsyncClient, case: Any, number: int) -> httpx.Request
     if isinstance(keep.get("data"), bytes | str):
         keep["content"] = keep.pop("data")
     try:
-        made = client.build_request(asked["method"], asked["url"], headers=headers, **keep)
-        made.read()
+        request = client.build_request(asked["method"], asked["url"], headers=headers, **keep)
+        request.read()
     except (UnicodeError, httpx.InvalidURL, AttributeError, TypeError, ValueError):
         return None
-    return made
+    return request
 
 
 def _is_known(failure: Exception, case: Any, answer: httpx.Response) -> bool:
@@ -111,7 +111,7 @@ def _is_known(failure: Exception, case: Any, answer: httpx.Response) -> bool:
     name = type(failure).__name__
     if name == "RejectedPositiveData":
         message = answer.json()["error"]["message"]
-        return (case.method, case.path) in RIVYA_DECIDES or NOT_SAID.match(message) is not None
+        return (case.method, case.path) in RIVYA_DECIDES or UNDOCUMENTED.match(message) is not None
     if name == "AcceptedNegativeData" and case.media_type == "multipart/form-data":
         return set(_VIOLATED.findall(str(failure))) == {"type"}  # whatever a form's field is given, it carries as text
     # OpenAPI 3.1 describes a stream of events as one text; the check takes each event for an object.

@@ -3,7 +3,7 @@
 import subprocess
 
 
-class Leash:
+class ParentWatch:
     """Runs a shell command when this process dies, unless `release` is called first.
 
     A small shell waits for the end of a pipe that only this process holds open. `SIGKILL` closes it as well as an
@@ -12,7 +12,7 @@ class Leash:
 
     def __init__(self, command: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f"cat >/dev/null\n{command}", "leash", *arguments],
+            ["/bin/sh", "-c", f"cat >/dev/null\n{command}", "parent_watch", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -110,8 +110,8 @@ class Replica:
     async def rows(self, table: Table) -> list[dict[str, Any]]:
         """All that is in the table."""
         async with self.database.read() as connection:
-            found = await connection.execute(select(table).order_by(*table.primary_key.columns))
-            return [dict(row) for row in found.mappings()]
+            rows = await connection.execute(select(table).order_by(*table.primary_key.columns))
+            return [dict(row) for row in rows.mappings()]
 
     async def row(self, generation_id: str) -> dict[str, Any]:
         """The generation as it is recorded."""
@@ -131,7 +131,7 @@ class Replica:
             await connection.execute(open_ones.values(next_poll_at=self.clock.now(), lease_until=None))
 
 
-class PollingRoom:
+class PollingHarness:
     """A sandbox Rivya, and any number of replicas on one database."""
 
     def __init__(self, url: str, sandbox: Sandbox, clock: PacedClock, *, base_url: str, stack: AsyncExitStack) -> None:
@@ -191,14 +191,14 @@ class PollingRoom:
 
 
 @asynccontextmanager
-async def open_polling(url: str) -> AsyncIterator[PollingRoom]:
+async def open_polling(url: str) -> AsyncIterator[PollingHarness]:
     clock = PacedClock()
     sandbox = Sandbox(manual=True, clock=clock)
     async with AsyncExitStack() as stack:
         served = await stack.enter_async_context(serve_sandbox(sandbox))
-        yield PollingRoom(url, sandbox, clock, base_url=served.base_url, stack=stack)
+        yield PollingHarness(url, sandbox, clock, base_url=served.base_url, stack=stack)
 
 
-def most_in_any_second(moments: list[float]) -> int:
+def most_in_any_second(times: list[float]) -> int:
     """The largest number of moments that any one-second window holds."""
-    return max((sum(start <= moment < start + 1 for moment in moments) for start in moments), default=0)
+    return max((sum(start <= time < start + 1 for time in times) for start in times), default=0)

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from tests.support.parent_watch import Leash
+from tests.support.parent_watch import ParentWatch
 from tests.support.ports import free_port
 from tests.support.postgres_install import PostgresUnavailableError, find_binaries, unprivileged_account
 from tests.support.process_tree import freeze, kill_parent, thaw
@@ -51,7 +51,7 @@ class PostgresCluster:
         self._binaries = find_binaries()
         self._settings = {**_SETTINGS, **settings}
         self._directory = Path(tempfile.mkdtemp(prefix="receiver-postgres-"))
-        self._leash = Leash(_CLEAN_UP, str(self._directory))
+        self._parent_watch = ParentWatch(_CLEAN_UP, str(self._directory))
         self._process: subprocess.Popen[bytes] | None = None
         self._frozen: list[int] = []
         self._initialise()
@@ -130,7 +130,7 @@ class PostgresCluster:
             self.stop("immediate")
         except subprocess.TimeoutExpired:
             self.stop("kill")
-        self._leash.release()
+        self._parent_watch.release()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def log(self) -> str:

@@ -14,12 +14,12 @@ PREVIOUS = "3be8e245e5f5ce844647dc24dda7e3ef9d60217b"
 
 def previous_command(directory: Path) -> Path:
     """The previous `rivya-receiver`, unpacked into `directory`."""
-    found = subprocess.run(
+    packed = subprocess.run(
         ["git", "archive", "--format=tar", PREVIOUS, "app", "migrations"], cwd=ROOT, check=False, capture_output=True
     )
-    assert found.returncode == 0, f"the previous release, {PREVIOUS}, is not in the history: {found.stderr.decode()}"
+    assert packed.returncode == 0, f"the previous release, {PREVIOUS}, is not in the history: {packed.stderr.decode()}"
     code = directory / "previous"
-    with tarfile.open(fileobj=io.BytesIO(found.stdout)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         archive.extractall(code, filter="data")
     command = directory / "previous-rivya-receiver"
     lines = [f"#!{sys.executable}", "import sys", f"sys.path.insert(0, {str(code)!r})"]

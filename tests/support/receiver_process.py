@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support.parent_watch import Leash
+from tests.support.parent_watch import ParentWatch
 from tests.support.ports import free_port
 
 COMMAND = Path(sys.executable).with_name("rivya-receiver")
@@ -40,7 +40,7 @@ class ReceiverProcess:
             **settings,
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._leash: Leash | None = None
+        self._parent_watch: ParentWatch | None = None
 
     @property
     def pid(self) -> int:
@@ -69,7 +69,7 @@ class ReceiverProcess:
                 stderr=errors,
                 start_new_session=True,
             )
-        self._leash = Leash('kill -KILL "$1"', str(self._process.pid))
+        self._parent_watch = ParentWatch('kill -KILL "$1"', str(self._process.pid))
 
     def start(self) -> None:
         """Start the process and return when `/livez` answers 200. Raises ProcessEndedError with what it wrote."""
@@ -117,9 +117,9 @@ class ReceiverProcess:
         return "".join(written)
 
     def _let_go(self) -> None:
-        if self._leash is not None:
-            self._leash.release()
-            self._leash = None
+        if self._parent_watch is not None:
+            self._parent_watch.release()
+            self._parent_watch = None
 
     def _is_live(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)

@@ -71,9 +71,9 @@ class Receiver:
     async def check(self, name: str) -> dict[str, Any]:
         """What /readyz says of one thing, as soon as it says anything of it."""
         for _ in range(200):
-            for found in (await self.client.get("/readyz")).json()["checks"]:
-                if found["name"] == name:
-                    check: dict[str, Any] = found
+            for each in (await self.client.get("/readyz")).json()["checks"]:
+                if each["name"] == name:
+                    check: dict[str, Any] = each
                     return check
             self.process.exit_status(within=0.05)
         raise AssertionError(f"nothing said of {name}:\n{self.process.log()}")
@@ -113,7 +113,7 @@ async def receiver(
     async with serving(environment(url, database_url, port, **changes), directory, port=port) as process:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(base_url=process.url, headers=headers, timeout=60) as client:
-            made = Receiver(process, client)
+            started = Receiver(process, client)
             if is_ready:
-                await made.ready()
-            yield made
+                await started.ready()
+            yield started

@@ -54,7 +54,7 @@ class Replica:
 
 
 @dataclass
-class Room:
+class RegistrationHarness:
     """A sandbox with an inbox at the public URL, and a database that all replicas share."""
 
     world: World
@@ -113,8 +113,8 @@ class Room:
 
     async def rows(self, table: Table = endpoints) -> list[dict[str, Any]]:
         async with self.database.read() as connection:
-            found = await connection.execute(select(table).order_by(table.c.id))
-            return [dict(row) for row in found.mappings()]
+            rows = await connection.execute(select(table).order_by(table.c.id))
+            return [dict(row) for row in rows.mappings()]
 
     async def row(self) -> dict[str, Any]:
         [row] = await self.rows()
@@ -152,9 +152,9 @@ def raw(received: Received) -> list[tuple[bytes, bytes]]:
 
 
 @contextlib.asynccontextmanager
-async def room(database_url: str) -> AsyncIterator[Room]:
+async def room(database_url: str) -> AsyncIterator[RegistrationHarness]:
     clock = ManualClock()
     async with contextlib.AsyncExitStack() as stack:
         w = await stack.enter_async_context(world(clock=clock))
         base_url = str(w.client.base_url).rstrip("/")
-        yield Room(w, clock, database_url, w.inbox.url, base_url, stack)
+        yield RegistrationHarness(w, clock, database_url, w.inbox.url, base_url, stack)

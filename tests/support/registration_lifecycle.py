@@ -13,7 +13,7 @@ import httpx
 
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import ServedSandbox
-from tests.support.fork_client import Zygote
+from tests.support.fork_client import ForkServer
 from tests.support.ports import free_port
 from tests.support.receivers import TOKEN, environment
 
@@ -25,7 +25,7 @@ PATIENCE = 90.0
 class Life:
     """A receiver that is started again whenever it has died, until each phase has come to its end."""
 
-    zygote: Zygote
+    fork_server: ForkServer
     rivya: ServedSandbox
     database_url: str
     directory: Path
@@ -37,7 +37,7 @@ class Life:
         self.port = free_port()
         self.log = self.directory / f"life-{self.port}.log"
         self.script = self.directory / f"life-{self.port}.json"
-        self.told: list[str] = []
+        self.answers: list[str] = []
         """Everything the API and the metrics said."""
         self._pid: int | None = None
         self._host = "127.0.0.1"
@@ -89,18 +89,18 @@ class Life:
             RECEIVER_LEADER_LEASE="1",
             RECEIVER_MIGRATE_ON_START="false",
         )
-        self._pid = await self.zygote.start(settings, log=self.log, script=self.script)
+        self._pid = await self.fork_server.start(settings, log=self.log, script=self.script)
 
     async def _stop(self) -> None:
-        if self._pid is not None and not self.zygote.ended(self._pid).done():
+        if self._pid is not None and not self.fork_server.ended(self._pid).done():
             os.kill(self._pid, signal.SIGTERM)
-            await self.zygote.ended(self._pid)
+            await self.fork_server.ended(self._pid)
         self._pid = None
 
     async def _revive(self) -> None:
         """Start again what has killed itself, this time to live."""
-        if self._pid is not None and self.zygote.ended(self._pid).done():
-            status = self.zygote.ended(self._pid).result()
+        if self._pid is not None and self.fork_server.ended(self._pid).done():
+            status = self.fork_server.ended(self._pid).result()
             assert status == -signal.SIGKILL, f"ended with {status}:\n{self.log.read_text()}"
             self.killed.append((self._phase, self.kills[self._phase]))
             self._write(None)
@@ -111,28 +111,28 @@ class Life:
             async with asyncio.timeout(PATIENCE):
                 while not await is_true():
                     await self._revive()
-                    await self._a_moment()
+                    await self._wait_briefly()
         except TimeoutError:
             text = f"{self.kills}: never {what}: {await self._get('/api/v1/endpoint')}\n{self.log.read_text()}"
             raise AssertionError(text) from None
 
-    async def _a_moment(self) -> None:
+    async def _wait_briefly(self) -> None:
         """Until the process ends, or a fifth of a second."""
         assert self._pid is not None
-        await asyncio.wait([self.zygote.ended(self._pid)], timeout=0.2)
+        await asyncio.wait([self.fork_server.ended(self._pid)], timeout=0.2)
 
     async def _is_serving(self) -> bool:
-        seen = await self._get("/api/v1/endpoint")
-        if seen.get("state") != "serving" or f"//{self._host}:" not in str(seen.get("url")):
+        endpoint = await self._get("/api/v1/endpoint")
+        if endpoint.get("state") != "serving" or f"//{self._host}:" not in str(endpoint.get("url")):
             return False
         return len(self._active()) == 1 and await self._delivers()
 
     async def _is_rotated(self, before: int) -> bool:
-        seen = await self._get("/api/v1/endpoint")
-        if seen.get("rotation") == "requested" or len(self._mine().past_secrets) == before:
+        endpoint = await self._get("/api/v1/endpoint")
+        if endpoint.get("rotation") == "requested" or len(self._mine().past_secrets) == before:
             await self._post("/api/v1/endpoint/rotate-secret")  # the wish itself may have been lost with its process
             return False
-        return seen.get("rotation") == "none" and await self._delivers()
+        return endpoint.get("rotation") == "none" and await self._delivers()
 
     async def _delivers(self) -> bool:
         """A delivery of now, signed with the newest secret, is verified by the one endpoint that is there."""
@@ -158,7 +158,7 @@ class Life:
             answer = await self._client.request(method, path)
         except httpx.TransportError:
             return {}  # it is not up yet, or it has just been killed
-        self.told.append(answer.text)
+        self.answers.append(answer.text)
         is_json = answer.is_success and answer.headers["content-type"].startswith("application/json")
         return answer.json() if is_json else {}
 

@@ -10,7 +10,7 @@ from tests.support.clock import NOON
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class StatusClaim:
     """What Rivya says of a generation."""
 
     id: str
@@ -24,8 +24,8 @@ class Said:
     object: Mapping[str, Any] = field(default_factory=dict)
 
 
-def said(generation_id: str, status: str, **members: Any) -> Said:
-    return Said(id=generation_id, status=status, object={"id": generation_id, "status": status, **members})
+def status_claim(generation_id: str, status: str, **members: Any) -> StatusClaim:
+    return StatusClaim(id=generation_id, status=status, object={"id": generation_id, "status": status, **members})
 
 
 def webhook(generation_id: str, status: str, *, event_id: str | None = None, at: datetime = NOON) -> Report:
@@ -37,13 +37,15 @@ def webhook(generation_id: str, status: str, *, event_id: str | None = None, at:
         body=b"{}",
         headers={},
     )
-    return Report(source=Source.WEBHOOK, reported_at=at, claim=said(generation_id, status), delivery=delivery)
+    return Report(source=Source.WEBHOOK, reported_at=at, claim=status_claim(generation_id, status), delivery=delivery)
 
 
 def poll(generation_id: str, status: str, *, at: datetime = NOON) -> Report:
     polled = Polled(next_poll_at=at + timedelta(seconds=15), tracking=Tracking.WATCHING)
-    return Report(source=Source.POLL, reported_at=at, claim=said(generation_id, status), polled=polled)
+    return Report(source=Source.POLL, reported_at=at, claim=status_claim(generation_id, status), polled=polled)
 
 
 def submit(generation_id: str, status: str = "queued", *, at: datetime = NOON) -> Report:
-    return Report(source=Source.SUBMIT, reported_at=at, claim=said(generation_id, status), client_request_id="order-1")
+    return Report(
+        source=Source.SUBMIT, reported_at=at, claim=status_claim(generation_id, status), client_request_id="order-1"
+    )

@@ -1,6 +1,6 @@
-"""What was caused, sent, answered and found: kept by whoever tries something, added up for the table of `make soak`.
+"""What was caused, sent, answered and recorded: kept by whoever tries something, added up for the table of `make soak`.
 
-Tests run in processes of their own: they write down what they come to where SOAK_TALLY says, and begin nothing more
+Tests run in processes of their own: they write down what they come to where SOAK_COUNTS says, and begin nothing more
 SOAK_SECONDS after their first. Neither is set in `make test`.
 """
 
@@ -16,12 +16,12 @@ from typing import Any
 from app.sandbox.faults import DeliveryFaults
 from app.sandbox.state import Sandbox
 
-TALLY = "SOAK_TALLY"
+COUNTS_PATH = "SOAK_COUNTS"
 SECONDS = "SOAK_SECONDS"
 
 
 @dataclass(frozen=True)
-class Tally:
+class RunCounts:
     """Counts; the last three are 0 where every promise was kept."""
 
     faults: int = 0
@@ -29,14 +29,14 @@ class Tally:
     """Deliveries, each time that one was sent."""
     answered: int = 0
     """Those of them that were answered 2xx."""
-    found: int = 0
+    recorded: int = 0
     """Times of coming that the database tells of."""
     missing: int = 0
     doubled: int = 0
     wrong: int = 0
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: "RunCounts") -> "RunCounts":
+        return RunCounts(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def is_clean(self) -> bool:
@@ -79,40 +79,40 @@ def faults_of(sandbox: Sandbox) -> int:
 
 def counted(
     sent: Counter[str], accepted: Counter[str], recorded: Mapping[str, int], *, faults: int, tries: int = 1
-) -> Tally:
+) -> RunCounts:
     """The same as numbers. Raises AssertionError where something is missing or doubled, after writing it down.
 
     `tries`: how often the receiver may have recorded one by itself, not knowing whether it had.
     """
     at_most = Counter({event_id: count * tries for event_id, count in sent.items()})
     missing, doubled = compared(at_most, accepted, recorded)
-    tally = Tally(
+    counts = RunCounts(
         faults, sent.total(), accepted.total(), sum(recorded.values()), missing=len(missing), doubled=len(doubled)
     )
-    note(tally)
-    assert tally.is_clean, [*missing, *doubled][:20]
-    return tally
+    note(counts)
+    assert counts.is_clean, [*missing, *doubled][:20]
+    return counts
 
 
-_noted: list[Tally] = []
+_noted: list[RunCounts] = []
 """What this process came to so far."""
 _began: list[float] = []
 """When its first test did."""
 
 
-def note(tally: Tally) -> None:
+def note(counts: RunCounts) -> None:
     """Write it down for the table, if anybody asked for one."""
-    path = os.environ.get(TALLY)
+    path = os.environ.get(COUNTS_PATH)
     if path:
-        _noted.append(tally)
+        _noted.append(counts)
         with Path(path).open("a") as written:
-            written.write(json.dumps(asdict(tally)) + "\n")
+            written.write(json.dumps(asdict(counts)) + "\n")
 
 
-def read(path: Path) -> Tally:
+def read(path: Path) -> RunCounts:
     """All that was written there, added up."""
     lines = path.read_text().splitlines() if path.exists() else []
-    return sum((Tally(**json.loads(line)) for line in lines), Tally())
+    return sum((RunCounts(**json.loads(line)) for line in lines), RunCounts())
 
 
 def is_over() -> bool:

@@ -37,7 +37,7 @@ ALERTS = {
 
 
 @dataclass
-class OperatingRoom:
+class ServiceHarness:
     service: Service
     sandbox: Sandbox
     clock: ManualClock
@@ -82,12 +82,12 @@ class OperatingRoom:
             await self.service.operator.watch.run_once()
         self.logged += [line for line in logged if line["event"].startswith("alarm.")]
         metrics = (await self.client.get("/metrics")).text
-        found = {check["name"]: check for check in (await self.client.get("/readyz")).json()["checks"]}
-        told = {alarm for alarm in Alarm if not found[alarm]["ok"]}
-        assert not any(found[alarm]["required"] for alarm in Alarm)
+        checks = {check["name"]: check for check in (await self.client.get("/readyz")).json()["checks"]}
+        raised = {alarm for alarm in Alarm if not checks[alarm]["ok"]}
+        assert not any(checks[alarm]["required"] for alarm in Alarm)
         firing = {alarm for alarm, name in ALERTS.items() if rules()[name].holds(metrics)}
-        assert told == firing
-        return told
+        assert raised == firing
+        return raised
 
     @property
     def lines(self) -> list[tuple[str, str]]:
@@ -99,7 +99,7 @@ class OperatingRoom:
 
 
 @asynccontextmanager
-async def open_service(url: str, *, goes_by: Clock | None = None, **changes: str) -> AsyncIterator[OperatingRoom]:
+async def open_service(url: str, *, goes_by: Clock | None = None, **changes: str) -> AsyncIterator[ServiceHarness]:
     """A service whose loops do not run; nothing is registered. `changes` are settings.
 
     It goes by the clock of the room unless another is given.
@@ -114,4 +114,4 @@ async def open_service(url: str, *, goes_by: Clock | None = None, **changes: str
         stack.push_async_callback(service.batch.stop)
         transport = httpx.ASGITransport(service.app)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://receiver"))
-        yield OperatingRoom(service, served.sandbox, clock, client)
+        yield ServiceHarness(service, served.sandbox, clock, client)

@@ -26,7 +26,7 @@ from app.submission.sender import Pause, Retrier, Sender, Wakeups, until_set
 from app.submission.service import Submitter
 from app.submission.store import Submissions, submissions
 from tests.support.clock import ManualClock
-from tests.support.ledger_harness import LedgerRoom, open_ledger
+from tests.support.ledger_harness import LedgerHarness, open_ledger
 
 BODY = b'{"model": "z-image",  "prompt": "A lighthouse", "client_request_id": "order-1"}'
 LEASE_SECONDS = 61.0
@@ -52,8 +52,8 @@ class Budget:
 
 
 @dataclass
-class SubmissionRoom:
-    room: LedgerRoom
+class SubmissionHarness:
+    room: LedgerHarness
     sandbox: Sandbox
     clock: ManualClock
     batch: WriteQueue
@@ -131,7 +131,7 @@ async def open_submission(
     deadline: float = 20.0,
     most_at_once: int = 100,
     recorder: BatchRecorder | None = None,
-) -> AsyncIterator[SubmissionRoom]:
+) -> AsyncIterator[SubmissionHarness]:
     """One process of the service, as far as submission goes."""
     sandbox, base_url = rivya
     clock = clock or ManualClock()
@@ -152,7 +152,7 @@ async def open_submission(
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver")
         )
         retrier = Retrier(store, sender, budget, clock)
-        yield SubmissionRoom(room, sandbox, clock, batch, submitter, retrier, budget, app, client)
+        yield SubmissionHarness(room, sandbox, clock, batch, submitter, retrier, budget, app, client)
 
 
 def _app(submitter: Submitter) -> FastAPI:

@@ -39,17 +39,17 @@ def text_columns() -> set[str]:
 
 
 @dataclass
-class Room:
+class UnstorableTextHarness:
     service: Service
     client: httpx.AsyncClient
     rivya: Upstream
-    said: str = ""
+    repeated: str = ""
     """What Rivya says everywhere, as JSON without its quotes."""
     status: str = "200 OK"
 
     async def answer(self, writer: asyncio.StreamWriter) -> None:
         """What Rivya answers."""
-        text, asked = self.said, self.rivya.heard[-1]
+        text, asked = self.repeated, self.rivya.heard[-1]
         whole = (
             f'"id":"{text}","status":"queued","model":"{text}","client_request_id":"{text}","error":{{"m":"{text}"}}'
         )
@@ -73,8 +73,8 @@ class Room:
         held: dict[str, list[Any]] = {}
         async with self.service.database.read() as connection:
             for table in metadata.sorted_tables:
-                found = (await connection.execute(table.select())).mappings().all()
-                held |= {str(column): [row[column.name] for row in found] for column in table.columns}
+                rows = (await connection.execute(table.select())).mappings().all()
+                held |= {str(column): [row[column.name] for row in rows] for column in table.columns}
         return {name: held[name] for name in text_columns()}
 
     async def polled(self) -> None:
@@ -97,10 +97,12 @@ class Room:
 
 
 @asynccontextmanager
-async def unstorable_room(monkeypatch: pytest.MonkeyPatch, url: str, **changes: str) -> AsyncIterator[Room]:
+async def unstorable_room(
+    monkeypatch: pytest.MonkeyPatch, url: str, **changes: str
+) -> AsyncIterator[UnstorableTextHarness]:
     """A service, ready, whose poll rate is no hindrance."""
     tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
-    room: Room | None = None
+    room: UnstorableTextHarness | None = None
 
     async def script(writer: asyncio.StreamWriter) -> None:
         assert room is not None
@@ -115,7 +117,7 @@ async def unstorable_room(monkeypatch: pytest.MonkeyPatch, url: str, **changes: 
         headers = {"Authorization": f"Bearer {TOKENS[Role.ADMIN]}"}
         transport = httpx.ASGITransport(service.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://receiver", headers=headers) as client:
-            room = Room(service, client, rivya)
+            room = UnstorableTextHarness(service, client, rivya)
             yield room
         await service.submitter.stop()
         await service.poller.stop()

@@ -7,7 +7,7 @@ from app.ledger.decide import Decision, decide
 from app.ledger.models import Generation, Outcome, Report, Source, Status, TrackedClaim, Tracking
 from tests.support.clock import NOON
 from tests.support.ledger_harness import GRACE, first_poll
-from tests.support.reports import poll, said, submit, webhook
+from tests.support.reports import poll, status_claim, submit, webhook
 
 LATER = NOON + timedelta(seconds=30)
 
@@ -84,21 +84,23 @@ def test_a_lost_generation_that_somebody_hears_of_again_is_watched_again() -> No
 
 
 def test_the_same_status_again_fills_what_was_left_open_and_replaces_nothing() -> None:
-    first = replace(webhook("g", "succeeded"), claim=said("g", "succeeded", result=None, seed=1))
-    again = replace(poll("g", "succeeded"), claim=said("g", "succeeded", result={"urls": []}, seed=2, extra="new"))
+    first = replace(webhook("g", "succeeded"), claim=status_claim("g", "succeeded", result=None, seed=1))
+    again = replace(
+        poll("g", "succeeded"), claim=status_claim("g", "succeeded", result={"urls": []}, seed=2, extra="new")
+    )
     seen = after(first, again).generation.rivya_object
     assert (seen["result"], seen["seed"], seen["extra"]) == ({"urls": []}, 1, "new")
 
 
 def test_a_newer_word_replaces_members_and_keeps_those_it_leaves_out() -> None:
-    first = replace(submit("g"), claim=said("g", "queued", note="kept", step=1))
-    newer = replace(poll("g", "processing"), claim=said("g", "processing", step=2))
+    first = replace(submit("g"), claim=status_claim("g", "queued", note="kept", step=1))
+    newer = replace(poll("g", "processing"), claim=status_claim("g", "processing", step=2))
     seen = after(first, newer).generation.rivya_object
     assert (seen["note"], seen["step"], seen["status"]) == ("kept", 2, "processing")
 
 
 def test_an_older_word_adds_nothing_to_the_object() -> None:
-    older = replace(submit("g"), claim=said("g", "queued", eta=5))
+    older = replace(submit("g"), claim=status_claim("g", "queued", eta=5))
     assert "eta" not in after(webhook("g", "succeeded"), older).generation.rivya_object
 
 
@@ -122,7 +124,7 @@ def test_who_speaks_second_of_an_open_generation_does_not_put_its_first_poll_off
 
 
 def test_the_model_that_was_heard_first_stands_until_rivya_itself_says_another() -> None:
-    known = replace(submit("g"), claim=replace(said("g", "queued"), model="z-image"))
+    known = replace(submit("g"), claim=replace(status_claim("g", "queued"), model="z-image"))
     tracked = Report(source=Source.OPERATOR, reported_at=LATER, claim=TrackedClaim(id="g", model="guessed"))
     assert after(known, tracked).generation.model == "z-image"
 

@@ -27,7 +27,7 @@ class Said:
 
 
 @contextmanager
-def statements_told(world: World, url: str) -> Iterator[Said]:
+def logged_statements(world: World, url: str) -> Iterator[Said]:
     """Sessions that begin within the block have their statements written to the log, without parameters."""
     with _set(url, {"log_statement": "all", "log_parameter_max_length": "0"}):
         yield Said(world)
