@@ -21,8 +21,8 @@ QUIET = Measurements(
 HOUR = timedelta(hours=1)
 
 
-def value(alarm: Alarm, **seen: object) -> float:
-    changed = replace(QUIET, **seen)  # type: ignore[arg-type]
+def value(alarm: Alarm, **changes: object) -> float:
+    changed = replace(QUIET, **changes)  # type: ignore[arg-type]
     return measure(changed, NOON, poll_errors=3, leaderless=4.0)[alarm]
 
 

@@ -28,8 +28,8 @@ def seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-def most_in_any_second(moments: list[datetime]) -> int:
-    return max(sum(start <= moment < start + seconds(1) for moment in moments) for start in moments)
+def most_in_any_second(times: list[datetime]) -> int:
+    return max(sum(start <= time < start + seconds(1) for time in times) for start in times)
 
 
 def reserve_all(rate: float, *, turns: int, apart: timedelta) -> list[datetime]:

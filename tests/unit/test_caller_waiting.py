@@ -27,30 +27,30 @@ class Scene:
         self.is_broken = False
         self.changes = Waiters()
         self.stopping = asyncio.Event()
-        self.told: list[Generation | None] = []
+        self.delivered: list[Generation | None] = []
         shared = self.shared = ReadCoalescer(self.read)
         self.waiter = LongPollWaiter(
-            "g", seconds, self.tell, reads=shared, changes=self.changes, stopping=self.stopping
+            "g", seconds, self.deliver, reads=shared, changes=self.changes, stopping=self.stopping
         )
 
-    def tell(self, answer: asyncio.Future[GenerationsById] | None) -> None:
-        self.told.append(generation_in(answer, "g") if answer is not None else None)
+    def deliver(self, answer: asyncio.Future[GenerationsById] | None) -> None:
+        self.delivered.append(generation_in(answer, "g") if answer is not None else None)
 
     async def read(self, _ids: Sequence[str]) -> dict[str, Generation]:
         self.reads += 1
-        found = self.record
+        record = self.record
         await self.may_answer.wait()
         if self.is_broken:
             raise LookupError
-        return {} if found is None else {"g": found}
+        return {} if record is None else {"g": record}
 
     async def settle(self) -> None:
         self.record = SETTLED
         self.changes.wake("g")
         await turns()
 
-    def is_over(self, *told: Generation | None) -> bool:
-        return self.told == list(told) and self.changes.waited_for == []
+    def is_over(self, *expected: Generation | None) -> bool:
+        return self.delivered == list(expected) and self.changes.waited_for == []
 
 
 async def turns() -> None:
@@ -61,7 +61,7 @@ async def turns() -> None:
 async def test_an_outcome_is_told_once_it_is_there() -> None:
     scene = Scene()
     await turns()
-    assert (scene.told, scene.changes.waited_for) == ([], ["g"])
+    assert (scene.delivered, scene.changes.waited_for) == ([], ["g"])
     await scene.settle()
     assert scene.is_over(SETTLED)
     scene.changes.wake("g")
@@ -74,7 +74,7 @@ async def test_a_change_that_settles_nothing_goes_on_waiting() -> None:
     await turns()
     scene.changes.wake("g")
     await turns()
-    assert (scene.told, scene.reads) == ([], 2)
+    assert (scene.delivered, scene.reads) == ([], 2)
 
 
 async def test_a_look_that_had_begun_before_the_change_is_followed_by_another() -> None:
@@ -92,7 +92,7 @@ async def test_a_look_that_had_begun_before_the_change_is_followed_by_another() 
 async def test_when_the_time_is_over_what_is_known_then_is_told() -> None:
     scene = Scene(seconds=0)
     async with asyncio.timeout(5):
-        while not scene.told:
+        while not scene.delivered:
             await asyncio.sleep(0)
     assert scene.is_over(OPEN)
     assert scene.reads == 2
@@ -127,7 +127,7 @@ async def test_a_stop_while_it_looks_waits_for_that_look() -> None:
     await turns()
     scene.stopping.set()
     scene.changes.wake("g")
-    assert scene.told == []
+    assert scene.delivered == []
     scene.may_answer.set()
     await turns()
     assert scene.is_over(OPEN)

@@ -29,7 +29,7 @@ def test_nothing_from_outside_commands_the_terminal() -> None:
 
 
 def test_a_generation_is_shown_with_its_results_and_whose_it_is() -> None:
-    told = {
+    generation = {
         "id": "task_1",
         "status": "succeeded",
         "final_credits": 1,
@@ -37,15 +37,15 @@ def test_a_generation_is_shown_with_its_results_and_whose_it_is() -> None:
         "result": {"urls": ["https://a", "https://b"]},
         "tracking": {"submitted_by": "shop"},
     }
-    assert output.generation(told) == (
+    assert output.generation(generation) == (
         "generation    task_1\nstatus        succeeded\ncredits       1\nsubmitted by  shop\n"
         "result 1      https://a\nresult 2      https://b"
     )
 
 
 def test_a_failed_generation_says_why() -> None:
-    told = {"id": "task_1", "error": {"code": "generation_failed", "message": "No."}, "result": None}
-    assert output.generation(told) == "generation  task_1\nerror       generation_failed: No."
+    generation = {"id": "task_1", "error": {"code": "generation_failed", "message": "No."}, "result": None}
+    assert output.generation(generation) == "generation  task_1\nerror       generation_failed: No."
     assert output.generation({"id": "task_1", "result": {"urls": None}}) == "generation  task_1"
 
 

@@ -22,10 +22,10 @@ COMPLETION: dict[str, Any] = {
 
 @pytest.mark.parametrize("dialect", ["named", "chunks", "crlf"])
 def test_the_pieces_of_every_dialect_are_the_whole_answer(dialect: Dialect) -> None:
-    said = [understood(event) for event in read(encode_event(COMPLETION, dialect))]
-    assert "".join(part.piece for part in said) == "One two three."
-    assert {part.session_id for part in said if part.session_id} == {"chat_1"}
-    assert {part.error for part in said} == {None}
+    parts = [understood(event) for event in read(encode_event(COMPLETION, dialect))]
+    assert "".join(part.piece for part in parts) == "One two three."
+    assert {part.session_id for part in parts if part.session_id} == {"chat_1"}
+    assert {part.error for part in parts} == {None}
 
 
 @pytest.mark.parametrize(

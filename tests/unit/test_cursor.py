@@ -13,7 +13,7 @@ from app.ledger.models import DeliveryFilter, GenerationFilter, Position, Status
 
 ALL = GenerationFilter()
 HERE = Position(datetime(2026, 5, 10, 12, 0, 0, 123456, tzinfo=UTC), "task_1")
-moments = st.datetimes(timezones=st.just(UTC))
+times = st.datetimes(timezones=st.just(UTC))
 texts = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), min_size=1, max_size=200)
 
 
@@ -23,11 +23,11 @@ def forged(*parts: object) -> str:
 
 def digest() -> str:
     text = encode(HERE, ALL)
-    told: str = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))[0]
-    return told
+    encoded: str = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))[0]
+    return encoded
 
 
-@given(moments, texts)
+@given(times, texts)
 def test_a_cursor_leads_back_to_its_position(at: datetime, key: str) -> None:
     assert decode(encode(Position(at, key), ALL), ALL) == Position(at, key)
 

@@ -88,15 +88,15 @@ def test_the_same_status_again_fills_what_was_left_open_and_replaces_nothing() -
     again = replace(
         poll("g", "succeeded"), claim=status_claim("g", "succeeded", result={"urls": []}, seed=2, extra="new")
     )
-    seen = after(first, again).generation.rivya_object
-    assert (seen["result"], seen["seed"], seen["extra"]) == ({"urls": []}, 1, "new")
+    merged = after(first, again).generation.rivya_object
+    assert (merged["result"], merged["seed"], merged["extra"]) == ({"urls": []}, 1, "new")
 
 
 def test_a_newer_word_replaces_members_and_keeps_those_it_leaves_out() -> None:
     first = replace(submit("g"), claim=status_claim("g", "queued", note="kept", step=1))
     newer = replace(poll("g", "processing"), claim=status_claim("g", "processing", step=2))
-    seen = after(first, newer).generation.rivya_object
-    assert (seen["note"], seen["step"], seen["status"]) == ("kept", 2, "processing")
+    merged = after(first, newer).generation.rivya_object
+    assert (merged["note"], merged["step"], merged["status"]) == ("kept", 2, "processing")
 
 
 def test_an_older_word_adds_nothing_to_the_object() -> None:

@@ -25,10 +25,10 @@ def answered(key: ProbeKey = OURS, *, at: datetime = NOW) -> bytes | None:
 def test_an_answer_tells_what_arrived_and_proves_itself() -> None:
     probe, answer = OURS.make(NONCE, NOW), answered()
     assert answer is not None
-    told = OURS.read(probe, answer)
-    assert told is not None
-    assert told["size"] == len(probe.body)
-    assert changed_headers(probe, told) == []
+    result = OURS.read(probe, answer)
+    assert result is not None
+    assert result["size"] == len(probe.body)
+    assert changed_headers(probe, result) == []
 
 
 @pytest.mark.parametrize("late", [301, -301])
@@ -67,7 +67,7 @@ def test_headers_that_were_lost_or_changed_are_named() -> None:
     headers = [(name, b"text/plain" if name == b"content-type" else value) for name, value in arrived(probe)]
     answer = OURS.answer(headers, probe.body, NOW)
     assert answer is not None
-    told = OURS.read(probe, answer)
-    assert told is not None
-    assert changed_headers(probe, told) == ["content-type"]
+    result = OURS.read(probe, answer)
+    assert result is not None
+    assert changed_headers(probe, result) == ["content-type"]
     assert changed_headers(probe, {}) == list(probe.headers)

@@ -10,7 +10,7 @@ from app.rivya.endpoint_payload import WebhookEndpoint
 URL = "https://receiver.example.com/rivya/webhook/0a1b"
 
 
-def told(**members: Any) -> WebhookEndpoint:
+def endpoint(**members: Any) -> WebhookEndpoint:
     return WebhookEndpoint(**{"id": "whend_1", "url": URL, "status": "active", "event_types": EVENT_TYPES, **members})
 
 
@@ -27,12 +27,14 @@ def told(**members: Any) -> WebhookEndpoint:
     ],
 )
 def test_the_same_in_other_words_is_no_difference(members: dict[str, Any]) -> None:
-    assert differences(told(**members), url=URL) == []
+    assert differences(endpoint(**members), url=URL) == []
 
 
 def test_each_field_that_differs_is_told_with_what_is_wanted() -> None:
-    found = differences(told(status="disabled", url="https://a.example/x", event_types=("generation.failed",)), url=URL)
-    assert found == [
+    differing = differences(
+        endpoint(status="disabled", url="https://a.example/x", event_types=("generation.failed",)), url=URL
+    )
+    assert differing == [
         Difference("status", "active"),
         Difference("url", URL),
         Difference("event_types", list(EVENT_TYPES)),
@@ -40,8 +42,8 @@ def test_each_field_that_differs_is_told_with_what_is_wanted() -> None:
 
 
 def test_a_repair_counts_only_when_rivya_shows_it() -> None:
-    found = [Difference("status", "active")]
-    assert repaired(told(), found, url=URL)
-    assert repaired(told(url="https://a.example/x"), found, url=URL)  # another field is another matter
-    assert not repaired(told(status="disabled"), found, url=URL)
-    assert not repaired(None, found, url=URL)
+    differing = [Difference("status", "active")]
+    assert repaired(endpoint(), differing, url=URL)
+    assert repaired(endpoint(url="https://a.example/x"), differing, url=URL)  # another field is another matter
+    assert not repaired(endpoint(status="disabled"), differing, url=URL)
+    assert not repaired(None, differing, url=URL)

@@ -7,9 +7,9 @@ from tests.support.clock import NOON
 
 
 def test_a_later_id_sorts_after_an_earlier_one() -> None:
-    made = [uuid7(NOON + timedelta(milliseconds=n)) for n in range(100)]
-    assert sorted(made) == made
-    assert {one.version for one in made} == {7}
+    ids = [uuid7(NOON + timedelta(milliseconds=n)) for n in range(100)]
+    assert sorted(ids) == ids
+    assert {one.version for one in ids} == {7}
 
 
 def test_ids_of_one_millisecond_differ() -> None:

@@ -30,9 +30,9 @@ def test_as_json_they_have_what_the_pipeline_gives_every_line(monkeypatch: pytes
     with configured(monkeypatch, "json", least=logging.INFO) as written, structlog.contextvars.bound_contextvars(a=1):
         structlog.stdlib.get_logger("app.elsewhere").info("usual")
         logs.info_each("app.somewhere", LINES)
-        usual, *told = [json.loads(line) for line in written.getvalue().splitlines()]
-    assert [{name: line[name] for name in wanted} for line, wanted in zip(told, LINES, strict=True)] == LINES
-    for line, wanted in zip(told, LINES, strict=True):
+        usual, *lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert [{name: line[name] for name in wanted} for line, wanted in zip(lines, LINES, strict=True)] == LINES
+    for line, wanted in zip(lines, LINES, strict=True):
         assert line.keys() - wanted.keys() == usual.keys() - {"event"}
         assert (line["level"], line["logger"], line["a"]) == ("info", "app.somewhere", 1)
         assert len(line["timestamp"]) == len(usual["timestamp"])

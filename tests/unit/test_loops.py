@@ -36,7 +36,7 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def found(loops: BackgroundLoops) -> HealthCheck:
+async def only_finding(loops: BackgroundLoops) -> HealthCheck:
     [finding] = await loops.health_checks()
     return finding
 
@@ -69,7 +69,7 @@ async def test_a_task_is_run_again_after_1100_failures_in_a_row(errors: tuple[Ba
 
 async def until_ok(loops: BackgroundLoops) -> None:
     async with asyncio.timeout(20):
-        while not (await found(loops)).ok:
+        while not (await only_finding(loops)).ok:
             await asyncio.sleep(0)
 
 
@@ -86,7 +86,7 @@ async def test_a_task_is_down_after_three_failures_in_a_row(times: int, is_down:
     loops.start("well", Failing(0, KeyError()).run_once)
     await until(lambda: failures(name) == times)
     assert failing.rests.is_set() is False
-    finding = await found(loops)
+    finding = await only_finding(loops)
     assert finding.name == "background_tasks"
     assert finding.is_required
     assert finding.ok is not is_down
@@ -111,9 +111,9 @@ async def test_a_task_without_work_counts_as_well_again_some_time_after_its_newe
 
     task = loops.start("idle", run_once, pause_after_error=0.0)
     await waits.wait()
-    assert not (await found(loops)).ok
+    assert not (await only_finding(loops)).ok
     clock.advance(seconds=SECONDS_DOWN)
-    assert (await found(loops)).ok
+    assert (await only_finding(loops)).ok
     task.cancel()
     await asyncio.wait([task])
 
@@ -124,7 +124,7 @@ async def test_a_task_without_a_database_is_named_and_leaves_the_process_ready()
         "away", Failing(10**9, DatabaseUnavailable(reason="InsufficientPrivilegeError")).run_once, pause_after_error=0
     )
     await until(lambda: failures("away") >= 3)
-    finding = await found(loops)
+    finding = await only_finding(loops)
     assert (finding.ok, finding.is_required) == (False, False)
     assert "away" in finding.detail
     assert "InsufficientPrivilegeError" in finding.detail
@@ -140,11 +140,11 @@ async def test_a_task_that_has_ended_by_accident_is_down_and_one_that_is_done_is
     done = loops.start("done", once)
     ended = loops.start("ended", Failing(0, KeyError()).run_once)
     await done
-    assert (await found(loops)).detail == "1 running"
+    assert (await only_finding(loops)).detail == "1 running"
     ended.cancel()
     await asyncio.wait([ended])
-    finding = await found(loops)
+    finding = await only_finding(loops)
     assert (finding.ok, finding.is_required) == (False, True)
     assert finding.detail.startswith("ended has ended")
     await loops.stop()
-    assert (await found(loops)).ok
+    assert (await only_finding(loops)).ok

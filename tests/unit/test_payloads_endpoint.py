@@ -28,7 +28,7 @@ CREATED: dict[str, Any] = {
     "revoked_at": None,
 }
 STORED = {name: value for name, value in CREATED.items() if name != "signing_secret"}
-MOMENT = datetime(2026, 5, 11, tzinfo=UTC)
+CREATED_AT = datetime(2026, 5, 11, tzinfo=UTC)
 
 
 def test_the_documented_endpoint_is_read_whole() -> None:
@@ -40,9 +40,9 @@ def test_the_documented_endpoint_is_read_whole() -> None:
         event_types=("generation.succeeded", "generation.failed"),
         secret=SECRET,
         failure_count=2,
-        last_failure_at=MOMENT,
-        created_at=MOMENT,
-        updated_at=MOMENT,
+        last_failure_at=CREATED_AT,
+        created_at=CREATED_AT,
+        updated_at=CREATED_AT,
     )
 
 

@@ -30,8 +30,8 @@ EVENT = {"id": "evt_1", "type": "generation.succeeded", "api_version": "2026-05-
 
 
 def found_id(value: object) -> str | None:
-    found = find_generation(value)
-    return None if found is None else found.id
+    generation = find_generation(value)
+    return None if generation is None else generation.id
 
 
 def test_the_documented_object_is_read_whole_and_kept_as_it_came() -> None:
@@ -137,29 +137,31 @@ def test_a_response_without_a_generation_is_unreadable(body: bytes) -> None:
 )
 def test_an_optional_member_that_is_not_well_formed_is_absent(member: str, values: list[object]) -> None:
     for value in values:
-        found = find_generation({**SUCCEEDED, member: value})
-        assert found is not None
-        assert getattr(found, member) is None
+        generation = find_generation({**SUCCEEDED, member: value})
+        assert generation is not None
+        assert getattr(generation, member) is None
 
 
 def test_a_time_without_an_offset_is_utc_and_one_with_an_offset_becomes_utc() -> None:
-    found = find_generation({**SHORT, "created_at": "2026-05-10T00:00:00", "updated_at": "2026-05-10T02:00:00+02:00"})
-    assert found is not None
-    assert found.created_at == found.updated_at == datetime(2026, 5, 10, tzinfo=UTC)
+    generation = find_generation(
+        {**SHORT, "created_at": "2026-05-10T00:00:00", "updated_at": "2026-05-10T02:00:00+02:00"}
+    )
+    assert generation is not None
+    assert generation.created_at == generation.updated_at == datetime(2026, 5, 10, tzinfo=UTC)
 
 
 def test_what_databases_cannot_store_is_replaced_and_the_rest_kept() -> None:
     value = {**SHORT, "prompt\x00": ["a\x00b", "\ud800", 1, None]}
-    found = find_generation(value)
-    assert found is not None
-    assert found.object == {**SHORT, "prompt\ufffd": ["a\ufffdb", "\ufffd", 1, None]}
+    generation = find_generation(value)
+    assert generation is not None
+    assert generation.object == {**SHORT, "prompt\ufffd": ["a\ufffdb", "\ufffd", 1, None]}
 
 
 def test_an_object_nested_without_end_is_cut_and_serialises_again() -> None:
     deep = orjson.loads(b'{"a":' * 500 + b"[]" + b"}" * 500)
-    found = find_generation({**SHORT, "params": deep})
-    assert found is not None
-    assert orjson.loads(orjson.dumps({"data": [found.object]}))["data"][0]["id"] == "task_1"
+    generation = find_generation({**SHORT, "params": deep})
+    assert generation is not None
+    assert orjson.loads(orjson.dumps({"data": [generation.object]}))["data"][0]["id"] == "task_1"
 
 
 def test_an_ordinary_object_is_not_copied() -> None:
@@ -185,8 +187,8 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_whatever_is_found_can_be_stored(value: object) -> None:
-    found = find_generation(value)
-    if found is not None:
-        text = orjson.dumps(found.object)
+    generation = find_generation(value)
+    if generation is not None:
+        text = orjson.dumps(generation.object)
         assert rb"\u0000" not in text.replace(rb"\\", b"")
-        assert found.id.isprintable()
+        assert generation.id.isprintable()

@@ -8,25 +8,25 @@ from tests.support.reports import poll, submit, webhook
 
 
 def test_the_same_event_twice_in_a_batch_is_one_delivery_with_two_attempts() -> None:
-    made = plan([webhook("g", "succeeded"), webhook("g", "succeeded")], {}, {}, first_poll=first_poll)
-    assert [item.is_duplicate for item in made.recorded] == [False, True]
-    assert [row.attempts for row in made.deliveries.values()] == [2]
-    assert len(made.transitions) == 1
+    planned = plan([webhook("g", "succeeded"), webhook("g", "succeeded")], {}, {}, first_poll=first_poll)
+    assert [item.is_duplicate for item in planned.recorded] == [False, True]
+    assert [row.attempts for row in planned.deliveries.values()] == [2]
+    assert len(planned.transitions) == 1
 
 
 def test_an_event_that_is_stored_already_changes_no_generation() -> None:
     report = webhook("g", "succeeded", event_id="evt_1")
-    made = plan([report], {}, {"evt_1": Outcome.APPLIED}, first_poll=first_poll)
-    assert made.recorded[0].is_duplicate
-    assert made.generations == {}
-    assert made.transitions == []
+    planned = plan([report], {}, {"evt_1": Outcome.APPLIED}, first_poll=first_poll)
+    assert planned.recorded[0].is_duplicate
+    assert planned.generations == {}
+    assert planned.transitions == []
 
 
 def test_reports_on_one_generation_build_on_each_other() -> None:
     reports = [submit("g"), poll("g", "processing"), webhook("g", "succeeded")]
-    made = plan(reports, {}, {}, first_poll=first_poll)
-    assert [transition.number for transition in made.transitions] == [1, 2, 3]
-    assert len(made.generations) == 1
+    planned = plan(reports, {}, {}, first_poll=first_poll)
+    assert [transition.number for transition in planned.transitions] == [1, 2, 3]
+    assert len(planned.generations) == 1
 
 
 def test_a_delivery_that_claims_nothing_is_kept_as_what_it_is() -> None:
@@ -39,17 +39,17 @@ def test_a_delivery_that_claims_nothing_is_kept_as_what_it_is() -> None:
         headers={},
         kept_as=Outcome.TEST,
     )
-    made = plan([Report(source=Source.WEBHOOK, reported_at=NOON, delivery=delivery)], {}, {}, first_poll=first_poll)
-    assert made.recorded[0].outcome is Outcome.TEST
-    assert made.deliveries["evt_t"].outcome is Outcome.TEST
-    assert made.generations == {}
+    planned = plan([Report(source=Source.WEBHOOK, reported_at=NOON, delivery=delivery)], {}, {}, first_poll=first_poll)
+    assert planned.recorded[0].outcome is Outcome.TEST
+    assert planned.deliveries["evt_t"].outcome is Outcome.TEST
+    assert planned.generations == {}
 
 
 def test_a_poll_that_finds_the_outcome_first_is_a_missed_callback() -> None:
-    made = plan([submit("g"), poll("g", "succeeded"), webhook("g", "succeeded")], {}, {}, first_poll=first_poll)
-    assert [item.missed_callback for item in made.recorded] == [False, True, False]
+    planned = plan([submit("g"), poll("g", "succeeded"), webhook("g", "succeeded")], {}, {}, first_poll=first_poll)
+    assert [item.missed_callback for item in planned.recorded] == [False, True, False]
 
 
 def test_a_poll_after_a_callback_misses_nothing() -> None:
-    made = plan([webhook("g", "succeeded"), poll("g", "succeeded")], {}, {}, first_poll=first_poll)
-    assert not any(item.missed_callback for item in made.recorded)
+    planned = plan([webhook("g", "succeeded"), poll("g", "succeeded")], {}, {}, first_poll=first_poll)
+    assert not any(item.missed_callback for item in planned.recorded)

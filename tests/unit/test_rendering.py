@@ -29,19 +29,19 @@ def _delivery(**members: Any) -> StoredDelivery:
 
 
 def test_members_that_rivya_may_add_reach_callers_unchanged() -> None:
-    seen = render(_generation(rivya_object={"seed": 7, "result": {"urls": ["a"], "of_tomorrow": [1]}}))
-    assert (seen["seed"], seen["result"]) == (7, {"urls": ["a"], "of_tomorrow": [1]})
+    rendered = render(_generation(rivya_object={"seed": 7, "result": {"urls": ["a"], "of_tomorrow": [1]}}))
+    assert (rendered["seed"], rendered["result"]) == (7, {"urls": ["a"], "of_tomorrow": [1]})
 
 
 def test_what_rivya_did_not_tell_is_not_made_up() -> None:
-    seen = render(_generation(rivya_object={"id": "g", "status": "queued"}))
-    assert seen.keys() == {"id", "status", "metadata", "tracking"}
+    rendered = render(_generation(rivya_object={"id": "g", "status": "queued"}))
+    assert rendered.keys() == {"id", "status", "metadata", "tracking"}
 
 
 def test_where_rivya_has_told_nothing_yet_the_documented_members_are_null() -> None:
-    seen = render(_generation())
+    rendered = render(_generation())
     for member in ("model", "reserved_credits", "final_credits", "created_at", "updated_at", "result", "error"):
-        assert seen[member] is None
+        assert rendered[member] is None
 
 
 def test_the_status_is_the_records_whatever_an_older_word_said() -> None:
@@ -71,9 +71,9 @@ def test_a_step_of_the_history_says_who_told_it_and_when() -> None:
 
 
 def test_a_delivery_is_listed_without_what_it_carried() -> None:
-    seen = render_delivery(_delivery(body=b"{}", headers={"content-type": "application/json"}))
-    assert seen["attempts"] == 2
-    assert not {"body", "headers"} & set(seen)
+    rendered = render_delivery(_delivery(body=b"{}", headers={"content-type": "application/json"}))
+    assert rendered["attempts"] == 2
+    assert not {"body", "headers"} & set(rendered)
 
 
 def test_that_its_body_is_gone_is_told() -> None:
@@ -85,8 +85,8 @@ def test_that_its_body_is_gone_is_told() -> None:
 def test_the_bytes_of_a_delivery_are_always_shown_and_as_text_where_they_are_text(
     body: bytes | None, text: str | None, encoded: str
 ) -> None:
-    seen = render_evidence(_delivery(body=body))
-    assert (seen["body"], seen["body_base64"]) == (text, encoded)
+    rendered = render_evidence(_delivery(body=body))
+    assert (rendered["body"], rendered["body_base64"]) == (text, encoded)
 
 
 def test_a_moment_is_written_as_rivya_writes_it() -> None:

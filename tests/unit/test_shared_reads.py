@@ -23,13 +23,13 @@ class Record:
 
     async def read(self, ids: Sequence[str]) -> dict[str, Generation]:
         self.asked.append(list(ids))
-        found = Generation(
+        generation = Generation(
             id="g", status=Status.QUEUED, first_seen_at=NOON, tracking=Tracking.WATCHING, polls=self.polls
         )
         await self.may_answer.wait()
         if self.is_broken:
             raise self.failure
-        return {"g": found}
+        return {"g": generation}
 
 
 async def turns() -> None:
@@ -41,9 +41,9 @@ async def test_what_is_asked_at_once_is_one_read() -> None:
     record = Record()
     reads = ReadCoalescer(record.read)
     record.may_answer.set()
-    found = await asyncio.gather(*(reads.generation(key) for key in ("g", "h", "g", "g")))
+    generations = await asyncio.gather(*(reads.generation(key) for key in ("g", "h", "g", "g")))
     assert record.asked == [["g", "h"]]
-    assert [item is not None for item in found] == [True, False, True, True]
+    assert [item is not None for item in generations] == [True, False, True, True]
 
 
 async def test_a_read_that_has_begun_is_not_joined() -> None:
@@ -55,8 +55,8 @@ async def test_a_read_that_has_begun_is_not_joined() -> None:
     late = asyncio.create_task(reads.generation("g"))
     await turns()
     record.may_answer.set()
-    told = [await early, await late]
-    assert [item.polls for item in told if item is not None] == [0, 1]
+    generations = [await early, await late]
+    assert [item.polls for item in generations if item is not None] == [0, 1]
 
 
 async def test_one_that_gives_up_leaves_the_others_their_answer() -> None:

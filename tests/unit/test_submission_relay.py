@@ -9,21 +9,21 @@ from app.submission.outcome import relayed
 
 def relayed_error(body: bytes, **given: str) -> dict[str, object]:
     error = RivyaRefused(400, "validation_failed", given.get("message"), request_id=given.get("request_id"), body=body)
-    told: dict[str, object] = orjson.loads(relayed(error, request_id="req_ours").body)["error"]
-    return told
+    relayed_body: dict[str, object] = orjson.loads(relayed(error, request_id="req_ours").body)["error"]
+    return relayed_body
 
 
 def test_members_that_rivya_adds_reach_the_caller() -> None:
     body = b'{"error": {"code": "validation_failed", "message": "m", "requestId": "req_1", "param": "prompt"}}'
-    told = relayed_error(body, message="m", request_id="req_1")
-    assert told == {"code": "validation_failed", "message": "m", "requestId": "req_1", "param": "prompt"}
+    relayed_body = relayed_error(body, message="m", request_id="req_1")
+    assert relayed_body == {"code": "validation_failed", "message": "m", "requestId": "req_1", "param": "prompt"}
 
 
 def test_a_body_that_is_not_rivyas_is_put_into_its_shape() -> None:
     error = RivyaRateLimited(429, "rate_limited", retry_after=1.1, body=b"<html>Too many requests</html>")
     reply = relayed(error, request_id="req_ours")
-    told = orjson.loads(reply.body)["error"]
-    assert (told["code"], told["requestId"], reply.retry_after) == ("rate_limited", "req_ours", 2)
+    relayed_body = orjson.loads(reply.body)["error"]
+    assert (relayed_body["code"], relayed_body["requestId"], reply.retry_after) == ("rate_limited", "req_ours", 2)
 
 
 def test_a_json_body_of_another_shape_is_put_into_rivyas() -> None:

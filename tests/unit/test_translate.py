@@ -30,12 +30,16 @@ def test_a_delivery_has_a_body_that_is_not_encoded(body: bytes, encodings: list[
 
 def test_a_documented_event_is_a_claim_with_its_bytes_as_evidence() -> None:
     body = event("generation.succeeded", **OBJECT)
-    said = report(body)
-    assert said.claim is not None
-    assert said.delivery is not None
-    assert (said.source, said.claim.id, said.claim.status) == (Source.WEBHOOK, "task_1", "succeeded")
-    assert (said.delivery.body, said.delivery.event_id, said.delivery.endpoint_id) == (body, "evt_1", "end_1")
-    assert said.delivery.kept_as is None
+    translated = report(body)
+    assert translated.claim is not None
+    assert translated.delivery is not None
+    assert (translated.source, translated.claim.id, translated.claim.status) == (Source.WEBHOOK, "task_1", "succeeded")
+    assert (translated.delivery.body, translated.delivery.event_id, translated.delivery.endpoint_id) == (
+        body,
+        "evt_1",
+        "end_1",
+    )
+    assert translated.delivery.kept_as is None
 
 
 @pytest.mark.parametrize(
@@ -47,17 +51,17 @@ def test_a_documented_event_is_a_claim_with_its_bytes_as_evidence() -> None:
     ],
 )
 def test_what_claims_nothing_is_kept_for_what_it_is(body: bytes, kept_as: Outcome) -> None:
-    said = report(body)
-    assert said.claim is None
-    assert said.delivery is not None
-    assert (said.delivery.kept_as, said.delivery.body) == (kept_as, body)
+    translated = report(body)
+    assert translated.claim is None
+    assert translated.delivery is not None
+    assert (translated.delivery.kept_as, translated.delivery.body) == (kept_as, body)
 
 
 def test_a_claim_that_cannot_be_recorded_is_kept_as_evidence() -> None:
-    kept = as_unreadable(report(event("generation.succeeded", **OBJECT)))
-    assert kept.claim is None
-    assert kept.delivery is not None
-    assert kept.delivery.kept_as is Outcome.UNREADABLE
+    unreadable = as_unreadable(report(event("generation.succeeded", **OBJECT)))
+    assert unreadable.claim is None
+    assert unreadable.delivery is not None
+    assert unreadable.delivery.kept_as is Outcome.UNREADABLE
 
 
 def test_a_report_without_a_delivery_has_no_evidence_to_keep() -> None:

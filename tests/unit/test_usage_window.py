@@ -21,7 +21,7 @@ def test_what_was_asked_for_is_taken_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "end", "said"),
+    ("first", "end", "message"),
     [
         (NOON, NOON, "from: must be before to."),
         (NOON + DAY, None, "from: must be before to."),
@@ -43,10 +43,10 @@ def test_what_was_asked_for_is_taken_as_it_is() -> None:
         ),
     ],
 )
-def test_no_time_and_too_much_of_it_are_refused(first: datetime | None, end: datetime | None, said: str) -> None:
+def test_no_time_and_too_much_of_it_are_refused(first: datetime | None, end: datetime | None, message: str) -> None:
     with pytest.raises(WindowInvalid) as refused:
         window(first, end, now=NOON)
-    assert refused.value.message == said
+    assert refused.value.message == message
 
 
 def test_a_window_that_ends_now_takes_the_whole_hour_that_is_under_way() -> None:
