@@ -147,8 +147,8 @@ async def test_no_migration_rewrites_a_big_table_unless_it_says_so(postgres_url:
 
 async def files(connection: AsyncConnection) -> dict[str, int]:
     """In which file PostgreSQL keeps each table: another one after a rewrite."""
-    found = await connection.execute(text("SELECT relname, relfilenode FROM pg_class WHERE relkind = 'r'"))
-    return {row.relname: row.relfilenode for row in found}
+    rows = await connection.execute(text("SELECT relname, relfilenode FROM pg_class WHERE relkind = 'r'"))
+    return {row.relname: row.relfilenode for row in rows}
 
 
 async def test_a_migration_that_can_not_have_its_lock_gives_up_and_changes_nothing(postgres_url: str) -> None:

@@ -18,8 +18,8 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 async def document_of(url: str) -> dict[str, Any]:
     async with open_api(url) as api:
-        found: dict[str, Any] = (await api.stranger.get("/openapi.json")).json()
-        return found
+        document: dict[str, Any] = (await api.stranger.get("/openapi.json")).json()
+        return document
 
 
 async def test_every_operation_says_what_it_is_and_where_it_belongs(sqlite_url: str) -> None:

@@ -33,9 +33,9 @@ def test_every_operation_answers_what_its_document_says_to_what_it_allows_and_fo
         async with serve(monkeypatch, database_url) as (service, client):
             await service.batch.put(webhook("known", "succeeded"))
             for number, case in enumerate(cases):
-                told = await check_timestamp(client, case, number)
-                wrong.extend(told or ())
-                sent += told is not None
+                problems = await check_timestamp(client, case, number)
+                wrong.extend(problems or ())
+                sent += problems is not None
 
     asyncio.run(run())
     assert not wrong, "\n".join(wrong[:20])

@@ -34,8 +34,8 @@ def test_every_pin_has_a_hash(path: Path) -> None:
 
 
 def test_no_file_knows_the_machine_it_was_written_on() -> None:
-    found = {path.name: MACHINE_PATH.findall(path.read_text(errors="replace")) for path in tracked_files()}
-    assert {name for name, paths in found.items() if paths} == set()
+    machine_paths = {path.name: MACHINE_PATH.findall(path.read_text(errors="replace")) for path in tracked_files()}
+    assert {name for name, paths in machine_paths.items() if paths} == set()
 
 
 def test_the_console_script_leads_to_a_function() -> None:

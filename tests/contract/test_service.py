@@ -62,24 +62,24 @@ async def test_every_guarded_route_documents_its_token_and_its_errors(
 async def test_nothing_under_api_answers_without_a_token(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str, path: str
 ) -> None:
-    made = service(monkeypatch, sqlite_url)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://receiver") as client:
+    receiver = service(monkeypatch, sqlite_url)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(receiver.app), base_url="http://receiver") as client:
         for method in GUARDED[path]:
             answer = await client.request(method.upper(), path.format_map(IDS))
             assert (answer.status_code, answer.json()["error"]["code"]) == (401, "api_key_missing")
             assert answer.json()["error"]["requestId"] == answer.headers["x-request-id"]
-    await made.close()
+    await receiver.close()
 
 
 async def test_an_unsigned_delivery_and_its_answer_share_one_request_id(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str
 ) -> None:
-    made = service(monkeypatch, sqlite_url)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(made.app), base_url="http://receiver") as client:
+    receiver = service(monkeypatch, sqlite_url)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(receiver.app), base_url="http://receiver") as client:
         answer = await client.post("/rivya/webhook", content=b"{}")
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_secret")
         assert answer.json()["error"]["requestId"] == answer.headers["x-request-id"]
-    await made.close()
+    await receiver.close()
 
 
 def test_a_scheme_that_is_none_is_refused_with_what_would_be_right(

@@ -76,18 +76,18 @@ def test_two_fresh_databases_share_nothing(databases: Databases) -> None:
 
 
 def test_a_connection_to_the_world_is_refused_and_remembered() -> None:
-    seal = NetworkGuard()
-    connect = seal.connecting(socket.socket.connect)
+    guard = NetworkGuard()
+    connect = guard.connecting(socket.socket.connect)
     with socket.socket() as outgoing, pytest.raises(OutsideWorldError):
         connect(outgoing, ("192.0.2.1", 443))
-    assert seal.refused == ["192.0.2.1"]
+    assert guard.refused == ["192.0.2.1"]
 
 
 def test_a_name_of_the_world_is_not_looked_up() -> None:
-    seal = NetworkGuard()
+    guard = NetworkGuard()
     with pytest.raises(OutsideWorldError):
-        seal.resolving(socket.getaddrinfo)("rivya.ai", 443)
-    assert seal.refused == ["rivya.ai"]
+        guard.resolving(socket.getaddrinfo)("rivya.ai", 443)
+    assert guard.refused == ["rivya.ai"]
 
 
 @given(number=st.integers())
