@@ -22,6 +22,6 @@ async def test_a_served_process_notices_silence_by_itself(empty_database_url: st
         [line] = [json.loads(line) for line in written.splitlines() if '"alarm.crossed"' in line]
         assert (line["alarm"], line["threshold"], line["level"]) == ("silence", 0.5, "warning")
         assert rules()["RivyaSilent"].holds((await service.client.get("/metrics")).text)
-        told = await service.check("silence")
-        assert not told["ok"]
-        assert not told["required"]
+        check = await service.check("silence")
+        assert not check["ok"]
+        assert not check["required"]

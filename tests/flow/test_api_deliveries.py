@@ -16,13 +16,13 @@ BODY = '{"id":"evt_0","ü":1}'.encode()
 
 
 def came(number: int, *, body: bytes = BODY, kept_as: Outcome | None = None, event_type: str | None = None) -> Report:
-    made = webhook(f"g{number}", "succeeded", event_id=f"evt_{number}", at=NOON + timedelta(minutes=number))
-    assert made.delivery is not None
-    delivery = replace(made.delivery, body=body, headers={"rivya-signature": "t=1,v1=00"}, kept_as=kept_as)
+    report = webhook(f"g{number}", "succeeded", event_id=f"evt_{number}", at=NOON + timedelta(minutes=number))
+    assert report.delivery is not None
+    delivery = replace(report.delivery, body=body, headers={"rivya-signature": "t=1,v1=00"}, kept_as=kept_as)
     if event_type is not None:
         delivery = replace(delivery, event_type=event_type)
-    claim = None if kept_as is not None else made.claim
-    return Report(source=Source.WEBHOOK, reported_at=made.reported_at, claim=claim, delivery=delivery)
+    claim = None if kept_as is not None else report.claim
+    return Report(source=Source.WEBHOOK, reported_at=report.reported_at, claim=claim, delivery=delivery)
 
 
 async def a_few(api: ApiHarness) -> None:
@@ -32,7 +32,7 @@ async def a_few(api: ApiHarness) -> None:
 async def test_a_delivery_is_told_without_what_it_carried(database_url: str) -> None:
     async with open_api(database_url) as api:
         await a_few(api)
-        told = {
+        delivery = {
             "object": "delivery",
             "event_id": "evt_0",
             "event_type": "generation.succeeded",
@@ -43,24 +43,24 @@ async def test_a_delivery_is_told_without_what_it_carried(database_url: str) -> 
             "attempts": 2,
             "body_pruned_at": None,
         }
-        assert (await api.client.get(f"{PATH}/evt_0")).json() == told
-        assert (await api.writer.get(f"{PATH}/evt_0")).json() == told
-        assert (await api.admin.get(PATH)).json()["data"][2] == told
+        assert (await api.client.get(f"{PATH}/evt_0")).json() == delivery
+        assert (await api.writer.get(f"{PATH}/evt_0")).json() == delivery
+        assert (await api.admin.get(PATH)).json()["data"][2] == delivery
 
 
 async def test_an_admin_sees_what_it_carried(database_url: str) -> None:
     async with open_api(database_url) as api:
         await a_few(api)
-        told = (await api.admin.get(f"{PATH}/evt_0")).json()
-        assert (told["body"].encode(), base64.b64decode(told["body_base64"])) == (BODY, BODY)
-        assert told["headers"] == {"rivya-signature": "t=1,v1=00"}
+        delivery = (await api.admin.get(f"{PATH}/evt_0")).json()
+        assert (delivery["body"].encode(), base64.b64decode(delivery["body_base64"])) == (BODY, BODY)
+        assert delivery["headers"] == {"rivya-signature": "t=1,v1=00"}
 
 
 async def test_bytes_that_are_no_text_are_shown_as_bytes(database_url: str) -> None:
     async with open_api(database_url) as api:
         await api.record(came(0, body=b"\xff\x00", kept_as=Outcome.UNREADABLE))
-        told = (await api.admin.get(f"{PATH}/evt_0")).json()
-        assert (told["body"], base64.b64decode(told["body_base64"])) == (None, b"\xff\x00")
+        delivery = (await api.admin.get(f"{PATH}/evt_0")).json()
+        assert (delivery["body"], base64.b64decode(delivery["body_base64"])) == (None, b"\xff\x00")
 
 
 @pytest.mark.parametrize("unknown", ["evt_9", "%00", "x" * 300])
@@ -89,13 +89,13 @@ async def test_each_filter_narrows(database_url: str, filters: dict[str, str], e
 async def test_pages_show_each_once(database_url: str) -> None:
     async with open_api(database_url) as api:
         await api.record(*(came(n) for n in range(5)))
-        seen: list[str] = []
+        event_ids: list[str] = []
         asked: dict[str, str] = {"limit": "2"}
         for _ in range(3):
             answer = await api.client.get(PATH, params=asked)
-            seen += ids(answer, "event_id")
+            event_ids += ids(answer, "event_id")
             asked |= {"cursor": answer.json()["next_cursor"] or ""}
-        assert seen == [f"evt_{n}" for n in reversed(range(5))]
+        assert event_ids == [f"evt_{n}" for n in reversed(range(5))]
         assert asked["cursor"] == ""
 
 

@@ -86,16 +86,16 @@ async def test_pages_show_each_once_while_new_ones_arrive(database_url: str) -> 
     async with open_api(database_url) as api:
         # Five of them in the same instant: only the id tells them apart.
         await api.record(*(created(f"g{n:02}", minute=n // 5) for n in range(25)))
-        seen: list[str] = []
+        listed: list[str] = []
         cursor: str | None = None
         for page in range(4):
             asked = {"limit": "7"} | ({"cursor": cursor} if cursor is not None else {})
             answer = await api.client.get(PATH, params=asked)
-            seen += ids(answer)
+            listed += ids(answer)
             cursor = answer.json()["next_cursor"]
             await api.record(created(f"new{page}", minute=100 + page))
         assert cursor is None
-        assert seen == [f"g{n:02}" for n in reversed(range(25))]
+        assert listed == [f"g{n:02}" for n in reversed(range(25))]
 
 
 async def test_a_list_that_fits_its_limit_exactly_ends_there(database_url: str) -> None:

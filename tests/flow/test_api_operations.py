@@ -38,8 +38,8 @@ async def test_ready_when_the_database_is_there_and_migrated(database_url: str) 
     async with open_api(database_url, checks=[well, optional]) as api:
         answer = await api.stranger.get("/readyz")
         assert (answer.status_code, answer.json()["status"]) == (200, "ready")
-        found = {check["name"]: (check["ok"], check["required"]) for check in answer.json()["checks"]}
-        assert found == {
+        checks = {check["name"]: (check["ok"], check["required"]) for check in answer.json()["checks"]}
+        assert checks == {
             "well": (True, True),
             "optional": (False, False),
             "database": (True, True),

@@ -10,27 +10,27 @@ from tests.support.api_harness import error_of, ids, open_api
 from tests.support.reports import webhook
 
 PATH = "/api/v1/generations/"
-SAID = {"model": "z-image", "client_request_id": "order-1", "metadata": {"customer": "c-42", "n": [1, None]}}
+DETAILS = {"model": "z-image", "client_request_id": "order-1", "metadata": {"customer": "c-42", "n": [1, None]}}
 
 
 async def test_tracking_begins_as_queued_and_is_watched(database_url: str) -> None:
     async with open_api(database_url) as api:
-        answer = await api.writer.put(f"{PATH}g", json=SAID)
+        answer = await api.writer.put(f"{PATH}g", json=DETAILS)
         assert answer.status_code == 201
-        told = answer.json()
-        assert (told["model"], told["metadata"]) == (SAID["model"], SAID["metadata"])
-        assert told["tracking"]["client_request_id"] == SAID["client_request_id"]
-        assert (told["status"], told["tracking"]["state"]) == ("queued", "watching")
-        assert told["tracking"]["next_poll_at"] is not None
-        assert (await api.client.get(f"{PATH}g")).json() == told
+        generation = answer.json()
+        assert (generation["model"], generation["metadata"]) == (DETAILS["model"], DETAILS["metadata"])
+        assert generation["tracking"]["client_request_id"] == DETAILS["client_request_id"]
+        assert (generation["status"], generation["tracking"]["state"]) == ("queued", "watching")
+        assert generation["tracking"]["next_poll_at"] is not None
+        assert (await api.client.get(f"{PATH}g")).json() == generation
         history = (await api.client.get(f"{PATH}g/transitions")).json()["data"]
         assert [(step["to"], step["source"]) for step in history] == [("queued", "operator")]
 
 
 async def test_saying_it_again_changes_nothing(database_url: str) -> None:
     async with open_api(database_url) as api:
-        first = await api.writer.put(f"{PATH}g", json=SAID)
-        again = await api.writer.put(f"{PATH}g", json=SAID)
+        first = await api.writer.put(f"{PATH}g", json=DETAILS)
+        again = await api.writer.put(f"{PATH}g", json=DETAILS)
         assert (first.status_code, again.status_code) == (201, 200)
         assert first.json() == again.json()
         assert len(await api.room.rows(transitions)) == 1
@@ -38,23 +38,23 @@ async def test_saying_it_again_changes_nothing(database_url: str) -> None:
 
 async def test_many_at_once_make_one(database_url: str) -> None:
     async with open_api(database_url) as api:
-        answers = await asyncio.gather(*(api.writer.put(f"{PATH}g", json=SAID) for _ in range(20)))
+        answers = await asyncio.gather(*(api.writer.put(f"{PATH}g", json=DETAILS) for _ in range(20)))
         assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
         assert len(await api.room.rows(generations)) == 1
 
 
 async def test_what_is_left_out_stays_and_an_outcome_is_never_undone(database_url: str) -> None:
     async with open_api(database_url) as api:
-        await api.writer.put(f"{PATH}g", json=SAID)
+        await api.writer.put(f"{PATH}g", json=DETAILS)
         await api.record(webhook("g", "succeeded"))
         answer = await api.writer.put(f"{PATH}g")
         assert answer.status_code == 200
-        assert (answer.json()["status"], answer.json()["metadata"]) == ("succeeded", SAID["metadata"])
+        assert (answer.json()["status"], answer.json()["metadata"]) == ("succeeded", DETAILS["metadata"])
 
 
 async def test_metadata_is_replaced_and_the_callers_id_is_not(database_url: str) -> None:
     async with open_api(database_url) as api:
-        await api.writer.put(f"{PATH}g", json=SAID)
+        await api.writer.put(f"{PATH}g", json=DETAILS)
         answer = await api.writer.put(f"{PATH}g", json={"client_request_id": "order-2", "metadata": {"new": True}})
         assert answer.json()["metadata"] == {"new": True}
         assert answer.json()["tracking"]["client_request_id"] == "order-1"

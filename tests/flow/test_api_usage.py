@@ -76,7 +76,7 @@ async def test_without_a_window_it_is_the_last_thirty_days_and_the_answer_says_s
 
 
 @pytest.mark.parametrize(
-    ("parameters", "said"),
+    ("parameters", "message"),
     [
         ({"from": "yesterday"}, "from: must be a day like 2026-05-10, or an RFC 3339 time"),
         ({"to": "2026-13-01"}, "to: must be a day"),
@@ -87,12 +87,12 @@ async def test_without_a_window_it_is_the_last_thirty_days_and_the_answer_says_s
     ],
 )
 async def test_a_window_that_makes_no_sense_is_refused_by_name(
-    sqlite_url: str, parameters: dict[str, str], said: str
+    sqlite_url: str, parameters: dict[str, str], message: str
 ) -> None:
     async with open_api(sqlite_url) as api:
         answer = await api.client.get(PATH, params=parameters)
         assert error_of(answer) == (400, "validation_failed")
-        assert said in answer.json()["error"]["message"]
+        assert message in answer.json()["error"]["message"]
 
 
 async def test_more_lines_than_an_answer_holds_are_refused_and_not_cut(

@@ -109,8 +109,8 @@ async def test_one_who_hangs_up_takes_no_answer_from_the_others(database_url: st
 async def test_the_preference_is_told_back_and_the_query_wins(database_url: str) -> None:
     async with open_api(database_url) as api:
         await api.record(webhook("g", "succeeded"))
-        told = await api.client.get("/api/v1/generations/g", headers={"Prefer": "respond-async, wait=90"})
-        assert told.headers["preference-applied"] == "wait=60"
+        response = await api.client.get("/api/v1/generations/g", headers={"Prefer": "respond-async, wait=90"})
+        assert response.headers["preference-applied"] == "wait=60"
         both = await api.client.get("/api/v1/generations/g", params={"wait": 1}, headers={"Prefer": "wait=9"})
         assert "preference-applied" not in both.headers
 

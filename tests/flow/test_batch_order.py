@@ -11,7 +11,7 @@ from tests.support.ledger_harness import LedgerHarness, open_ledger
 from tests.support.reports import webhook
 
 
-class Told:
+class Sender:
     """A sender in the fast path, with one list for all of what happens."""
 
     def __init__(self, happened: list[str]) -> None:
@@ -51,7 +51,7 @@ async def test_what_was_committed_is_answered_then_the_next_is_begun_and_only_th
         happened: list[str] = []
         batch = WriteQueue(Ordered(room, happened), SystemClock(), most_at_once=1)
         for generation_id in ("one", "two"):
-            batch.submit(webhook(generation_id, "succeeded"), Told(happened))
+            batch.submit(webhook(generation_id, "succeeded"), Sender(happened))
         await batch.start()
         await batch.stop()
         assert happened == [

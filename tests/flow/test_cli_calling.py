@@ -43,16 +43,16 @@ class Desk:
 
     async def say(self, *words: str, **variables: str) -> Ended:
         settings = {"RECEIVER_URL": self.url, "RECEIVER_TOKEN": API_KEY, **variables}
-        said = await asyncio.to_thread(CliRunner().invoke, cli, words, env=settings)
-        return Ended(said.exit_code, said.stdout, said.stderr)
+        result = await asyncio.to_thread(CliRunner().invoke, cli, words, env=settings)
+        return Ended(result.exit_code, result.stdout, result.stderr)
 
-    async def told(self, *words: str) -> dict[str, Any]:
+    async def say_json(self, *words: str) -> dict[str, Any]:
         """What is said with --json, after checking that it is the only thing on standard output."""
         ended = await self.say(*words, "--json")
         assert ended.status == 0, ended.errors
         [line] = ended.output.splitlines()
-        told: dict[str, Any] = json.loads(line)
-        return told
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
 @asynccontextmanager
@@ -76,8 +76,8 @@ async def test_the_installed_command_ends_with_the_exit_statuses_that_it_promise
 
 async def test_models_and_credits_are_a_table_for_people_and_rivyas_json_for_programs() -> None:
     async with a_desk() as desk:
-        table, models = await desk.say("models"), await desk.told("models")
-        left, in_json = await desk.say("credits"), await desk.told("credits")
+        table, models = await desk.say("models"), await desk.say_json("models")
+        left, in_json = await desk.say("credits"), await desk.say_json("credits")
     assert table.output.splitlines()[0].split() == ["MODEL", "NAME", "CATEGORY", "CREDITS", "STATUS"]
     assert re.search(r"^z-image +Z-Image +image +1 +available$", table.output, re.MULTILINE)
     assert "z-image" in {model["id"] for model in models["data"]}
@@ -109,9 +109,9 @@ async def test_get_shows_what_is_and_watch_waits_for_what_will_be() -> None:
             "--client-request-id",
             "o-1",
         )
-        told = await desk.told(*words)
-        watched = await desk.say("generations", "watch", told["id"])
-        shown = await desk.say("generations", "get", told["id"])
+        created = await desk.say_json(*words)
+        watched = await desk.say("generations", "watch", created["id"])
+        shown = await desk.say("generations", "get", created["id"])
     assert watched.status == 1
     assert watched.output == shown.output
     assert re.search(r"^error +generation_failed: ", shown.output, re.MULTILINE)
@@ -120,8 +120,8 @@ async def test_get_shows_what_is_and_watch_waits_for_what_will_be() -> None:
 
 async def test_a_wait_that_is_over_is_a_failure_that_says_how_it_stands() -> None:
     async with a_desk() as desk:
-        told = await desk.told("generations", "create", "--model", "sandbox-video-long")
-        ended = await desk.say("generations", "watch", told["id"], "--timeout", "0", "--json")
+        created = await desk.say_json("generations", "create", "--model", "sandbox-video-long")
+        ended = await desk.say("generations", "watch", created["id"], "--timeout", "0", "--json")
     assert ended.status == 1
     assert json.loads(ended.output)["error"]["code"] == "still_open"
     assert "is queued after 0 s" in ended.errors
@@ -129,9 +129,9 @@ async def test_a_wait_that_is_over_is_a_failure_that_says_how_it_stands() -> Non
 
 async def test_watching_goes_on_when_rivya_is_busy_for_a_moment() -> None:
     async with a_desk() as desk:
-        told = await desk.told("generations", "create", "--model", "z-image", "--params", QUICK)
+        created = await desk.say_json("generations", "create", "--model", "z-image", "--params", QUICK)
         desk.rivya.faults.api = [ApiFault("generations.get", times=1, status=503, retry_after=1)]
-        ended = await desk.say("generations", "watch", told["id"])
+        ended = await desk.say("generations", "watch", created["id"])
     assert ended.status == 0
     assert "public_api_disabled" in ended.errors
     assert "trying again" in ended.errors
@@ -150,18 +150,18 @@ async def test_watching_goes_on_when_the_receiver_is_gone_for_a_moment() -> None
     class Interrupting(Progress):
         """Has the next look cut off, as soon as the first has told how it stands."""
 
-        told: ClassVar[list[str]] = []
+        written: ClassVar[list[str]] = []
 
         def tell(self, text: str) -> None:
-            self.told.append(text)
-            if len(self.told) == 1:
+            self.written.append(text)
+            if len(self.written) == 1:
                 desk.rivya.faults.api = [ApiFault("generations.get", times=1, connection="reset")]
 
     async with a_desk() as desk, calling(Target(desk.url, API_KEY)) as receiver:
-        told = await receiver.post("/generations", {"model": "z-image", "params": json.loads(QUICK)}, key="key-1")
-        found = await watch.outcome_of(receiver, told["id"], Interrupting(io.StringIO(), lambda: 0.0))
-    assert found["status"] == "succeeded"
-    assert "trying again" in Interrupting.told[1]
+        created = await receiver.post("/generations", {"model": "z-image", "params": json.loads(QUICK)}, key="key-1")
+        outcome = await watch.outcome_of(receiver, created["id"], Interrupting(io.StringIO(), lambda: 0.0))
+    assert outcome["status"] == "succeeded"
+    assert "trying again" in Interrupting.written[1]
 
 
 async def test_watching_where_nobody_answers_at_all_fails_at_once() -> None:
@@ -187,15 +187,15 @@ async def test_an_uploaded_file_is_shown_with_the_id_that_a_chat_attaches(tmp_pa
     async with a_desk() as desk:
         shown = await desk.say("files", "upload", "fox.png", "--client-request-id", "order-1")
         [file] = desk.rivya.files.by_id.values()
-        said = await desk.say("chat", "what is it?", "--attach", file.id, "--model", "gpt-5-2-chat")
+        ended = await desk.say("chat", "what is it?", "--attach", file.id, "--model", "gpt-5-2-chat")
     assert (file.kind, file.name, file.size, file.client_request_id) == ("image", "fox.png", len(PNG), "order-1")
     assert re.search(rf"^file_id +{file.id}$", shown.output, re.MULTILINE)
-    assert "with 1 attached" in said.output
+    assert "with 1 attached" in ended.output
 
 
 async def test_a_chat_goes_on_in_its_session_with_its_model() -> None:
     async with a_desk() as desk:
-        first = await desk.told("chat", "hello", "--model", "sandbox-chat")
+        first = await desk.say_json("chat", "hello", "--model", "sandbox-chat")
         session = first["session_id"]
         again = await desk.say("chat", "and again", "--session", session)
         spoken = await desk.say("chat", "once more", "--session", session, "--stream")
@@ -242,7 +242,7 @@ async def test_a_refusal_is_shown_with_its_code_and_kept_as_json_for_programs() 
 
 
 @pytest.mark.parametrize(
-    ("words", "variables", "said"),
+    ("words", "variables", "message"),
     [
         (("credits",), {"RECEIVER_TOKEN": ""}, "RECEIVER_TOKEN: is not set"),
         (("credits",), {"RECEIVER_TOKEN": "two words"}, "RECEIVER_TOKEN: must be plain ASCII"),
@@ -256,14 +256,14 @@ async def test_a_refusal_is_shown_with_its_code_and_kept_as_json_for_programs() 
     ],
 )
 async def test_what_makes_no_sense_is_refused_before_anything_is_called(
-    tmp_path: Path, words: tuple[str, ...], variables: dict[str, str], said: str
+    tmp_path: Path, words: tuple[str, ...], variables: dict[str, str], message: str
 ) -> None:
     (tmp_path / "what.xyz").write_bytes(b"x")
     async with a_desk() as desk:
         ended = await desk.say(*words, **variables)
         assert not desk.rivya.calls.counts
     assert ended.status == 2
-    assert said in re.sub(r"[\s│]+", " ", ended.errors)
+    assert message in re.sub(r"[\s│]+", " ", ended.errors)
     assert ended.output == ""
 
 

@@ -32,9 +32,9 @@ async def test_after_a_start_all_is_well_and_nothing_is_changed_by_looking(tmp_p
         settings = environment(rivya.base_url, sqlite_url, port)
         before = dump(sqlite_url)
         runs = [await command("check", settings, tmp_path) for _ in range(2)]
-        found = read(runs[0].output.splitlines())
-        assert list(found) == NAMES
-        assert failing(found) == set()
+        checks = read(runs[0].output.splitlines())
+        assert list(checks) == NAMES
+        assert failing(checks) == set()
         assert [(run.status, run.errors) for run in runs] == [(0, "")] * 2
         assert runs[1].output == runs[0].output
         for secret in (API_KEY, TOKEN, ENCRYPTION_KEY):
@@ -52,11 +52,11 @@ async def test_a_key_that_rivya_does_not_take_is_named_and_the_rest_is_tested_al
     async with serve_sandbox() as rivya:
         settings = environment(rivya.base_url, sqlite_url, 8000, RIVYA_API_KEY="rvya_sk_of_nobody")
         ended = await command("check", settings, tmp_path)
-    found = read(ended.output.splitlines())
+    checks = read(ended.output.splitlines())
     assert ended.status == 1
-    assert list(found) == WITHOUT_ENDPOINT
-    assert found["API key valid"] == ("FAIL", "api_key_invalid; see RIVYA_API_KEY")
-    assert {"database", "migrations", "Rivya reachable", "polling"} & failing(found) == set()
+    assert list(checks) == WITHOUT_ENDPOINT
+    assert checks["API key valid"] == ("FAIL", "api_key_invalid; see RIVYA_API_KEY")
+    assert {"database", "migrations", "Rivya reachable", "polling"} & failing(checks) == set()
 
 
 async def test_bad_settings_are_told_a_line_each(tmp_path: Path) -> None:
@@ -75,52 +75,52 @@ async def test_a_scope_that_the_key_lacks_is_named(scope: str, sqlite_url: str) 
     async with serve_sandbox() as rivya:
         rest = tuple(other for other in SCOPES if other != scope)
         rivya.sandbox.keys.add(Key("rvya_sk_narrow", scopes=rest))
-        found = await checked(rivya, sqlite_url, RIVYA_API_KEY="rvya_sk_narrow")
-    assert {name for name in failing(found) if name.startswith("scope")} == {f"scope {scope}"}
-    assert found[f"scope {scope}"] == ("FAIL", "api_scope_denied; give the key this scope at Rivya")
-    assert found["API key valid"][0] == "ok"
+        checks = await checked(rivya, sqlite_url, RIVYA_API_KEY="rvya_sk_narrow")
+    assert {name for name in failing(checks) if name.startswith("scope")} == {f"scope {scope}"}
+    assert checks[f"scope {scope}"] == ("FAIL", "api_scope_denied; give the key this scope at Rivya")
+    assert checks["API key valid"][0] == "ok"
 
 
 async def test_a_database_that_is_not_migrated_is_told_and_left_as_it_is(empty_database_url: str) -> None:
     async with serve_sandbox() as rivya:
-        found = await checked(rivya, empty_database_url)
+        checks = await checked(rivya, empty_database_url)
         again = await checked(rivya, empty_database_url)
-    assert list(found) == WITHOUT_ENDPOINT
-    assert {"migrations", "endpoint registered", "signing secret", "polling"} <= failing(found)
-    assert {name for name in NAMES if name.startswith(("Rivya", "API", "scope"))} & failing(found) == set()
-    assert again == found
+    assert list(checks) == WITHOUT_ENDPOINT
+    assert {"migrations", "endpoint registered", "signing secret", "polling"} <= failing(checks)
+    assert {name for name in NAMES if name.startswith(("Rivya", "API", "scope"))} & failing(checks) == set()
+    assert again == checks
 
 
 async def test_a_database_that_is_away_keeps_nothing_else_from_being_tested() -> None:
     away = f"postgresql://receiver:hush@127.0.0.1:{free_port()}/receiver"
     async with serve_sandbox() as rivya:
-        found = await checked(rivya, away)
-    assert list(found) == WITHOUT_ENDPOINT
-    assert "can't be reached" in found["database"][1]
-    assert "hush" not in str(found)
-    assert found["scope webhooks:manage"] == ("ok", "granted")
+        checks = await checked(rivya, away)
+    assert list(checks) == WITHOUT_ENDPOINT
+    assert "can't be reached" in checks["database"][1]
+    assert "hush" not in str(checks)
+    assert checks["scope webhooks:manage"] == ("ok", "granted")
 
 
 async def test_a_rivya_that_is_away_keeps_nothing_else_from_being_tested(sqlite_url: str) -> None:
-    found = await checked(f"http://127.0.0.1:{free_port()}", sqlite_url, RIVYA_SIGNATURE_SCHEME="morse")
-    assert list(found) == WITHOUT_ENDPOINT
-    assert "see RIVYA_BASE_URL" in found["Rivya reachable"][1]
-    assert "RIVYA_SIGNATURE_SCHEME: got 'morse'" in found["signature scheme"][1]
-    assert {"settings", "public URL", "database", "migrations", "polling"} & failing(found) == set()
+    checks = await checked(f"http://127.0.0.1:{free_port()}", sqlite_url, RIVYA_SIGNATURE_SCHEME="morse")
+    assert list(checks) == WITHOUT_ENDPOINT
+    assert "see RIVYA_BASE_URL" in checks["Rivya reachable"][1]
+    assert "RIVYA_SIGNATURE_SCHEME: got 'morse'" in checks["signature scheme"][1]
+    assert {"settings", "public URL", "database", "migrations", "polling"} & failing(checks) == set()
 
 
 async def test_what_a_failing_rivya_leaves_open_is_not_taken_for_well(sqlite_url: str) -> None:
     async with serve_sandbox() as rivya:
         rivya.sandbox.faults.api.append(ApiFault(route="generations.get", status=500))
-        found = await checked(rivya, sqlite_url)
-    assert found["Rivya reachable"][0] == "ok"
-    assert found["API key valid"] == ("FAIL", "unknown: Rivya answered 500 internal_error")
-    assert "scope generations:read" in failing(found)
+        checks = await checked(rivya, sqlite_url)
+    assert checks["Rivya reachable"][0] == "ok"
+    assert checks["API key valid"] == ("FAIL", "unknown: Rivya answered 500 internal_error")
+    assert "scope generations:read" in failing(checks)
 
 
 async def test_a_scope_that_could_not_be_tested_is_not_taken_for_granted(sqlite_url: str) -> None:
     async with serve_sandbox() as rivya:
         rivya.sandbox.faults.api.append(ApiFault(route="generations.create", status=429))
-        found = await checked(rivya, sqlite_url)
-    assert found["scope generations:create"][1].startswith("unknown: Rivya answered 429 rate_limited")
-    assert found["scope generations:read"] == ("ok", "granted")
+        checks = await checked(rivya, sqlite_url)
+    assert checks["scope generations:create"][1].startswith("unknown: Rivya answered 429 rate_limited")
+    assert checks["scope generations:read"] == ("ok", "granted")

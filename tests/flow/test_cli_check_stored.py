@@ -16,8 +16,8 @@ async def test_polling_that_a_refused_key_stopped_is_told(sqlite_url: str, tmp_p
         await service.create(seconds=60, callback="drop")
         rivya.sandbox.keys["rvya_sk_sandbox"].revoked = True
         await asyncio.to_thread(wait_for, service.process, "poll.stopped")
-        found = await checked(rivya, sqlite_url, port=service.process.port)
-    mark, detail = found["polling"]
+        checks = await checked(rivya, sqlite_url, port=service.process.port)
+    mark, detail = checks["polling"]
     assert mark == "FAIL"
     assert detail.startswith("stopped: Rivya refuses RIVYA_API_KEY (api_key_revoked)")
 

@@ -21,7 +21,7 @@ async def order(words: str, url: str, directory: Path, *, rivya: ServedSandbox |
     return await command(f"generations {words}", environment(base_url, url, 1), directory)
 
 
-async def made(rivya: ServedSandbox, room: LedgerHarness) -> str:
+async def finished_generation(rivya: ServedSandbox, room: LedgerHarness) -> str:
     """A generation that Rivya has finished, and whose callback never came."""
     body = {"model": "z-image", "prompt": "a river", "params": {"sandbox": {"seconds": 0, "callback": "drop"}}}
     created = await rivya.sandbox.generations.create("default", body, key=None)
@@ -32,7 +32,7 @@ async def made(rivya: ServedSandbox, room: LedgerHarness) -> str:
 
 async def test_a_poll_records_what_rivya_says_as_the_operators_word(database_url: str) -> None:
     async with serve_sandbox() as rivya, open_ledger(database_url) as room:
-        generation_id = await made(rivya, room)
+        generation_id = await finished_generation(rivya, room)
         async with at_desk(database_url, rivya=rivya) as desk:
             for _ in range(20):
                 recorded = await desk.orders.poll(generation_id)
@@ -46,7 +46,7 @@ async def test_a_poll_records_what_rivya_says_as_the_operators_word(database_url
 
 async def test_a_poll_stops_where_rivya_refuses_the_key(database_url: str) -> None:
     async with serve_sandbox(Sandbox(manual=True)) as rivya, open_ledger(database_url) as room:
-        generation_id = await made(rivya, room)
+        generation_id = await finished_generation(rivya, room)
         rivya.sandbox.keys["rvya_sk_sandbox"].revoked = True
         async with at_desk(database_url, rivya=rivya) as desk:
             with pytest.raises(RivyaUnauthorized):
@@ -102,7 +102,7 @@ async def test_what_is_open_is_forgotten_only_when_that_is_said(sqlite_url: str)
 
 async def test_the_commands_say_what_was_done(sqlite_url: str, tmp_path: Path) -> None:
     async with serve_sandbox() as rivya, open_ledger(sqlite_url) as room:
-        generation_id = await made(rivya, room)
+        generation_id = await finished_generation(rivya, room)
         polled = await order(f"poll {generation_id}", sqlite_url, tmp_path, rivya=rivya)
         assert (polled.status, polled.output.startswith(f"{generation_id}: ")) == (0, True)
         forgotten = await order(f"forget {generation_id} --open", sqlite_url, tmp_path)

@@ -52,8 +52,8 @@ def stored(event_id: str, status: str | None, *, at: datetime = NOON, kept_as: O
 
 
 async def steps(room: LedgerHarness) -> list[tuple[str | None, str, str, str | None]]:
-    found = await room.rows(transitions)
-    return [(row["from_status"], row["to_status"], row["source"], row["event_id"]) for row in found]
+    rows = await room.rows(transitions)
+    return [(row["from_status"], row["to_status"], row["source"], row["event_id"]) for row in rows]
 
 
 async def test_a_replay_says_what_it_would_do_and_does_it_when_told_to(database_url: str, capsys: Capture) -> None:
@@ -92,22 +92,22 @@ async def test_deliveries_are_chosen_by_time_and_outcome_and_replayed_oldest_fir
             ]
         )
         chosen = Chosen(since=NOON, until=NOON + 5 * MINUTE, outcome=Outcome.UNREADABLE)
-        said = await replay(database_url, chosen, capsys)
-        assert said == [
+        output = await replay(database_url, chosen, capsys)
+        assert output == [
             "evt_z: was unreadable, applied: generation g unknown -> failed",
             "evt_a: was unreadable, conflict: generation g stays as it is",
             "evt_says_nothing: was unreadable, skipped: it tells no generation's status",
             "would be: 1 applied, 1 conflict, 1 skipped; nothing was written, --apply writes",
         ]
-        assert (await replay(database_url, chosen, capsys, applies=True))[:3] == said[:3]
+        assert (await replay(database_url, chosen, capsys, applies=True))[:3] == output[:3]
         assert [step[3] for step in await steps(room)] == ["evt_z"]
 
 
 async def test_more_than_one_page_is_replayed(sqlite_url: str, capsys: Capture) -> None:
     async with open_ledger(sqlite_url) as room:
         await room.ledger.record([stored(f"evt_{n}", "succeeded") for n in range(205)])
-        said = await replay(sqlite_url, Chosen(since=NOON), capsys)
-        assert said[-1].startswith("would be: 1 applied, 204 stale")
+        output = await replay(sqlite_url, Chosen(since=NOON), capsys)
+        assert output[-1].startswith("would be: 1 applied, 204 stale")
 
 
 async def test_a_delivery_whose_body_was_pruned_is_skipped(sqlite_url: str, capsys: Capture) -> None:
@@ -115,8 +115,8 @@ async def test_a_delivery_whose_body_was_pruned_is_skipped(sqlite_url: str, caps
         await room.ledger.record([stored("evt_1", "succeeded")])
         async with room.database.transaction() as connection:
             await connection.execute(deliveries.update().values(body=b"", body_pruned_at=NOON))
-        said = await replay(sqlite_url, Chosen(event_id="evt_1"), capsys, applies=True)
-        assert said[0] == "evt_1: was unreadable, skipped: its body was pruned"
+        output = await replay(sqlite_url, Chosen(event_id="evt_1"), capsys, applies=True)
+        assert output[0] == "evt_1: was unreadable, skipped: its body was pruned"
         assert await steps(room) == []
 
 
@@ -135,8 +135,8 @@ async def test_a_database_without_our_tables_is_not_now(empty_database_url: str,
 async def test_the_command_rehearses_unless_it_is_told_to_apply(sqlite_url: str, tmp_path: Path) -> None:
     async with open_ledger(sqlite_url) as room:
         await room.ledger.record([submit("g"), stored("evt_1", "succeeded")])
-        said = await run("--since 2026-05-10T12:00:00Z --outcome unreadable", sqlite_url, tmp_path)
-        assert (said.status, said.output.splitlines()[-1]) == (
+        output = await run("--since 2026-05-10T12:00:00Z --outcome unreadable", sqlite_url, tmp_path)
+        assert (output.status, output.output.splitlines()[-1]) == (
             0,
             "would be: 1 applied; nothing was written, --apply writes",
         )

@@ -82,10 +82,10 @@ async def the_printed_lines_work(written: str) -> None:
             assert (await client.get(path)).status_code == 200
 
 
-@pytest.mark.parametrize("moment", ["(database", "submitting", "→"])
-async def test_a_demonstration_told_to_stop_in_the_middle_stops_and_exits_0(tmp_path: Path, moment: str) -> None:
+@pytest.mark.parametrize("stage", ["(database", "submitting", "→"])
+async def test_a_demonstration_told_to_stop_in_the_middle_stops_and_exits_0(tmp_path: Path, stage: str) -> None:
     with started("run", {}, tmp_path) as process:
-        await asyncio.to_thread(wait_for, process, moment)
+        await asyncio.to_thread(wait_for, process, stage)
         assert await asyncio.to_thread(process.terminate) == 0
         assert "Traceback" not in process.log()
 

@@ -30,7 +30,7 @@ class Side:
     sandbox: Sandbox
     client: httpx.AsyncClient
     wait: str
-    told: list[tuple[str, int, str | None, str]] = field(default_factory=list)
+    exchanges: list[tuple[str, int, str | None, str]] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
 
     async def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
@@ -42,9 +42,13 @@ class Side:
     async def ask_for_generation(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         """Make a call whose answer has members of ours, too."""
         answer = await self.client.request(method, f"/api/v1{path}", **request)
-        told: dict[str, Any] = answer.json()
-        self._note(f"{method} {path}", answer, str({name: told[name] for name in sorted(told) if name not in ADDED}))
-        return told
+        generation: dict[str, Any] = answer.json()
+        self._note(
+            f"{method} {path}",
+            answer,
+            str({name: generation[name] for name in sorted(generation) if name not in ADDED}),
+        )
+        return generation
 
     async def ask_in_vain(self, method: str, path: str, **request: Any) -> None:
         """Make a call that the receiver refuses in words of its own."""
@@ -54,13 +58,13 @@ class Side:
 
     def _note(self, call: str, answer: httpx.Response, text: str) -> None:
         content_type = answer.headers.get("content-type")
-        self.told.append((self._comparable(call), answer.status_code, content_type, self._comparable(text)))
+        self.exchanges.append((self._comparable(call), answer.status_code, content_type, self._comparable(text)))
 
     def _comparable(self, text: str) -> str:
-        def name(found: re.Match[str]) -> str:
-            kind = found[0].split("_")[0]
+        def name(match: re.Match[str]) -> str:
+            kind = match[0].split("_")[0]
             # A request id is new each time: it has to be there, and tells nothing.
-            return "req" if kind == "req" else self.names.setdefault(found[0], f"{kind}-{len(self.names)}")
+            return "req" if kind == "req" else self.names.setdefault(match[0], f"{kind}-{len(self.names)}")
 
         return TIME.sub("time", ID.sub(name, text))
 
@@ -73,10 +77,10 @@ async def catalogue_and_credits(side: Side) -> None:
 async def generations(side: Side) -> None:
     key = {"Idempotency-Key": "order-1"}
     for status in ("succeeded", "failed"):
-        made = await side.ask_for_generation("POST", "/generations", json={**ORDER, "prompt": status})
-        path = f"/generations/{made['id']}"
+        created = await side.ask_for_generation("POST", "/generations", json={**ORDER, "prompt": status})
+        path = f"/generations/{created['id']}"
         await side.ask_for_generation("GET", path)
-        await side.sandbox.settle(made["id"], status)
+        await side.sandbox.settle(created["id"], status)
         await side.client.get(f"/api/v1{path}{side.wait}")
         await side.ask_for_generation("GET", path)
     await side.ask_for_generation("POST", "/generations", json=ORDER, headers=key)
@@ -140,7 +144,7 @@ async def strangers(side: Side) -> None:
 async def documented_calls(side: Side) -> list[tuple[str, int, str | None, str]]:
     for part in (catalogue_and_credits, generations, files, chat, streams, strangers, poverty):
         await part(side)
-    return side.told
+    return side.exchanges
 
 
 @asynccontextmanager
@@ -171,9 +175,9 @@ async def test_every_documented_call_is_answered_as_rivya_answers_it(empty_datab
 
 async def test_what_the_receiver_adds_to_a_generation_is_named(sqlite_url: str, tmp_path: Path) -> None:
     async with sandbox() as (rivya, url), receiver(url, sqlite_url, tmp_path) as service:
-        made = (await service.client.post("/api/v1/generations", json=ORDER)).json()
+        created = (await service.client.post("/api/v1/generations", json=ORDER)).json()
         headers = {"Authorization": f"Bearer {DEFAULT_KEY}"}
-        theirs = (await service.client.get(f"{url}/api/v1/generations/{made['id']}", headers=headers)).json()
-        assert set(made) - set(theirs) == set(ADDED)
-        assert {name: made[name] for name in theirs} == theirs
+        theirs = (await service.client.get(f"{url}/api/v1/generations/{created['id']}", headers=headers)).json()
+        assert set(created) - set(theirs) == set(ADDED)
+        assert {name: created[name] for name in theirs} == theirs
         assert rivya.calls.counts["generations.create"] == 1

@@ -59,23 +59,23 @@ def secured() -> Iterator[Secured]:
                 os.chown(path, account.pw_uid, account.pw_gid)
         settings = {"ssl_cert_file": str(certificate), "ssl_key_file": str(key), "unix_socket_directories": name}
         with PostgresCluster(ssl="on", **settings) as cluster:
-            made = Secured(cluster, folder, certificate)
+            server = Secured(cluster, folder, certificate)
             escaped = PASSWORD.replace("'", "''")
             asyncio.run(_execute(cluster.url("postgres"), f"CREATE USER me PASSWORD '{escaped}'"))
             access = cluster._data / "pg_hba.conf"
             access.write_text("local all me scram-sha-256\nhost all me all scram-sha-256\n" + access.read_text())
             asyncio.run(_execute(cluster.url("postgres"), "SELECT pg_reload_conf()"))
-            yield made
+            yield server
 
 
 def _write_certificate(folder: Path) -> tuple[Path, Path]:
     private, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "db")])
     day, now = timedelta(days=1), datetime.now(UTC)
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = x509.CertificateBuilder(name, name, private.public_key(), 1, now - day, now + day)
-    made = made.add_extension(address, critical=False)
+    builder = x509.CertificateBuilder(name, name, private.public_key(), 1, now - day, now + day)
+    builder = builder.add_extension(address, critical=False)
     certificate, key = folder / "server.crt", folder / "server.key"
-    certificate.write_bytes(made.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM))
+    certificate.write_bytes(builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM))
     key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     key.chmod(0o600)
     return certificate, key

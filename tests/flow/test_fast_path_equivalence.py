@@ -76,14 +76,14 @@ places = st.lists(st.floats(0, 1), max_size=6)
 
 def drawn() -> list[Drawn]:
     """As many as the profile says, drawn outside the loop that they are sent in."""
-    made: list[Drawn] = []
+    examples: list[Drawn] = []
 
     @given(names, places)
     def draw(chosen: list[str], at: list[float]) -> None:
-        made.append((chosen, at))
+        examples.append((chosen, at))
 
     draw()
-    return made
+    return examples
 
 
 def test_any_requests_in_any_pieces_are_answered_the_same_and_recorded_once(

@@ -90,9 +90,9 @@ def test_what_fails_is_logged_and_answered_by_the_route(
             assert set((await connection.execute(attempts)).scalars()) <= {1}
 
     served(monkeypatch, database_url, ask)
-    said = "".join(capfd.readouterr())
-    assert "fast_path.failed" in said or "waiting.failed" in said
-    assert "LookupError: injected" in said
+    output = "".join(capfd.readouterr())
+    assert "fast_path.failed" in output or "waiting.failed" in output
+    assert "LookupError: injected" in output
 
 
 def test_what_fails_in_the_parser_itself_is_never_called_a_bad_request(
@@ -105,9 +105,9 @@ def test_what_fails_in_the_parser_itself_is_never_called_a_bad_request(
         assert await statuses(both, b"no HTTP\r\n\r\n") == [400]
 
     served(monkeypatch, sqlite_url, ask)
-    said = "".join(capfd.readouterr())
-    assert "LookupError: injected" in said
-    assert said.count("Traceback") == 1
+    output = "".join(capfd.readouterr())
+    assert "LookupError: injected" in output
+    assert output.count("Traceback") == 1
 
 
 @pytest.mark.parametrize("name", ["hand_over", "on_response_complete"])

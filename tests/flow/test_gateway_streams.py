@@ -94,9 +94,9 @@ async def test_heartbeats_and_a_long_silence_are_passed_on() -> None:
     async with manual_sandbox() as (sandbox, room):
         sandbox.faults.stream = StreamFault(after=1, pause=600, heartbeats=2)
         async with streaming(room) as answer:
-            pieces, seen = answer.aiter_raw(), b""
-            while not seen.endswith(HEARTBEAT * 2):
-                seen += await anext(pieces)
+            pieces, received = answer.aiter_raw(), b""
+            while not received.endswith(HEARTBEAT * 2):
+                received += await anext(pieces)
             await sandbox.advance(600)
             rest = b"".join([piece async for piece in pieces])
         assert b"message.completed" in rest
@@ -107,11 +107,11 @@ async def test_when_rivya_breaks_off_the_callers_stream_breaks_too(connection: s
     async with manual_sandbox() as (sandbox, room):
         before = counted("broken")
         sandbox.faults.stream = StreamFault(after=2, connection=connection)  # type: ignore[arg-type]
-        seen = bytearray()
+        received = bytearray()
         async with streaming(room) as answer:
             with pytest.raises(httpx.RemoteProtocolError):
-                await read(answer, into=seen)
-        assert (answer.status_code, seen.count(b"\n\n")) == (200, 2)
+                await read(answer, into=received)
+        assert (answer.status_code, received.count(b"\n\n")) == (200, 2)
         assert counted("broken") == before + 1
 
 
@@ -224,12 +224,12 @@ async def test_a_compressed_answer_is_passed_on_as_it_is() -> None:
 async def test_when_the_process_stops_a_stream_gets_a_while_and_then_breaks() -> None:
     async with manual_sandbox() as (sandbox, room):
         sandbox.faults.stream = StreamFault(after=2, pause=600)
-        seen = bytearray()
+        received = bytearray()
         async with streaming(room) as answer:
             room.gateway.stream_deadline.ring()
             with pytest.raises(httpx.RemoteProtocolError):
-                await read(answer, into=seen)
-        assert seen.startswith(b"event: message.created")
+                await read(answer, into=received)
+        assert received.startswith(b"event: message.created")
         await until(sandbox, "abandoned")
 
 

@@ -37,6 +37,6 @@ def test_signed_bytes_are_kept_whatever_they_are(database_url: str, body: bytes)
             answer = await intake.deliver(body)
             return answer.status_code, [row["body"] for row in await intake.room.rows(deliveries)]
 
-    status, kept = asyncio.run(run())
+    status, bodies = asyncio.run(run())
     assert status == 200
-    assert body in kept
+    assert body in bodies

@@ -90,10 +90,10 @@ def test_every_order_of_reports_ends_in_the_outcome_that_came_first_with_a_legal
             [row] = [row for row in await room.rows(generations) if row["id"] == generation_id]
             first = "failed" if order.index("late failed") < _first_success(order) else "succeeded"
             assert row["status"] == first
-            kept = {r["event_id"]: r for r in await room.rows(deliveries) if r["generation_id"] == generation_id}
-            assert kept[f"evt_{generation_id}_succeeded"]["attempts"] == 2
+            stored = {r["event_id"]: r for r in await room.rows(deliveries) if r["generation_id"] == generation_id}
+            assert stored[f"evt_{generation_id}_succeeded"]["attempts"] == 2
             loser = "succeeded" if first == "failed" else "failed"
-            assert kept[f"evt_{generation_id}_{loser}"]["outcome"] == "conflict"
+            assert stored[f"evt_{generation_id}_{loser}"]["outcome"] == "conflict"
 
     asyncio.run(run())
 

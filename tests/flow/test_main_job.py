@@ -78,8 +78,8 @@ async def test_what_was_open_when_the_process_was_killed_is_settled_by_the_next_
 
 async def test_a_create_repeated_with_its_key_is_paid_once(empty_database_url: str, tmp_path: Path) -> None:
     async with serve_sandbox() as rivya, receiver(rivya, empty_database_url, tmp_path) as service:
-        made = await asyncio.gather(*(service.create(key="order-1", seconds=0.1) for _ in range(10)))
-        assert len(set(made)) == 1
+        created = await asyncio.gather(*(service.create(key="order-1", seconds=0.1) for _ in range(10)))
+        assert len(set(created)) == 1
         assert len(rivya.sandbox.generations.by_id) == 1
 
 
@@ -111,12 +111,12 @@ async def test_with_a_secret_given_by_hand_nothing_is_registered(empty_database_
             "url": f"{service.process.url}/rivya/webhook",
             "event_types": ["generation.failed"],
         }
-        made = await service.client.post(
+        created = await service.client.post(
             f"{rivya.base_url}/api/v1/webhooks",
             json={**mine, "event_types": ["generation.succeeded", "generation.failed"]},
             headers={"Authorization": "Bearer rvya_sk_sandbox"},
         )
-        rivya.sandbox.endpoints.by_id[made.json()["id"]].secret = secret
+        rivya.sandbox.endpoints.by_id[created.json()["id"]].secret = secret
         ended = await service.settled(await service.create(seconds=0.1))
         assert ended["tracking"]["settled_by"] == "webhook"
 
@@ -135,9 +135,9 @@ async def test_nothing_that_is_written_shows_a_secret(empty_database_url: str, t
     async with serve_sandbox() as rivya, receiver(rivya, empty_database_url, tmp_path) as service:
         await service.settled(await service.create(seconds=0.1))
         await service.client.post("/rivya/webhook", content=b"forged")
-        seen = [(await service.client.get(path)).text for path in ("/api/v1/endpoint", "/readyz", "/metrics")]
+        answers = [(await service.client.get(path)).text for path in ("/api/v1/endpoint", "/readyz", "/metrics")]
         await asyncio.to_thread(service.process.terminate)
         [endpoint] = rivya.sandbox.endpoints.by_id.values()
         secrets = [endpoint.secret, "rvya_sk_sandbox", TOKEN, "MDEyMzQ1Njc4OTAx"]
-        for text in (*seen, service.process.log()):
+        for text in (*answers, service.process.log()):
             assert not [secret for secret in secrets if secret in text]

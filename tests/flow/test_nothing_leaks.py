@@ -65,10 +65,10 @@ def test_what_needs_no_token_tells_of_no_generation(monkeypatch: pytest.MonkeyPa
         for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/rivya/webhook"):
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{both.ports[0]}") as client:
                 answer = await client.get(path)
-            told = answer.text + str(answer.headers)
-            assert "told_to_nobody" not in told, path
-            assert PRIVATE not in told, path
-            assert not [secret for secret in (SECRET, API_KEY, ENCRYPTION_KEY, *TOKENS.values()) if secret in told], (
+            text = answer.text + str(answer.headers)
+            assert "told_to_nobody" not in text, path
+            assert PRIVATE not in text, path
+            assert not [secret for secret in (SECRET, API_KEY, ENCRYPTION_KEY, *TOKENS.values()) if secret in text], (
                 path
             )
 
@@ -101,7 +101,7 @@ async def test_no_log_line_and_no_error_tells_a_secret_a_token_or_a_body(
         "http://127.0.0.1:1", sqlite_url, port, RECEIVER_LOG_FORMAT=form, RIVYA_SIGNING_SECRET=SECRET
     )
     body = event(prompt=PRIVATE)
-    told: list[str] = []
+    answers: list[str] = []
     async with serving(settings, tmp_path, port=port) as process, httpx.AsyncClient(base_url=process.url) as client:
         while (await client.post("/rivya/webhook", content=body)).status_code != 401:
             pass  # until its secret has been read
@@ -117,9 +117,9 @@ async def test_no_log_line_and_no_error_tells_a_secret_a_token_or_a_body(
                 client.post("/api/v1/endpoint/test"), client.post("/api/v1/endpoint/rotate-secret"),
                 client.get("/api/v1/credits"), client.post("/api/v1/chat/completions", content=body),
             ]  # fmt: skip
-            told += [answer.text for answer in await asyncio.gather(*asked) if answer.status_code >= 400]
+            answers += [answer.text for answer in await asyncio.gather(*asked) if answer.status_code >= 400]
         process.terminate()
-    said = [process.log(), *told]
-    assert len(told) > 20
+    texts = [process.log(), *answers]
+    assert len(answers) > 20
     for secret in (SECRET, SECRET.removeprefix("whsec_"), API_KEY, ENCRYPTION_KEY, TOKEN, PRIVATE, key_path):
-        assert not [each for each in said if secret in each], secret
+        assert not [each for each in texts if secret in each], secret

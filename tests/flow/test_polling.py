@@ -148,11 +148,11 @@ async def test_when_callbacks_work_again_an_early_poll_leaves_the_rest_to_them(d
         replica = await room.replica()
         replica.callbacks_expected = False
         [task] = await room.submit(replica)
-        seen = (await replica.row(task))["first_seen_at"]
+        first_seen_at = (await replica.row(task))["first_seen_at"]
         await replica.wait_until_due(task)
         replica.callbacks_expected = True
         await replica.poll()
-        assert (await replica.row(task))["next_poll_at"] == seen + GRACE
+        assert (await replica.row(task))["next_poll_at"] == first_seen_at + GRACE
 
 
 async def test_the_grace_follows_the_catalogue(database_url: str) -> None:

@@ -30,11 +30,11 @@ CURL = '#!/bin/sh\nexec "{real}" --max-time 60 "$@"\n'
 @asynccontextmanager
 async def a_receiver(url: str, directory: Path) -> AsyncIterator[tuple[ServedSandbox, Receiver]]:
     sandbox = Sandbox(settings=SandboxSettings(speed=10))
-    async with serve_sandbox(sandbox) as rivya, receiver(rivya, url, directory) as made:
-        yield rivya, made
+    async with serve_sandbox(sandbox) as rivya, receiver(rivya, url, directory) as service:
+        yield rivya, service
 
 
-def found(program: str) -> str:
+def program_path(program: str) -> str:
     for folder in os.environ["PATH"].split(os.pathsep):
         if os.access(Path(folder) / program, os.X_OK):
             return str(Path(folder) / program)
@@ -45,7 +45,7 @@ async def ran(*words: str, directory: Path, **variables: str) -> Ended:
     """How a program ended; the first folder of its PATH is `directory`/bin, where `curl` has a time limit."""
     programs = directory / "bin"
     programs.mkdir(exist_ok=True)
-    (programs / "curl").write_text(CURL.format(real=found("curl")))
+    (programs / "curl").write_text(CURL.format(real=program_path("curl")))
     (programs / "curl").chmod(0o755)
     path = os.pathsep.join([str(programs), str(COMMAND.parent), os.environ["PATH"]])
     process = await asyncio.create_subprocess_exec(
@@ -60,12 +60,12 @@ async def ran(*words: str, directory: Path, **variables: str) -> Ended:
 
 
 async def test_every_curl_line_works_as_it_is_shown(sqlite_url: str, tmp_path: Path) -> None:
-    async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
-        variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": TOKEN}
+    async with a_receiver(sqlite_url, tmp_path) as (rivya, service):
+        variables = {"RECEIVER_URL": service.process.url, "RECEIVER_TOKEN": TOKEN}
         ended = await ran(
             "bash", "-euo", "pipefail", "-c", blocks(QUICKSTART, "sh")[0], directory=tmp_path, **variables
         )
-        assert ended.status == 0, f"{ended.output}\n{ended.errors}\n{made.process.log()}"
+        assert ended.status == 0, f"{ended.output}\n{ended.errors}\n{service.process.log()}"
         [generation] = rivya.sandbox.generations.by_id.values()
         session, _ = rivya.sandbox.chat.sessions.values()  # and that of the stream
     assert generation.client_request_id == "order-1"
@@ -75,13 +75,13 @@ async def test_every_curl_line_works_as_it_is_shown(sqlite_url: str, tmp_path: P
         "Another one.",
     ]
     assert (tmp_path / "fox.png").read_bytes().startswith(b"\x89PNG")
-    for told in ('"metadata":{"order":7}', '"current_credits":', '"submitted_by":"tests"', "event: message.delta"):
-        assert told in ended.output
+    for expected in ('"metadata":{"order":7}', '"current_credits":', '"submitted_by":"tests"', "event: message.delta"):
+        assert expected in ended.output
 
 
 async def test_a_failing_step_stops_the_quickstart_and_shows_the_error(sqlite_url: str, tmp_path: Path) -> None:
-    async with a_receiver(sqlite_url, tmp_path) as (_, made):
-        variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": "a-token-that-nobody-has"}
+    async with a_receiver(sqlite_url, tmp_path) as (_, service):
+        variables = {"RECEIVER_URL": service.process.url, "RECEIVER_TOKEN": "a-token-that-nobody-has"}
         script = blocks(QUICKSTART, "sh")[0]
         ended = await ran("bash", "-euo", "pipefail", "-c", script, directory=tmp_path, **variables)
     assert ended.status != 0
@@ -92,10 +92,10 @@ async def test_a_failing_step_stops_the_quickstart_and_shows_the_error(sqlite_ur
 
 async def test_the_program_says_the_same_of_rivya_and_of_a_receiver(sqlite_url: str, tmp_path: Path) -> None:
     [program] = blocks(QUICKSTART, "python")
-    async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
+    async with a_receiver(sqlite_url, tmp_path) as (rivya, service):
         run = (sys.executable, "-c", program)
         direct = await ran(*run, directory=tmp_path, BASE_URL=rivya.base_url, API_KEY=API_KEY)
-        relayed = await ran(*run, directory=tmp_path, BASE_URL=made.process.url, API_KEY=TOKEN)
+        relayed = await ran(*run, directory=tmp_path, BASE_URL=service.process.url, API_KEY=TOKEN)
     assert (direct.status, relayed.status) == (0, 0), direct.errors + relayed.errors
     assert steps_of(direct) == steps_of(relayed)
     assert re.search(r"^generation: succeeded \{", relayed.output, re.MULTILINE)
@@ -110,8 +110,8 @@ def steps_of(ended: Ended) -> list[str]:
 
 async def test_what_the_readme_shows_to_an_application_works(sqlite_url: str, tmp_path: Path) -> None:
     [script], [program] = blocks(IN_SHORT, "sh"), blocks(IN_SHORT, "python")
-    async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
-        variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": TOKEN}
+    async with a_receiver(sqlite_url, tmp_path) as (rivya, service):
+        variables = {"RECEIVER_URL": service.process.url, "RECEIVER_TOKEN": TOKEN}
         curl = await ran("bash", "-euo", "pipefail", "-c", script, directory=tmp_path, **variables)
         python = await ran(sys.executable, "-c", program, directory=tmp_path, **variables)
         created_there = {generation.client_request_id for generation in rivya.sandbox.generations.by_id.values()}
@@ -127,11 +127,11 @@ async def test_every_command_line_works_as_it_is_shown(sqlite_url: str, tmp_path
     assert export.startswith("export RECEIVER_URL=")
     (tmp_path / "fox.png").write_bytes(PNG)
     assert len(commands) == len([line for line in commands if line.startswith("rivya-receiver ")])
-    async with a_receiver(sqlite_url, tmp_path) as (rivya, made):
-        variables = {"RECEIVER_URL": made.process.url, "RECEIVER_TOKEN": TOKEN}
+    async with a_receiver(sqlite_url, tmp_path) as (rivya, service):
+        variables = {"RECEIVER_URL": service.process.url, "RECEIVER_TOKEN": TOKEN}
         lines = "\n".join(commands)
         ended = await ran("bash", "-euo", "pipefail", "-c", lines, directory=tmp_path, **variables)
-        assert ended.status == 0, f"{ended.output}\n{ended.errors}\n{made.process.log()}"
+        assert ended.status == 0, f"{ended.output}\n{ended.errors}\n{service.process.log()}"
         [generation] = rivya.sandbox.generations.by_id
     assert f"generation    {generation}" in ended.output
     assert re.search(r"^submitted by  tests$", ended.output, re.MULTILINE)

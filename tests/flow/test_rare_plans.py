@@ -38,18 +38,18 @@ def delivery(number: int) -> dict[str, Any]:
 
 def generation(number: int) -> dict[str, Any]:
     is_open = number % 2 == 0
-    seen = NOON + timedelta(seconds=number)
+    first_seen_at = NOON + timedelta(seconds=number)
     return {
         "id": f"task_{number}",
         "status": Status.QUEUED if is_open else Status.FAILED if number % 50 == 1 else Status.SUCCEEDED,
         "rivya_object": "{}",
-        "first_seen_at": seen,
-        "settled_at": None if is_open else seen,
+        "first_seen_at": first_seen_at,
+        "settled_at": None if is_open else first_seen_at,
         "settled_by": None if is_open else "webhook",
         "last_number": 1,
         "revision": 1,
         "tracking": Tracking.WATCHING if is_open else Tracking.SETTLED,
-        "next_poll_at": seen if is_open else None,
+        "next_poll_at": first_seen_at if is_open else None,
         "polls": 0,
         "poll_failures": 0,
         "not_found_count": 0,
@@ -74,9 +74,9 @@ async def plan(database: Database, statement: Any) -> str:
         compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"render_postcompile": True})
         values = tuple(compiled.params[name] for name in compiled.positiontup or ())
         if database.is_sqlite:
-            moments = tuple(value.replace(tzinfo=None) if hasattr(value, "tzinfo") else value for value in values)
-            found = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", tuple(map(str, moments)))
-            return "\n".join(row[-1] for row in found)
+            naive_values = tuple(value.replace(tzinfo=None) if hasattr(value, "tzinfo") else value for value in values)
+            rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", tuple(map(str, naive_values)))
+            return "\n".join(row[-1] for row in rows)
         await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # of an index that can't serve, none remains
         return "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {compiled}", values))
 
@@ -118,11 +118,11 @@ READ_FROM = {
 async def test_each_is_read_from_its_index(database_url: str, what: str) -> None:
     async with filled(database_url) as database:
         statement, index = READ_FROM[what]
-        found = await plan(database, statement(database.is_sqlite))
-        assert index in found, found
-        assert "Seq Scan" not in found
-        assert "SCAN generations\n" not in f"{found}\n"
-        assert "SCAN deliveries\n" not in f"{found}\n"
+        read_plan = await plan(database, statement(database.is_sqlite))
+        assert index in read_plan, read_plan
+        assert "Seq Scan" not in read_plan
+        assert "SCAN generations\n" not in f"{read_plan}\n"
+        assert "SCAN deliveries\n" not in f"{read_plan}\n"
 
 
 async def test_what_is_rare_is_listed_whole(database_url: str) -> None:
@@ -142,6 +142,6 @@ async def test_what_is_overdue_is_counted_as_far_as_it_matters(database_url: str
         later = NOON + timedelta(days=1)
         standing = await Queries(database).standing(later)
         assert (standing.open, standing.overdue) == (ROWS // 2, MOST_OVERDUE)
-        seen = await AlarmQuery(database, by_hand=False).at(later)
-        assert (seen.overdue, seen.watched_since) == (MOST_OVERDUE, NOON)
+        look = await AlarmQuery(database, by_hand=False).at(later)
+        assert (look.overdue, look.watched_since) == (MOST_OVERDUE, NOON)
         assert (await Queries(database).standing(NOON + timedelta(seconds=9))).overdue == 5

@@ -37,9 +37,11 @@ def _ok(body: bytes, status: str = "200 OK", *extra: str) -> bytes:
 def _self_signed(path: Path) -> ssl.SSLContext:
     key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "us")])
     day, now = timedelta(days=1), datetime.now(UTC)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now - day, now + day).sign(key, hashes.SHA256())
+    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now - day, now + day).sign(
+        key, hashes.SHA256()
+    )
     written = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(written + made.public_bytes(Encoding.PEM))
+    path.write_bytes(written + certificate.public_bytes(Encoding.PEM))
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(path)
     return tls
@@ -64,7 +66,7 @@ async def _proxy(r: RegistrationHarness, answer: Answer, tls: ssl.SSLContext | N
         yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def _found(r: RegistrationHarness, public_url: str) -> dict[str, HealthCheck]:
+async def _findings(r: RegistrationHarness, public_url: str) -> dict[str, HealthCheck]:
     replica = await r.start()
     reachability = Reachability(
         replica.client,
@@ -85,9 +87,9 @@ def _ours(r: RegistrationHarness, headers: list[tuple[bytes, bytes]], body: byte
 
 async def test_a_way_that_changes_nothing_is_well(sqlite_url: str) -> None:
     async with room(sqlite_url) as r, _proxy(r, lambda headers, body: _ours(r, headers, body)) as url:
-        found = await _found(r, url)
+        findings = await _findings(r, url)
     for name in ("public_url", "trailing_slash", "body", "headers", "time_taken"):
-        assert found[name].ok, found[name]
+        assert findings[name].ok, findings[name]
 
 
 @pytest.mark.parametrize(
@@ -102,16 +104,16 @@ async def test_a_way_that_changes_nothing_is_well(sqlite_url: str) -> None:
 )
 async def test_what_answers_instead_of_us_is_told(sqlite_url: str, answer: bytes, words: str) -> None:
     async with room(sqlite_url) as r, _proxy(r, lambda *_: answer) as url:
-        found = await _found(r, url)
-    assert words in found["public_url"].detail
-    assert not found["public_url"].ok
+        findings = await _findings(r, url)
+    assert words in findings["public_url"].detail
+    assert not findings["public_url"].ok
 
 
 async def test_a_changed_body_is_told(sqlite_url: str) -> None:
     async with room(sqlite_url) as r, _proxy(r, lambda headers, body: _ours(r, headers, body.strip())) as url:
-        found = await _found(r, url)
-    assert "was changed on the way" in found["body"].detail
-    assert found["headers"].ok
+        findings = await _findings(r, url)
+    assert "was changed on the way" in findings["body"].detail
+    assert findings["headers"].ok
 
 
 async def test_a_lost_header_is_named(sqlite_url: str) -> None:
@@ -119,9 +121,9 @@ async def test_a_lost_header_is_named(sqlite_url: str) -> None:
         return _ours(r, [header for header in headers if header[0] != b"webhook-signature"], body)
 
     async with room(sqlite_url) as r, _proxy(r, lambda headers, body: lose(r, headers, body)) as url:
-        found = await _found(r, url)
-    assert found["headers"].detail.startswith("webhook-signature did not arrive")
-    assert found["body"].ok
+        findings = await _findings(r, url)
+    assert findings["headers"].detail.startswith("webhook-signature did not arrive")
+    assert findings["body"].ok
 
 
 async def test_a_slash_that_makes_a_difference_is_told(sqlite_url: str) -> None:
@@ -129,21 +131,21 @@ async def test_a_slash_that_makes_a_difference_is_told(sqlite_url: str) -> None:
         return _ok(b"", "301 Moved") if dict(headers)[b":path"].endswith(b"/") else _ours(r, headers, body)
 
     async with room(sqlite_url) as r, _proxy(r, lambda headers, body: only_without(r, headers, body)) as url:
-        found = await _found(r, url)
-    assert (found["public_url"].ok, found["trailing_slash"].ok) == (True, False)
+        findings = await _findings(r, url)
+    assert (findings["public_url"].ok, findings["trailing_slash"].ok) == (True, False)
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_told(sqlite_url: str, tmp_path: Path) -> None:
     tls = await asyncio.to_thread(_self_signed, tmp_path / "both.pem")
     async with room(sqlite_url) as r, _proxy(r, lambda *_: b"", tls) as url:
-        found = await _found(r, url)
-    assert found["public_url"].detail.startswith("TLS fails (self-signed certificate)")
+        findings = await _findings(r, url)
+    assert findings["public_url"].detail.startswith("TLS fails (self-signed certificate)")
 
 
 async def test_nobody_there_is_told(sqlite_url: str) -> None:
     async with room(sqlite_url) as r:
-        found = await _found(r, "http://127.0.0.1:1")
-    assert found["public_url"].detail.startswith("nothing answers (ConnectError)")
+        findings = await _findings(r, "http://127.0.0.1:1")
+    assert findings["public_url"].detail.startswith("nothing answers (ConnectError)")
 
 
 async def test_without_a_public_url_there_is_nothing_to_try(sqlite_url: str) -> None:
@@ -162,9 +164,9 @@ async def _tested(service: Receiver) -> dict[str, tuple[bool, str]]:
 async def _rejections(service: Receiver) -> list[dict[str, Any]]:
     """As soon as any are written down, which happens once a second."""
     for _ in range(100):
-        found: list[dict[str, Any]] = (await service.client.get("/api/v1/rejections")).json()["data"]
-        if found:
-            return found
+        rejections: list[dict[str, Any]] = (await service.client.get("/api/v1/rejections")).json()["data"]
+        if rejections:
+            return rejections
         await asyncio.to_thread(service.process.exit_status, within=0.05)
     raise AssertionError(service.process.log())
 
@@ -174,9 +176,9 @@ async def test_the_service_knocks_at_itself_and_has_a_test_delivery_sent(
 ) -> None:
     once = Sandbox(settings=SandboxSettings(retry_delays=()))  # a second attempt would be a second refusal
     async with serve_sandbox(once) as rivya, receiver(rivya, empty_database_url, tmp_path) as service:
-        found = await _tested(service)
-        assert all(ok for ok, _ in found.values()), found
-        assert found["test_delivery"][1].startswith("came and was verified")
+        findings = await _tested(service)
+        assert all(ok for ok, _ in findings.values()), findings
+        assert findings["test_delivery"][1].startswith("came and was verified")
         assert (await service.client.get("/api/v1/rejections")).json()["data"] == []
         rivya.sandbox.faults.deliveries.forge = True
         ok, detail = (await _tested(service))["test_delivery"]

@@ -82,11 +82,11 @@ async def test_refusals_add_up_until_a_delivery_is_verified(database_url: str) -
             for _ in range(2):
                 replica.health.record_refused(endpoint_id, NOON)
             await replica.health.run_once()
-        found = {finding.name: finding for finding in await replica.health.health_checks()}
-        assert "6 refused" in found["deliveries"].detail
-        assert not found["deliveries"].ok
-        assert not found["deliveries"].is_required
-        assert found["signing_secret"].ok
+        findings = {finding.name: finding for finding in await replica.health.health_checks()}
+        assert "6 refused" in findings["deliveries"].detail
+        assert not findings["deliveries"].ok
+        assert not findings["deliveries"].is_required
+        assert findings["signing_secret"].ok
 
 
 async def test_nothing_noted_writes_nothing(database_url: str) -> None:

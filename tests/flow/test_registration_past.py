@@ -25,9 +25,9 @@ async def _fill(database: Database, *, scheme: str | None = None) -> None:
 
 
 def _retired(number: int, *, scheme: str | None) -> dict[str, Any]:
-    made = NOON - timedelta(days=100) + timedelta(minutes=number)
-    times = {"created_at": made, "updated_at": made, "state_since": made}
-    named = {"id": str(uuid7(made)), "path_key": f"key{number}", "url": f"https://old.example/{number}"}
+    created_at = NOON - timedelta(days=100) + timedelta(minutes=number)
+    times = {"created_at": created_at, "updated_at": created_at, "state_since": created_at}
+    named = {"id": str(uuid7(created_at)), "path_key": f"key{number}", "url": f"https://old.example/{number}"}
     return {
         **named,
         **times,
@@ -58,10 +58,10 @@ async def test_what_is_read_does_not_grow_with_what_is_gone(database_url: str) -
         replica = await r.start()
         await _fill(replica.database)
         await r.settle(replica)
-        found = await Registry(replica.database).endpoints()
-        assert len(found) < 50
-        assert found == sorted(found, key=lambda known: known.id, reverse=True)
-        assert found[0].state is State.SERVING
+        known_endpoints = await Registry(replica.database).endpoints()
+        assert len(known_endpoints) < 50
+        assert known_endpoints == sorted(known_endpoints, key=lambda known: known.id, reverse=True)
+        assert known_endpoints[0].state is State.SERVING
 
 
 async def test_the_scheme_that_an_endpoint_of_long_ago_proved_is_still_pinned(database_url: str) -> None:
@@ -75,5 +75,5 @@ async def test_a_left_over_endpoint_with_a_key_of_long_ago_is_still_known_to_be_
     async with room(database_url) as r:
         replica = await r.start()
         await _fill(replica.database)
-        found = await Registry(replica.database).path_keys_among({"key7", "nobodys"})
-        assert found == {"key7"}
+        path_keys = await Registry(replica.database).path_keys_among({"key7", "nobodys"})
+        assert path_keys == {"key7"}

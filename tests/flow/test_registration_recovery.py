@@ -56,14 +56,14 @@ async def test_a_create_whose_answer_is_lost_ends_with_one_endpoint(
 async def test_a_secret_lost_between_rivya_and_the_database_is_replaced_not_abandoned(database_url: str) -> None:
     async with room(database_url) as r:
         await (await r.start()).registrar.run_once()
-        made = r.at_rivya()[0]
+        registered = r.at_rivya()[0]
         # As a process leaves it that is killed after Rivya answered and before it could store anything.
         async with r.database.transaction() as connection:
             lost = {"state": State.INTENDED, "rivya_id": None, "create_attempted_at": r.clock.now()}
             await connection.execute(update(endpoints).values(**lost))
             await connection.execute(delete(endpoint_secrets))
         await _settle(r)
-        assert [endpoint.id for endpoint in r.at_rivya()] == [made.id]
+        assert [endpoint.id for endpoint in r.at_rivya()] == [registered.id]
         assert r.calls("webhooks.delete") == 0
         await _assert_one_that_verifies(r)
 
@@ -88,13 +88,15 @@ async def test_a_rotation_whose_answer_is_lost_is_repeated(database_url: str, ag
         await _assert_one_that_verifies(r)
 
 
-@pytest.mark.parametrize("told", ["{}/", "{}?", "{}#"])
-async def test_an_endpoint_is_recognised_by_its_key_however_its_url_is_written(database_url: str, told: str) -> None:
+@pytest.mark.parametrize("spelling", ["{}/", "{}?", "{}#"])
+async def test_an_endpoint_is_recognised_by_its_key_however_its_url_is_written(
+    database_url: str, spelling: str
+) -> None:
     async with room(database_url) as r:
         r.fault("webhooks.create", times=1, when="after", connection="reset")
         await (await r.start()).registrar.run_once()
         [endpoint] = r.at_rivya()
-        endpoint.url = told.format(endpoint.url)
+        endpoint.url = spelling.format(endpoint.url)
         await _settle(r)
         assert r.calls("webhooks.create") == 1
         await _assert_one_that_verifies(r)

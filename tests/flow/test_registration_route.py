@@ -43,10 +43,10 @@ async def test_a_reader_sees_the_registration_but_not_its_secret_path(database_u
         replica = await r.settle(await r.start())
         row, [endpoint] = await r.row(), r.at_rivya()
         async with _api(r, replica) as client:
-            status, seen = await _get(client, Role.READ)
+            status, body = await _get(client, Role.READ)
         stamp = row["created_at"].isoformat().replace("+00:00", "Z")
         assert status == 200
-        assert seen == {
+        assert body == {
             "object": "endpoint",
             "id": row["id"],
             "rivya_id": endpoint.id,
@@ -76,9 +76,9 @@ async def test_an_admin_sees_the_whole_url(database_url: str) -> None:
         replica = await r.start()
         await replica.registrar.run_once()
         async with _api(r, replica) as client:
-            _, seen = await _get(client, Role.ADMIN)
-        assert seen["url"] == (await r.row())["url"]
-        assert r.at_rivya()[0].secret not in str(seen)
+            _, body = await _get(client, Role.ADMIN)
+        assert body["url"] == (await r.row())["url"]
+        assert r.at_rivya()[0].secret not in str(body)
 
 
 async def test_while_registration_fails_the_reason_is_seen(database_url: str) -> None:
@@ -86,24 +86,24 @@ async def test_while_registration_fails_the_reason_is_seen(database_url: str) ->
         replica = await r.start(api_key="rvya_sk_unknown")
         await replica.registrar.run_once()
         async with _api(r, replica) as client:
-            _, seen = await _get(client, Role.READ)
-        assert (seen["state"], seen["rivya_id"], seen["last_error"]) == ("intended", None, "api_key_invalid")
-        assert seen["secret_count"] == 0
+            _, body = await _get(client, Role.READ)
+        assert (body["state"], body["rivya_id"], body["last_error"]) == ("intended", None, "api_key_invalid")
+        assert body["secret_count"] == 0
 
 
 async def test_before_anything_is_registered_there_is_no_endpoint(database_url: str) -> None:
     async with room(database_url) as r, _api(r, await r.start()) as client:
-        status, seen = await _get(client, Role.READ)
-        assert (status, seen["error"]["code"]) == (404, "not_found")
+        status, body = await _get(client, Role.READ)
+        assert (status, body["error"]["code"]) == (404, "not_found")
 
 
 async def test_a_secret_given_by_hand_shows_as_manual(empty_database_url: str) -> None:
     async with room(empty_database_url) as r:
         replica = await r.start(fixed_secret="whsec_given_by_hand")
         async with _api(r, replica) as client:
-            status, seen = await _get(client, Role.ADMIN)
-        assert (status, seen["state"], seen["secret_count"]) == (200, "manual", 1)
-        assert "given_by_hand" not in str(seen)
+            status, body = await _get(client, Role.ADMIN)
+        assert (status, body["state"], body["secret_count"]) == (200, "manual", 1)
+        assert "given_by_hand" not in str(body)
 
 
 async def test_without_a_token_nothing_is_told(database_url: str) -> None:

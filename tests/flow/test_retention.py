@@ -44,7 +44,7 @@ class RetentionHarness:
     async def known(self) -> set[str]:
         return {row["id"] for row in await self.ledger.rows(generations)}
 
-    async def kept(self) -> dict[str, bytes]:
+    async def bodies(self) -> dict[str, bytes]:
         """The body of each delivery, by its event."""
         return {row["event_id"]: row["body"] for row in await self.ledger.rows(deliveries)}
 
@@ -91,10 +91,10 @@ async def test_an_event_is_known_for_thirty_days_after_its_body_went(database_ur
         await room.prune(room.replica())
         await room.record(webhook("old", "succeeded", at=room.clock.now()))
         assert await room.known() == set()  # it came again, and changed nothing
-        assert await room.kept() == {"evt_old_succeeded": b""}
+        assert await room.bodies() == {"evt_old_succeeded": b""}
         room.pass_days(0.1)
         await room.prune(room.replica())
-        assert await room.kept() == {}
+        assert await room.bodies() == {}
 
 
 async def test_what_is_open_stays_whatever_its_age(database_url: str) -> None:
@@ -103,7 +103,7 @@ async def test_what_is_open_stays_whatever_its_age(database_url: str) -> None:
         room.pass_days(10 * DAYS)
         await room.prune(room.replica())
         assert await room.known() == {"open", "running"}
-        assert await room.kept() == {"evt_running_processing": b"{}"}
+        assert await room.bodies() == {"evt_running_processing": b"{}"}
 
 
 async def test_what_settled_late_is_kept_from_then_on(database_url: str) -> None:
@@ -121,10 +121,10 @@ async def test_deliveries_of_no_generation_lose_their_bodies_too(database_url: s
         await room.record(*(evidence(f"evt_{n}") for n in range(5)), evidence("evt_about", about="gone"))
         room.pass_days(DAYS)
         await room.prune(room.replica(most=2))
-        assert set((await room.kept()).values()) == {b"{}"}
+        assert set((await room.bodies()).values()) == {b"{}"}
         room.pass_days(1)
         await room.prune(room.replica(most=2))
-        assert set((await room.kept()).values()) == {b""}
+        assert set((await room.bodies()).values()) == {b""}
 
 
 async def test_zero_days_keep_everything(database_url: str) -> None:
@@ -183,7 +183,7 @@ async def test_rows_that_somebody_has_locked_are_not_waited_for(postgres_url: st
             assert await room.known() == {"busy"}
         await room.prune(room.replica())
         assert await room.known() == set()
-        assert set((await room.kept()).values()) == {b""}
+        assert set((await room.bodies()).values()) == {b""}
 
 
 class SlowClock(ManualClock):
@@ -218,7 +218,7 @@ async def test_deliveries_that_were_pruned_are_not_read_again(postgres_url: str)
         room.pass_days(1)
         await room.prune(retention)
         assert 0 < sum(rows_read.counts) < 10
-        assert set((await room.kept()).values()) == {b""}
+        assert set((await room.bodies()).values()) == {b""}
 
 
 async def test_no_statement_reads_more_than_a_page_of_what_another_process_has_pruned(postgres_url: str) -> None:
@@ -231,7 +231,7 @@ async def test_no_statement_reads_more_than_a_page_of_what_another_process_has_p
         rows_read = RowsRead(room.ledger.database, "deliveries")
         await room.prune(room.replica(most=20))
         assert 0 < max(rows_read.counts) <= 200
-        assert set((await room.kept()).values()) == {b""}
+        assert set((await room.bodies()).values()) == {b""}
 
 
 async def test_a_delivery_that_somebody_has_locked_is_not_passed(postgres_url: str) -> None:
@@ -243,11 +243,11 @@ async def test_a_delivery_that_somebody_has_locked_is_not_passed(postgres_url: s
         async with room.ledger.database.transaction() as connection:
             await connection.execute(busy)
             await room.prune(retention)
-            left = {key for key, body in (await room.kept()).items() if body}
+            left = {key for key, body in (await room.bodies()).items() if body}
             assert left == {"evt_2", "evt_4", "evt_old_succeeded"}
             assert await room.known() == {"old"}
         await room.prune(retention)
-        assert set((await room.kept()).values()) == {b""}
+        assert set((await room.bodies()).values()) == {b""}
         assert await room.known() == set()
 
 
@@ -280,12 +280,12 @@ async def test_what_takes_too_long_is_tried_in_smaller_batches_and_holds_up_no_o
         retention = room.replica()
         with capture_logs() as logs:
             await retention.run_once()
-            assert set(await room.kept()) >= {"evt_0", "evt_g0_succeeded"}
-            assert "evt_forgotten_succeeded" not in await room.kept()
+            assert set(await room.bodies()) >= {"evt_0", "evt_g0_succeeded"}
+            assert "evt_forgotten_succeeded" not in await room.bodies()
             assert len(await room.known()) == 20
             await room.prune(retention)
         late = [(line["what"], line["batch"], line["next"]) for line in logs if line["event"] == "retention.timed_out"]
         assert late[:2] == [("generations", 100, 25), ("bodies", 100, 25)]
         assert all(line["reason"] for line in logs if line["event"] == "retention.timed_out")
         assert await room.known() == set()
-        assert set((await room.kept()).values()) == {b""}
+        assert set((await room.bodies()).values()) == {b""}

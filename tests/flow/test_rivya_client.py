@@ -128,14 +128,14 @@ async def test_a_key_that_is_no_header_value_is_refused_before_sending(
 
 async def test_an_endpoint_is_made_with_its_secret(provider: Provider, client: RivyaClient) -> None:
     provider.answers(WITH_SECRET, 201)
-    made = await client.create_endpoint("Receiver", ENDPOINT["url"], ["generation.succeeded"])
+    created = await client.create_endpoint("Receiver", ENDPOINT["url"], ["generation.succeeded"])
     assert provider.call == ("POST", "/api/v1/webhooks")
     assert orjson.loads(provider.bodies[0]) == {
         "name": "Receiver",
         "url": ENDPOINT["url"],
         "event_types": ["generation.succeeded"],
     }
-    assert (made.id, made.secret) == ("whend_1", "whsec_abc")
+    assert (created.id, created.secret) == ("whend_1", "whsec_abc")
 
 
 async def test_an_endpoint_made_without_showing_its_secret_is_unreadable(

@@ -70,11 +70,11 @@ async def keeping(answer: Callable[[Keeping, asyncio.StreamWriter], Awaitable[No
 async def opened(
     url: str, *, most: int = 4, idle_seconds: float = 60.0, most_bytes: int = 100
 ) -> AsyncIterator[PollConnections]:
-    lanes = PollConnections(
+    transport = PollConnections(
         url, "rvya_sk_test", most=most, verify=VERIFY, most_body_bytes=most_bytes, idle_seconds=idle_seconds
     )
-    yield lanes
-    await lanes.aclose()
+    yield transport
+    await transport.aclose()
 
 
 async def ok(_server: Keeping, writer: asyncio.StreamWriter) -> None:
@@ -89,16 +89,16 @@ async def ok_in_its_turn(server: Keeping, writer: asyncio.StreamWriter) -> None:
 
 
 async def test_requests_one_after_another_need_one_connection() -> None:
-    async with keeping(ok) as server, opened(server.url) as lanes:
+    async with keeping(ok) as server, opened(server.url) as transport:
         for _ in range(5):
-            answer = await lanes.get("/x", seconds=60)
+            answer = await transport.get("/x", seconds=60)
             assert (answer.status, answer.body, answer.headers["content-length"]) == (200, b"ok", "2")
         assert server.connections == 1
 
 
 async def test_a_request_says_who_asks_and_where_below_the_base_url() -> None:
-    async with keeping(ok) as server, opened(f"{server.url}/proxied/") as lanes:
-        await lanes.get("/api/v1/generations/a%2Fb", seconds=60)
+    async with keeping(ok) as server, opened(f"{server.url}/proxied/") as transport:
+        await transport.get("/api/v1/generations/a%2Fb", seconds=60)
     head = server.heads[0].lower()
     assert server.heads[0].startswith("GET /proxied/api/v1/generations/a%2Fb HTTP/1.1\r\n")
     assert f"host: {server.url.removeprefix('http://')}\r\n" in head
@@ -112,10 +112,10 @@ async def test_a_connection_that_the_server_closed_while_idle_is_not_used_again(
         writer.write(ANSWER)
         writer.close()
 
-    async with keeping(ok_and_leave) as server, opened(server.url) as lanes:
+    async with keeping(ok_and_leave) as server, opened(server.url) as transport:
         for _ in range(3):
             server.dropped.clear()
-            assert (await lanes.get("/x", seconds=60)).body == b"ok"
+            assert (await transport.get("/x", seconds=60)).body == b"ok"
             await server.dropped.wait()
         assert server.connections == 3
 
@@ -127,22 +127,22 @@ async def test_an_answer_that_is_reset_half_way_is_no_answer_and_harms_no_other(
             await writer.drain()
             writer.transport.abort()
 
-    async with keeping(reset_once) as server, opened(server.url) as lanes:
+    async with keeping(reset_once) as server, opened(server.url) as transport:
         with pytest.raises(RivyaUnavailable) as failure:
-            await lanes.get("/x", seconds=60)
+            await transport.get("/x", seconds=60)
         assert failure.value.sent
-        assert (await lanes.get("/x", seconds=60)).body == b"ok"
+        assert (await transport.get("/x", seconds=60)).body == b"ok"
 
 
 async def test_half_an_answer_that_was_given_up_is_not_taken_for_the_next_one() -> None:
     async def too_late_once(server: Keeping, writer: asyncio.StreamWriter) -> None:
         writer.write(ANSWER[:-1] if server.connections == 1 else ANSWER)
 
-    async with keeping(too_late_once) as server, opened(server.url, most=1) as lanes:
+    async with keeping(too_late_once) as server, opened(server.url, most=1) as transport:
         with pytest.raises(RivyaUnavailable, match=r"within 0\.3 s") as failure:
-            await lanes.get("/x", seconds=0.3)
+            await transport.get("/x", seconds=0.3)
         assert failure.value.sent
-        assert (await lanes.get("/x", seconds=60)).body == b"ok"
+        assert (await transport.get("/x", seconds=60)).body == b"ok"
         assert server.connections == 2
 
 
@@ -150,15 +150,15 @@ async def test_an_answer_that_is_too_large_is_not_read_on_and_its_connection_clo
     async def flood(_server: Keeping, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n" + b"x" * 101)
 
-    async with keeping(flood) as server, opened(server.url) as lanes:
+    async with keeping(flood) as server, opened(server.url) as transport:
         with pytest.raises(RivyaUnreadable, match="larger than 100 bytes"):
-            await lanes.get("/x", seconds=60)
+            await transport.get("/x", seconds=60)
         await server.until(lambda: server.open == 0)
 
 
 async def test_many_at_once_are_never_more_than_there_are_lanes() -> None:
-    async with keeping(ok_in_its_turn) as server, opened(server.url, most=3) as lanes:
-        answers = await asyncio.gather(*(lanes.get("/x", seconds=60) for _ in range(40)))
+    async with keeping(ok_in_its_turn) as server, opened(server.url, most=3) as transport:
+        answers = await asyncio.gather(*(transport.get("/x", seconds=60) for _ in range(40)))
         assert [answer.body for answer in answers] == [b"ok"] * 40
         assert (server.connections, server.most_under_way) == (3, 3)
 
@@ -167,11 +167,11 @@ async def test_who_finds_no_lane_in_time_has_certainly_not_sent_anything() -> No
     async def hang(server: Keeping, _writer: asyncio.StreamWriter) -> None:
         await server.released.wait()
 
-    async with keeping(hang) as server, opened(server.url, most=1) as lanes:
-        holding = asyncio.create_task(lanes.get("/x", seconds=60))
+    async with keeping(hang) as server, opened(server.url, most=1) as transport:
+        holding = asyncio.create_task(transport.get("/x", seconds=60))
         await server.until(lambda: server.under_way == 1)
         with pytest.raises(RivyaUnavailable, match="no lane") as failure:
-            await lanes.get("/x", seconds=0.3)
+            await transport.get("/x", seconds=0.3)
         assert not failure.value.sent
         holding.cancel()
         await asyncio.gather(holding, return_exceptions=True)
@@ -180,32 +180,32 @@ async def test_who_finds_no_lane_in_time_has_certainly_not_sent_anything() -> No
 
 
 async def test_a_refused_connection_was_certainly_not_sent_and_frees_its_lane() -> None:
-    async with opened(f"http://127.0.0.1:{free_port()}", most=1) as lanes:
+    async with opened(f"http://127.0.0.1:{free_port()}", most=1) as transport:
         for _ in range(2):
             with pytest.raises(RivyaUnavailable, match="ConnectError") as failure:
-                await lanes.get("/x", seconds=60)
+                await transport.get("/x", seconds=60)
             assert not failure.value.sent
 
 
 async def test_a_request_that_may_not_leave_any_more_is_held_back_though_it_is_connected() -> None:
-    async with keeping(ok) as server, opened(server.url) as lanes:
+    async with keeping(ok) as server, opened(server.url) as transport:
         with pytest.raises(RequestWithheld):
-            await lanes.get("/x", seconds=60, before_send=lambda: False)
-        assert (await lanes.get("/x", seconds=60, before_send=lambda: True)).body == b"ok"
+            await transport.get("/x", seconds=60, before_send=lambda: False)
+        assert (await transport.get("/x", seconds=60, before_send=lambda: True)).body == b"ok"
         assert len(server.heads) == 1
 
 
 async def test_connections_that_are_needed_no_more_are_closed_one_by_one() -> None:
-    async with keeping(ok_in_its_turn) as server, opened(server.url, idle_seconds=-1.0) as lanes:
-        await asyncio.gather(*(lanes.get("/x", seconds=60) for _ in range(4)))
+    async with keeping(ok_in_its_turn) as server, opened(server.url, idle_seconds=-1.0) as transport:
+        await asyncio.gather(*(transport.get("/x", seconds=60) for _ in range(4)))
         await server.until(lambda: server.open == 0)
 
 
 async def test_a_connection_still_in_use_when_all_is_closed_ends_with_its_request() -> None:
-    async with keeping(ok_in_its_turn) as server, opened(server.url) as lanes:
-        asking = asyncio.create_task(lanes.get("/x", seconds=60))
+    async with keeping(ok_in_its_turn) as server, opened(server.url) as transport:
+        asking = asyncio.create_task(transport.get("/x", seconds=60))
         await server.until(lambda: server.under_way == 1)
-        await lanes.aclose()
+        await transport.aclose()
         assert (await asking).body == b"ok"
         await server.until(lambda: server.open == 0)
 
@@ -237,9 +237,9 @@ async def test_a_proxy_in_the_environment_is_asked_for_the_world_unless_it_is_ex
             at = f"{UNSPECIFIED}:{server.sockets[0].getsockname()[1]}"
             no_exception.setenv("HTTPS_PROXY", proxy.url)
             no_exception.setenv("NO_PROXY", exception)
-            async with opened(f"https://{at}/base") as lanes:
+            async with opened(f"https://{at}/base") as transport:
                 with pytest.raises(RivyaUnavailable):
-                    await lanes.get("/x", seconds=60)
+                    await transport.get("/x", seconds=60)
         assert connected.is_set() == (asked == "server")
         heads = [head.partition("\r\n")[0] for head in proxy.heads]
         assert heads == ([f"CONNECT {at} HTTP/1.1"] if asked == "proxy" else [])
@@ -248,6 +248,6 @@ async def test_a_proxy_in_the_environment_is_asked_for_the_world_unless_it_is_ex
 async def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(no_exception: pytest.MonkeyPatch) -> None:
     async with keeping(ok) as proxy, keeping(ok) as server:
         no_exception.setenv("HTTP_PROXY", proxy.url)
-        async with opened(server.url) as lanes:
-            assert (await lanes.get("/x", seconds=60)).body == b"ok"
+        async with opened(server.url) as transport:
+            assert (await transport.get("/x", seconds=60)).body == b"ok"
         assert (len(proxy.heads), len(server.heads)) == (0, 1)

@@ -15,8 +15,8 @@ async def admin(w: World, method: str, path: str, body: object = None) -> httpx.
 
 
 async def state(w: World) -> dict[str, Any]:
-    told: dict[str, Any] = (await admin(w, "GET", "/state")).json()
-    return told
+    answer: dict[str, Any] = (await admin(w, "GET", "/state")).json()
+    return answer
 
 
 async def test_the_oracle_tells_every_poll_on_both_clocks() -> None:
@@ -26,13 +26,13 @@ async def test_the_oracle_tells_every_poll_on_both_clocks() -> None:
         for _ in range(2):
             clock.advance(seconds=5)
             await w.client.get(f"/api/v1/generations/{generation_id}")
-        told = await state(w)
-        assert told["generations"][0]["polls"] == [
+        answer = await state(w)
+        assert answer["generations"][0]["polls"] == [
             {"wall": "2026-05-10T12:00:05.000Z", "monotonic": 5.0},
             {"wall": "2026-05-10T12:00:10.000Z", "monotonic": 10.0},
         ]
-        assert told["calls"]["generations.get"]["count"] == 2
-        assert [call["status"] for call in told["calls"]["generations.get"]["recent"]] == [200, 200]
+        assert answer["calls"]["generations.get"]["count"] == 2
+        assert [call["status"] for call in answer["calls"]["generations.get"]["recent"]] == [200, 200]
 
 
 async def test_the_oracle_tells_secrets_moves_and_deliveries() -> None:
@@ -41,11 +41,11 @@ async def test_the_oracle_tells_secrets_moves_and_deliveries() -> None:
         rotated = (await w.client.post(f"/api/v1/webhooks/{endpoint['id']}/rotate-secret")).json()
         generation_id = await w.create()
         await w.sandbox.settle(generation_id)
-        told = await state(w)
-        assert told["endpoints"][0]["signing_secret"] == rotated["signing_secret"]
-        assert told["endpoints"][0]["past_secrets"] == [endpoint["signing_secret"]]
-        assert [move["status"] for move in told["generations"][0]["moves"]] == ["processing", "succeeded"]
-        delivery = told["deliveries"][0]
+        answer = await state(w)
+        assert answer["endpoints"][0]["signing_secret"] == rotated["signing_secret"]
+        assert answer["endpoints"][0]["past_secrets"] == [endpoint["signing_secret"]]
+        assert [move["status"] for move in answer["generations"][0]["moves"]] == ["processing", "succeeded"]
+        delivery = answer["deliveries"][0]
         assert (delivery["generation_id"], delivery["event_id"]) == (generation_id, w.inbox.ids[0])
         assert delivery["attempts"][0]["response_status"] == 200
 
@@ -91,8 +91,8 @@ async def test_settings_can_be_changed_underneath() -> None:
     async with world() as w:
         await w.register()
         change = {"envelope": "generation", "retry_delays": [9], "scheme": {"signature_header": "X-Sig"}}
-        told = (await admin(w, "PATCH", "/settings", change)).json()
-        assert (told["scheme"]["signature_header"], told["scheme"]["family"]) == ("X-Sig", "timestamped")
+        answer = (await admin(w, "PATCH", "/settings", change)).json()
+        assert (answer["scheme"]["signature_header"], answer["scheme"]["family"]) == ("X-Sig", "timestamped")
         await w.sandbox.settle(await w.create())
         request = w.inbox.received[0]
         assert "generation" in request.event

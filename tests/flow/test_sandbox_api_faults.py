@@ -119,12 +119,12 @@ async def test_a_true_answer_can_be_altered(how: Alteration) -> None:
 
 async def test_altered_answers_are_what_their_names_say() -> None:
     async with world() as w:
-        seen = {}
+        bodies = {}
         for how in ALTERATIONS:
             w.sandbox.faults.api = [ApiFault("credits.get", alter=how, times=1)]
-            seen[how] = (await balance(w)).content
-        assert b"\xff" in seen["not_utf8"]
-        assert HUGE in seen["huge_numbers"]
-        assert b'"unheard_of"' in seen["unknown_members"]
-        assert seen["nulls"] == b'{"current_credits":null}'
-        assert len(seen["truncated"]) == len(seen["wrong_type"]) // 2
+            bodies[how] = (await balance(w)).content
+        assert b"\xff" in bodies["not_utf8"]
+        assert HUGE in bodies["huge_numbers"]
+        assert b'"unheard_of"' in bodies["unknown_members"]
+        assert bodies["nulls"] == b'{"current_credits":null}'
+        assert len(bodies["truncated"]) == len(bodies["wrong_type"]) // 2

@@ -60,8 +60,8 @@ async def test_a_session_remembers_its_turns() -> None:
         assert second["message"]["content"].startswith("Turn 2")
         listed = (await w.client.get("/api/v1/chat/sessions")).json()["data"]
         assert [session["id"] for session in listed] == [other, session_id]
-        told = (await w.client.get(f"/api/v1/chat/sessions/{session_id}")).json()
-        assert [message["role"] for message in told["messages"]] == ["user", "assistant"] * 2
+        answer = (await w.client.get(f"/api/v1/chat/sessions/{session_id}")).json()
+        assert [message["role"] for message in answer["messages"]] == ["user", "assistant"] * 2
 
 
 async def test_the_same_key_is_paid_once_and_another_body_conflicts() -> None:
@@ -154,9 +154,9 @@ async def test_a_stream_can_pause_after_heartbeats_until_time_has_passed() -> No
         w.sandbox.faults.stream = StreamFault(after=2, pause=60, heartbeats=3)
         async with w.client.stream("POST", "/api/v1/chat/completions/stream", json=TURN) as answer:
             chunks = answer.aiter_raw()
-            seen = b""
-            while not seen.endswith(HEARTBEAT * 3):
-                seen += await anext(chunks)
+            received = b""
+            while not received.endswith(HEARTBEAT * 3):
+                received += await anext(chunks)
             await w.sandbox.advance(60)
             rest = b"".join([chunk async for chunk in chunks])
         assert b"message.completed" in rest

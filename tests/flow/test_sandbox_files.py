@@ -33,9 +33,9 @@ async def test_an_upload_is_answered_with_the_documented_members_and_can_be_read
         assert file["duration_token"] is None
         assert (file["mime_type"], file["size_bytes"]) == ("image/png", len(PNG))
         assert (await w.client.get(f"/api/v1/files/{file['file_id']}")).json() == file
-        [kept] = w.sandbox.state()["files"]
-        assert kept["sha256"] == hashlib.sha256(PNG).hexdigest()
-        assert kept["client_request_id"] == "mine"
+        [stored] = w.sandbox.state()["files"]
+        assert stored["sha256"] == hashlib.sha256(PNG).hexdigest()
+        assert stored["client_request_id"] == "mine"
 
 
 async def test_sound_and_moving_pictures_get_a_duration_token() -> None:

@@ -78,10 +78,10 @@ async def test_a_succeeded_generation_has_a_result_and_keeps_its_price() -> None
         before = await credits_left(w)
         generation_id = await w.create()
         await w.sandbox.settle(generation_id)
-        told = (await w.client.get(f"/api/v1/generations/{generation_id}")).json()
+        generation = (await w.client.get(f"/api/v1/generations/{generation_id}")).json()
         url = f"https://media.example/{generation_id}.png"
-        assert (told["status"], told["final_credits"], told["error"]) == ("succeeded", 1, None)
-        assert told["result"] == {"primary_url": url, "urls": [url]}
+        assert (generation["status"], generation["final_credits"], generation["error"]) == ("succeeded", 1, None)
+        assert generation["result"] == {"primary_url": url, "urls": [url]}
         assert await credits_left(w) == before - 1
 
 
@@ -91,9 +91,9 @@ async def test_a_failed_generation_has_an_error_and_is_refunded() -> None:
         generation_id = await w.create()
         assert await credits_left(w) == before - 1
         await w.sandbox.settle(generation_id, "failed")
-        told = (await w.client.get(f"/api/v1/generations/{generation_id}")).json()
-        assert (told["status"], told["final_credits"], told["result"]) == ("failed", 0, None)
-        assert told["error"]["code"] == "generation_failed"
+        generation = (await w.client.get(f"/api/v1/generations/{generation_id}")).json()
+        assert (generation["status"], generation["final_credits"], generation["result"]) == ("failed", 0, None)
+        assert generation["error"]["code"] == "generation_failed"
         assert await credits_left(w) == before
 
 

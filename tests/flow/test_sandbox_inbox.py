@@ -9,8 +9,8 @@ async def test_a_settled_generation_is_delivered_once_to_a_registered_endpoint()
         generation_id = await w.create()
         await w.sandbox.settle(generation_id)
         assert w.inbox.types == ["generation.succeeded"]
-        told = (await w.client.get(f"/api/v1/generations/{generation_id}")).json()
-        assert w.inbox.received[0].event["data"] == told
+        generation = (await w.client.get(f"/api/v1/generations/{generation_id}")).json()
+        assert w.inbox.received[0].event["data"] == generation
 
 
 async def test_a_delivery_begins_with_the_documented_members_and_is_json() -> None:

@@ -104,8 +104,8 @@ async def test_two_sandboxes_know_nothing_of_each_other() -> None:
 async def test_a_sandbox_forgets_its_oldest_entries() -> None:
     sandbox = Sandbox(manual=True, keep=3)
     async with serve_sandbox(sandbox) as rivya, client_of(rivya.base_url) as client:
-        made = [(await client.post("/api/v1/generations", json={"model": "z-image"})).json()["id"] for _ in range(5)]
-        told = sandbox.state()
-        assert [row["id"] for row in told["generations"]] == made[2:]
-        assert told["calls"]["generations.create"]["count"] == 5
-        assert len(told["calls"]["generations.create"]["recent"]) == 3
+        created = [(await client.post("/api/v1/generations", json={"model": "z-image"})).json()["id"] for _ in range(5)]
+        state = sandbox.state()
+        assert [row["id"] for row in state["generations"]] == created[2:]
+        assert state["calls"]["generations.create"]["count"] == 5
+        assert len(state["calls"]["generations.create"]["recent"]) == 3

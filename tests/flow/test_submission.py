@@ -22,16 +22,16 @@ async def test_a_create_is_recorded_and_answered_with_rivyas_object_and_status(d
         answer = await room.create()
         assert (answer.status_code, answer.headers["Idempotency-Key"]) == (202, "key-1")
         assert "Idempotency-Replayed" not in answer.headers
-        told = answer.json()
-        assert (told["status"], told["model"], told["reserved_credits"]) == ("queued", "z-image", 1)
-        assert (told["tracking"]["client_request_id"], told["tracking"]["state"]) == ("order-1", "watching")
+        body = answer.json()
+        assert (body["status"], body["model"], body["reserved_credits"]) == ("queued", "z-image", 1)
+        assert (body["tracking"]["client_request_id"], body["tracking"]["state"]) == ("order-1", "watching")
         generation = await room.generation()
-        assert (generation["id"], generation["client_request_id"]) == (told["id"], "order-1")
+        assert (generation["id"], generation["client_request_id"]) == (body["id"], "order-1")
         [step] = await room.room.rows(transitions)
         assert (step["to_status"], step["source"]) == ("queued", "submit")
-        kept = await room.submission()
-        assert (kept["state"], kept["is_final"], kept["generation_id"]) == ("accepted", 1, told["id"])
-        assert (kept["submitted_by"], kept["request"], kept["attempts"]) == ("shop", BODY, 1)
+        stored = await room.submission()
+        assert (stored["state"], stored["is_final"], stored["generation_id"]) == ("accepted", 1, body["id"])
+        assert (stored["submitted_by"], stored["request"], stored["attempts"]) == ("shop", BODY, 1)
 
 
 async def test_a_key_is_made_for_who_sends_none(database_url: str) -> None:
@@ -87,8 +87,8 @@ async def test_not_now_is_passed_on_and_the_same_key_sends_again(
         assert (refused.status_code, code_of(refused)) == (status, code)
         assert refused.headers.get("Retry-After") == wait
         assert refused.json()["error"]["requestId"].startswith("req_")
-        kept = await room.submission()
-        assert (kept["state"], kept["is_final"], kept["next_attempt_at"]) == ("rejected", 0, None)
+        stored = await room.submission()
+        assert (stored["state"], stored["is_final"], stored["next_attempt_at"]) == ("rejected", 0, None)
         accepted = await room.create()
         assert (accepted.status_code, room.calls, room.charged()) == (200, 2, 1)
 

@@ -54,8 +54,8 @@ async def test_what_was_submitted_before_the_column_was_there_is_told_by_its_sub
         assert "submitted_by" not in columns
     await migrate_database(database)
     async with database.read() as connection:
-        found = await connection.execute(generations.select().order_by(generations.c.submitted_by))
-        names = {row.id: row.submitted_by for row in found}
+        rows = await connection.execute(generations.select().order_by(generations.c.submitted_by))
+        names = {row.id: row.submitted_by for row in rows}
     await database.dispose()
     assert sorted(names.values(), key=str) == [None, None, "shop"]
     assert (names["elsewhere"], names["unknown"]) == (None, None)

@@ -10,7 +10,7 @@ from tests.support.unstorable_text_harness import MARK, UnstorableTextHarness, t
 
 OURS = "made by us, or one of a closed list of words"
 DELIVERY, HEADERS, REFUSED = "a delivery's body", "a delivery's headers", "a refused delivery's headers"
-CREATE, TRACK, SAID, POLL = "a create", "a track", "Rivya's answer to a create", "Rivya's refusal of a poll"
+CREATE, TRACK, CREATED, POLL = "a create", "a track", "Rivya's answer to a create", "Rivya's refusal of a poll"
 REGISTER, SETTING = "Rivya's answer to a registration", "a setting"
 
 REACHED = {
@@ -25,8 +25,8 @@ REACHED = {
     "rejections.id": OURS, "rejections.reason": OURS, "rejections.endpoint_id": OURS,
     "rejections.header_names": REFUSED, "rejections.remote_address": OURS, "rejections.digest": OURS,
     "submissions.id": OURS, "submissions.idempotency_key": CREATE, "submissions.request_hash": OURS,
-    "submissions.state": OURS, "submissions.generation_id": SAID, "submissions.submitted_by": SETTING,
-    "submissions.last_error": SAID,
+    "submissions.state": OURS, "submissions.generation_id": CREATED, "submissions.submitted_by": SETTING,
+    "submissions.last_error": CREATED,
     "usage_changes.model": DELIVERY, "usage_changes.submitted_by": SETTING,
     "usage_hours.model": DELIVERY, "usage_hours.submitted_by": SETTING,
     "poll_budget.name": OURS, "poll_budget.stopped_reason": POLL, "poll_budget.stopped_key": OURS,

@@ -25,7 +25,7 @@ def submitted(generation_id: str, *, by: str | None = "shop", hours: float = 0, 
     return Report(source=Source.SUBMIT, reported_at=NOON + timedelta(hours=hours), claim=claim, submitted_by=by)
 
 
-async def told(database: Database) -> Lines:
+async def usage_lines(database: Database) -> Lines:
     return {
         (line.day, line.submitted_by, line.model): (
             *(line.generations, line.open, line.reserved_credits, line.final_credits),
@@ -66,10 +66,10 @@ async def test_usage_is_what_the_generations_say_before_and_after_it_is_summed(d
             else:
                 async with room.database.transaction() as connection:
                     await connection.execute(step)
-            assert await told(room.database) == await there(room), step
+            assert await usage_lines(room.database) == await there(room), step
             if number % 2:
                 await sums.move()
-                assert await told(room.database) == await there(room), step
+                assert await usage_lines(room.database) == await there(room), step
                 assert await room.rows(usage_changes) == []
 
 
@@ -106,7 +106,7 @@ async def test_more_changes_than_one_transaction_takes_are_taken_one_after_anoth
         pauses = [await sums.run_once() for _ in range(3)]
         assert pauses == [pauses[0], pauses[0], max(pauses)]
         assert await room.rows(usage_changes) == []
-        assert await told(room.database) == await there(room)
+        assert await usage_lines(room.database) == await there(room)
 
 
 async def test_replicas_that_sum_at_once_lose_nothing_and_double_nothing(database_url: str) -> None:
@@ -118,7 +118,7 @@ async def test_replicas_that_sum_at_once_lose_nothing_and_double_nothing(databas
             await room.ledger.record([submitted(f"g{number}", hours=number % 3)])
             if number % 4 == 3:
                 await asyncio.gather(*(each.move() for each in several))
-                assert await told(room.database) == await there(room)
+                assert await usage_lines(room.database) == await there(room)
         for each in several:
             await each._database.dispose()
 
@@ -135,4 +135,4 @@ async def test_generations_written_by_hand_are_counted_too(postgres_url: str) ->
                 {"noon": NOON},
             )
             assert await connection.scalar(select(func.count()).select_from(usage_changes)) == 1
-        assert await told(room.database) == await there(room)
+        assert await usage_lines(room.database) == await there(room)

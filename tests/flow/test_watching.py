@@ -104,14 +104,14 @@ async def test_deliveries_that_fail_at_rivya_are_reported_until_one_succeeds(dat
         row = await r.row()
         assert (row["failure_count"], row["last_failure_at"]) == (1, endpoint.last_failure_at)
         assert "deliveries_failing" in await _events(replica)
-        found = {finding.name: finding for finding in await replica.health.health_checks()}
-        assert "1 failed" in found["deliveries"].detail
-        assert not found["deliveries"].ok
+        findings = {finding.name: finding for finding in await replica.health.health_checks()}
+        assert "1 failed" in findings["deliveries"].detail
+        assert not findings["deliveries"].ok
         endpoint.note(r.clock.now(), succeeded=True, disable_after=None)
         r.clock.advance(seconds=A_CHECK)
         await replica.registrar.run_once()
-        found = {finding.name: finding for finding in await replica.health.health_checks()}
-        assert found["deliveries"].ok
+        findings = {finding.name: finding for finding in await replica.health.health_checks()}
+        assert findings["deliveries"].ok
 
 
 @pytest.mark.parametrize(
