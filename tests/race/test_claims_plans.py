@@ -46,11 +46,11 @@ async def test_no_statement_of_polling_scans_the_table(postgres_url: str, statem
         "pull forward": PollStateRepository(database)._pull_forward,
         "overdue": select(overdue()),
     }
-    moments = {"now": NOON, "until": NOON + LEASE, "to": NOON, "later_than": NOON + timedelta(seconds=890)}
+    parameters = {"now": NOON, "until": NOON + LEASE, "to": NOON, "later_than": NOON + timedelta(seconds=890)}
     async with database.transaction() as connection:
         await connection.execute(text(_FILL), {"noon": NOON})
         await connection.execute(text("ANALYZE generations"))
-        found = await plan(connection, statements[statement], most=5, **moments)
+        query_plan = await plan(connection, statements[statement], most=5, **parameters)
     await database.dispose()
-    assert "ix_generations_next_poll_at" in found
-    assert "Seq Scan" not in found
+    assert "ix_generations_next_poll_at" in query_plan
+    assert "Seq Scan" not in query_plan

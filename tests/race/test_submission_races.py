@@ -134,8 +134,8 @@ async def test_a_callback_that_overtakes_the_answer_leaves_a_legal_history(datab
         [generation_id] = room.sandbox.generations.by_id
         await room.batch.put(webhook(generation_id, "succeeded"))
         await room.sandbox.advance(1)
-        told = (await task).json()
-        assert (told["id"], told["status"], told["tracking"]["client_request_id"]) == (
+        generation = (await task).json()
+        assert (generation["id"], generation["status"], generation["tracking"]["client_request_id"]) == (
             generation_id,
             "succeeded",
             "order-1",
