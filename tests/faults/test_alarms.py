@@ -108,8 +108,10 @@ async def test_a_create_that_stays_unresolved_is_noticed(database_url: str) -> N
 
 async def test_polls_that_keep_failing_are_noticed(database_url: str) -> None:
     async with open_service(database_url, RECEIVER_ALARM_POLL_ERRORS="2", RECEIVER_POLL_RATE="1000") as room:
-        made = await room.sandbox.generations.create("default", {"model": "z-image", "prompt": "a river"}, key=None)
-        await room.record(submit(made["id"]))
+        generation = await room.sandbox.generations.create(
+            "default", {"model": "z-image", "prompt": "a river"}, key=None
+        )
+        await room.record(submit(generation["id"]))
         room.sandbox.faults.api.append(ApiFault(route="generations.get", status=500, times=3))
         for number in range(3):
             assert await raised_by_then(room) == set(), number

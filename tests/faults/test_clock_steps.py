@@ -107,9 +107,9 @@ async def test_no_valid_delivery_is_refused_whichever_clock_is_right(sqlite_url:
         ):
             assert await deliver(room, "evt_of_no_clock", signed_at=wrong) == 401
         async with room.service.database.read() as connection:
-            found = (await connection.execute(generations.select())).mappings().all()
-        assert {row["status"] for row in found} == {Status.SUCCEEDED}
-        assert len(found) == 25
+            rows = (await connection.execute(generations.select())).mappings().all()
+        assert {row["status"] for row in rows} == {Status.SUCCEEDED}
+        assert len(rows) == 25
 
 
 async def test_a_step_is_believed_after_a_minute_and_not_before(sqlite_url: str) -> None:

@@ -26,11 +26,11 @@ LOCK_TIMEOUT = 5.0
 
 @asynccontextmanager
 async def _operator(url: str) -> AsyncIterator[asyncpg.Connection]:
-    made = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
-        yield made
+        yield connection
     finally:
-        await made.close()
+        await connection.close()
 
 
 @pytest.mark.parametrize("what", HELD)

@@ -39,8 +39,8 @@ async def test_not_ready_while_the_name_leads_to_a_reader(postgres_url: str) -> 
         await _name_leads_to(postgres_url, "reader")
         answer = await api.stranger.get("/readyz")
         assert answer.status_code == 503
-        [found] = [check for check in answer.json()["checks"] if not check["ok"]]
-        assert (found["name"], found["detail"].partition(":")[0]) == ("database", "answers, but takes no writes")
+        [failed] = [check for check in answer.json()["checks"] if not check["ok"]]
+        assert (failed["name"], failed["detail"].partition(":")[0]) == ("database", "answers, but takes no writes")
         await _name_leads_to(postgres_url, "writer")
         await api.stranger.get("/readyz")  # replaces what leads to the reader
         assert (await api.stranger.get("/readyz")).status_code == 200

@@ -22,11 +22,11 @@ EXECUTE FUNCTION fail()
 
 @asynccontextmanager
 async def _connection(url: str) -> AsyncIterator[asyncpg.Connection]:
-    made = await asyncpg.connect(url.replace("+asyncpg", ""))
+    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
-        yield made
+        yield connection
     finally:
-        await made.close()
+        await connection.close()
 
 
 async def test_stopped_restarted_and_out_of_connections_it_is_waited_for(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ async def test_a_commit_whose_answer_is_lost_is_503_and_the_delivery_that_comes_
         through = f"{host.rpartition(':')[0]}:{proxy.port}/{name}"
         async with failing(through, tmp_path) as service, _connection(postgres_url) as operator:
             await service.recovered()
-            found = 0
+            lost_answers = 0
             for number in range(10):
                 proxy.is_armed = True
                 answer = await service.deliver(f"evt_lost_{number}")
@@ -110,9 +110,9 @@ async def test_a_commit_whose_answer_is_lost_is_503_and_the_delivery_that_comes_
                 assert answer.status_code in (200, 503), answer.text
                 assert rows == 1 or answer.status_code == 503
                 if answer.status_code == 503 and rows == 1:
-                    found += 1
+                    lost_answers += 1
                     assert (await service.deliver(f"evt_lost_{number}")).status_code == 200
-            assert found > 0, f"{proxy.swallowed} answers were swallowed, none of a delivery"
+            assert lost_answers > 0, f"{proxy.swallowed} answers were swallowed, none of a delivery"
             doubled = (
                 "SELECT count(*) FROM (SELECT 1 FROM transitions GROUP BY generation_id HAVING count(*) > 1) AS twice"
             )

@@ -20,7 +20,7 @@ from tests.support.faulty_provider_checks import endpoint_serves, every_gap_was_
 from tests.support.faulty_provider_deadlines import allowed_until
 from tests.support.faulty_provider_metrics import Counted
 from tests.support.faulty_provider_service import HURRIED, PATIENT, FaultyProviderService, faulty_provider_service
-from tests.support.run_counts import counted as told
+from tests.support.run_counts import counted as count_run
 from tests.support.run_counts import delivered_by, faults_of, is_over
 
 ROUTES = st.sampled_from(
@@ -37,7 +37,7 @@ BROKEN: list[dict[str, Any]] = [
     *({"status": 502, "body": body} for body in ("garbage", "empty")),
     *({"alter": how} for how in ALTERATIONS),
 ]
-SAID = [
+REFUSALS = [
     {"status": 429, "retry_after": 7},
     {"status": 429},
     {"status": 500},
@@ -48,7 +48,8 @@ SAID = [
     {"status": 404},
 ]
 ANSWERS = st.one_of(
-    st.sampled_from([{**how, "when": when} for how in BROKEN for when in ("before", "after")]), st.sampled_from(SAID)
+    st.sampled_from([{**how, "when": when} for how in BROKEN for when in ("before", "after")]),
+    st.sampled_from(REFUSALS),
 )
 BECOMES = st.sampled_from([*CALLBACKS, {"early": True}, {"early": True, "drop": True}])
 FIRST = st.tuples(
@@ -132,7 +133,7 @@ async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
         await endpoint_serves(rivya)
         every_gap_was_counted(rivya, counted)
         recorded = {row["event_id"]: row["attempts"] for row in await rivya.rows(deliveries)}
-        told(*delivered_by(rivya.sandbox.courier.log), recorded, faults=faults_of(rivya.sandbox) + rivya.hurts)
+        count_run(*delivered_by(rivya.sandbox.courier.log), recorded, faults=faults_of(rivya.sandbox) + rivya.hurts)
 
 
 @contextmanager

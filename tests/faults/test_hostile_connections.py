@@ -98,9 +98,9 @@ async def test_hundreds_of_connections_that_crawl_or_fall_silent_hold_up_nobody(
     async with failing(sqlite_url, tmp_path) as service:
         await service.recovered()
         crawling = [await asyncio.open_connection("127.0.0.1", service.replicas.ports[0]) for _ in range(300)]
-        kept = (POST, POST + b"Content-Length: 88\r\n\r\n{", b"")
+        beginnings = (POST, POST + b"Content-Length: 88\r\n\r\n{", b"")
         for number, (_, writer) in enumerate(crawling):
-            writer.write(kept[number % 3])
+            writer.write(beginnings[number % 3])
         started = time.monotonic()
         for _ in range(10):
             assert (await service.deliver()).status_code == 200
@@ -118,7 +118,7 @@ async def test_many_small_requests_from_one_who_reads_no_answer_take_no_memory(s
         await service.recovered()
         assert (await service.client.put("/api/v1/generations/task_q", json={})).status_code == 201
         before = _resident(service)
-        kept: list[socket.socket] = []
+        connections: list[socket.socket] = []
         for number in range(60):
             flood = (live * 4000, waiting + missing * 2000, missing * 2000)[number % 3]
             connection = socket.socket()
@@ -127,16 +127,16 @@ async def test_many_small_requests_from_one_who_reads_no_answer_take_no_memory(s
             connection.setblocking(False)
             with suppress(BlockingIOError):
                 connection.send(flood)
-            kept.append(connection)
+            connections.append(connection)
         for _ in range(5):
             assert (await service.deliver()).status_code == 200
         grown = _resident(service) - before
-        for number, connection in enumerate(kept):
+        for number, connection in enumerate(connections):
             if number % 2:
                 connection.shutdown(socket.SHUT_WR)
             connection.close()
         assert (await service.deliver()).status_code == 200
-        assert grown < 40, f"{grown:.0f} MiB for {len(kept)} connections"
+        assert grown < 40, f"{grown:.0f} MiB for {len(connections)} connections"
 
 
 def _resident(service: Failing) -> float:

@@ -35,7 +35,7 @@ async def _life(parent: ForkServer, databases: Databases, directory: Path, **kil
         await asyncio.to_thread(databases.drop, url)
 
 
-def _assert_nothing_was_told(life: Life) -> None:
+def _assert_no_secret_leaked(life: Life) -> None:
     emitted = life.log.read_text() + "".join(life.answers)
     for endpoint in life.rivya.sandbox.endpoints.by_id.values():
         for secret in (endpoint.secret, *endpoint.past_secrets):
@@ -56,11 +56,11 @@ async def _assert_kept(life: Life) -> None:
 async def _points(parent: ForkServer, databases: Databases, directory: Path) -> dict[str, list[str]]:
     async with _life(parent, databases, directory) as life:
         await life.live()
-        _assert_nothing_was_told(life)
-        found: dict[str, list[str]] = {phase: [] for phase in PHASES}
+        _assert_no_secret_leaked(life)
+        points: dict[str, list[str]] = {phase: [] for phase in PHASES}
         for phase, point in life.points():
-            found[phase].append(point)
-        return found
+            points[phase].append(point)
+        return points
 
 
 def _chosen(plans: list[dict[str, str]], databases: Databases) -> list[dict[str, str]]:
@@ -92,14 +92,14 @@ async def test_a_process_killed_at_any_point_of_its_life_leaves_what_the_next_on
                 planned.extend(plan.items())
                 async with _life(parent, databases, tmp_path, **plan) as life:
                     await life.live()
-                    _assert_nothing_was_told(life)
+                    _assert_no_secret_leaked(life)
                     await _assert_kept(life)
                     killed.extend(life.killed)
 
         async with asyncio.TaskGroup() as running:
             for plan in plans:
                 running.create_task(run(plan))
-    told = [f"{phase}: {'; '.join(point for at, point in killed if at == phase)}" for phase in PHASES]
-    record_property("reported", "\n  ".join([f"killed at {len(killed)} of {len(planned)} fault points:", *told]))
+    lines = [f"{phase}: {'; '.join(point for at, point in killed if at == phase)}" for phase in PHASES]
+    record_property("reported", "\n  ".join([f"killed at {len(killed)} of {len(planned)} fault points:", *lines]))
     assert len(killed) >= 0.9 * len(planned), sorted(set(planned) - set(killed))
     assert is_over() or len(killed) >= 0.4 * sum(map(len, points.values()))

@@ -105,12 +105,12 @@ async def test_told_to_stop_it_is_idle_while_connections_that_are_kept_say_goodb
 ) -> None:
     """Its listener is closed then, and an event loop that still asked it for connections would never rest."""
     async with serve_sandbox() as rivya, receiver(rivya, sqlite_url, tmp_path) as service:
-        _, kept = await asyncio.open_connection("127.0.0.1", service.process.port)
+        _, writer = await asyncio.open_connection("127.0.0.1", service.process.port)
         used = cpu_seconds(service.process.pid)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert await asyncio.to_thread(service.process.terminate) == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        kept.close()
+        writer.close()
         ended_with = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         assert ended_with - used < 0.25  # seconds; it says goodbye for one
 

@@ -44,8 +44,8 @@ async def test_killed_while_rivya_works_it_is_resolved_by_the_next_process(datab
             await eventually(lambda: killed.charged() == 1)
             await killed.abandon()
             await asyncio.gather(caller, return_exceptions=True)
-            kept = await killed.submission()
-            assert (kept["state"], kept["is_final"]) == ("sending", 0)
+            stored = await killed.submission()
+            assert (stored["state"], stored["is_final"]) == ("sending", 0)
         async with open_submission(database_url, rivya) as early:
             await early.retrier.run_once()
             assert early.calls == 1, "the lease has not run out"
