@@ -29,11 +29,11 @@ def make(url: str) -> FastAPI:
         body = await request.body()
         _verify(request.headers.get("rivya-signature", ""), body)
         event = await request.json()
-        said, now = event["data"], datetime.now(UTC)
+        generation, now = event["data"], datetime.now(UTC)
         async with engine.begin() as connection:
-            await connection.execute(insert(deliveries).values(**_delivery(event, said, body, now)))
-            await connection.execute(insert(generations).values(**_generation(said, body, now)))
-            await connection.execute(insert(transitions).values(**_transition(event, said, now)))
+            await connection.execute(insert(deliveries).values(**_delivery(event, generation, body, now)))
+            await connection.execute(insert(generations).values(**_generation(generation, body, now)))
+            await connection.execute(insert(transitions).values(**_transition(event, generation, now)))
         return {"received": True}
 
     return app
@@ -46,11 +46,11 @@ def _verify(header: str, body: bytes) -> None:
         raise HTTPException(401)
 
 
-def _delivery(event: dict[str, Any], said: dict[str, Any], body: bytes, now: datetime) -> dict[str, Any]:
+def _delivery(event: dict[str, Any], generation: dict[str, Any], body: bytes, now: datetime) -> dict[str, Any]:
     return {
         "event_id": event["id"],
         "event_type": event["type"],
-        "generation_id": said["id"],
+        "generation_id": generation["id"],
         "received_at": now,
         "body": body,
         "headers": "{}",
@@ -59,16 +59,16 @@ def _delivery(event: dict[str, Any], said: dict[str, Any], body: bytes, now: dat
     }
 
 
-def _generation(said: dict[str, Any], body: bytes, now: datetime) -> dict[str, Any]:
+def _generation(generation: dict[str, Any], body: bytes, now: datetime) -> dict[str, Any]:
     return {
-        "id": said["id"],
-        "status": said["status"],
-        "model": said["model"],
+        "id": generation["id"],
+        "status": generation["status"],
+        "model": generation["model"],
         "rivya_object": body.decode(),
-        "reserved_credits": said["reserved_credits"],
-        "final_credits": said["final_credits"],
-        "created_at": datetime.fromisoformat(said["created_at"]),
-        "updated_at": datetime.fromisoformat(said["updated_at"]),
+        "reserved_credits": generation["reserved_credits"],
+        "final_credits": generation["final_credits"],
+        "created_at": datetime.fromisoformat(generation["created_at"]),
+        "updated_at": datetime.fromisoformat(generation["updated_at"]),
         "first_seen_at": now,
         "settled_at": now,
         "settled_by": "webhook",
@@ -82,11 +82,11 @@ def _generation(said: dict[str, Any], body: bytes, now: datetime) -> dict[str, A
     }
 
 
-def _transition(event: dict[str, Any], said: dict[str, Any], now: datetime) -> dict[str, Any]:
+def _transition(event: dict[str, Any], generation: dict[str, Any], now: datetime) -> dict[str, Any]:
     return {
-        "generation_id": said["id"],
+        "generation_id": generation["id"],
         "number": 1,
-        "to_status": said["status"],
+        "to_status": generation["status"],
         "source": "webhook",
         "event_id": event["id"],
         "recorded_at": now,

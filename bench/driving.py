@@ -47,9 +47,9 @@ _COMMANDS = (
 
 def deliver(server: Server, name: str, count: int) -> None:
     """Deliver `count` events, and all of them again."""
-    made = events.make(name, count)
+    batch = events.make(name, count)
     for _ in range(2):
-        load.run([server.port], made.requests, connections=16, seconds=10)
+        load.run([server.port], batch.requests, connections=16, seconds=10)
 
 
 def read(server: Server) -> None:

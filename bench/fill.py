@@ -59,7 +59,7 @@ FROM (
 
 def big(world: World) -> str:
     """The URL of a database with `SIZES[-1]` generations: what an earlier section left, or made now."""
-    url = world.kept.pop(BIG, None)
+    url = world.filled.pop(BIG, None)
     if url is None:
         url = world.fresh("postgresql")
         fill(url, first=1, last=SIZES[-1])

@@ -43,9 +43,9 @@ def run(world: World, results: Results) -> None:
 
 def deliver(url: str, server: Server, run_name: str, *, connections: int, seconds: float = SECONDS) -> Load:
     """Load, and the check that everything answered 200 is there exactly once."""
-    made = events.make(run_name, int(seconds * _FASTEST))
-    came = load.run([server.port], made.requests, connections=connections, seconds=seconds)
-    verify(url, made, came)
+    batch = events.make(run_name, int(seconds * _FASTEST))
+    came = load.run([server.port], batch.requests, connections=connections, seconds=seconds)
+    verify(url, batch, came)
     return came
 
 
@@ -58,8 +58,8 @@ def _generator(world: World, results: Results) -> None:
 
 
 def _there_already(url: str, server: Server) -> None:
-    made = events.make("before", THERE_ALREADY)
-    verify(url, made, load.run([server.port], made.requests, connections=CONNECTIONS, seconds=300))
+    batch = events.make("before", THERE_ALREADY)
+    verify(url, batch, load.run([server.port], batch.requests, connections=CONNECTIONS, seconds=300))
 
 
 def _settle(url: str) -> None:
@@ -67,7 +67,7 @@ def _settle(url: str) -> None:
 
     That takes some 20 ms in which nothing is committed, once in 5,500 deliveries: p99 was 15 ms with it and 9 without.
     """
-    on_postgres(url, lambda made: made.execute("CHECKPOINT"))
+    on_postgres(url, lambda connection: connection.execute("CHECKPOINT"))
 
 
 def _against_the_ceiling(kind: str, url: str, ceiling: Server, ours: Server, results: Results) -> None:
@@ -100,7 +100,7 @@ def _by_connections(kind: str, url: str, ours: Server, results: Results) -> None
 
 
 def _row_cost(url: str, results: Results) -> None:
-    used = float(on_postgres(url, lambda made: made.fetchval(_BYTES)))
+    used = float(on_postgres(url, lambda connection: connection.fetchval(_BYTES)))
     results.add(
         "bytes per settled generation, tables and indexes, delivery included",
         target="≤ 3,072",
@@ -110,15 +110,15 @@ def _row_cost(url: str, results: Results) -> None:
 
 
 def _against_the_plain_way(world: World, url: str, results: Results) -> None:
-    found: dict[tuple[str, int], list[float]] = {}
+    rates: dict[tuple[str, int], list[float]] = {}
     with servers.baseline(url, core=world.server_core) as plain, servers.receiver(url, core=world.server_core) as ours:
         for number in range(3):
             for connections in (64, 1):
                 for name, server in (("plain", plain), ("ours", ours)):
                     came = deliver(url, server, f"{name}{number}{connections}", connections=connections, seconds=1.5)
-                    found.setdefault((name, connections), []).append(came.per_second)
+                    rates.setdefault((name, connections), []).append(came.per_second)
     for connections, target in ((64, 15.0), (1, 1.0)):
-        ours_, plain_ = (statistics.median(found[name, connections]) for name in ("ours", "plain"))
+        ours_, plain_ = (statistics.median(rates[name, connections]) for name in ("ours", "plain"))
         results.add(
             f"against the plain way, {connections} connection{'s' if connections > 1 else ''}",
             target=f"≥ {target:g}x",

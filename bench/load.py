@@ -26,7 +26,7 @@ class Load:
     """Seconds, of what was answered 2xx."""
     accepted: list[int] = field(default_factory=list)
     """Places, in the list of requests, of those that were answered 2xx."""
-    moments: list[float] = field(default_factory=list)
+    answered_at: list[float] = field(default_factory=list)
     """Seconds after the start, of the answers 2xx."""
     lost: int = 0
     """Requests whose connection broke before the answer."""
@@ -38,7 +38,7 @@ class Load:
 
     def windows(self, seconds: float) -> list[float]:
         """Answers 2xx per second in each whole stretch of so many seconds, from the start on."""
-        counted = Counter(int(moment / seconds) for moment in self.moments)
+        counted = Counter(int(seconds_after_start / seconds) for seconds_after_start in self.answered_at)
         return [counted[number] / seconds for number in range(int(self.seconds / seconds))]
 
     def percentile(self, percent: float) -> float:
@@ -84,10 +84,10 @@ class _Generator:
         self._started = 0.0
 
     def connect(self, port: int) -> None:
-        made = socket.create_connection(("127.0.0.1", port), timeout=10)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connections[made.fileno()] = _Connection(made)
-        self._epoll.register(made.fileno(), select.EPOLLIN)
+        connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connections[connection.fileno()] = _Connection(connection)
+        self._epoll.register(connection.fileno(), select.EPOLLIN)
 
     def run(self, seconds: float) -> Load:
         connections, load, clock = self._connections, self._load, time.perf_counter
@@ -150,7 +150,7 @@ class _Generator:
         if status < 300:
             now = time.perf_counter()
             load.latencies.append(now - connection.sent_at)
-            load.moments.append(now - self._started)
+            load.answered_at.append(now - self._started)
             load.accepted.append(connection.place)
 
 

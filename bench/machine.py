@@ -74,8 +74,8 @@ def _ticks(pid: int) -> tuple[int, ...]:
 
 
 def _commit() -> str:
-    told = subprocess.run(["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True)
-    return told.stdout.strip() or "unknown"
+    result = subprocess.run(["git", "rev-parse", "--short", "HEAD"], check=False, capture_output=True, text=True)
+    return result.stdout.strip() or "unknown"
 
 
 def seconds_kept_waiting(pid: int) -> float:

@@ -9,7 +9,7 @@ from bench.world import on_postgres
 _AT_ONCE = 50_000
 _BODY = """'{"id":"evt_' || id || '","type":"generation.succeeded","api_version":"2026-05-11","created_at":"2026-05-11T00:01:00.000Z","data":' || made.rivya_object || '}'"""  # noqa: E501
 _OBJECT = """'{"id":"' || id || '","status":"succeeded","model":"z-image","reserved_credits":1,"final_credits":1,"created_at":"2026-05-11T00:00:00.000Z","updated_at":"2026-05-11T00:01:00.000Z","result":{"primary_url":"https://media.example/' || id || '.png","urls":["https://media.example/' || id || '.png"]},"error":null}'"""  # noqa: E501
-_MADE = f"""
+_GENERATIONS = f"""
 WITH made AS MATERIALIZED (
     SELECT *, {_OBJECT} AS rivya_object FROM (
         SELECT 'old_' || n AS id, n, now() - interval '200 days' + n * interval '1 second' AS seen
@@ -89,7 +89,7 @@ def _filling(settled: int, others: int) -> Callable[[Any], Awaitable[None]]:
     async def act(connection: Any) -> None:  # noqa: ANN401 - asyncpg tells no types
         await connection.execute("SET synchronous_commit = off")
         for begin in range(1, settled + 1, _AT_ONCE):
-            await connection.execute(_MADE, begin, min(begin + _AT_ONCE - 1, settled), timeout=600)
+            await connection.execute(_GENERATIONS, begin, min(begin + _AT_ONCE - 1, settled), timeout=600)
         await connection.execute(_OPEN, others)
         await connection.execute(_KEYS, "young", others, 29.0)
         await connection.execute(_KEYS, "expired", others, 31.0)

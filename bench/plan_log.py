@@ -57,9 +57,9 @@ def explain_all(url: str) -> None:
 
 def statements(world: World, *, since: int) -> dict[str, Statement]:
     """What was run since the log had `since` characters, by its text with numbers and strings left out."""
-    found: dict[str, Statement] = {}
+    by_text: dict[str, Statement] = {}
     for milliseconds, text, plan in _entries(world.cluster.log()[since:]):
-        statement = found.setdefault(text, Statement(text))
+        statement = by_text.setdefault(text, Statement(text))
         statement.milliseconds.append(milliseconds)
         for node in _nodes(plan):
             read = node.get("Index Name") or node.get("Relation Name") or ""
@@ -71,7 +71,7 @@ def statements(world: World, *, since: int) -> dict[str, Statement]:
             statement.rows = max(statement.rows, rows)
             if node["Node Type"] == "Seq Scan" and rows >= SMALL:
                 statement.scanned.add(node["Relation Name"])
-    return found
+    return by_text
 
 
 def _entries(log: str) -> Iterator[tuple[float, str, dict[str, Any]]]:

@@ -43,15 +43,15 @@ def _big(world: World, results: Results) -> None:
     with servers.receiver(url, core=world.server_core) as by_hand:
         driving.deliver(by_hand, "plans", 500)
         driving.let_loops_turn()
-    seen = statements(world, since=since)
+    by_text = statements(world, since=since)
     world.drop(url)
-    _write_table(seen)
-    _refuse_scans(seen)
-    reads = [it for text, it in seen.items() if text.startswith("SELECT") and not text.startswith(_LOOK)]
+    _write_table(by_text)
+    _refuse_scans(by_text)
+    reads = [it for text, it in by_text.items() if text.startswith("SELECT") and not text.startswith(_LOOK)]
     slowest = max(reads, key=lambda it: it.median)
-    most = max(seen.values(), key=lambda it: it.rows)
+    most = max(by_text.values(), key=lambda it: it.rows)
     results.add(
-        f"plans of {len(seen)} statements, {SIZES[-1]:,} generations, {HISTORY:,} deliveries",
+        f"plans of {len(by_text)} statements, {SIZES[-1]:,} generations, {HISTORY:,} deliveries",
         target=f"no sequential scan, each read ≤ {MOST_MILLISECONDS:.0f} ms and of ≤ {MOST_ROWS:,} rows",
         measured=f"none; slowest read {slowest.median:.1f} ms in the middle, most rows {most.rows:,}",
         is_reached=slowest.median <= MOST_MILLISECONDS and most.rows <= MOST_ROWS,
@@ -88,14 +88,14 @@ def _begun_empty(world: World, results: Results) -> None:
     )
 
 
-def _refuse_scans(seen: dict[str, Statement]) -> None:
-    scanning = [f"{sorted(it.scanned)}: {it.text[:300]}" for it in seen.values() if it.scanned]
+def _refuse_scans(by_text: dict[str, Statement]) -> None:
+    scanning = [f"{sorted(it.scanned)}: {it.text[:300]}" for it in by_text.values() if it.scanned]
     if scanning:
         raise Void("read from end to end: " + "; ".join(scanning))
 
 
-def _write_table(seen: dict[str, Statement]) -> None:
-    rows = "\n".join(_line(it) for it in sorted(seen.values(), key=lambda it: -it.median))
+def _write_table(by_text: dict[str, Statement]) -> None:
+    rows = "\n".join(_line(it) for it in sorted(by_text.values(), key=lambda it: -it.median))
     _TABLE.write_text(
         f"""# Every statement and its plan
 

@@ -35,7 +35,7 @@ _SETTLED = "SELECT count(*) FILTER (WHERE settled_by = 'webhook'), coalesce(sum(
 
 
 @dataclass(slots=True)
-class Found:
+class Runs:
     """What came of all runs so far."""
 
     left: int = 0
@@ -50,30 +50,30 @@ class Found:
 
 def run(world: World, results: Results) -> None:
     """Without a limit that matters and with one, in turns; then with callbacks that come."""
-    found = Found()
+    runs = Runs()
     for _ in range(TIMES):
-        _all_lost(world, found)
-        _paced(world, found)
+        _all_lost(world, runs)
+        _paced(world, runs)
     results.add(
         f"{LOST:,} lost callbacks, Rivya answering in 50 ms, one process",
         target="all settled in ≤ 60 s",
-        measured=f"{TIMES * LOST - found.left:,} of {TIMES * LOST:,} settled, in {spread(found.seconds, '.0f')} s each",
-        is_reached=not found.left and statistics.median(found.seconds) <= 60,
+        measured=f"{TIMES * LOST - runs.left:,} of {TIMES * LOST:,} settled, in {spread(runs.seconds, '.0f')} s each",
+        is_reached=not runs.left and statistics.median(runs.seconds) <= 60,
     )
     results.add(
         f"RECEIVER_POLL_RATE={RATE}, as Rivya sees it",
         target=f"≤ {RATE} in any second, ≥ 95 % used",
-        measured=f"at most {spread(found.most, '.0f')} in a second, {spread(found.used, '.1%')} used",
-        is_reached=max(found.most) <= RATE and statistics.median(found.used) >= 0.95,
+        measured=f"at most {spread(runs.most, '.0f')} in a second, {spread(runs.used, '.1%')} used",
+        is_reached=max(runs.most) <= RATE and statistics.median(runs.used) >= 0.95,
     )
     results.note(
-        f"a poll costs the server {spread(found.costs, '.1f')} times the processor time of a request of the ceiling; "
-        f"for {spread(found.waited, '.0%')} of the time it was ready to run and others had its core"
+        f"a poll costs the server {spread(runs.costs, '.1f')} times the processor time of a request of the ceiling; "
+        f"for {spread(runs.waited, '.0%')} of the time it was ready to run and others had its core"
     )
     _none_in_vain(world, results)
 
 
-def _all_lost(world: World, found: Found) -> None:
+def _all_lost(world: World, runs: Runs) -> None:
     with servers.ceiling(core=world.server_core) as ceiling:
         _, cost = ceiling_load(ceiling)
     url = _due(world)
@@ -82,22 +82,22 @@ def _all_lost(world: World, found: Found) -> None:
         left = LOST
         while left and time.perf_counter() < started + _MOST_SECONDS:
             time.sleep(0.5)
-            left = int(on_postgres(url, lambda made: made.fetchval(_OPEN)))
+            left = int(on_postgres(url, lambda connection: connection.fetchval(_OPEN)))
         seconds = time.perf_counter() - started
-        found.waited.append((seconds_kept_waiting(ours.pid) - waited) / seconds)
-        found.costs.append((cpu_seconds(ours.pid) - used) / max(LOST - left, 1) / cost)
-    found.seconds.append(seconds + ours.seconds_to_live)
-    found.left += left
+        runs.waited.append((seconds_kept_waiting(ours.pid) - waited) / seconds)
+        runs.costs.append((cpu_seconds(ours.pid) - used) / max(LOST - left, 1) / cost)
+    runs.seconds.append(seconds + ours.seconds_to_live)
+    runs.left += left
     world.drop(url)
 
 
-def _paced(world: World, found: Found) -> None:
+def _paced(world: World, runs: Runs) -> None:
     url = _due(world)
     with servers.rivya(core=world.other_core) as rivya, _receiver(world, url, rivya, rate=RATE):
         time.sleep(_RATE_SECONDS)
         arrivals = _arrivals(rivya)
-    found.most.append(max(bisect.bisect_right(arrivals, at + 1) - number for number, at in enumerate(arrivals)))
-    found.used.append((len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) / RATE)
+    runs.most.append(max(bisect.bisect_right(arrivals, at + 1) - number for number, at in enumerate(arrivals)))
+    runs.used.append((len(arrivals) - 1) / (arrivals[-1] - arrivals[0]) / RATE)
     world.drop(url)
 
 
@@ -106,11 +106,11 @@ def _none_in_vain(world: World, results: Results) -> None:
     url, settled, polls, asked = world.fresh("postgresql"), 0, 0, 0
     with servers.rivya(core=world.other_core) as rivya, _receiver(world, url, rivya, rate=RATE) as ours:
         for number in range(TIMES):
-            made = events.make(f"heard{number}", HEARD_OF)
-            load.run([ours.port], [_track(it) for it in made.generation_ids], connections=16, seconds=60)
-            load.run([ours.port], made.requests, connections=16, seconds=60)
+            batch = events.make(f"heard{number}", HEARD_OF)
+            load.run([ours.port], [_track(it) for it in batch.generation_ids], connections=16, seconds=60)
+            load.run([ours.port], batch.requests, connections=16, seconds=60)
         time.sleep(_GRACE + 2)
-        settled, polls = on_postgres(url, lambda made: made.fetchrow(_SETTLED))
+        settled, polls = on_postgres(url, lambda batch: batch.fetchrow(_SETTLED))
         asked = len(_arrivals(rivya))
     results.add(
         f"polls of {TIMES * HEARD_OF:,} generations whose callbacks come",

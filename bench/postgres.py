@@ -39,7 +39,7 @@ _SESSIONS = (
 
 
 @dataclass(slots=True)
-class _Found:
+class _Measured:
     rates: list[float] = field(default_factory=list)
     used: list[float] = field(default_factory=list)
     written: list[float] = field(default_factory=list)
@@ -61,11 +61,11 @@ def run(world: World, results: Results) -> None:
 def _compare(
     world: World, url: str, ours: Server, run_name: str, name: str, changes: dict[str, str], results: Results
 ) -> None:
-    plain, changed = _Found(), _Found()
+    plain, changed = _Measured(), _Measured()
     for number in range(ROUNDS):
-        for found, settings in ((plain, {}), (changed, changes)):
+        for measured, settings in ((plain, {}), (changed, changes)):
             _set(url, settings)
-            _round(world, url, ours, f"{run_name}{number}{len(settings)}", found)
+            _round(world, url, ours, f"{run_name}{number}{len(settings)}", measured)
     _set(url, {})
     rates = [after / before for before, after in zip(plain.rates, changed.rates, strict=True)]
     used = [after / before for before, after in zip(plain.used, changed.used, strict=True)]
@@ -76,16 +76,16 @@ def _compare(
     )
 
 
-def _round(world: World, url: str, ours: Server, name: str, found: _Found) -> None:
-    made = events.make(name, int(SECONDS * 12_000))
+def _round(world: World, url: str, ours: Server, name: str, measured: _Measured) -> None:
+    batch = events.make(name, int(SECONDS * 12_000))
     on_postgres(url, lambda connection: connection.execute("CHECKPOINT"))  # or one round pays for another's pages
     used, written = family_cpu_seconds(world.cluster.pid), _written(url)
-    came = load.run([ours.port], made.requests, connections=64, seconds=SECONDS)
+    came = load.run([ours.port], batch.requests, connections=64, seconds=SECONDS)
     count = len(came.latencies)
-    found.used.append((family_cpu_seconds(world.cluster.pid) - used) / count)
-    found.written.append((_written(url) - written) / count)
-    found.rates.append(came.per_second)
-    verify(url, made, came)
+    measured.used.append((family_cpu_seconds(world.cluster.pid) - used) / count)
+    measured.written.append((_written(url) - written) / count)
+    measured.rates.append(came.per_second)
+    verify(url, batch, came)
 
 
 def _set(url: str, settings: dict[str, str]) -> None:
@@ -106,7 +106,9 @@ def _written(url: str) -> float:
 def _sessions(url: str, ours: Server, results: Results) -> None:
     """Connections that a process under load has open, however many are allowed."""
     deliver(url, ours, "sessions", connections=256, seconds=1)
-    results.note(f"{on_postgres(url, lambda made: made.fetchval(_SESSIONS))} sessions after 256 connections delivered")
+    results.note(
+        f"{on_postgres(url, lambda opened: opened.fetchval(_SESSIONS))} sessions after 256 connections delivered"
+    )
 
 
 async def _updates(world: World, results: Results) -> None:
@@ -120,7 +122,7 @@ async def _updates(world: World, results: Results) -> None:
             await ledger.record([report])
     await database.dispose()
     await asyncio.sleep(1.5)  # sessions tell what they did when they end, or once a second
-    row = await asyncio.to_thread(on_postgres, url, lambda made: made.fetchrow(_HOT))
+    row = await asyncio.to_thread(on_postgres, url, lambda connection: connection.fetchrow(_HOT))
     results.note(
         f"of {row['n_tup_upd']:,} updates of generations {row['n_tup_hot_upd'] / row['n_tup_upd']:.0%} touched no index"
     )

@@ -48,21 +48,21 @@ def _overload(world: World, results: Results) -> None:
         came.append(load.run([ours.port], storm.requests, connections=CONNECTIONS, seconds=_SEGMENT))
         used = (cpu_seconds(ours.pid) - used) / SECONDS
         after = [  # at once, and in turns: how it recovers, and what there is to recover to
-            load.run([server.port], made.requests, connections=64, seconds=_WINDOW)
-            for server, made in zip((ours, spared) * _STRETCHES, calm, strict=True)
+            load.run([server.port], batch.requests, connections=64, seconds=_WINDOW)
+            for server, batch in zip((ours, spared) * _STRETCHES, calm, strict=True)
         ]
         is_over.set()
         watcher.join()
-        for made, answered in zip((storm, *calm), (came[-1], *after), strict=True):
-            verify(url, made, answered)
-    _tell_overload(came, before, after, resident=largest[0] / _MEBIBYTE, results=results)
+        for batch, answered in zip((storm, *calm), (came[-1], *after), strict=True):
+            verify(url, batch, answered)
+    _report_overload(came, before, after, resident=largest[0] / _MEBIBYTE, results=results)
     results.note(
         f"the server had {used:.0%} of its core during the storm: what it lacks of 100 % others took, or the disk"
     )
     world.drop(url)
 
 
-def _tell_overload(
+def _report_overload(
     came: Sequence[Load], before: Load, after: Sequence[Load], *, resident: float, results: Results
 ) -> None:
     slowest = max(it.percentile(99) for it in came)
@@ -87,9 +87,9 @@ def _tell_overload(
 
 
 def _segment(url: str, ours: servers.Server, name: str) -> Load:
-    made = events.make(name, int(_SEGMENT * _FASTEST))  # made anew each time: a signature is good for 300 seconds
-    came = load.run([ours.port], made.requests, connections=CONNECTIONS, seconds=_SEGMENT)
-    verify(url, made, came)
+    batch = events.make(name, int(_SEGMENT * _FASTEST))  # made anew each time: a signature is good for 300 seconds
+    came = load.run([ours.port], batch.requests, connections=CONNECTIONS, seconds=_SEGMENT)
+    verify(url, batch, came)
     return came
 
 

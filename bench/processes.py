@@ -61,16 +61,16 @@ def run(world: World, results: Results) -> None:
         with _generator_on(world.server_core):
             apart = _measured(world, url, ours, "p", (1, 4))
         together = _together(world, url, ours)
-    _tell(shared, results)
-    _tell_parts(f"all share both cores, {CONNECTIONS} connections", shared, results)
+    _report(shared, results)
+    _report_parts(f"all share both cores, {CONNECTIONS} connections", shared, results)
     results.note(f"with all servers on one core, of one's speed in the same round, {_compared(alone)}")
-    _tell_parts(
+    _report_parts(
         f"servers on one core, PostgreSQL and generator on the other, {CONNECTIONS} connections", alone, results
     )
-    _tell_parts(f"the same with {FEW} connections", few, results)
-    _tell_parts("PostgreSQL on one core, servers and generator on the other", apart, results)
-    _tell_parts("servers and PostgreSQL on one core, the generator on the other", together, results)
-    _tell_cores(alone, results)
+    _report_parts(f"the same with {FEW} connections", few, results)
+    _report_parts("PostgreSQL on one core, servers and generator on the other", apart, results)
+    _report_parts("servers and PostgreSQL on one core, the generator on the other", together, results)
+    _report_cores(alone, results)
     world.drop(url)
 
 
@@ -111,19 +111,19 @@ def _together(world: World, url: str, ours: Sequence[Server]) -> dict[int, Share
 def _measured(
     world: World, url: str, ours: Sequence[Server], name: str, counts: Sequence[int], *, connections: int = CONNECTIONS
 ) -> dict[int, Shares]:
-    found = {count: Shares() for count in counts}
+    shares_by_count = {count: Shares() for count in counts}
     for number in range(ROUNDS):
         for count in counts:
-            _round(world, url, ours[:count], f"{name}{number}x{count}", found[count], connections=connections)
-    return found
+            _round(world, url, ours[:count], f"{name}{number}x{count}", shares_by_count[count], connections=connections)
+    return shares_by_count
 
 
 def _round(world: World, url: str, ours: Sequence[Server], name: str, shares: Shares, *, connections: int) -> None:
-    ports, made = [it.port for it in ours], events.make(name, int(SECONDS * _FASTEST))
+    ports, batch = [it.port for it in ours], events.make(name, int(SECONDS * _FASTEST))
     batches, before = _batches(ours), _used(world, ours)
-    came = load.run(ports, made.requests, connections=connections, seconds=SECONDS)
+    came = load.run(ports, batch.requests, connections=connections, seconds=SECONDS)
     after = _used(world, ours)
-    verify(url, made, came)
+    verify(url, batch, came)
     shares.rates.append(came.per_second)
     shares.batches.append(len(came.latencies) / max(_batches(ours) - batches, 1))
     for part in _PARTS:
@@ -140,33 +140,35 @@ def _used(world: World, ours: Sequence[Server]) -> dict[str, float]:
 
 def _batches(ours: Sequence[Server]) -> float:
     """How many commits these processes have made."""
-    told = [dict(_BATCHES.findall(ask(it.port, "/metrics", token=TOKEN) or b"")) for it in ours]
-    return sum(float(it.get(b"count", b"0")) for it in told)
+    samples = [dict(_BATCHES.findall(ask(it.port, "/metrics", token=TOKEN) or b"")) for it in ours]
+    return sum(float(it.get(b"count", b"0")) for it in samples)
 
 
-def _tell(found: Mapping[int, Shares], results: Results) -> None:
-    rates = ", ".join(f"{count}: {spread(it.rates, ',.0f')}/s" for count, it in found.items())
+def _report(shares_by_count: Mapping[int, Shares], results: Results) -> None:
+    rates = ", ".join(f"{count}: {spread(it.rates, ',.0f')}/s" for count, it in shares_by_count.items())
     results.add(
         f"two and four processes on one PostgreSQL, {CONNECTIONS} connections, sharing two cores with it",
         target=f"nothing lost or doubled, never slower than one (≥ {SLOWER} of it)",
-        measured=f"{rates}; of one's speed in the same round, {_compared(found)}",
-        is_reached=min(statistics.median(it) for it in _ratios(found).values()) >= SLOWER,
+        measured=f"{rates}; of one's speed in the same round, {_compared(shares_by_count)}",
+        is_reached=min(statistics.median(it) for it in _ratios(shares_by_count).values()) >= SLOWER,
     )
 
 
-def _ratios(found: Mapping[int, Shares]) -> dict[int, list[float]]:
+def _ratios(shares_by_count: Mapping[int, Shares]) -> dict[int, list[float]]:
     return {
-        count: [several / one for several, one in zip(found[count].rates, found[1].rates, strict=True)]
+        count: [
+            several / one for several, one in zip(shares_by_count[count].rates, shares_by_count[1].rates, strict=True)
+        ]
         for count in COUNTS[1:]
     }
 
 
-def _compared(found: Mapping[int, Shares]) -> str:
-    return ", ".join(f"{count}: {spread(of_one, '.2f')}" for count, of_one in _ratios(found).items())
+def _compared(shares_by_count: Mapping[int, Shares]) -> str:
+    return ", ".join(f"{count}: {spread(of_one, '.2f')}" for count, of_one in _ratios(shares_by_count).items())
 
 
-def _tell_parts(arrangement: str, found: Mapping[int, Shares], results: Results) -> None:
-    for count, it in found.items():
+def _report_parts(arrangement: str, shares_by_count: Mapping[int, Shares], results: Results) -> None:
+    for count, it in shares_by_count.items():
         parts = ", ".join(f"{part} {it.cost(part):.0f} µs ({it.busy(part):.0%} of a core)" for part in _PARTS)
         full = max(_PARTS, key=it.busy)
         what = f"{full} saturated" if it.busy(full) >= _FULL else f"nothing saturated; the busiest is {full}"
@@ -176,9 +178,9 @@ def _tell_parts(arrangement: str, found: Mapping[int, Shares], results: Results)
         )
 
 
-def _tell_cores(found: Mapping[int, Shares], results: Results) -> None:
-    server, database = (1e6 / found[1].cost(part) for part in ("servers", "PostgreSQL"))
-    several = {count: 1e6 / found[count].cost("PostgreSQL") for count in COUNTS[1:]}
+def _report_cores(shares_by_count: Mapping[int, Shares], results: Results) -> None:
+    server, database = (1e6 / shares_by_count[1].cost(part) for part in ("servers", "PostgreSQL"))
+    several = {count: 1e6 / shares_by_count[count].cost("PostgreSQL") for count in COUNTS[1:]}
     costs = ", ".join(f"{rate:,.0f}/s with {count}" for count, rate in several.items())
     results.note(
         f"so a core of its own lets one process take {server:,.0f}/s, and a core of its own lets PostgreSQL take "

@@ -43,15 +43,15 @@ def run(world: World, results: Results) -> None:
         url = world.fresh(kind)
         with servers.receiver(url, core=world.server_core) as ours:
             deliver(url, ours, "warm", connections=CONNECTIONS, seconds=1)
-            made = events.make("looked", SECONDS * _FASTEST)
-            with tempfile.NamedTemporaryFile(suffix=".txt") as kept:
-                looking = _look(ours.pid, kept.name, core=world.server_core)
-                came = load.run([ours.port], made.requests, connections=CONNECTIONS, seconds=SECONDS)
-                told = looking.communicate()[0]
-                samples = list(_samples(Path(kept.name).read_text()))
-            verify(url, made, came)
+            batch = events.make("looked", SECONDS * _FASTEST)
+            with tempfile.NamedTemporaryFile(suffix=".txt") as profile:
+                looking = _look(ours.pid, profile.name, core=world.server_core)
+                came = load.run([ours.port], batch.requests, connections=CONNECTIONS, seconds=SECONDS)
+                output = looking.communicate()[0]
+                samples = list(_samples(Path(profile.name).read_text()))
+            verify(url, batch, came)
         world.drop(url)
-        results.note(f"{kind}: {_shares(samples)}" if looking.returncode == 0 else f"py-spy: {told.strip()[-200:]}")
+        results.note(f"{kind}: {_shares(samples)}" if looking.returncode == 0 else f"py-spy: {output.strip()[-200:]}")
 
 
 def _look(pid: int, path: str, *, core: int) -> "subprocess.Popen[str]":
@@ -67,9 +67,9 @@ def _look(pid: int, path: str, *, core: int) -> "subprocess.Popen[str]":
     return looking
 
 
-def _samples(told: str) -> Iterable[tuple[list[str], int]]:
+def _samples(output: str) -> Iterable[tuple[list[str], int]]:
     """Stacks, outermost function first, and how often each was seen while it had the processor."""
-    for line in told.splitlines():
+    for line in output.splitlines():
         stack, _, times = line.rpartition(" ")
         frames = stack.split(";")
         if not any(mark in frame for frame in frames for mark in _WAITING):
@@ -77,15 +77,15 @@ def _samples(told: str) -> Iterable[tuple[list[str], int]]:
 
 
 def _shares(samples: Iterable[tuple[list[str], int]]) -> str:
-    found, kernel = Counter[str](), 0
+    times_by_part, kernel = Counter[str](), 0
     for stack, times in samples:
-        found[_part(stack)] += times
+        times_by_part[_part(stack)] += times
         kernel += times * _is_kernel(stack[-1])
-    seen = found.total()
-    if seen < _FEWEST:
-        return f"seen only {seen} times"
-    parts = ", ".join(f"{part} {times / seen:.0%}" for part, times in found.most_common())
-    return f"{parts}; within these the kernel {kernel / seen:.0%} ({seen:,} samples)"
+    total = times_by_part.total()
+    if total < _FEWEST:
+        return f"seen only {total} times"
+    parts = ", ".join(f"{part} {times / total:.0%}" for part, times in times_by_part.most_common())
+    return f"{parts}; within these the kernel {kernel / total:.0%} ({total:,} samples)"
 
 
 def _part(stack: list[str]) -> str:

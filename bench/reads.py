@@ -41,9 +41,9 @@ def run(world: World, results: Results) -> None:
         results.point("claims/postgresql", size, statistics.median(claims[size]))
         if size == READ_AT:
             _status(world, url, results, size)
-    _tell_claims(claims, results)
+    _report_claims(claims, results)
     asyncio.run(_lists(url, results))
-    world.kept[BIG] = url
+    world.filled[BIG] = url
     _claims_on_sqlite(world, results)
 
 
@@ -73,12 +73,12 @@ def _get(number: int) -> bytes:
 async def _claims(url: str) -> list[float]:
     """Milliseconds to claim 100 of those that are due; taken back, so that the next one finds the same."""
     database, now = Database(url), datetime.now(UTC)
-    moments = {"now": now, "until": now + LEASE, "most": 100}
+    parameters = {"now": now, "until": now + LEASE, "most": 100}
     times = []
     for _ in range(_TRIES + 1):
         async with database.engine.connect() as connection:
             started = time.perf_counter()
-            claimed = (await connection.execute(CLAIM, moments)).all()
+            claimed = (await connection.execute(CLAIM, parameters)).all()
             times.append((time.perf_counter() - started) * 1000)
             await connection.rollback()
         if len(claimed) != 100:
@@ -95,10 +95,10 @@ def _claims_on_sqlite(world: World, results: Results) -> None:
         filled = size
         claims[size] = asyncio.run(_claims(url))
     world.drop(url)
-    _tell_claims(claims, results, on=" on SQLite")
+    _report_claims(claims, results, on=" on SQLite")
 
 
-def _tell_claims(claims: dict[int, list[float]], results: Results, *, on: str = "") -> None:
+def _report_claims(claims: dict[int, list[float]], results: Results, *, on: str = "") -> None:
     medians = {size: statistics.median(times) for size, times in claims.items()}
     growth = max(medians.values()) / min(medians.values())
     results.add(

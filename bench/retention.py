@@ -53,16 +53,16 @@ def run(world: World, results: Results) -> None:
     began = time.perf_counter()
     fill_old(url, settled=SETTLED, others=OTHERS)
     results.note(f"retention: filled in {time.perf_counter() - began:.0f} s")
-    found = prune(url, core=world.server_core, until=float("inf"))
-    left_ = found.left
+    pruned = prune(url, core=world.server_core, until=float("inf"))
+    left_ = pruned.left
     assert left_ is not None
     world.drop(url)
     results.add(
         f"p99 of intake at {RATE:.0f}/s while {SETTLED:,} generations are pruned, against without",
         target="≤ 2x",
-        measured=f"{spread(found.ratios, '.2f')}x; {spread(found.pruning, '.1f')} ms against"
-        f" {spread(found.quiet, '.1f')} ms; {spread(found.rates, ',.0f')} pruned a second",
-        is_reached=found.ratio <= 2,
+        measured=f"{spread(pruned.ratios, '.2f')}x; {spread(pruned.pruning, '.1f')} ms against"
+        f" {spread(pruned.quiet, '.1f')} ms; {spread(pruned.rates, ',.0f')} pruned a second",
+        is_reached=pruned.ratio <= 2,
     )
     results.add(
         "what is left of them",
@@ -78,39 +78,39 @@ def prune(url: str, *, core: int, until: float, window_seconds: float = SECONDS)
 
     `until` is a moment of `time.perf_counter`.
     """
-    found, number = Pruned(), 0
-    found.left = left(url)
-    while not found.left.is_pruned and time.perf_counter() < until:
+    pruned, number = Pruned(), 0
+    pruned.left = left(url)
+    while not pruned.left.is_pruned and time.perf_counter() < until:
         with servers.receiver(url, core=core, RECEIVER_RETENTION_DAYS="0") as server:
-            found.quiet.append(_window(found, url, server.port, f"q{number}", window_seconds).percentile(99))
+            pruned.quiet.append(_window(pruned, url, server.port, f"q{number}", window_seconds).percentile(99))
         with servers.receiver(url, core=core, RECEIVER_RETENTION_DAYS="90") as server:
             for window in range(WINDOWS):
                 if window and time.perf_counter() > until:
                     break
-                before, began = found.left.generations, time.perf_counter()
-                came = _window(found, url, server.port, f"p{number}w{window}", window_seconds).percentile(99)
-                found.left = left(url)
-                if found.left.generations and (taken := before - found.left.generations):
-                    found.pruning.append(came)
-                    found.ratios.append(came / found.quiet[-1])
-                    found.rates.append(taken / (time.perf_counter() - began))
+                before, began = pruned.left.generations, time.perf_counter()
+                came = _window(pruned, url, server.port, f"p{number}w{window}", window_seconds).percentile(99)
+                pruned.left = left(url)
+                if pruned.left.generations and (taken := before - pruned.left.generations):
+                    pruned.pruning.append(came)
+                    pruned.ratios.append(came / pruned.quiet[-1])
+                    pruned.rates.append(taken / (time.perf_counter() - began))
         number += 1
-    return found
+    return pruned
 
 
-def is_as_promised(found: Left, *, settled: int, others: int) -> bool:
+def is_as_promised(remaining: Left, *, settled: int, others: int) -> bool:
     """What has gone went whole, and nothing else did: what is open, and keys for 30 days after their bodies."""
-    some = found.generations
-    keys = {"keys": settled, "young_keys": others, "expired_keys": found.expired_keys}
-    return found == Left(some, transitions=2 * some, bodies=some, open=others, **keys)
+    some = remaining.generations
+    keys = {"keys": settled, "young_keys": others, "expired_keys": remaining.expired_keys}
+    return remaining == Left(some, transitions=2 * some, bodies=some, open=others, **keys)
 
 
-def _window(found: Pruned, url: str, port: int, name: str, seconds: float) -> Load:
-    made = events.make(name, int(RATE * seconds) + _WARM_UP)
-    paced(port, made.requests[:_WARM_UP], rate=RATE)
-    came = paced(port, made.requests[_WARM_UP:], rate=RATE)
+def _window(pruned: Pruned, url: str, port: int, name: str, seconds: float) -> Load:
+    batch = events.make(name, int(RATE * seconds) + _WARM_UP)
+    paced(port, batch.requests[:_WARM_UP], rate=RATE)
+    came = paced(port, batch.requests[_WARM_UP:], rate=RATE)
     came.accepted = [*range(_WARM_UP), *(_WARM_UP + place for place in came.accepted)]
-    found.sent += len(made.requests)
-    found.accepted += len(came.accepted)
-    verify(url, made, came)
+    pruned.sent += len(batch.requests)
+    pruned.accepted += len(came.accepted)
+    verify(url, batch, came)
     return came

@@ -19,7 +19,7 @@ from bench.events import settled
 SECONDS = 0.05
 _GENERATIONS = b"/api/v1/generations/"
 _NOTE_ARRIVALS = 35  # Linux's SO_TIMESTAMPNS, for which Python has no name
-_MOMENT = struct.Struct("qq")
+_TIMESTAMP = struct.Struct("qq")
 
 
 @dataclass(slots=True, eq=False)
@@ -54,11 +54,11 @@ class Rivya:
             self._say(connection, settled(target.removeprefix(_GENERATIONS).decode()))
 
     def _accept(self) -> None:
-        made, _ = self._listening.accept()
-        made.setsockopt(socket.SOL_SOCKET, _NOTE_ARRIVALS, 1)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._connections[made.fileno()] = Connection(made)
-        self._epoll.register(made.fileno(), select.EPOLLIN)
+        accepted, _ = self._listening.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, _NOTE_ARRIVALS, 1)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connections[accepted.fileno()] = Connection(accepted)
+        self._epoll.register(accepted.fileno(), select.EPOLLIN)
 
     def _receive(self, connection: Connection) -> None:
         try:
@@ -76,24 +76,24 @@ class Rivya:
         head, connection.rest = connection.rest, b""
         target = head.split(b" ", 2)[1]
         if target.startswith(_GENERATIONS):
-            self._arrivals.append(_moment(notes))
+            self._arrivals.append(_arrived_at(notes))
             self._due.append((time.monotonic() + SECONDS, connection, target))
             return
         self._say(connection, self._arrivals if target == b"/arrivals" else {"object": "list", "data": []})
         if b"\r\nConnection: close" in head:
             connection.socket.shutdown(socket.SHUT_WR)
 
-    def _say(self, connection: Connection, told: object) -> None:
-        body = orjson.dumps(told)
+    def _say(self, connection: Connection, answer: object) -> None:
+        body = orjson.dumps(answer)
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
         if connection.socket.fileno() >= 0:  # else the caller has left
             connection.socket.sendall(head + body)
 
 
-def _moment(notes: list[tuple[int, int, bytes]]) -> float:
+def _arrived_at(notes: list[tuple[int, int, bytes]]) -> float:
     for level, kind, data in notes:
         if (level, kind) == (socket.SOL_SOCKET, _NOTE_ARRIVALS):
-            seconds, nanoseconds = _MOMENT.unpack(data)
+            seconds, nanoseconds = _TIMESTAMP.unpack(data)
             return float(seconds + nanoseconds / 1e9)
     return time.time()  # another kernel
 

@@ -172,10 +172,12 @@ def ask(port: int, path: str, *, token: str | None = None) -> bytes | None:
     """One GET on a connection of its own; the whole answer, None where nobody listens yet."""
     authorization = f"Authorization: Bearer {token}\r\n" if token else ""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as made:
-            made.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\n{authorization}Connection: close\r\n\r\n".encode())
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            connection.sendall(
+                f"GET {path} HTTP/1.1\r\nHost: bench\r\n{authorization}Connection: close\r\n\r\n".encode()
+            )
             answer = b""
-            while received := made.recv(65536):
+            while received := connection.recv(65536):
                 answer += received
     except OSError:
         return None

@@ -29,14 +29,14 @@ _SETTLE = text(
 
 def run(world: World, results: Results) -> None:
     """Three times each way; the table is filled anew for each."""
-    found: dict[bool, list[float]] = {}
+    times_by_kind: dict[bool, list[float]] = {}
     for _ in range(3):
         for is_open in (False, True):
             url = world.fresh("postgresql")
             fill(url, first=1, last=DUE, due_each=1)
-            found.setdefault(is_open, []).append(asyncio.run(_claimed(url, is_open=is_open)))
+            times_by_kind.setdefault(is_open, []).append(asyncio.run(_claimed(url, is_open=is_open)))
             world.drop(url)
-    without, with_one = (statistics.median(found[is_open]) for is_open in (False, True))
+    without, with_one = (statistics.median(times_by_kind[is_open]) for is_open in (False, True))
     results.add(
         f"claim {_AT_ONCE} after {CLAIMED:,} were claimed and settled under a snapshot that stays open",
         target="≤ 3x what it takes without one",
@@ -57,8 +57,8 @@ async def _claimed(url: str, *, is_open: bool) -> float:
             now = datetime.now(UTC)
             started = time.perf_counter()
             async with database.transaction() as connection:
-                moments = {"now": now, "until": now + LEASE, "most": _AT_ONCE}
-                claimed = (await connection.execute(CLAIM, moments)).mappings().all()
+                parameters = {"now": now, "until": now + LEASE, "most": _AT_ONCE}
+                claimed = (await connection.execute(CLAIM, parameters)).mappings().all()
             times.append((time.perf_counter() - started) * 1000)
             async with database.transaction() as connection:
                 await connection.execute(_SETTLE, {"ids": [row["id"] for row in claimed]})

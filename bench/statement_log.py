@@ -11,7 +11,7 @@ from bench.world import World, on_postgres
 _STATEMENT = re.compile(r"LOG:  (?:execute [^:]*|statement): (.*(?:\n\t.*)*)")
 
 
-class Said:
+class StatementLog:
     """What the log has gained since this was made."""
 
     def __init__(self, world: World) -> None:
@@ -27,10 +27,10 @@ class Said:
 
 
 @contextmanager
-def logged_statements(world: World, url: str) -> Iterator[Said]:
+def logged_statements(world: World, url: str) -> Iterator[StatementLog]:
     """Sessions that begin within the block have their statements written to the log, without parameters."""
     with _set(url, {"log_statement": "all", "log_parameter_max_length": "0"}):
-        yield Said(world)
+        yield StatementLog(world)
 
 
 @contextmanager

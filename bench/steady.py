@@ -14,18 +14,18 @@ _STALLED_SECONDS = 30.0
 
 def paced(port: int, requests: Sequence[bytes], *, rate: float, connections: int = 16) -> Load:
     """Send all requests, so many a second; whoever finds no free connection waits for one, and that counts."""
-    made = {}
+    connections_by_number = {}
     for _ in range(connections):
         connection = socket.create_connection(("127.0.0.1", port), timeout=10)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        made[connection.fileno()] = connection
+        connections_by_number[connection.fileno()] = connection
     gc.collect()
     gc.disable()
     try:
-        return _send_all(made, requests, rate)
+        return _send_all(connections_by_number, requests, rate)
     finally:
         gc.enable()
-        for connection in made.values():
+        for connection in connections_by_number.values():
             connection.close()
 
 

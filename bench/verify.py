@@ -31,9 +31,9 @@ def verify(url: str, events: Events, load: Load) -> None:
     """Raises `Void`, also where an answer never came or was neither 2xx nor 503."""
     event_ids = [events.event_ids[place] for place in load.accepted]
     generation_ids = [events.generation_ids[place] for place in load.accepted]
-    found = _count(url, event_ids, generation_ids)
-    if found != len(event_ids):
-        raise Void(f"{len(event_ids)} were answered 200, {found} of them are there exactly once")
+    recorded = _count(url, event_ids, generation_ids)
+    if recorded != len(event_ids):
+        raise Void(f"{len(event_ids)} were answered 200, {recorded} of them are there exactly once")
     odd = {status: count for status, count in load.statuses.items() if status not in (200, 204, 503)}
     if odd or load.lost:
         raise Void(f"answers other than 2xx and 503: {odd}, never answered: {load.lost}")
@@ -41,7 +41,7 @@ def verify(url: str, events: Events, load: Load) -> None:
 
 def _count(url: str, event_ids: Sequence[str], generation_ids: Sequence[str]) -> int:
     if not url.startswith("sqlite"):
-        return int(on_postgres(url, lambda made: _count_on_postgres(made, event_ids, generation_ids)))
+        return int(on_postgres(url, lambda opened: _count_on_postgres(opened, event_ids, generation_ids)))
     connection = sqlite3.connect(url.partition("///")[2])
     try:
         pairs = orjson.dumps(list(zip(event_ids, generation_ids, strict=True))).decode()

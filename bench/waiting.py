@@ -13,7 +13,7 @@ from app.ledger.postgres import BY_ID, WRITE
 from bench import events, servers
 from bench.load import is_whole
 from bench.results import Results, spread
-from bench.statement_log import Said, logged_statements
+from bench.statement_log import StatementLog, logged_statements
 from bench.world import World, on_postgres
 
 CLIENTS = 1000
@@ -40,15 +40,15 @@ class Woken:
 def run(world: World, results: Results) -> None:
     """All wait for the same generation; then each for another."""
     url = world.fresh("postgresql")
-    with logged_statements(world, url) as said, servers.receiver(url, core=world.server_core) as ours:
-        same = [_round(url, ours.port, said, f"same{number}", generations=1) for number in range(TIMES)]
-        each = [_round(url, ours.port, said, f"each{number}", generations=CLIENTS) for number in range(TIMES)]
-    _tell(same, f"{CLIENTS:,} clients wait for one generation", results)
-    _tell(each, f"{CLIENTS:,} clients wait for {CLIENTS:,} generations, settled in one go", results)
+    with logged_statements(world, url) as log, servers.receiver(url, core=world.server_core) as ours:
+        same = [_round(url, ours.port, log, f"same{number}", generations=1) for number in range(TIMES)]
+        each = [_round(url, ours.port, log, f"each{number}", generations=CLIENTS) for number in range(TIMES)]
+    _report(same, f"{CLIENTS:,} clients wait for one generation", results)
+    _report(each, f"{CLIENTS:,} clients wait for {CLIENTS:,} generations, settled in one go", results)
     world.drop(url)
 
 
-def _tell(rounds: Sequence[Woken], what: str, results: Results) -> None:
+def _report(rounds: Sequence[Woken], what: str, results: Results) -> None:
     slowest = [max(it.latencies) for it in rounds]
     results.add(
         what,
@@ -60,21 +60,21 @@ def _tell(rounds: Sequence[Woken], what: str, results: Results) -> None:
     )
 
 
-def _round(url: str, port: int, said: Said, name: str, *, generations: int) -> Woken:
-    made = events.make(name, generations)
-    on_postgres(url, partial(_open, made.generation_ids))
+def _round(url: str, port: int, log: StatementLog, name: str, *, generations: int) -> Woken:
+    batch = events.make(name, generations)
+    on_postgres(url, partial(_open, batch.generation_ids))
     waiting = [_connected(port) for _ in range(CLIENTS)]
     for number, client in enumerate(waiting):
-        client.sendall(_wait(made.generation_ids[number % generations]))
-    _idle(said)
-    before = len(said.statements())
+        client.sendall(_wait(batch.generation_ids[number % generations]))
+    _idle(log)
+    before = len(log.statements())
     delivering = [_connected(port) for _ in range(min(_DELIVERING, generations))]
-    woken = Woken(_Exchange(waiting, delivering, made.requests).latencies())
+    woken = Woken(_Exchange(waiting, delivering, batch.requests).latencies())
     for each in (*waiting, *delivering):
         each.close()
-    told = said.statements()[before:]
-    woken.reads = sum(_is(BY_ID, it) for it in told)
-    woken.commits = sum(_is(WRITE, it) for it in told)
+    statements = log.statements()[before:]
+    woken.reads = sum(_is(BY_ID, it) for it in statements)
+    woken.commits = sum(_is(WRITE, it) for it in statements)
     return woken
 
 
@@ -83,9 +83,9 @@ async def _open(ids: Sequence[str], connection: Any) -> None:  # noqa: ANN401 - 
 
 
 def _connected(port: int) -> socket.socket:
-    made = socket.create_connection(("127.0.0.1", port), timeout=10)
-    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return made
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 def _wait(generation_id: str) -> bytes:
@@ -93,16 +93,18 @@ def _wait(generation_id: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {servers.TOKEN}\r\n\r\n".encode()
 
 
-def _idle(said: Said) -> None:
+def _idle(log: StatementLog) -> None:
     """Until everybody's first look has been answered: no more reads come."""
     before = -1
-    while before != (before := sum(_is(BY_ID, it) for it in said.statements())) or before == 0:
+    while before != (before := sum(_is(BY_ID, it) for it in log.statements())) or before == 0:
         time.sleep(1)
 
 
-def _is(statement: str, told: str) -> bool:
+def _is(statement: str, logged: str) -> bool:
     # The log indents the second line and those after it.
-    return told.replace("\n\t", "\n").startswith(statement[:200]) and statement.count("UNION") == told.count("UNION")
+    return logged.replace("\n\t", "\n").startswith(statement[:200]) and statement.count("UNION") == logged.count(
+        "UNION"
+    )
 
 
 class _Exchange:
@@ -117,7 +119,7 @@ class _Exchange:
         self._places = {client.fileno(): number % len(requests) for number, client in enumerate(waiting)}
         self._sockets = {each.fileno(): each for each in (*waiting, *delivering)}
         self._rest: dict[int, bytes] = {}
-        self._found: list[float] = []
+        self._latencies: list[float] = []
 
     def latencies(self) -> list[float]:
         """Milliseconds of each who waited; fewer than there are where ten seconds bring nothing."""
@@ -126,10 +128,10 @@ class _Exchange:
                 poll.register(number, select.EPOLLIN)
                 if number not in self._places:
                     self._send(number)
-            while len(self._found) < len(self._places) and (ready := poll.poll(10, 1024)):
+            while len(self._latencies) < len(self._places) and (ready := poll.poll(10, 1024)):
                 for number, _ in ready:
                     self._receive(number)
-        return self._found
+        return self._latencies
 
     def _send(self, number: int) -> None:
         place = next(self._next, -1)
@@ -145,6 +147,6 @@ class _Exchange:
         if not answer.startswith(b"HTTP/1.1 200") or (number in self._places and b'"succeeded"' not in answer):
             raise AssertionError(answer[:200])
         if number in self._places:
-            self._found.append((time.perf_counter() - self._sent[self._places[number]]) * 1000)
+            self._latencies.append((time.perf_counter() - self._sent[self._places[number]]) * 1000)
         else:
             self._send(number)

@@ -15,7 +15,7 @@ from bench.machine import cores
 from tests.support.databases import PostgresDatabases, SqliteDatabases
 from tests.support.postgres import PostgresCluster
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 # What initdb would have written: the tests' own cluster is smaller.
 _DEFAULTS = {"shared_buffers": "128MB", "max_connections": "100", "fsync": "on", "synchronous_commit": "on"}
 
@@ -30,7 +30,7 @@ class World:
     cluster: PostgresCluster
     postgres: PostgresDatabases
     sqlite: SqliteDatabases
-    kept: dict[str, str] = field(default_factory=dict)
+    filled: dict[str, str] = field(default_factory=dict)
     """Databases that took long to fill, by what is in them: for the next section, which has to drop them."""
 
     def fresh(self, kind: str) -> str:
@@ -52,10 +52,10 @@ def made_world() -> Iterator[World]:
         yield World(server_core, other_core, cluster, databases, SqliteDatabases(Path(directory)))
 
 
-def on_postgres(url: str, act: Callable[[Any], Awaitable[Found]]) -> Found:
+def on_postgres(url: str, act: Callable[[Any], Awaitable[Result]]) -> Result:
     """Do something with a connection of asyncpg's, and close it."""
 
-    async def run() -> Found:
+    async def run() -> Result:
         connection = await asyncpg.connect(url.replace("+asyncpg", ""))
         try:
             return await act(connection)
@@ -67,5 +67,5 @@ def on_postgres(url: str, act: Callable[[Any], Awaitable[Found]]) -> Found:
 
 def postgres_version(url: str) -> str:
     """As the server tells it."""
-    told: str = on_postgres(url, lambda connection: connection.fetchval("SHOW server_version"))
-    return told
+    version: str = on_postgres(url, lambda connection: connection.fetchval("SHOW server_version"))
+    return version
