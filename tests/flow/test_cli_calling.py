@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -147,21 +147,20 @@ async def test_watching_is_given_up_when_no_answer_comes_for_too_long(monkeypatc
 
 
 async def test_watching_goes_on_when_the_receiver_is_gone_for_a_moment() -> None:
-    class Interrupting(Progress):
-        """Has the next look cut off, as soon as the first has told how it stands."""
+    class Interrupting(io.StringIO):
+        """Has the next look cut off, as soon as the first is shown."""
 
-        written: ClassVar[list[str]] = []
-
-        def tell(self, text: str) -> None:
-            self.written.append(text)
-            if len(self.written) == 1:
+        def write(self, text: str) -> int:
+            if not self.getvalue():
                 desk.rivya.faults.api = [ApiFault("generations.get", times=1, connection="reset")]
+            return super().write(text)
 
+    shown = Interrupting()
     async with a_desk() as desk, calling(Target(desk.url, API_KEY)) as receiver:
         created = await receiver.post("/generations", {"model": "z-image", "params": json.loads(QUICK)}, key="key-1")
-        outcome = await watch.outcome_of(receiver, created["id"], Interrupting(io.StringIO(), lambda: 0.0))
+        outcome = await watch.outcome_of(receiver, created["id"], Progress(shown, lambda: 0.0))
     assert outcome["status"] == "succeeded"
-    assert "trying again" in Interrupting.written[1]
+    assert "trying again" in shown.getvalue().splitlines()[1]
 
 
 async def test_watching_where_nobody_answers_at_all_fails_at_once() -> None:
