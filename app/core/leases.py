@@ -2,9 +2,11 @@
 
 from datetime import datetime, timedelta
 
+from prometheus_client import Gauge
 from sqlalchemy import Column, Table, Text, delete, or_
 from sqlalchemy.dialects import postgresql, sqlite
 
+from app.core.clock import Clock
 from app.core.database import Database, UtcDateTime, metadata
 
 leases = Table(
@@ -44,3 +46,57 @@ class Leases:
         mine = delete(leases).where(leases.c.name == name, leases.c.holder == self._holder)
         async with self._database.transaction() as connection:
             await connection.execute(mine)
+
+
+class LeaseLost(Exception):
+    """Another process holds the lease now."""
+
+
+class Leadership:
+    """The lease `name` as one process sees it; `gauge` is 1 while this process holds it.
+
+    Methods raise `DatabaseUnavailable`.
+    """
+
+    def __init__(self, leases: Leases, name: str, *, clock: Clock, term: timedelta, gauge: Gauge | None = None) -> None:
+        self._leases = leases
+        self._name = name
+        self._clock = clock
+        self._term = term
+        self._gauge = gauge
+        self._renewed_at: float | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """This process holds the lease, as far as it knows."""
+        return self._renewed_at is not None
+
+    async def lead(self) -> bool:
+        """Take the lease or keep it, renewed after a third of its term; False while another process has it."""
+        if self._renewed_at is not None:
+            age = self._clock.monotonic() - self._renewed_at
+            if age < self._term.total_seconds() / 3:
+                return True
+        return await self._acquire()
+
+    async def hold(self) -> None:
+        """Renew the lease now. Raises `LeaseLost`."""
+        if not await self._acquire():
+            raise LeaseLost
+
+    async def release(self) -> None:
+        """Let another process take the lease at once."""
+        if self.is_held:
+            self._set_renewed_at(None)
+            await self._leases.release(self._name)
+
+    async def _acquire(self) -> bool:
+        asked_at = self._clock.monotonic()
+        acquired = await self._leases.acquire(self._name, now=self._clock.now(), term=self._term)
+        self._set_renewed_at(asked_at if acquired else None)
+        return acquired
+
+    def _set_renewed_at(self, at: float | None) -> None:
+        self._renewed_at = at
+        if self._gauge is not None:
+            self._gauge.set(at is not None)

@@ -32,16 +32,17 @@ import structlog
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.encryption import SecretBox
-from app.core.leases import Leases
+from app.core.leases import Leadership, LeaseLost, Leases
 from app.endpoint.errors import Undecided, read_failure
 from app.endpoint.inspection import Means
-from app.endpoint.leadership import Leadership, LeaseLost
+from app.endpoint.metrics import LEADER
 from app.endpoint.models import Act, Endpoint, current, live, next_act
 from app.endpoint.repository import Overtaken, Registry, Rotations
 from app.endpoint.steps import Steps
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
+LEASE: Final = "endpoint"
 TERM: Final = timedelta(seconds=15)
 """Of the lease; longer than the deadline of a call (10 s), so that a slow call is not done twice."""
 REST: Final = 1.0
@@ -76,7 +77,7 @@ class Registrar:
         self._registry = Registry(database)
         self._clock = clock
         self._public_url = public_url or ""
-        self._leadership = Leadership(leases, clock=clock, term=term)
+        self._leadership = Leadership(leases, LEASE, clock=clock, term=term, gauge=LEADER)
         rotations, hold = Rotations(database), self._leadership.hold
         means = Means(client, self._registry, rotations, clock, keys, self._public_url, secret_overlap, hold)
         self._steps = Steps(means)

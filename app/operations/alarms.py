@@ -15,8 +15,8 @@ from app.core.clock import Clock
 from app.core.database import Database, UtcDateTime
 from app.core.errors import HealthCheck
 from app.core.leases import leases
-from app.endpoint.leadership import LEASE as LEADER
 from app.endpoint.models import LIVE
+from app.endpoint.reconciler import LEASE as LEADER
 from app.endpoint.tables import endpoints
 from app.intake.rejections import rejections
 from app.ledger.models import Source, Status, Tracking

@@ -37,7 +37,7 @@ from app.core.clock import Clock
 from app.core.database import Database, UtcDateTime
 from app.core.errors import DatabaseUnavailable
 from app.core.ids import uuid7
-from app.core.leases import Leases
+from app.core.leases import Leadership, Leases
 from app.ledger.models import Position, Status
 from app.ledger.sql import BY_INDEX, TERMINAL, any_of
 from app.ledger.tables import deliveries, generations
@@ -300,13 +300,12 @@ class Retention:
 
     def __init__(self, pruning: Pruning, leases: Leases, *, clock: Clock, days: int, share: float, most: int) -> None:
         self._pruning = pruning
-        self._leases = leases
+        self._leadership = Leadership(leases, LEASE, clock=clock, term=TERM)
         self._clock = clock
         self._days = days
         self._share = share
         """Of the time, that pruning may take: what deliveries may find the database's writer busy with."""
         self._most = most
-        self._held_at: float | None = None
         self._batches: dict[str, int] = {}
         """Rows in one transaction, for kinds that have just taken too long or recover from it."""
         self._after: Position | None = None
@@ -321,7 +320,7 @@ class Retention:
         old = limits(self._clock.now(), days=self._days)
         if old is None:
             return _OFF
-        if not await self._hold():
+        if not await self._leadership.lead():
             return _OTHERS_AT_WORK
         began = self._clock.monotonic()
         if await self._prune(old):
@@ -333,18 +332,7 @@ class Retention:
 
     async def stop(self) -> None:
         """Let another replica go on at once. Raises `DatabaseUnavailable`."""
-        if self._held_at is not None:
-            self._held_at = None
-            await self._leases.release(LEASE)
-
-    async def _hold(self) -> bool:
-        """Have the lease, renewed after a third of its term: a commit less for most batches."""
-        at = self._clock.monotonic()
-        if self._held_at is not None and at - self._held_at < TERM.total_seconds() / 3:
-            return True
-        is_ours = await self._leases.acquire(LEASE, now=self._clock.now(), term=TERM)
-        self._held_at = at if is_ours else None
-        return is_ours
+        await self._leadership.release()
 
     async def _prune(self, old: Limits) -> bool:
         """Try each kind once; whether there may be more."""
@@ -366,7 +354,7 @@ class Retention:
                 raise
             self._batches[kind] = max(most // 4, 1)
             log.warning("retention.timed_out", what=kind, reason=error.reason, batch=most, next=self._batches[kind])
-            await self._hold()  # the other kinds are next, and the lease may be about to run out
+            await self._leadership.lead()  # the other kinds are next, and the lease may be about to run out
             return most > 1
         self._batches[kind] = min(most * 2, self._most)
         return is_more

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from app.core.leases import Leases
-from app.endpoint.leadership import LEASE as LEADER
+from app.endpoint.reconciler import LEASE as LEADER
 from app.operations.alarms import Alarm
 from app.sandbox.faults import ApiFault
 from app.submission.models import read_create

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from app.core.database import Database
 from app.core.leases import leases
-from app.endpoint.leadership import LEASE
+from app.endpoint.reconciler import LEASE
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
