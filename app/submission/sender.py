@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.ids import request_id
 from app.ledger.models import Report, Source
 from app.ledger.write_queue import WriteQueue
+from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import CreateAnswer, RivyaClient
 from app.rivya.errors import RivyaError, RivyaUnavailable
 from app.submission.metrics import note_retried, note_sent
@@ -175,22 +175,6 @@ def _report(claimed: Submission, answer: CreateAnswer, now: datetime) -> Report:
         client_request_id=read_create(claimed.request).client_request_id,
         submitted_by=claimed.submitted_by,
     )
-
-
-# What submission needs of the request budget that all replicas share; `app.ratelimit.limiter` is one.
-
-
-class RateLimiter(Protocol):
-    """The request budget that all replicas share."""
-
-    async def acquire(self) -> bool:
-        """True when one request may be sent now; who is told False comes back later."""
-
-    async def record_error(self, error: RivyaError) -> None:
-        """Rivya answered with this error: it may ask everybody to pause."""
-
-    async def record_success(self) -> None:
-        """Rivya took our key."""
 
 
 # Resolves what was sent and never answered, in the background: again and again, always under the same key.

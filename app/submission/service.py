@@ -6,10 +6,11 @@ from contextlib import suppress
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded
 from app.core.ids import request_id, uuid7
+from app.ratelimit.limiter import RateLimiter
 from app.submission import models
 from app.submission.metrics import note_answered, note_turned_away
 from app.submission.models import Create, Reply, State, Submission
-from app.submission.sender import Pause, RateLimiter, Sender, Wakeups, until_set
+from app.submission.sender import Pause, Sender, Wakeups, until_set
 from app.submission.store import Submissions
 
 _SECONDS_BETWEEN_LOOKS = 0.25

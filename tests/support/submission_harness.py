@@ -16,6 +16,7 @@ from app.core.errors import ServiceError
 from app.ledger.recorder import BatchRecorder
 from app.ledger.tables import generations
 from app.ledger.write_queue import WriteQueue
+from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import Deadlines, RivyaClient
 from app.rivya.errors import RivyaError
 from app.sandbox.accounts import DEFAULT_KEY
@@ -33,7 +34,7 @@ LEASE_SECONDS = 61.0
 
 
 @dataclass
-class Budget:
+class Budget(RateLimiter):
     """A rate limiter whose answers a test decides."""
 
     left: int = 1000
