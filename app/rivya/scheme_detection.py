@@ -11,7 +11,7 @@ Only a body that is a JSON object can prove anything. Without that rule whoever 
 import hashlib
 import hmac
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import product
 from typing import Final
@@ -19,7 +19,15 @@ from typing import Final
 import orjson
 
 from app.rivya.schemes import Encoding, Family, KeyForm, Scheme, derive_key
-from app.rivya.signature import RawHeaders, Refused, SignatureClaim, SignatureHeaderParser, Verified, check_timestamp
+from app.rivya.signature import (
+    RawHeaders,
+    Refused,
+    SignatureClaim,
+    SignatureHeaderParser,
+    Verified,
+    check_timestamp,
+    is_among,
+)
 
 _ROLES: Final = ("timestamp", "id")
 _MOST_PER_ROLE: Final = 4
@@ -51,9 +59,9 @@ def detect_scheme(headers: RawHeaders, body: bytes, *, secrets: Sequence[str], n
                 return None
             mac = hmac.new(key, offer.prefix, hashlib.sha256)
             mac.update(body)
-            if _is_among(mac.digest(), offer):
+            if is_among(mac.digest(), offer.macs):
                 result = check_timestamp(number, offer, now)
-                return DetectedScheme(_with_key_form(offered, form), result)
+                return DetectedScheme(replace(offered, key_form=form), result)
     return None
 
 
@@ -100,13 +108,3 @@ def _keys(secrets: Sequence[str]) -> Iterator[tuple[int, KeyForm, bytes]]:
         key = derive_key(secret, form)
         if key is not None:
             yield number, form, key
-
-
-def _is_among(expected: bytes, offer: SignatureClaim) -> bool:
-    return True in [hmac.compare_digest(expected, offered) for offered in offer.macs]
-
-
-def _with_key_form(scheme: Scheme, form: KeyForm) -> Scheme:
-    return Scheme(
-        scheme.family, scheme.signature_header, scheme.timestamp_header, scheme.id_header, scheme.encoding, form
-    )

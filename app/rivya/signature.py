@@ -187,17 +187,14 @@ class Verifier:
             mac = keyed.copy()  # prepared keys, and no copy of the body
             mac.update(offer.prefix)
             mac.update(body)
-            if _is_among(mac.digest(), offer.macs):
+            if is_among(mac.digest(), offer.macs):
                 return number
         return None
 
 
-def _is_among(expected: bytes, offered: Sequence[bytes]) -> bool:
-    """Compare with all of them, each in constant time."""
-    found = False
-    for mac in offered:
-        found |= hmac.compare_digest(expected, mac)
-    return found
+def is_among(expected: bytes, macs: Sequence[bytes]) -> bool:
+    """Whether `expected` is one of `macs`; compares with all of them, each in constant time."""
+    return True in [hmac.compare_digest(expected, mac) for mac in macs]
 
 
 def check_timestamp(secret_number: int, offer: SignatureClaim, now: datetime) -> Verified | Refused:
