@@ -1,1 +1,1 @@
-"""What every service needs and no part of Rivya: settings, database, clock, ids, logs, metrics, supervised loops."""
+"""Infrastructure, independent of Rivya's API: settings, database, clock, ids, logs, metrics, background loops."""

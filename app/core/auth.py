@@ -1,4 +1,4 @@
-"""Who may call: bearer tokens of ours, each with a name and a role, kept as digests and compared in constant time."""
+"""Bearer tokens of our own, each with a name and a role; stored as digests and compared in constant time."""
 
 import hashlib
 import hmac
@@ -23,14 +23,14 @@ class Role(StrEnum):
     ADMIN = "admin"
 
     def allows(self, needed: "Role") -> bool:
-        """This role may do what `needed` may."""
+        """Whether this role includes `needed`."""
         order = list(Role)
         return order.index(self) >= order.index(needed)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiToken:
-    """A token as kept: its digest, never the token."""
+    """The name, role and SHA-256 digest of a token; the token itself is not stored."""
 
     name: str
     role: Role
@@ -38,64 +38,64 @@ class ApiToken:
 
     @classmethod
     def of(cls, name: str, role: Role, token: str) -> "ApiToken":
-        """Digest `token`."""
+        """An `ApiToken` with the digest of `token`."""
         return cls(name, role, hashlib.sha256(token.encode()).digest())
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request comes from."""
+    """The name and role of the token that a request carries."""
 
     name: str
     role: Role
 
 
 class Unauthorized(ServiceError):
-    """No token, or one that is not ours."""
+    """401: the request has no token, or an unknown one."""
 
     status = 401
     code = "api_key_invalid"
 
 
 class Forbidden(ServiceError):
-    """A token whose role does not reach that far."""
+    """403: the role of the token does not include the required one."""
 
     status = 403
     code = "api_scope_denied"
 
 
 class Access:
-    """The tokens that are accepted."""
+    """Checks requests against the accepted tokens."""
 
     def __init__(self, tokens: Sequence[ApiToken]) -> None:
         self._tokens = tuple(tokens)
 
     def caller(self, token: str | None) -> Caller:
-        """Who holds `token`. Raises `Unauthorized`. Takes the same time whichever token matches."""
+        """The caller with this token. Raises `Unauthorized`. Takes the same time whichever token matches."""
         if not token:
             message = "Send one of the receiver's tokens: Authorization: Bearer <token>."
             raise Unauthorized(message, code="api_key_missing")
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        found: ApiToken | None = None
+        match: ApiToken | None = None
         for known in self._tokens:
             if hmac.compare_digest(known.digest, digest):
-                found = known
-        if found is None:
+                match = known
+        if match is None:
             message = "This token is not one of the receiver's."
             raise Unauthorized(message)
-        return Caller(found.name, found.role)
+        return Caller(match.name, match.role)
 
     def require(self, role: Role) -> Callable[..., Awaitable[Caller]]:
-        """A FastAPI dependency: the caller, whose role is at least `role`; else 401 or 403."""
+        """A FastAPI dependency: the caller. It raises `Unauthorized`, or `Forbidden` for a role below `role`."""
 
-        async def caller(
+        async def authorize(
             request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
         ) -> Caller:
-            found = self.caller(credentials.credentials if credentials is not None else None)
-            request.state.caller = found  # known before it is refused: `app.core.middleware` counts calls by caller
-            if not found.role.allows(role):
-                message = f"Token {found.name} has the role {found.role}; {role} is needed."
+            caller = self.caller(credentials.credentials if credentials is not None else None)
+            request.state.caller = caller  # set before a 403: `app.core.middleware` counts calls by caller
+            if not caller.role.allows(role):
+                message = f"Token {caller.name} has the role {caller.role}; {role} is needed."
                 raise Forbidden(message)
-            return found
+            return caller
 
-        return caller
+        return authorize

@@ -1,4 +1,4 @@
-"""Background tasks, supervised: every run guarded, run again after any error, and all stopped within their grace."""
+"""Supervised background tasks: each runs again after any error, and all stop within a grace period."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ FAILURES = Counter(
 
 FAILURES_UNTIL_DOWN: Final = 3
 SECONDS_DOWN: Final = 90.0
-"""Longer than the longest pause and a run that ends in a time-out of the database."""
+"""Longer than the longest pause plus a run that ends in a database time-out."""
 
 _MOST_DOUBLINGS: Final = 10
 _LONGEST_PAUSE_WITHOUT_DATABASE: Final = 5.0
@@ -26,9 +26,9 @@ _LONGEST_PAUSE_WITHOUT_DATABASE: Final = 5.0
 log = structlog.stdlib.get_logger(__name__)
 
 RunOnce = Callable[[], Awaitable[float | None]]
-"""One run of a task: does what is due and returns the seconds until the next run, None if there is to be none.
+"""One run of a task: does what is due, returns the seconds until the next run, or None to end the task.
 
-After 0 the next run begins at once, without a turn of the event loop.
+After 0 the next run begins at once and does not yield to the event loop.
 """
 
 
@@ -39,29 +39,29 @@ class _Supervised:
     pause_after_error: float
     longest_pause: float
     failures: int = 0
-    """In a row, for whatever reason."""
+    """Failed runs in a row, for any reason."""
     errors: int = 0
-    """Since the last run that succeeded, those for another reason than an absent database."""
+    """Failed runs since the last success, without those where the database was unavailable."""
     failed_at: float = 0.0
-    """When the newest of `errors` happened."""
+    """Time of the newest of `errors`, on the monotonic clock."""
     reason: str = ""
 
 
 class BackgroundLoops:
-    """Background tasks that are started and stopped together, and one check of them for /readyz, called `name`."""
+    """Background tasks that start and stop together, and one health check named `name` for /readyz."""
 
     def __init__(self, clock: Clock, *, name: str = "background_tasks", grace: float = 10.0) -> None:
         self._clock = clock
         self._name = name
         self._grace = grace
-        """Seconds that a run may still take once asked to stop."""
+        """Seconds that a run may still take after `stop` was called."""
         self._stop = asyncio.Event()
         self._tasks: dict[asyncio.Task[None], _Supervised] = {}
 
     def start(
         self, name: str, run_once: RunOnce, *, pause_after_error: float = 1.0, longest_pause: float = 30.0
     ) -> asyncio.Task[None]:
-        """Run `run_once` again and again. After an error pause `pause_after_error` seconds, doubling to the longest."""
+        """Run `run_once` in a loop. After an error pause `pause_after_error` seconds, doubled up to `longest_pause`."""
         supervised = _Supervised(name, run_once, pause_after_error, longest_pause)
         task = asyncio.create_task(self._run(supervised), name=name)
         self._tasks[task] = supervised
@@ -72,20 +72,20 @@ class BackgroundLoops:
         self._stop.set()
         if not self._tasks:
             return
-        _, late = await asyncio.wait(self._tasks, timeout=self._grace)
-        for task in late:
+        _, running = await asyncio.wait(self._tasks, timeout=self._grace)
+        for task in running:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         self._tasks = {}
 
     async def health_checks(self) -> list[HealthCheck]:
-        """Which tasks are down, for /readyz.
+        """One check for /readyz that names the tasks that are down.
 
-        A task is down, and the process not ready, when it has ended by accident, or has failed three times without a
-        success between: one failure that the next run mends takes no replica out of rotation. 90 s after its newest
-        failure a task counts as well again, since one that waits for requests gets none while the process is not ready.
-        Without a database every task fails. That is the database check's to judge; it is named here, with the reason,
-        and does not make the process not ready.
+        A task is down, and the process not ready, when it ended unexpectedly, or failed three times without a success
+        between: a single failure takes no replica out of rotation. 90 s after its newest failure a task counts as
+        healthy again, because a task that waits for requests gets none while the process is not ready. Without a
+        database every task fails. This is named here with the reason, but only the database check makes the process
+        not ready then.
         """
         down, waiting, running = [], [], 0
         for task, it in self._tasks.items():
@@ -115,7 +115,7 @@ class BackgroundLoops:
                 await self._pause(pause)
 
     def _failed(self, it: _Supervised, error: BaseException) -> float:
-        """Count and log it; the seconds until the next run."""
+        """Count and log the failure; returns the seconds until the next run."""
         FAILURES.labels(it.name).inc()
         it.failures += 1
         pause = pause_after(it.failures, first=it.pause_after_error, longest=it.longest_pause)
@@ -136,11 +136,11 @@ class BackgroundLoops:
 
 
 def pause_after(failures: int, *, first: float, longest: float) -> float:
-    """Seconds to wait after so many failures in a row, from 1: `first`, doubling to `longest`."""
+    """Seconds to wait after the given number of failures in a row (from 1): `first`, doubled up to `longest`."""
     return min(first * (1 << min(failures - 1, _MOST_DOUBLINGS)), longest)
 
 
 def _is_being_cancelled() -> bool:
-    """Whether somebody cancels this task; a run can also meet the cancellation of something it waited for."""
+    """Whether this task itself is being cancelled, and not just something that it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,4 +1,4 @@
-"""The one source of time: UTC moments for what is stored, elapsed seconds for what is measured; neither jumps."""
+"""The source of time: UTC times for what is stored, elapsed seconds for what is measured; neither jumps."""
 
 import time
 from collections.abc import Callable
@@ -8,27 +8,27 @@ from typing import Final, Protocol
 
 
 class Clock(Protocol):
-    """Tells the time; tests pass one that they move by hand."""
+    """A source of time; tests pass one that they move by hand."""
 
     def now(self) -> datetime:
-        """The present moment, aware, in UTC."""
+        """The present time, aware, in UTC."""
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow, from an arbitrary start."""
+        """Seconds since an arbitrary start; they never go back."""
 
 
 def seconds_elapsed() -> float:
-    """Seconds since this machine started, those it was suspended included where the system counts them."""
+    """Seconds since this machine started, including time in suspend where the system counts it."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
 
 
 class SystemClock:
-    """This machine's time as it was when the process began, carried on by what has elapsed since.
+    """This machine's time when the process began, plus the seconds elapsed since.
 
-    When somebody sets the machine's clock, by NTP or by hand, everything here goes on as it was: schedules, leases and
-    ages are differences. `adopt` is for whoever has found out which time is right.
+    A step of the machine's clock, by NTP or by hand, changes nothing here, because schedules, leases and ages are
+    differences. `set_reference` corrects the time.
     """
 
     def __init__(
@@ -39,39 +39,39 @@ class SystemClock:
         self._zero = self._zero_before = wall() - elapsed()
 
     def now(self) -> datetime:
-        """The present moment, aware, in UTC."""
+        """The present time, aware, in UTC."""
         return _from_seconds(self._zero + self._elapsed())
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow, from an arbitrary start."""
+        """Seconds since an arbitrary start; they never go back."""
         return self._elapsed()
 
     def wall(self) -> datetime:
-        """What this machine's clock says."""
+        """This machine's clock, with its steps, in UTC."""
         return _from_seconds(self._wall())
 
     def before(self) -> datetime:
-        """What `now` would be if nothing had been adopted last."""
+        """What `now` would be without the last call of `set_reference`."""
         return _from_seconds(self._zero_before + self._elapsed())
 
-    def adopt(self, reference: datetime) -> None:
-        """From now on it is `reference`."""
+    def set_reference(self, reference: datetime) -> None:
+        """Make `reference` the present time."""
         self._zero_before, self._zero = self._zero, reference.timestamp() - self._elapsed()
 
 
 class DerivedClock:
-    """One of several opinions on what time it is."""
+    """A clock made of two functions."""
 
     def __init__(self, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
         self._now = now
         self._monotonic = monotonic
 
     def now(self) -> datetime:
-        """The present moment, aware, in UTC."""
+        """The present time, aware, in UTC."""
         return self._now()
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow, from an arbitrary start."""
+        """Seconds since an arbitrary start; they never go back."""
         return self._monotonic()
 
 
@@ -80,38 +80,37 @@ def _from_seconds(seconds: float) -> datetime:
 
 
 def alternate_clocks(clock: Clock) -> tuple[Clock, ...]:
-    """Clocks that may be right where this one is wrong: the machine's, and this one before it was last corrected."""
+    """Clocks to try where this one may be wrong: the machine's, and this one without its last correction."""
     if not isinstance(clock, SystemClock):
         return ()
     return DerivedClock(clock.wall, clock.monotonic), DerivedClock(clock.before, clock.monotonic)
 
 
-# When a clock that says something else is believed: not at once, a step may be a mistake soon put right; pure.
-
+# Another clock is believed only after a while, because a step may be a mistake that is soon corrected.
 
 THRESHOLD: Final = 1.0
-"""Seconds; clocks that are less apart agree."""
+"""Seconds; clocks that differ by less agree."""
 CONFIRM_AFTER: Final = 60.0
-"""Seconds for which another clock has to say the same before it is believed."""
+"""Seconds for which the difference must stay the same before the other clock is believed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClockSkew:
-    """Another clock has been so many seconds ahead of ours since then."""
+    """Another clock is `ahead` seconds ahead of ours, since `since` on the monotonic clock."""
 
     ahead: float
     since: float
 
 
-def track_skew(doubt: ClockSkew | None, ahead: float, *, at: float) -> ClockSkew | None:
-    """What is held against our clock when the other is `ahead`; None while they agree."""
+def track_skew(skew: ClockSkew | None, ahead: float, *, at: float) -> ClockSkew | None:
+    """The skew after a reading of `ahead` seconds: the same one while it lasts, else a new one; None if both agree."""
     if abs(ahead) < THRESHOLD:
         return None
-    if doubt is None or abs(ahead - doubt.ahead) >= THRESHOLD:
+    if skew is None or abs(ahead - skew.ahead) >= THRESHOLD:
         return ClockSkew(ahead, at)
-    return doubt
+    return skew
 
 
-def is_confirmed(doubt: ClockSkew | None, *, at: float) -> bool:
-    """The other clock has said the same for long enough."""
-    return doubt is not None and at - doubt.since >= CONFIRM_AFTER
+def is_confirmed(skew: ClockSkew | None, *, at: float) -> bool:
+    """Whether the skew has lasted for `CONFIRM_AFTER` seconds."""
+    return skew is not None and at - skew.since >= CONFIRM_AFTER

@@ -1,4 +1,4 @@
-"""The database: PostgreSQL or SQLite behind one small door, with write transactions that commit before they return."""
+"""The database, PostgreSQL or SQLite, with write transactions that commit before they return."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -36,7 +36,7 @@ from app.core.drivers import (
 
 _WRITES = "receiver_writes"
 
-# plan_cache_mode: a generic plan made while a table was empty scans it for ever after; planning anew costs far less.
+# plan_cache_mode: a generic plan made while a table was empty scans it from then on; planning again costs far less.
 _POSTGRES_SETTINGS = {
     "application_name": "rivya-receiver",
     "plan_cache_mode": "force_custom_plan",
@@ -48,11 +48,11 @@ _POSTGRES_SETTINGS = {
 
 
 class Database:
-    """One engine for the life of a process; `transaction()` to write, `read()` to look."""
+    """One engine for the life of a process: `transaction()` to write, `read()` to read."""
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.is_sqlite = not url.startswith("postgres")
-        # SQLite has one writer; waiting here is fair and free, waiting inside SQLite is a busy loop.
+        # SQLite has one writer: waiting for this lock is fair and costs nothing, waiting inside SQLite is a busy loop.
         self._writer = asyncio.Lock() if self.is_sqlite else None
         self.direct: RawPostgres | RawSqlite
         if self._writer is not None:
@@ -64,13 +64,13 @@ class Database:
             self.url = _shown(options)
             self.engine = _postgres_engine(self.url, options, pool_size)
             self.direct = RawPostgres(partial(connect, options, {**_POSTGRES_SETTINGS, **DIRECT_SETTINGS}))
-        """The driver without SQLAlchemy between, for what is said for every delivery."""
+        """The driver without SQLAlchemy, for the statements that run for every delivery."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A write transaction, committed when the block ends, rolled back when it raises.
+        """A connection in a write transaction, committed when the block ends, rolled back when it raises.
 
-        Raises `DatabaseUnavailable` for everything that is the database's state and not the statement's fault.
+        Raises `DatabaseUnavailable` for every database error that a value of the statement did not cause.
         """
         async with AsyncExitStack() as stack:
             if self._writer is not None:
@@ -83,21 +83,21 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A read transaction. Raises `DatabaseUnavailable` like `transaction`."""
+        """A connection in a read transaction. Raises `DatabaseUnavailable` like `transaction`."""
         with translate_errors():
             async with self.engine.connect() as connection, connection.begin():
                 yield connection
 
     async def ping(self) -> None:
-        """Return when the database answers; raises `DatabaseUnavailable` if it does not within 2 seconds."""
+        """Return when the database answers. Raises `DatabaseUnavailable` if it does not within 2 seconds."""
         with translate_errors():
             async with asyncio.timeout(2), self.engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
 
     async def is_read_only(self) -> bool:
-        """Whether the connections that deliveries are recorded over refuse writes, as a standby's do.
+        """Whether the connections over which deliveries are recorded refuse writes, as a standby does.
 
-        Raises `DatabaseUnavailable` where there are none.
+        Raises `DatabaseUnavailable` where no connection can be made.
         """
         return isinstance(self.direct, RawPostgres) and await self.direct.is_read_only()
 
@@ -108,7 +108,7 @@ class Database:
 
 
 def _shown(options: PostgresOptions) -> URL:
-    """Which database it is, as SQLAlchemy writes it; it has no list of hosts."""
+    """The URL as SQLAlchemy writes it. SQLAlchemy has no list of hosts: several are joined by commas."""
     host, port = options.hosts[0] if len(options.hosts) == 1 else (",".join(host for host, _ in options.hosts), None)
     return URL.create(
         "postgresql+asyncpg", options.user, options.password, host or None, port=port, database=options.database
@@ -121,7 +121,7 @@ def _postgres_engine(url: URL, options: PostgresOptions, pool_size: int) -> Asyn
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
-        hide_parameters=True,  # they are bodies and secrets; errors are logged
+        hide_parameters=True,  # parameters are bodies and secrets, and errors are logged
         async_creator=partial(connect, options, _POSTGRES_SETTINGS),
     )
     event.listen(engine.sync_engine, "handle_error", _drop_broken)
@@ -129,7 +129,7 @@ def _postgres_engine(url: URL, options: PostgresOptions, pool_size: int) -> Asyn
 
 
 def _drop_broken(context: ExceptionContext) -> None:
-    # The pool's other connections lead to the same server: they are replaced, too, as they are next used.
+    # The pool's other connections lead to the same server: they are replaced too when they are next used.
     if is_of_connection(context.original_exception):
         context.is_disconnect = True
 
@@ -144,7 +144,7 @@ def _sqlite_engine(url: str) -> AsyncEngine:
 
 
 def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own object
-    # Transactions are begun by us (see _begin_sqlite): the driver's implicit ones start too late to lock.
+    # We begin transactions ourselves (see _begin_sqlite): the driver's implicit ones start too late to lock.
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
     for pragma in PRAGMAS:
@@ -153,13 +153,12 @@ def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:  # noqa: 
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A writer takes the lock at once: a reader that turns writer in mid-transaction fails instead of waiting.
+    # A writer takes the lock at once: a reader that begins to write within its transaction fails instead of waiting.
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-# What all tables share: one metadata, one convention for constraint names, one type for moments in time.
-
+# Shared by all tables: the metadata, the names of constraints, the type of times.
 
 metadata = MetaData(
     naming_convention={
@@ -173,13 +172,13 @@ metadata = MetaData(
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC time: `timestamptz` on PostgreSQL, sortable text in UTC on SQLite."""
+    """An aware time in UTC: `timestamptz` on PostgreSQL, sortable text on SQLite."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive times: a column that mixes zones can't be repaired later."""
+        """The time in UTC. Raises `ValueError` for a naive time: a column that mixes zones can't be repaired."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -189,13 +188,13 @@ class UtcDateTime(TypeDecorator[datetime]):
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """SQLite gives back what was stored, without its zone."""
+        """The time in UTC; SQLite returns what was stored without its zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def enum_check(column: str, words: type[StrEnum] | Iterable[str]) -> CheckConstraint:
-    """A CHECK that keeps `column` within a closed list of words."""
+    """A CHECK constraint that allows only these words in `column`."""
     listed = ", ".join(f"'{word}'" for word in words)
     return CheckConstraint(f"{column} IN ({listed})", name=column)

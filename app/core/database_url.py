@@ -1,4 +1,4 @@
-"""Which database URLs are understood: SQLAlchemy's for SQLite; libpq's, which hosting services give, for PostgreSQL."""
+"""Reads database URLs: SQLAlchemy's for SQLite, and libpq's, which hosting services give, for PostgreSQL."""
 
 import os
 import re
@@ -23,7 +23,7 @@ _NOT_A_URL: Final = (
     "is not a database URL; write sqlite+aiosqlite:///./receiver.db or postgresql://user@host/name, "
     "with special characters of the password percent-encoded"
 )
-# A password may hold a raw "/" or "?", as it may for SQLAlchemy and for libpq, but not both: they would end the host.
+# A password may hold a raw "/" or a raw "?", as SQLAlchemy and libpq allow, but not both: they would end the host.
 _POSTGRES: Final = re.compile(
     r"(?P<driver>postgres(?:ql(?:\+asyncpg)?)?)://"
     r"(?:(?P<user>[^:/@]*)(?::(?P<password>[^@/]*|[^@?]*))?@)?"
@@ -34,7 +34,7 @@ _ADDRESS: Final = re.compile(r"(?P<socket>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^
 _BARE_IPV6: Final = re.compile(r"[0-9a-fA-F:.]*:[0-9a-fA-F:.]*:[0-9a-fA-F:.%\w]*")
 _NAMED_BY_OPTIONS: Final = re.compile(r"(?:-c\s*|--)([\w.-]+)\s*=")
 _TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
-# What asyncpg itself reads from a URL.
+# Parameters that asyncpg itself reads from a URL.
 _FOR_DRIVER: Final[Mapping[str, tuple[str, ...]]] = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "sslnegotiation": ("postgres", "direct"),
@@ -50,8 +50,8 @@ _FOR_DRIVER: Final[Mapping[str, tuple[str, ...]]] = {
     "krbsrvname": (),
     "gsslib": ("gssapi", "sspi"),
 }
-# What it does not know, with the values by which it does what they ask for anyway.
-_AS_IT_IS: Final[Mapping[str, tuple[str, ...]]] = {
+# Parameters that asyncpg does not know, with the values that ask for what it does anyway.
+_WITHOUT_EFFECT: Final[Mapping[str, tuple[str, ...]]] = {
     "channel_binding": ("disable", "prefer"),
     "client_encoding": ("utf8", "UTF8", "utf-8", "UTF-8"),
     "fallback_application_name": (),
@@ -71,22 +71,22 @@ _FOR_US: Final[Mapping[str, tuple[str, ...]]] = {
     "options": (),
     "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
 }
-_ALLOWED: Final = {**_FOR_DRIVER, **_AS_IT_IS, **_FOR_US}
+_ALLOWED: Final = {**_FOR_DRIVER, **_WITHOUT_EFFECT, **_FOR_US}
 _OTHER_NAMES: Final = {"ssl": "sslmode", "database": "dbname"}
-"""As SQLAlchemy and asyncpg call them."""
+"""Names that SQLAlchemy and asyncpg use for the same parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresOptions:
-    """What a URL says about connections to PostgreSQL."""
+    """The options of connections to PostgreSQL that a URL gives."""
 
     hosts: tuple[tuple[str, int | None], ...]
-    """At least one: a name, an address or a folder of Unix sockets, and its port; "" and None: the driver's default."""
+    """At least one: name, address or directory of Unix sockets, with its port; "" and None: the driver's default."""
     user: str | None
     database: str | None
     password: str | None = field(repr=False)
     driver: Mapping[str, Any] = field(repr=False)
-    """Arguments of `asyncpg.connect`, for TLS mostly."""
+    """Arguments of `asyncpg.connect`, mostly for TLS."""
     startup: Mapping[str, str]
     """Parameters of the startup packet."""
     target_session_attrs: str | None
@@ -94,13 +94,13 @@ class PostgresOptions:
 
     @property
     def settings_named(self) -> frozenset[str]:
-        """The settings of the session that `options` gives a value, and that are therefore not ours to set."""
-        found = _NAMED_BY_OPTIONS.findall(self.startup.get("options", ""))
-        return frozenset(name.replace("-", "_").lower() for name in found)
+        """The session settings to which `options` gives a value; we must not set them."""
+        names = _NAMED_BY_OPTIONS.findall(self.startup.get("options", ""))
+        return frozenset(name.replace("-", "_").lower() for name in names)
 
 
 def normal_url(url: str) -> str:
-    """`url` with the driver we use (plain `postgresql://…` is understood), without white space around it.
+    """`url` with the driver we use, without white space around it; plain `postgresql://…` is accepted.
 
     Raises `ValueError` with a message that says what would be right, without the password.
     """
@@ -124,9 +124,9 @@ def normal_url(url: str) -> str:
 
 
 def postgres_options(url: str) -> PostgresOptions:
-    """What a URL of PostgreSQL's says, with libpq's parameters.
+    """The options in a PostgreSQL URL with libpq's parameters.
 
-    Raises `ValueError` where something in it can't be done; the message names the parameter and shows no value.
+    Raises `ValueError` for anything not supported; the message names the parameter and shows no value.
     """
     parts = _POSTGRES.fullmatch(url)
     if parts is None:
@@ -140,7 +140,7 @@ def postgres_options(url: str) -> PostgresOptions:
         database=given.get("dbname") or unquote(parts["database"] or "") or None,
         driver=_driver_arguments({name: value for name, value in given.items() if name in _FOR_DRIVER}),
         startup={name: given[name] for name in ("application_name", "options") if name in given},
-        # Of several hosts, those that are standbys take no writes.
+        # Of several hosts some may be standbys, which take no writes.
         target_session_attrs=given.get("target_session_attrs", "read-write" if len(hosts) > 1 else None),
         connect_seconds=_connect_seconds(given.get("connect_timeout")),
     )
@@ -151,12 +151,12 @@ def postgres_options(url: str) -> PostgresOptions:
 
 
 def _parameters(query: str) -> dict[str, str]:
-    """Without those that are empty, which is for libpq as if they were not there, or that change nothing."""
+    """The parameters, without those that are empty (libpq ignores these) or have no effect."""
     given: dict[str, list[str]] = {}
-    for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):  # to libpq, + is no space
-        name = _OTHER_NAMES.get(name, name)  # noqa: PLW2901 - the same parameter under its own name
+    for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):  # for libpq, + is not a space
+        name = _OTHER_NAMES.get(name, name)  # noqa: PLW2901 - libpq's name of the parameter
         if name not in _ALLOWED:
-            # What follows a raw "?" in a password must not be shown.
+            # It may be what follows a raw "?" in a password: that must not be shown.
             shown = f"parameter {name}" if re.fullmatch(r"[a-z][a-z_]*", name) else "a parameter"
             message = f"has {shown}, which this service does not support: leave it out"
             raise ValueError(message)
@@ -165,9 +165,11 @@ def _parameters(query: str) -> dict[str, str]:
             raise ValueError(message)
         given.setdefault(name, []).append(value)
     if "options" in given:
-        given["options"] = [" ".join(given["options"]).replace("+", " ")]  # as SQLAlchemy and many examples write it
+        given["options"] = [
+            " ".join(given["options"]).replace("+", " ")
+        ]  # SQLAlchemy and many examples write + for a space here
     last = {name: (",".join if name == "host" else _last)(values) for name, values in given.items()}
-    return {name: value for name, value in last.items() if value and name not in _AS_IT_IS}
+    return {name: value for name, value in last.items() if value and name not in _WITHOUT_EFFECT}
 
 
 def _last(values: list[str]) -> str:
@@ -175,7 +177,7 @@ def _last(values: list[str]) -> str:
 
 
 def _hosts(hosts: str, ports: str) -> tuple[tuple[str, int | None], ...]:
-    """As libpq has them, a list of each; a port may also follow its host."""
+    """Pairs of host and port from libpq's two lists; a port may also follow its host."""
     named = [_address(host) for host in hosts.split(",")]
     numbers = [_port(port) for port in ports.split(",")]
     if len(numbers) == 1:
@@ -215,7 +217,7 @@ def _connect_seconds(text: str | None) -> float | None:
 
 
 def _driver_arguments(given: dict[str, str]) -> dict[str, Any]:
-    """Of `asyncpg.connect`, which reads most of this from a URL only."""
+    """Arguments for `asyncpg.connect`, which accepts most of these parameters only in a URL."""
     if given.get("sslrootcert") == "system":
         if given.get("sslmode", "verify-full") != "verify-full" or any(name in given for name in ("sslcert", "sslcrl")):
             message = "has sslrootcert=system, which goes with sslmode=verify-full, and without sslcert and sslcrl"
@@ -231,7 +233,7 @@ def _dsn(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _require_files(given: Mapping[str, str]) -> None:
-    """Raise `ValueError` for files that can't be used: each connection would fail, as if the server were down."""
+    """Raise `ValueError` for files that can't be used: else each connection would fail as if the server were down."""
     mode, root = given.get("sslmode", ""), given.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")
     default = Path(os.environ.get("HOME", "/"), ".postgresql", "root.crt")
     if mode.startswith("verify") and not root and not default.exists():

@@ -1,6 +1,6 @@
-"""Connections to PostgreSQL without SQLAlchemy between, for the few statements that are sent for every delivery.
+"""The database drivers without SQLAlchemy, for the few statements that run for every delivery.
 
-SQLAlchemy's own work on a statement and its arrays costs several times what PostgreSQL's does; here the driver gets
+SQLAlchemy's work on a statement and its arrays costs several times the work of PostgreSQL; here the driver gets
 constant text and whole columns. Everything else goes through `app.core.database`.
 """
 
@@ -22,29 +22,26 @@ from app.core.errors import DatabaseUnavailable
 log = structlog.stdlib.get_logger(__name__)
 
 
-# SQLite without SQLAlchemy between, for what is said for every delivery: one thread, one connection, whole groups.
-
-
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
 _SECONDS_FOR_LOCK = 5.0
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 
 class RawSqlite:
-    """The thread that writes. It hands the interpreter back and forth a few times a group, not a few times a row."""
+    """One thread with one connection for all writes: it switches threads a few times a group, not a few times a row."""
 
     def __init__(self, path: str, *, writer: asyncio.Lock) -> None:
         self._path = path
         self._writer = writer
-        """Shared with `Database.transaction`: waiting here is fair, waiting inside SQLite is a busy loop."""
+        """Shared with `Database.transaction`: waiting for it is fair, waiting inside SQLite is a busy loop."""
         self._thread: ThreadPoolExecutor | None = None
         self._connection: sqlite3.Connection | None = None
 
-    async def transaction(self, act: Callable[[sqlite3.Connection], Made]) -> Made:
-        """Do `act` in the thread, within a write transaction, committed when it returns, rolled back when it raises.
+    async def transaction(self, act: Callable[[sqlite3.Connection], Result]) -> Result:
+        """The result of `act`, run in the thread in a write transaction that is rolled back when it raises.
 
-        Raises `DatabaseUnavailable` for what is the database's state and not the statement's fault.
+        Raises `DatabaseUnavailable` for every database error that a value of the statement did not cause.
         """
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="sqlite")
@@ -59,21 +56,21 @@ class RawSqlite:
             self._thread.shutdown()
             self._thread = None
 
-    def _act(self, act: Callable[[sqlite3.Connection], Made]) -> Made:
+    def _act(self, act: Callable[[sqlite3.Connection], Result]) -> Result:
         connection = self._connected()
         connection.execute("BEGIN IMMEDIATE")
         try:
-            made = act(connection)
+            result = act(connection)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return made
+        return result
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
-            # Transactions are begun by us: the driver's implicit ones start too late to lock.
+            # We begin transactions ourselves: the driver's implicit ones start too late to lock.
             self._connection = sqlite3.connect(self._path, timeout=_SECONDS_FOR_LOCK, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
             for pragma in PRAGMAS:
@@ -86,18 +83,17 @@ class RawSqlite:
             self._connection = None
 
 
-# Which database errors are the fault of a value: those pass. All others mean "not now": `DatabaseUnavailable`.
+# Errors that a value caused pass; all others become `DatabaseUnavailable`.
 
-
-# Classes of SQLSTATE (PostgreSQL manual, appendix A): data exception, integrity constraint violation, program limit
-# exceeded (a value too long for an index, or too deep to parse).
+# Classes of SQLSTATE (PostgreSQL manual, appendix A) that a value caused: data exception, integrity constraint
+# violation, program limit exceeded (a value too long for an index, or too deep to parse).
 _OF_VALUES = ("22", "23", "54")
 
-# Connection, server shutting down, read-only (a server that became a standby), and a prepared statement that is not
-# there or there already: another connection may do better.
+# Connection, server shutting down, read-only (a server that became a standby), and a prepared statement that is missing
+# or exists already: another connection may work.
 _OF_CONNECTION = ("08", "57P", "25006", "26000", "42P05")
 
-# What is known to happen to a healthy program, and is not logged with its stack: connection, invalid transaction state
+# These happen to a healthy program and are not logged with the stack: connection, invalid transaction state
 # (read-only), rollback (deadlock, serialisation), insufficient resources, object in use (lock time-out), operator
 # intervention, system error, invalid authorization and catalog (a database that is being set up), missing privilege,
 # undefined table and column (somebody has yet to migrate), a plan made before the schema changed, and the keys of
@@ -113,7 +109,7 @@ _MOST_CALLERS = 12
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Turn every database error into `DatabaseUnavailable`, but for one that is the fault of a value: that passes."""
+    """Turn every database error into `DatabaseUnavailable`, except one that a value caused, which passes."""
     try:
         yield
     except (exc.DBAPIError, exc.TimeoutError, exc.PendingRollbackError, OSError, EOFError, *_DRIVER) as error:
@@ -129,7 +125,7 @@ def translate_errors() -> Iterator[None]:
 
 
 def is_of_connection(error: BaseException) -> bool:
-    """Whether the connection that raised `error` is broken or leads to the wrong server, and has to be replaced."""
+    """Whether the connection that raised `error` is broken or leads to the wrong server and must be replaced."""
     cause = _cause(error)
     sqlstate = getattr(cause, "sqlstate", None)
     if sqlstate is not None:
@@ -138,7 +134,7 @@ def is_of_connection(error: BaseException) -> bool:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The driver's own error, which SQLAlchemy wraps once, and its dialect for asyncpg once more."""
+    """The driver's own error: SQLAlchemy wraps it once, and its asyncpg dialect once more."""
     orig = getattr(error, "orig", None) or error
     return orig.__cause__ if isinstance(orig.__cause__, _DRIVER) else orig
 
@@ -161,16 +157,12 @@ def _is_expected(cause: BaseException) -> bool:
 
 
 def _reason(cause: BaseException) -> str:
-    """SQLSTATE, class and first line of an error. The details of an error may quote values: they are left out, and so
-    is the text that somebody's trigger raises."""
+    """SQLSTATE, class and first line of an error. Its details and a trigger's text may quote values: left out."""
     sqlstate = str(getattr(cause, "sqlstate", None) or "")
     name = f"{sqlstate} {type(cause).__name__}".strip()
     text = "" if sqlstate.startswith("P0") or not cause.args else str(cause.args[0])
     first = next(iter(text.splitlines()), "") if isinstance(cause, _DRIVER) else ""
     return f"{name}: {first}"[:_LONGEST_REASON] if first else name
-
-
-# How a connection to PostgreSQL is made, for SQLAlchemy's pool and for the direct one.
 
 
 _SECONDS_TO_CONNECT: Final = 5.0
@@ -184,11 +176,11 @@ Connection = Any
 async def connect(
     options: PostgresOptions, settings: Mapping[str, str], *, statement_seconds: float | None = _SECONDS_FOR_STATEMENT
 ) -> Connection:
-    """A connection whose session has `settings`, except where the URL's own `options` name another value.
+    """A connection whose session has `settings`, except those that the URL's own `options` set.
 
-    The hosts are tried in their order, each for its share of five seconds or for `connect_timeout`.
+    The hosts are tried in order, each for its share of five seconds or for `connect_timeout`.
 
-    Raises what asyncpg raises, and `OSError`, for the host that was tried last.
+    Raises what asyncpg raises, or `OSError`, for the host that was tried last.
     """
     ours = {name: value for name, value in settings.items() if name not in options.settings_named}
     startup = {**{name: ours.pop(name) for name in (_IN_STARTUP,) if name in ours}, **options.startup}
@@ -212,7 +204,7 @@ async def connect(
                     )
             except (OSError, asyncpg.CannotConnectNowError) as error:
                 failure = error
-            except asyncpg.TargetServerAttributeNotMatched:  # to SQLAlchemy it would be an error of the statement
+            except asyncpg.TargetServerAttributeNotMatched:  # SQLAlchemy would take it for an error of the statement
                 failure = ConnectionError(f"the server is not {target}")
     assert failure is not None  # noqa: S101 - there is at least one host
     raise failure
@@ -224,7 +216,7 @@ def _targets(wanted: str | None) -> tuple[str | None, ...]:
 
 async def _connect(settings: Mapping[str, str], **arguments: Any) -> Connection:  # noqa: ANN401 - those of asyncpg
     connection = await asyncpg.connect(**arguments)
-    # Not in the startup packet: PgBouncer refuses those that it does not know. One statement is one round trip.
+    # Not in the startup packet: PgBouncer refuses settings that it does not know. One statement is one round trip.
     try:
         calls = (f"set_config({_literal(name)}, {_literal(value)}, false)" for name, value in settings.items())
         await connection.execute(f"SELECT {', '.join(calls)}")
@@ -241,13 +233,13 @@ def _literal(text: str) -> str:
 _SECONDS_FOR_CONNECTION = 5.0
 _SECONDS_TO_CLOSE = 2.0
 
-# Planned once, and never as a scan: a plan made while a table was empty would scan it for ever after, and these
-# statements have but one good plan, by their keys.
+# Planned once, and never as a scan: a plan made while a table was empty would scan it from then on, and these
+# statements have only one good plan, by their keys.
 DIRECT_SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
 
 
 class RawPostgres:
-    """At most `most` connections, opened when first needed, kept until they break."""
+    """A pool of at most `most` connections, opened when first needed and kept until they break."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], *, most: int = 4) -> None:
         self._connect = connect
@@ -256,9 +248,9 @@ class RawPostgres:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A connection within a transaction, committed when the block ends, rolled back when it raises.
+        """A connection in a transaction, committed when the block ends, rolled back when it raises.
 
-        Raises `DatabaseUnavailable` for what is the database's state and not the statement's fault.
+        Raises `DatabaseUnavailable` for every database error that a value of the statement did not cause.
         """
         with translate_errors():
             async with self._connection() as connection:
@@ -266,32 +258,35 @@ class RawPostgres:
                 try:
                     yield connection
                 except Exception as error:
-                    if not is_of_connection(error):  # else it would be waited for once more
+                    if not is_of_connection(error):  # else ROLLBACK would wait for the broken connection again
                         await connection.execute("ROLLBACK")
                     raise
                 await connection.execute("COMMIT")
 
     async def fetch(self, statement: str, *arguments: object) -> list[Any]:
-        """The rows of one statement, which is a transaction of its own. Raises like `transaction`."""
+        """The rows of one statement, run as its own transaction. Raises like `transaction`."""
         with translate_errors():
             connection = await self._acquire()
             try:
                 rows: list[Any] = await connection.fetch(statement, *arguments)
             except BaseException as error:
-                self._give_back(connection, error)
+                self._release(connection, error)
                 raise
-            self._give_back(connection)
+            self._release(connection)
         return rows
 
     async def is_read_only(self) -> bool:
-        """Whether writes are refused, as by a standby; what leads there is dropped then. Raises like `transaction`."""
+        """Whether the server refuses writes, as a standby does; idle connections are then dropped.
+
+        Raises like `transaction`.
+        """
         [[is_read_only]] = await self.fetch("SHOW transaction_read_only")
         if is_read_only == "on":
             self._drop_idle()
         return bool(is_read_only == "on")
 
     async def close(self) -> None:
-        """Close the connections that are idle; the others are closed by those who use them."""
+        """Close the idle connections; the others are closed where they are used."""
         idle, self._idle = self._idle, []
         for connection in idle:
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
@@ -303,9 +298,9 @@ class RawPostgres:
         try:
             yield connection
         except BaseException as error:
-            self._give_back(connection, error)
+            self._release(connection, error)
             raise
-        self._give_back(connection)
+        self._release(connection)
 
     async def _acquire(self) -> Connection:
         if self._free.locked():
@@ -326,15 +321,15 @@ class RawPostgres:
                 return connection
         return await self._connect()
 
-    def _give_back(self, connection: Connection, error: BaseException | None = None) -> None:
-        self._free.release()  # first: nothing that raises may keep the permit
+    def _release(self, connection: Connection, error: BaseException | None = None) -> None:
+        self._free.release()  # first: it must be released even if the rest raises
         if error is not None and is_of_connection(error):
             connection.terminate()
-            self._drop_idle()  # they lead to the same server, and are older
+            self._drop_idle()  # they lead to the same server and are older
         elif connection.is_closed():
             return
         elif connection.is_in_transaction() or not isinstance(error, Exception | None):
-            connection.terminate()  # in the middle of something, for all we know
+            connection.terminate()  # it may be in the middle of a statement
         else:
             self._idle.append(connection)
 

@@ -1,4 +1,4 @@
-"""Secrets at rest: Fernet (AES-128-CBC with HMAC-SHA256) under versioned keys, the newest of which seals."""
+"""Encrypts stored secrets with Fernet (AES-128-CBC with HMAC-SHA256), under the newest of several keys."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from cryptography.fernet import Fernet, InvalidToken
 
 
 class DecryptionFailed(Exception):
-    """A stored secret can't be opened with the keys given; the message names the key it needs, not the secret."""
+    """A stored secret can't be decrypted with the given keys; the message names the key it needs, not the secret."""
 
 
 class SecretBox:
-    """Seals with the first key, opens with the one that sealed."""
+    """Encrypts with the first key, decrypts with the key that encrypted."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._keys = {key_id(key): Fernet(key) for key in keys}
@@ -19,22 +19,22 @@ class SecretBox:
 
     @property
     def newest(self) -> str | None:
-        """The id of the key that seals, None without keys."""
+        """The id of the key that encrypts, None without keys."""
         return self._newest
 
     def is_newest(self, sealed: str) -> bool:
-        """It was sealed with the key that seals now."""
+        """Whether `sealed` was encrypted with the newest key."""
         return sealed.partition(":")[0] == self._newest
 
     def encrypt(self, secret: str) -> str:
-        """`<key id>:<Fernet token>`. Raises `DecryptionFailed` without any key."""
+        """`secret` as `<key id>:<Fernet token>`. Raises `DecryptionFailed` without any key."""
         if self._newest is None:
             message = "RECEIVER_ENCRYPTION_KEYS is not set, so no secret can be stored"
             raise DecryptionFailed(message)
         return f"{self._newest}:{self._keys[self._newest].encrypt(secret.encode()).decode()}"
 
     def decrypt(self, sealed: str) -> str:
-        """What was sealed. Raises `DecryptionFailed` if its key is not among ours or the text was changed."""
+        """The secret in `sealed`. Raises `DecryptionFailed` if its key is not among ours or the text was changed."""
         needed, _, token = sealed.partition(":")
         fernet = self._keys.get(needed)
         if fernet is None:
@@ -47,10 +47,10 @@ class SecretBox:
             raise DecryptionFailed(message) from error
 
     def __repr__(self) -> str:
-        """Ids only."""
+        """The ids of the keys, never the keys."""
         return f"SecretBox({', '.join(self._keys)})"
 
 
 def key_id(key: str) -> str:
-    """Names a key without telling it: 8 hex digits of its SHA-256."""
+    """The public id of a key: the first 8 hex digits of its SHA-256."""
     return hashlib.sha256(key.encode()).hexdigest()[:8]

@@ -1,10 +1,10 @@
-"""Errors that carry their own HTTP status, code and message; one place in `app.api` renders them."""
+"""Errors with their HTTP status, code and message, which `app.api` renders; and the result of a health check."""
 
 from dataclasses import dataclass
 
 
 class ServiceError(Exception):
-    """An answer other than success, in Rivya's error shape; the message is safe to show to a caller."""
+    """An error response in Rivya's shape; the message is safe to show to a caller."""
 
     status = 500
     code = "internal_error"
@@ -17,11 +17,11 @@ class ServiceError(Exception):
         self.status = status if status is not None else self.status
         self.code = code if code is not None else self.code
         self.retry_after = retry_after
-        """Seconds after which trying again makes sense, or None where it does not."""
+        """Seconds after which a retry makes sense, or None where it does not."""
 
 
 class DatabaseUnavailable(ServiceError):
-    """The database can't be reached, is too slow, or refuses to write: nothing was decided, trying again is right."""
+    """503: the database can't be reached, is too slow, or refuses to write. Nothing was decided: try again."""
 
     status = 503
     code = "database_unavailable"
@@ -29,11 +29,11 @@ class DatabaseUnavailable(ServiceError):
     def __init__(self, message: str = "The database can't be reached at the moment.", *, reason: str = "") -> None:
         super().__init__(message, retry_after=5)
         self.reason = reason
-        """The driver's name for what is wrong: for the operator, not for callers."""
+        """The driver's name for the error: for the operator, not for callers."""
 
 
 class Overloaded(ServiceError):
-    """More is waiting to be recorded than the database can take in time."""
+    """503: more is waiting to be recorded than the database can write in time."""
 
     status = 503
     code = "overloaded"
@@ -42,16 +42,13 @@ class Overloaded(ServiceError):
         super().__init__(message, retry_after=1)
 
 
-# What a part of the service finds when it looks at itself, as `/readyz` shows it.
-
-
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """One thing looked at."""
+    """The result of one check, as `/readyz` shows it."""
 
     name: str
     ok: bool
     detail: str
-    """What is wrong and what to do about it, or how well it is."""
+    """What is wrong and what to do about it, or the present state."""
     is_required: bool
     """The service is not ready while this is not ok."""

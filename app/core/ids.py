@@ -1,4 +1,4 @@
-"""Ids of our own making: uuid7, so that they sort by the time they were made."""
+"""Ids that this service creates."""
 
 import secrets
 import uuid
@@ -6,7 +6,10 @@ from datetime import datetime
 
 
 def uuid7(now: datetime) -> uuid.UUID:
-    """A UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits."""
+    """A UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits.
+
+    These ids sort by the time they were created.
+    """
     milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
     random_a = secrets.randbits(12)
     random_b = secrets.randbits(62)
@@ -14,10 +17,10 @@ def uuid7(now: datetime) -> uuid.UUID:
 
 
 def request_id() -> str:
-    """A fresh id for one HTTP request, in Rivya's look (`req_` and 24 hex digits)."""
+    """A fresh id for one HTTP request, in Rivya's format (`req_` and 24 hex digits)."""
     return f"req_{secrets.token_hex(12)}"
 
 
 def path_key() -> str:
-    """192 random bits for a callback path: who knows it was told by us. Hex, so that a change of case loses nothing."""
+    """192 random bits for a secret callback path, as hex, so that a change of case loses nothing."""
     return secrets.token_hex(24)

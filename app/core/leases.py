@@ -1,4 +1,4 @@
-"""One holder at a time, across replicas: named leases in the database that run out by themselves."""
+"""Named leases in the database: one process at a time holds each, and a lease expires by itself."""
 
 from datetime import datetime, timedelta
 
@@ -19,7 +19,7 @@ leases = Table(
 
 
 class Leases:
-    """Leases held under one holder's name; a holder is one process."""
+    """Leases as one process acquires them; `holder` is the name of the process."""
 
     def __init__(self, database: Database, *, holder: str) -> None:
         self._database = database
@@ -29,7 +29,7 @@ class Leases:
     async def acquire(self, name: str, *, now: datetime, term: timedelta) -> bool:
         """Take or renew the lease until `now + term`; False while another holder has it."""
         new = self._insert(leases).values(name=name, holder=self._holder, held_until=now + term)
-        # One that ends later than any can was written by a clock that has been set back since; its holder may be dead.
+        # A lease that ends later than any can was written by a clock that was set back since; its holder may be dead.
         impossible = leases.c.held_until > now + 2 * term
         free_or_ours = or_(leases.c.holder == self._holder, leases.c.held_until <= now, impossible)
         statement = new.on_conflict_do_update(
@@ -42,10 +42,10 @@ class Leases:
         return bool(holder == self._holder)
 
     async def release(self, name: str) -> None:
-        """Give the lease back, if it is ours."""
-        mine = delete(leases).where(leases.c.name == name, leases.c.holder == self._holder)
+        """Release the lease if this process holds it."""
+        statement = delete(leases).where(leases.c.name == name, leases.c.holder == self._holder)
         async with self._database.transaction() as connection:
-            await connection.execute(mine)
+            await connection.execute(statement)
 
 
 class LeaseLost(Exception):

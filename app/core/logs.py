@@ -1,4 +1,4 @@
-"""One log pipeline for our lines and the libraries': JSON for machines, columns for people."""
+"""One log pipeline for our lines and those of libraries: JSON for machines, columns for people."""
 
 import logging
 import sys
@@ -54,13 +54,13 @@ def configure(log_format: LogFormat, *, least: int = logging.INFO) -> None:
 
 
 def info_each(name: str, lines: Sequence[Mapping[str, object]]) -> None:
-    """A line for each of `lines`, each with its `event`, all of one moment, by the logger of this name.
+    """Log each of `lines`, which have an `event`, by the logger `name`, all with the same time.
 
-    The pipeline costs more than the commit of a delivery does: once `configure` was called, it is not passed.
+    After `configure` they bypass the pipeline, which costs more than the commit of a delivery.
     """
     if not lines:
         return
-    handler = next((it for it in logging.getLogger().handlers if isinstance(it, _Handler)), None)
+    handler = next((handler for handler in logging.getLogger().handlers if isinstance(handler, _Handler)), None)
     if handler is None:
         structlog.stdlib.get_logger(name).info("each", lines=lines)
     elif logging.getLogger(name).isEnabledFor(logging.INFO):
@@ -68,7 +68,7 @@ def info_each(name: str, lines: Sequence[Mapping[str, object]]) -> None:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Standard error; also for lines that are written past the pipeline, as it would write them."""
+    """Writes to standard error, also lines that bypass the pipeline, in the format of the pipeline."""
 
     def __init__(self, log_format: LogFormat) -> None:
         super().__init__(sys.stderr)
@@ -76,18 +76,18 @@ class _Handler(logging.StreamHandler[TextIO]):
         self._one = _renderer(log_format)
 
     def write_each(self, name: str, lines: Sequence[Mapping[str, object]]) -> None:
-        """All of them, of this moment. Never raises, like all that a handler does."""
-        moment = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        common = {**structlog.contextvars.get_contextvars(), "level": "info", "logger": name, "timestamp": moment}
+        """Write all lines with the present time. Never raises, like every method of a handler."""
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        common = {**structlog.contextvars.get_contextvars(), "level": "info", "logger": name, "timestamp": now}
         try:
             with self.lock or nullcontext():
                 self.stream.write(self._text(common, lines) + self.terminator)
                 self.flush()
-        except Exception:  # noqa: BLE001 - what the standard library does with any
+        except Exception:  # noqa: BLE001 - as the standard library does
             self.handleError(logging.makeLogRecord({"name": name, "msg": "each"}))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
-        """As usual; not even a closed stream makes it raise."""
+        """As in the standard library, but a closed stream does not make it raise."""
         with suppress(Exception):
             super().handleError(record)
 
@@ -104,6 +104,6 @@ def _renderer(log_format: LogFormat) -> Processor:
 
 
 def _json_lines(common: Mapping[str, object], lines: Sequence[Mapping[str, object]]) -> str:
-    """What all have in common is written once, and put at the end of each."""
+    """The lines as JSON. The common members are serialised once and put at the end of each line."""
     end = b"," + orjson.dumps(common, default=repr)[1:]
     return b"\n".join([orjson.dumps(line, default=repr)[:-1] + end for line in lines]).decode()

@@ -1,4 +1,4 @@
-"""Gives every request an id, which its log lines and its answer carry, and counts answers by route and caller."""
+"""ASGI middleware: request ids, counts of responses by route and caller, security headers."""
 
 import re
 from collections.abc import Iterable
@@ -26,9 +26,9 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestContextMiddleware:
-    """ASGI middleware: `scope["state"]["request_id"]`, the header X-Request-Id, the bound log lines, the count.
+    """Gives every request an id, in `scope["state"]`, X-Request-Id and log lines, and counts its response.
 
-    The caller's own X-Request-Id is kept if it is at most 64 letters, digits, dots, dashes and underscores.
+    The caller's own X-Request-Id is used if it is at most 64 letters, digits, dots, dashes and underscores.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -42,26 +42,26 @@ class RequestContextMiddleware:
         identity = ensure_request_id(scope)
         header = (_HEADER, identity.encode())
 
-        async def tell(message: Message) -> None:
+        async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
                 scope["state"].setdefault(_RESULT, _result_of(message["status"]))
                 message["headers"] = [*message.get("headers", ()), header]
-                # The route's template, never the path: paths are endless, and one of them holds a secret.
+                # The route's template, never the path: there is no end of paths, and one of them holds a secret.
                 count(getattr(scope.get("route"), "path", "none"), scope["method"], message["status"])
             elif not message.get("more_body", False):
-                _count_call(scope)  # before its end is told, so that whoever has the answer finds it counted
+                _count_call(scope)  # before the end is sent: a caller that has the whole response finds it counted
             await send(message)
 
         tokens = structlog.contextvars.bind_contextvars(request_id=identity)
         try:
-            await self._app(scope, receive, tell)
+            await self._app(scope, receive, send_and_count)
         finally:
             structlog.contextvars.reset_contextvars(**tokens)
             _count_call(scope)
 
 
 def ensure_request_id(scope: Scope) -> str:
-    """The request's id, kept in `scope["state"]`: the caller's own, else a fresh one."""
+    """The request's id: the caller's own, else a new one; it is stored in `scope["state"]`."""
     state = scope.setdefault("state", {})
     identity: str = state.get("request_id") or _given(scope["headers"]) or request_id()
     state["request_id"] = identity
@@ -76,7 +76,7 @@ def _given(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def record_result(scope: Scope, result: str) -> None:
-    """Have this request's call counted as `result`, whatever its status was when it began."""
+    """Set the result under which this call is counted; it replaces the one from the status."""
     scope["state"][_RESULT] = result
 
 
@@ -93,11 +93,8 @@ def _count_call(scope: Scope) -> None:
 
 
 def count(route: str, method: str, status: int) -> None:
-    """Count one answer under its route's template."""
+    """Count one response under its route's template."""
     HTTP_REQUESTS.labels(route, method if method in _METHODS else "other", status).inc()
-
-
-# Headers that keep browsers from running, framing or keeping what they shouldn't; added where an answer has none.
 
 
 # The documentation page loads Swagger UI from a CDN and starts it by an inline script: FastAPI's own page.
@@ -112,11 +109,14 @@ _OTHERS: Final = ((b"cache-control", b"no-store"),)
 _DELIVERIES: Final = "/rivya/webhook"
 
 ANSWER_LINES: Final = b"".join(b"%b: %b\r\n" % header for header in (*_ALL, *_OTHERS))
-"""What an answer that is no page is given, as lines, for those that don't pass through here."""
+"""The headers of a response that is no page, as lines, for responses that bypass this middleware."""
 
 
 class SecurityHeadersMiddleware:
-    """ASGI middleware. Deliveries are answered to no browser and pass untouched."""
+    """Adds headers that stop browsers from running, framing or caching a response, where it lacks them.
+
+    Responses to deliveries stay as they are: no browser reads them.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -124,13 +124,13 @@ class SecurityHeadersMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
 
-        async def tell(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = _completed(list(message.get("headers", ())))
             await send(message)
 
         is_for_browsers = scope["type"] == "http" and not scope["path"].startswith(_DELIVERIES)
-        await self._app(scope, receive, tell if is_for_browsers else send)
+        await self._app(scope, receive, send_with_headers if is_for_browsers else send)
 
 
 def _completed(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -1,4 +1,4 @@
-"""Brings the database to this code's schema, one process at a time."""
+"""Migrates the database to the schema of this code, one process at a time."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ import migrations
 from app.core.database import Database
 from app.core.database_url import normal_url
 
-# Any number will do, as long as nobody else uses it: the first 8 bytes of SHA-256("rivya-receiver migrations"), signed.
+# An arbitrary number that nobody else uses: the first 8 bytes of SHA-256("rivya-receiver migrations"), signed.
 _LOCK = 3111748936867286410
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 def alembic_config() -> Config:
-    """Alembic's configuration, wherever the package is installed."""
+    """Alembic's configuration, with the path of the installed migrations."""
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     return config
@@ -32,13 +32,13 @@ def head() -> str | None:
 
 
 def known() -> frozenset[str]:
-    """Every revision that this code has; a database at another one was migrated by a later release."""
+    """All revisions that this code has; a database at any other was migrated by a later release."""
     scripts = ScriptDirectory.from_config(alembic_config())
     return frozenset(script.revision for script in scripts.walk_revisions())
 
 
 async def migrate(url: str) -> None:
-    """Bring the database at `url` to `head()`; see `migrate_database`."""
+    """Migrate the database at `url` to `head()`; see `migrate_database`."""
     database = Database(normal_url(url))
     try:
         await migrate_database(database)
@@ -47,18 +47,18 @@ async def migrate(url: str) -> None:
 
 
 async def migrate_database(database: Database) -> None:
-    """Bring `database` to `head()`, in one transaction, under a lock: of many processes one migrates, the others wait.
+    """Migrate `database` to `head()` in one transaction, under a lock: one process migrates, the others wait.
 
-    A database that a later release has migrated is left as it is: this code runs on it, as long as the upgrade lasts.
+    A database that a later release has migrated is left as it is: this code runs on it while the upgrade lasts.
 
-    Raises `DatabaseUnavailable` where it can't be reached.
+    Raises `DatabaseUnavailable`.
     """
     async with database.transaction() as connection:
         await connection.run_sync(_upgrade)
 
 
 async def current(database: Database) -> str | None:
-    """The revision that the database is at; None before the first migration."""
+    """The revision of the database, None before the first migration. Raises `DatabaseUnavailable`."""
     async with database.read() as connection:
         return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
 
@@ -68,9 +68,9 @@ def _upgrade(connection: Connection) -> None:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    found = MigrationContext.configure(connection).get_current_revision()
-    if found is not None and found not in known():
-        log.warning("migrations.later", revision=found, head=head())
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is not None and revision not in known():
+        log.warning("migrations.later", revision=revision, head=head())
         return
     # On SQLite the transaction itself is the lock (BEGIN IMMEDIATE).
     config = alembic_config()

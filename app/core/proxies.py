@@ -1,6 +1,6 @@
-"""Which proxy of the environment a URL is asked through: HTTPS_PROXY or ALL_PROXY, and never what NO_PROXY excepts.
+"""Finds the proxy for a URL from HTTPS_PROXY, ALL_PROXY and NO_PROXY.
 
-httpx reads the same variables, but ends with a traceback at IPv6 networks and brackets, and ignores networks of IPv4.
+httpx reads the same variables, but raises at IPv6 networks and brackets, and ignores IPv4 networks.
 """
 
 import ipaddress
@@ -17,11 +17,11 @@ _ENTRY: Final = re.compile(r"(?P<host>\[[^\]]*\](?:/\d+)?|[^:]*)(?::(?P<port>\d+
 
 
 class ProxyInvalid(Exception):
-    """A proxy of the environment can't be used; the text names the variable and shows no value."""
+    """A proxy from the environment can't be used; the text names the variable and shows no value."""
 
 
 def proxy_for(url: str) -> str | None:
-    """The URL of the proxy for `url`; None where it is asked directly, as plain http and this machine always are.
+    """The URL of the proxy for `url`, None for a direct connection, as plain http and this machine always get.
 
     Raises `ProxyInvalid`.
     """
@@ -51,7 +51,7 @@ def _is_usable(proxy: str) -> bool:
 def _is_excepted(host: str, port: int, exceptions: str) -> bool:
     name = host.rstrip(".").lower()
     for entry in re.split(r"[,\s]+", exceptions.lower()):
-        entry = entry.rpartition("://")[2]  # noqa: PLW2901 - what follows the scheme, which httpx takes too
+        entry = entry.rpartition("://")[2]  # noqa: PLW2901 - without a scheme, which httpx accepts too
         parts = _ENTRY.fullmatch(entry)
         excepted = parts["host"] if parts is not None else entry  # else an IPv6 address without brackets
         if parts is not None and parts["port"] is not None and int(parts["port"]) != port:
@@ -62,7 +62,7 @@ def _is_excepted(host: str, port: int, exceptions: str) -> bool:
 
 
 def _is_within(name: str, excepted: str) -> bool:
-    """`excepted` is an address, a network, a name, or a name whose subdomains are meant too."""
+    """Whether the host is in `excepted`: an address, a network, or a name with its subdomains."""
     try:
         return ipaddress.ip_address(name) in ipaddress.ip_network(re.sub(r"[\[\]]", "", excepted), strict=False)
     except ValueError:

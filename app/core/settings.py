@@ -1,4 +1,4 @@
-"""Every setting, from the environment or `.env`, checked at start with a message that names the variable."""
+"""Settings from the environment or `.env`, checked at start; error messages name the variable."""
 
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -34,7 +34,7 @@ _SHORTEST_SECRET = 8
 
 
 class Settings(BaseSettings):
-    """Names are those of the environment variables, in lower case; durations are given in seconds."""
+    """The settings, named like the environment variables in lower case; durations are given in seconds."""
 
     model_config = SettingsConfigDict(
         frozen=True, env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     def _public(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
-        # Where Rivya is, is not known if that setting is itself wrong: one message is enough then.
+        # Without a base URL that setting is itself wrong, and its message is enough.
         base_url = info.data.get("rivya_base_url")
         return checked_public_url(value, may_be_local=base_url is None or _is_local(base_url))
 
@@ -124,18 +124,18 @@ class Settings(BaseSettings):
 
     @property
     def rotate_every(self) -> timedelta | None:
-        """How old a secret may become, None where it is replaced only when asked for."""
+        """The greatest age of a secret, None where it is replaced only on request."""
         days = self.receiver_rotate_secret_days
         return None if days is None else timedelta(days=days)
 
     @property
     def registers_endpoint(self) -> bool:
-        """The endpoint is ours to make; False when its secret was given by hand."""
+        """Whether the service registers its endpoint; False where RIVYA_SIGNING_SECRET is set."""
         return self.rivya_signing_secret is None
 
 
 def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests and tools
-    """Read the settings. Raises `SettingsInvalid`, with a line for each variable that is wrong or missing."""
+    """The settings. Raises `SettingsInvalid` with a line for each variable that is wrong or missing."""
     try:
         missing = _missing(_Given(**overrides))
         settings = Settings(**overrides)
@@ -158,7 +158,7 @@ def _is_local(base_url: str) -> bool:
 
 
 class _Given(BaseSettings):
-    """Which variables are set at all, right or wrong."""
+    """The variables that are set, valid or not."""
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
 
@@ -169,15 +169,15 @@ class _Given(BaseSettings):
 
 
 def has_api_key() -> bool:
-    """RIVYA_API_KEY is set, in the environment or in `.env`: this is meant to be the real thing."""
+    """Whether RIVYA_API_KEY is set, in the environment or in `.env`: then this is not the demo."""
     try:
         return _Given().rivya_api_key is not None
     except UnicodeDecodeError:
-        return True  # somebody wrote settings; `load` says what is wrong with them
+        return True  # there are settings; `load` reports what is wrong with them
 
 
 def _missing(given: _Given) -> list[str]:
-    """What registering an endpoint needs and is not set; nothing where the endpoint was made by hand."""
+    """A line for each missing variable that registering an endpoint needs; none if its secret was given."""
     if given.rivya_signing_secret is not None:
         return []
     needed = {
@@ -187,23 +187,20 @@ def _missing(given: _Given) -> list[str]:
     return [explain_missing(name) for name, value in needed.items() if value is None]
 
 
-# What to say of a bad setting: the variable, what it got (secrets hidden), and what would be right.
-
-
 _SECRET = ("rivya_api_key", "rivya_signing_secret", "receiver_api_tokens", "receiver_encryption_keys", "database_url")
 
 
 class SettingsInvalid(Exception):
-    """Settings that the service won't start with; the text says which and why, one line each."""
+    """The service can't start with these settings; the text has one line for each that is wrong."""
 
 
 def explain(error: ValidationError) -> list[str]:
-    """One line for each setting that is wrong."""
+    """One line for each wrong setting: the variable, its value (secrets hidden), and what would be right."""
     return [_line(details) for details in error.errors(include_url=False, include_context=True)]
 
 
 def explain_missing(name: str) -> str:
-    """The line for a setting that has no value and needs one."""
+    """The line for a required setting without a value."""
     return f"{name.upper()}: is not set; {_MISSING[name]}"
 
 
@@ -244,14 +241,11 @@ def _shown(name: str, details: ErrorDetails) -> str:
     return repr(value)
 
 
-# Reads the tokens of our callers and our encryption keys as they are written in settings; shows none of them.
-
-
 SHORTEST_TOKEN = 16
 
 
 def parse_tokens(text: str) -> tuple[ApiToken, ...]:
-    """`name:role:token`, comma separated. Raises `ValueError` that counts entries and shows none."""
+    """The tokens in a list of `name:role:token`, comma separated. Raises `ValueError` that shows no token."""
     tokens: list[ApiToken] = []
     for position, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), start=1):
         name, _, rest = entry.partition(":")
@@ -259,7 +253,7 @@ def parse_tokens(text: str) -> tuple[ApiToken, ...]:
         if not name or not token or role not in tuple(Role):
             message = f"entry {position} must be name:role:token with a role of read, write or admin"
             raise ValueError(message)
-        if not name.isprintable():  # it is stored with what its holder submits
+        if not name.isprintable():  # it is stored with every generation that the caller submits
             message = f"the name of entry {position} must have printable characters only"
             raise ValueError(message)
         if len(token) < SHORTEST_TOKEN or not is_plain(token):
@@ -275,12 +269,12 @@ def parse_tokens(text: str) -> tuple[ApiToken, ...]:
 
 
 def is_plain(text: str) -> bool:
-    """It can be sent in a header as it stands: ASCII, nothing blank in it."""
+    """Whether a header can carry `text` unchanged: printable ASCII without spaces."""
     return text.isascii() and text.isprintable() and " " not in text
 
 
 def parse_keys(text: str) -> tuple[SecretStr, ...]:
-    """Fernet keys, comma separated, newest first. Raises `ValueError` that shows none."""
+    """The Fernet keys in a comma separated list, newest first. Raises `ValueError` that shows no key."""
     keys = [part.strip() for part in text.split(",") if part.strip()]
     for position, key in enumerate(keys, start=1):
         try:

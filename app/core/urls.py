@@ -1,15 +1,15 @@
-"""What a public URL may look like, so that Rivya can call it: HTTPS, a public host, no credentials, no fragment."""
+"""Checks the URLs in settings. Rivya calls only HTTPS on a public host, without credentials, query or fragment."""
 
 import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
-"""IPv4 addresses, private ones too, in IPv6 clothes (RFC 6052)."""
+"""IPv4 addresses, also private ones, written as IPv6 (RFC 6052)."""
 _LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "home.arpa", "lan")
 
 
 def is_loopback(host: str) -> bool:
-    """`host` is this machine."""
+    """Whether `host` is this machine."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -20,9 +20,9 @@ def is_loopback(host: str) -> bool:
 
 
 def checked_base_url(url: str) -> str:
-    """`url` without its trailing slash. Raises `ValueError` with what would be right.
+    """`url` without its trailing slash: HTTPS, or plain HTTP to this machine.
 
-    HTTPS, or plain HTTP to this very machine.
+    Raises `ValueError` that says what would be right.
     """
     parts = _split(url)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
@@ -32,10 +32,11 @@ def checked_base_url(url: str) -> str:
 
 
 def checked_public_url(url: str, *, may_be_local: bool = False) -> str:
-    """`url` without its trailing slash, as Rivya demands it of an endpoint.
+    """`url` without its trailing slash, if Rivya accepts it for an endpoint.
 
-    Raises `ValueError` with what would be right.
-    `may_be_local`: Rivya itself is a sandbox on this machine, so plain HTTP and private addresses will do.
+    `may_be_local`: Rivya is a sandbox on this machine, so plain HTTP and private addresses are allowed too.
+
+    Raises `ValueError` that says what would be right.
     """
     parts = _split(url)
     if may_be_local:
@@ -77,7 +78,9 @@ def _is_private(host: str) -> bool:
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
-        if name.rpartition(".")[2][:1].isdigit():  # 127.1 and 0x7f.1 are addresses to some, and no name ends so
+        if name.rpartition(".")[2][
+            :1
+        ].isdigit():  # some programs read 127.1 and 0x7f.1 as addresses, and no name ends like this
             return True
         return "." not in name or name.endswith(tuple(f".{local}" for local in _LOCAL_NAMES))
     return not address.is_global or address in _TRANSLATED

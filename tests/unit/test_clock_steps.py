@@ -25,7 +25,7 @@ def test_a_step_of_the_machines_clock_does_not_show(step: float) -> None:
 
 def test_what_is_adopted_is_the_time_from_then_on_and_what_was_before_is_not_forgotten() -> None:
     machine = Machine()
-    machine.clock.adopt(NOON + timedelta(hours=1))
+    machine.clock.set_reference(NOON + timedelta(hours=1))
     machine.pass_time(10)
     assert machine.clock.now() == NOON + timedelta(hours=1, seconds=10)
     wall, before = alternate_clocks(machine.clock)
