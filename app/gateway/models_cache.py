@@ -58,7 +58,7 @@ async def read_whole(passage: StreamedResponse) -> WholeAnswer:
     """Read an answer to its end. Raises `AnswerUnusable`."""
     body = bytearray()
     try:
-        async for piece in passage.pieces():
+        async for piece in passage.iter_bytes():
             body += piece
             if len(body) > MOST_BYTES:
                 raise AnswerUnusable(f"Rivya's answer is larger than {MOST_BYTES} bytes.")

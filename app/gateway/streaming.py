@@ -186,7 +186,7 @@ class PassedOn(Response):
                 record_result(scope, "broken")
 
     async def _pump(self, passage: StreamedResponse, send: Send) -> None:
-        async for piece in passage.pieces():
+        async for piece in passage.iter_bytes():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         self._is_told = True  # the server calls the end of an answer a disconnect, too
         await send({"type": "http.response.body", "body": b"", "more_body": False})

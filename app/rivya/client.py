@@ -1,4 +1,4 @@
-"""Call Rivya's API: one method per call we make, typed answers, typed errors, a deadline on each."""
+"""A client of Rivya's API: one method per call, with typed results, typed errors and a deadline."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _Read = TypeVar("_Read")
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """Seconds that a whole exchange may take: reading a status, creating a generation, everything else."""
+    """Seconds that a whole call may take: reading a status, creating a generation, everything else."""
 
     status: float = 10.0
     create: float = 30.0
@@ -41,7 +41,7 @@ class Deadlines:
 
 @dataclass(frozen=True, slots=True)
 class CreateAnswer:
-    """Rivya accepted a create: its HTTP status, the generation, and the body as it came."""
+    """Rivya's answer to an accepted create: HTTP status, generation, and the body unchanged."""
 
     status: int
     generation: Generation
@@ -49,9 +49,9 @@ class CreateAnswer:
 
 
 class RivyaClient:
-    """Rivya's API: statuses over lanes, `polls` at once, and everything else over one pool of connections.
+    """Calls Rivya's API: statuses over `polls` connections of their own, everything else over one pool.
 
-    `relayed_calls` is how many of callers' calls may be open at once: the pool has room for them beside our own.
+    `relayed_calls` of callers may be open at once: the pool has that many connections more.
     Every method raises RivyaRefused (and its subclasses), RivyaUnavailable or RivyaUnreadable, and retries nothing.
     """
 
@@ -73,7 +73,7 @@ class RivyaClient:
             most_body_bytes=most_body_bytes,
             most_connections=MOST_CONNECTIONS + relayed_calls,
         )
-        self._lanes = PollConnections(base_url, api_key, most=polls, verify=verify, most_body_bytes=most_body_bytes)
+        self._polls = PollConnections(base_url, api_key, most=polls, verify=verify, most_body_bytes=most_body_bytes)
         self._deadlines = deadlines
 
     async def __aenter__(self) -> Self:
@@ -86,76 +86,76 @@ class RivyaClient:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._lanes.aclose()
+        await self._polls.aclose()
         await self._transport.aclose()
 
     async def get_generation(self, generation_id: str, *, before_send: BeforeSend | None = None) -> Generation:
-        """The generation's status. Raises RequestWithheld where `before_send` returns False right before it is sent."""
+        """The generation with its status. Raises RequestWithheld if `before_send` returns False."""
         path = f"/api/v1/generations/{segment(generation_id)}"
-        answer = await self._lanes.get(path, seconds=self._deadlines.status, before_send=before_send)
-        return _read(read_generation, _raise_for_status(answer))
+        response = await self._polls.get(path, seconds=self._deadlines.status, before_send=before_send)
+        return _read(read_generation, _raise_for_status(response))
 
     async def create_generation(self, body: bytes, *, idempotency_key: str) -> CreateAnswer:
-        """Forward a create as it stands. RivyaUnavailable with `sent` and RivyaUnreadable leave open what came of it.
+        """Send `body` as a create. After RivyaUnavailable with `sent`, or RivyaUnreadable, it may have succeeded.
 
-        Raises ValueError for a key that is no header value: one to 255 printable ASCII characters.
+        Raises ValueError for a key that is not 1 to 255 printable ASCII characters.
         """
         if len(idempotency_key) > _LONGEST_KEY or not is_header_value(idempotency_key):
             raise ValueError("an idempotency key has 1 to 255 printable ASCII characters")
-        answer = await self._call(
+        response = await self._call(
             "POST", "/api/v1/generations", seconds=self._deadlines.create, body=body, idempotency_key=idempotency_key
         )
-        return CreateAnswer(answer.status, _read(read_generation, answer), answer.body)
+        return CreateAnswer(response.status, _read(read_generation, response), response.body)
 
     async def list_endpoints(self) -> EndpointList:
-        """List the account's webhook endpoints; whether there are more than one page shows in `complete`."""
+        """The account's webhook endpoints; `complete` is False if there may be another page."""
         return _read(read_endpoint_list, await self._manage("GET"))
 
     async def create_endpoint(self, name: str, url: str, event_types: Sequence[str]) -> WebhookEndpoint:
-        """Register an endpoint. Its secret is shown here only."""
+        """Register an endpoint. Only this result has its secret."""
         fields = {"name": name, "url": url, "event_types": list(event_types)}
-        answer = await self._manage("POST", fields=fields)
-        endpoint = _read(_read_endpoint_body, answer)
+        response = await self._manage("POST", fields=fields)
+        endpoint = _read(_read_endpoint_body, response)
         if endpoint.secret is None:
-            raise RivyaUnreadable("an endpoint was made but its secret not shown", status=answer.status)
+            raise RivyaUnreadable("an endpoint was made but its secret not shown", status=response.status)
         return endpoint
 
     async def get_endpoint(self, endpoint_id: str) -> WebhookEndpoint:
-        """Ask for one endpoint."""
+        """One endpoint."""
         return _read(_read_endpoint_body, await self._manage("GET", endpoint_id))
 
     async def update_endpoint(self, endpoint_id: str, **fields: Any) -> WebhookEndpoint | None:  # noqa: ANN401
-        """Change members of an endpoint; None when it was done but the answer shows no endpoint."""
-        answer = await self._manage("PATCH", endpoint_id, fields=fields)
+        """Change members of an endpoint; None when it succeeded but the response has no endpoint."""
+        response = await self._manage("PATCH", endpoint_id, fields=fields)
         try:
-            return _read_endpoint_body(answer.body)
+            return _read_endpoint_body(response.body)
         except PayloadUnreadable:
             return None
 
     async def delete_endpoint(self, endpoint_id: str) -> None:
-        """Remove an endpoint."""
+        """Delete an endpoint."""
         await self._manage("DELETE", endpoint_id)
 
     async def rotate_endpoint_secret(self, endpoint_id: str) -> WebhookEndpoint:
-        """Replace an endpoint's secret. The new one is shown here only; its URL is empty if the answer tells none."""
-        answer = await self._manage("POST", endpoint_id, action="/rotate-secret")
-        return _read(lambda body: read_rotation(body, endpoint_id), answer)
+        """Replace an endpoint's secret, which only this result has; the URL is empty if the response has none."""
+        response = await self._manage("POST", endpoint_id, action="/rotate-secret")
+        return _read(lambda body: read_rotation(body, endpoint_id), response)
 
     async def test_endpoint(self, endpoint_id: str) -> None:
         """Ask for a test delivery."""
         await self._manage("POST", endpoint_id, action="/test")
 
     async def server_time(self) -> datetime | None:
-        """Return the time that Rivya's answers carry (`Date`), to the second; None where they carry none."""
-        answer = await self._call("GET", "/api/v1/models", seconds=self._deadlines.manage)
-        return read_date(answer.headers)
+        """The time in the `Date` header of Rivya's responses, to the second; None without one."""
+        response = await self._call("GET", "/api/v1/models", seconds=self._deadlines.manage)
+        return read_date(response.headers)
 
     async def models(self) -> dict[str, str]:
-        """Return the category of each model by its id."""
+        """The category of each model by its id."""
         return _read(read_models, await self._call("GET", "/api/v1/models", seconds=self._deadlines.manage))
 
     async def credits(self) -> Decimal:
-        """Return the credits the account has."""
+        """The account's current credits."""
         return _read(read_credits, await self._call("GET", "/api/v1/credits", seconds=self._deadlines.manage))
 
     async def open(
@@ -167,9 +167,9 @@ class RivyaClient:
         headers: Sequence[tuple[bytes, bytes]] = (),
         content: bytes | AsyncIterator[bytes] | None = None,
     ) -> StreamedResponse:
-        """Pass a call on, with our key: what comes back is Rivya's own answer, whatever its status.
+        """Relay a call with our key: Rivya's response, whatever its status; the caller closes it.
 
-        Whoever opens it closes it. Raises RivyaUnavailable where no answer began within `silence` seconds.
+        Raises RivyaUnavailable where no response began within `silence` seconds.
         """
         return await self._transport.open(method, target, silence=silence, headers=headers, content=content)
 
@@ -189,28 +189,27 @@ class RivyaClient:
         )
 
 
-def _raise_for_status(answer: RawResponse) -> RawResponse:
-    if not answer.ok:
-        raise read_error(answer.status, answer.body, answer.headers)
-    return answer
+def _raise_for_status(response: RawResponse) -> RawResponse:
+    if not response.ok:
+        raise read_error(response.status, response.body, response.headers)
+    return response
 
 
-def _read(reader: Callable[[bytes], _Read], answer: RawResponse) -> _Read:
+def _read(reader: Callable[[bytes], _Read], response: RawResponse) -> _Read:
     try:
-        return reader(answer.body)
+        return reader(response.body)
     except PayloadUnreadable as error:
-        raise RivyaUnreadable(f"the answer ({answer.status}) is unreadable: {error}", status=answer.status) from error
+        raise RivyaUnreadable(
+            f"the answer ({response.status}) is unreadable: {error}", status=response.status
+        ) from error
 
 
 def _read_endpoint_body(body: bytes) -> WebhookEndpoint:
     return read_endpoint(read_json(body))
 
 
-# Ids as segments of a path.
-
-
 def segment(identity: str) -> str:
-    """Return an id as one path segment. One that can't be an id, or that servers take for a way up, is not found."""
+    """An id as one path segment. Raises RivyaNotFound for a text that can't be an id, and for `.` and `..`."""
     if usable_name(identity) is None or identity in {".", ".."}:
         raise RivyaNotFound(404, "not_found", "this can't be an id of Rivya's")
     return quote(identity, safe="")

@@ -1,4 +1,4 @@
-"""Read webhook endpoints: one, a list of them, and the secret that an answer shows only once."""
+"""Reads webhook endpoints: one, a list, and the secret that a response shows only once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ _NOT_THE_NEW_SECRET: Final = ("preview", "previous", "old")
 
 @dataclass(frozen=True, slots=True)
 class WebhookEndpoint:
-    """Our registration as Rivya tells it. `secret` is there only in the answer that shows it, and never in a repr."""
+    """An endpoint as Rivya returns it. `secret` is set only by the response that shows it, and never in a repr."""
 
     id: str
     url: str
@@ -36,14 +36,14 @@ class WebhookEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class EndpointList:
-    """Endpoints that exist. Unless `complete`, there may be others."""
+    """The endpoints of an account. Unless `complete`, there may be others."""
 
     endpoints: tuple[WebhookEndpoint, ...]
     complete: bool
 
 
 def read_endpoint(value: object) -> WebhookEndpoint:
-    """Return the endpoint that a JSON value is, or holds in an envelope. Raises PayloadUnreadable."""
+    """The endpoint that a JSON value is, or that it has in an envelope. Raises PayloadUnreadable."""
     members = _endpoint_members(value)
     return WebhookEndpoint(
         id=members["id"],
@@ -63,10 +63,10 @@ def read_endpoint(value: object) -> WebhookEndpoint:
 
 
 def read_rotation(body: bytes, endpoint_id: str) -> WebhookEndpoint:
-    """Return the endpoint with its new secret. Raises PayloadUnreadable.
+    """The endpoint with its new secret. Raises PayloadUnreadable.
 
-    The shape of this answer isn't documented: if it shows a secret but no endpoint, the secret is not lost for that,
-    and the URL is left empty.
+    The shape of this response isn't documented: if it has a secret but no endpoint, the secret is
+    returned all the same, with an empty URL.
     """
     value = read_json(body)
     secret = find_secret(value)
@@ -79,17 +79,17 @@ def read_rotation(body: bytes, endpoint_id: str) -> WebhookEndpoint:
 
 
 def read_endpoint_list(body: bytes) -> EndpointList:
-    """Return the endpoints of a list response. Raises PayloadUnreadable: what exists is then unknown, not nothing."""
+    """The endpoints of a list response. Raises PayloadUnreadable: it is then unknown which exist."""
     value = read_json(body)
     items = list_items(value)
     return EndpointList(tuple(read_endpoint(item) for item in items), complete=_is_complete(value, len(items)))
 
 
 def find_secret(value: object) -> str | None:
-    """Return the signing secret that an answer shows, or None.
+    """The signing secret in a response, or None.
 
-    It is documented as `signing_secret` where an endpoint is made. The answer to a rotation is not documented, and its
-    secret is shown once only: any member that speaks of a secret and holds one is accepted there.
+    For a create it is documented as `signing_secret`. The response to a rotation is not documented, and the
+    secret is shown only once: any member with "secret" in its name and a new secret as its value is accepted.
     """
     members = [(name.lower(), text) for name, text in _texts_within(value, levels=3) if "secret" in name.lower()]
     for name, text in members:
@@ -107,7 +107,7 @@ def _endpoint_members(value: object) -> dict[str, Any]:
 
 
 def _texts_within(value: object, *, levels: int) -> Iterator[tuple[str, str]]:
-    """Yield the named texts of an answer, its own before those of the objects in it."""
+    """The names and values of all text members, outer ones before those in envelopes."""
     if not isinstance(value, dict) or levels == 0:
         return
     yield from ((name, text) for name, text in value.items() if isinstance(text, str) and text)
@@ -128,8 +128,8 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
-def _is_complete(value: object, found: int) -> bool:
+def _is_complete(value: object, count: int) -> bool:
     if not isinstance(value, dict):
         return True
     total = max(_count(value.get("total")), _count(value.get("total_count")))
-    return not any(value.get(mark) for mark in _MORE_MARKS) and total <= found
+    return not any(value.get(mark) for mark in _MORE_MARKS) and total <= count

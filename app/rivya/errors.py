@@ -1,4 +1,4 @@
-"""How talking to Rivya fails: refused with a clear answer, unavailable, or answered with something unreadable."""
+"""The errors of calls to Rivya: a clear refusal, no clear answer, or an unreadable one."""
 
 import re
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ from app.rivya.parsing import readable_text, usable_name
 
 
 class PayloadUnreadable(ValueError):
-    """A body says nothing that we understand. What it would have said is unknown, never "nothing"."""
+    """A body can't be read. Its content is unknown, which is not the same as empty."""
 
 
 class RivyaError(Exception):
-    """Rivya could not be asked, or said no. Bodies and secrets never show in its text.
+    """A call to Rivya failed. The text never has a body or a secret.
 
-    `request_id` is Rivya's name for the exchange, `retry_after` the seconds it asks to wait, each None if it gave none.
+    `request_id` is Rivya's id of the call, `retry_after` the seconds it asks to wait; None if it gave none.
     """
 
     request_id: str | None = None
@@ -30,7 +30,7 @@ class RivyaError(Exception):
 class RivyaRefused(RivyaError):
     """Rivya answered with an error of its own: final, unless the class or `code` says otherwise.
 
-    `body` is the answer as it came, for whoever relays it.
+    `body` is the unchanged response, for relaying it.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RivyaRefused(RivyaError):
 
 
 class RivyaUnauthorized(RivyaRefused):
-    """401: the key is missing, wrong, revoked or expired. Stop calling and tell the operator."""
+    """401: the key is missing, wrong, revoked or expired. Stop calling, and alert the operator."""
 
 
 class RivyaForbidden(RivyaRefused):
@@ -69,7 +69,7 @@ class RivyaRateLimited(RivyaRefused):
 
 
 class RequestWithheld(RivyaError):
-    """The request was held back before its first byte left: its moment had passed."""
+    """The request was not sent: `before_send` returned False right before its first byte."""
 
 
 class RivyaUnavailable(RivyaError):
@@ -100,14 +100,11 @@ class RivyaUnavailable(RivyaError):
 
 
 class RivyaUnreadable(RivyaError):
-    """Rivya answered 2xx with something we can't understand: whatever was asked for has probably happened."""
+    """Rivya answered 2xx with a body that can't be read: the request has probably taken effect."""
 
     def __init__(self, situation: str, *, status: int) -> None:
         super().__init__(situation)
         self.status = status
-
-
-# Turn an answer that isn't 2xx into the typed error it stands for.
 
 
 LONGEST_RETRY_AFTER: Final = 3600.0
@@ -120,7 +117,7 @@ _CLASSES: Final[Mapping[int, type[RivyaRefused]]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class ErrorBody:
-    """What an error answer says of itself. Without a `code` it is not in Rivya's shape."""
+    """The members of an error response. Without a `code` it is not in Rivya's shape."""
 
     code: str | None
     message: str | None
@@ -135,10 +132,10 @@ def read_error_body(body: bytes, headers: Mapping[str, str]) -> ErrorBody:
 
 
 def read_error(status: int, body: bytes, headers: Mapping[str, str]) -> RivyaError:
-    """Return the error an answer stands for; header names in lower case.
+    """The typed error for a response that is no 2xx; header names in lower case.
 
-    A 429 counts as Rivya's whatever its body: a rate limit is often enforced in front of the service. Any other answer
-    that isn't in Rivya's shape, and any 5xx, says nothing about the request itself.
+    A 429 counts as Rivya's whatever its body: a rate limit is often enforced in front of the service. Any other
+    response that isn't in Rivya's shape, and any 5xx, says nothing about the request itself.
     """
     error = read_error_body(body, headers)
     retry_after = read_retry_after(headers)
@@ -158,9 +155,9 @@ def read_error(status: int, body: bytes, headers: Mapping[str, str]) -> RivyaErr
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds to wait that `Retry-After` asks for, an hour at most, or None.
+    """The seconds to wait that `Retry-After` asks for, an hour at most, or None.
 
-    A date is counted from the answer's own `Date`, so that no clock of ours can distort it.
+    A date is counted from the `Date` of the same response, so that our clock does not matter.
     """
     value = headers.get("retry-after", "").strip()
     if _SECONDS.fullmatch(value):
@@ -172,16 +169,16 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def read_date(headers: Mapping[str, str]) -> datetime | None:
-    """Return when an answer was made, by its sender's clock, or None."""
+    """The time in the `Date` header, by the sender's clock, or None."""
     return _http_date(headers.get("date", ""))
 
 
 def _http_date(text: str) -> datetime | None:
     try:
-        moment = parsedate_to_datetime(text)
+        time = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return moment if moment.tzinfo is not None else None
+    return time if time.tzinfo is not None else None
 
 
 def _error_member(body: bytes) -> dict[str, Any]:

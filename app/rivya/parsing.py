@@ -1,4 +1,4 @@
-"""Make what Rivya sends safe to keep: text PostgreSQL can store, credible numbers, objects that serialise again."""
+"""Makes values from Rivya safe to store: text, numbers of a credible size, times, JSON."""
 
 import re
 from datetime import UTC, datetime
@@ -8,42 +8,41 @@ import orjson
 
 LONGEST_NAME: Final = 200
 LONGEST_REFERENCE: Final = 500
-_DEEPEST: Final = 200  # orjson writes 254 levels; the rest is for whatever an object is later put into
+_DEEPEST: Final = 200  # orjson writes 254 levels; the rest is for objects into which a value is put later
 _LARGEST_AMOUNT: Final = 10**12
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
 def usable_name(value: object) -> str | None:
-    """Return a text fit to be an id or a name (printable, neither blank nor too long), or None."""
+    """A text fit to be an id or a name (printable, neither blank nor too long), or None."""
     if not isinstance(value, str) or len(value) > LONGEST_NAME or not value.isprintable() or not value.strip():
         return None
     return value
 
 
 def usable_reference(value: object) -> str | None:
-    """Return a text that its owner wants back unchanged (storable, neither empty nor too long), or None."""
+    """A text that must be returned unchanged (storable, neither empty nor too long), or None."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST_REFERENCE or _UNSTORABLE.search(value):
         return None
     return value
 
 
 def readable_text(value: object) -> str | None:
-    """Return a text for people, cut to length and with U+FFFD for what can't be stored, or None for anything else."""
+    """A text for people, cut to length, with U+FFFD for what can't be stored; None for any other type."""
     return _UNSTORABLE.sub("\ufffd", value[:LONGEST_REFERENCE]) if isinstance(value, str) else None
 
 
 def plausible_amount(value: object) -> float | int | None:
-    """Return a number of credits, or None for anything that isn't a number of a credible size."""
+    """A number of credits, or None for anything that isn't a number of a credible size."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST_AMOUNT:
         return None
     return value
 
 
 def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
-    """Return a JSON value, as orjson reads it, in a form that every database and orjson can hold.
+    """A JSON value in a form that every database and orjson can store; the same object if nothing changes.
 
-    NUL and lone surrogates become U+FFFD, what is nested deeper than 200 levels becomes null. Returned as it came when
-    there is nothing to change.
+    NUL and lone surrogates become U+FFFD, what is nested deeper than 200 levels becomes null.
     """
     try:
         text = orjson.dumps(value)
@@ -53,7 +52,7 @@ def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def is_storable(text: bytes) -> bool:
-    """Tell whether all that a JSON text holds, as orjson reads it, can surely be stored as it is."""
+    """Whether the value of a JSON text can certainly be stored unchanged."""
     return rb"\u0000" not in text and text.count(b"{") + text.count(b"[") <= _DEEPEST
 
 
@@ -69,9 +68,6 @@ def _cleaned(value: Any, levels: int) -> Any:  # noqa: ANN401
     return {_cleaned(name, 0): _cleaned(member, levels - 1) for name, member in value.items()}
 
 
-# Read the times that Rivya and its signatures write: ISO 8601, Unix seconds and Unix milliseconds.
-
-
 _NUMBER: Final = re.compile(rb"\d{1,14}(?:\.\d{1,9})?")
 _MILLISECONDS_FROM: Final = 1e11  # as seconds, that is the year 5138
 _LONGEST: Final = 64
@@ -79,30 +75,30 @@ _YEARS: Final = range(1970, 3000)
 
 
 def read_iso(text: object) -> datetime | None:
-    """Return the UTC time that an ISO 8601 text names, or None. A time without an offset is taken as UTC.
+    """The UTC time in an ISO 8601 text, or None. A time without an offset is taken as UTC.
 
-    Years outside 1970 to 2999 count as unreadable: arithmetic on them overflows somewhere downstream.
+    Years outside 1970 to 2999 give None: arithmetic on them would overflow later.
     """
     if not isinstance(text, str) or len(text) > _LONGEST:
         return None
     try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not UTC:  # which is what a final Z becomes
-            moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is not UTC:  # which is what a final Z becomes
+            time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return moment if moment.year in _YEARS else None
+    return time if time.year in _YEARS else None
 
 
 def read_unix_seconds(text: bytes) -> float | None:
-    """Return a signature's timestamp in Unix seconds, or None if it is in none of these notations."""
+    """A signature's timestamp in Unix seconds, or None unless it is Unix seconds, milliseconds or ISO 8601."""
     if _NUMBER.fullmatch(text):
         return unix_seconds(text)
-    moment = read_iso(text.decode("ascii", "replace"))
-    return None if moment is None else moment.timestamp()
+    time = read_iso(text.decode("ascii", "replace"))
+    return None if time is None else time.timestamp()
 
 
 def unix_seconds(digits: bytes) -> float:
-    """Return what a plain number of seconds, or of milliseconds where it is that large, says in seconds."""
+    """The seconds in a number of seconds, or of milliseconds where it is that large."""
     number = float(digits)
     return number if number < _MILLISECONDS_FROM else number / 1000

@@ -14,11 +14,9 @@ from app.core.records import hot_dataclass
 from app.rivya.errors import PayloadUnreadable
 from app.rivya.parsing import is_storable, plausible_amount, read_iso, storable, usable_name, usable_reference
 
-# Parse a JSON body, and the two shapes in which a list may come.
-
 
 def read_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the JSON value of a body. Raises PayloadUnreadable."""
+    """The JSON value of a body. Raises PayloadUnreadable."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -26,7 +24,7 @@ def read_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def list_items(value: object) -> list[Any]:
-    """Return the items of `{"object": "list", "data": […]}` or of a bare array. Raises PayloadUnreadable."""
+    """The items of `{"object": "list", "data": […]}` or of a bare array. Raises PayloadUnreadable."""
     if isinstance(value, list):
         return value
     if isinstance(value, dict) and value.get("object", "list") == "list" and isinstance(value.get("data"), list):
@@ -35,13 +33,10 @@ def list_items(value: object) -> list[Any]:
     raise PayloadUnreadable("not a list")
 
 
-# Find Rivya's generation object wherever an answer or an event holds it, and read its documented members.
-
-
 STATUSES: Final = frozenset({"queued", "processing", "succeeded", "failed"})
 
 _PLACES: Final = (("data",), ("data", "object"), ("data", "generation"), ("generation",))
-_TELLING_MEMBERS: Final = ("model", "reserved_credits", "final_credits", "result")
+_TYPICAL_MEMBERS: Final = ("model", "reserved_credits", "final_credits", "result")
 _OTHER_THINGS: Final = ("evt_", "whend_")
 _DEEPEST: Final = 8
 _MOST_NODES: Final = 2000
@@ -49,7 +44,7 @@ _MOST_NODES: Final = 2000
 
 @hot_dataclass()
 class Generation:
-    """Rivya's object, kept as it came, and those members of it that are well-formed."""
+    """A generation: Rivya's whole object, and the members of it that are well-formed."""
 
     id: str
     status: str
@@ -63,23 +58,23 @@ class Generation:
 
 
 def read_generation(body: bytes) -> Generation:
-    """Return the generation that a status or create response holds. Raises PayloadUnreadable."""
+    """The generation in a response to a status or create call. Raises PayloadUnreadable."""
     value = read_json(body)
-    # The documented place in a response is the top; only then may it be in an envelope.
+    # The documented place in a response is the top; an envelope comes second.
     is_clean = is_storable(body)
     if _is_generation(value) and not _is_event(value):
         return _as_generation(value, is_clean=is_clean)
-    found = find_generation(value, is_clean=is_clean)
-    if found is None:
+    generation = find_generation(value, is_clean=is_clean)
+    if generation is None:
         raise PayloadUnreadable("no object with an id and one of the four statuses")
-    return found
+    return generation
 
 
 def find_generation(value: object, *, is_clean: bool = False) -> Generation | None:
-    """Return the generation a JSON value holds, found by shape: an object with an id and one of the four statuses.
+    """The generation in a JSON value, searched by shape: an object with an id and one of the four statuses.
 
-    The likely places come first, then the shallowest object that looks like a generation otherwise, last of all one
-    that looks like an event. Search is bounded in depth and number of nodes. `is_clean`: the value came from a text
+    The likely places come first, then the shallowest object that looks like a generation, last one that looks like
+    an event. The search is bounded in depth and number of nodes. `is_clean`: the value comes from a text
     that `is_storable`.
     """
     for place in _PLACES:
@@ -98,12 +93,12 @@ def _at(value: object, place: tuple[str, ...]) -> Any:  # noqa: ANN401
 
 
 def _nodes(value: object) -> Iterator[Any]:
-    """Yield the objects of a JSON value, shallowest first."""
-    level, seen = [value], 0
+    """The objects in a JSON value, shallowest first."""
+    level, count = [value], 0
     for _ in range(_DEEPEST):
         following: list[object] = []
-        for node in level[: _MOST_NODES - seen]:
-            seen += 1
+        for node in level[: _MOST_NODES - count]:
+            count += 1
             if isinstance(node, dict):
                 yield node
                 following.extend(member for member in node.values() if isinstance(member, dict | list))
@@ -129,7 +124,7 @@ def _is_event(value: dict[str, Any]) -> bool:
 def _likeness(value: dict[str, Any]) -> int:
     if _is_event(value):
         return 0
-    return 2 if any(member in value for member in _TELLING_MEMBERS) else 1
+    return 2 if any(member in value for member in _TYPICAL_MEMBERS) else 1
 
 
 def _as_generation(value: dict[str, Any], *, is_clean: bool) -> Generation:
@@ -146,9 +141,6 @@ def _as_generation(value: dict[str, Any], *, is_clean: bool) -> Generation:
     )
 
 
-# Read the body of a delivery: which event, of what kind, about which generation. Nothing makes it fail.
-
-
 GENERATION_EVENTS: Final = frozenset({"generation.succeeded", "generation.failed"})
 _TEST_WORDS: Final = frozenset({"test", "ping"})
 _BETWEEN_WORDS: Final = re.compile(r"[^a-z0-9]+")
@@ -158,10 +150,10 @@ Kind = Literal["generation", "test", "unknown_type", "unreadable"]
 
 @hot_dataclass()
 class DeliveryBody:
-    """What a delivery says.
+    """The content of a delivery.
 
-    `event_id` is always there: the event's own, else the one in the headers, else made from the bytes. A test carries
-    no generation; an unknown type carries the one it mentions, for the record.
+    `event_id` is always set: the event's own, else the one in the headers, else a hash of the body. A test has no
+    generation; an event of unknown type has the one that its body mentions.
     """
 
     event_id: str
@@ -171,10 +163,10 @@ class DeliveryBody:
 
 
 def read_delivery(body: bytes, *, header_id: str | None) -> DeliveryBody:
-    """Read a delivery's body. Never raises: what can't be understood is `unreadable`."""
+    """The content of a delivery's body. Never raises: what can't be read is of kind `unreadable`."""
     envelope = _parsed(body)
     generation = find_generation(envelope, is_clean=is_storable(body))
-    # A body that is itself the generation has the generation's id, not the event's: two events would look like one.
+    # A body that is itself the generation has the generation's id, not the event's: its two events would look like one.
     bare = generation is not None and generation.id == envelope.get("id")
     event_id = (None if bare else usable_name(envelope.get("id"))) or usable_name(header_id)
     event_type = envelope.get("type") or None
@@ -203,18 +195,15 @@ def _kind(event_type: str | None, generation: Generation | None) -> Kind:
     return "unknown_type"
 
 
-# Read what an account can use: the models with their categories, and the credits left.
-
-
 def read_models(body: bytes) -> dict[str, str]:
-    """Return the category of each model by its id; entries without both are left out. Raises PayloadUnreadable."""
+    """The category of each model by its id; entries without both are left out. Raises PayloadUnreadable."""
     items = [item for item in list_items(read_json(body)) if isinstance(item, dict)]
     pairs = ((usable_name(item.get("id")), usable_name(item.get("category"))) for item in items)
     return {model: category for model, category in pairs if model and category}
 
 
 def read_credits(body: bytes) -> Decimal:
-    """Return the account's current credits. Raises PayloadUnreadable."""
+    """The account's current credits. Raises PayloadUnreadable."""
     value = read_json(body)
     amount = plausible_amount(value.get("current_credits")) if isinstance(value, dict) else None
     if amount is None:

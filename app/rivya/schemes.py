@@ -1,4 +1,4 @@
-"""How a delivery may be signed, as data: four families, their headers, encodings and key forms, and the setting for it.
+"""The signature schemes as data: four families with headers, encodings and key forms; and the setting that names one.
 
 The setting (`RIVYA_SIGNATURE_SCHEME`) is `family[;option=value…]`, options in any order, all in any case:
 
@@ -10,7 +10,7 @@ The setting (`RIVYA_SIGNATURE_SCHEME`) is `family[;option=value…]`, options in
 and for each of them `encoding=hex|base64|any` (default any: a MAC has 32 bytes, so its length tells which it is) and
 `key=whole|suffix|base64|hex`: the whole secret, what follows `whsec_`, or that part decoded. `key` defaults to base64
 for standard-webhooks, as that family documents, and to whole for the others. Header names default to those above.
-`auto` names none: the first delivery that a fresh secret signed proves which one it is (`app.rivya.scheme_detection`).
+With `auto` the first delivery signed with a new secret shows which one it is (`app.rivya.scheme_detection`).
 Rivya documents no scheme.
 """
 
@@ -27,11 +27,11 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,100}")
 
 
 class SchemeInvalid(ValueError):
-    """The text names no signature scheme; the message says what would."""
+    """The text names no signature scheme; the message says what is valid."""
 
 
 class Family(StrEnum):
-    """Where the parts of a signature are found and which bytes are signed."""
+    """Defines the headers that hold the parts of a signature and the bytes that are signed."""
 
     TIMESTAMPED = "timestamped"
     STANDARD_WEBHOOKS = "standard-webhooks"
@@ -40,7 +40,7 @@ class Family(StrEnum):
 
 
 class Encoding(StrEnum):
-    """How the MAC is written."""
+    """The encoding of the MAC."""
 
     ANY = "any"
     HEX = "hex"
@@ -48,7 +48,7 @@ class Encoding(StrEnum):
 
 
 class KeyForm(StrEnum):
-    """How the secret becomes the key."""
+    """The way to derive the key from the secret."""
 
     WHOLE = "whole"
     SUFFIX = "suffix"
@@ -58,10 +58,10 @@ class KeyForm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FamilyRules:
-    """What tells one family from another.
+    """The rules of one family.
 
-    `signed` names what precedes the body in the signed bytes, each part followed by a dot: a header option, or `t`, the
-    member of the signature header itself. `written` is one signature as the sender writes it.
+    `signed` names the parts before the body in the signed bytes, each followed by a dot: a header option, or `t`, a
+    member of the signature header itself. `written` is the format of one signature.
     """
 
     signed: tuple[str, ...]
@@ -97,7 +97,7 @@ RULES: Final[Mapping[Family, FamilyRules]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """One way of signing, complete. Header names are lower-case; `str()` is the canonical setting."""
+    """One complete signature scheme. Header names are lower-case; `str()` is the canonical setting."""
 
     family: Family
     signature_header: str
@@ -112,7 +112,7 @@ class Scheme:
         return RULES[self.family]
 
     def header(self, option: str) -> str | None:
-        """Return the header name that an option of the setting stands for."""
+        """The header name that an option of the setting gives."""
         return {"signature": self.signature_header, "timestamp": self.timestamp_header, "id": self.id_header}[option]
 
     def __str__(self) -> str:
@@ -121,12 +121,12 @@ class Scheme:
 
 
 def wanted_scheme(setting: str) -> Scheme | None:
-    """Return the scheme that RIVYA_SIGNATURE_SCHEME names, None for `auto`. Raises SchemeInvalid."""
+    """The scheme that RIVYA_SIGNATURE_SCHEME names, None for `auto`. Raises SchemeInvalid."""
     return None if setting.strip().rstrip("; ").lower() == "auto" else parse_scheme(setting)
 
 
 def parse_scheme(text: str) -> Scheme:
-    """Return the scheme a text names. Raises SchemeInvalid."""
+    """The scheme that a text names. Raises SchemeInvalid."""
     name, *rest = (part.strip().lower() for part in text.strip().split(";"))
     family = _choice(Family, name, "signature family", also="auto (alone)")
     rules = RULES[family]
@@ -180,9 +180,6 @@ def _listed(words: list[str]) -> str:
     return ", ".join(words[:-1]) + " or " + words[-1] if len(words) > 1 else words[0]
 
 
-# Turn a signing secret into key bytes, and written MACs into MAC bytes.
-
-
 _PREFIX: Final = b"whsec_"
 MAC_SIZE: Final = 32
 _SHORTEST_MAC: Final = 43
@@ -191,7 +188,7 @@ _STANDARD_ALPHABET: Final = bytes.maketrans(b"-_", b"+/")
 
 
 def derive_key(secret: str, form: KeyForm) -> bytes | None:
-    """Return the key that a secret stands for in this form, or None where the form doesn't fit the secret.
+    """The key of a secret in this form, or None where the form doesn't fit the secret.
 
     A secret without `whsec_` is its own suffix.
     """
@@ -210,7 +207,7 @@ def derive_key(secret: str, form: KeyForm) -> bytes | None:
 
 
 def decode_hex(text: bytes) -> bytes | None:
-    """Decode hex of either case, or return None."""
+    """The bytes of a hex text of either case, or None."""
     try:
         return binascii.unhexlify(text)
     except binascii.Error:
@@ -218,7 +215,7 @@ def decode_hex(text: bytes) -> bytes | None:
 
 
 def decode_base64(text: bytes) -> bytes | None:
-    """Decode base64 of either alphabet, padded or not, or return None."""
+    """The bytes of a base64 text of either alphabet, padded or not, or None."""
     unpadded = text.translate(_STANDARD_ALPHABET).rstrip(b"=")
     try:
         return base64.b64decode(unpadded + b"=" * (-len(unpadded) % 4), validate=True)
@@ -227,7 +224,7 @@ def decode_base64(text: bytes) -> bytes | None:
 
 
 def decode_mac(text: bytes, encoding: Encoding) -> bytes | None:
-    """Return the 32 bytes of a written HMAC-SHA256, or None. The length alone tells hex from base64."""
+    """The 32 bytes of an encoded HMAC-SHA256, or None. Its length shows whether it is hex or base64."""
     if len(text) < _SHORTEST_MAC:
         return None
     if len(text) == 2 * MAC_SIZE:
@@ -237,5 +234,5 @@ def decode_mac(text: bytes, encoding: Encoding) -> bytes | None:
 
 
 def encode_mac(mac: bytes, encoding: Encoding) -> str:
-    """Write a MAC the way a sender does."""
+    """A MAC as base64, or else as hex."""
     return base64.b64encode(mac).decode() if encoding is Encoding.BASE64 else mac.hex()

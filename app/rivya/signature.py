@@ -1,9 +1,9 @@
-"""Verify that a delivery was signed with one of our secrets, over its raw bytes; and sign like a sender.
+"""Verifies that a delivery was signed with one of our secrets, over its raw bytes; and signs like a sender.
 
 The checks come in this order: `no_secret` (nothing can be verified: fail closed), `missing_signature`,
 `malformed_signature`, `signature_mismatch`, and only for a MAC that is right `stale_timestamp` or `future_timestamp`.
-So a forger learns nothing about our clock or tolerance, and an operator who sees a stale or future timestamp knows that
-the sender is genuine and that a clock is off or the delivery old.
+A forger therefore learns nothing about our clock or tolerance. A stale or future timestamp means that the sender is
+genuine, and that a clock is wrong or the delivery old.
 """
 
 import hashlib
@@ -25,9 +25,6 @@ from app.rivya.schemes import (
     encode_mac,
 )
 
-# Read what the headers of a delivery offer as proof: the signatures, and the bytes signed before the body.
-
-
 RawHeaders = Sequence[tuple[bytes, bytes]]
 """Headers as ASGI gives them: names in lower case."""
 
@@ -35,11 +32,11 @@ MOST_SIGNATURES: Final = 16
 LONGEST_HEADER: Final = 4096
 _TOKEN: Final = re.compile(rb"[^\s,;]+")
 _USUAL: Final = re.compile(rb"t=([0-9]{1,14}),v1=([0-9A-Fa-f]{64})")
-_LABEL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]{0,19}[=:]")  # sha256= v1= sig= …; a `v1,` is cut off by the comma
+_LABEL: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]{0,19}[=:]")  # sha256= v1= sig= …; in `v1,` the comma ends the token
 
 
 class Reason(StrEnum):
-    """Why a delivery was refused."""
+    """The reason for refusing a delivery."""
 
     MISSING_SIGNATURE = "missing_signature"
     MALFORMED_SIGNATURE = "malformed_signature"
@@ -51,7 +48,7 @@ class Reason(StrEnum):
 
 @hot_dataclass()
 class SignatureClaim:
-    """What a sender claims: MACs over `prefix` and the body, and when it says it signed (Unix seconds)."""
+    """What the headers claim: MACs over `prefix` and the body, and the time of signing (Unix seconds)."""
 
     prefix: bytes
     macs: Sequence[bytes]
@@ -60,7 +57,7 @@ class SignatureClaim:
 
 
 class SignatureHeaderParser:
-    """Reads what a scheme finds in the headers; everything about the scheme is worked out once."""
+    """Reads signature claims from headers, for one scheme that is prepared once."""
 
     def __init__(self, scheme: Scheme) -> None:
         self._encoding = scheme.encoding
@@ -71,9 +68,9 @@ class SignatureHeaderParser:
         self._may_be_usual = signed == ("t",) and scheme.encoding is not Encoding.BASE64
 
     def read(self, headers: RawHeaders) -> SignatureClaim | Reason:
-        """Return the offer, or why there is none.
+        """The claim, or the reason why there is none.
 
-        Several signatures, in one header or in several, are alternatives. Everything else may be said only once.
+        Several signatures, in one header or in several, are alternatives. Everything else must have one value.
         """
         values = [value for name, value in headers if name == self._signature]
         if not values:
@@ -82,7 +79,7 @@ class SignatureHeaderParser:
         if len(written) > LONGEST_HEADER:
             return Reason.MALFORMED_SIGNATURE
         if self._may_be_usual and (usual := _USUAL.fullmatch(written)) is not None:
-            stamp, mac = usual.groups()  # the same that `_read` makes of it, at a third of the price
+            stamp, mac = usual.groups()  # the same result as `_read`, in a third of its time
             return SignatureClaim(stamp + b".", [unhexlify(mac)], unix_seconds(stamp), None)
         return self._read(written, headers)
 
@@ -93,7 +90,7 @@ class SignatureHeaderParser:
             return Reason.MALFORMED_SIGNATURE
         prefix, sent_at, event_id = b"", None, None
         for part, header in self._signed:
-            value = _said_once(_times(tokens) if header is None else _stripped(headers, header))
+            value = _single_value(_times(tokens) if header is None else _stripped(headers, header))
             if value is None:
                 return Reason.MALFORMED_SIGNATURE
             prefix += value + b"."
@@ -114,8 +111,8 @@ def _stripped(headers: RawHeaders, wanted: bytes) -> list[bytes]:
     return [value.strip() for name, value in headers if name == wanted]
 
 
-def _said_once(values: list[bytes]) -> bytes | None:
-    """Return what precedes the body under one name, if it is said, and said in one way only."""
+def _single_value(values: list[bytes]) -> bytes | None:
+    """The value, if there is exactly one and it is neither empty nor too long; repeats count as one."""
     if len(values) != 1 and len(set(values)) != 1:
         return None
     return values[0] if 0 < len(values[0]) <= LONGEST_HEADER else None
@@ -124,7 +121,7 @@ def _said_once(values: list[bytes]) -> bytes | None:
 def _macs(tokens: Sequence[bytes], encoding: Encoding) -> list[bytes]:
     macs = []
     for token in tokens:
-        label = _LABEL.match(token)  # no MAC has one: it would have a "=" or ":" in its middle
+        label = _LABEL.match(token)  # a MAC never looks like that: it has no "=" or ":" in its middle
         mac = decode_mac(token if label is None else token[label.end() :], encoding)
         if mac is not None:
             macs.append(mac)
@@ -140,7 +137,7 @@ class Verified:
     """The delivery is genuine.
 
     `event_id` is the signed id header, where the scheme has one. `offset_seconds` is the sender's time minus ours.
-    `secret_number` is the place of the secret that fits among those the verifier was given.
+    `secret_number` is the index of the matching secret among those of the verifier.
     """
 
     secret_number: int
@@ -150,14 +147,14 @@ class Verified:
 
 @hot_dataclass()
 class Refused:
-    """The delivery is not proved genuine. `offset_seconds`, where known, is the sender's claimed time minus ours."""
+    """The delivery is not proved genuine. `offset_seconds`, if known, is the claimed time minus ours."""
 
     reason: Reason
     offset_seconds: float | None = None
 
 
 class Verifier:
-    """One scheme and the secrets that are current, with every key prepared once."""
+    """Verifies deliveries with one scheme and the current secrets, whose keys are prepared once."""
 
     def __init__(self, scheme: Scheme, secrets: Sequence[str]) -> None:
         self.scheme = scheme
@@ -167,27 +164,27 @@ class Verifier:
 
     @property
     def usable_secrets(self) -> int:
-        """How many of the secrets fit the scheme's key form; with none, every delivery is refused as `no_secret`."""
+        """The number of secrets that fit the scheme's key form; with 0 every delivery is refused as `no_secret`."""
         return len(self._keyed)
 
     def verify(self, headers: RawHeaders, body: bytes, now: datetime) -> Verified | Refused:
-        """Say whether a current secret signed the body within the tolerance of `now`. No bytes make it raise."""
+        """Whether a current secret signed the body within the tolerance around `now`. Never raises."""
         if not self._keyed:
             return Refused(Reason.NO_SECRET)
-        offer = self._reader.read(headers)
-        if isinstance(offer, Reason):
-            return Refused(offer)
-        secret_number = self._fitting_secret(offer, body)
+        claim = self._reader.read(headers)
+        if isinstance(claim, Reason):
+            return Refused(claim)
+        secret_number = self._fitting_secret(claim, body)
         if secret_number is None:
-            return Refused(Reason.SIGNATURE_MISMATCH, _offset(offer, now))
-        return check_timestamp(secret_number, offer, now)
+            return Refused(Reason.SIGNATURE_MISMATCH, _offset(claim, now))
+        return check_timestamp(secret_number, claim, now)
 
-    def _fitting_secret(self, offer: SignatureClaim, body: bytes) -> int | None:
+    def _fitting_secret(self, claim: SignatureClaim, body: bytes) -> int | None:
         for number, keyed in self._keyed:
-            mac = keyed.copy()  # prepared keys, and no copy of the body
-            mac.update(offer.prefix)
+            mac = keyed.copy()  # reuses the prepared key and does not copy the body
+            mac.update(claim.prefix)
             mac.update(body)
-            if is_among(mac.digest(), offer.macs):
+            if is_among(mac.digest(), claim.macs):
                 return number
         return None
 
@@ -197,32 +194,32 @@ def is_among(expected: bytes, macs: Sequence[bytes]) -> bool:
     return True in [hmac.compare_digest(expected, mac) for mac in macs]
 
 
-def check_timestamp(secret_number: int, offer: SignatureClaim, now: datetime) -> Verified | Refused:
-    """Say what an offer comes to whose MAC is right: verified, or signed too far from `now`."""
-    offset = _offset(offer, now)
+def check_timestamp(secret_number: int, claim: SignatureClaim, now: datetime) -> Verified | Refused:
+    """The result for a claim with a right MAC: verified, or refused because it was signed too far from `now`."""
+    offset = _offset(claim, now)
     if offset is not None and abs(offset) > _TOLERANCE_SECONDS:
         return Refused(Reason.STALE_TIMESTAMP if offset < 0 else Reason.FUTURE_TIMESTAMP, offset)
-    return Verified(secret_number, offer.event_id, offset)
+    return Verified(secret_number, claim.event_id, offset)
 
 
-def _offset(offer: SignatureClaim, now: datetime) -> float | None:
-    return None if offer.sent_at is None else offer.sent_at - now.timestamp()
+def _offset(claim: SignatureClaim, now: datetime) -> float | None:
+    return None if claim.sent_at is None else claim.sent_at - now.timestamp()
 
 
 def sign(
     scheme: Scheme, secret: str, body: bytes, *, timestamp: datetime | str, event_id: str
 ) -> list[tuple[str, str]]:
-    """Return the headers with which a sender of this scheme would sign the body.
+    """The headers with which a sender of this scheme signs the body.
 
-    A `datetime` is written as Unix seconds, a string as it is. Raises ValueError if the secret has no such key form.
+    A `datetime` is written as Unix seconds, a string unchanged. Raises ValueError if the secret has no such key form.
     """
     key = derive_key(secret, scheme.key_form)
     if key is None:
         raise ValueError(f"the secret has no key of the form {scheme.key_form}")
     stamp = timestamp if isinstance(timestamp, str) else str(int(timestamp.timestamp()))
-    said = {"t": stamp, "timestamp": stamp, "id": event_id}
-    prefix = "".join(f"{said[part]}." for part in scheme.rules.signed)
+    values = {"t": stamp, "timestamp": stamp, "id": event_id}
+    prefix = "".join(f"{values[part]}." for part in scheme.rules.signed)
     mac = hmac.digest(key, prefix.encode() + body, "sha256")
     encoding = scheme.rules.encoding if scheme.encoding is Encoding.ANY else scheme.encoding
-    said["signature"] = scheme.rules.written.format(t=stamp, mac=encode_mac(mac, encoding))
-    return [(scheme.header(option) or "", said[option]) for option in scheme.rules.headers]
+    values["signature"] = scheme.rules.written.format(t=stamp, mac=encode_mac(mac, encoding))
+    return [(scheme.header(option) or "", values[option]) for option in scheme.rules.headers]
