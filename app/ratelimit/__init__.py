@@ -1,1 +1,1 @@
-"""The budget of requests to Rivya that all replicas share."""
+"""The rate limit of background requests to Rivya, shared by all replicas."""

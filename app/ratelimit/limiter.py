@@ -1,6 +1,6 @@
 """The rate limiter of background requests to Rivya: one budget row that all replicas share (GCRA).
 
-A request gets the next free slot; slots are `slot_spacing(rate)` apart, whichever replica asks. A slot missed by more
+A request gets the next free slot; slots are `slot_spacing(rate)` apart over all replicas. A slot missed by more
 than `MAX_LATENESS` is dropped, so a process that stalled releases no burst. 429, 401 and 403 suspend all replicas.
 """
 
@@ -24,19 +24,19 @@ from app.ratelimit.store import BudgetRow
 from app.rivya.errors import RivyaError, RivyaForbidden, RivyaRateLimited, RivyaRefused, RivyaUnauthorized
 
 Pause = Callable[[float], Awaitable[None]]
-"""Waits for so many seconds."""
+"""Waits for the given number of seconds."""
 
 _ACQUIRE_WITHIN = timedelta(seconds=2)
 _LONGEST_WAIT = timedelta(minutes=5)
 _RESERVE_AGAIN = timedelta(seconds=0.6)
-"""Before the last reserved slot is used up, so that none stays free."""
+"""How long before the last reserved slot to reserve again, so that no slot stays unused."""
 _SHORTEST_PAUSE = timedelta(seconds=0.05)
 _LONGEST_PAUSE = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetSnapshot:
-    """The budget while its row is locked, and how many requests it has room for."""
+    """The budget while its row is locked; `room` is the number of slots that can be reserved."""
 
     budget: Budget
     now: datetime
@@ -46,7 +46,7 @@ class BudgetSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Leave for one request, from `at` until `until`; void as soon as Rivya refuses anything."""
+    """Permission for one request, from `at` until `until`; void as soon as Rivya refuses anything."""
 
     at: datetime
     until: datetime
@@ -54,7 +54,7 @@ class Reservation:
 
 
 class RateLimiter:
-    """Every background request to Rivya passes here first: polls by `reserve`, others by `acquire`.
+    """Permits every background request to Rivya: polls by `reserve`, others by `acquire`.
 
     `rate` is in requests per second, for all replicas together.
     """
@@ -81,7 +81,7 @@ class RateLimiter:
         self._last: Budget | None = None
         """The budget as this process last read or wrote it."""
         self._refusals = 0
-        """Counts what voids the reservations made before it."""
+        """Grows with each refusal; reservations with a lower number are void."""
         self._has_started = False
         self._block_until: datetime | None = None
         self._acquired_at = -math.inf
@@ -90,10 +90,12 @@ class RateLimiter:
         """On the monotonic clock."""
 
     async def acquire(self) -> bool:
-        """Wait for the next free slot, 2 seconds at most; True: one request may leave, now.
+        """Wait at most 2 seconds for the next free slot; True: send one request now.
 
         False when the slots are reserved further ahead, when Rivya refuses our key or asked for a pause, and when this
-        process comes back at once: send the one request before asking for another. Raises `DatabaseUnavailable`.
+        process calls again at once: send one request before acquiring another.
+
+        Raises `DatabaseUnavailable`.
         """
         if self._clock.monotonic() - self._acquired_at < self._spacing.total_seconds():
             return False
@@ -110,19 +112,19 @@ class RateLimiter:
         return before_send()
 
     async def lock(self, connection: AsyncConnection) -> BudgetSnapshot:
-        """Lock the budget until the transaction ends, and see how many polls it has room for."""
+        """The budget, locked until the transaction ends, with the number of polls that it has room for."""
         budget, now = await self._lock(connection)
-        # A restart is what an operator does who has put the key in order: it is worth a probe.
+        # The operator may have restarted because the key works again: try a probe.
         may_probe, self._has_started = budget.may_probe(now) or not self._has_started, True
         return self._snapshot(budget, now, is_probe=budget.is_stopped(self._key), may_probe=may_probe)
 
     async def reserve(self, connection: AsyncConnection, snapshot: BudgetSnapshot, count: int) -> list[Reservation]:
-        """Take slots for `count` requests, which `snapshot` has room for; they count once the transaction commits."""
+        """Reserve `count` slots, at most `snapshot.room`; they are valid once the transaction commits."""
         if count == 0:
             return []
         if snapshot.is_probe:
             budget, at = snapshot.budget.reserve_probe(snapshot.now, self._spacing)
-            slots, lateness = [at], HORIZON  # nobody else is sending anything
+            slots, lateness = [at], HORIZON  # no other request is sent meanwhile
         else:
             budget, slots = snapshot.budget.reserve(count, snapshot.now, self._spacing)
             lateness = MAX_LATENESS
@@ -131,9 +133,9 @@ class RateLimiter:
         return [Reservation(at, at + lateness, self._refusals) for at in slots]
 
     async def wait_for_slot(self, reservation: Reservation) -> Callable[[], bool] | None:
-        """Wait until the slot begins. None: it was missed or is void, and nothing may be sent.
+        """Wait until the slot begins. None: it was missed or is void, so send nothing.
 
-        Else a function to call right before the first byte leaves: whether the request may still be sent.
+        Else a function to call right before the first byte: whether the request may still be sent.
         """
         waited_at = None
         while (now := self._clock.now()) < reservation.at and now != waited_at:  # unless the clock stands still
@@ -150,7 +152,7 @@ class RateLimiter:
 
     @property
     def seconds_until_room(self) -> float:
-        """Seconds until it is worth while to look for room again; 1 at most."""
+        """Seconds until slots may be free again; 1 at most."""
         if self._last is None or self._last.is_stopped(self._key):
             return _LONGEST_PAUSE.total_seconds()
         free_at = self._last.next_slot_at - _RESERVE_AGAIN
@@ -159,38 +161,38 @@ class RateLimiter:
         return min(max(free_at - self._clock.now(), _SHORTEST_PAUSE), _LONGEST_PAUSE).total_seconds()
 
     async def record_error(self, error: RivyaError) -> None:
-        """Rivya answered with this: a 429 pauses all replicas, a 401 stops them. Raises `DatabaseUnavailable`."""
+        """Record an error of a request: a 429 pauses all replicas, a 401 stops them. Raises `DatabaseUnavailable`."""
         if isinstance(error, RivyaRateLimited):
             await self._record_rate_limited(error)
         if isinstance(error, RivyaUnauthorized):
             await self._record_stopped(error)
 
     async def record_poll_error(self, error: RivyaError) -> None:
-        """A poll was answered with this: as `record_error`, and a 403 stops all polls. Raises `DatabaseUnavailable`."""
+        """Record an error of a poll, like `record_error`; a 403 also stops all polls. Raises `DatabaseUnavailable`."""
         if isinstance(error, RivyaForbidden):
             await self._record_stopped(error)
         await self.record_error(error)
 
     async def record_success(self) -> None:
-        """Rivya accepted our key. Costs nothing unless it had been refusing. Raises `DatabaseUnavailable`."""
+        """Record that Rivya accepted our key; writes only after a refusal. Raises `DatabaseUnavailable`."""
         if self._last is not None and (self._last.blocks or self._last.is_key_refused(self._key)):
             await self._record_resumed(lambda budget: budget.is_key_refused(self._key))
 
     async def record_poll_success(self) -> None:
-        """Rivya answered a poll: as `record_success`, and a 403 is over too. Raises `DatabaseUnavailable`."""
+        """Record a successful poll, like `record_success`; it also ends a 403. Raises `DatabaseUnavailable`."""
         if self._last is not None and (self._last.blocks or self._last.is_stopped(self._key)):
             await self._record_resumed(lambda budget: budget.is_stopped(self._key))
 
     async def read(self) -> Budget | None:
-        """The budget as it stands; None before anybody has asked for a slot. Raises `DatabaseUnavailable`."""
+        """The stored budget, None before the first reservation. Raises `DatabaseUnavailable`."""
         return await self._row.read()
 
     async def health(self) -> HealthCheck:
-        """How polling stands, for `/readyz` and `check`. Raises `DatabaseUnavailable`."""
+        """The state of polling for `/readyz` and `check`. Raises `DatabaseUnavailable`."""
         return describe_status(await self.read(), self._key, now=self._clock.now(), rate=self.rate)
 
     async def health_checks(self) -> list[HealthCheck]:
-        """The same, as one of several."""
+        """`health` as a list."""
         return [await self.health()]
 
     def _may_send(self, reservation: Reservation) -> bool:
@@ -198,7 +200,7 @@ class RateLimiter:
 
     async def _lock(self, connection: AsyncConnection) -> tuple[Budget, datetime]:
         budget = await self._row.lock(connection, now=self._clock.now())
-        now = self._clock.now()  # the lock may have taken its time
+        now = self._clock.now()  # read again: waiting for the lock may have taken long
         self._record_block(budget)
         if self._clock.monotonic() >= self._block_ends:
             budget = budget.unblocked()
@@ -224,14 +226,14 @@ class RateLimiter:
         return BudgetSnapshot(budget, now, room, is_probe)
 
     def _record_block(self, budget: Budget) -> None:
-        """A pause lasts as long as it did when it was first seen, whatever is done to the clock meanwhile."""
+        """Fix the end of a new pause on the monotonic clock, so that steps of the clock do not change it."""
         if budget.blocked_until is None or budget.blocked_until == self._block_until:
             return
         self._block_until = budget.blocked_until
         self._block_ends = self._clock.monotonic() + (budget.blocked_until - self._clock.now()).total_seconds()
 
     async def _change(self, decide: Callable[[Budget, datetime], Budget]) -> tuple[Budget, Budget]:
-        """Change the budget under its lock; returns it as it was and as it is. Raises `DatabaseUnavailable`."""
+        """Change the budget under its lock; returns it before and after. Raises `DatabaseUnavailable`."""
         async with self._database.transaction() as connection:
             before = await self._row.lock(connection, now=self._clock.now())
             after = decide(before, self._clock.now())

@@ -1,4 +1,4 @@
-"""The one row of `poll_budget`: locked before it is decided upon, so that replicas decide one after another."""
+"""The one row of `poll_budget`, locked before a decision, so that replicas decide one after another."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -9,9 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database, UtcDateTime, metadata
 from app.ratelimit.budget import Budget
-
-# The request budget that all replicas share, and what suspends it: one row.
-
 
 poll_budget = Table(
     "poll_budget",
@@ -33,27 +30,27 @@ _READ = select(*_MEMBERS).where(poll_budget.c.name == _NAME)
 
 
 class BudgetRow:
-    """Reads and writes the row; whoever opened the transaction commits it."""
+    """Reads and writes the row; the transaction is the caller's."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
     async def lock(self, connection: AsyncConnection, *, now: datetime) -> Budget:
-        """The budget, locked until the transaction ends; a fresh one where there was none."""
-        found = (await connection.execute(_READ.with_for_update())).mappings().first()
-        if found is None:
+        """The budget, locked until the transaction ends; a new one where there was none."""
+        row = (await connection.execute(_READ.with_for_update())).mappings().first()
+        if row is None:
             fresh = self._insert(poll_budget).values(name=_NAME, next_slot_at=now, blocks=0)
             await connection.execute(fresh.on_conflict_do_nothing())
-            found = (await connection.execute(_READ.with_for_update())).mappings().one()
-        return Budget(**found)
+            row = (await connection.execute(_READ.with_for_update())).mappings().one()
+        return Budget(**row)
 
     async def save(self, connection: AsyncConnection, budget: Budget) -> None:
-        """Write what was decided."""
+        """Write the budget."""
         await connection.execute(update(poll_budget).where(poll_budget.c.name == _NAME).values(asdict(budget)))
 
     async def read(self) -> Budget | None:
-        """The budget as it stands; None before anybody has asked for a request. Raises `DatabaseUnavailable`."""
+        """The stored budget, None before the first reservation. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
-            found = (await connection.execute(_READ)).mappings().first()
-        return None if found is None else Budget(**found)
+            row = (await connection.execute(_READ)).mappings().first()
+        return None if row is None else Budget(**row)
