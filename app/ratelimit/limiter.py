@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import HealthCheck
 from app.ratelimit.budget import HORIZON, MAX_LATENESS, Budget, describe_status, slot_spacing
-from app.ratelimit.metrics import note_rate_limited, note_resumed, note_stopped
 from app.ratelimit.store import BudgetRow
 from app.rivya.errors import RivyaError, RivyaForbidden, RivyaRateLimited, RivyaRefused, RivyaUnauthorized
+
+log = structlog.stdlib.get_logger(__name__)
 
 Pause = Callable[[float], Awaitable[None]]
 """Waits for the given number of seconds."""
@@ -250,7 +252,8 @@ class RateLimiter:
             lambda budget, now: budget.rate_limited(now, retry_after=error.retry_after, chance=chance)
         )
         if after != before:
-            note_rate_limited(after.blocked_until, blocks=after.blocks)
+            until = after.blocked_until.isoformat() if after.blocked_until is not None else None
+            log.warning("poll.rate_limited", until=until, blocks=after.blocks)
 
     async def _record_stopped(self, error: RivyaRefused) -> None:
         self.cancel_all()
@@ -258,11 +261,11 @@ class RateLimiter:
             lambda budget, now: budget.stopped(now, key=self._key, status=error.status, reason=error.code)
         )
         if not before.is_stopped(self._key):
-            note_stopped(error.status, error.code, request_id=error.request_id)
+            log.error("poll.stopped", status=error.status, reason=error.code, rivya_request_id=error.request_id)
 
     async def _record_resumed(self, is_over: Callable[[Budget], bool]) -> None:
         before, after = await self._change(
             lambda budget, now: (budget.resumed() if is_over(budget) else budget).answered(now)
         )
         if before.is_stopped(self._key) and not after.is_stopped(self._key):
-            note_resumed()
+            log.info("poll.resumed")
