@@ -46,7 +46,7 @@ class Claims:
         """Claim what is due, `most` at most and no more than the budget has room for. Raises `DatabaseUnavailable`."""
         async with self._database.transaction() as connection:
             budget = await self._limiter.lock(connection)
-            room = min(budget.room, most)
+            room = min(budget.capacity, most)
             if room == 0:
                 return []
             moments = {"now": budget.now, "until": budget.now + self._lease, "most": room}

@@ -165,7 +165,7 @@ class Poller:
             task = asyncio.create_task(self._poll(claimed), name=f"poll-{claimed.held.id}")
             self._tasks[task] = claimed
             task.add_done_callback(self._finished)
-        return self._limiter.seconds_until_room
+        return self._limiter.seconds_until_capacity
 
     async def idle(self) -> None:
         """Wait until every poll under way has ended, and write what they came to. Raises `DatabaseUnavailable`."""

@@ -82,7 +82,7 @@ class Budget:
         """Whether a probe is due that checks if a refused key works again."""
         return self.stopped_until is None or not now < self.stopped_until <= now + PROBE_INTERVAL + _SKEW
 
-    def room(self, now: datetime, spacing: timedelta, *, within: timedelta = HORIZON) -> int:
+    def capacity(self, now: datetime, spacing: timedelta, *, within: timedelta = HORIZON) -> int:
         """The number of free slots that begin within this time."""
         left = now + within - self._first_slot(now, spacing)
         return 0 if left < timedelta(0) else left // spacing + 1

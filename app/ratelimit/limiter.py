@@ -38,11 +38,11 @@ _LONGEST_PAUSE = timedelta(seconds=1)
 
 @dataclass(frozen=True, slots=True)
 class BudgetSnapshot:
-    """The budget while its row is locked; `room` is the number of slots that can be reserved."""
+    """The budget while its row is locked; `capacity` is the number of slots that can be reserved."""
 
     budget: Budget
     now: datetime
-    room: int
+    capacity: int
     is_probe: bool = False
 
 
@@ -107,7 +107,7 @@ class RateLimiter:
                 snapshot = self._snapshot(budget, now, is_probe=True, may_probe=budget.may_probe(now))
             else:
                 snapshot = self._snapshot(budget, now, within=_ACQUIRE_WITHIN)
-            reservations = await self.reserve(connection, snapshot, min(snapshot.room, 1))
+            reservations = await self.reserve(connection, snapshot, min(snapshot.capacity, 1))
         if not reservations or (before_send := await self.wait_for_slot(reservations[0])) is None:
             return False
         self._acquired_at = self._clock.monotonic()
@@ -121,7 +121,7 @@ class RateLimiter:
         return self._snapshot(budget, now, is_probe=budget.is_stopped(self._key), may_probe=may_probe)
 
     async def reserve(self, connection: AsyncConnection, snapshot: BudgetSnapshot, count: int) -> list[Reservation]:
-        """Reserve `count` slots, at most `snapshot.room`; they are valid once the transaction commits."""
+        """Reserve `count` slots, at most `snapshot.capacity`; they are valid once the transaction commits."""
         if count == 0:
             return []
         if snapshot.is_probe:
@@ -153,7 +153,7 @@ class RateLimiter:
         self._refusals += 1
 
     @property
-    def seconds_until_room(self) -> float:
+    def seconds_until_capacity(self) -> float:
         """Seconds until slots may be free again; 1 at most."""
         if self._last is None or self._last.is_stopped(self._key):
             return _LONGEST_PAUSE.total_seconds()
@@ -222,10 +222,10 @@ class RateLimiter:
         is_probe: bool = False,
         may_probe: bool = False,
     ) -> BudgetSnapshot:
-        room = 0 if budget.is_blocked(now) else budget.room(now, self._spacing, within=within)
+        capacity = 0 if budget.is_blocked(now) else budget.capacity(now, self._spacing, within=within)
         if is_probe:
-            room = min(room, 1) if may_probe else 0
-        return BudgetSnapshot(budget, now, room, is_probe)
+            capacity = min(capacity, 1) if may_probe else 0
+        return BudgetSnapshot(budget, now, capacity, is_probe)
 
     def _record_block(self, budget: Budget) -> None:
         """Fix the end of a new pause on the monotonic clock, so that steps of the clock do not change it."""

@@ -21,7 +21,7 @@ async def overdue(room: PollingHarness, replica: Replica, count: int) -> list[st
 async def reserve(replica: Replica, count: int) -> list[Reservation]:
     async with replica.database.transaction() as connection:
         budget = await replica.limiter.lock(connection)
-        return await replica.limiter.reserve(connection, budget, min(budget.room, count))
+        return await replica.limiter.reserve(connection, budget, min(budget.capacity, count))
 
 
 async def test_a_request_that_missed_its_slot_is_given_back_and_not_sent_late(database_url: str) -> None:

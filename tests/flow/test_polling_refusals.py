@@ -192,4 +192,4 @@ async def test_by_a_clock_that_stands_still_a_slot_is_reached_once_it_was_waited
 async def _reserved(replica: Replica) -> list[Reservation]:
     async with replica.database.transaction() as connection:
         budget = await replica.limiter.lock(connection)
-        return await replica.limiter.reserve(connection, budget, min(budget.room, 2))
+        return await replica.limiter.reserve(connection, budget, min(budget.capacity, 2))

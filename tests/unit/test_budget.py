@@ -36,7 +36,7 @@ def reserve_all(rate: float, *, turns: int, apart: timedelta) -> list[datetime]:
     budget, slots, spacing = FRESH, [], slot_spacing(rate)
     for turn in range(turns):
         now = NOON + apart * turn
-        budget, reserved = budget.reserve(budget.room(now, spacing), now, spacing)
+        budget, reserved = budget.reserve(budget.capacity(now, spacing), now, spacing)
         slots += reserved
     return slots
 
@@ -58,11 +58,11 @@ def test_nineteen_twentieths_of_the_rate_are_used_by_whoever_keeps_reserving(rat
 @given(rate=st.floats(0.01, 1000))
 def test_nothing_is_reserved_further_ahead_than_the_horizon(rate: float) -> None:
     spacing = slot_spacing(rate)
-    room = FRESH.room(NOON, spacing)
-    reserved, slots = FRESH.reserve(room, NOON, spacing)
-    assert room >= 1
+    capacity = FRESH.capacity(NOON, spacing)
+    reserved, slots = FRESH.reserve(capacity, NOON, spacing)
+    assert capacity >= 1
     assert NOON + LEAD_TIME == slots[0] <= slots[-1] <= NOON + HORIZON
-    assert reserved.room(NOON, spacing) == 0
+    assert reserved.capacity(NOON, spacing) == 0
     assert reserved.next_slot_at == slots[-1] + spacing
 
 
@@ -74,7 +74,7 @@ def test_slots_that_passed_unused_are_gone() -> None:
 
 def test_a_clock_that_was_set_back_does_not_stop_polling() -> None:
     reserved_by_yesterdays_clock = Budget(next_slot_at=NOON + timedelta(hours=5))
-    assert reserved_by_yesterdays_clock.room(NOON, slot_spacing(5)) > 0
+    assert reserved_by_yesterdays_clock.capacity(NOON, slot_spacing(5)) > 0
 
 
 def test_refusals_for_haste_double_the_pause_to_five_minutes() -> None:
