@@ -18,6 +18,7 @@ from app.core.errors import DatabaseUnavailable, HealthCheck
 from app.core.leases import Leases
 from app.core.migrations import migrate_database
 from app.core.settings import Settings
+from app.core.waiters import Waiters
 from app.endpoint import assembly as endpoint
 from app.endpoint.verification import AlternateClocks
 from app.fastpath import generation_read
@@ -27,9 +28,8 @@ from app.gateway import routes as gateway_route
 from app.intake import rejections
 from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
-from app.ledger.changes import Waiters
 from app.ledger.queries import Queries
-from app.ledger.recorder import Recorder
+from app.ledger.recorder import Changes, Recorder
 from app.ledger.write_queue import WRITERS, WriteQueue
 from app.operations.operator import Operator
 from app.polling.categories import Categories
@@ -39,7 +39,7 @@ from app.ratelimit.budget import polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
 from app.submission import routes as submission
-from app.submission.sender import Retrier, Sender, Wakeups
+from app.submission.sender import Retrier, Sender
 from app.submission.service import Submitter
 from app.submission.store import Submissions
 
@@ -60,7 +60,7 @@ class Service:
         self.loops = BackgroundLoops(self.clock)
         self._not_started: list[HealthCheck] = []
         self._attempts = 0
-        self.changes = Waiters()
+        self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes)
         self._join_endpoint()
@@ -109,9 +109,9 @@ class Service:
         )
 
     def _join_submission(self) -> None:
-        store, wakeups = Submissions(self.database), Wakeups()
-        sender = Sender(self.client, self.batch, store, self.clock, wakeups=wakeups)
-        self.submitter = Submitter(store, sender, self.limiter, self.clock, wakeups=wakeups)
+        store, waiters = Submissions(self.database), Waiters()
+        sender = Sender(self.client, self.batch, store, self.clock, waiters=waiters)
+        self.submitter = Submitter(store, sender, self.limiter, self.clock, waiters=waiters)
         self.retrier = Retrier(store, sender, self.limiter, self.clock)
 
     def _application(self) -> FastPathApp:

@@ -7,8 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from app.core.database import Database
-from app.ledger.changes import Waiters
-from app.ledger.recorder import Recorder
+from app.ledger.recorder import Changes, Recorder
 from bench import events, load, servers
 from bench.intake import deliver
 from bench.machine import family_cpu_seconds
@@ -115,7 +114,7 @@ async def _updates(world: World, results: Results) -> None:
     """Of a generation's own row: how many of its updates stay within its page and touch no index."""
     url = await asyncio.to_thread(world.fresh, "postgresql")
     database = Database(url)
-    ledger = Recorder(database, first_poll=lambda _, now: now + timedelta(seconds=60), changes=Waiters())
+    ledger = Recorder(database, first_poll=lambda _, now: now + timedelta(seconds=60), changes=Changes())
     for number in range(500):
         name = f"g{number}"
         for report in (submit(name), webhook(name, "processing"), webhook(name, "succeeded")):

@@ -8,7 +8,7 @@ import structlog
 from starlette.types import Receive
 
 from app.core.errors import DatabaseUnavailable
-from app.ledger.changes import Waiters
+from app.core.waiters import Waiters
 from app.ledger.models import Generation
 from app.ledger.queries import Queries
 
@@ -232,8 +232,7 @@ class Waiting:
     def stop(self) -> None:
         """Answer everybody at once with what is known, and let nobody wait any more."""
         self._stopping.set()
-        for generation_id in self._changes.waited_for:
-            self._changes.wake(generation_id)
+        self._changes.wake_all()
 
     async def _settled(
         self, generation_id: str, changed: asyncio.Event, deadline: float, leaving: "asyncio.Task[None]"

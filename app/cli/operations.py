@@ -17,9 +17,8 @@ from app.core.clock import Clock, SystemClock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.settings import Settings, SettingsInvalid, load
-from app.ledger.changes import Waiters
 from app.ledger.models import Outcome
-from app.ledger.recorder import Recorder
+from app.ledger.recorder import Changes, Recorder
 from app.operations.commands import Orders
 from app.operations.replay import Chosen, Replay, Replayed
 from app.polling.schedule import Schedule
@@ -75,7 +74,7 @@ async def open_desk(settings: Settings, database: Database, clock: Clock) -> Asy
     def first_poll(_model: str | None, now: datetime) -> datetime:
         return schedule.first_poll(now, category=None)
 
-    ledger = Recorder(database, first_poll=first_poll, changes=Waiters())
+    ledger = Recorder(database, first_poll=first_poll, changes=Changes())
     try:
         async with RivyaClient(settings.rivya_base_url, key) as client:
             yield Desk(

@@ -1,16 +1,18 @@
 """What batches are recorded by, and the error for one report that can't be."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
 from app.core.database import Database
 from app.core.drivers import RawSqlite
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.ledger.changes import Waiters
+from app.core.waiters import Waiters
 from app.ledger.decide import FirstPoll, Recorded, plan
 from app.ledger.metrics import note_recorded
-from app.ledger.models import Report
+from app.ledger.models import Report, Transition
 from app.ledger.postgres import PostgresRecord, WriteConflict
 from app.ledger.sqlite import SqliteRecord
 
@@ -35,6 +37,35 @@ class BatchRecorder(Protocol):
         """Tell everybody else of what was committed."""
 
 
+class Changes(Waiters):
+    """Wakes those who wait for a generation as soon as a commit of this process changes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listeners: set[asyncio.Queue[Transition]] = set()
+
+    def publish(self, recorded: Iterable[Recorded]) -> None:
+        """Wake and inform those who wait for what was committed."""
+        if not self._waiting and not self._listeners:
+            return
+        for item in recorded:
+            if item.transition is None:
+                continue
+            self.wake(item.transition.generation_id)
+            for queue in self._listeners:
+                queue.put_nowait(item.transition)
+
+    @contextmanager
+    def listen(self) -> Iterator[asyncio.Queue[Transition]]:
+        """A queue that gets every transition that this process commits, in order."""
+        queue: asyncio.Queue[Transition] = asyncio.Queue()
+        self._listeners.add(queue)
+        try:
+            yield queue
+        finally:
+            self._listeners.discard(queue)
+
+
 # The one function through which everything anybody learns enters the record.
 
 
@@ -44,7 +75,7 @@ _TRIES = 5
 class Recorder:
     """Records reports in the database, and tells `changes` what became of them."""
 
-    def __init__(self, database: Database, *, first_poll: FirstPoll, changes: Waiters) -> None:
+    def __init__(self, database: Database, *, first_poll: FirstPoll, changes: Changes) -> None:
         direct = database.direct
         self._store = SqliteRecord(direct) if isinstance(direct, RawSqlite) else PostgresRecord(direct)
         self._first_poll = first_poll

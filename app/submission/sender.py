@@ -2,15 +2,14 @@
 
 import asyncio
 import random
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.ids import request_id
+from app.core.waiters import Waiters
 from app.ledger.models import Report, Source
 from app.ledger.write_queue import WriteQueue
 from app.ratelimit.limiter import RateLimiter
@@ -20,49 +19,6 @@ from app.submission.metrics import note_retried, note_sent
 from app.submission.models import Reply, Submission, read_create, unknown
 from app.submission.outcome import Accepted, Attempt, NotRecorded, Verdict, judge, pause_before_retry
 from app.submission.store import Submissions
-
-# Wakes those who wait for a submission that somebody else is sending, as soon as its outcome is written down.
-
-
-Pause = Callable[[asyncio.Event, float], Awaitable[None]]
-"""Waits for an event, but no longer than so many seconds."""
-
-
-async def until_set(event: asyncio.Event, seconds: float) -> None:
-    """Wait for `event`, but no longer than so many seconds."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-
-
-class Wakeups:
-    """Within this process; what other replicas resolve is found by looking."""
-
-    def __init__(self) -> None:
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-
-    def wake(self, submission_id: str) -> None:
-        """Wake everybody who waits for this submission."""
-        for event in self._waiting.get(submission_id, ()):
-            event.set()
-
-    def wake_all(self) -> None:
-        """Wake everybody."""
-        for submission_id in self._waiting:
-            self.wake(submission_id)
-
-    @contextmanager
-    def wait_for(self, submission_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when the submission's outcome is written down; clear it, look, then wait."""
-        event = asyncio.Event()
-        self._waiting[submission_id].add(event)
-        try:
-            yield event
-        finally:
-            self._waiting[submission_id].discard(event)
-            if not self._waiting[submission_id]:
-                del self._waiting[submission_id]
-
 
 Jitter = Callable[[], float]
 """A number from -1 to 1."""
@@ -91,14 +47,14 @@ class Sender:
         submissions: Submissions,
         clock: Clock,
         *,
-        wakeups: Wakeups,
+        waiters: Waiters,
         jitter: Jitter = any_jitter,
     ) -> None:
         self._client = client
         self._batch = batch
         self._submissions = submissions
         self._clock = clock
-        self._wakeups = wakeups
+        self._waiters = waiters
         self._jitter = jitter
         self._cut_off = asyncio.Event()
 
@@ -120,7 +76,7 @@ class Sender:
             lost = NotRecorded(type(error).__name__)
             verdict = judge(lost, key=claimed.key, request_id=named, in_doubt=in_doubt)
             is_current = True
-        self._wakeups.wake(claimed.id)
+        self._waiters.wake(claimed.id)
         if in_doubt:
             note_retried(claimed, verdict, age=self._clock.now() - claimed.sent_at)
         else:

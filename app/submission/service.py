@@ -1,21 +1,34 @@
 """Takes a caller's create: written down, sent once, answered; the same key again gets the same answer."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded
 from app.core.ids import request_id, uuid7
+from app.core.waiters import Waiters
 from app.ratelimit.limiter import RateLimiter
 from app.submission import models
 from app.submission.metrics import note_answered, note_turned_away
 from app.submission.models import Create, Reply, State, Submission
-from app.submission.sender import Pause, Sender, Wakeups, until_set
+from app.submission.sender import Sender
 from app.submission.store import Submissions
 
 _SECONDS_BETWEEN_LOOKS = 0.25
 _SECONDS_TO_ANSWER = 8.0
 _SECONDS_TO_FINISH = 5.0
+
+
+Pause = Callable[[asyncio.Event, float], Awaitable[None]]
+"""Waits for an event, but no longer than so many seconds."""
+
+
+async def until_set(event: asyncio.Event, seconds: float) -> None:
+    """Wait for `event`, but no longer than so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 class Submitter:
@@ -28,7 +41,7 @@ class Submitter:
         limiter: RateLimiter,
         clock: Clock,
         *,
-        wakeups: Wakeups,
+        waiters: Waiters,
         pause: Pause = until_set,
         patience: float = 30.0,
         most_at_once: int = 100,
@@ -37,7 +50,7 @@ class Submitter:
         self._sender = sender
         self._limiter = limiter
         self._clock = clock
-        self._wakeups = wakeups
+        self._waiters = waiters
         self._pause = pause
         self._patience = patience
         """Seconds that a repeated create waits for the one under way."""
@@ -70,7 +83,7 @@ class Submitter:
         down as unknown, and another process takes it up.
         """
         self._stopping = True
-        self._wakeups.wake_all()
+        self._waiters.wake_all()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=_SECONDS_TO_FINISH)
             self._sender.cut_off()
@@ -108,7 +121,7 @@ class Submitter:
     async def _answer_again(self, submission_id: str, key: str) -> Reply:
         """The first answer, as soon as it is there; 504 when that takes longer than a create may."""
         deadline = self._clock.monotonic() + self._patience
-        with self._wakeups.wait_for(submission_id) as woken:
+        with self._waiters.wait_for(submission_id) as woken:
             while True:
                 woken.clear()
                 known = await self._submissions.find(submission_id)

@@ -8,8 +8,7 @@ from typing import Any
 from sqlalchemy import Table, select
 
 from app.core.database import Database
-from app.ledger.changes import Waiters
-from app.ledger.recorder import Recorder
+from app.ledger.recorder import Changes, Recorder
 
 GRACE = timedelta(seconds=60)
 
@@ -23,7 +22,7 @@ class LedgerHarness:
 
     def __init__(self, url: str) -> None:
         self.database = Database(url)
-        self.changes = Waiters()
+        self.changes = Changes()
         self.ledger = Recorder(self.database, first_poll=first_poll, changes=self.changes)
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:

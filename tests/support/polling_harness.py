@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Table, select, update
 
 from app.core.database import Database
-from app.ledger.changes import Waiters
-from app.ledger.recorder import Recorder
+from app.ledger.recorder import Changes, Recorder
 from app.ledger.tables import generations
 from app.ledger.write_queue import WriteQueue
 from app.polling.categories import Categories
@@ -87,7 +86,7 @@ class Replica:
         self.timing = Timing(
             schedule, self.categories, callbacks_expected=lambda: self.callbacks_expected, chance=lambda: 0.5
         )
-        self.ledger = Recorder(self.database, first_poll=self.timing.first_poll, changes=Waiters())
+        self.ledger = Recorder(self.database, first_poll=self.timing.first_poll, changes=Changes())
         self.batch = WriteQueue(self.ledger, clock)
         polling = PollExecutor(rivya, self.batch, timing=self.timing, limiter=self.limiter, clock=clock)
         self.poller = Poller(

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
+from app.core.waiters import Waiters
 from app.ledger.recorder import BatchRecorder
 from app.ledger.tables import generations
 from app.ledger.write_queue import WriteQueue
@@ -23,8 +24,8 @@ from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from app.submission.routes import router
-from app.submission.sender import Pause, Retrier, Sender, Wakeups, until_set
-from app.submission.service import Submitter
+from app.submission.sender import Retrier, Sender
+from app.submission.service import Pause, Submitter, until_set
 from app.submission.store import Submissions, submissions
 from tests.support.clock import ManualClock
 from tests.support.ledger_harness import LedgerHarness, open_ledger
@@ -88,7 +89,7 @@ class SubmissionHarness:
     @property
     def waiting(self) -> int:
         """How many creates wait for one that is under way."""
-        return sum(map(len, self.submitter._wakeups._waiting.values()))
+        return sum(map(len, self.submitter._waiters._waiting.values()))
 
     async def abandon(self) -> None:
         """What a killed process leaves: whatever was committed, and nothing else."""
@@ -144,9 +145,9 @@ async def open_submission(
         batch = WriteQueue(recorder or room.ledger, clock)
         await batch.start()
         stack.push_async_callback(batch.stop)
-        wakeups, budget, store = Wakeups(), Budget(), Submissions(room.database)
-        sender = Sender(rivya_client, batch, store, clock, wakeups=wakeups, jitter=lambda: 0)
-        submitter = Submitter(store, sender, budget, clock, wakeups=wakeups, pause=pause, most_at_once=most_at_once)
+        waiters, budget, store = Waiters(), Budget(), Submissions(room.database)
+        sender = Sender(rivya_client, batch, store, clock, waiters=waiters, jitter=lambda: 0)
+        submitter = Submitter(store, sender, budget, clock, waiters=waiters, pause=pause, most_at_once=most_at_once)
         stack.push_async_callback(submitter.stop)
         app = _app(submitter)
         client = await stack.enter_async_context(

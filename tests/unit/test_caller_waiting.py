@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.api.waiting import GenerationsById, LongPollWaiter, ReadCoalescer, generation_in
-from app.ledger.changes import Waiters
+from app.core.waiters import Waiters
 from app.ledger.models import Generation, Status, Tracking
 from tests.support.clock import NOON
 

@@ -1,0 +1,56 @@
+"""Wakes, within this process, those who wait for something with a given id."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Waiter(Protocol):
+    """Is woken by `Waiters`: an `asyncio.Event`, or an object that needs no task to wait."""
+
+    def set(self) -> None:
+        """Something has changed. Must not raise: the other waiters are woken by the same loop."""
+
+
+class Waiters:
+    """Waiters by the id they wait for. Changes made by other replicas are not noticed here: waiters must also poll."""
+
+    def __init__(self) -> None:
+        self._waiting: defaultdict[str, set[Waiter]] = defaultdict(set)
+
+    def wake(self, waited_id: str) -> None:
+        """Wake everybody who waits for this id."""
+        for waiter in tuple(self._waiting.get(waited_id, ())):  # a copy: a waiter that is woken may end its wait
+            waiter.set()
+
+    def wake_all(self) -> None:
+        """Wake everybody."""
+        for waited_id in self.waited_for:
+            self.wake(waited_id)
+
+    @property
+    def waited_for(self) -> list[str]:
+        """The ids that somebody waits for."""
+        return list(self._waiting)
+
+    @contextmanager
+    def wait_for(self, waited_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set each time the id is woken; clear it, read the state, then wait."""
+        event = asyncio.Event()
+        self.begin(waited_id, event)
+        try:
+            yield event
+        finally:
+            self.end(waited_id, event)
+
+    def begin(self, waited_id: str, waiter: Waiter) -> None:
+        """Wake this waiter each time the id is woken, until `end`."""
+        self._waiting[waited_id].add(waiter)
+
+    def end(self, waited_id: str, waiter: Waiter) -> None:
+        """Stop waking this waiter."""
+        self._waiting[waited_id].discard(waiter)
+        if not self._waiting[waited_id]:
+            del self._waiting[waited_id]
