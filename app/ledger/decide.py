@@ -29,7 +29,7 @@ Changes = dict[str, Any]
 _NOTHING_KNOWN = Generation(
     id="", status=Status.QUEUED, tracking=Tracking.WATCHING, first_seen_at=datetime(1970, 1, 1, tzinfo=UTC)
 )
-_TOLD = ("model", "reserved_credits", "final_credits", "created_at", "updated_at")
+_CLAIMED_MEMBERS = ("model", "reserved_credits", "final_credits", "created_at", "updated_at")
 
 
 @hot_dataclass()
@@ -112,10 +112,10 @@ def _common_changes(known: Generation, report: Report, claim: Claim) -> Changes:
 def _newer_changes(known: Generation, claim: Claim) -> Changes:
     """A newer word on the generation: its members replace the older ones."""
     changes: Changes = {"rivya_object": {**known.rivya_object, **claim.object} if known.rivya_object else claim.object}
-    for name in _TOLD:
-        told = getattr(claim, name)
-        if told is not None:
-            changes[name] = told
+    for name in _CLAIMED_MEMBERS:
+        value = getattr(claim, name)
+        if value is not None:
+            changes[name] = value
     return changes
 
 
@@ -123,7 +123,7 @@ def _filled_changes(known: Generation, claim: Claim) -> Changes:
     """The same status again: it may fill what an earlier, shorter word left open, and changes nothing else."""
     present = {name: value for name, value in known.rivya_object.items() if value is not None}
     changes: Changes = {"rivya_object": {**known.rivya_object, **claim.object, **present}}
-    for name in _TOLD:
+    for name in _CLAIMED_MEMBERS:
         if getattr(known, name) is None and name != "model":  # the model is noted, whoever tells it
             changes[name] = getattr(claim, name)
     return changes

@@ -1,6 +1,6 @@
 """What the ledger counts and logs: of what was committed, and of what could not be."""
 
-from collections import Counter as Tally
+from collections import Counter as Count
 from collections.abc import Sequence
 
 import structlog
@@ -25,7 +25,7 @@ COMMIT_SECONDS = Histogram(
 log = structlog.stdlib.get_logger(__name__)
 
 
-def note_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
+def log_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
     """Count and log what was committed: a line for each delivery and each transition."""
     lines: list[dict[str, object]] = []
     outcomes: list[str] = []
@@ -36,20 +36,20 @@ def note_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> No
             outcome = "duplicate" if item.is_duplicate else item.outcome
             outcomes.append(outcome)
             lines.append(_delivered(report.delivery.event_id, report.generation_id, outcome))
-        moved = item.transition
-        if moved is not None:
-            steps.append((moved.from_status, moved.to_status, moved.source))
+        transition = item.transition
+        if transition is not None:
+            steps.append((transition.from_status, transition.to_status, transition.source))
             missed += item.missed_callback
-            lines.append(_moved(moved, missed_callback=item.missed_callback))
-    for outcome, count in Tally(outcomes).items():
+            lines.append(_moved(transition, missed_callback=item.missed_callback))
+    for outcome, count in Count(outcomes).items():
         DELIVERIES.labels(outcome).inc(count)
-    for (from_status, to_status, source), count in Tally(steps).items():
+    for (from_status, to_status, source), count in Count(steps).items():
         TRANSITIONS.labels(from_status or "none", to_status, source).inc(count)
     CALLBACKS_MISSED.inc(missed)
     info_each(__name__, lines)
 
 
-def note_failed(report: Report, error: Exception) -> None:
+def log_failed(report: Report, error: Exception) -> None:
     """Log which report could not be recorded: it is evidence of a bug, and has to be found again."""
     log.error(
         "report.not_recorded",

@@ -46,7 +46,7 @@ class PollLease:
 class PollResult:
     """What becomes of a generation after a poll that reported nothing; the lease ends with it."""
 
-    held: PollLease
+    lease: PollLease
     next_poll_at: datetime | None
     tracking: Tracking
     polls: int
@@ -67,19 +67,19 @@ class PollStateRepository:
         self._pull_forward = _pull_forward()
         self._recall = _recall()
 
-    async def record_poll_failures(self, notes: Sequence[PollResult]) -> list[PollResult]:
-        """Write `notes` in one transaction, and return those that were written.
+    async def record_poll_failures(self, results: Sequence[PollResult]) -> list[PollResult]:
+        """Write `results` in one transaction, and return those that were written.
 
         A generation that was settled meanwhile, or leased to somebody else, is left as it is. Locks in the order of
         ids, like `Ledger.record`. Raises `DatabaseUnavailable`.
         """
-        ids = sorted({note.held.id for note in notes})
+        ids = sorted({result.lease.id for result in results})
         if not ids:
             return []
         parameter = orjson.dumps(ids).decode() if self._database.is_sqlite else ids
         async with self._database.transaction() as connection:
             leases = {row.id: row.lease_until for row in await connection.execute(self._lock, {"ids": parameter})}
-            current = [note for note in notes if leases.get(note.held.id) == note.held.lease_until]
+            current = [result for result in results if leases.get(result.lease.id) == result.lease.lease_until]
             if current:
                 await connection.execute(self._write, self._parameters(current))
         return current
@@ -92,30 +92,33 @@ class PollStateRepository:
         `DatabaseUnavailable`.
         """
         async with self._database.read() as connection:
-            found = await connection.execute(self._find_later, {"later_than": later_than, "most": 1})
-            if found.first() is None:
+            later = await connection.execute(self._find_later, {"later_than": later_than, "most": 1})
+            if later.first() is None:
                 return 0
-        moments = {"to": to, "later_than": later_than, "most": _AT_ONCE}
+        parameters = {"to": to, "later_than": later_than, "most": _AT_ONCE}
         async with self._database.transaction() as connection:
-            return (await connection.execute(self._pull_forward, moments)).rowcount
+            return (await connection.execute(self._pull_forward, parameters)).rowcount
 
     async def recall(self, bounds: PollTimeLimits, *, to: datetime) -> int:
         """Have what waits for a poll beyond the `bounds` polled at `to`, and return how many (1000 at most).
 
         Nothing is scheduled that far ahead: it was written before the clock was set back. Raises `DatabaseUnavailable`.
         """
-        moments = {"to": to, "most": _AT_ONCE, **asdict(bounds)}
+        parameters = {"to": to, "most": _AT_ONCE, **asdict(bounds)}
         async with self._database.transaction() as connection:
-            return (await connection.execute(self._recall, moments)).rowcount
+            return (await connection.execute(self._recall, parameters)).rowcount
 
-    def _parameters(self, notes: Sequence[PollResult]) -> Any:  # noqa: ANN401 - as the two statements take them
-        rows = [{"new_id": note.held.id, **{f"new_{name}": getattr(note, name) for name in _WRITTEN}} for note in notes]
+    def _parameters(self, results: Sequence[PollResult]) -> Any:  # noqa: ANN401 - as the two statements take them
+        rows = [
+            {"new_id": result.lease.id, **{f"new_{name}": getattr(result, name) for name in _WRITTEN}}
+            for result in results
+        ]
         return rows if self._database.is_sqlite else {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def _lock(*, is_sqlite: bool) -> Select[Any]:
-    held = any_of(generations.c.id, "ids", is_sqlite=is_sqlite) & generations.c.next_poll_at.is_not(None)
-    chosen = select(generations.c.id, generations.c.lease_until).where(held)
+    is_polled = any_of(generations.c.id, "ids", is_sqlite=is_sqlite) & generations.c.next_poll_at.is_not(None)
+    chosen = select(generations.c.id, generations.c.lease_until).where(is_polled)
     return chosen.order_by(generations.c.id).with_for_update()
 
 

@@ -29,7 +29,7 @@ class PostgresRecord:
 
     def __init__(self, direct: RawPostgres) -> None:
         self._direct = direct
-        self._expects_news = True
+        self._expects_new = True
         """The last batch was about nothing that was known."""
 
     async def record(self, reports: Sequence[Report], decide: Decide) -> Plan:
@@ -38,36 +38,36 @@ class PostgresRecord:
         Where all is new, as it is where others create and we are only called back, one exchange does.
         """
         concerned = _concerned(reports)
-        with _races():
-            if self._expects_news:
-                made = decide({}, {})
-                found = await self._direct.fetch(WRITE_NEW, *_written(made), *concerned)
-                if not found:
-                    return made
+        with _map_conflicts():
+            if self._expects_new:
+                plan = decide({}, {})
+                known = await self._direct.fetch(WRITE_NEW, *_written(plan), *concerned)
+                if not known:
+                    return plan
             else:
-                found = await self._direct.fetch(LOOK, *concerned)
-            self._expects_news = not found
-            made = _decided(found, decide)
-            await self._direct.fetch(WRITE, *_written(made), len(made.generations))
-        return made
+                known = await self._direct.fetch(LOOK, *concerned)
+            self._expects_new = not known
+            plan = _plan(known, decide)
+            await self._direct.fetch(WRITE, *_written(plan), len(plan.generations))
+        return plan
 
     async def record_locked(self, reports: Sequence[Report], decide: Decide) -> Plan:
         """The same with the generations locked, in the order of their ids, so that the next try is the last.
 
         Raises `WriteConflict` only where somebody else inserts at this very moment.
         """
-        with _races():
+        with _map_conflicts():
             async with self._direct.transaction() as connection:
                 ids, event_ids = _concerned(reports)
                 await connection.execute(LOCK, ids)
-                found = await connection.fetch(LOOK, ids, event_ids)
-                made = _decided(found, decide)
-                await connection.fetch(WRITE, *_written(made), len(made.generations))
-        return made
+                known = await connection.fetch(LOOK, ids, event_ids)
+                plan = _plan(known, decide)
+                await connection.fetch(WRITE, *_written(plan), len(plan.generations))
+        return plan
 
 
 @contextmanager
-def _races() -> Iterator[None]:
+def _map_conflicts() -> Iterator[None]:
     try:
         yield
     except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
@@ -79,9 +79,9 @@ def _concerned(reports: Sequence[Report]) -> tuple[list[str], list[str]]:
     return list(ids), [report.delivery.event_id for report in reports if report.delivery is not None]
 
 
-def _decided(found: Iterable[Any], decide: Decide) -> Plan:
+def _plan(known: Iterable[Any], decide: Decide) -> Plan:
     generations, known_events = {}, {}
-    for row in found:
+    for row in known:
         if row["known_event_id"] is None:
             generations[row["id"]] = rows.to_generation(row)
         else:
@@ -89,14 +89,14 @@ def _decided(found: Iterable[Any], decide: Decide) -> Plan:
     return decide(generations, known_events)
 
 
-def _written(made: Plan) -> tuple[str, str, str, bytes]:
+def _written(plan: Plan) -> tuple[str, str, str, bytes]:
     """Rows as JSON texts: the driver looks at every single element of an array, which takes it five times as long.
 
     In the order of their keys, everywhere: two batches can wait for each other, but never in a circle.
     """
-    bodies, delivered = rows.bodies_apart(made.deliveries[key] for key in sorted(made.deliveries))
-    generations = [rows.from_generation(made.generations[key]) for key in sorted(made.generations)]
-    transitions = [rows.from_transition(transition) for transition in made.transitions]
+    bodies, delivered = rows.bodies_apart(plan.deliveries[key] for key in sorted(plan.deliveries))
+    generations = [rows.from_generation(plan.generations[key]) for key in sorted(plan.generations)]
+    transitions = [rows.from_transition(transition) for transition in plan.transitions]
     return _json(generations), _json(delivered), _json(transitions), bodies
 
 
@@ -161,10 +161,10 @@ def _delivered(ending: str) -> str:
 
 
 def _insert(table: Table, columns: Sequence[str], parameter: str) -> str:
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) {_found(table, columns, parameter)}"
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) {_rows_from(table, columns, parameter)}"
 
 
-def _found(table: Table, columns: Sequence[str], parameter: str) -> str:
+def _rows_from(table: Table, columns: Sequence[str], parameter: str) -> str:
     values = [f"(row ->> {number})::{_TYPES[f'{table.name}.{name}']}" for number, name in enumerate(columns)]
     if table is generations:
         values[columns.index("revision")] += " + 1"  # counts writes, however many reports a batch holds

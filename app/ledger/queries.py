@@ -53,12 +53,12 @@ class Queries:
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
         """Those of the generations `ids` that are known."""
         direct = self._database.direct
-        found: Sequence[rows.Row]
+        stored: Sequence[rows.Row]
         if isinstance(direct, RawPostgres):
-            found = await direct.fetch(BY_ID, list(ids))
+            stored = await direct.fetch(BY_ID, list(ids))
         else:
-            found = await self._rows(self._by_id, self._ids(ids))
-        return {row["id"]: rows.to_generation(row) for row in found}
+            stored = await self._rows(self._by_id, self._ids(ids))
+        return {row["id"]: rows.to_generation(row) for row in stored}
 
     async def settled_among(self, ids: Sequence[str]) -> list[str]:
         """Those of the generations `ids` whose outcome is known."""
@@ -70,8 +70,8 @@ class Queries:
         async with self._database.read() as connection:
             if chosen.tracking is not None and chosen.status is not None and not self._database.is_sqlite:
                 await connection.execute(IN_ORDER)
-            found = (await connection.execute(statement)).mappings().all()
-        items = [rows.to_generation(row) for row in found]
+            stored = (await connection.execute(statement)).mappings().all()
+        items = [rows.to_generation(row) for row in stored]
         return _page(items, limit, lambda item: Position(item.first_seen_at, item.id))
 
     async def transitions(self, generation_id: str) -> list[Transition]:
@@ -82,16 +82,16 @@ class Queries:
 
     async def deliveries(self, chosen: DeliveryFilter, *, after: Position | None, limit: int) -> Page[StoredDelivery]:
         """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
-        found = await self._rows(
+        stored = await self._rows(
             list_deliveries(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
         )
-        items = [rows.to_delivery(row) for row in found]
+        items = [rows.to_delivery(row) for row in stored]
         return _page(items, limit, lambda item: Position(item.received_at, item.event_id))
 
     async def delivery(self, event_id: str) -> StoredDelivery | None:
         """One delivery with its body and headers; None if no such event ever came."""
-        found = await self._rows(select(deliveries).where(deliveries.c.event_id == event_id))
-        return rows.to_delivery(found[0]) if found else None
+        stored = await self._rows(select(deliveries).where(deliveries.c.event_id == event_id))
+        return rows.to_delivery(stored[0]) if stored else None
 
     async def usage(self, first: datetime, end: datetime, *, most: int) -> list[UsageLine]:
         """Sums by caller, model and day of what was first seen from `first` on and before `end`, in that order.
@@ -102,9 +102,9 @@ class Queries:
             if not self._database.is_sqlite:
                 await connection.execute(BY_INDEX)
             window = {"first": first, "end": end, "most": most}
-            found = (await connection.execute(self._usage, window)).mappings().all()
+            stored = (await connection.execute(self._usage, window)).mappings().all()
         # Ordered here: the databases disagree on where null belongs.
-        return sorted(map(to_usage_line, found), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
+        return sorted(map(to_usage_line, stored), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
 
     async def standing(self, now: datetime) -> LedgerStats:
         """How the record stands at `now`."""
@@ -113,8 +113,8 @@ class Queries:
 
     async def _rows(self, statement: Select[Any], parameters: dict[str, Any] | None = None) -> Sequence[RowMapping]:
         async with self._database.read() as connection:
-            found: Sequence[RowMapping] = (await connection.execute(statement, parameters)).mappings().all()
-        return found
+            stored: Sequence[RowMapping] = (await connection.execute(statement, parameters)).mappings().all()
+        return stored
 
     def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
         return {"ids": orjson.dumps(list(ids)).decode() if self._database.is_sqlite else list(ids)}

@@ -11,7 +11,7 @@ from app.core.drivers import RawSqlite
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.waiters import Waiters
 from app.ledger.decide import FirstPoll, Recorded, plan
-from app.ledger.metrics import note_recorded
+from app.ledger.metrics import log_recorded
 from app.ledger.models import Report, Transition
 from app.ledger.postgres import PostgresRecord, WriteConflict
 from app.ledger.sqlite import SqliteRecord
@@ -97,13 +97,13 @@ class Recorder:
         decide = partial(plan, reports, first_poll=self._first_poll)
         for record in (self._store.record, *[self._store.record_locked] * _TRIES):
             try:
-                made = await record(reports, decide)
+                written = await record(reports, decide)
             except WriteConflict:
                 continue
-            return made.recorded
+            return written.recorded
         raise DatabaseUnavailable
 
     def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
         """Count, log and publish what was committed."""
-        note_recorded(reports, recorded)
+        log_recorded(reports, recorded)
         self._changes.publish(recorded)

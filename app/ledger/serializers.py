@@ -6,7 +6,7 @@ from typing import Any
 
 from app.ledger.models import Generation, StoredDelivery, Transition
 
-_UNTOLD: dict[str, Any] = dict.fromkeys(
+_NULL_MEMBERS: dict[str, Any] = dict.fromkeys(
     ("id", "status", "model", "reserved_credits", "final_credits", "created_at", "updated_at", "result", "error")
 )
 
@@ -14,7 +14,7 @@ _UNTOLD: dict[str, Any] = dict.fromkeys(
 def render(generation: Generation) -> dict[str, Any]:
     """Rivya's members as Rivya sent them, and no others; the documented ones, null, where it has told nothing yet."""
     return {
-        **(generation.rivya_object or {**_UNTOLD, "model": generation.model}),
+        **(generation.rivya_object or {**_NULL_MEMBERS, "model": generation.model}),
         "id": generation.id,
         "status": generation.status,
         "metadata": generation.metadata,

@@ -44,28 +44,28 @@ class SqliteRecord:
     def _record(self, connection: sqlite3.Connection, *, reports: Sequence[Report], decide: Decide) -> Plan:
         ids = {report.claim.id for report in reports if report.claim is not None}
         event_ids = {report.delivery.event_id for report in reports if report.delivery is not None}
-        found = connection.execute(self._find, (_json(list(ids)),)).fetchall()
+        stored = connection.execute(self._find, (_json(list(ids)),)).fetchall()
         known = connection.execute(self._known, (_json(list(event_ids)),)).fetchall()
-        made = decide(
-            {row["id"]: _to_generation(row) for row in found},
+        plan = decide(
+            {row["id"]: _to_generation(row) for row in stored},
             {event_id: Outcome(outcome) for event_id, outcome in known},
         )
-        self._write(connection, made)
-        return made
+        self._write(connection, plan)
+        return plan
 
-    def _write(self, connection: sqlite3.Connection, made: Plan) -> None:
-        self._generations.write(connection, [rows.from_generation(item) for item in made.generations.values()])
-        self._deliveries.write(connection, [rows.from_delivery(item) for item in made.deliveries.values()])
-        self._transitions.write(connection, [rows.from_transition(item) for item in made.transitions])
+    def _write(self, connection: sqlite3.Connection, plan: Plan) -> None:
+        self._generations.write(connection, [rows.from_generation(item) for item in plan.generations.values()])
+        self._deliveries.write(connection, [rows.from_delivery(item) for item in plan.deliveries.values()])
+        self._transitions.write(connection, [rows.from_transition(item) for item in plan.transitions])
 
 
 _AMONG = "{} IN (SELECT value FROM json_each(?))"
-_MOMENTS = tuple(column.name for column in generations.c if isinstance(column.type, UtcDateTime))
+_TIMES = tuple(column.name for column in generations.c if isinstance(column.type, UtcDateTime))
 
 
 def _to_generation(row: sqlite3.Row) -> Generation:
     known: dict[str, Any] = dict(row)
-    for name in _MOMENTS:
+    for name in _TIMES:
         if known[name] is not None:
             known[name] = datetime.fromisoformat(known[name]).replace(tzinfo=UTC)
     return rows.to_generation(known)
@@ -96,7 +96,7 @@ class Rows:
         if table is generations:
             places[columns.index("revision")] = "? + 1"  # counts writes, however many reports a batch holds
         row = f"({', '.join(places)})"
-        self._moments = tuple(n for n, name in enumerate(columns) if isinstance(table.c[name].type, UtcDateTime))
+        self._times = tuple(n for n, name in enumerate(columns) if isinstance(table.c[name].type, UtcDateTime))
         self._words = tuple(n for n, name in enumerate(columns) if name in _WORDS)
         self._statements: list[tuple[int, str]] = []
         size = _LARGEST
@@ -119,10 +119,10 @@ class Rows:
         for row in written:
             at = len(values)
             values.extend(row)
-            for place in self._moments:
-                moment = values[at + place]
-                if moment is not None:
-                    values[at + place] = stamp(moment)
+            for place in self._times:
+                time = values[at + place]
+                if time is not None:
+                    values[at + place] = stamp(time)
             for place in self._words:
                 word = values[at + place]
                 if word is not None:
@@ -131,11 +131,11 @@ class Rows:
 
 
 @lru_cache(256)  # a batch holds many rows of few moments
-def stamp(moment: datetime) -> str:
+def stamp(time: datetime) -> str:
     """A moment as SQLAlchemy writes it: sortable text, in UTC. Raises TypeError for a naive one."""
-    if moment.tzinfo is not UTC:
-        if moment.tzinfo is None:
+    if time.tzinfo is not UTC:
+        if time.tzinfo is None:
             message = "a time to be stored must be aware"
             raise TypeError(message)
-        moment = moment.astimezone(UTC)
-    return moment.isoformat(" ", "microseconds")[:26]
+        time = time.astimezone(UTC)
+    return time.isoformat(" ", "microseconds")[:26]

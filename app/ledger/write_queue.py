@@ -13,7 +13,7 @@ from app.core.background import BackgroundLoops
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 from app.ledger.decide import Recorded
-from app.ledger.metrics import BATCH_SIZE, COMMIT_SECONDS, note_failed
+from app.ledger.metrics import BATCH_SIZE, COMMIT_SECONDS, log_failed
 from app.ledger.models import Report
 from app.ledger.recorder import BatchRecorder, RecordFailed
 
@@ -41,18 +41,18 @@ class PendingReport:
     """One report, on its way into the record."""
 
     report: Report
-    answer: Completion
+    completion: Completion
     deadline: float
     """On the event loop's clock."""
 
 
-def resolve(answer: Completion, said: Recorded | ServiceError) -> None:
+def resolve(completion: Completion, result: Recorded | ServiceError) -> None:
     """Tell one. Whoever can't be told any more is logged: the writer that tells it serves all the others."""
     try:
-        if isinstance(said, ServiceError):
-            answer.set_exception(said)
+        if isinstance(result, ServiceError):
+            completion.set_exception(result)
         else:
-            answer.set_result(said)
+            completion.set_result(result)
     except Exception as error:  # noqa: BLE001 - one recorded item
         log.warning("report.not_answered", error=type(error).__name__)
 
@@ -60,11 +60,11 @@ def resolve(answer: Completion, said: Recorded | ServiceError) -> None:
 def reject(batch: Sequence[PendingReport], error: ServiceError) -> None:
     """Tell all who still wait that theirs is not committed."""
     for waiting in batch:
-        if waiting.answer.done():
+        if waiting.completion.done():
             continue
-        resolve(waiting.answer, error)
-        if isinstance(waiting.answer, asyncio.Future):
-            waiting.answer.exception()  # seen: a sender that gave up will not come to fetch it
+        resolve(waiting.completion, error)
+        if isinstance(waiting.completion, asyncio.Future):
+            waiting.completion.exception()  # seen: a sender that gave up will not come to fetch it
 
 
 _LONGEST_PAUSE: Final = 1.0
@@ -99,7 +99,7 @@ class WriteQueue:
         self._patience = patience
         self._queue: deque[PendingReport] = deque()
         self._being_recorded: list[list[PendingReport]] = []
-        self._alarm: asyncio.TimerHandle | None = None
+        self._deadline_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """To ask for the running one is a system call."""
         self._arrived = asyncio.Event()
@@ -142,26 +142,26 @@ class WriteQueue:
         self.submit(report, answer)
         return await answer
 
-    def submit(self, report: Report, answer: Completion) -> None:
+    def submit(self, report: Report, completion: Completion) -> None:
         """Like `put`, for those who have something better to do than wait. Raises `Overloaded`."""
         if self._stopping or len(self._queue) >= self._most_waiting:
             raise Overloaded
         loop = self._loop if self._loop is not None else asyncio.get_running_loop()
-        waiting = PendingReport(report, answer, loop.time() + self._patience)
+        waiting = PendingReport(report, completion, loop.time() + self._patience)
         self._queue.append(waiting)
         self._arrived.set()
-        if self._alarm is None:
-            self._alarm = loop.call_at(waiting.deadline, self._give_up_on_the_late)
+        if self._deadline_timer is None:
+            self._deadline_timer = loop.call_at(waiting.deadline, self._expire_overdue)
 
-    def _give_up_on_the_late(self) -> None:
+    def _expire_overdue(self) -> None:
         """One alarm for all that wait, set to the deadline of the oldest: a timer for each would cost as much as it."""
         loop = asyncio.get_running_loop()
-        now, self._alarm = loop.time(), None
-        waiting = [it for it in chain(*self._being_recorded, self._queue) if not it.answer.done()]
+        now, self._deadline_timer = loop.time(), None
+        waiting = [it for it in chain(*self._being_recorded, self._queue) if not it.completion.done()]
         reject([it for it in waiting if it.deadline <= now], DatabaseUnavailable())
         following = min((it.deadline for it in waiting if it.deadline > now), default=None)
         if following is not None:
-            self._alarm = loop.call_at(following, self._give_up_on_the_late)
+            self._deadline_timer = loop.call_at(following, self._expire_overdue)
 
     async def _write(self) -> float | None:
         """Wait for a batch, and record it; the next run begins at once. None: all is recorded, we stop."""
@@ -191,12 +191,12 @@ class WriteQueue:
             await asyncio.sleep(0)
 
     def _take(self) -> list[PendingReport]:
-        taken: list[PendingReport] = []
-        while self._queue and len(taken) < self._most_at_once:
+        batch: list[PendingReport] = []
+        while self._queue and len(batch) < self._most_at_once:
             waiting = self._queue.popleft()
-            if not waiting.answer.done():  # else its sender was told to come back, and will
-                taken.append(waiting)
-        return taken
+            if not waiting.completion.done():  # else its sender was told to come back, and will
+                batch.append(waiting)
+        return batch
 
     async def _record(self, batch: list[PendingReport]) -> None:
         error = await self._commit(batch)
@@ -216,13 +216,13 @@ class WriteQueue:
         except Exception as error:  # noqa: BLE001 - one poisoned report must not hold up the others
             return error
         for waiting, item in zip(batch, recorded, strict=True):
-            if not waiting.answer.done():  # else its sender gave up waiting; the commit stands
-                resolve(waiting.answer, item)
+            if not waiting.completion.done():  # else its sender gave up waiting; the commit stands
+                resolve(waiting.completion, item)
         seconds = self._clock.monotonic() - started
-        asyncio.get_running_loop().call_soon(self._note, reports, recorded, seconds)  # no batch is to wait for this
+        asyncio.get_running_loop().call_soon(self._publish, reports, recorded, seconds)  # no batch is to wait for this
         return None
 
-    def _note(self, reports: Sequence[Report], recorded: Sequence[Recorded], seconds: float) -> None:
+    def _publish(self, reports: Sequence[Report], recorded: Sequence[Recorded], seconds: float) -> None:
         """Whatever goes wrong here, it is committed, and all others wait for the next."""
         BATCH_SIZE.observe(len(reports))
         COMMIT_SECONDS.observe(seconds)
@@ -243,7 +243,7 @@ class WriteQueue:
         for waiting, failed in zip(batch, errors, strict=True):
             if failed is None:
                 continue
-            note_failed(waiting.report, failed)
+            log_failed(waiting.report, failed)
             if isinstance(failed, DatabaseUnavailable):
                 reject([waiting], failed)
             else:

@@ -12,7 +12,7 @@ from app.rivya.errors import RivyaError
 REFRESH_INTERVAL = timedelta(hours=1)
 SHORTEST_INTERVAL = timedelta(minutes=1)
 
-_SECONDS_BETWEEN_TURNS = 5.0
+_SECONDS_BETWEEN_RUNS = 5.0
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -44,7 +44,7 @@ class Categories:
         """Read the catalogue if it is time to, within the budget; returns the seconds until the next turn."""
         if self._is_due() and await self._limiter.acquire():
             await self._refresh()
-        return _SECONDS_BETWEEN_TURNS
+        return _SECONDS_BETWEEN_RUNS
 
     def _is_due(self) -> bool:
         if self._tried_at is None:
@@ -56,11 +56,11 @@ class Categories:
         self._tried_at = self._clock.monotonic()
         self._wait = SHORTEST_INTERVAL
         try:
-            found = await self._read()
+            categories = await self._read()
         except RivyaError as error:
             log.info("models.unreadable", error=type(error).__name__)
             await self._limiter.record_error(error)
             return
-        self._known |= found  # a model that has gone may still have generations
+        self._known |= categories  # a model that has gone may still have generations
         self._wait = REFRESH_INTERVAL
         self._met_unknown = False

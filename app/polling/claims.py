@@ -24,7 +24,7 @@ NEXT_DUE = select(_g.next_poll_at).where(_g.next_poll_at.is_not(None)).order_by(
 class Claimed:
     """A generation to be polled, and when."""
 
-    held: PollLease
+    lease: PollLease
     reservation: Reservation
 
 
@@ -49,10 +49,10 @@ class Claims:
             room = min(budget.capacity, most)
             if room == 0:
                 return []
-            moments = {"now": budget.now, "until": budget.now + self._lease, "most": room}
-            found = [_held(row) for row in (await connection.execute(CLAIM, moments)).mappings()]
-            reservations = await self._limiter.reserve(connection, budget, len(found))
-        return [Claimed(*claimed) for claimed in zip(found, reservations, strict=True)]
+            parameters = {"now": budget.now, "until": budget.now + self._lease, "most": room}
+            leases = [_lease_from(row) for row in (await connection.execute(CLAIM, parameters)).mappings()]
+            reservations = await self._limiter.reserve(connection, budget, len(leases))
+        return [Claimed(*claimed) for claimed in zip(leases, reservations, strict=True)]
 
 
 def _claim() -> Update:
@@ -75,6 +75,6 @@ CLAIM = _claim()
 """`next_poll_at` is set for nothing but what is to be polled, so that one indexed condition finds it."""
 
 
-def _held(row: RowMapping) -> PollLease:
+def _lease_from(row: RowMapping) -> PollLease:
     columns: dict[str, Any] = {**row, "tracking": Tracking(row["tracking"])}
     return PollLease(**columns)

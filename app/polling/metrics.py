@@ -13,12 +13,12 @@ LOST = Counter("receiver_generations_lost", "Generations that Rivya no longer kn
 STALLED = Counter("receiver_generations_stalled", "Generations still open past the horizon.")
 
 
-def note_failed(generation_id: str, *, error: str, request_id: str | None, in_a_row: int) -> None:
+def log_failed(generation_id: str, *, error: str, request_id: str | None, in_a_row: int) -> None:
     """A poll brought nothing."""
     log.warning("poll.failed", generation_id=generation_id, error=error, rivya_request_id=request_id, in_a_row=in_a_row)
 
 
-def note_turned(generation_id: str, tracking: Tracking) -> None:
+def log_tracking(generation_id: str, tracking: Tracking) -> None:
     """A generation is from now on tracked otherwise."""
     if tracking is Tracking.LOST:
         LOST.inc()
@@ -28,6 +28,6 @@ def note_turned(generation_id: str, tracking: Tracking) -> None:
         log.warning("generation.stalled", generation_id=generation_id)
 
 
-def note_recalled(count: int) -> None:
+def log_recalled(count: int) -> None:
     """The clock was set back: polls that had been scheduled by the old one are due now."""
     log.warning("poll.recalled", count=count)

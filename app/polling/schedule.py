@@ -160,26 +160,26 @@ class Timing:
         """The latest moments for which a poll can have been scheduled."""
         return self._schedule.bounds(now)
 
-    def after_answer(self, held: PollLease, now: datetime) -> NextPoll:
+    def after_answer(self, lease: PollLease, now: datetime) -> NextPoll:
         """A poll found the generation open."""
         if not self._callbacks_expected():
-            return self._schedule.after_answer_without_callbacks(held.first_seen_at, now=now, chance=self._chance())
-        category = self._categories.of(held.model)
-        return self._schedule.after_answer(held.first_seen_at, category=category, now=now, chance=self._chance())
+            return self._schedule.after_answer_without_callbacks(lease.first_seen_at, now=now, chance=self._chance())
+        category = self._categories.of(lease.model)
+        return self._schedule.after_answer(lease.first_seen_at, category=category, now=now, chance=self._chance())
 
-    def after_failure(self, held: PollLease, now: datetime, *, retry_after: float | None) -> NextPoll:
+    def after_failure(self, lease: PollLease, now: datetime, *, retry_after: float | None) -> NextPoll:
         """A poll brought nothing; `retry_after` is the fewest seconds that Rivya asked for."""
-        failures = held.poll_failures + 1
-        following = self._schedule.after_failure(held.first_seen_at, failures=failures, now=now, chance=self._chance())
+        failures = lease.poll_failures + 1
+        following = self._schedule.after_failure(lease.first_seen_at, failures=failures, now=now, chance=self._chance())
         asked = now + min(timedelta(seconds=retry_after or 0), LONGEST_ASKED)
         return NextPoll(max(following.poll_at or asked, asked), following.tracking)
 
-    def after_not_found(self, held: PollLease, now: datetime) -> NextPoll:
+    def after_not_found(self, lease: PollLease, now: datetime) -> NextPoll:
         """A poll was told that there is no such generation."""
         return self._schedule.after_not_found(
-            held.first_seen_at,
-            count=held.not_found_count + 1,
-            since=held.not_found_since or now,
+            lease.first_seen_at,
+            count=lease.not_found_count + 1,
+            since=lease.not_found_since or now,
             now=now,
             chance=self._chance(),
         )

@@ -19,37 +19,37 @@ _SENT = {
 log = structlog.stdlib.get_logger(__name__)
 
 
-def note_sent(submission: Submission, verdict: Verdict, *, request_id: str) -> None:
+def log_sent(submission: Submission, verdict: Verdict, *, request_id: str) -> None:
     """A caller's create was sent."""
     SUBMISSIONS.labels(verdict.result).inc()
-    say = log.info if verdict.state is State.ACCEPTED else log.warning
-    say(_SENT[verdict.state], **_told(submission, verdict), error_request_id=request_id)
+    write = log.info if verdict.state is State.ACCEPTED else log.warning
+    write(_SENT[verdict.state], **_fields(submission, verdict), error_request_id=request_id)
 
 
-def note_retried(submission: Submission, verdict: Verdict, *, age: timedelta) -> None:
+def log_retried(submission: Submission, verdict: Verdict, *, age: timedelta) -> None:
     """The background sent it again."""
     if verdict.state is not State.UNKNOWN:
         SUBMISSIONS.labels("resolved").inc()
-        log.info("submission.resolved", **_told(submission, verdict), state=verdict.state)
+        log.info("submission.resolved", **_fields(submission, verdict), state=verdict.state)
     elif age >= UNRESOLVED_AFTER:
-        log.error("submission.unresolved", **_told(submission, verdict), hours=round(age.total_seconds() / 3600))
+        log.error("submission.unresolved", **_fields(submission, verdict), hours=round(age.total_seconds() / 3600))
     else:
-        log.warning("submission.unknown", **_told(submission, verdict))
+        log.warning("submission.unknown", **_fields(submission, verdict))
 
 
-def note_answered(submission: Submission, how: str) -> None:
+def log_answered(submission: Submission, result: str) -> None:
     """A caller's create was answered without sending it: `replayed`, `expired`, `conflict` or `waited`."""
-    SUBMISSIONS.labels(how).inc()
-    log.info("submission.answered", submission_id=submission.id, result=how)
+    SUBMISSIONS.labels(result).inc()
+    log.info("submission.answered", submission_id=submission.id, result=result)
 
 
-def note_turned_away(why: str) -> None:
+def log_rejected(reason: str) -> None:
     """A caller's create was not even written down."""
-    SUBMISSIONS.labels(why).inc()
-    log.warning("submission.turned_away", reason=why)
+    SUBMISSIONS.labels(reason).inc()
+    log.warning("submission.turned_away", reason=reason)
 
 
-def _told(submission: Submission, verdict: Verdict) -> dict[str, object]:
+def _fields(submission: Submission, verdict: Verdict) -> dict[str, object]:
     return {
         "submission_id": submission.id,
         "generation_id": verdict.generation_id,

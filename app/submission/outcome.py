@@ -83,7 +83,7 @@ def judge(attempt: Attempt, *, key: str, request_id: str, in_doubt: bool) -> Ver
     if isinstance(attempt, NotRecorded):
         reply = not_recorded(key, request_id=request_id)
         return Verdict(result=Result.NOT_RECORDED, state=State.UNKNOWN, reply=reply, error=attempt.reason)
-    if isinstance(attempt, RivyaRefused) and not (in_doubt and _says_nothing_of_the_past(attempt)):
+    if isinstance(attempt, RivyaRefused) and not (in_doubt and _leaves_outcome_open(attempt)):
         return _refused(attempt, request_id)
     if isinstance(attempt, RivyaUnavailable) and not in_doubt:
         if not attempt.sent:
@@ -109,7 +109,7 @@ def _accepted(attempt: Accepted) -> Verdict:
     )
 
 
-def _says_nothing_of_the_past(error: RivyaRefused) -> bool:
+def _leaves_outcome_open(error: RivyaRefused) -> bool:
     """It does not tell whether an earlier attempt took effect; a conflict even hints that it did, or still may."""
     return (
         isinstance(error, RivyaUnauthorized | RivyaForbidden | RivyaRateLimited) or error.code == "idempotency_conflict"
@@ -167,12 +167,12 @@ _LARGEST_RELAYED = 64 * 1024
 
 def relayed(error: RivyaRefused, *, request_id: str) -> Reply:
     """Rivya's status, code, message, requestId and wait; `request_id` is ours, for where Rivya named none."""
-    told = _error_member(error.body) if len(error.body) <= _LARGEST_RELAYED else {}
+    members = _error_member(error.body) if len(error.body) <= _LARGEST_RELAYED else {}
     documented = {
         "message": error.message or "Rivya refused this without giving a reason.",
         "requestId": error.request_id or request_id,
     }
-    body = orjson.dumps({"error": {**documented, **told, "code": error.code}})
+    body = orjson.dumps({"error": {**documented, **members, "code": error.code}})
     return Reply(status=error.status, body=body, retry_after=whole_seconds(error.retry_after))
 
 

@@ -15,7 +15,7 @@ from app.ledger.write_queue import WriteQueue
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import CreateAnswer, RivyaClient
 from app.rivya.errors import RivyaError, RivyaUnavailable
-from app.submission.metrics import note_retried, note_sent
+from app.submission.metrics import log_retried, log_sent
 from app.submission.models import Reply, Submission, read_create, unknown
 from app.submission.outcome import Accepted, Attempt, NotRecorded, Verdict, judge, pause_before_retry
 from app.submission.store import Submissions
@@ -68,20 +68,20 @@ class Sender:
         A database that is away leaves the submission claimed; when its lease runs out, it is due for the background.
         """
         attempt = await self._attempt(claimed)
-        named = request_id()
-        verdict = judge(attempt, key=claimed.key, request_id=named, in_doubt=in_doubt)
+        current_request_id = request_id()
+        verdict = judge(attempt, key=claimed.key, request_id=current_request_id, in_doubt=in_doubt)
         try:
             is_current = await self._conclude(claimed, verdict)
         except DatabaseUnavailable as error:
             lost = NotRecorded(type(error).__name__)
-            verdict = judge(lost, key=claimed.key, request_id=named, in_doubt=in_doubt)
+            verdict = judge(lost, key=claimed.key, request_id=current_request_id, in_doubt=in_doubt)
             is_current = True
         self._waiters.wake(claimed.id)
         if in_doubt:
-            note_retried(claimed, verdict, age=self._clock.now() - claimed.sent_at)
+            log_retried(claimed, verdict, age=self._clock.now() - claimed.sent_at)
         else:
-            note_sent(claimed, verdict, request_id=named)
-        reply = verdict.reply if is_current else await self._what_stands(claimed, named)
+            log_sent(claimed, verdict, request_id=current_request_id)
+        reply = verdict.reply if is_current else await self._stored_reply(claimed, current_request_id)
         return Sent(reply, attempt if isinstance(attempt, RivyaError) else None)
 
     async def _attempt(self, claimed: Submission) -> Attempt:
@@ -117,10 +117,10 @@ class Sender:
         )
         return await self._submissions.conclude(claimed, verdict, now=now, next_attempt_at=now + pause)
 
-    async def _what_stands(self, claimed: Submission, named: str) -> Reply:
+    async def _stored_reply(self, claimed: Submission, current_request_id: str) -> Reply:
         """A slow attempt was overtaken by the background's: what that one writes down counts."""
         stored = await self._submissions.find(claimed.id)
-        return stored.reply or unknown(claimed.key, request_id=named)
+        return stored.reply or unknown(claimed.key, request_id=current_request_id)
 
 
 def _report(claimed: Submission, answer: CreateAnswer, now: datetime) -> Report:

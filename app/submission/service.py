@@ -10,7 +10,7 @@ from app.core.ids import request_id, uuid7
 from app.core.waiters import Waiters
 from app.ratelimit.limiter import RateLimiter
 from app.submission import models
-from app.submission.metrics import note_answered, note_turned_away
+from app.submission.metrics import log_answered, log_rejected
 from app.submission.models import Create, Reply, State, Submission
 from app.submission.sender import Sender
 from app.submission.store import Submissions
@@ -65,7 +65,7 @@ class Submitter:
     async def submit(self, create: Create, key: str, *, submitted_by: str) -> Reply:
         """Answer a create. Raises `Overloaded` when too many are under way, before anything is written."""
         if self._stopping or len(self._tasks) >= self._most_at_once:
-            note_turned_away("overloaded")
+            log_rejected("overloaded")
             raise Overloaded("Too many creates are under way.")
         task = asyncio.create_task(self._guarded(create, key, submitted_by))
         self._tasks.add(task)
@@ -94,22 +94,22 @@ class Submitter:
             return await self._answer(create, key, submitted_by)
         except DatabaseUnavailable:
             # The commit may stand all the same, and the background send it: so the caller has to know the key.
-            note_turned_away("database_unavailable")
+            log_rejected("database_unavailable")
             return models.database_unavailable(key, request_id=request_id())
 
     async def _answer(self, create: Create, key: str, submitted_by: str) -> Reply:
         now = self._clock.now()
-        found, is_new = await self._submissions.begin(create, key, submitted_by=submitted_by, now=now)
+        stored, is_new = await self._submissions.begin(create, key, submitted_by=submitted_by, now=now)
         if is_new:
-            return await self._send(found)
-        if found.request_hash != create.digest:
-            note_answered(found, "conflict")
+            return await self._send(stored)
+        if stored.request_hash != create.digest:
+            log_answered(stored, "conflict")
             return models.conflict(request_id=request_id())
-        if found.state is State.REJECTED and not found.is_final:
-            claimed = await self._submissions.claim_again(found, create, submitted_by=submitted_by, now=now)
+        if stored.state is State.REJECTED and not stored.is_final:
+            claimed = await self._submissions.claim_again(stored, create, submitted_by=submitted_by, now=now)
             if claimed is not None:
                 return await self._send(claimed)
-        return await self._answer_again(found.id, key)
+        return await self._answer_again(stored.id, key)
 
     async def _send(self, claimed: Submission) -> Reply:
         sent = await self._sender.send(claimed, in_doubt=False)
@@ -126,12 +126,12 @@ class Submitter:
                 woken.clear()
                 known = await self._submissions.find(submission_id)
                 if known.reply is not None:
-                    note_answered(known, "replayed")
+                    log_answered(known, "replayed")
                     return known.reply
                 if known.is_emptied:
-                    note_answered(known, "expired")
+                    log_answered(known, "expired")
                     return models.expired(known.generation_id, request_id=request_id())
                 if self._stopping or self._clock.monotonic() >= deadline:
-                    note_answered(known, "waited")
+                    log_answered(known, "waited")
                     return models.unknown(key, request_id=request_id())
                 await self._pause(woken, _SECONDS_BETWEEN_LOOKS)

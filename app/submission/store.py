@@ -88,17 +88,17 @@ class Submissions:
         new = self._insert(submissions).values(row).on_conflict_do_nothing(index_elements=[_t.idempotency_key])
         async with self._database.transaction() as connection:
             is_new = (await connection.execute(new)).rowcount == 1
-            found = await connection.execute(select(submissions).where(_t.idempotency_key == key))
-            return from_row(found.mappings().one()), is_new
+            result = await connection.execute(select(submissions).where(_t.idempotency_key == key))
+            return from_row(result.mappings().one()), is_new
 
     async def find(self, submission_id: str) -> Submission:
         """As it stands."""
         async with self._database.read() as connection:
-            found = await connection.execute(select(submissions).where(_t.id == submission_id))
-            return from_row(found.mappings().one())
+            result = await connection.execute(select(submissions).where(_t.id == submission_id))
+            return from_row(result.mappings().one())
 
     async def claim_again(
-        self, seen: Submission, create: Create, *, submitted_by: str, now: datetime
+        self, known: Submission, create: Create, *, submitted_by: str, now: datetime
     ) -> Submission | None:
         """Claim a submission whose rejection was not final; None when somebody else was faster.
 
@@ -106,7 +106,7 @@ class Submissions:
         """
         change = (
             update(submissions)
-            .where(_t.id == seen.id, _t.attempts == seen.attempts, _t.state == State.REJECTED, _t.is_final == 0)
+            .where(_t.id == known.id, _t.attempts == known.attempts, _t.state == State.REJECTED, _t.is_final == 0)
             .values(
                 request=create.body,
                 state=State.SENDING,
@@ -129,8 +129,8 @@ class Submissions:
     async def is_due(self, *, now: datetime) -> bool:
         """There is one to be retried."""
         async with self._database.read() as connection:
-            found = await connection.execute(select(true()).where(_t.next_attempt_at <= now).limit(1))
-            return found.first() is not None
+            result = await connection.execute(select(true()).where(_t.next_attempt_at <= now).limit(1))
+            return result.first() is not None
 
     async def claim_due(self, *, now: datetime) -> Submission | None:
         """Claim the submission whose retry has been due longest; None when there is none that nobody else has."""

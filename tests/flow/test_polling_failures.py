@@ -185,8 +185,8 @@ def _break(poller: Poller, generation_id: str) -> None:
     """Put a bug where none is known."""
     poll = poller._polling.poll
 
-    async def broken(held: Any, before_send: Any) -> Any:
-        return 1 / 0 if held.id == generation_id else await poll(held, before_send)
+    async def broken(lease: Any, before_send: Any) -> Any:
+        return 1 / 0 if lease.id == generation_id else await poll(lease, before_send)
 
     poller._polling.poll = broken  # type: ignore[method-assign]
 

@@ -43,7 +43,7 @@ async def test_claims_made_at_the_same_moment_are_disjoint_and_their_slots_too(d
         tasks = await overdue(room, replicas[0], 100)
         claims = await asyncio.gather(*(replica.poller._claims.claim(10) for replica in replicas for _ in range(2)))
         claimed = [one for claim in claims for one in claim]
-        ids = [one.held.id for one in claimed]
+        ids = [one.lease.id for one in claimed]
         assert len(set(ids)) == len(ids) > 10
         assert set(ids) <= set(tasks)
         slots = sorted(one.reservation.at for one in claimed)
@@ -123,10 +123,10 @@ async def test_what_was_learnt_under_an_older_lease_is_not_written(database_url:
         [new] = await other.poller._claims.claim(1)
         book = PollStateRepository(slow.database)
         assert (
-            await book.record_poll_failures([poller.failed(old.held, NextPoll(NOON, Tracking.STALLED), "late")]) == []
+            await book.record_poll_failures([poller.failed(old.lease, NextPoll(NOON, Tracking.STALLED), "late")]) == []
         )
-        row = await slow.row(new.held.id)
-        assert (row["lease_until"], row["polls"], row["tracking"]) == (new.held.lease_until, 0, "watching")
+        row = await slow.row(new.lease.id)
+        assert (row["lease_until"], row["polls"], row["tracking"]) == (new.lease.lease_until, 0, "watching")
 
 
 async def test_a_callback_that_arrives_during_a_failing_poll_stands(database_url: str) -> None:
@@ -135,7 +135,7 @@ async def test_a_callback_that_arrives_during_a_failing_poll_stands(database_url
         [task] = await overdue(room, replica, 1)
         [claimed] = await replica.poller._claims.claim(1)
         await replica.ledger.record([webhook(task, "succeeded", at=room.clock.now())])
-        lost = poller.not_found(claimed.held, NextPoll(None, Tracking.LOST), "not_found", now=room.clock.now())
+        lost = poller.not_found(claimed.lease, NextPoll(None, Tracking.LOST), "not_found", now=room.clock.now())
         assert await PollStateRepository(replica.database).record_poll_failures([lost]) == []
         assert (await replica.row(task))["tracking"] == "settled"
 
@@ -146,7 +146,7 @@ async def test_failures_noted_while_the_same_generations_are_recorded_do_not_dea
         tasks = await overdue(room, replica, 40)
         claimed = await replica.poller._claims.claim(40)
         book = PollStateRepository(replica.database)
-        backwards = [poller.given_back(one.held, room.clock.now()) for one in reversed(claimed)]
+        backwards = [poller.given_back(one.lease, room.clock.now()) for one in reversed(claimed)]
         reports = [webhook(task, "succeeded", at=room.clock.now()) for task in tasks]
         await asyncio.gather(book.record_poll_failures(backwards), other.ledger.record(reports))
         assert {row["tracking"] for row in await replica.rows(generations)} == {"settled"}
