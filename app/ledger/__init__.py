@@ -1,1 +1,1 @@
-"""The one SQL record of what is known: deliveries, generations, transitions; only this package changes them."""
+"""The SQL record of deliveries, generations and transitions; only this package writes these tables."""

@@ -1,4 +1,4 @@
-"""What one report does to one generation: a pure function of what is known and what is claimed."""
+"""Decides what a report changes: pure functions of the stored generation and the report's claim."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +21,10 @@ from app.ledger.models import (
 )
 
 FirstPoll = Callable[[str | None, datetime], datetime]
-"""When a generation of this model, heard of at this moment, is to be polled if its callback hasn't come."""
+"""Returns when to poll a generation of this model, first seen at this time, if no callback has come by then."""
 
 Changes = dict[str, Any]
-"""Members of a generation, and what they become."""
+"""New values of members of a `Generation`, by name."""
 
 _NOTHING_KNOWN = Generation(
     id="", status=Status.QUEUED, tracking=Tracking.WATCHING, first_seen_at=datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,7 +34,7 @@ _CLAIMED_MEMBERS = ("model", "reserved_credits", "final_credits", "created_at", 
 
 @hot_dataclass()
 class Decision:
-    """What follows from a report: the generation as it is now, and the transition if there was one."""
+    """The result of one report: the generation after it, and the transition if the status changed."""
 
     outcome: Outcome
     generation: Generation
@@ -42,7 +42,7 @@ class Decision:
 
 
 def decide(current: Generation | None, report: Report, claim: Claim, *, first_poll: FirstPoll) -> Decision:
-    """Apply `claim`, made by `report`, to `current` (None: a generation never heard of)."""
+    """Apply the `claim` of `report` to `current` (None: the generation is not stored yet)."""
     claimed = Status(claim.status)
     outcome = classify(current.status if current is not None else None, claimed)
     known = current if current is not None else _NOTHING_KNOWN
@@ -80,12 +80,12 @@ def _transition(current: Generation | None, report: Report, claim: Claim, claime
     )
 
 
-# Each of the following says which members change, and all of it is applied at once: a generation has two dozen members,
-# and making one anew for each step would cost more than everything else here.
+# Each of the following returns the members that change, and all changes are applied at once: a generation has two dozen
+# members, and a new object for each step would cost more than everything else here.
 
 
 def _common_changes(known: Generation, report: Report, claim: Claim) -> Changes:
-    """What is noted whatever the claim is worth: that it came, and who it belongs to."""
+    """Changes that apply whatever the outcome: the report was received, and whose generation it is."""
     changes: Changes = {}
     if known.client_request_id is None:
         changes["client_request_id"] = report.client_request_id or claim.client_request_id
@@ -110,7 +110,7 @@ def _common_changes(known: Generation, report: Report, claim: Claim) -> Changes:
 
 
 def _newer_changes(known: Generation, claim: Claim) -> Changes:
-    """A newer word on the generation: its members replace the older ones."""
+    """Changes by a claim that is newer than what is stored: its members replace the stored ones."""
     changes: Changes = {"rivya_object": {**known.rivya_object, **claim.object} if known.rivya_object else claim.object}
     for name in _CLAIMED_MEMBERS:
         value = getattr(claim, name)
@@ -120,11 +120,11 @@ def _newer_changes(known: Generation, claim: Claim) -> Changes:
 
 
 def _filled_changes(known: Generation, claim: Claim) -> Changes:
-    """The same status again: it may fill what an earlier, shorter word left open, and changes nothing else."""
+    """Changes by a claim with the stored status: it fills members that are missing, and replaces none."""
     present = {name: value for name, value in known.rivya_object.items() if value is not None}
     changes: Changes = {"rivya_object": {**known.rivya_object, **claim.object, **present}}
     for name in _CLAIMED_MEMBERS:
-        if getattr(known, name) is None and name != "model":  # the model is noted, whoever tells it
+        if getattr(known, name) is None and name != "model":  # `_common_changes` sets the model
             changes[name] = getattr(claim, name)
     return changes
 
@@ -142,7 +142,7 @@ def _settled_changes(report: Report) -> Changes:
 def _poll_changes(
     known: Generation, status: Status, changes: Changes, report: Report, first_poll: FirstPoll
 ) -> Changes:
-    """An open generation has a next poll: the poller's word if it spoke, else the one it has, else the first."""
+    """The next poll of an open generation: what the poller decided, else the stored one, else the first."""
     if status.is_terminal:
         return {}
     if report.polled is not None:
@@ -153,23 +153,23 @@ def _poll_changes(
     return {"next_poll_at": next_poll_at, "tracking": Tracking.WATCHING}
 
 
-# What a whole batch of reports does: reports folded one after another, into rows to write; pure.
+# What a batch of reports changes: the reports are applied one after another, and give the rows to write. Pure.
 
 
 @hot_dataclass()
 class Recorded:
-    """What became of one report."""
+    """The result of recording one report."""
 
     outcome: Outcome
     generation: Generation | None = None
-    """As it stands after the report; None where the report speaks of none."""
+    """The generation after the report; None where the report is about none."""
     transition: Transition | None = None
     is_duplicate: bool = False
-    """The same event had been recorded before: nothing changed but its count of attempts."""
+    """The same event was recorded before: only its count of attempts changes."""
 
     @property
     def missed_callback(self) -> bool:
-        """A poll found the outcome, and no callback had come."""
+        """A poll returned the final status, and no callback had come."""
         return (
             self.transition is not None
             and self.transition.source is Source.POLL
@@ -181,7 +181,7 @@ class Recorded:
 
 @dataclass(slots=True)
 class DeliveryRow:
-    """A delivery to be stored, or one more attempt of one that is there."""
+    """A delivery to store, or one more attempt of a stored one."""
 
     delivery: Delivery
     outcome: Outcome
@@ -191,7 +191,7 @@ class DeliveryRow:
 
 @dataclass(slots=True)
 class Plan:
-    """Rows to write, in the order of their keys, and what to answer to each report."""
+    """Rows to write, by key, and the result of each report in order."""
 
     recorded: list[Recorded] = field(default_factory=list)
     deliveries: dict[str, DeliveryRow] = field(default_factory=dict)
@@ -200,7 +200,7 @@ class Plan:
 
 
 Decide = Callable[[Mapping[str, Generation], Mapping[str, Outcome]], Plan]
-"""`plan` for given reports: from the generations and events that are stored to what is to be written."""
+"""`plan` for given reports: takes the stored generations and events, returns what to write."""
 
 
 def plan(
@@ -210,7 +210,7 @@ def plan(
     *,
     first_poll: FirstPoll,
 ) -> Plan:
-    """Fold `reports` over what is stored: the `generations` and `known_events` that they concern."""
+    """What to write for `reports`, given the stored `generations` and `known_events` that they concern."""
     result = Plan()
     for report in reports:
         result.recorded.append(_fold(report, result, generations, known_events, first_poll))

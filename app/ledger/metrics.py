@@ -1,4 +1,4 @@
-"""What the ledger counts and logs: of what was committed, and of what could not be."""
+"""Metrics and log events of the ledger: reports that were committed, and reports that could not be recorded."""
 
 from collections import Counter as Count
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def log_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
-    """Count and log what was committed: a line for each delivery and each transition."""
+    """Count what was committed, and log a line for each delivery and each transition."""
     lines: list[dict[str, object]] = []
     outcomes: list[str] = []
     steps: list[tuple[str | None, str, str]] = []
@@ -50,7 +50,7 @@ def log_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> Non
 
 
 def log_failed(report: Report, error: Exception) -> None:
-    """Log which report could not be recorded: it is evidence of a bug, and has to be found again."""
+    """Log which report could not be recorded, so that it can be looked up: it is evidence of a bug."""
     log.error(
         "report.not_recorded",
         error=type(error).__name__,

@@ -1,4 +1,4 @@
-"""What the ledger works with: reports, the state of a generation, and what the reads give."""
+"""The types of the ledger: reports, generations and transitions, and the filters and results of reads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -9,11 +9,11 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from app.core.records import hot_dataclass
 
-# The life of a generation: queued → processing → succeeded | failed; steps may be skipped, never undone.
+# The status of a generation: queued → processing → succeeded | failed; steps may be skipped, never undone.
 
 
 class Status(StrEnum):
-    """Rivya's four words."""
+    """The four statuses of a generation at Rivya."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -22,45 +22,45 @@ class Status(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Nothing follows."""
+        """No other status can follow."""
         return self is Status.SUCCEEDED or self is Status.FAILED
 
 
 class Tracking(StrEnum):
-    """What we do about a generation."""
+    """How we follow a generation."""
 
     WATCHING = "watching"
     """Open; polled when its callback is overdue."""
     SETTLED = "settled"
     """Its outcome is known."""
     STALLED = "stalled"
-    """Open past our horizon: our own time-out, not Rivya's failure; polled rarely, still accepts its outcome."""
+    """Open past our horizon (our own time-out, not a failure at Rivya); polled rarely, still accepts an outcome."""
     LOST = "lost"
-    """Rivya says again and again that it does not exist; not polled, still accepts an outcome."""
+    """Rivya answered 404 repeatedly; not polled any more, still accepts an outcome."""
 
 
 class Outcome(StrEnum):
     """What a report did to the ledger."""
 
     APPLIED = "applied"
-    """It moved a generation, or was the first word of one."""
+    """It changed the status of a generation, or was the first report of one."""
     STALE = "stale"
-    """It says what is known already, or something older."""
+    """Its status is the stored one, or an earlier one."""
     CONFLICT = "conflict"
-    """It contradicts a terminal status; kept, not believed."""
+    """It contradicts a terminal status; stored as evidence, not applied."""
     TEST = "test"
     """A test event."""
     UNKNOWN_TYPE = "unknown_type"
-    """A verified event of a type we don't know."""
+    """A verified event of an unknown type."""
     UNREADABLE = "unreadable"
-    """A verified delivery in which no generation could be found."""
+    """A verified delivery from which no generation could be read."""
 
 
 _RANK = {Status.QUEUED: 0, Status.PROCESSING: 1, Status.SUCCEEDED: 2, Status.FAILED: 2}
 
 
 def classify(current: Status | None, claimed: Status) -> Outcome:
-    """What a claim is worth, given what is known (None: never heard of)."""
+    """The outcome of a claim, given the stored status (None: the generation is not stored yet)."""
     if current is None or _RANK[claimed] > _RANK[current]:
         return Outcome.APPLIED
     if current.is_terminal and claimed.is_terminal and claimed is not current:
@@ -69,7 +69,7 @@ def classify(current: Status | None, claimed: Status) -> Outcome:
 
 
 class Source(StrEnum):
-    """Who says it."""
+    """Where a report comes from."""
 
     SUBMIT = "submit"
     WEBHOOK = "webhook"
@@ -78,7 +78,7 @@ class Source(StrEnum):
 
 
 class Claim(Protocol):
-    """What a report says of a generation; `app.rivya.payloads.Generation` fits."""
+    """A generation as a report describes it; implemented by `app.rivya.payloads.Generation` and `TrackedClaim`."""
 
     @property
     def id(self) -> str:
@@ -86,11 +86,11 @@ class Claim(Protocol):
 
     @property
     def status(self) -> str:
-        """One of Rivya's four words."""
+        """One of the values of `Status`."""
 
     @property
     def model(self) -> str | None:
-        """The model, where it was said."""
+        """The model, where it is given."""
 
     @property
     def reserved_credits(self) -> float | None:
@@ -110,16 +110,16 @@ class Claim(Protocol):
 
     @property
     def client_request_id(self) -> str | None:
-        """The caller's trace id, if Rivya tells it."""
+        """The caller's trace id, if Rivya returns it."""
 
     @property
     def object(self) -> Mapping[str, Any]:
-        """Rivya's object as it came, JSON-able, unknown members included."""
+        """Rivya's object as it was received, JSON-serializable, with unknown members."""
 
 
 @hot_dataclass(kw_only=True)
 class Delivery:
-    """A verified POST from Rivya, to be kept as evidence."""
+    """A verified POST from Rivya, stored as evidence."""
 
     event_id: str
     event_type: str | None
@@ -127,25 +127,25 @@ class Delivery:
     received_at: datetime
     body: bytes
     headers: Mapping[str, str]
-    """Only those that matter: content type, user agent, and the signature's."""
+    """Only the content type, the user agent and those of the signature."""
     kept_as: Outcome | None = None
-    """`test`, `unknown_type` or `unreadable` where the delivery has no say in a generation's status."""
+    """`test`, `unknown_type` or `unreadable` where the delivery does not affect the status of a generation."""
     about: str | None = None
-    """The generation that such a delivery mentions, if any."""
+    """The id of the generation that such a delivery mentions, if any."""
 
 
 @hot_dataclass(kw_only=True)
 class Polled:
-    """What the poller decided along with a status answer."""
+    """The poller's decision, for an answer with a status."""
 
     next_poll_at: datetime
-    """When to ask again, should the generation still be open."""
+    """When to poll again if the generation is still open."""
     tracking: Tracking
 
 
 @hot_dataclass(kw_only=True)
 class Report:
-    """One claim (or one delivery that claims nothing)."""
+    """One claim about a generation, or one delivery without a claim."""
 
     source: Source
     reported_at: datetime
@@ -154,25 +154,25 @@ class Report:
     polled: Polled | None = None
     client_request_id: str | None = None
     submitted_by: str | None = None
-    """Name of the token whose create it was."""
+    """Name of the token that sent the create."""
     metadata: Mapping[str, Any] | None = None
     replayed_event_id: str | None = None
-    """The stored delivery that an operator replays; it is neither stored nor counted again."""
+    """The stored event that an operator replays; it is not stored or counted again."""
 
     @property
     def event_id(self) -> str | None:
-        """The event that this report comes from."""
+        """The id of the event that this report comes from."""
         return self.delivery.event_id if self.delivery is not None else self.replayed_event_id
 
     @property
     def generation_id(self) -> str | None:
-        """The generation whose status this report speaks of."""
+        """The id of the generation whose status this report claims."""
         return self.claim.id if self.claim is not None else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackedClaim:
-    """A claim that names a generation made elsewhere: it exists, so it has at least been queued."""
+    """A claim for a generation that was created elsewhere: it exists, so its status is at least `queued`."""
 
     id: str
     model: str | None = None
@@ -185,12 +185,12 @@ class TrackedClaim:
     object: Mapping[str, Any] = field(default_factory=dict)
 
 
-# A generation as the ledger knows it: one row of `generations`, never changed in memory.
+# A generation as the ledger stores it: one row of `generations`, immutable in memory.
 
 
 @hot_dataclass(kw_only=True)
 class Generation:
-    """Members are the columns of `generations`; JSON columns hold what they mean."""
+    """Members are the columns of `generations`; JSON columns are parsed."""
 
     id: str
     status: Status
@@ -224,7 +224,7 @@ _values = attrgetter(*_NAMES)
 
 
 def changed(generation: Generation, changes: Mapping[str, Any]) -> Generation:
-    """The generation with these members changed: `dataclasses.replace`, at a third of its price."""
+    """The generation with these members changed: `dataclasses.replace` in a third of its time."""
     return Generation(**{**dict(zip(_NAMES, _values(generation), strict=True)), **changes})
 
 
@@ -242,33 +242,33 @@ class Transition:
     recorded_at: datetime
 
 
-# The latest moments for which a poll can have been scheduled: what waits for longer was written by another clock.
+# The latest times for which a poll can have been scheduled: a later one was written before the clock was set back.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollTimeLimits:
-    """By what became of the last poll."""
+    """The latest possible `next_poll_at`, by the result of the last poll."""
 
     watched: datetime
     failing: datetime
-    """For a watched generation whose last poll brought nothing."""
+    """For a watched generation whose last poll failed."""
     stalled: datetime
 
 
-# What the record is asked for, and what it answers: filters, positions, pages; pure.
+# Filters, positions and pages of the reads.
 
 
 Item = TypeVar("Item")
 
 MOST_OPEN: Final = 5000
-"""Open generations are counted so far: this many may mean more."""
+"""Open generations are counted up to this number; this number may mean more."""
 MOST_OVERDUE: Final = 1001
-"""Overdue ones are looked at in the table, one by one; RECEIVER_ALARM_OVERDUE is less."""
+"""Overdue generations are counted up to this number, row by row; RECEIVER_ALARM_OVERDUE is less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationFilter:
-    """Which generations are listed; None narrows nothing."""
+    """Which generations are listed; None does not filter."""
 
     status: Status | None = None
     tracking: Tracking | None = None
@@ -276,27 +276,27 @@ class GenerationFilter:
     client_request_id: str | None = None
     submitted_by: str | None = None
     created_after: datetime | None = None
-    """First heard of at this moment or later."""
+    """First seen at this time or later."""
     created_before: datetime | None = None
-    """First heard of before this moment."""
+    """First seen before this time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFilter:
-    """Which deliveries are listed; None narrows nothing."""
+    """Which deliveries are listed; None does not filter."""
 
     generation_id: str | None = None
     outcome: Outcome | None = None
     event_type: str | None = None
     received_after: datetime | None = None
-    """Received at this moment or later."""
+    """Received at this time or later."""
     received_before: datetime | None = None
-    """Received before this moment."""
+    """Received before this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a list that is ordered by a moment and, within it, by an id."""
+    """A place in a list that is ordered by time and then by id."""
 
     at: datetime
     id: str
@@ -308,12 +308,12 @@ class Page(Generic[Item]):
 
     items: Sequence[Item]
     last: Position | None
-    """The position after which the list goes on; None at its end."""
+    """The position after which the next page begins; None at the end of the list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredDelivery:
-    """A row of `deliveries`; body and headers only where they were asked for."""
+    """A row of `deliveries`; body and headers only where they were selected."""
 
     event_id: str
     event_type: str | None
@@ -323,18 +323,18 @@ class StoredDelivery:
     outcome: Outcome
     attempts: int
     body_pruned_at: datetime | None = None
-    """When its body and headers were emptied for their age."""
+    """When its body and headers were emptied because of their age."""
     body: bytes | None = None
     headers: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerStats:
-    """How the record stands at one moment."""
+    """Counts of the ledger at one time."""
 
     open: int
-    """Generations whose outcome isn't known, counted up to `MOST_OPEN`."""
+    """Generations without a final status, counted up to `MOST_OPEN`."""
     overdue: int
-    """Generations under watch whose next poll should have begun, counted up to `MOST_OVERDUE`."""
+    """Watched generations whose next poll is overdue, counted up to `MOST_OVERDUE`."""
     last_verified_at: datetime | None
-    """When the newest delivery came; None before the first."""
+    """When the newest delivery was received; None before the first."""

@@ -1,4 +1,4 @@
-"""What a poller writes about a generation when it has no report to record: a failed poll, a lease given back."""
+"""Writes the poll state of generations where there is no report to record: after a failed poll or a returned lease."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -27,11 +27,11 @@ _WRITTEN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollLease:
-    """A generation on which a poller has the lease: columns of `generations`, as they were when it was claimed."""
+    """A generation that a poller has leased: columns of `generations` at the time of the claim."""
 
     id: str
     lease_until: datetime
-    """Tells one lease from the next: what was learnt under an older one is not written."""
+    """Identifies the lease: results of an earlier lease are not written."""
     model: str | None
     first_seen_at: datetime
     tracking: Tracking
@@ -44,7 +44,7 @@ class PollLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollResult:
-    """What becomes of a generation after a poll that reported nothing; the lease ends with it."""
+    """The new poll state of a generation after a poll without a report; writing it ends the lease."""
 
     lease: PollLease
     next_poll_at: datetime | None
@@ -57,7 +57,7 @@ class PollResult:
 
 
 class PollStateRepository:
-    """The polling columns of `generations`, apart from what `Ledger.record` writes there."""
+    """The polling columns of `generations`, apart from what `Recorder.record` writes there."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -70,8 +70,8 @@ class PollStateRepository:
     async def record_poll_failures(self, results: Sequence[PollResult]) -> list[PollResult]:
         """Write `results` in one transaction, and return those that were written.
 
-        A generation that was settled meanwhile, or leased to somebody else, is left as it is. Locks in the order of
-        ids, like `Ledger.record`. Raises `DatabaseUnavailable`.
+        A generation that was settled meanwhile, or is leased to another poller, is not changed. Locks rows in the
+        order of ids, like `Recorder.record`. Raises `DatabaseUnavailable`.
         """
         ids = sorted({result.lease.id for result in results})
         if not ids:
@@ -85,11 +85,10 @@ class PollStateRepository:
         return current
 
     async def pull_forward(self, *, to: datetime, later_than: datetime) -> int:
-        """Have what waits for a poll after `later_than` polled at `to`, and return how many (1000 at most).
+        """Move polls that are scheduled after `later_than` to the time `to`, and return how many (1000 at most).
 
-        For generations whose callbacks can't be expected any more. Those that a poller has, and those that are being
-        backed off from after failures, keep their time. Where there are none, nothing is written. Raises
-        `DatabaseUnavailable`.
+        For generations whose callbacks can't be expected any more. Leased generations, and those that are polled less
+        often after failures, keep their time. Where there are none, nothing is written. Raises `DatabaseUnavailable`.
         """
         async with self._database.read() as connection:
             later = await connection.execute(self._find_later, {"later_than": later_than, "most": 1})
@@ -100,9 +99,9 @@ class PollStateRepository:
             return (await connection.execute(self._pull_forward, parameters)).rowcount
 
     async def recall(self, bounds: PollTimeLimits, *, to: datetime) -> int:
-        """Have what waits for a poll beyond the `bounds` polled at `to`, and return how many (1000 at most).
+        """Move polls that are scheduled later than `bounds` to the time `to`, and return how many (1000 at most).
 
-        Nothing is scheduled that far ahead: it was written before the clock was set back. Raises `DatabaseUnavailable`.
+        Such a time was written before the clock was set back. Raises `DatabaseUnavailable`.
         """
         parameters = {"to": to, "most": _AT_ONCE, **asdict(bounds)}
         async with self._database.transaction() as connection:
@@ -152,7 +151,7 @@ def _later() -> Select[Any]:
 
 
 def _pull_forward() -> Update:
-    # Nobody is waited for while rows are locked: this can't become a deadlock, and busy rows get their turn later.
+    # Skips locked rows, so that it can't take part in a deadlock; they are updated by a later run.
     g = generations.c
     waiting = _later().with_for_update(skip_locked=True).cte("waiting")
     to = bindparam("to", type_=UtcDateTime)

@@ -1,4 +1,4 @@
-"""Records a batch on PostgreSQL: one statement to look, one to write, and locks only where somebody else was faster."""
+"""Records a batch on PostgreSQL: one statement reads, one writes; rows are locked only after a conflict."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,25 +17,26 @@ from app.ledger.tables import deliveries, generations, transitions
 
 
 class WriteConflict(Exception):
-    """Somebody else was first to change a generation, between our look and our write; nothing was written."""
+    """Another writer changed a generation between our read and our write; nothing was written."""
 
 
 class PostgresRecord:
-    """Speaks to the driver itself, in constant text.
+    """Records batches by constant statements, directly through the driver.
 
-    Every write of a generation counts its `revision`, and `WRITE` writes only what still has the revision that was
-    looked at, all or nothing. So nothing needs to be locked in between, and one or two exchanges do instead of five.
+    Every write of a generation increments its `revision`, and `WRITE` writes all or nothing: only if each generation
+    still has the revision that was read. This needs no locks, and one or two round trips instead of five.
     """
 
     def __init__(self, direct: RawPostgres) -> None:
         self._direct = direct
         self._expects_new = True
-        """The last batch was about nothing that was known."""
+        """None of the generations and events of the last batch was stored before."""
 
     async def record(self, reports: Sequence[Report], decide: Decide) -> Plan:
-        """One transaction. Raises `WriteConflict` and `DatabaseUnavailable`; nothing is written then.
+        """Record `reports` in one transaction, and return what was written.
 
-        Where all is new, as it is where others create and we are only called back, one exchange does.
+        If everything is new, as where other programs create the generations, one round trip is enough.
+        Raises `WriteConflict` and `DatabaseUnavailable`; nothing is written then.
         """
         concerned = _concerned(reports)
         with _map_conflicts():
@@ -52,9 +53,9 @@ class PostgresRecord:
         return plan
 
     async def record_locked(self, reports: Sequence[Report], decide: Decide) -> Plan:
-        """The same with the generations locked, in the order of their ids, so that the next try is the last.
+        """Like `record`, with the generations locked in the order of their ids, so that another conflict is unlikely.
 
-        Raises `WriteConflict` only where somebody else inserts at this very moment.
+        Raises `WriteConflict` only where another writer inserts one of them at the same time.
         """
         with _map_conflicts():
             async with self._direct.transaction() as connection:
@@ -90,9 +91,9 @@ def _plan(known: Iterable[Any], decide: Decide) -> Plan:
 
 
 def _written(plan: Plan) -> tuple[str, str, str, bytes]:
-    """Rows as JSON texts: the driver looks at every single element of an array, which takes it five times as long.
+    """Rows as JSON texts: with arrays the driver encodes each element, which takes five times as long.
 
-    In the order of their keys, everywhere: two batches can wait for each other, but never in a circle.
+    Rows are always in the order of their keys, so that two batches can't deadlock.
     """
     bodies, delivered = rows.bodies_apart(plan.deliveries[key] for key in sorted(plan.deliveries))
     generations = [rows.from_generation(plan.generations[key]) for key in sorted(plan.generations)]
@@ -104,7 +105,7 @@ def _json(written: Sequence[Sequence[Any]]) -> str:
     return orjson.dumps(written).decode()
 
 
-# What is said to PostgreSQL for every batch, as text that never changes, so that it is planned once.
+# The statements of every batch, as constant text, so that PostgreSQL plans them once.
 
 
 _TYPES = {
@@ -143,8 +144,8 @@ SELECT 1 / (count(*) FILTER (WHERE is_as_it_was) = $5::bigint)::int FROM written
 
 
 def _write_new() -> str:
-    # Without ON CONFLICT, which tries every key twice: a seventh of all that recording costs PostgreSQL. The last line
-    # adds no row, but what it reads is written before all else: batches meet at a generation, in the order of ids.
+    # Without ON CONFLICT, which looks up every key twice: a seventh of PostgreSQL's time for recording. The last line
+    # adds no row, but makes PostgreSQL insert generations first: concurrent batches then wait in the order of ids.
     return f"""WITH known AS MATERIALIZED (
     {_look(ids="$5", events="$6")}
 ), written AS (
@@ -174,7 +175,7 @@ def _rows_from(table: Table, columns: Sequence[str], parameter: str) -> str:
 
 
 LOOK: Final = _look()
-"""The generations $1, and what became of the events $2: a row for each that is known."""
+"""A row for each of the generations $1 and of the events $2 that is stored; for an event, its outcome."""
 
 BY_ID: Final = f"SELECT {', '.join(rows.GENERATION_COLUMNS)} FROM generations WHERE id = ANY($1::text[])"  # noqa: S608
 
@@ -183,13 +184,13 @@ LOCK: Final = "SELECT FROM generations WHERE id = ANY($1::text[]) ORDER BY id FO
 WRITE: Final = _write()
 """The three writes, all or nothing: generations $1, deliveries $2 with their bodies in $4, transitions $3.
 
-$5 is how many generations there are. Where one of them has been changed, inserted or removed since we looked, the
-last line divides by zero, which takes everything back. The arbiters are the primary keys' indexes: this never scans.
+$5 is the number of generations. If one of them was changed, inserted or removed since it was read, the last line
+divides by zero, which rolls everything back. Conflicts are found by the primary keys' indexes, never by a scan.
 """
 
 
 WRITE_NEW: Final = _write_new()
-"""The three writes where none of the generations $5 and events $6 is known, and no row then; else what `LOOK` finds.
+"""The three writes if none of the generations $5 and events $6 is stored, returning no row; else the rows of `LOOK`.
 
-Raises a unique violation where one of them is written by somebody else at the same time.
+Fails with a unique violation if another writer inserts one of them at the same time.
 """

@@ -1,4 +1,4 @@
-"""The reads: what the API shows of the record, each one statement in a short read transaction."""
+"""The reads of the ledger for the API, each one statement in a short read transaction."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -40,7 +40,7 @@ from app.ledger.tables import OPEN, deliveries, generations, transitions
 
 
 class Queries:
-    """Reads the record. Everything here raises `DatabaseUnavailable` where the database can't be reached."""
+    """Reads the ledger. Every method raises `DatabaseUnavailable` where the database can't be reached."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -51,7 +51,7 @@ class Queries:
         self._usage = usage_statement(is_sqlite=database.is_sqlite)
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
-        """Those of the generations `ids` that are known."""
+        """The generations `ids` that are stored, by id."""
         direct = self._database.direct
         stored: Sequence[rows.Row]
         if isinstance(direct, RawPostgres):
@@ -61,7 +61,7 @@ class Queries:
         return {row["id"]: rows.to_generation(row) for row in stored}
 
     async def settled_among(self, ids: Sequence[str]) -> list[str]:
-        """Those of the generations `ids` whose outcome is known."""
+        """Those of `ids` whose generation has a final status."""
         return [row["id"] for row in await self._rows(self._settled, self._ids(ids))]
 
     async def generations(self, chosen: GenerationFilter, *, after: Position | None, limit: int) -> Page[Generation]:
@@ -75,7 +75,7 @@ class Queries:
         return _page(items, limit, lambda item: Position(item.first_seen_at, item.id))
 
     async def transitions(self, generation_id: str) -> list[Transition]:
-        """The history of a generation, oldest first; empty for one that isn't known."""
+        """The transitions of a generation, oldest first; empty if it is not stored."""
         t = transitions.c
         statement = select(transitions).where(t.generation_id == generation_id).order_by(t.number)
         return [rows.to_transition(row) for row in await self._rows(statement)]
@@ -89,25 +89,25 @@ class Queries:
         return _page(items, limit, lambda item: Position(item.received_at, item.event_id))
 
     async def delivery(self, event_id: str) -> StoredDelivery | None:
-        """One delivery with its body and headers; None if no such event ever came."""
+        """One delivery with its body and headers; None if it is not stored."""
         stored = await self._rows(select(deliveries).where(deliveries.c.event_id == event_id))
         return rows.to_delivery(stored[0]) if stored else None
 
     async def usage(self, first: datetime, end: datetime, *, most: int) -> list[UsageLine]:
-        """Sums by caller, model and day of what was first seen from `first` on and before `end`, in that order.
+        """Sums by day, caller and model of the generations first seen from `first` until before `end`, in that order.
 
-        Both are whole hours in UTC. At most `most` lines; where that many come, there may be more.
+        Both are whole hours in UTC. Returns at most `most` lines; if it returns that many, there may be more.
         """
         async with self._database.read() as connection:
             if not self._database.is_sqlite:
                 await connection.execute(BY_INDEX)
             window = {"first": first, "end": end, "most": most}
             stored = (await connection.execute(self._usage, window)).mappings().all()
-        # Ordered here: the databases disagree on where null belongs.
+        # Sorted here, because the databases sort null differently.
         return sorted(map(to_usage_line, stored), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
 
     async def standing(self, now: datetime) -> LedgerStats:
-        """How the record stands at `now`."""
+        """Counts of open and overdue generations at `now`, and when the newest delivery was received."""
         (row,) = await self._rows(self._standing, {"now": now})
         return LedgerStats(open=row["open"], overdue=row["overdue"], last_verified_at=row["last_verified_at"])
 
@@ -126,10 +126,10 @@ def _page(items: list[Item], limit: int, position: Callable[[Item], Position]) -
 
 
 def overdue() -> ScalarSelect[int]:
-    """How many under watch should have been polled before the parameter `now`, counted up to `MOST_OVERDUE`.
+    """How many watched generations should have been polled before the parameter `now`, up to `MOST_OVERDUE`.
 
-    What has a next poll is watched or stalled. Said like this, it is read from the index of the next polls as far as it
-    is counted; asked for what is watched, PostgreSQL may believe in few, and read all that are from another index too.
+    A generation with a next poll is watched or stalled. With this condition PostgreSQL reads the index of next polls
+    only as far as it counts; with `tracking = 'watching'` it may expect few rows and read all of them by another index.
     """
     g = generations.c
     late = select(g.id).where(g.next_poll_at < bindparam("now", type_=UtcDateTime), g.tracking != Tracking.STALLED)

@@ -1,4 +1,4 @@
-"""What batches are recorded by, and the error for one report that can't be."""
+"""Records reports in the database and informs those who wait for the changes."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from app.ledger.sqlite import SqliteRecord
 
 
 class RecordFailed(ServiceError):
-    """This one report can't be recorded, though the database is well."""
+    """This one report can't be recorded, though the database is available."""
 
     status = 503
     code = "not_recorded"
@@ -31,10 +31,10 @@ class BatchRecorder(Protocol):
     """Records a batch in one transaction: `app.ledger.recorder.Recorder`."""
 
     async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
-        """All or none."""
+        """Record all reports or none, and return the result of each."""
 
     def note(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
-        """Tell everybody else of what was committed."""
+        """Count, log and publish what was committed."""
 
 
 class Changes(Waiters):
@@ -66,14 +66,11 @@ class Changes(Waiters):
             self._listeners.discard(queue)
 
 
-# The one function through which everything anybody learns enters the record.
-
-
 _TRIES = 5
 
 
 class Recorder:
-    """Records reports in the database, and tells `changes` what became of them."""
+    """Records reports in the database and publishes transitions to `changes`; every report enters the ledger here."""
 
     def __init__(self, database: Database, *, first_poll: FirstPoll, changes: Changes) -> None:
         direct = database.direct
@@ -82,17 +79,17 @@ class Recorder:
         self._changes = changes
 
     async def record(self, reports: Sequence[Report]) -> list[Recorded]:
-        """`commit` and `note`."""
+        """Call `commit` and `note`, and return the result of each report. Raises `DatabaseUnavailable`."""
         recorded = await self.commit(reports)
         self.note(reports, recorded)
         return recorded
 
     async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
-        """Record `reports` in one transaction, all or none, and return what became of each, in their order.
+        """Record `reports` in one transaction, all or none, and return the result of each, in their order.
 
-        Recording the same report again changes nothing (a delivery's attempts excepted). Where somebody else records
-        the same generations at the same time, tries again with these locked, in the order of their ids. Raises
-        `DatabaseUnavailable` when nothing could be decided.
+        Recording the same report again changes nothing except a delivery's attempts. If another process changes the
+        same generations at the same time, tries again with these locked, in the order of their ids.
+        Raises `DatabaseUnavailable` when every try failed.
         """
         decide = partial(plan, reports, first_poll=self._first_poll)
         for record in (self._store.record, *[self._store.record_locked] * _TRIES):

@@ -1,4 +1,4 @@
-"""Between rows and what they mean: the only place that knows which columns hold JSON."""
+"""Converts between rows and the types of the ledger; only this module knows which columns hold JSON."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -12,7 +12,7 @@ from app.ledger.decide import DeliveryRow
 from app.ledger.models import Generation, Outcome, Source, Status, StoredDelivery, Tracking, Transition
 
 Row = RowMapping | Mapping[str, Any]
-"""A row by the names of its columns, from SQLAlchemy or from a driver."""
+"""A row with access by column name, from SQLAlchemy or from a driver."""
 
 _PLAIN = tuple(
     name
@@ -33,7 +33,7 @@ _transition = attrgetter(*TRANSITION_COLUMNS)
 
 
 def to_generation(row: Row) -> Generation:
-    """A row of `generations`."""
+    """The generation in a row of `generations`."""
     settled_by = row["settled_by"]
     metadata = row["metadata"]
     return Generation(
@@ -47,7 +47,7 @@ def to_generation(row: Row) -> Generation:
 
 
 def from_generation(generation: Generation) -> tuple[Any, ...]:
-    """As written to `generations`, in the order of `GENERATION_COLUMNS`."""
+    """The values to write to `generations`, in the order of `GENERATION_COLUMNS`."""
     metadata = generation.metadata
     return (
         *_generation(generation),
@@ -57,21 +57,21 @@ def from_generation(generation: Generation) -> tuple[Any, ...]:
 
 
 def from_delivery(row: DeliveryRow) -> tuple[Any, ...]:
-    """As written to `deliveries`, in the order of `DELIVERY_COLUMNS`."""
+    """The values to write to `deliveries`, in the order of `DELIVERY_COLUMNS`."""
     headers = orjson.dumps(row.delivery.headers).decode()
     return (*_delivered(row.delivery), headers, row.generation_id, row.outcome, row.attempts)
 
 
 def from_transition(transition: Transition) -> tuple[Any, ...]:
-    """As written to `transitions`, in the order of `TRANSITION_COLUMNS`."""
+    """The values to write to `transitions`, in the order of `TRANSITION_COLUMNS`."""
     written: tuple[Any, ...] = _transition(transition)
     return written
 
 
 def bodies_apart(written: Iterable[DeliveryRow]) -> tuple[bytes, list[tuple[Any, ...]]]:
-    """All bodies in one, and rows in which two numbers stand for each: JSON can't hold bytes.
+    """All bodies joined, and rows that refer to them by position and length: JSON can't hold bytes.
 
-    In the place of `body` a row has where its body begins (the first byte is number 1), and at its end how long it is.
+    In place of `body`, a row has the position of its body's first byte, counted from 1; its last value is the length.
     """
     bodies = bytearray()
     placed = []
@@ -84,7 +84,7 @@ def bodies_apart(written: Iterable[DeliveryRow]) -> tuple[bytes, list[tuple[Any,
 
 
 def to_transition(row: Row) -> Transition:
-    """A row of `transitions`."""
+    """The transition in a row of `transitions`."""
     from_status = row["from_status"]
     return Transition(
         generation_id=row["generation_id"],
@@ -99,7 +99,7 @@ def to_transition(row: Row) -> Transition:
 
 
 def to_delivery(row: Row) -> StoredDelivery:
-    """A row of `deliveries`, its body and headers if they were selected."""
+    """The delivery in a row of `deliveries`, with body and headers if they were selected."""
     headers = row.get("headers")
     return StoredDelivery(
         event_id=row["event_id"],

@@ -1,4 +1,4 @@
-"""A generation as callers see it: Rivya's object unchanged, plus `metadata` and `tracking`."""
+"""JSON objects of the API for generations, transitions and deliveries."""
 
 import base64
 from datetime import datetime
@@ -12,7 +12,7 @@ _NULL_MEMBERS: dict[str, Any] = dict.fromkeys(
 
 
 def render(generation: Generation) -> dict[str, Any]:
-    """Rivya's members as Rivya sent them, and no others; the documented ones, null, where it has told nothing yet."""
+    """Rivya's object unchanged, plus `metadata` and `tracking`; documented members are null until Rivya sent one."""
     return {
         **(generation.rivya_object or {**_NULL_MEMBERS, "model": generation.model}),
         "id": generation.id,
@@ -33,7 +33,7 @@ def render(generation: Generation) -> dict[str, Any]:
 
 
 def render_transition(transition: Transition) -> dict[str, Any]:
-    """A step of a generation's history."""
+    """A transition as a JSON object."""
     return {
         "number": transition.number,
         "from": transition.from_status,
@@ -46,7 +46,7 @@ def render_transition(transition: Transition) -> dict[str, Any]:
 
 
 def render_delivery(delivery: StoredDelivery) -> dict[str, Any]:
-    """What is known of a delivery, without what it carried."""
+    """A delivery as a JSON object, without headers and body."""
     return {
         "object": "delivery",
         "event_id": delivery.event_id,
@@ -61,7 +61,7 @@ def render_delivery(delivery: StoredDelivery) -> dict[str, Any]:
 
 
 def render_evidence(delivery: StoredDelivery) -> dict[str, Any]:
-    """What a delivery carried: its headers and its bytes, and these as text where they are text."""
+    """The headers and the body of a delivery: the body as text (null if it is not UTF-8) and as base64."""
     body = delivery.body or b""
     return {
         "headers": delivery.headers,
@@ -78,7 +78,7 @@ def _text(body: bytes) -> str | None:
 
 
 def format_time(value: datetime | None) -> str | None:
-    """RFC 3339 in UTC with milliseconds, as Rivya writes its times."""
+    """A time in RFC 3339, in UTC and with milliseconds, as Rivya formats it; None for None."""
     if value is None:
         return None
     return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")

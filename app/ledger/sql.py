@@ -1,4 +1,4 @@
-"""The statements of the reads: lists, usage, and the pieces that they are made of."""
+"""The statements of the reads: lists, usage, and the expressions that they share."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -30,7 +30,7 @@ from app.core.database import UtcDateTime
 from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
 from app.ledger.tables import NOT_APPLIED, NOT_SUCCEEDED, OPEN, deliveries, generations, usage_changes, usage_hours
 
-# PostgreSQL takes tracking and status for independent: believing that few rows have both, it would collect and sort.
+# PostgreSQL assumes that tracking and status are independent: it expects few rows with both, and would sort them all.
 IN_ORDER = text("SET LOCAL enable_bitmapscan = off")
 TERMINAL = (Status.SUCCEEDED, Status.FAILED)
 _USUAL = "generation.succeeded"
@@ -48,7 +48,7 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
         *_between(g.first_seen_at, chosen.created_after, chosen.created_before),
     )
     if chosen.tracking is Tracking.SETTLED:
-        # In no index about tracking: they are what has a terminal status, a list for each.
+        # The index on tracking leaves settled rows out: read them by terminal status, one list for each.
         settled = [matching.where(g.status == status) for status in TERMINAL if chosen.status in (None, status)]
         parts = [_newest_first(part, g.first_seen_at, g.id, after=after, limit=limit).subquery() for part in settled]
         if not parts:
@@ -74,7 +74,7 @@ def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: in
 
 
 def of_outcome(outcome: Outcome | None, *, is_sqlite: bool) -> Conditions:
-    """Deliveries with this outcome; nearly all are applied, and those are in no index but that by time."""
+    """The condition for this outcome; nearly all deliveries are applied, and only the index by time contains those."""
     if outcome in (None, Outcome.APPLIED):
         return _equal(deliveries.c.outcome, outcome)
     return tuple(is_rare(deliveries.c.outcome, outcome, NOT_APPLIED, is_sqlite=is_sqlite))
@@ -97,21 +97,21 @@ def _between(column: ColumnElement[datetime], first: datetime | None, end: datet
 def _newest_first(
     statement: Select[Any], at: ColumnElement[datetime], key: ColumnElement[str], *, after: Position | None, limit: int
 ) -> Select[Any]:
-    # Compared as a pair, which an index on (…, at, key) answers; an offset would read all that it skips.
+    # Compared as a pair, for which an index on (…, at, key) is used; an offset would read all the rows that it skips.
     if after is not None:
         statement = statement.where(tuple_(at, key) < tuple_(literal(after.at, at.type), literal(after.id, key.type)))
     return statement.order_by(at.desc(), key.desc()).limit(limit)
 
 
-# Parts of statements that both databases understand, in text that never depends on how many values there are.
+# Expressions for both databases; their text does not depend on the number of values.
 
 
 BY_INDEX = text("SET LOCAL enable_seqscan = off")
-"""Said on PostgreSQL before a statement that an index serves, where estimates would have it read a whole table."""
+"""Executed on PostgreSQL before a statement that must use an index, where its estimates would make it scan a table."""
 
 
 def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> ColumnElement[bool]:
-    """`column` is one of the strings bound to `parameter`: an array on PostgreSQL, a JSON array on SQLite."""
+    """The condition that `column` is one of `parameter`: an array on PostgreSQL, a JSON array on SQLite."""
     if is_sqlite:
         values = func.json_each(bindparam(parameter)).table_valued("value")
         return column.in_(select(values.c.value))
@@ -121,23 +121,23 @@ def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> Co
 def is_rare(
     column: ColumnElement[str], word: StrEnum, rare: TextClause, *, is_sqlite: bool
 ) -> list[ColumnElement[bool]]:
-    """`column` is this word, said so that an index WHERE `rare` is used: as a constant, since parameters prove nothing.
+    """Conditions that `column` is this word: a constant, not a parameter, so that an index WHERE `rare` is used.
 
-    SQLite must be told the index's own condition. PostgreSQL infers it, and would believe in fewer rows if told both.
+    SQLite needs the index's own condition too. PostgreSQL infers it, and would expect too few rows if it were repeated.
     """
     is_word = column == bindparam(None, word.value, type_=column.type, literal_execute=True)
     return [is_word, type_coerce(rare, Boolean)] if is_sqlite else [is_word]
 
 
 def counted(statement: Select[Any], *, most: int) -> ScalarSelect[int]:
-    """How many rows `statement` has, as far as `most`: what comes after is not read."""
+    """The number of rows of `statement`, up to `most`; further rows are not read."""
     return select(func.count()).select_from(statement.limit(most).subquery()).scalar_subquery()
 
 
-# What was submitted and what it cost, summed by caller, model and day: from sums by the hour.
+# Usage by caller, model and day, from sums by the hour.
 
 
-# SQLite adds and takes floats: what is left of that begins further behind.
+# SQLite adds and subtracts floats; their rounding errors are below this digit.
 _DECIMALS = 9
 _SUMMED = ("generations", "open", "reserved_credits", "final_credits")
 
@@ -149,25 +149,25 @@ class UsageLine:
     day: date
     """In UTC, of `first_seen_at`."""
     submitted_by: str | None
-    """Name of the token; None for generations that were not submitted through us."""
+    """Name of the token; None for generations that were not submitted through this service."""
     model: str | None
     generations: int
     open: int
-    """How many of them have no outcome yet: what they will cost is not in `final_credits`."""
+    """How many of them are open: their cost is not in `final_credits` yet."""
     reserved_credits: float
     final_credits: float
 
 
 def usage_statement(*, is_sqlite: bool) -> Select[Any]:
-    """Lines of the generations first seen from the hour `:first` on and before `:end`, `:most` at most, in any order.
+    """At most `:most` lines, in any order, for generations first seen from the hour `:first` until before `:end`.
 
-    Reads the sums of those hours and what has changed since they were made, which is little: no generation.
+    Reads the hourly sums and the few changes since they were computed; reads no generation.
     """
     parts = [
         select(*(table.c[name] for name in ("hour", "submitted_by", "model", *_SUMMED))).where(
             table.c.hour >= bindparam("first", type_=UtcDateTime),
             table.c.hour < bindparam("end", type_=UtcDateTime),
-            table.c.id > 0,  # so that the changes, which are few, can be found by their key
+            table.c.id > 0,  # so that the few changes can be read by their key
         )
         for table in (usage_hours, usage_changes)
     ]
@@ -183,7 +183,7 @@ def usage_statement(*, is_sqlite: bool) -> Select[Any]:
 
 
 def to_usage_line(row: RowMapping) -> UsageLine:
-    """A row of `usage_statement`."""
+    """The line in a row of `usage_statement`."""
     values = dict(row)
     for name in ("reserved_credits", "final_credits"):
         values[name] = round(values[name], _DECIMALS)

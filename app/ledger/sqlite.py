@@ -1,4 +1,4 @@
-"""Records a batch on SQLite: look, decide, write, in one call to the writer's thread and a few statements per table."""
+"""Records a batch on SQLite: reads, decides and writes in one call to the writer's thread, few statements per table."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from app.ledger.decide import Decide, Plan
 from app.ledger.models import Generation, Outcome, Report
 from app.ledger.tables import deliveries, generations, transitions
 
-# Every step of a statement hands the interpreter to the other threads, and it takes a while to get it back from a busy
-# loop: so many rows are written by one step.
+# Every step of a statement releases the interpreter lock, and a busy event loop returns it late: therefore one step
+# writes many rows.
 
 
 class SqliteRecord:
-    """The lock is the transaction: SQLite has one writer at a time."""
+    """Records batches without row locks: SQLite has one writer at a time."""
 
     def __init__(self, direct: RawSqlite) -> None:
         self._direct = direct
@@ -35,11 +35,11 @@ class SqliteRecord:
         self._transitions = Rows(transitions, rows.TRANSITION_COLUMNS)
 
     async def record(self, reports: Sequence[Report], decide: Decide) -> Plan:
-        """One transaction. Raises `DatabaseUnavailable`; nothing is written then."""
+        """Record `reports` in one transaction, and return what was written. Raises `DatabaseUnavailable`."""
         return await self._direct.transaction(partial(self._record, reports=reports, decide=decide))
 
     record_locked = record
-    """Nobody else can be faster here."""
+    """The same: no other writer can interfere."""
 
     def _record(self, connection: sqlite3.Connection, *, reports: Sequence[Report], decide: Decide) -> Plan:
         ids = {report.claim.id for report in reports if report.claim is not None}
@@ -75,20 +75,16 @@ def _json(ids: list[str]) -> str:
     return orjson.dumps(ids).decode()
 
 
-# Writes rows to a table of SQLite, many with one statement, as SQLAlchemy would store their values.
-
-
 _LARGEST: Final = 128
 """Rows of one statement: 3,200 values of at most 32,766 (SQLite's default limit)."""
 _WORDS: Final = frozenset({"status", "tracking", "settled_by", "from_status", "to_status", "source", "outcome"})
-"""Columns that hold members of an enumeration: the driver takes three times as long to bind one as the text it is."""
+"""Columns with enum members: binding one takes the driver three times as long as binding its text."""
 
 
 class Rows:
-    """Statements for 128, 64, 32 … 1 rows: any number of rows is a few of them, and all stay prepared.
+    """Inserts any number of rows by few statements, which are for 128, 64, 32 … 1 rows and stay prepared.
 
-    A value bound takes half the time of one that SQLite reads out of JSON, and one statement for each row would hand
-    the interpreter to another thread each time.
+    Stores values as SQLAlchemy would. Binding a value takes half the time of reading it out of JSON in SQLite.
     """
 
     def __init__(self, table: Table, columns: Sequence[str], on_conflict: str = "") -> None:
@@ -107,7 +103,7 @@ class Rows:
             size //= 2
 
     def write(self, connection: sqlite3.Connection, written: Sequence[Sequence[Any]]) -> None:
-        """Insert rows, each with its values in the order of the columns. Raises what `sqlite3` raises."""
+        """Insert rows, each with its values in the order of the columns. Raises `sqlite3.Error`."""
         begin, left = 0, len(written)
         for size, statement in self._statements:
             while left >= size:
@@ -130,9 +126,9 @@ class Rows:
         return values
 
 
-@lru_cache(256)  # a batch holds many rows of few moments
+@lru_cache(256)  # the many rows of a batch share few times
 def stamp(time: datetime) -> str:
-    """A moment as SQLAlchemy writes it: sortable text, in UTC. Raises TypeError for a naive one."""
+    """A time as text in UTC that sorts by time, as SQLAlchemy writes it. Raises `TypeError` for a naive time."""
     if time.tzinfo is not UTC:
         if time.tzinfo is None:
             message = "a time to be stored must be aware"

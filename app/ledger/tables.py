@@ -1,4 +1,4 @@
-"""The ledger's three tables; every rule that can be a constraint is one."""
+"""The tables of the ledger and of usage; every rule that can be a constraint is one."""
 
 from sqlalchemy import (
     BigInteger,
@@ -20,8 +20,8 @@ from sqlalchemy import (
 from app.core.database import UtcDateTime, enum_check, metadata
 from app.ledger.models import Outcome, Source, Status, Tracking
 
-# What is settled, applied and succeeded is nearly everything, and in none of the indexes about the rest. A statement
-# that is to use one of those repeats its condition in these words: parameters prove nothing to a planner.
+# Nearly all rows are settled, applied or succeeded, and the partial indexes leave those out. A statement that is to use
+# such an index repeats its condition in this text: with parameters, a planner can't prove that the index applies.
 OPEN = text("tracking <> 'settled'")
 NOT_APPLIED = text("outcome <> 'applied'")
 NOT_SUCCEEDED = text("event_type <> 'generation.succeeded'")
@@ -119,7 +119,7 @@ transitions = Table(
     CheckConstraint("from_status IS NULL OR from_status IN ('queued', 'processing')", name="terminal_is_final"),
 )
 
-# No foreign key to generations: a delivery is evidence on its own, also of what never became a generation.
+# No foreign key to generations: a delivery is stored as evidence even if its generation is not.
 deliveries = Table(
     "deliveries",
     metadata,
@@ -162,14 +162,14 @@ deliveries = Table(
 )
 
 
-# What usage is summed from: sums by the hour, and what has changed since they were made.
+# Usage: sums by the hour, and the changes since they were computed.
 #
-# Triggers on `generations` (migration 0006) write a row to `usage_changes` for what each statement changes, in the same
-# transaction: whoever writes, and however late, both tables together say what the generations say.
+# Triggers on `generations` (migration 0006) write the changes of each statement to `usage_changes`, in the same
+# transaction: whatever writes a generation, both tables together equal the sums of the generations.
 # `app.operations.usage_rollup` moves the changes into the sums.
 
 
-# Not floats: sums that are added to and taken from for years would drift, and one too large would be an error.
+# Not floats: sums that are added to and subtracted from for years would drift, and too large a sum would be an error.
 _Credits = Numeric(asdecimal=False)
 
 

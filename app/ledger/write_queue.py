@@ -1,4 +1,4 @@
-"""Group commit: what arrives while one batch is being recorded goes into the next; no timer, no added latency."""
+"""Group commit: reports that arrive while a batch is being recorded go into the next; no timer, no added latency."""
 
 import asyncio
 from collections import deque
@@ -20,34 +20,31 @@ from app.ledger.recorder import BatchRecorder, RecordFailed
 log = structlog.stdlib.get_logger(__name__)
 
 
-# Who waits for the commit of a report, and how they are told.
-
-
 class Completion(Protocol):
-    """Is told what became of one report: a future, or what does without its turn of the event loop."""
+    """Receives the result of one report: a future, or an object that needs no further run of the event loop."""
 
     def done(self) -> bool:
-        """It has been told, or nobody wants to know any more."""
+        """True if it has its result, or nobody waits for it any more."""
 
     def set_result(self, recorded: Recorded, /) -> None:
-        """The report is committed."""
+        """Receive the result of the committed report."""
 
     def set_exception(self, error: ServiceError, /) -> None:
-        """It is not."""
+        """Receive the error: the report is not committed."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingReport:
-    """One report, on its way into the record."""
+    """A report in the queue."""
 
     report: Report
     completion: Completion
     deadline: float
-    """On the event loop's clock."""
+    """Time of the event loop's clock, in seconds."""
 
 
 def resolve(completion: Completion, result: Recorded | ServiceError) -> None:
-    """Tell one. Whoever can't be told any more is logged: the writer that tells it serves all the others."""
+    """Set the result of one report. An error of the receiver is only logged: the writer has to serve the others."""
     try:
         if isinstance(result, ServiceError):
             completion.set_exception(result)
@@ -58,28 +55,28 @@ def resolve(completion: Completion, result: Recorded | ServiceError) -> None:
 
 
 def reject(batch: Sequence[PendingReport], error: ServiceError) -> None:
-    """Tell all who still wait that theirs is not committed."""
+    """Set `error` for every report of the batch that is still waited for."""
     for waiting in batch:
         if waiting.completion.done():
             continue
         resolve(waiting.completion, error)
         if isinstance(waiting.completion, asyncio.Future):
-            waiting.completion.exception()  # seen: a sender that gave up will not come to fetch it
+            waiting.completion.exception()  # marks it as retrieved: a sender that gave up never reads it
 
 
 _LONGEST_PAUSE: Final = 1.0
-"""Seconds that a writer rests after an error: others wait for it, ten at most."""
+"""Longest pause of a writer after errors, in seconds; reports wait for it, up to 10 seconds."""
 
 WRITERS: Final = 2
-"""On PostgreSQL: while it has one batch, we answer and read the other. SQLite has one writer."""
+"""For PostgreSQL: while it commits one batch, we answer and collect the other. SQLite has one writer."""
 
 
 PATIENCE = 10.0
-"""Seconds that a report may wait for its commit before its sender is told to come back."""
+"""Seconds that a report may wait for its commit before its sender gets an error and has to repeat it."""
 
 
 class WriteQueue:
-    """A bounded queue in front of the ledger, emptied by `writers` loops, each with up to `most_at_once` at a time."""
+    """A bounded queue of reports, recorded by `writers` loops in batches of up to `most_at_once`."""
 
     def __init__(
         self,
@@ -101,18 +98,18 @@ class WriteQueue:
         self._being_recorded: list[list[PendingReport]] = []
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        """To ask for the running one is a system call."""
+        """Stored, because getting the running loop is a system call."""
         self._arrived = asyncio.Event()
         self._next_batch = asyncio.Lock()
         """Held by the writer that waits for the next batch."""
         self._loops = BackgroundLoops(clock, name="write_queue")
         self.health_checks = self._loops.health_checks
-        """Which writers are down, for /readyz."""
+        """The writers that are down, for /readyz."""
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
 
     async def start(self) -> None:
-        """Begin to record what is put."""
+        """Start the writers."""
         self._stopping = False
         self._loop = asyncio.get_running_loop()
         self._tasks = [
@@ -121,7 +118,7 @@ class WriteQueue:
         ]
 
     async def stop(self) -> None:
-        """Record what is waiting, for as long as its senders wait, then end; what is left by then is not recorded."""
+        """Record what is waiting, for `patience` seconds at most, then stop the writers and reject the rest."""
         self._stopping = True
         self._arrived.set()
         if self._tasks:
@@ -129,21 +126,21 @@ class WriteQueue:
         await self._loops.stop()
         reject(list(self._queue), DatabaseUnavailable())
         self._queue.clear()
-        await asyncio.sleep(0)  # what was committed last is noted in the next turn of the loop
+        await asyncio.sleep(0)  # the last commit is published in the next run of the event loop
         self._tasks = []
 
     async def put(self, report: Report) -> Recorded:
-        """Return once `report` is committed.
+        """Wait until `report` is committed, and return its result.
 
-        Raises `Overloaded` when too much is waiting, `DatabaseUnavailable` when the database is away or too slow,
-        `RecordFailed` when it is this very report that can't be recorded.
+        Raises `Overloaded` when the queue is full, `DatabaseUnavailable` when the database is away or too slow,
+        `RecordFailed` when only this report can't be recorded.
         """
         answer: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
         self.submit(report, answer)
         return await answer
 
     def submit(self, report: Report, completion: Completion) -> None:
-        """Like `put`, for those who have something better to do than wait. Raises `Overloaded`."""
+        """Like `put`, but pass the result to `completion` instead of waiting. Raises `Overloaded`."""
         if self._stopping or len(self._queue) >= self._most_waiting:
             raise Overloaded
         loop = self._loop if self._loop is not None else asyncio.get_running_loop()
@@ -154,7 +151,7 @@ class WriteQueue:
             self._deadline_timer = loop.call_at(waiting.deadline, self._expire_overdue)
 
     def _expire_overdue(self) -> None:
-        """One alarm for all that wait, set to the deadline of the oldest: a timer for each would cost as much as it."""
+        """Reject reports whose deadline has passed. One timer for all: one for each would cost too much."""
         loop = asyncio.get_running_loop()
         now, self._deadline_timer = loop.time(), None
         waiting = [it for it in chain(*self._being_recorded, self._queue) if not it.completion.done()]
@@ -164,7 +161,7 @@ class WriteQueue:
             self._deadline_timer = loop.call_at(following, self._expire_overdue)
 
     async def _write(self) -> float | None:
-        """Wait for a batch, and record it; the next run begins at once. None: all is recorded, we stop."""
+        """Record the next batch. Return 0, the seconds until the next run; None when all is recorded and we stop."""
         async with self._next_batch:
             while not self._queue:
                 if self._stopping:
@@ -177,14 +174,14 @@ class WriteQueue:
         try:
             await self._record(batch)
         except BaseException:
-            reject(batch, DatabaseUnavailable())  # whatever it was, nobody may be left without an answer
+            reject(batch, DatabaseUnavailable())  # after any error, no sender may be left waiting
             raise
         finally:
             self._being_recorded.remove(batch)
         return 0.0
 
     async def _collect(self) -> None:
-        """Let in what is arriving: else half of all senders would wait for the batch of the other half, for ever."""
+        """Wait for arriving reports: else half of the senders would always wait for the batch of the others."""
         size = 0
         while size < len(self._queue) < self._most_at_once:
             size = len(self._queue)
@@ -194,7 +191,7 @@ class WriteQueue:
         batch: list[PendingReport] = []
         while self._queue and len(batch) < self._most_at_once:
             waiting = self._queue.popleft()
-            if not waiting.completion.done():  # else its sender was told to come back, and will
+            if not waiting.completion.done():  # else its sender got an error, and will repeat it
                 batch.append(waiting)
         return batch
 
@@ -209,21 +206,22 @@ class WriteQueue:
         await self._isolate(batch, error)
 
     async def _commit(self, batch: list[PendingReport]) -> Exception | None:
-        """Record and tell; returns what went wrong, of which nobody was told."""
+        """Record the batch and set the results; on an error, return it and set none."""
         started, reports = self._clock.monotonic(), [waiting.report for waiting in batch]
         try:
             recorded = await self._recorder.commit(reports)
         except Exception as error:  # noqa: BLE001 - one poisoned report must not hold up the others
             return error
         for waiting, item in zip(batch, recorded, strict=True):
-            if not waiting.completion.done():  # else its sender gave up waiting; the commit stands
+            if not waiting.completion.done():  # else its sender gave up; the commit is valid
                 resolve(waiting.completion, item)
         seconds = self._clock.monotonic() - started
-        asyncio.get_running_loop().call_soon(self._publish, reports, recorded, seconds)  # no batch is to wait for this
+        # Later, so that the next batch need not wait for it.
+        asyncio.get_running_loop().call_soon(self._publish, reports, recorded, seconds)
         return None
 
     def _publish(self, reports: Sequence[Report], recorded: Sequence[Recorded], seconds: float) -> None:
-        """Whatever goes wrong here, it is committed, and all others wait for the next."""
+        """Count and publish a commit. An error is only logged: the reports are committed, and others wait."""
         BATCH_SIZE.observe(len(reports))
         COMMIT_SECONDS.observe(seconds)
         try:
@@ -232,7 +230,7 @@ class WriteQueue:
             log.exception("batch.not_noted", size=len(reports))
 
     async def _isolate(self, batch: list[PendingReport], error: Exception) -> None:
-        """A report is at fault where the same batch without it is recorded: the others of it, or else an empty one."""
+        """Record each report alone. If another one (or an empty batch) is recorded, those that fail are at fault."""
         errors: list[Exception | None] = [error]
         if len(batch) == 1:
             is_well = await self._commit([]) is None
