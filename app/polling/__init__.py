@@ -1,1 +1,1 @@
-"""Asks Rivya for the outcome of generations whose callback is overdue, within one budget for all replicas."""
+"""Polls Rivya for generations whose callback is overdue, within one request budget for all replicas."""

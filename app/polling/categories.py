@@ -1,4 +1,4 @@
-"""Which category a model is of, as Rivya's catalogue says: read at start, hourly, and when an unknown model is met."""
+"""The category of each model in Rivya's catalogue, read at the start, hourly, and after a model was not found in it."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -18,11 +18,11 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 Read = Callable[[], Awaitable[dict[str, str]]]
-"""Reads the category of each model by its id. Raises `RivyaError`."""
+"""Returns the category of each model by its id. Raises `RivyaError`."""
 
 
 class Categories:
-    """Known until told otherwise: what can't be read leaves a model unknown, and nothing else."""
+    """The last known category of each model. A failed read changes nothing."""
 
     def __init__(self, read: Read, limiter: RateLimiter, clock: Clock) -> None:
         self._read = read
@@ -41,7 +41,7 @@ class Categories:
         return category
 
     async def run_once(self) -> float:
-        """Read the catalogue if it is time to, within the budget; returns the seconds until the next turn."""
+        """Read the catalogue if that is due and the budget allows it; returns the seconds until the next run."""
         if self._is_due() and await self._limiter.acquire():
             await self._refresh()
         return _SECONDS_BETWEEN_RUNS
@@ -61,6 +61,6 @@ class Categories:
             log.info("models.unreadable", error=type(error).__name__)
             await self._limiter.record_error(error)
             return
-        self._known |= categories  # a model that has gone may still have generations
+        self._known |= categories  # keeps removed models: they may still have generations
         self._wait = REFRESH_INTERVAL
         self._met_unknown = False

@@ -1,4 +1,4 @@
-"""Claims due generations, each for one poller at a time: leased, budgeted and committed in one short transaction."""
+"""Claims due generations, each for one poller at a time and with a reserved slot, in one short transaction."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from app.ledger.tables import generations
 from app.ratelimit.limiter import RateLimiter, Reservation
 
 LEASE = timedelta(seconds=60)
-"""Longer than a poll may take: 2 seconds to its slot, 10 for the answer, 10 for its commit, and some to write."""
+"""Longer than a poll may take: 2 seconds until its slot, 10 for the response, 10 for the commit, and time to write."""
 
 _g = generations.c
 NEXT_DUE = select(_g.next_poll_at).where(_g.next_poll_at.is_not(None)).order_by(_g.next_poll_at).limit(1)
@@ -22,14 +22,14 @@ NEXT_DUE = select(_g.next_poll_at).where(_g.next_poll_at.is_not(None)).order_by(
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A generation to be polled, and when."""
+    """A generation to poll, and the reserved slot."""
 
     lease: PollLease
     reservation: Reservation
 
 
 class Claims:
-    """A claim moves `next_poll_at` to the lease's end: a killed poller's work becomes due again by itself."""
+    """A claim moves `next_poll_at` to the end of the lease, so that the work of a killed poller becomes due again."""
 
     def __init__(self, database: Database, limiter: RateLimiter, clock: Clock, *, lease: timedelta = LEASE) -> None:
         self._database = database
@@ -38,12 +38,12 @@ class Claims:
         self._lease = lease
 
     async def next_due(self) -> datetime | None:
-        """When the next generation is due. Raises `DatabaseUnavailable`."""
+        """When the next poll is due; None if none is scheduled. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
             return (await connection.execute(NEXT_DUE)).scalar_one_or_none()
 
     async def claim(self, most: int) -> list[Claimed]:
-        """Claim what is due, `most` at most and no more than the budget has room for. Raises `DatabaseUnavailable`."""
+        """Claim due generations, at most `most` and as many as the budget allows. Raises `DatabaseUnavailable`."""
         async with self._database.transaction() as connection:
             budget = await self._limiter.lock(connection)
             room = min(budget.capacity, most)
@@ -72,7 +72,7 @@ def _claim() -> Update:
 
 
 CLAIM = _claim()
-"""`next_poll_at` is set for nothing but what is to be polled, so that one indexed condition finds it."""
+"""`next_poll_at` is set only where a poll is scheduled, so that one indexed condition finds what is due."""
 
 
 def _lease_from(row: RowMapping) -> PollLease:

@@ -1,4 +1,4 @@
-"""What polling counts and logs, under constant names."""
+"""Metrics and log events of polling."""
 
 import structlog
 from prometheus_client import Counter
@@ -14,12 +14,12 @@ STALLED = Counter("receiver_generations_stalled", "Generations still open past t
 
 
 def log_failed(generation_id: str, *, error: str, request_id: str | None, in_a_row: int) -> None:
-    """A poll brought nothing."""
+    """Log a failed poll."""
     log.warning("poll.failed", generation_id=generation_id, error=error, rivya_request_id=request_id, in_a_row=in_a_row)
 
 
 def log_tracking(generation_id: str, tracking: Tracking) -> None:
-    """A generation is from now on tracked otherwise."""
+    """Count and log a generation that is now lost or stalled."""
     if tracking is Tracking.LOST:
         LOST.inc()
         log.warning("generation.lost", generation_id=generation_id)
@@ -29,5 +29,5 @@ def log_tracking(generation_id: str, tracking: Tracking) -> None:
 
 
 def log_recalled(count: int) -> None:
-    """The clock was set back: polls that had been scheduled by the old one are due now."""
+    """Log that polls scheduled before the clock was set back are due now."""
     log.warning("poll.recalled", count=count)

@@ -1,4 +1,4 @@
-"""Asks for the outcome of generations whose callback is overdue; any number of processes may run it."""
+"""Polls generations whose callback is overdue; any number of processes may run it."""
 
 import asyncio
 from datetime import datetime, timedelta
@@ -32,15 +32,12 @@ from app.rivya.transport import BeforeSend
 log = structlog.stdlib.get_logger(__name__)
 
 
-# One poll: ask Rivya about a generation, report what it says, or say what is to be written instead.
-
-
 ACCOUNT_ERRORS = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
-"""Says something about us and nothing about the generation."""
+"""Errors about our account, which mean nothing for the generation."""
 
 
 class PollExecutor:
-    """Asks and reports; no transaction is open while Rivya is asked."""
+    """Makes one poll: requests a generation from Rivya and records the response. No transaction is open meanwhile."""
 
     def __init__(
         self, client: RivyaClient, batch: WriteQueue, *, timing: Timing, limiter: RateLimiter, clock: Clock
@@ -53,11 +50,14 @@ class PollExecutor:
         self._errors = 0
 
     def errors_in_a_row(self) -> int:
-        """Polls of this process since Rivya last answered one; that it knows no such generation is an answer."""
+        """Failed polls of this process since the last one that Rivya answered; a 404 counts as an answer."""
         return self._errors
 
     async def poll(self, lease: PollLease, before_send: BeforeSend) -> PollResult | None:
-        """Ask and report; None when the ledger has it, else what to write. Raises `DatabaseUnavailable`."""
+        """Poll and record; returns None when the ledger has recorded it, else the poll state to write.
+
+        Raises `DatabaseUnavailable`.
+        """
         try:
             claim = await self._client.get_generation(lease.id, before_send=before_send)
             if claim.id != lease.id:
@@ -119,7 +119,7 @@ _SECONDS_BETWEEN_RECALLS = 60.0
 
 
 class Poller:
-    """`run_once` is one turn of a supervised loop; the polls it starts go on beside it until `stop`."""
+    """`run_once` is one run of a supervised loop; it starts polls as tasks, which continue until `stop`."""
 
     def __init__(
         self,
@@ -139,18 +139,18 @@ class Poller:
         self._claims = Claims(database, limiter, clock)
         self._poll_states = PollStateRepository(database)
         self._clock = clock
-        # As many as the client has lanes: a poll that had to wait for one would leave after its slot.
+        # As many as the client has connections: a poll that had to wait for one would be sent after its slot.
         self._most_asking = most_at_once or polls_at_once(limiter.rate)
         self._most_ahead = polls_ahead(limiter.rate) if most_ahead is None else most_ahead
         self._grace = grace
-        """Seconds that a poll may still take once asked to stop."""
+        """Seconds that a sent poll may still take after `stop` was called."""
         self._tasks: dict[asyncio.Task[PollResult | None], Claimed] = {}
         self._asking: set[str] = set()
         self._results: list[PollResult] = []
         self._recalled_at: float | None = None
 
     async def run_once(self) -> float:
-        """Start what is due and the budget allows; returns the seconds until the next turn, 1 at most."""
+        """Start the polls that are due and within the budget; returns the seconds until the next run, at most 1."""
         await self._write()
         await self._recall()
         await self._pull_forward()
@@ -168,13 +168,13 @@ class Poller:
         return self._limiter.seconds_until_capacity
 
     async def idle(self) -> None:
-        """Wait until every poll under way has ended, and write what they came to. Raises `DatabaseUnavailable`."""
+        """Wait until every started poll has ended, and write their results. Raises `DatabaseUnavailable`."""
         while self._tasks:
             await asyncio.wait(self._tasks)
         await self._write()
 
     async def stop(self) -> None:
-        """Finish the polls that have left, within the grace, and give back the others for another replica to take."""
+        """Finish the polls that were sent, within the grace period, and give the other leases back."""
         leaving = [task for task, claimed in self._tasks.items() if claimed.lease.id in self._asking]
         for task in self._tasks.keys() - set(leaving):
             task.cancel()
@@ -186,24 +186,24 @@ class Poller:
         try:
             await self._write()
         except DatabaseUnavailable:
-            log.warning("poll.leases_kept", count=len(self._results))  # they run out by themselves
+            log.warning("poll.leases_kept", count=len(self._results))  # they expire by themselves
 
     def _room(self) -> int:
-        """How many may be claimed: so many that slots are filled while others are still being answered.
+        """How many more may be claimed: some ahead, so that every slot is used while other polls wait for a response.
 
-        Once Rivya is slow, and half of the lanes are taken, only as many as will find one free.
+        When Rivya is slow and over half of the connections are in use, only as many as there are free connections.
         """
         ahead = self._most_ahead if len(self._asking) * 2 <= self._most_asking else 0
         return self._most_asking + ahead - len(self._tasks)
 
     async def _recall(self) -> None:
-        """Now and then, and at the start: polls that a clock set back has put out of reach are brought back."""
+        """At the start and every minute, make polls due that were scheduled before the clock was set back."""
         if self._recalled_at is not None and self._clock.monotonic() - self._recalled_at < _SECONDS_BETWEEN_RECALLS:
             return
         now = self._clock.now()
         count = await self._poll_states.recall(self._timing.bounds(now), to=now)
         self._recalled_at = self._clock.monotonic()
-        if count > 0:  # SQLite does not tell how many
+        if count > 0:  # SQLite does not return the number
             log_recalled(count)
 
     async def _pull_forward(self) -> None:
@@ -222,7 +222,7 @@ class Poller:
         except DatabaseUnavailable:
             return given_back(lease, self._clock.now())
         except Exception as error:
-            # One generation that breaks us must not hold up the others, nor be asked for again and again.
+            # One generation that causes a bug must not stop the others, nor be polled without a pause.
             log.exception("poll.broken", generation_id=lease.id)
             following = self._timing.after_failure(lease, self._clock.now(), retry_after=None)
             return failed(lease, following, f"broken {type(error).__name__}")
@@ -235,7 +235,7 @@ class Poller:
             self._results.append(result)
 
     async def _write(self) -> None:
-        """Write down what polls came to; what can't be written now is kept for the next time."""
+        """Write the results of polls; on `DatabaseUnavailable` they are kept for the next run."""
         if not self._results:
             return
         waiting, self._results = self._results, []
@@ -249,7 +249,7 @@ class Poller:
                 log_tracking(result.lease.id, result.tracking)
 
 
-# What is written of a poll that had nothing to report; pure.
+# The poll state to write after a poll without a report. Pure.
 
 
 _RESULTS: tuple[tuple[type[RivyaError], str], ...] = (
@@ -263,18 +263,18 @@ _RESULTS: tuple[tuple[type[RivyaError], str], ...] = (
 
 
 def result_of(error: RivyaError) -> str:
-    """One word for how a poll failed, as it is counted."""
+    """The kind of a poll's error, as it is counted in `receiver_polls`."""
     return next((word for kind, word in _RESULTS if isinstance(error, kind)), "unavailable")
 
 
 def error_of(error: RivyaError) -> str:
-    """That word, and Rivya's status and code where it gave them; never a message or a body."""
+    """The kind of the error, with Rivya's status and code where there are any; never a message or a body."""
     known = (getattr(error, "status", None), getattr(error, "code", None))
     return " ".join([result_of(error), *(str(part) for part in known if part is not None)])
 
 
 def given_back(lease: PollLease, now: datetime) -> PollResult:
-    """It was not polled: due at once, for whoever can."""
+    """The state of a generation that was not polled: due at once, for any poller."""
     return PollResult(
         lease=lease,
         next_poll_at=now,
@@ -288,7 +288,7 @@ def given_back(lease: PollLease, now: datetime) -> PollResult:
 
 
 def failed(lease: PollLease, following: NextPoll, error: str) -> PollResult:
-    """It was polled and nothing was learnt."""
+    """The state after a failed poll."""
     return PollResult(
         lease=lease,
         next_poll_at=following.poll_at,
@@ -302,7 +302,7 @@ def failed(lease: PollLease, following: NextPoll, error: str) -> PollResult:
 
 
 def not_found(lease: PollLease, following: NextPoll, error: str, *, now: datetime) -> PollResult:
-    """Rivya said that there is no such generation, which is an answer."""
+    """The state after a 404, which counts as an answer."""
     return PollResult(
         lease=lease,
         next_poll_at=following.poll_at,

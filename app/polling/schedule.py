@@ -1,4 +1,4 @@
-"""When a generation is polled next: a pure function of its age, of how the last poll ended, and of chance."""
+"""When a generation is polled next: a pure function of its age, the result of the last poll, and a random number."""
 
 import random
 from collections.abc import Callable
@@ -14,20 +14,20 @@ from app.polling.categories import Categories
 GRACES: Final = MappingProxyType(
     {"image": timedelta(seconds=60), "audio": timedelta(seconds=120), "video": timedelta(seconds=300)}
 )
-"""How long a callback may take, by the model's category, before we ask."""
+"""How long a callback may take before the first poll, by the model's category."""
 GRACE_WHEN_UNKNOWN: Final = timedelta(seconds=120)
 
 LONGEST_GAP: Final = timedelta(minutes=5)
 LONGEST_ASKED: Final = timedelta(hours=1)
-"""Rivya is left alone for as long as it asks, up to this."""
+"""A `Retry-After` of Rivya is followed up to this length."""
 STALLED_GAP: Final = timedelta(hours=1)
 
-# Rivya's own advice for those who have no callbacks: first after 2-3 s, then every 5-10 s.
+# Rivya's documented advice for clients without callbacks: first after 2-3 s, then every 5-10 s.
 DOCUMENTED_FIRST: Final = timedelta(seconds=2.5)
 DOCUMENTED_SHORTEST: Final = timedelta(seconds=5)
 DOCUMENTED_LONGEST: Final = timedelta(seconds=10)
 
-# One 404 can be a replica of Rivya's that lags behind; three of them over ten minutes can't.
+# One 404 may come from a replica of Rivya that lags behind; three of them over ten minutes can't.
 LOST_AFTER_ANSWERS: Final = 3
 LOST_AFTER: Final = timedelta(minutes=10)
 
@@ -39,7 +39,7 @@ _MOST_DOUBLINGS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class NextPoll:
-    """When to ask again (None: never), and what we do about the generation from now on."""
+    """When to poll again (None: never), and how the generation is tracked from now on."""
 
     poll_at: datetime | None
     tracking: Tracking
@@ -47,27 +47,27 @@ class NextPoll:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The settings of polling. `chance`, wherever it is asked for, is a random number in [0, 1)."""
+    """The settings of polling. Every parameter `chance` is a random number in [0, 1)."""
 
     interval: timedelta = timedelta(seconds=10)
     horizon: timedelta = timedelta(hours=24)
     grace: timedelta | None = None
-    """For every model, whatever its category; None: by category."""
+    """One grace period for all models; None: by category."""
 
     def grace_for(self, category: str | None) -> timedelta:
-        """How long the callback of such a model may take before it is overdue."""
+        """How long the callback of a model of this category may take before it is overdue."""
         if self.grace is not None:
             return self.grace
         return GRACES.get(category or "", GRACE_WHEN_UNKNOWN)
 
     def first_poll(self, first_seen_at: datetime, *, category: str | None) -> datetime:
-        """The moment at which a callback is overdue."""
+        """The time at which a callback is overdue."""
         return first_seen_at + self.grace_for(category)
 
     def after_answer(self, first_seen_at: datetime, *, category: str | None, now: datetime, chance: float) -> NextPoll:
-        """Still open: after `interval`, growing by half to 5 minutes, ±20 %; never before the callback is overdue.
+        """The next poll of an open generation: after `interval`, growing by half up to 5 minutes, ±20 %.
 
-        The gap follows from how long the callback is overdue: 10, 15, 22.5 … seconds are what 10 + overdue/2 comes to.
+        Never before the callback is overdue. The gap is `interval` + overdue / 2: 10, 15, 22.5 … seconds by default.
         """
         if self._is_stalled(first_seen_at, now):
             return _stalled(now, chance)
@@ -77,14 +77,14 @@ class Schedule:
         return NextPoll(max(now + _spread(gap, chance), overdue_at), Tracking.WATCHING)
 
     def after_answer_without_callbacks(self, first_seen_at: datetime, *, now: datetime, chance: float) -> NextPoll:
-        """Still open, and no callback can be expected: after 5 to 10 seconds, as Rivya advises."""
+        """The next poll of an open generation without callbacks: after 5 to 10 seconds, as Rivya documents."""
         if self._is_stalled(first_seen_at, now):
             return _stalled(now, chance)
         gap = DOCUMENTED_SHORTEST + (DOCUMENTED_LONGEST - DOCUMENTED_SHORTEST) * chance
         return NextPoll(now + gap, Tracking.WATCHING)
 
     def after_failure(self, first_seen_at: datetime, *, failures: int, now: datetime, chance: float) -> NextPoll:
-        """Nothing was learnt, `failures` times in a row: back off from `interval`, doubling to 5 minutes, ±20 %."""
+        """The next poll after `failures` failures in a row: after `interval`, doubling up to 5 minutes, ±20 %."""
         if self._is_stalled(first_seen_at, now):
             return _stalled(now, chance)
         gap = min(self.interval * 2 ** min(failures - 1, _MOST_DOUBLINGS), self._longest)
@@ -93,16 +93,16 @@ class Schedule:
     def after_not_found(
         self, first_seen_at: datetime, *, count: int, since: datetime, now: datetime, chance: float
     ) -> NextPoll:
-        """Rivya says for the `count`-th time, first at `since`, that there is no such generation.
+        """The next poll after `count` 404s, the first of them at `since`; none once the generation is lost.
 
-        Backs off like a failure, which makes seven polls in ten minutes at the default interval.
+        Backs off like after failures, which makes seven polls in ten minutes at the default interval.
         """
         if count >= LOST_AFTER_ANSWERS and now - since >= LOST_AFTER:
             return NextPoll(None, Tracking.LOST)
         return self.after_failure(first_seen_at, failures=count, now=now, chance=chance)
 
     def bounds(self, now: datetime) -> PollTimeLimits:
-        """The latest moments for which anything here can schedule a poll, with a minute to spare for a lease."""
+        """The latest times for which this schedule can set a poll; a minute is added for the lease."""
         gap = self._longest * (1 + _SPREAD)
         grace = self.grace or max(GRACE_WHEN_UNKNOWN, *GRACES.values())
         return PollTimeLimits(
@@ -127,11 +127,8 @@ def _spread(gap: timedelta, chance: float) -> timedelta:
     return gap * (1 - _SPREAD + 2 * _SPREAD * chance)
 
 
-# The schedule as it applies at this moment: to this model's category, and to whether callbacks can be expected.
-
-
 class Timing:
-    """Decides on moments; nothing here waits or writes."""
+    """Applies the schedule to a model's category and to whether callbacks can be expected; does not wait or write."""
 
     def __init__(
         self,
@@ -147,35 +144,35 @@ class Timing:
         self._chance = chance
 
     def first_poll(self, model: str | None, now: datetime) -> datetime:
-        """When a generation heard of now is to be polled if nothing else is heard: `app.ledger.decide.FirstPoll`."""
+        """When to first poll a generation that is first seen now: `app.ledger.decide.FirstPoll`."""
         if not self._callbacks_expected():
             return now + DOCUMENTED_FIRST
         return self._schedule.first_poll(now, category=self._categories.of(model))
 
     def to_pull_forward(self, now: datetime) -> tuple[datetime, datetime] | None:
-        """While no callbacks can be expected: (when to poll, for whom that would otherwise be later than this)."""
+        """While no callbacks can be expected: (the time to poll at, for polls scheduled after this time). Else None."""
         return None if self._callbacks_expected() else (now + DOCUMENTED_FIRST, now + DOCUMENTED_LONGEST)
 
     def bounds(self, now: datetime) -> PollTimeLimits:
-        """The latest moments for which a poll can have been scheduled."""
+        """The latest times for which a poll can have been scheduled."""
         return self._schedule.bounds(now)
 
     def after_answer(self, lease: PollLease, now: datetime) -> NextPoll:
-        """A poll found the generation open."""
+        """The next poll after one that returned an open generation."""
         if not self._callbacks_expected():
             return self._schedule.after_answer_without_callbacks(lease.first_seen_at, now=now, chance=self._chance())
         category = self._categories.of(lease.model)
         return self._schedule.after_answer(lease.first_seen_at, category=category, now=now, chance=self._chance())
 
     def after_failure(self, lease: PollLease, now: datetime, *, retry_after: float | None) -> NextPoll:
-        """A poll brought nothing; `retry_after` is the fewest seconds that Rivya asked for."""
+        """The next poll after a failed one, not before `retry_after` seconds, which Rivya asked for."""
         failures = lease.poll_failures + 1
         following = self._schedule.after_failure(lease.first_seen_at, failures=failures, now=now, chance=self._chance())
         asked = now + min(timedelta(seconds=retry_after or 0), LONGEST_ASKED)
         return NextPoll(max(following.poll_at or asked, asked), following.tracking)
 
     def after_not_found(self, lease: PollLease, now: datetime) -> NextPoll:
-        """A poll was told that there is no such generation."""
+        """The next poll after a 404."""
         return self._schedule.after_not_found(
             lease.first_seen_at,
             count=lease.not_found_count + 1,
