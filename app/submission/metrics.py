@@ -1,4 +1,4 @@
-"""What submission counts and logs: ids, Rivya's request id and results; never bodies, never keys."""
+"""Metrics and log events of submission: ids, Rivya's request id and results; never bodies or keys."""
 
 from datetime import timedelta
 
@@ -20,14 +20,14 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def log_sent(submission: Submission, verdict: Verdict, *, request_id: str) -> None:
-    """A caller's create was sent."""
+    """Count and log that a caller's create was sent."""
     SUBMISSIONS.labels(verdict.result).inc()
     write = log.info if verdict.state is State.ACCEPTED else log.warning
     write(_SENT[verdict.state], **_fields(submission, verdict), error_request_id=request_id)
 
 
 def log_retried(submission: Submission, verdict: Verdict, *, age: timedelta) -> None:
-    """The background sent it again."""
+    """Log a retry by the background, and count it if it settled the submission."""
     if verdict.state is not State.UNKNOWN:
         SUBMISSIONS.labels("resolved").inc()
         log.info("submission.resolved", **_fields(submission, verdict), state=verdict.state)
@@ -38,13 +38,13 @@ def log_retried(submission: Submission, verdict: Verdict, *, age: timedelta) -> 
 
 
 def log_answered(submission: Submission, result: str) -> None:
-    """A caller's create was answered without sending it: `replayed`, `expired`, `conflict` or `waited`."""
+    """Count and log a create answered without sending it: `replayed`, `expired`, `conflict` or `waited`."""
     SUBMISSIONS.labels(result).inc()
     log.info("submission.answered", submission_id=submission.id, result=result)
 
 
 def log_rejected(reason: str) -> None:
-    """A caller's create was not even written down."""
+    """Count and log a create that was rejected without an attempt."""
     SUBMISSIONS.labels(reason).inc()
     log.warning("submission.turned_away", reason=reason)
 

@@ -1,4 +1,4 @@
-"""A submission as it stands: one row of `submissions`, immutable in memory."""
+"""Creates, submissions and replies: the types of submission, and the checks of a create."""
 
 import hashlib
 import math
@@ -13,7 +13,7 @@ from sqlalchemy import RowMapping
 from app.core.errors import ServiceError
 from app.rivya.parsing import LONGEST_REFERENCE, usable_reference
 
-# The body and the key of a create, checked as far as we must; Rivya decides the rest. Pure.
+# Checks only what this service needs of the body and the key of a create; Rivya checks the rest. Pure.
 
 
 MOST_BYTES = 1024 * 1024
@@ -28,7 +28,7 @@ class CreateInvalid(ServiceError):
 
 
 class CreateTooLarge(ServiceError):
-    """The body is larger than we take."""
+    """The body is larger than `MOST_BYTES`."""
 
     status = 413
     code = "payload_too_large"
@@ -39,7 +39,7 @@ class CreateTooLarge(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """A create as it is forwarded, byte for byte."""
+    """A create, with the body that is forwarded unchanged."""
 
     body: bytes = field(repr=False)
     digest: str
@@ -48,7 +48,7 @@ class Create:
 
 
 def read_create(body: bytes) -> Create:
-    """Check a body. Raises `CreateInvalid` that names what is wrong."""
+    """The create with this body. Raises `CreateInvalid` with the reason."""
     try:
         members = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -70,29 +70,29 @@ def read_key(values: Sequence[str]) -> str | None:
     if not values:
         return None
     key = values[0]
-    is_plain = key.isascii() and key.isprintable() and key == key.strip()  # blanks at its ends would not arrive
+    is_plain = key.isascii() and key.isprintable() and key == key.strip()  # HTTP strips blanks at the ends
     if len(values) > 1 or not 0 < len(key) <= LONGEST_KEY or not is_plain:
         raise CreateInvalid(f"Idempotency-Key must be one value of 1 to {LONGEST_KEY} printable ASCII characters.")
     return key
 
 
-# The states of a submission: sending → accepted | rejected | unknown; what is unknown is resolved later.
+# The states of a submission: sending → accepted | rejected | unknown; an unknown one is resolved later.
 
 
 class State(StrEnum):
-    """What is known of a submission."""
+    """The state of a submission."""
 
     SENDING = "sending"
-    """Written down, being sent (or cut off while it was)."""
+    """Stored and being sent, or interrupted while it was sent."""
     ACCEPTED = "accepted"
-    """Rivya made a generation of it."""
+    """Rivya created a generation."""
     REJECTED = "rejected"
-    """Rivya said no, or certainly never heard of it."""
+    """Rivya rejected it, or it certainly never reached Rivya."""
     UNKNOWN = "unknown"
-    """It was sent and no answer came: retried with the same key until one does."""
+    """It was sent and no answer came: it is retried with the same key until one comes."""
 
 
-# What a caller is told: a status and the bytes of a body, in Rivya's shapes throughout.
+# Replies to callers: a status and a body, always in Rivya's format.
 
 
 UNREACHABLE_RETRY_AFTER = 5
@@ -101,23 +101,23 @@ NOT_RECORDED_RETRY_AFTER = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer as it goes out; `retry_after` is in whole seconds."""
+    """A reply to a caller; `retry_after` is in whole seconds."""
 
     status: int
     body: bytes
     retry_after: int | None = None
     is_replay: bool = False
-    """The same submission was answered this way before."""
+    """The same submission got this reply before."""
 
 
 def refusal(status: int, code: str, message: str, *, request_id: str, retry_after: float | None = None) -> Reply:
-    """An error in Rivya's shape."""
+    """An error reply in Rivya's format; `retry_after` is in seconds."""
     body = orjson.dumps({"error": {"code": code, "message": message, "requestId": request_id}})
     return Reply(status=status, body=body, retry_after=whole_seconds(retry_after))
 
 
 def unknown(key: str, *, request_id: str) -> Reply:
-    """504: it was sent and no usable answer came."""
+    """504: the create was sent and no usable answer came."""
     message = (
         "Rivya gave no usable answer in time, so what became of this create is unknown. It is being resolved in the "
         f"background. Repeating it with the same Idempotency-Key ({key}) is safe; with another key it may be paid "
@@ -127,7 +127,7 @@ def unknown(key: str, *, request_id: str) -> Reply:
 
 
 def not_recorded(key: str, *, request_id: str) -> Reply:
-    """503: Rivya answered, and the answer could not be written down."""
+    """503: Rivya answered, but its answer could not be stored."""
     message = (
         "Rivya answered, but its answer could not be written down. It is being resolved in the background. "
         f"Repeat the create with the same Idempotency-Key ({key}); with another key it may be paid twice."
@@ -136,7 +136,7 @@ def not_recorded(key: str, *, request_id: str) -> Reply:
 
 
 def unreachable(*, request_id: str, retry_after: float | None = None) -> Reply:
-    """503: it certainly never reached Rivya."""
+    """503: the create certainly never reached Rivya."""
     message = (
         "Rivya can't be reached at the moment, and nothing was sent. Repeat the create with the same Idempotency-Key."
     )
@@ -145,20 +145,20 @@ def unreachable(*, request_id: str, retry_after: float | None = None) -> Reply:
 
 
 def conflict(*, request_id: str) -> Reply:
-    """409: the key belongs to another body."""
+    """409: the key was used with another body."""
     message = "This Idempotency-Key was used with another body."
     return refusal(409, "idempotency_conflict", message, request_id=request_id)
 
 
 def expired(generation_id: str | None, *, request_id: str) -> Reply:
-    """410: the key was answered before, and the answer is no longer kept."""
+    """410: the key was used before, and its reply is no longer stored."""
     what = "Rivya refused that create." if generation_id is None else f"It made the generation {generation_id}."
     message = f"This Idempotency-Key was used before, and its answer is no longer kept. {what} Nothing was sent now."
     return refusal(410, "idempotency_key_expired", message, request_id=request_id)
 
 
 def database_unavailable(key: str, *, request_id: str) -> Reply:
-    """503: it could not be written down, or not be looked up; the commit may stand all the same."""
+    """503: the create could not be stored or read. It may be committed nevertheless."""
     message = (
         "The database can't be reached at the moment. "
         f"Repeat the create with the same Idempotency-Key ({key}); with another key it may be paid twice."
@@ -167,13 +167,16 @@ def database_unavailable(key: str, *, request_id: str) -> Reply:
 
 
 def whole_seconds(seconds: float | None) -> int | None:
-    """As `Retry-After` takes it, rounded up."""
+    """Seconds for `Retry-After`, rounded up; None for None."""
     return None if seconds is None else math.ceil(seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """`attempts` numbers the attempt that has it, `retries` those of the background since a caller last sent it."""
+    """A row of `submissions`, immutable in memory.
+
+    `attempts` is the number of the current attempt; `retries` counts background retries since a caller last sent it.
+    """
 
     id: str
     key: str = field(repr=False)
@@ -187,20 +190,20 @@ class Submission:
     retries: int
     sent_at: datetime
     generation_id: str | None
-    """What Rivya made of it."""
+    """The id of the generation that Rivya created."""
     reply: Reply | None = field(repr=False)
-    """What was answered; None while its outcome is unknown, and where the answer is no longer kept."""
+    """The stored reply; None while the outcome is unknown, and where the reply is no longer stored."""
     is_emptied: bool
-    """It was answered, and its bodies were emptied since, for its age or on an operator's order."""
+    """It was answered, and its bodies were emptied later because of their age or by an operator."""
 
     @property
     def is_open(self) -> bool:
-        """It is being sent, or what became of it is unknown."""
+        """It is being sent, or its outcome is unknown."""
         return self.state in (State.SENDING, State.UNKNOWN)
 
 
 def from_row(row: RowMapping) -> Submission:
-    """A row of `submissions`."""
+    """The submission in a row of `submissions`."""
     return Submission(
         id=row["id"],
         key=row["idempotency_key"],

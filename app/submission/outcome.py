@@ -1,4 +1,4 @@
-"""What an attempt to send a submission means for it, and for the caller; pure."""
+"""Decides the next state of a submission and the reply to the caller after an attempt to send it. Pure."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,12 +22,12 @@ from app.submission.models import Reply, State, not_recorded, refusal, unknown, 
 
 
 class Result(StrEnum):
-    """What became of a create, as it is counted."""
+    """The result of a create, as it is counted."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     RETRYABLE = "retryable"
-    """Rivya said "not now"."""
+    """Rivya rejected it for now; the caller may repeat it."""
     UNREACHABLE = "unreachable"
     UNKNOWN = "unknown"
     NOT_RECORDED = "not_recorded"
@@ -35,20 +35,20 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Rivya made a generation of it, and the ledger has it."""
+    """Rivya created a generation, and the ledger has recorded it."""
 
     status: int
     """Rivya's HTTP status."""
     generation_id: str
     body: bytes
-    """As Rivya sent it."""
+    """The body of Rivya's response."""
     generation: Generation | None
-    """As it stands in the ledger."""
+    """The generation in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotRecorded:
-    """Rivya made a generation of it, and the ledger could not take it."""
+    """Rivya created a generation, and the ledger could not record it."""
 
     reason: str
 
@@ -58,7 +58,7 @@ Attempt = Accepted | NotRecorded | RivyaError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The submission's next state and the caller's answer."""
+    """The submission's next state and the reply to the caller."""
 
     result: Result
     state: State
@@ -69,14 +69,14 @@ class Verdict:
     """For the operator; no body, no key."""
     rivya_request_id: str | None = None
     retry_after: float | None = None
-    """Seconds that Rivya asked to wait."""
+    """The wait that Rivya asked for, in seconds."""
 
 
 def judge(attempt: Attempt, *, key: str, request_id: str, in_doubt: bool) -> Verdict:
-    """Decide what follows from an attempt.
+    """The verdict on an attempt.
 
-    `in_doubt` tells that an earlier attempt may have taken effect: then only Rivya's word on this very request settles
-    it, not that Rivya is busy, away, or refuses the key we call with. `request_id` names errors of our own making.
+    `in_doubt`: an earlier attempt may have taken effect. Then only an answer of Rivya about this very request settles
+    it, and not that Rivya is busy, away, or rejects our API key. `request_id` is the id in errors of our own.
     """
     if isinstance(attempt, Accepted):
         return _accepted(attempt)
@@ -94,7 +94,7 @@ def judge(attempt: Attempt, *, key: str, request_id: str, in_doubt: bool) -> Ver
 
 
 def _is_a_clear_no(status: int, code: str | None) -> bool:
-    """Nothing was made of the create: a 5xx in Rivya's own words, or any 4xx but those that speak of a time-out."""
+    """Rivya created nothing: a 5xx with an error code of Rivya, or any 4xx except those about a time-out."""
     return (status >= 500 and code is not None) or (400 <= status < 500 and status not in (408, 425))
 
 
@@ -110,14 +110,14 @@ def _accepted(attempt: Accepted) -> Verdict:
 
 
 def _leaves_outcome_open(error: RivyaRefused) -> bool:
-    """It does not tell whether an earlier attempt took effect; a conflict even hints that it did, or still may."""
+    """An earlier attempt may have taken effect despite this error; a conflict even suggests that it did or may."""
     return (
         isinstance(error, RivyaUnauthorized | RivyaForbidden | RivyaRateLimited) or error.code == "idempotency_conflict"
     )
 
 
 def _refused(error: RivyaRefused, request_id: str) -> Verdict:
-    # What Rivya says of its own load, or of the key that we call with, says nothing of the caller's request.
+    # Errors about Rivya's load, or about our API key, mean nothing for the caller's request.
     is_final = not isinstance(error, RivyaRateLimited | RivyaUnauthorized | RivyaForbidden)
     return Verdict(
         result=Result.REJECTED if is_final else Result.RETRYABLE,
@@ -159,14 +159,14 @@ def _unknown(error: RivyaError, key: str, request_id: str) -> Verdict:
     )
 
 
-# Rivya's refusal as a caller gets it: with all its members, completed to the documented three; pure.
+# Rivya's rejection as the caller gets it: with all its members, and the documented three in any case. Pure.
 
 
 _LARGEST_RELAYED = 64 * 1024
 
 
 def relayed(error: RivyaRefused, *, request_id: str) -> Reply:
-    """Rivya's status, code, message, requestId and wait; `request_id` is ours, for where Rivya named none."""
+    """The reply with Rivya's status, code, message, requestId and wait; `request_id` is used if Rivya gave none."""
     members = _error_member(error.body) if len(error.body) <= _LARGEST_RELAYED else {}
     documented = {
         "message": error.message or "Rivya refused this without giving a reason.",
@@ -185,7 +185,7 @@ def _error_member(body: bytes) -> dict[str, Any]:
     return storable(error) if isinstance(error, dict) else {}
 
 
-# When a submission of unknown outcome is sent again: 5 seconds, doubling to 10 minutes, hourly after a day; pure.
+# When a submission of unknown outcome is sent again: after 5 seconds, doubling to 10 minutes; hourly after a day. Pure.
 
 
 FIRST = timedelta(seconds=5)
@@ -198,9 +198,9 @@ _MOST_DOUBLINGS = 7  # 5 seconds, seven times doubled, is past the longest
 
 
 def pause_before_retry(retries: int, age: timedelta, *, jitter: float, retry_after: float | None = None) -> timedelta:
-    """How long to wait after so many `retries` of a submission sent `age` ago.
+    """How long to wait before the next retry, after so many `retries` of a submission sent `age` ago.
 
-    `jitter` from -1 to 1 moves the pause by up to a fifth; `retry_after` is the fewest seconds asked for.
+    `jitter` from -1 to 1 changes the pause by up to a fifth. The pause is at least `retry_after` seconds.
     """
     growing = min(FIRST * 2 ** min(retries, _MOST_DOUBLINGS), LONGEST)
     pause = (UNRESOLVED_INTERVAL if age >= UNRESOLVED_AFTER else growing) * (1 + _SPREAD * jitter)

@@ -1,4 +1,4 @@
-"""POST /api/v1/generations: Rivya's own path and body, forwarded without ever paying twice."""
+"""POST /api/v1/generations: forwards Rivya's own path and body; a repeated create is never paid twice."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ _KEY = "Idempotency-Key"
 
 
 def router(submitter: Submitter, access: Access) -> APIRouter:
-    """The route, for callers that may write."""
+    """The router with the route, for callers with the role `write`."""
     routes = APIRouter(prefix="/api/v1", tags=["generations"])
 
     @routes.post(
@@ -27,7 +27,7 @@ def router(submitter: Submitter, access: Access) -> APIRouter:
     async def create_generation(
         request: Request,
         caller: Annotated[Caller, Depends(access.require(Role.WRITE))],
-        idempotency_key: Annotated[  # noqa: ARG001 - for the document; repeated headers must not pass unseen
+        idempotency_key: Annotated[  # noqa: ARG001 - for OpenAPI; repeated headers are read below
             str | None,
             Header(alias=_KEY, description="1 to 255 printable ASCII characters; made for you if you send none."),
         ] = None,
@@ -68,7 +68,7 @@ def _response(reply: Reply, key: str) -> Response:
     return Response(reply.body, status_code=reply.status, headers=headers, media_type="application/json")
 
 
-# What the OpenAPI document says of a create: Rivya's documented body, our object, errors in Rivya's shape.
+# The OpenAPI description of a create: Rivya's documented body, our object, errors in Rivya's format.
 
 
 _REQUEST: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""One attempt: send a claimed submission under its own key, record what Rivya made of it, write down the outcome."""
+"""Sends submissions to Rivya: one attempt each under the submission's own key, and retries in the background."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ from app.submission.outcome import Accepted, Attempt, NotRecorded, Verdict, judg
 from app.submission.store import Submissions
 
 Jitter = Callable[[], float]
-"""A number from -1 to 1."""
+"""Returns a number from -1 to 1."""
 
 
 def any_jitter() -> float:
@@ -31,14 +31,14 @@ def any_jitter() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What an attempt came to; `error` is Rivya's, if there was one."""
+    """The result of an attempt; `error` is that of the request to Rivya, if it failed."""
 
     reply: Reply
     error: RivyaError | None
 
 
 class Sender:
-    """Sends submissions, for callers and for the background."""
+    """Sends a claimed submission, records the generation that Rivya created, and stores the outcome."""
 
     def __init__(
         self,
@@ -59,13 +59,13 @@ class Sender:
         self._cut_off = asyncio.Event()
 
     def cut_off(self) -> None:
-        """The process ends: an attempt that Rivya hasn't answered by now counts as unanswered."""
+        """Stop waiting for responses, because the process ends: running attempts count as unanswered."""
         self._cut_off.set()
 
     async def send(self, claimed: Submission, *, in_doubt: bool) -> Sent:
-        """Make one attempt. `in_doubt` tells that an earlier one may have taken effect: the background's case.
+        """Make one attempt. `in_doubt`: an earlier one may have taken effect, as always in the background.
 
-        A database that is away leaves the submission claimed; when its lease runs out, it is due for the background.
+        If the database is away, the submission stays claimed; when its lease expires, the background retries it.
         """
         attempt = await self._attempt(claimed)
         current_request_id = request_id()
@@ -96,7 +96,7 @@ class Sender:
         return Accepted(answer.status, answer.generation.id, answer.body, recorded.generation)
 
     async def _ask(self, claimed: Submission) -> CreateAnswer:
-        """Rivya's answer, or `RivyaUnavailable` as soon as attempts are cut off."""
+        """Rivya's answer. Raises `RivyaError`; `RivyaUnavailable` as soon as `cut_off` is called."""
         asking = asyncio.create_task(self._client.create_generation(claimed.request, idempotency_key=claimed.key))
         cutting = asyncio.create_task(self._cut_off.wait())
         try:
@@ -118,7 +118,7 @@ class Sender:
         return await self._submissions.conclude(claimed, verdict, now=now, next_attempt_at=now + pause)
 
     async def _stored_reply(self, claimed: Submission, current_request_id: str) -> Reply:
-        """A slow attempt was overtaken by the background's: what that one writes down counts."""
+        """The reply that a later attempt stored: this attempt was slow, and the background has retried."""
         stored = await self._submissions.find(claimed.id)
         return stored.reply or unknown(claimed.key, request_id=current_request_id)
 
@@ -133,7 +133,6 @@ def _report(claimed: Submission, answer: CreateAnswer, now: datetime) -> Report:
     )
 
 
-# Resolves what was sent and never answered, in the background: again and again, always under the same key.
 
 
 _AT_ONCE = 10
@@ -142,7 +141,7 @@ _SECONDS_WHILE_IDLE = 1.0
 
 
 class Retrier:
-    """`run_once` is one turn of a supervised loop; any number of replicas may run it."""
+    """Retries unanswered submissions under the same key. `run_once` is one run of a loop; any replica may run it."""
 
     def __init__(self, submissions: Submissions, sender: Sender, limiter: RateLimiter, clock: Clock) -> None:
         self._submissions = submissions
@@ -151,10 +150,10 @@ class Retrier:
         self._clock = clock
 
     async def run_once(self) -> float:
-        """Send again what is due, as far as the budget goes; returns the seconds until the next turn."""
+        """Retry what is due, within the budget; returns the seconds until the next run."""
         claimed = await self._claim()
         results = await asyncio.gather(*map(self._send, claimed), return_exceptions=True)
-        for error in filter(None, results):  # only once all are done: none is left running unseen
+        for error in filter(None, results):  # only after all are done: no task is left behind
             raise error
         return _SECONDS_WHILE_BUSY if claimed else _SECONDS_WHILE_IDLE
 

@@ -1,4 +1,4 @@
-"""Takes a caller's create: written down, sent once, answered; the same key again gets the same answer."""
+"""Accepts a caller's create: stores it, sends it once and replies; the same key gets the same reply again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ async def until_set(event: asyncio.Event, seconds: float) -> None:
 
 
 class Submitter:
-    """Runs each create as a task of its own: a caller that hangs up does not cut the bookkeeping short."""
+    """Runs each create as a task of its own, so that a caller that disconnects does not interrupt it."""
 
     def __init__(
         self,
@@ -53,17 +53,17 @@ class Submitter:
         self._waiters = waiters
         self._pause = pause
         self._patience = patience
-        """Seconds that a repeated create waits for the one under way."""
+        """Seconds that a repeated create waits for the one that is being sent."""
         self._most_at_once = most_at_once
         self._tasks: set[asyncio.Task[Reply]] = set()
         self._stopping = False
 
     def new_key(self) -> str:
-        """An Idempotency-Key for a caller that brought none."""
+        """An Idempotency-Key for a caller that sent none."""
         return str(uuid7(self._clock.now()))
 
     async def submit(self, create: Create, key: str, *, submitted_by: str) -> Reply:
-        """Answer a create. Raises `Overloaded` when too many are under way, before anything is written."""
+        """The reply to a create. Raises `Overloaded` if too many are running; nothing is stored then."""
         if self._stopping or len(self._tasks) >= self._most_at_once:
             log_rejected("overloaded")
             raise Overloaded("Too many creates are under way.")
@@ -73,14 +73,14 @@ class Submitter:
         return await asyncio.shield(task)
 
     def release(self) -> None:
-        """The process is about to stop: Rivya has some seconds left to answer."""
+        """Begin the shutdown: Rivya has some seconds left to answer."""
         asyncio.get_running_loop().call_later(_SECONDS_TO_ANSWER, self._sender.cut_off)
 
     async def stop(self) -> None:
-        """Take no more, let those who wait go, and return when every create under way is written down.
+        """Accept no more creates, answer those who wait, and return when every running create is stored.
 
-        To be called before the ledger's batch is stopped. What Rivya has not answered in some seconds is written
-        down as unknown, and another process takes it up.
+        Call it before the ledger's write queue is stopped. What Rivya has not answered in some seconds is stored as
+        unknown, and another process retries it.
         """
         self._stopping = True
         self._waiters.wake_all()
@@ -93,7 +93,7 @@ class Submitter:
         try:
             return await self._answer(create, key, submitted_by)
         except DatabaseUnavailable:
-            # The commit may stand all the same, and the background send it: so the caller has to know the key.
+            # It may be committed nevertheless, and then the background sends it: the caller has to know the key.
             log_rejected("database_unavailable")
             return models.database_unavailable(key, request_id=request_id())
 
@@ -114,12 +114,12 @@ class Submitter:
     async def _send(self, claimed: Submission) -> Reply:
         sent = await self._sender.send(claimed, in_doubt=False)
         if sent.error is not None:
-            with suppress(DatabaseUnavailable):  # what Rivya said is for the caller, whoever else can be told
+            with suppress(DatabaseUnavailable):  # the caller gets Rivya's reply in any case
                 await self._limiter.record_error(sent.error)
         return sent.reply
 
     async def _answer_again(self, submission_id: str, key: str) -> Reply:
-        """The first answer, as soon as it is there; 504 when that takes longer than a create may."""
+        """The first reply as soon as it is stored; 504 after `patience` seconds or at a stop, 410 if emptied."""
         deadline = self._clock.monotonic() + self._patience
         with self._waiters.wait_for(submission_id) as woken:
             while True:

@@ -1,4 +1,4 @@
-"""The submissions table as the flow uses it: begin, claim, conclude; every step is one short transaction."""
+"""The submissions table and its transactions: begin, claim, conclude; each step is one short transaction."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,7 +11,7 @@ from app.core.ids import uuid7
 from app.submission.models import Create, State, Submission, from_row
 from app.submission.outcome import Verdict
 
-# The submissions table: a create is written here before it is sent.
+# A create is written here before it is sent.
 
 
 submissions = Table(
@@ -56,13 +56,13 @@ submissions = Table(
 
 
 LEASE = timedelta(seconds=60)
-"""How long an attempt has a submission to itself: longer than a create may take and its recording may wait."""
+"""How long an attempt has a submission for itself: longer than a create and its recording may take."""
 
 _t = submissions.c
 
 
 class Submissions:
-    """What was submitted, and who is sending it until when."""
+    """The repository of submissions. Every method raises `DatabaseUnavailable`."""
 
     def __init__(self, database: Database, *, lease: timedelta = LEASE) -> None:
         self._database = database
@@ -70,7 +70,7 @@ class Submissions:
         self._lease = lease
 
     async def begin(self, create: Create, key: str, *, submitted_by: str, now: datetime) -> tuple[Submission, bool]:
-        """Write a create down and claim it: (it, True), or (the submission that has the key already, False)."""
+        """Store a create and claim it: (the new submission, True), or (the stored one with this key, False)."""
         row: dict[str, Any] = {
             "id": str(uuid7(now)),
             "idempotency_key": key,
@@ -92,7 +92,7 @@ class Submissions:
             return from_row(result.mappings().one()), is_new
 
     async def find(self, submission_id: str) -> Submission:
-        """As it stands."""
+        """The submission with this id, which must exist."""
         async with self._database.read() as connection:
             result = await connection.execute(select(submissions).where(_t.id == submission_id))
             return from_row(result.mappings().one())
@@ -100,9 +100,9 @@ class Submissions:
     async def claim_again(
         self, known: Submission, create: Create, *, submitted_by: str, now: datetime
     ) -> Submission | None:
-        """Claim a submission whose rejection was not final; None when somebody else was faster.
+        """Claim a submission whose rejection was not final; None if another caller was faster.
 
-        `create` is the same as before; what was kept of it may have been emptied.
+        `create` is the same as before; it is stored again because the stored body may have been emptied.
         """
         change = (
             update(submissions)
@@ -127,13 +127,13 @@ class Submissions:
         return from_row(row) if row is not None else None
 
     async def is_due(self, *, now: datetime) -> bool:
-        """There is one to be retried."""
+        """True if a submission is due for a retry."""
         async with self._database.read() as connection:
             result = await connection.execute(select(true()).where(_t.next_attempt_at <= now).limit(1))
             return result.first() is not None
 
     async def claim_due(self, *, now: datetime) -> Submission | None:
-        """Claim the submission whose retry has been due longest; None when there is none that nobody else has."""
+        """Claim the submission whose retry has been due for the longest time; None if none is due or free."""
         due = select(_t.id).where(_t.next_attempt_at <= now).order_by(_t.next_attempt_at).limit(1)
         async with self._database.transaction() as connection:
             chosen = (await connection.execute(due.with_for_update(skip_locked=True))).scalar_one_or_none()
@@ -150,9 +150,9 @@ class Submissions:
     async def conclude(
         self, claimed: Submission, verdict: Verdict, *, now: datetime, next_attempt_at: datetime | None
     ) -> bool:
-        """Write down what became of an attempt; False when a later attempt, or a final answer, stands instead.
+        """Store the verdict on an attempt; False if a later attempt or a final reply has replaced it.
 
-        An acceptance counts however late it comes: it is Rivya's word that the generation exists.
+        An acceptance is stored however late it comes: Rivya has confirmed that the generation exists.
         """
         is_current = true() if verdict.state is State.ACCEPTED else _t.attempts == claimed.attempts
         is_open = verdict.state is State.UNKNOWN
