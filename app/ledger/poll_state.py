@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-import orjson
 from sqlalchemy import ARRAY, Select, Update, and_, bindparam, func, or_, select, update
 
 from app.core.database import Database, UtcDateTime
 from app.ledger.models import PollTimeLimits, Tracking
-from app.ledger.sql import any_of
+from app.ledger.sql import any_of, ids_parameter
 from app.ledger.tables import generations
 
 _AT_ONCE = 1000
@@ -76,7 +75,7 @@ class PollStateRepository:
         ids = sorted({result.lease.id for result in results})
         if not ids:
             return []
-        parameter = orjson.dumps(ids).decode() if self._database.is_sqlite else ids
+        parameter = ids_parameter(ids, is_sqlite=self._database.is_sqlite)
         async with self._database.transaction() as connection:
             leases = {row.id: row.lease_until for row in await connection.execute(self._lock, {"ids": parameter})}
             current = [result for result in results if leases.get(result.lease.id) == result.lease.lease_until]

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import asyncpg
-import orjson
 from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
@@ -98,11 +97,7 @@ def _written(plan: Plan) -> tuple[str, str, str, bytes]:
     bodies, delivered = rows.bodies_apart(plan.deliveries[key] for key in sorted(plan.deliveries))
     generations = [rows.from_generation(plan.generations[key]) for key in sorted(plan.generations)]
     transitions = [rows.from_transition(transition) for transition in plan.transitions]
-    return _json(generations), _json(delivered), _json(transitions), bodies
-
-
-def _json(written: Sequence[Sequence[Any]]) -> str:
-    return orjson.dumps(written).decode()
+    return rows.dump_json(generations), rows.dump_json(delivered), rows.dump_json(transitions), bodies
 
 
 # The statements of every batch, as constant text, so that PostgreSQL plans them once.

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-import orjson
 from sqlalchemy import RowMapping, ScalarSelect, Select, bindparam, func, select
 
 from app.core.database import Database, UtcDateTime
@@ -31,6 +30,7 @@ from app.ledger.sql import (
     UsageLine,
     any_of,
     counted,
+    ids_parameter,
     list_deliveries,
     list_generations,
     to_usage_line,
@@ -117,7 +117,7 @@ class Queries:
         return stored
 
     def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
-        return {"ids": orjson.dumps(list(ids)).decode() if self._database.is_sqlite else list(ids)}
+        return {"ids": ids_parameter(ids, is_sqlite=self._database.is_sqlite)}
 
 
 def _page(items: list[Item], limit: int, position: Callable[[Item], Position]) -> Page[Item]:

@@ -32,6 +32,11 @@ _delivered = attrgetter(*_DELIVERED)
 _transition = attrgetter(*TRANSITION_COLUMNS)
 
 
+def dump_json(value: object) -> str:
+    """A value as JSON text."""
+    return orjson.dumps(value).decode()
+
+
 def to_generation(row: Row) -> Generation:
     """The generation in a row of `generations`."""
     settled_by = row["settled_by"]

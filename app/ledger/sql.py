@@ -1,5 +1,6 @@
 """The statements of the reads: lists, usage, and the expressions that they share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -28,6 +29,7 @@ from sqlalchemy import (
 
 from app.core.database import UtcDateTime
 from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
+from app.ledger.rows import dump_json
 from app.ledger.tables import NOT_APPLIED, NOT_SUCCEEDED, OPEN, deliveries, generations, usage_changes, usage_hours
 
 # PostgreSQL assumes that tracking and status are independent: it expects few rows with both, and would sort them all.
@@ -116,6 +118,11 @@ def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> Co
         values = func.json_each(bindparam(parameter)).table_valued("value")
         return column.in_(select(values.c.value))
     return column == func.any(bindparam(parameter, type_=ARRAY(column.type)))
+
+
+def ids_parameter(ids: Sequence[str], *, is_sqlite: bool) -> str | list[str]:
+    """The value of a parameter of `any_of`."""
+    return dump_json(list(ids)) if is_sqlite else list(ids)
 
 
 def is_rare(

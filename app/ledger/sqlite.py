@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any, Final
 
-import orjson
 from sqlalchemy import Table
 
 from app.core.database import UtcDateTime
@@ -15,9 +14,6 @@ from app.ledger import rows
 from app.ledger.decide import Decide, Plan
 from app.ledger.models import Generation, Outcome, Report
 from app.ledger.tables import deliveries, generations, transitions
-
-# Every step of a statement releases the interpreter lock, and a busy event loop returns it late: therefore one step
-# writes many rows.
 
 
 class SqliteRecord:
@@ -44,8 +40,8 @@ class SqliteRecord:
     def _record(self, connection: sqlite3.Connection, *, reports: Sequence[Report], decide: Decide) -> Plan:
         ids = {report.claim.id for report in reports if report.claim is not None}
         event_ids = {report.delivery.event_id for report in reports if report.delivery is not None}
-        stored = connection.execute(self._find, (_json(list(ids)),)).fetchall()
-        known = connection.execute(self._known, (_json(list(event_ids)),)).fetchall()
+        stored = connection.execute(self._find, (rows.dump_json(list(ids)),)).fetchall()
+        known = connection.execute(self._known, (rows.dump_json(list(event_ids)),)).fetchall()
         plan = decide(
             {row["id"]: _to_generation(row) for row in stored},
             {event_id: Outcome(outcome) for event_id, outcome in known},
@@ -71,14 +67,14 @@ def _to_generation(row: sqlite3.Row) -> Generation:
     return rows.to_generation(known)
 
 
-def _json(ids: list[str]) -> str:
-    return orjson.dumps(ids).decode()
-
-
 _LARGEST: Final = 128
 """Rows of one statement: 3,200 values of at most 32,766 (SQLite's default limit)."""
 _WORDS: Final = frozenset({"status", "tracking", "settled_by", "from_status", "to_status", "source", "outcome"})
 """Columns with enum members: binding one takes the driver three times as long as binding its text."""
+
+
+# Every step of a statement releases the interpreter lock, and a busy event loop returns it late: therefore one step
+# writes many rows.
 
 
 class Rows:
