@@ -196,11 +196,6 @@ class Submission:
     is_emptied: bool
     """It was answered, and its bodies were emptied later because of their age or by an operator."""
 
-    @property
-    def is_open(self) -> bool:
-        """It is being sent, or its outcome is unknown."""
-        return self.state in (State.SENDING, State.UNKNOWN)
-
 
 def from_row(row: RowMapping) -> Submission:
     """The submission in a row of `submissions`."""
