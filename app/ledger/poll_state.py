@@ -63,8 +63,8 @@ class PollStateRepository:
         self._lock = _lock(is_sqlite=database.is_sqlite)
         self._write = _write_each() if database.is_sqlite else _write_all()
         self._find_later = _later()
-        self._pull_forward = _pull_forward()
-        self._recall = _recall()
+        self._advance = _advance()
+        self._reset_impossible = _reset_impossible()
 
     async def record_poll_failures(self, results: Sequence[PollResult]) -> list[PollResult]:
         """Write `results` in one transaction, and return those that were written.
@@ -83,7 +83,7 @@ class PollStateRepository:
                 await connection.execute(self._write, self._parameters(current))
         return current
 
-    async def pull_forward(self, *, to: datetime, later_than: datetime) -> int:
+    async def advance(self, *, to: datetime, later_than: datetime) -> int:
         """Move polls that are scheduled after `later_than` to the time `to`, and return how many (1000 at most).
 
         For generations whose callbacks can't be expected any more. Leased generations, and those that are polled less
@@ -95,16 +95,16 @@ class PollStateRepository:
                 return 0
         parameters = {"to": to, "later_than": later_than, "most": _AT_ONCE}
         async with self._database.transaction() as connection:
-            return (await connection.execute(self._pull_forward, parameters)).rowcount
+            return (await connection.execute(self._advance, parameters)).rowcount
 
-    async def recall(self, bounds: PollTimeLimits, *, to: datetime) -> int:
+    async def reset_impossible(self, bounds: PollTimeLimits, *, to: datetime) -> int:
         """Move polls that are scheduled later than `bounds` to the time `to`, and return how many (1000 at most).
 
         Such a time was written before the clock was set back. Raises `DatabaseUnavailable`.
         """
         parameters = {"to": to, "most": _AT_ONCE, **asdict(bounds)}
         async with self._database.transaction() as connection:
-            return (await connection.execute(self._recall, parameters)).rowcount
+            return (await connection.execute(self._reset_impossible, parameters)).rowcount
 
     def _parameters(self, results: Sequence[PollResult]) -> Any:  # noqa: ANN401 - as the two statements take them
         rows = [
@@ -149,7 +149,7 @@ def _later() -> Select[Any]:
     return chosen.limit(bindparam("most"))
 
 
-def _pull_forward() -> Update:
+def _advance() -> Update:
     # Skips locked rows, so that it can't take part in a deadlock; they are updated by a later run.
     g = generations.c
     waiting = _later().with_for_update(skip_locked=True).cte("waiting")
@@ -158,7 +158,7 @@ def _pull_forward() -> Update:
     return update(generations).where(g.id.in_(select(waiting.c.id))).values(changes)
 
 
-def _recall() -> Update:
+def _reset_impossible() -> Update:
     g = generations.c
     beyond = {name: g.next_poll_at > bindparam(name, type_=UtcDateTime) for name in ("watched", "failing", "stalled")}
     is_watched = g.tracking == Tracking.WATCHING

@@ -12,7 +12,7 @@ from app.ledger.models import Claim, Polled, Report, Source, Tracking
 from app.ledger.poll_state import PollLease, PollResult, PollStateRepository
 from app.ledger.write_queue import WriteQueue
 from app.polling.claims import Claimed, Claims
-from app.polling.metrics import POLLS, log_failed, log_recalled, log_tracking
+from app.polling.metrics import POLLS, log_failed, log_reset, log_tracking
 from app.polling.schedule import NextPoll, Timing
 from app.ratelimit.budget import polls_ahead, polls_at_once
 from app.ratelimit.limiter import RateLimiter
@@ -115,7 +115,7 @@ class PollExecutor:
 LONGEST_IDLE = timedelta(seconds=1)
 
 _SECONDS_WHEN_FULL = 0.1
-_SECONDS_BETWEEN_RECALLS = 60.0
+_SECONDS_BETWEEN_RESETS = 60.0
 
 
 class Poller:
@@ -147,13 +147,13 @@ class Poller:
         self._tasks: dict[asyncio.Task[PollResult | None], Claimed] = {}
         self._asking: set[str] = set()
         self._results: list[PollResult] = []
-        self._recalled_at: float | None = None
+        self._reset_at: float | None = None
 
     async def run_once(self) -> float:
         """Start the polls that are due and within the budget; returns the seconds until the next run, at most 1."""
         await self._write()
-        await self._recall()
-        await self._pull_forward()
+        await self._reset_impossible()
+        await self._advance()
         room = self._room()
         if room <= 0:
             return _SECONDS_WHEN_FULL
@@ -196,20 +196,20 @@ class Poller:
         ahead = self._most_ahead if len(self._asking) * 2 <= self._most_asking else 0
         return self._most_asking + ahead - len(self._tasks)
 
-    async def _recall(self) -> None:
+    async def _reset_impossible(self) -> None:
         """At the start and every minute, make polls due that were scheduled before the clock was set back."""
-        if self._recalled_at is not None and self._clock.monotonic() - self._recalled_at < _SECONDS_BETWEEN_RECALLS:
+        if self._reset_at is not None and self._clock.monotonic() - self._reset_at < _SECONDS_BETWEEN_RESETS:
             return
         now = self._clock.now()
-        count = await self._poll_states.recall(self._timing.bounds(now), to=now)
-        self._recalled_at = self._clock.monotonic()
+        count = await self._poll_states.reset_impossible(self._timing.bounds(now), to=now)
+        self._reset_at = self._clock.monotonic()
         if count > 0:  # SQLite does not return the number
-            log_recalled(count)
+            log_reset(count)
 
-    async def _pull_forward(self) -> None:
-        times = self._timing.to_pull_forward(self._clock.now())
+    async def _advance(self) -> None:
+        times = self._timing.advance_times(self._clock.now())
         if times is not None:
-            await self._poll_states.pull_forward(to=times[0], later_than=times[1])
+            await self._poll_states.advance(to=times[0], later_than=times[1])
 
     async def _poll(self, claimed: Claimed) -> PollResult | None:
         lease = claimed.lease

@@ -149,7 +149,7 @@ class Timing:
             return now + DOCUMENTED_FIRST
         return self._schedule.first_poll(now, category=self._categories.of(model))
 
-    def to_pull_forward(self, now: datetime) -> tuple[datetime, datetime] | None:
+    def advance_times(self, now: datetime) -> tuple[datetime, datetime] | None:
         """While no callbacks can be expected: (the time to poll at, for polls scheduled after this time). Else None."""
         return None if self._callbacks_expected() else (now + DOCUMENTED_FIRST, now + DOCUMENTED_LONGEST)
 

@@ -43,7 +43,7 @@ async def test_no_statement_of_polling_scans_the_table(postgres_url: str, statem
     statements = {
         "claim": CLAIM,
         "next due": NEXT_DUE,
-        "pull forward": PollStateRepository(database)._pull_forward,
+        "pull forward": PollStateRepository(database)._advance,
         "overdue": select(overdue()),
     }
     parameters = {"now": NOON, "until": NOON + LEASE, "to": NOON, "later_than": NOON + timedelta(seconds=890)}
