@@ -177,7 +177,7 @@ class Service:
         """The process is about to stop: long polls are answered now, creates as soon as Rivya answers or soon after."""
         self.waiting.stop()
         self.submitter.release()
-        self.gateway.stream_deadline.ring()
+        self.gateway.stream_deadline.start()
 
     async def _start(self) -> None:
         """Prepare and start the loops; run again until it succeeds. Requests are answered meanwhile."""

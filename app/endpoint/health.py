@@ -85,7 +85,7 @@ class EndpointHealth:
         self._clock = clock
         self._registry = Registry(database)
         self._keyring = keyring
-        self._tallies: dict[str, DeliveryCounts] = {}
+        self._unwritten: dict[str, DeliveryCounts] = {}
         self._endpoints: Sequence[Endpoint] = ()
 
     def record_verified(self, endpoint_id: str | None, at: datetime) -> None:
@@ -129,17 +129,17 @@ class EndpointHealth:
         RIVYA_FAILURES.set(0 if endpoint is None else endpoint.failure_count)
 
     def _counts(self, endpoint_id: str) -> DeliveryCounts:
-        return self._tallies.setdefault(endpoint_id, DeliveryCounts())
+        return self._unwritten.setdefault(endpoint_id, DeliveryCounts())
 
     async def _flush(self) -> None:
-        taken, self._tallies = self._tallies, {}
+        taken, self._unwritten = self._unwritten, {}
         if not taken:
             return
         try:
             await self._write(taken)
         except BaseException:
-            for endpoint_id, tally in taken.items():
-                self._tallies[endpoint_id] = tally.added(self._tallies.get(endpoint_id, DeliveryCounts()))
+            for endpoint_id, counts in taken.items():
+                self._unwritten[endpoint_id] = counts.added(self._unwritten.get(endpoint_id, DeliveryCounts()))
             raise
 
     async def _write(self, taken: dict[str, DeliveryCounts]) -> None:
@@ -158,19 +158,19 @@ class EndpointHealth:
 
 def describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime) -> list[HealthCheck]:
     """Only an unknown secret makes the service unready: without one, every delivery has to be refused."""
-    found = [_secret(endpoints, keyring), _scheme(endpoints, keyring)]
+    checks = [_secret(endpoints, keyring), _scheme(endpoints, keyring)]
     if keyring.is_fixed:
         return [
-            *found,
+            *checks,
             HealthCheck("endpoint", ok=True, detail="made by hand (RIVYA_SIGNING_SECRET)", is_required=False),
         ]
     wanted = live(endpoints)
     if wanted is None:
         return [
-            *found,
+            *checks,
             HealthCheck("endpoint", ok=False, detail=f"not registered: {_why(endpoints)}", is_required=False),
         ]
-    return [*found, _registered(wanted), _deliveries(wanted, now)]
+    return [*checks, _registered(wanted), _deliveries(wanted, now)]
 
 
 def _secret(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:

@@ -42,21 +42,23 @@ class Difference:
     wanted: Any
 
 
-def differences(told: WebhookEndpoint, *, url: str) -> list[Difference]:
+def differences(actual: WebhookEndpoint, *, url: str) -> list[Difference]:
     """Every field that has to change, `status` first; a field that Rivya doesn't tell is taken to be right."""
-    found = []
-    if told.status is not None and told.status != "active":
-        found.append(Difference("status", "active"))
-    if told.url and not is_same_place(told.url, url):
-        found.append(Difference("url", url))
-    if told.event_types and set(told.event_types) != set(EVENT_TYPES):
-        found.append(Difference("event_types", list(EVENT_TYPES)))
-    return found
+    differing = []
+    if actual.status is not None and actual.status != "active":
+        differing.append(Difference("status", "active"))
+    if actual.url and not is_same_place(actual.url, url):
+        differing.append(Difference("url", url))
+    if actual.event_types and set(actual.event_types) != set(EVENT_TYPES):
+        differing.append(Difference("event_types", list(EVENT_TYPES)))
+    return differing
 
 
-def repaired(told: WebhookEndpoint | None, found: Sequence[Difference], *, url: str) -> bool:
+def repaired(actual: WebhookEndpoint | None, differing: Sequence[Difference], *, url: str) -> bool:
     """None of the differences is there any more."""
-    return told is not None and not {one.field for one in differences(told, url=url)} & {one.field for one in found}
+    return actual is not None and not {one.field for one in differences(actual, url=url)} & {
+        one.field for one in differing
+    }
 
 
 # What the steps of registration work with.
@@ -100,35 +102,35 @@ class Repair:
         Raises `RivyaError` where Rivya can't be asked, or allows no endpoint at that URL.
         """
         url = self._with.url(wanted.path_key)
-        return await self.mend(wanted, [Difference("url", url)], kind="moved")
+        return await self.patch(wanted, [Difference("url", url)], kind="moved")
 
-    async def mend(self, wanted: Endpoint, found: Sequence[Difference], *, kind: str) -> bool:
+    async def patch(self, wanted: Endpoint, differing: Sequence[Difference], *, kind: str) -> bool:
         """Patch what differs; False where Rivya refuses, or where it says that it did and did not."""
         url = self._with.url(wanted.path_key)
-        told = await self._patch(wanted, found)
-        if not repaired(told, found, url=url):
-            self._say(wanted, f"not_{kind}")
+        actual = await self._send_patch(wanted, differing)
+        if not repaired(actual, differing, url=url):
+            self._log_repair(wanted, f"not_{kind}")
             return False
         now = self._with.clock.now()
         await self._with.registry.change(wanted, now=now, event=kind, url=url, last_error=None, test_asked_at=None)
-        self._say(wanted, kind)
+        self._log_repair(wanted, kind)
         return True
 
-    async def note_gone(self, wanted: Endpoint) -> None:
+    async def record_gone(self, wanted: Endpoint) -> None:
         """It was removed at Rivya, by somebody who had a reason: its secret is no longer accepted."""
         await self._with.registry.retire(wanted, now=self._with.clock.now(), overlap=timedelta(0), why="gone_at_rivya")
-        self._say(wanted, "gone")
+        self._log_repair(wanted, "gone")
 
-    def _say(self, wanted: Endpoint, kind: str) -> None:
+    def _log_repair(self, wanted: Endpoint, kind: str) -> None:
         REPAIRS.labels(kind).inc()
         log.warning("endpoint.repair", repair=kind, endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
 
-    async def _patch(self, wanted: Endpoint, found: Sequence[Difference]) -> WebhookEndpoint | None:
+    async def _send_patch(self, wanted: Endpoint, differing: Sequence[Difference]) -> WebhookEndpoint | None:
         """The endpoint as Rivya tells it after we asked; None where it refuses or leaves it open."""
         rivya_id = wanted.rivya_id or ""
         try:
-            told = await self._with.client.update_endpoint(rivya_id, **{one.field: one.wanted for one in found})
-            return told or await self._with.client.get_endpoint(rivya_id)
+            actual = await self._with.client.update_endpoint(rivya_id, **{one.field: one.wanted for one in differing})
+            return actual or await self._with.client.get_endpoint(rivya_id)
         except (RivyaUnauthorized, RivyaForbidden, RivyaRateLimited):
             raise
         except RivyaRefused as error:
@@ -153,22 +155,22 @@ class Inspection:
         asked.
         """
         await self._with.registry.drop_expired_secrets(now=self._with.clock.now())
-        listed = await self._list()
-        found = next((told for told in listed.endpoints if told.id == wanted.rivya_id), None)
+        response = await self._list()
+        actual = next((listed for listed in response.endpoints if listed.id == wanted.rivya_id), None)
         # Not listed is not gone: a list may have pages that it doesn't tell of.
-        found = found or await self._get(wanted)
-        if found is None:
+        actual = actual or await self._get(wanted)
+        if actual is None:
             return True
-        if found.revoked_at is not None:
-            await self._repair.note_gone(wanted)
+        if actual.revoked_at is not None:
+            await self._repair.record_gone(wanted)
             return True
-        await self._remove_others(listed.endpoints, known)
-        await self._note_told(wanted, found)
-        differing = differences(found, url=self._with.url(wanted.path_key))
+        await self._remove_others(response.endpoints, known)
+        await self._record_failures(wanted, actual)
+        differing = differences(actual, url=self._with.url(wanted.path_key))
         if not differing:
             await self._ask_again(wanted)
             return True
-        return await self._repair.mend(wanted, differing, kind=f"{differing[0].field}_restored")
+        return await self._repair.patch(wanted, differing, kind=f"{differing[0].field}_restored")
 
     async def _ask_again(self, wanted: Endpoint) -> None:
         """As long as nothing has proved its secret, every look ends with a test delivery.
@@ -193,18 +195,18 @@ class Inspection:
             return None
         except RivyaNotFound as error:
             if is_gone(error):
-                await self._repair.note_gone(wanted)
+                await self._repair.record_gone(wanted)
             return None
 
-    async def _note_told(self, wanted: Endpoint, found: WebhookEndpoint) -> None:
+    async def _record_failures(self, wanted: Endpoint, actual: WebhookEndpoint) -> None:
         """Keep how Rivya's deliveries fare, and say so where they fail more than at the last look."""
         news: dict[str, Any] = {
             "last_error": None,
-            "failure_count": found.failure_count,
-            "last_success_at": found.last_success_at,
-            "last_failure_at": found.last_failure_at,
+            "failure_count": actual.failure_count,
+            "last_success_at": actual.last_success_at,
+            "last_failure_at": actual.last_failure_at,
         }
-        is_failing = found.failure_count > wanted.failure_count or _is_newer_failure(wanted, found)
+        is_failing = actual.failure_count > wanted.failure_count or _is_newer_failure(wanted, actual)
         if any(getattr(wanted, name) != value for name, value in news.items()):
             event = "deliveries_failing" if is_failing else None
             await self._with.registry.change(wanted, now=self._with.clock.now(), event=event, **news)
@@ -213,29 +215,29 @@ class Inspection:
                 "endpoint.deliveries_failing",
                 endpoint_id=wanted.id,
                 rivya_id=wanted.rivya_id,
-                failure_count=found.failure_count,
-                last_success_at=str(found.last_success_at),
-                last_failure_at=str(found.last_failure_at),
+                failure_count=actual.failure_count,
+                last_success_at=str(actual.last_success_at),
+                last_failure_at=str(actual.last_failure_at),
             )
 
     async def _remove_others(self, listed: Sequence[WebhookEndpoint], known: Sequence[Endpoint]) -> None:
         """Left over from a create that took effect after all: they carry a key that only our database knows."""
-        carried = {path_key_of(told.url) or "" for told in listed}
+        carried = {path_key_of(endpoint.url) or "" for endpoint in listed}
         # A foreign URL may hold what no database takes, and no key of ours.
         keys = await self._with.registry.path_keys_among(
             {key for key in carried if key.isascii() and key.isprintable()}
         )
         wanted = {endpoint.rivya_id for endpoint in known if endpoint.state is not State.RETIRED}
-        for told in listed:
-            if path_key_of(told.url) in keys and told.id not in wanted and told.revoked_at is None:
-                await self._with.client.delete_endpoint(told.id)
+        for endpoint in listed:
+            if path_key_of(endpoint.url) in keys and endpoint.id not in wanted and endpoint.revoked_at is None:
+                await self._with.client.delete_endpoint(endpoint.id)
                 REPAIRS.labels("extra_removed").inc()
-                log.warning("endpoint.repair", repair="extra_removed", rivya_id=told.id)
+                log.warning("endpoint.repair", repair="extra_removed", rivya_id=endpoint.id)
 
 
-def _is_newer_failure(wanted: Endpoint, found: WebhookEndpoint) -> bool:
+def _is_newer_failure(wanted: Endpoint, actual: WebhookEndpoint) -> bool:
     """It failed since the last look, and has not succeeded since."""
-    failed = found.last_failure_at
+    failed = actual.last_failure_at
     if failed is None or failed == wanted.last_failure_at:
         return False
-    return found.last_success_at is None or failed > found.last_success_at
+    return actual.last_success_at is None or failed > actual.last_success_at

@@ -50,7 +50,7 @@ class Known:
         return None if path_key is None else self.endpoint_ids.get(_digest(path_key))
 
 
-def by_hand(secret: str, *, scheme: Scheme | None, endpoints: Sequence[Endpoint] = ()) -> Known:
+def from_setting(secret: str, *, scheme: Scheme | None, endpoints: Sequence[Endpoint] = ()) -> Known:
     """The secret is a setting; of what is stored only a scheme that was proved counts."""
     chosen = scheme or _pinned(endpoints)
     verifier = None if chosen is None else Verifier(chosen, [secret])
@@ -121,7 +121,7 @@ class Keyring:
         self._fixed_secret = fixed_secret
         self.is_fixed = fixed_secret is not None
         """The secret was given by hand: no endpoint of ours is registered."""
-        self.known = Known(scheme) if fixed_secret is None else by_hand(fixed_secret, scheme=scheme)
+        self.known = Known(scheme) if fixed_secret is None else from_setting(fixed_secret, scheme=scheme)
         self.is_off = self.is_fixed and scheme is not None
         """Everything is given by settings, and the database is never looked at."""
         self.is_read = self.is_off
@@ -206,25 +206,27 @@ class Keyring:
             self._looked_at = self._clock.monotonic()
             endpoints = await self._registry.endpoints()
             if self._fixed_secret is not None:
-                self._take(by_hand(self._fixed_secret, scheme=self.wanted_scheme, endpoints=endpoints))
+                self._take(from_setting(self._fixed_secret, scheme=self.wanted_scheme, endpoints=endpoints))
                 return
             stored = await self._registry.secrets(now=self._clock.now())
             self._take(read(endpoints, stored, keys=self._keys, scheme=self.wanted_scheme))
 
     def _take(self, known: Known) -> None:
         self.is_read = True
-        if _telling(known) == _telling(self.known):
+        if _comparable(known) == _comparable(self.known):
             return
         if known.secrets != self.known.secrets or known.scheme != self.known.scheme:
             newest = max((secret.valid_from for secret in known.stored), default=None)
-            log.info("keyring.changed", secrets=len(known.secrets), scheme=str(known.scheme), newest_from=_text(newest))
+            log.info(
+                "keyring.changed", secrets=len(known.secrets), scheme=str(known.scheme), newest_from=_isoformat(newest)
+            )
         self.known = known
         self.version += 1
 
 
-def _telling(known: Known) -> tuple[object, ...]:
+def _comparable(known: Known) -> tuple[object, ...]:
     return known.scheme, known.secrets, known.stored, known.endpoint_ids, known.in_doubt
 
 
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+def _isoformat(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()

@@ -152,9 +152,9 @@ def path_key_of(url: str) -> str | None:
     return None if parts is None else unquote(parts.path).rstrip("/").rpartition("/")[2].casefold() or None
 
 
-def is_path_key(path_key: str, found: str | None) -> bool:
-    """`found`, from `path_key_of`, is this key: 192 random bits are the same bits in any case."""
-    return found is not None and path_key.casefold() == found
+def is_path_key(path_key: str, segment: str | None) -> bool:
+    """`segment`, from `path_key_of`, is this key: 192 random bits are the same bits in any case."""
+    return segment is not None and path_key.casefold() == segment
 
 
 def is_same_place(one: str, other: str) -> bool:

@@ -38,9 +38,9 @@ class ProbeKey:
 
     def make(self, nonce: str, now: datetime) -> Probe:
         """A probe; `nonce` is 32 hex digits, never used before."""
-        told = f"{int(now.timestamp())}.{nonce}"
+        signed = f"{int(now.timestamp())}.{nonce}"
         headers = {
-            HEADER: f"{told}.{self._mac('ask', told)}",
+            HEADER: f"{signed}.{self._mac('ask', signed)}",
             "content-type": "application/json",
             "rivya-signature": f"t={int(now.timestamp())},v1={nonce * 2}",
             "webhook-id": f"probe_{nonce}",
@@ -55,42 +55,42 @@ class ProbeKey:
         if nonce is None:
             return None
         digest = hashlib.sha256(body).hexdigest()
-        told = {
+        report = {
             "sha256": digest,
             "size": len(body),
             "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in headers],
             "received_at": now.astimezone(UTC).isoformat(),
             "proof": self._mac("answer", f"{nonce}.{digest}"),
         }
-        return orjson.dumps({"probe": told})
+        return orjson.dumps({"probe": report})
 
     def read(self, probe: Probe, answer: bytes) -> dict[str, Any] | None:
         """What our service told of this probe; None where the answer is not its."""
         try:
-            told = orjson.loads(answer)["probe"]
-            expected = self._mac("answer", f"{probe.nonce}.{told['sha256']}")
-            is_ours = hmac.compare_digest(expected.encode(), str(told["proof"]).encode("utf-8", "replace"))
+            report = orjson.loads(answer)["probe"]
+            expected = self._mac("answer", f"{probe.nonce}.{report['sha256']}")
+            is_ours = hmac.compare_digest(expected.encode(), str(report["proof"]).encode("utf-8", "replace"))
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return None
-        return dict(told) if is_ours else None
+        return dict(report) if is_ours else None
 
     def _nonce(self, headers: RawHeaders, now: datetime) -> str | None:
         values = [value for name, value in headers if name == HEADER.encode()]
-        found = _TOKEN.fullmatch(values[0].decode("latin-1")) if len(values) == 1 else None
-        if found is None:
+        match = _TOKEN.fullmatch(values[0].decode("latin-1")) if len(values) == 1 else None
+        if match is None:
             return None
-        expected = self._mac("ask", f"{found[1]}.{found[2]}")
-        is_ours = hmac.compare_digest(expected, found[3])
-        is_fresh = abs(int(found[1]) - now.timestamp()) <= VALIDITY.total_seconds()
-        return found[2] if is_ours and is_fresh else None
+        expected = self._mac("ask", f"{match[1]}.{match[2]}")
+        is_ours = hmac.compare_digest(expected, match[3])
+        is_fresh = abs(int(match[1]) - now.timestamp()) <= VALIDITY.total_seconds()
+        return match[2] if is_ours and is_fresh else None
 
     def _mac(self, what: str, text: str) -> str:
         return hmac.digest(self._key, f"{what}:{text}".encode(), "sha256").hex()
 
 
-def changed_headers(probe: Probe, told: Mapping[str, Any]) -> list[str]:
+def changed_headers(probe: Probe, report: Mapping[str, Any]) -> list[str]:
     """The names of headers that did not arrive as they were sent."""
     arrived: dict[str, list[str]] = {}
-    for name, value in told.get("headers", ()):
+    for name, value in report.get("headers", ()):
         arrived.setdefault(name, []).append(value)
     return [name for name, value in probe.headers.items() if arrived.get(name) != [value]]

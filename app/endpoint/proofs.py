@@ -71,11 +71,11 @@ class Proofs:
                 pin = {"scheme": proven.scheme, "proven_at": now, "proven_by": proven.event_id}
                 await connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**pin))
                 detail = f"{proven.scheme} by {proven.event_id}"
-                await repository.note(connection, endpoint_id, event="scheme_pinned", now=now, detail=detail)
+                await repository.record_event(connection, endpoint_id, event="scheme_pinned", now=now, detail=detail)
             await _advance(connection, endpoint_id, proven, now=now)
             return proven.scheme
 
-    async def note_other(self, endpoint_id: str, scheme: str) -> None:
+    async def record_other_scheme(self, endpoint_id: str, scheme: str) -> None:
         """A delivery at this endpoint's path was refused that another scheme than the pinned one proves."""
         counted = {"other_scheme": scheme, "other_scheme_count": endpoints.c.other_scheme_count + 1}
         async with self._database.transaction() as connection:
@@ -91,7 +91,9 @@ class Proofs:
             await connection.execute(update(endpoint_secrets).where(its_secrets).values(proven_at=None))
             again = update(endpoints).where(endpoints.c.id == endpoint.id)
             await connection.execute(again.values(test_asked_at=None, updated_at=now))
-            await repository.note(connection, endpoint.id, event="scheme_unpinned", now=now, detail=endpoint.scheme)
+            await repository.record_event(
+                connection, endpoint.id, event="scheme_unpinned", now=now, detail=endpoint.scheme
+            )
 
 
 async def _manual(connection: AsyncConnection, known: Sequence[_Pin], *, now: datetime) -> str:
@@ -114,7 +116,7 @@ async def _advance(connection: AsyncConnection, endpoint_id: str, proven: Proven
     created = and_(endpoints.c.id == endpoint_id, endpoints.c.state == State.CREATED)
     news = {"state": State.PROVEN, "state_since": now, "updated_at": now}
     if (await connection.execute(update(endpoints).where(created).values(**news))).rowcount:
-        await repository.note(connection, endpoint_id, event=State.PROVEN, now=now, detail=proven.event_id)
+        await repository.record_event(connection, endpoint_id, event=State.PROVEN, now=now, detail=proven.event_id)
 
 
 # Writes down what a delivery has proved, once for all that prove it at the same time.
@@ -153,8 +155,8 @@ class Proving:
         pinned = await self._proofs.prove(proven, now=self._clock.now(), is_pinning=is_pinning)
         await self._keyring.load()
         if is_news and pinned == proven.scheme:
-            told = {"scheme": pinned, "event_id": proven.event_id, "endpoint_id": proven.endpoint_id}
-            log.info("signature.scheme_proven", **told)
+            fields = {"scheme": pinned, "event_id": proven.event_id, "endpoint_id": proven.endpoint_id}
+            log.info("signature.scheme_proven", **fields)
         return pinned
 
     def _forget(self, key: _Key, done: "asyncio.Task[str]") -> None:

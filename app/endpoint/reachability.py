@@ -54,12 +54,12 @@ class Reachability:
             return
         wanted = live(await self._registry.endpoints())
         url = wanted.url if wanted is not None else f"{self._public_url}{PATH.rstrip('/')}"
-        async for finding in self._knocked(url):
+        async for finding in self._probe_checks(url):
             yield finding
         yield await self._clock_offset()
         yield await self._delivered(wanted)
 
-    async def _knocked(self, url: str) -> AsyncIterator[HealthCheck]:
+    async def _probe_checks(self, url: str) -> AsyncIterator[HealthCheck]:
         probe = self._key.make(secrets.token_hex(16), self._clock.now())
         try:
             answer = await send_probe(url, probe.body, headers=probe.headers)
@@ -67,13 +67,13 @@ class Reachability:
         except ProbeFailed as failure:
             yield unreached(failure)
             return
-        told = self._key.read(probe, answer.body)
-        yield answered(answer, told)
-        if told is None:
+        report = self._key.read(probe, answer.body)
+        yield answered(answer, report)
+        if report is None:
             return
         yield slash(slashed, self._key.read(probe, slashed.body))
-        yield body(probe, told)
-        yield headers(probe, told)
+        yield body(probe, report)
+        yield headers(probe, report)
         yield time_taken(answer)
 
     async def _clock_offset(self) -> HealthCheck:
@@ -153,10 +153,10 @@ async def send_probe(url: str, body: bytes, *, headers: Mapping[str, str], secon
             httpx.AsyncClient(timeout=seconds, proxy=proxy, trust_env=False, verify=verify) as client,
             client.stream("POST", url, content=body, headers={"accept-encoding": "identity", **headers}) as answer,
         ):
-            told = bytearray()
+            received = bytearray()
             async for chunk in answer.aiter_raw():  # not decompressed: that could exceed any bound in one piece
-                told += chunk
-                if len(told) > _MOST_BYTES:
+                received += chunk
+                if len(received) > _MOST_BYTES:
                     break
     except ProxyInvalid as error:
         raise ProbeFailed(str(error), is_tls=False) from error
@@ -168,7 +168,7 @@ async def send_probe(url: str, body: bytes, *, headers: Mapping[str, str], secon
             raise ProbeFailed(getattr(tls, "verify_message", "") or "the handshake failed", is_tls=True) from error
         raise ProbeFailed(type(error).__name__, is_tls=False) from error
     location = answer.headers.get("location")
-    return ProbeResponse(answer.status_code, location, bytes(told[:_MOST_BYTES]), time.monotonic() - started)
+    return ProbeResponse(answer.status_code, location, bytes(received[:_MOST_BYTES]), time.monotonic() - started)
 
 
 def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
@@ -203,10 +203,10 @@ def unreached(failure: ProbeFailed) -> HealthCheck:
     return check("public_url", f"nothing answers ({failure}): does the name lead to the proxy, and is the proxy up?")
 
 
-def answered(answer: ProbeResponse, told: dict[str, Any] | None) -> HealthCheck:
+def answered(answer: ProbeResponse, report: dict[str, Any] | None) -> HealthCheck:
     """What answered at the public URL: this receiver, a redirect, a proxy, somebody else."""
     name = "public_url"
-    if told is not None and answer.status == 200:
+    if report is not None and answer.status == 200:
         return check(name, "leads to this receiver", ok=True)
     if 300 <= answer.status < 400:
         where = f" to {answer.location}" if answer.location else ""
@@ -221,26 +221,26 @@ def answered(answer: ProbeResponse, told: dict[str, Any] | None) -> HealthCheck:
     )
 
 
-def slash(answer: ProbeResponse, told: dict[str, Any] | None) -> HealthCheck:
+def slash(answer: ProbeResponse, report: dict[str, Any] | None) -> HealthCheck:
     """The same path with a slash at its end."""
-    if told is None:
+    if report is None:
         return check("trailing_slash", f"a slash at the end makes it {answer.status}: let the proxy pass both forms on")
     return check("trailing_slash", "makes no difference", ok=True)
 
 
-def body(probe: Probe, told: dict[str, Any]) -> HealthCheck:
+def body(probe: Probe, report: dict[str, Any]) -> HealthCheck:
     """The bytes, which the signature is over, arrive as they were sent."""
-    sent, came = len(probe.body), told.get("size")
-    if hashlib.sha256(probe.body).hexdigest() == told.get("sha256"):
+    sent, came = len(probe.body), report.get("size")
+    if hashlib.sha256(probe.body).hexdigest() == report.get("sha256"):
         return check("body", f"all {sent} bytes arrive unchanged", ok=True)
     return check(
         "body", f"was changed on the way ({sent} bytes became {came}): switch off whatever rewrites bodies in the proxy"
     )
 
 
-def headers(probe: Probe, told: dict[str, Any]) -> HealthCheck:
+def headers(probe: Probe, report: dict[str, Any]) -> HealthCheck:
     """The headers, which carry the signature, arrive as they were sent."""
-    changed = changed_headers(probe, told)
+    changed = changed_headers(probe, report)
     if not changed:
         return check("headers", "those of a signature arrive unchanged", ok=True)
     return check("headers", f"{', '.join(changed)} did not arrive as sent: let the proxy pass all request headers on")

@@ -124,7 +124,7 @@ class Registrar:
             try:
                 await self._steps.take(act, endpoints)
             except (RivyaError, Undecided) as error:
-                await self._note_failure(current(endpoints), error)
+                await self._record_failure(current(endpoints), error)
                 return min(self.retry_in, REST)
             if act in _SEEN_TO:
                 self._plan_check()
@@ -149,7 +149,7 @@ class Registrar:
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads receivers over time, no secret
         self._check_at = self._clock.monotonic() + self._check_every.total_seconds() * jitter
 
-    async def _note_failure(self, endpoint: Endpoint | None, error: RivyaError | Undecided) -> None:
+    async def _record_failure(self, endpoint: Endpoint | None, error: RivyaError | Undecided) -> None:
         self._failures += 1
         failure = read_failure(error)
         pause = failure.pause(self._failures, jitter=random.uniform(-1, 1))  # noqa: S311 - spreads replicas, no secret
@@ -163,4 +163,4 @@ class Registrar:
             pause=round(pause, 1),
         )
         if endpoint is not None:
-            await self._registry.note_error(endpoint, code=failure.code, now=self._clock.now())
+            await self._registry.record_error(endpoint, code=failure.code, now=self._clock.now())

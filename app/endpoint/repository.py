@@ -79,8 +79,8 @@ class Registry:
     async def path_keys_among(self, keys: Collection[str]) -> set[str]:
         """Those of these that are ours, of any endpoint there ever was. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
-            found = await connection.execute(select(endpoints.c.path_key).where(endpoints.c.path_key.in_(keys)))
-            return set(found.scalars())
+            rows = await connection.execute(select(endpoints.c.path_key).where(endpoints.c.path_key.in_(keys)))
+            return set(rows.scalars())
 
     async def secrets(self, *, now: datetime) -> list[StoredSecret]:
         """Those that are valid now, the newest first."""
@@ -104,7 +104,7 @@ class Registry:
             async with self._database.transaction() as connection:
                 stamped = {"state_since": now, "created_at": now, "updated_at": now}
                 await connection.execute(insert(endpoints).values(**row, **stamped))
-                await note(connection, endpoint_id, event=State.INTENDED, now=now)
+                await record_event(connection, endpoint_id, event=State.INTENDED, now=now)
         except IntegrityError as error:
             raise Overtaken from error
 
@@ -113,9 +113,9 @@ class Registry:
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, **values)
             if event is not None:
-                await note(connection, endpoint.id, event=event, now=now)
+                await record_event(connection, endpoint.id, event=event, now=now)
 
-    async def note_error(self, endpoint: Endpoint, *, code: str | None, now: datetime) -> None:
+    async def record_error(self, endpoint: Endpoint, *, code: str | None, now: datetime) -> None:
         """Why the last call about it failed, None where it went well."""
         if endpoint.last_error != code:
             await self.change(endpoint, now=now, last_error=code)
@@ -133,10 +133,10 @@ class Registry:
             for replaced in (await connection.execute(before)).scalars().all():
                 retiring = {"state": State.RETIRING, "state_since": now, "updated_at": now}
                 await connection.execute(update(endpoints).where(endpoints.c.id == replaced).values(**retiring))
-                await note(connection, replaced, event=State.RETIRING, now=now)
+                await record_event(connection, replaced, event=State.RETIRING, now=now)
             await change(connection, endpoint, now=now, **news)
             await add_secret(connection, endpoint.id, sealed=sealed, now=now)
-            await note(connection, endpoint.id, event=State.CREATED, now=now, detail=rivya_id)
+            await record_event(connection, endpoint.id, event=State.CREATED, now=now, detail=rivya_id)
 
     async def serve(self, endpoint: Endpoint, *, now: datetime) -> None:
         """It is proven, so it serves. Raises `Overtaken`."""
@@ -148,7 +148,7 @@ class Registry:
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, state=State.RETIRED, state_since=now)
             await connection.execute(update(endpoint_secrets).where(its_current).values(valid_until=now + overlap))
-            await note(connection, endpoint.id, event=State.RETIRED, now=now, detail=why)
+            await record_event(connection, endpoint.id, event=State.RETIRED, now=now, detail=why)
 
     async def drop_expired_secrets(self, *, now: datetime) -> None:
         """Forget secrets that nothing is verified with any more."""
@@ -200,9 +200,9 @@ class Rotations:
         """A new secret is wanted; whoever leads sees to it. Raises `Overtaken`."""
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, rotation_requested_at=now)
-            await note(connection, endpoint.id, event="rotation_requested", now=now, detail=why)
+            await record_event(connection, endpoint.id, event="rotation_requested", now=now, detail=why)
 
-    async def note_attempt(self, endpoint: Endpoint, *, now: datetime) -> None:
+    async def record_attempt(self, endpoint: Endpoint, *, now: datetime) -> None:
         """A rotation is sent next: Rivya may sign with a secret we don't hold from now on. Raises `Overtaken`."""
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, rotation_attempted_at=now)
@@ -217,7 +217,7 @@ class Rotations:
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, **before)
             if is_final:
-                await note(connection, endpoint.id, event="rotation_refused", now=now, detail=code)
+                await record_event(connection, endpoint.id, event="rotation_refused", now=now, detail=code)
 
     async def keep(self, endpoint: Endpoint, *, sealed: str, now: datetime, overlap: timedelta) -> None:
         """Store the new secret; the one before is accepted for `overlap`. Raises `Overtaken`, keeping nothing."""
@@ -227,7 +227,7 @@ class Rotations:
             await change(connection, endpoint, now=now, **done)
             await connection.execute(update(endpoint_secrets).where(mine).values(valid_until=now + overlap))
             await add_secret(connection, endpoint.id, sealed=sealed, now=now)
-            await note(connection, endpoint.id, event="rotated", now=now)
+            await record_event(connection, endpoint.id, event="rotated", now=now)
 
 
 # What became of our endpoints, step by step: written in the transaction of the step itself.
@@ -246,7 +246,7 @@ class Entry:
     detail: str | None
 
 
-async def note(
+async def record_event(
     connection: AsyncConnection, endpoint_id: str, *, event: str, now: datetime, detail: str | None = None
 ) -> None:
     """Write an entry within the transaction of what it tells of."""
@@ -257,10 +257,10 @@ async def note(
 async def newest(database: Database, *, most: int = _MOST) -> list[Entry]:
     """The newest entries of all endpoints, newest first. Raises `DatabaseUnavailable`."""
     columns = endpoint_history.c
-    told = select(columns.endpoint_id, columns.recorded_at, columns.event, columns.detail)
+    statement = select(columns.endpoint_id, columns.recorded_at, columns.event, columns.detail)
     async with database.read() as connection:
-        found = await connection.execute(told.order_by(columns.sequence.desc()).limit(most))
-        return [Entry(*row) for row in found]
+        rows = await connection.execute(statement.order_by(columns.sequence.desc()).limit(most))
+        return [Entry(*row) for row in rows]
 
 
 # Encrypts every stored secret anew under the newest key, so that older keys can be put away.

@@ -108,7 +108,7 @@ class EndpointView(BaseModel):
         )
 
     @classmethod
-    def made_by_hand(cls, *, scheme: str | None, now: datetime) -> Self:
+    def from_setting(cls, *, scheme: str | None, now: datetime) -> Self:
         """What is known when RIVYA_SIGNING_SECRET was given, before anything was proved."""
         unknown = Endpoint(id="", path_key="", url="", rivya_id=None, state=State.MANUAL, created_at=now)
         return cls.of(unknown, [], scheme=scheme, shows_path=False)
@@ -178,7 +178,7 @@ class ReachabilityView(BaseModel):
     @classmethod
     def of(cls, health_checks: Sequence[HealthCheck]) -> Self:
         """As they were found."""
-        checks = [CheckView(name=found.name, ok=found.ok, detail=found.detail) for found in health_checks]
+        checks = [CheckView(name=check.name, ok=check.ok, detail=check.detail) for check in health_checks]
         return cls(ok=all(check.ok for check in checks), checks=checks)
 
 

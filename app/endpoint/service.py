@@ -93,7 +93,7 @@ class Showing:
         scheme = None if known.scheme is None else str(known.scheme)
         endpoint = None if self._keyring.is_off else current(await self._registry.endpoints())
         if endpoint is None and self._keyring.is_fixed:
-            return EndpointView.made_by_hand(scheme=scheme, now=self._clock.now())
+            return EndpointView.from_setting(scheme=scheme, now=self._clock.now())
         if endpoint is None:
             raise EndpointUnknown("No endpoint is registered yet.")
         secrets = await self._registry.secrets(now=self._clock.now())

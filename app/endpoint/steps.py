@@ -50,9 +50,9 @@ class Steps:
         elif intended is not None:
             await (self._create(intended) if act is Act.CREATE else self._recover(intended))
         elif wanted is not None:
-            await self._tend(act, wanted, endpoints)
+            await self._maintain(act, wanted, endpoints)
 
-    async def _tend(self, act: Act, wanted: Endpoint, endpoints: Sequence[Endpoint]) -> None:
+    async def _maintain(self, act: Act, wanted: Endpoint, endpoints: Sequence[Endpoint]) -> None:
         match act:
             case Act.ROTATE:
                 await self._rotation.rotate(wanted)
@@ -61,8 +61,8 @@ class Steps:
                 log.info("endpoint.serving", endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
             case Act.MOVE | Act.CHECK:
                 moving = act is Act.MOVE
-                is_kept = await (self._repair.move(wanted) if moving else self._inspection.check(wanted, endpoints))
-                if not is_kept:
+                is_in_place = await (self._repair.move(wanted) if moving else self._inspection.check(wanted, endpoints))
+                if not is_in_place:
                     await self._intend(endpoints)
             case Act.ASK:
                 await self._ask(wanted)
@@ -84,12 +84,12 @@ class Steps:
         now = self._with.clock.now()
         await self._with.registry.change(intended, now=now, url=url, create_attempted_at=now)
         try:
-            made = await self._with.client.create_endpoint(NAME, url, EVENT_TYPES)
+            created = await self._with.client.create_endpoint(NAME, url, EVENT_TYPES)
         except RivyaError as error:
             if is_definite(error):
                 await self._forget_attempt(intended)
             raise
-        await self._keep(intended, made, url=url, how="created")
+        await self._store_created(intended, created, url=url, how="created")
 
     async def _recover(self, intended: Endpoint) -> None:
         """A create was sent: adopt what it made, or learn for certain that it made nothing."""
@@ -100,7 +100,7 @@ class Steps:
             await self._with.hold()
             # Its secret was shown once, to a process that is no more, or in an answer that never came.
             rotated = await self._with.client.rotate_endpoint_secret(ours.id)
-            await self._keep(intended, rotated, url=ours.url, how="adopted")
+            await self._store_created(intended, rotated, url=ours.url, how="adopted")
             return
         if not listed.complete:
             raise Undecided("list_incomplete")
@@ -112,12 +112,12 @@ class Steps:
     async def _forget_attempt(self, intended: Endpoint) -> None:
         await self._with.registry.change(intended, now=self._with.clock.now(), create_attempted_at=None)
 
-    async def _keep(self, intended: Endpoint, told: WebhookEndpoint, *, url: str, how: str) -> None:
+    async def _store_created(self, intended: Endpoint, registered: WebhookEndpoint, *, url: str, how: str) -> None:
         await self._with.hold()
-        sealed = self._with.keys.encrypt(told.secret or "")
+        sealed = self._with.keys.encrypt(registered.secret or "")
         now = self._with.clock.now()
-        await self._with.registry.keep_created(intended, rivya_id=told.id, url=url, sealed=sealed, now=now)
-        log.info("endpoint.registered", endpoint_id=intended.id, rivya_id=told.id, how=how)
+        await self._with.registry.keep_created(intended, rivya_id=registered.id, url=url, sealed=sealed, now=now)
+        log.info("endpoint.registered", endpoint_id=intended.id, rivya_id=registered.id, how=how)
 
     async def _list(self) -> EndpointList:
         try:
@@ -151,10 +151,12 @@ class Steps:
 
 def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpoint | None:
     """The one whose path ends with our key, whatever the rest of its URL looks like; one that is active if possible."""
-    found = [
-        told for told in listed if is_path_key(intended.path_key, path_key_of(told.url)) and told.revoked_at is None
+    candidates = [
+        endpoint
+        for endpoint in listed
+        if is_path_key(intended.path_key, path_key_of(endpoint.url)) and endpoint.revoked_at is None
     ]
-    return min(found, key=lambda told: told.status != "active", default=None)
+    return min(candidates, key=lambda endpoint: endpoint.status != "active", default=None)
 
 
 # Replaces the signing secret: the intent is committed before the call, the old secret is accepted long after it.
@@ -169,9 +171,9 @@ class Rotation:
     async def rotate(self, endpoint: Endpoint) -> None:
         """Ask for a new secret and store it. Raises `RivyaError`, `Undecided`, `Overtaken`, `LeaseLost`."""
         self._with.require_key()
-        await self._with.rotations.note_attempt(endpoint, now=self._with.clock.now())
+        await self._with.rotations.record_attempt(endpoint, now=self._with.clock.now())
         try:
-            told = await self._with.client.rotate_endpoint_secret(endpoint.rivya_id or "")
+            rotated = await self._with.client.rotate_endpoint_secret(endpoint.rivya_id or "")
         except RivyaError as error:
             if is_gone(error):
                 await self._retire(endpoint)
@@ -180,7 +182,7 @@ class Rotation:
                 await self._take_back(endpoint, error)
             raise
         await self._with.hold()
-        sealed = self._with.keys.encrypt(told.secret or "")
+        sealed = self._with.keys.encrypt(rotated.secret or "")
         now, overlap = self._with.clock.now(), self._with.secret_overlap
         await self._with.rotations.keep(endpoint, sealed=sealed, now=now, overlap=overlap)
         why = _why(endpoint)

@@ -20,7 +20,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 _WORTH_A_LOOK: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET, Reason.MISSING_SIGNATURE})
-_HOPELESS: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.MISSING_SIGNATURE, Reason.MALFORMED_SIGNATURE})
+_FINAL_REASONS: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.MISSING_SIGNATURE, Reason.MALFORMED_SIGNATURE})
 SECONDS_IN_DOUBT: Final = 5.0
 """How long a delivery waits for a secret that Rivya was asked for; longer than the call usually takes."""
 _MOST_WAITING: Final = 256
@@ -63,8 +63,8 @@ class Verification:
         result = known.verifier.verify(headers, body, now)
         if isinstance(result, Verified):
             return None if _is_unproven(known, result) else result
-        is_hopeless = result.reason in _HOPELESS and not known.in_doubt and not self._keyring.may_look
-        return result if is_hopeless and self._is_nobodys(path_key) else None
+        is_final = result.reason in _FINAL_REASONS and not known.in_doubt and not self._keyring.may_look
+        return result if is_final and self._is_unknown_path(path_key) else None
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         """Whether one of our secrets signed it. `path_key`: the end of the path it came to, ours or not.
@@ -78,7 +78,7 @@ class Verification:
         result = await self._second_attempt(result, headers, body, path_key, version=version)
         endpoint_id = self.endpoint_id(path_key)
         if isinstance(result, Refused) and endpoint_id is not None:
-            await self._note_contradiction(headers, body, endpoint_id)
+            await self._record_contradiction(headers, body, endpoint_id)
         return result
 
     async def _second_attempt(
@@ -93,7 +93,7 @@ class Verification:
             result = await self._attempt_until_settled(headers, body, endpoint_id)
         return result
 
-    def _is_nobodys(self, path_key: str | None) -> bool:
+    def _is_unknown_path(self, path_key: str | None) -> bool:
         """A path that strangers send to, and for which no look would be waited for."""
         if path_key is None:
             return True
@@ -151,7 +151,7 @@ class Verification:
     def _calibrated(self, headers: RawHeaders, body: bytes) -> DetectedScheme | None:
         return detect_scheme(headers, body, secrets=self._keyring.known.secrets, now=self._clock.now())
 
-    async def _note_contradiction(self, headers: RawHeaders, body: bytes, endpoint_id: str) -> None:
+    async def _record_contradiction(self, headers: RawHeaders, body: bytes, endpoint_id: str) -> None:
         """Say so, if another scheme than the pinned one proves what was refused; once a second at most."""
         known, now = self._keyring.known, self._clock.monotonic()
         if known.verifier is None or not _is_due(self._contradicted_at, now):
@@ -161,10 +161,10 @@ class Verification:
         if proof is None or isinstance(proof.result, Refused):
             return
         CONTRADICTIONS.inc()
-        found = str(proof.scheme)
-        log.error("signature.other_scheme_proven", pinned=str(known.scheme), found=found, endpoint_id=endpoint_id)
+        proven = str(proof.scheme)
+        log.error("signature.other_scheme_proven", pinned=str(known.scheme), proven=proven, endpoint_id=endpoint_id)
         with suppress(DatabaseUnavailable):
-            await self._proofs.note_other(endpoint_id, found)
+            await self._proofs.record_other_scheme(endpoint_id, proven)
 
 
 def _is_worth_a_look(result: Verified | Refused) -> bool:

@@ -54,17 +54,17 @@ class WholeAnswer:
         return response
 
 
-async def read_whole(passage: StreamedResponse) -> WholeAnswer:
+async def read_whole(response: StreamedResponse) -> WholeAnswer:
     """Read an answer to its end. Raises `AnswerUnusable`."""
     body = bytearray()
     try:
-        async for piece in passage.iter_bytes():
+        async for piece in response.iter_bytes():
             body += piece
             if len(body) > MOST_BYTES:
                 raise AnswerUnusable(f"Rivya's answer is larger than {MOST_BYTES} bytes.")
     except RivyaUnavailable:
         raise AnswerUnusable("Rivya's answer broke off.") from None
-    return WholeAnswer(passage.status, passage.headers, back(passage.raw_headers), bytes(body))
+    return WholeAnswer(response.status, response.headers, back(response.raw_headers), bytes(body))
 
 
 SHORTEST_INTERVAL = timedelta(seconds=10)
@@ -99,36 +99,36 @@ class Catalogue:
         self._relay = relay
         self._clock = clock
         self._ttl = ttl
-        self._kept: CachedModels | None = None
+        self._cached: CachedModels | None = None
         self._failed_at: float | None = None
         self._refreshing: asyncio.Task[Refreshed] | None = None
 
-    def age(self, kept: CachedModels) -> int:
+    def age(self, cached: CachedModels) -> int:
         """Whole seconds since the list came from Rivya."""
-        return max(int(self._clock.monotonic() - kept.fetched_at), 0)
+        return max(int(self._clock.monotonic() - cached.fetched_at), 0)
 
     async def best(self) -> CachedModels | WholeAnswer:
         """The list, not older than the TTL if Rivya answers; else the last good one; else what Rivya answers.
 
         Raises `RivyaSilent` where there is none and Rivya does not answer.
         """
-        kept = self._kept
-        if kept is not None and (self._is_fresh(kept, self._ttl) or self._has_just_failed()):
-            return kept
+        cached = self._cached
+        if cached is not None and (self._is_fresh(cached, self._ttl) or self._has_just_failed()):
+            return cached
         refreshed = await self._refresh()
         if isinstance(refreshed, CachedModels):
             return refreshed
-        if kept is not None:
-            return kept
+        if cached is not None:
+            return cached
         if isinstance(refreshed, ServiceError):
             raise refreshed
         return refreshed
 
     async def categories(self) -> dict[str, str]:
         """The category of each model by its id, from a list not older than a minute. Raises `RivyaError`."""
-        kept = self._kept
-        if kept is not None and self._is_fresh(kept, AGE_FOR_CATEGORIES):
-            return kept.categories
+        cached = self._cached
+        if cached is not None and self._is_fresh(cached, AGE_FOR_CATEGORIES):
+            return cached.categories
         refreshed = await self._refresh()
         if isinstance(refreshed, CachedModels):
             return refreshed.categories
@@ -142,8 +142,8 @@ class Catalogue:
             self._refreshing.cancel()
             await asyncio.gather(self._refreshing, return_exceptions=True)
 
-    def _is_fresh(self, kept: CachedModels, at_most: timedelta) -> bool:
-        return self._clock.monotonic() - kept.fetched_at < at_most.total_seconds()
+    def _is_fresh(self, cached: CachedModels, at_most: timedelta) -> bool:
+        return self._clock.monotonic() - cached.fetched_at < at_most.total_seconds()
 
     def _has_just_failed(self) -> bool:
         waited = None if self._failed_at is None else self._clock.monotonic() - self._failed_at
@@ -157,18 +157,18 @@ class Catalogue:
 
     async def _fetch(self) -> Refreshed:
         try:
-            async with self._relay.opened(Outgoing(MODELS, MODELS.path, [])) as passage:
-                answer = await read_whole(passage)
+            async with self._relay.opened(Outgoing(MODELS, MODELS.path, [])) as response:
+                answer = await read_whole(response)
         except ServiceError as error:
             return self._failed(error)
         if not answer.ok:
             return self._failed(answer)
         try:
-            kept = CachedModels(answer, self._clock.monotonic(), read_models(answer.body))
+            cached = CachedModels(answer, self._clock.monotonic(), read_models(answer.body))
         except PayloadUnreadable:
             return self._failed(answer)
-        self._kept, self._failed_at = kept, None
-        return kept
+        self._cached, self._failed_at = cached, None
+        return cached
 
     def _failed(self, refreshed: WholeAnswer | ServiceError) -> Refreshed:
         self._failed_at = self._clock.monotonic()

@@ -63,20 +63,20 @@ class Balance:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._told_at: float | None = None
+        self._recorded_at: float | None = None
         ACCOUNT_CREDITS.set(math.nan)
         AGE.set_function(self._age)
 
-    def note(self, body: bytes) -> None:
+    def record(self, body: bytes) -> None:
         """Rivya answered with this; what can't be read changes nothing."""
         try:
             ACCOUNT_CREDITS.set(float(read_credits(body)))
         except PayloadUnreadable:
             return
-        self._told_at = self._clock.monotonic()
+        self._recorded_at = self._clock.monotonic()
 
     def _age(self) -> float:
-        return math.nan if self._told_at is None else self._clock.monotonic() - self._told_at
+        return math.nan if self._recorded_at is None else self._clock.monotonic() - self._recorded_at
 
 
 class Unknown(ServiceError):
@@ -104,31 +104,31 @@ class Gateway:
         """The list as it is kept; with a query, which may ask for anything, Rivya's own answer."""
         if request.url.query:
             return self.pass_on(MODELS, request)
-        found = await self.catalogue.best()
-        return found.answer.response(self._age(found)) if isinstance(found, CachedModels) else found.response()
+        models = await self.catalogue.best()
+        return models.answer.response(self._age(models)) if isinstance(models, CachedModels) else models.response()
 
     async def model(self, model_id: str) -> Response:
         """One entry of the list. Raises `Unknown`."""
-        found = await self.catalogue.best()
-        if not isinstance(found, CachedModels):
-            return found.response()
-        entry = found.entry(model_id)
+        models = await self.catalogue.best()
+        if not isinstance(models, CachedModels):
+            return models.response()
+        entry = models.entry(model_id)
         if entry is None:
             raise Unknown("model_id: Rivya lists no model with this id; see GET /api/v1/models.")
         headers = [(b"content-type", b"application/json")]
-        return WholeAnswer(200, {}, headers, orjson.dumps(entry)).response(self._age(found))
+        return WholeAnswer(200, {}, headers, orjson.dumps(entry)).response(self._age(models))
 
     async def credits(self, request: Request) -> Response:
         """Rivya's answer of this moment, noted for the metrics."""
         with self.slots.taken():
-            async with self.relay.opened(_outgoing(CREDITS, request)) as passage:
-                answer = await read_whole(passage)
+            async with self.relay.opened(_outgoing(CREDITS, request)) as response:
+                answer = await read_whole(response)
         if answer.ok:
-            self.balance.note(answer.body)
+            self.balance.record(answer.body)
         return answer.response()
 
-    def _age(self, kept: CachedModels) -> tuple[bytes, bytes]:
-        return b"age", str(self.catalogue.age(kept)).encode()
+    def _age(self, models: CachedModels) -> tuple[bytes, bytes]:
+        return b"age", str(self.catalogue.age(models)).encode()
 
 
 def _outgoing(relayed: Relayed, request: Request, body: Body = None) -> Outgoing:

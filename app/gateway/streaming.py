@@ -94,11 +94,11 @@ class StreamDeadline:
         self._grace = grace
         self._over = asyncio.Event()
 
-    def ring(self) -> None:
+    def start(self) -> None:
         """The process is about to stop."""
         asyncio.get_running_loop().call_later(self._grace, self._over.set)
 
-    async def over(self) -> None:
+    async def wait(self) -> None:
         """Return when calls that are still under way have to end."""
         await self._over.wait()
 
@@ -140,9 +140,9 @@ class PassedOn(Response):
         self._prepare = prepare
         self._relay = relay
         self._slots = slots
-        self._curfew = stream_deadline
+        self._stream_deadline = stream_deadline
         self._has_begun = False
-        self._is_told = False
+        self._is_sent = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay until the answer is over, Rivya breaks off, the caller leaves, or the process stops."""
@@ -150,18 +150,18 @@ class PassedOn(Response):
         with self._slots.taken():
             passing = asyncio.create_task(self._pass_on(caller, scope, send))
             leaving = asyncio.create_task(caller.gone())
-            stopping = asyncio.create_task(self._curfew.over())
+            stopping = asyncio.create_task(self._stream_deadline.wait())
             tasks = {passing, leaving, stopping}
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                if passing.done() or self._is_told:
+                if passing.done() or self._is_sent:
                     await passing
                 elif leaving.done():
-                    _note_abandoned(scope)
+                    _log_abandoned(scope)
                 else:
                     self._stop(scope)
             except CallerGone:
-                _note_abandoned(scope)
+                _log_abandoned(scope)
             finally:
                 for task in tasks:
                     task.cancel()  # which also ends the call at Rivya
@@ -175,23 +175,25 @@ class PassedOn(Response):
 
     async def _pass_on(self, caller: Caller, scope: Scope, send: Send) -> None:
         call = await self._prepare(caller)
-        async with self._relay.opened(call) as passage:
+        async with self._relay.opened(call) as response:
             self._has_begun = True
-            await send({"type": "http.response.start", "status": passage.status, "headers": back(passage.raw_headers)})
+            await send(
+                {"type": "http.response.start", "status": response.status, "headers": back(response.raw_headers)}
+            )
             try:
-                await self._pump(passage, send)
+                await self._pump(response, send)
             except RivyaUnavailable as error:
                 # The answer is left without its end: the server cuts the connection, and the caller sees that it broke.
                 log.warning("relay.broken", route=call.relayed.name, reason=str(error))
                 record_result(scope, "broken")
 
-    async def _pump(self, passage: StreamedResponse, send: Send) -> None:
-        async for piece in passage.iter_bytes():
+    async def _pump(self, response: StreamedResponse, send: Send) -> None:
+        async for piece in response.iter_bytes():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-        self._is_told = True  # the server calls the end of an answer a disconnect, too
+        self._is_sent = True  # the server calls the end of an answer a disconnect, too
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _note_abandoned(scope: Scope) -> None:
+def _log_abandoned(scope: Scope) -> None:
     log.info("relay.abandoned")
     record_result(scope, "abandoned")

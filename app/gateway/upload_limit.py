@@ -27,8 +27,8 @@ class FormMeter:
     """
 
     def __init__(self, content_type: str, *, declared: int | None) -> None:
-        found = _BOUNDARY.match(content_type)
-        self._delimiter = b"\r\n--" + (found[1] or found[2]).encode() if found else None
+        match = _BOUNDARY.match(content_type)
+        self._delimiter = b"\r\n--" + (match[1] or match[2]).encode() if match else None
         self._declared = declared
         self._rest = bytearray(b"\r\n")  # a form may begin with its first boundary
         self._part: bytes | None = None
@@ -74,8 +74,8 @@ class FormMeter:
             return False
         if end < 0:
             return False
-        found = _NAME.search(self._rest[: end + 2])
-        self._part = found[1] if found else None
+        match = _NAME.search(self._rest[: end + 2])
+        self._part = match[1] if match else None
         del self._rest[: end + 4]
         self._is_in_head = False
         return True

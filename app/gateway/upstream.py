@@ -170,11 +170,11 @@ class Relay:
 
         Raises `RivyaSilent`, and what the body raises.
         """
-        passage = await self._within_deadline(call)
+        response = await self._within_deadline(call)
         try:
-            yield passage
+            yield response
         finally:
-            await passage.aclose()
+            await response.aclose()
 
     async def _within_deadline(self, call: Outgoing) -> StreamedResponse:
         patience = self._patience[call.relayed.kind]
@@ -191,14 +191,14 @@ class Relay:
     async def _open(self, call: Outgoing, patience: Patience) -> StreamedResponse:
         attempt = 1
         while True:
-            passage, failure = await self._attempt(call, patience)
+            response, failure = await self._attempt(call, patience)
             pause = self._pause_after(failure, call, attempt)
             if pause is None:
-                if isinstance(passage, RivyaUnavailable):
-                    raise passage
-                return passage
-            if isinstance(passage, StreamedResponse):
-                await passage.aclose()
+                if isinstance(response, RivyaUnavailable):
+                    raise response
+                return response
+            if isinstance(response, StreamedResponse):
+                await response.aclose()
             RETRIES.labels(call.relayed.path).inc()
             log.info("relay.retried", route=call.relayed.name, attempt=attempt, status=failure.status)
             await self._pause(pause)
@@ -206,15 +206,15 @@ class Relay:
 
     async def _attempt(self, call: Outgoing, patience: Patience) -> tuple[StreamedResponse | RivyaUnavailable, Failure]:
         try:
-            passage = await self._client.open(
+            response = await self._client.open(
                 call.relayed.method, call.target, silence=patience.silence, headers=call.headers, content=call.body
             )
         except RivyaUnavailable as error:
             return error, Failure(None, sent=error.sent)
-        failure = Failure(passage.status, retry_after=read_retry_after(passage.headers))
+        failure = Failure(response.status, retry_after=read_retry_after(response.headers))
         if failure.status == 429:
-            await self._tell_rate_limit(failure)
-        return passage, failure
+            await self._report_rate_limit(failure)
+        return response, failure
 
     def _pause_after(self, failure: Failure, call: Outgoing, attempt: int) -> float | None:
         if not isinstance(call.body, bytes | None):
@@ -226,6 +226,6 @@ class Relay:
             chance=random.random(),  # noqa: S311
         )
 
-    async def _tell_rate_limit(self, failure: Failure) -> None:
+    async def _report_rate_limit(self, failure: Failure) -> None:
         with suppress(DatabaseUnavailable):  # the caller's answer does not depend on our database
             await self._note(RivyaRateLimited(429, "rate_limited", retry_after=failure.retry_after))

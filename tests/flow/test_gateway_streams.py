@@ -226,7 +226,7 @@ async def test_when_the_process_stops_a_stream_gets_a_while_and_then_breaks() ->
         sandbox.faults.stream = StreamFault(after=2, pause=600)
         received = bytearray()
         async with streaming(room) as answer:
-            room.gateway.stream_deadline.ring()
+            room.gateway.stream_deadline.start()
             with pytest.raises(httpx.RemoteProtocolError):
                 await read(answer, into=received)
         assert received.startswith(b"event: message.created")
@@ -239,6 +239,6 @@ async def test_when_the_process_stops_a_call_without_an_answer_is_told_so() -> N
         turn = asyncio.ensure_future(room.client.post(CHAT, json=TURN))
         while not rivya.sandbox.calls.counts["chat.complete"]:
             await asyncio.sleep(0)
-        room.gateway.stream_deadline.ring()
+        room.gateway.stream_deadline.start()
         answer = await turn
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")
