@@ -1,1 +1,1 @@
-"""Our registration with Rivya: register, adopt, and keep the one-time secret that intake verifies with."""
+"""The webhook endpoint that we register with Rivya, its signing secrets, and the verification of deliveries."""

@@ -1,4 +1,4 @@
-"""What a failed call to Rivya about our registration means: a code to keep, a pause, a sentence for people; pure."""
+"""Maps a failed call to Rivya about our registration to a stored code, a pause and an explanation; pure."""
 
 import re
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ _EXPLAINED: Final = {
 
 
 class Undecided(Exception):
-    """What exists at Rivya, or what may be done, is not known; the code says why. Nothing is made or removed on it."""
+    """The state at Rivya is unknown, so no endpoint may be created or removed; `code` gives the reason."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -54,7 +54,7 @@ class Undecided(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A failed attempt: its code, Rivya's own wish for a pause in seconds, and whether only a person can help."""
+    """A failed attempt. `retry_after`: seconds that Rivya asks to wait. `needs_person`: a retry alone will not help."""
 
     code: str
     retry_after: float | None = None
@@ -62,13 +62,13 @@ class Failure:
     request_id: str | None = None
 
     def pause(self, failures: int, *, jitter: float) -> float:
-        """Seconds until the next attempt after so many failures in a row; `jitter` is between -1 and 1."""
+        """Seconds until the next attempt after `failures` failures in a row; `jitter` is between -1 and 1."""
         doubled = LONGEST_PAUSE if self.needs_person else FIRST_PAUSE * 2 ** min(failures - 1, 10)
         return max(min(doubled, LONGEST_PAUSE) * (1 + 0.2 * jitter), self.retry_after or 0)
 
 
 def read_failure(error: RivyaError | Undecided) -> Failure:
-    """What `error` means. The code is one of ours or Rivya's, never a part of a body."""
+    """The failure that `error` stands for. Its code is one of ours or Rivya's, never a part of a body."""
     match error:
         case Undecided():
             return Failure(error.code)
@@ -83,22 +83,22 @@ def read_failure(error: RivyaError | Undecided) -> Failure:
 
 
 def explain(code: str) -> str:
-    """What is wrong, and what to do about it."""
+    """A sentence for people: what the code means and what to do about it."""
     if code.startswith("api_key_"):
         return f"Rivya does not take RIVYA_API_KEY ({code}): give a valid one"
     return _EXPLAINED.get(code, f"Rivya refuses: {code}")
 
 
 def is_definite(error: RivyaError) -> bool:
-    """The call certainly changed nothing at Rivya: it was refused, or never got there."""
+    """True if the call certainly changed nothing at Rivya: it was refused, or never sent."""
     if isinstance(error, RivyaUnavailable):
         return not error.sent
-    # 408 and 409 are said of requests that may have been half done, or done before.
+    # Rivya may answer 408 and 409 to a request that took effect in part, or earlier.
     return isinstance(error, RivyaRefused) and error.status not in (408, 409)
 
 
 def is_gone(error: RivyaError) -> bool:
-    """Rivya says in so many words that there is no such endpoint."""
+    """True if Rivya states that the endpoint does not exist. A 404 with another code, as of a proxy, does not count."""
     return isinstance(error, RivyaNotFound) and error.code == "not_found"
 
 

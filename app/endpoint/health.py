@@ -1,4 +1,4 @@
-"""Whether callbacks can be counted on: how deliveries fare at our endpoint, across all replicas."""
+"""The health of our endpoint, from the deliveries that all replicas verified and refused."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,8 +17,6 @@ from app.endpoint.models import Endpoint, current, live, pinned_scheme
 from app.endpoint.repository import Registry
 from app.endpoint.tables import endpoints
 
-# How deliveries fared at one endpoint since the last look, and what that makes of its row; pure.
-
 
 @dataclass(frozen=True, slots=True)
 class DeliveryHealth:
@@ -31,25 +29,25 @@ class DeliveryHealth:
 
 @dataclass(slots=True)
 class DeliveryCounts:
-    """What this process saw and has not yet written down."""
+    """The deliveries to one endpoint that this process has counted and not yet written to its row."""
 
     verified_at: datetime | None = None
     refused_at: datetime | None = None
     refusals: int = 0
-    """Since the last one that was verified."""
+    """Refused deliveries since the last one that was verified."""
 
     def record_verified(self, at: datetime) -> None:
-        """A delivery was verified."""
+        """Count a delivery that was verified."""
         self.verified_at = _latest(self.verified_at, at)
         self.refusals = 0
 
     def record_refused(self, at: datetime) -> None:
-        """A delivery was refused."""
+        """Count a delivery that was refused."""
         self.refused_at = _latest(self.refused_at, at)
         self.refusals += 1
 
     def merged(self, fared: DeliveryHealth) -> DeliveryHealth:
-        """The row with this added: times only grow, and a verified delivery ends the count of refusals."""
+        """The row with these counts added: times only grow, and a verified delivery resets the count of refusals."""
         verified = _latest(fared.last_verified_at, self.verified_at)
         refused = _latest(fared.last_refused_at, self.refused_at)
         before = (
@@ -59,7 +57,7 @@ class DeliveryCounts:
         return DeliveryHealth(verified, refused, refusals)
 
     def added(self, later: "DeliveryCounts") -> "DeliveryCounts":
-        """This one and what came after it."""
+        """The sum of these counts and `later` ones."""
         refusals = later.refusals + (0 if later.verified_at is not None else self.refusals)
         return DeliveryCounts(
             _latest(self.verified_at, later.verified_at), _latest(self.refused_at, later.refused_at), refusals
@@ -78,7 +76,7 @@ _SECONDS_BETWEEN_FLUSHES = 1.0
 
 
 class EndpointHealth:
-    """Takes note of deliveries without any I/O; `run_once` writes it down and looks at what all replicas wrote."""
+    """Counts deliveries in memory; `run_once` writes the counts and reads the sum over all replicas."""
 
     def __init__(self, database: Database, keyring: Keyring, *, clock: Clock) -> None:
         self._database = database
@@ -89,26 +87,26 @@ class EndpointHealth:
         self._endpoints: Sequence[Endpoint] = ()
 
     def record_verified(self, endpoint_id: str | None, at: datetime) -> None:
-        """A delivery was verified at `at`."""
+        """Count a delivery that was verified at `at`."""
         if endpoint_id is not None:
             self._counts(endpoint_id).record_verified(at)
 
     def record_refused(self, endpoint_id: str | None, at: datetime) -> None:
-        """A delivery was refused; elsewhere than at a secret path that says nothing, since any stranger can try."""
+        """Count a delivery refused at `at`. Without `endpoint_id` it is ignored: anybody can send to other paths."""
         if endpoint_id is not None:
             self._counts(endpoint_id).record_refused(at)
 
     def callbacks_expected(self) -> bool:
-        """Callbacks will come, as far as the last look told: an endpoint serves, and is not being refused."""
+        """True if callbacks are expected: by the last read an endpoint is live, and its deliveries are not refused."""
         if self._keyring.is_fixed:
             return True
         wanted = live(self._endpoints)
         return wanted is not None and wanted.is_counted_on(self._clock.now())
 
     async def run_once(self) -> float:
-        """Write down what was noted, then look; returns the seconds until the next turn.
+        """Write the counts, then read our endpoints; returns the seconds until the next run.
 
-        Raises `DatabaseUnavailable`, and then forgets nothing.
+        Raises `DatabaseUnavailable`; the counts are then kept for the next run.
         """
         if not self._keyring.is_fixed:
             await self._flush()
@@ -117,7 +115,7 @@ class EndpointHealth:
         return _SECONDS_BETWEEN_FLUSHES
 
     async def health_checks(self) -> list[HealthCheck]:
-        """For /readyz; from the last look where the database is away."""
+        """The checks for /readyz; from the last read if the database is not available."""
         if not self._keyring.is_fixed:
             with suppress(DatabaseUnavailable):
                 self._endpoints = await self._registry.endpoints()
@@ -153,11 +151,11 @@ class EndpointHealth:
                     await connection.execute(update(endpoints).where(this).values(**news))
 
 
-# What /readyz says of our registration: a secret is known and proven, an endpoint registered, deliveries accepted.
-
-
 def describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime) -> list[HealthCheck]:
-    """Only an unknown secret makes the service unready: without one, every delivery has to be refused."""
+    """The checks of secret, scheme, registration and deliveries.
+
+    Only an unknown secret makes the service unready, because every delivery is refused without one.
+    """
     checks = [_secret(endpoints, keyring), _scheme(endpoints, keyring)]
     if keyring.is_fixed:
         return [

@@ -1,4 +1,4 @@
-"""Sees again and again that the live endpoint is at Rivya as it is wanted, alone, and that its deliveries succeed."""
+"""Compares the live endpoint with its state at Rivya, repairs differences and removes surplus endpoints."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -27,23 +27,20 @@ from app.rivya.errors import (
 log = structlog.stdlib.get_logger(__name__)
 
 
-# How an endpoint at Rivya differs from the one that is wanted; pure.
-
-
 NAME: Final = "rivya-receiver"
 EVENT_TYPES: Final = ("generation.succeeded", "generation.failed")
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One field that is not as wanted, and the value that makes it so."""
+    """A field that differs at Rivya, and the value that it should have."""
 
     field: str
     wanted: Any
 
 
 def differences(actual: WebhookEndpoint, *, url: str) -> list[Difference]:
-    """Every field that has to change, `status` first; a field that Rivya doesn't tell is taken to be right."""
+    """Every field that has to change, `status` first; a field that Rivya leaves out counts as right."""
     differing = []
     if actual.status is not None and actual.status != "active":
         differing.append(Difference("status", "active"))
@@ -55,18 +52,15 @@ def differences(actual: WebhookEndpoint, *, url: str) -> list[Difference]:
 
 
 def repaired(actual: WebhookEndpoint | None, differing: Sequence[Difference], *, url: str) -> bool:
-    """None of the differences is there any more."""
+    """True if none of the fields in `differing` differs any more."""
     return actual is not None and not {one.field for one in differences(actual, url=url)} & {
         one.field for one in differing
     }
 
 
-# What the steps of registration work with.
-
-
 @dataclass(frozen=True, slots=True)
 class Means:
-    """`hold` renews the lease and raises `LeaseLost`."""
+    """The dependencies and settings of the registration steps. `hold` renews the lease and raises `LeaseLost`."""
 
     client: RivyaClient
     registry: Registry
@@ -78,34 +72,31 @@ class Means:
     hold: Callable[[], Awaitable[None]]
 
     def url(self, path_key: str) -> str:
-        """The callback URL that is wanted."""
+        """The callback URL that the endpoint with this path key should have."""
         return callback_url(self.public_url, path_key)
 
     def require_key(self) -> None:
-        """Raise `Undecided` without an encryption key: a secret that can't be stored must not be asked for."""
+        """Raise `Undecided` without an encryption key, because a new secret could not be stored."""
         if self.keys.newest is None:
             raise Undecided("encryption_key_missing")
 
 
-# Changes our endpoint at Rivya in place, and tells whether that worked; each repair is logged, counted and kept.
-
-
 class Repair:
-    """What is not as wanted is patched; where Rivya won't have that, the caller makes a new endpoint first."""
+    """Changes an endpoint at Rivya in place. Each repair is logged, counted and written to the history."""
 
     def __init__(self, means: Means) -> None:
         self._with = means
 
     async def move(self, wanted: Endpoint) -> bool:
-        """Change the URL in place, which keeps the secret; False where Rivya won't have it and a new one is needed.
+        """Change the URL and keep the secret; False if Rivya refuses and a new endpoint is needed.
 
-        Raises `RivyaError` where Rivya can't be asked, or allows no endpoint at that URL.
+        Raises `RivyaError` if Rivya can't be asked, or allows no endpoint at that URL.
         """
         url = self._with.url(wanted.path_key)
         return await self.patch(wanted, [Difference("url", url)], kind="moved")
 
     async def patch(self, wanted: Endpoint, differing: Sequence[Difference], *, kind: str) -> bool:
-        """Patch what differs; False where Rivya refuses, or where it says that it did and did not."""
+        """Change the differing fields; False if Rivya refuses, or if they still differ afterwards."""
         url = self._with.url(wanted.path_key)
         actual = await self._send_patch(wanted, differing)
         if not repaired(actual, differing, url=url):
@@ -117,7 +108,7 @@ class Repair:
         return True
 
     async def record_gone(self, wanted: Endpoint) -> None:
-        """It was removed at Rivya, by somebody who had a reason: its secret is no longer accepted."""
+        """Retire an endpoint that was removed at Rivya; its secret is not accepted any more, as this was on purpose."""
         await self._with.registry.retire(wanted, now=self._with.clock.now(), overlap=timedelta(0), why="gone_at_rivya")
         self._log_repair(wanted, "gone")
 
@@ -126,7 +117,7 @@ class Repair:
         log.warning("endpoint.repair", repair=kind, endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
 
     async def _send_patch(self, wanted: Endpoint, differing: Sequence[Difference]) -> WebhookEndpoint | None:
-        """The endpoint as Rivya tells it after we asked; None where it refuses or leaves it open."""
+        """The endpoint as Rivya shows it after the change; None if Rivya refuses or its answer can't be read."""
         rivya_id = wanted.rivya_id or ""
         try:
             actual = await self._with.client.update_endpoint(rivya_id, **{one.field: one.wanted for one in differing})
@@ -142,22 +133,22 @@ class Repair:
 
 
 class Inspection:
-    """Compares an endpoint of ours with what Rivya says; what Rivya leaves open changes nothing."""
+    """Compares an endpoint of ours with its state at Rivya; an answer that can't be read changes nothing."""
 
     def __init__(self, means: Means, repair: Repair) -> None:
         self._with = means
         self._repair = repair
 
     async def check(self, wanted: Endpoint, known: Sequence[Endpoint]) -> bool:
-        """Retire it if it is gone, mend what differs, report failures, remove others that carry a key of ours.
+        """Retire it if it is gone, repair differences, record failures, remove others that carry a key of ours.
 
-        False where it can't be mended, and a new endpoint has to replace it. Raises `RivyaError` where Rivya can't be
+        False if it can't be repaired and a new endpoint has to replace it. Raises `RivyaError` if Rivya can't be
         asked.
         """
         await self._with.registry.drop_expired_secrets(now=self._with.clock.now())
         response = await self._list()
         actual = next((listed for listed in response.endpoints if listed.id == wanted.rivya_id), None)
-        # Not listed is not gone: a list may have pages that it doesn't tell of.
+        # A missing entry does not prove that the endpoint is gone: the list may have pages that it does not announce.
         actual = actual or await self._get(wanted)
         if actual is None:
             return True
@@ -173,9 +164,9 @@ class Inspection:
         return await self._repair.patch(wanted, differing, kind=f"{differing[0].field}_restored")
 
     async def _ask_again(self, wanted: Endpoint) -> None:
-        """As long as nothing has proved its secret, every look ends with a test delivery.
+        """Request another test delivery as long as no delivery has proved the secret.
 
-        The one asked for before may have been noted by a process that was killed before it could ask.
+        The process that recorded the earlier request may have been killed before it could send it.
         """
         if wanted.secret_proven_at is None and wanted.test_asked_at is not None:
             now = self._with.clock.now()
@@ -188,7 +179,7 @@ class Inspection:
             return EndpointList((), complete=False)
 
     async def _get(self, wanted: Endpoint) -> WebhookEndpoint | None:
-        """What Rivya says of it, None where that is unknown; retires it where Rivya says there is no such endpoint."""
+        """The endpoint at Rivya, None if its state is unknown; retires it if Rivya says that it does not exist."""
         try:
             return await self._with.client.get_endpoint(wanted.rivya_id or "")
         except RivyaUnreadable:
@@ -199,7 +190,7 @@ class Inspection:
             return None
 
     async def _record_failures(self, wanted: Endpoint, actual: WebhookEndpoint) -> None:
-        """Keep how Rivya's deliveries fare, and say so where they fail more than at the last look."""
+        """Store Rivya's delivery counts; log if there are new failures since the last check."""
         news: dict[str, Any] = {
             "last_error": None,
             "failure_count": actual.failure_count,
@@ -221,9 +212,9 @@ class Inspection:
             )
 
     async def _remove_others(self, listed: Sequence[WebhookEndpoint], known: Sequence[Endpoint]) -> None:
-        """Left over from a create that took effect after all: they carry a key that only our database knows."""
+        """Delete endpoints left over from a create that took effect after all: they carry a key of our database."""
         carried = {path_key_of(endpoint.url) or "" for endpoint in listed}
-        # A foreign URL may hold what no database takes, and no key of ours.
+        # The URL of a foreign endpoint may hold characters that a database refuses and that no key of ours has.
         keys = await self._with.registry.path_keys_among(
             {key for key in carried if key.isascii() and key.isprintable()}
         )
@@ -236,7 +227,7 @@ class Inspection:
 
 
 def _is_newer_failure(wanted: Endpoint, actual: WebhookEndpoint) -> bool:
-    """It failed since the last look, and has not succeeded since."""
+    """True if a delivery failed since the last check and none has succeeded after it."""
     failed = actual.last_failure_at
     if failed is None or failed == wanted.last_failure_at:
         return False

@@ -1,4 +1,4 @@
-"""What intake verifies with: every secret that is valid now, kept up to date from the database."""
+"""The signing secrets that are valid now, kept up to date from the database for verification."""
 
 import asyncio
 import hashlib
@@ -21,19 +21,16 @@ from app.rivya.signature import Verifier
 log = structlog.stdlib.get_logger(__name__)
 
 
-# What a process knows of our endpoints and secrets at one moment: opened, indexed, never changed.
-
-
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Immutable, so that a delivery under way is judged by one state of things."""
+    """A snapshot of our endpoints and decrypted secrets. Immutable, so that one delivery is verified with one state."""
 
     scheme: Scheme | None
-    """Given by the setting or pinned by proof; None until something is proved."""
+    """From the setting or pinned by a delivery; None until a delivery proves one."""
     secrets: tuple[str, ...] = field(repr=False, default=())
     verifier: Verifier | None = None
     stored: tuple[StoredSecret, ...] = ()
-    """In the order of `secrets`; empty for a secret that was given by hand."""
+    """In the order of `secrets`; empty if the secret comes from a setting."""
     endpoint_ids: dict[bytes, str] = field(repr=False, default_factory=dict)
     in_doubt: frozenset[str] = frozenset()
     """Endpoints of which Rivya may hold a secret that is not stored yet."""
@@ -41,17 +38,17 @@ class Known:
 
     @property
     def usable_secrets(self) -> int:
-        """How many secrets deliveries can be verified with; with none, everything is refused."""
+        """The number of secrets that deliveries can be verified with; with 0, every delivery is refused."""
         return len(self.secrets) if self.verifier is None else self.verifier.usable_secrets
 
     def endpoint_id(self, path_key: str | None) -> str | None:
-        """Our id of the endpoint with this path key, None where it is not ours."""
-        # Looked up by digest: the time it takes tells nothing about how much of a guess was right.
+        """Our id of the endpoint with this path key, None if the key is not ours."""
+        # The lookup is by digest, so that its duration does not show how much of a guessed key is right.
         return None if path_key is None else self.endpoint_ids.get(_digest(path_key))
 
 
 def from_setting(secret: str, *, scheme: Scheme | None, endpoints: Sequence[Endpoint] = ()) -> Known:
-    """The secret is a setting; of what is stored only a scheme that was proved counts."""
+    """The snapshot with a secret from a setting; from the database only a proven scheme is used."""
     chosen = scheme or _pinned(endpoints)
     verifier = None if chosen is None else Verifier(chosen, [secret])
     return Known(chosen, (secret,), verifier, has_unproven=False)
@@ -60,7 +57,7 @@ def from_setting(secret: str, *, scheme: Scheme | None, endpoints: Sequence[Endp
 def read(
     endpoints: Sequence[Endpoint], stored: Sequence[StoredSecret], *, keys: SecretBox, scheme: Scheme | None
 ) -> Known:
-    """What is stored. Raises `DecryptionFailed` where a secret can't be opened: all or nothing."""
+    """The snapshot of what is stored. Raises `DecryptionFailed` if any of the secrets can't be decrypted."""
     chosen = scheme or _pinned(endpoints)
     secrets = tuple(keys.decrypt(secret.sealed) for secret in stored)
     with_secret = {secret.endpoint_id for secret in stored}
@@ -81,7 +78,7 @@ def _pinned(endpoints: Sequence[Endpoint]) -> Scheme | None:
 
 
 def _is_callable(endpoint: Endpoint, with_secret: set[str]) -> bool:
-    """Deliveries may still come at its path."""
+    """True if deliveries may still come to its path."""
     if endpoint.state is State.MANUAL:
         return False
     return endpoint.state is not State.RETIRED or endpoint.id in with_secret
@@ -98,11 +95,11 @@ _OFF: Final = 3600.0
 _BETWEEN_LOOKS: Final = 1.0
 _BETWEEN_LOOKS_IN_DOUBT: Final = 0.1
 _PATIENCE: Final = 3.0
-"""Seconds that a delivery waits for a look at the database."""
+"""Seconds that a delivery waits for a read of the database."""
 
 
 class Keyring:
-    """The secrets of our endpoints; or `fixed_secret` alone, and then only a proven scheme is read."""
+    """The secrets of our endpoints. With `fixed_secret` it is the only secret, and only the proven scheme is read."""
 
     def __init__(
         self,
@@ -117,17 +114,17 @@ class Keyring:
         self._clock = clock
         self._keys = keys
         self.wanted_scheme = scheme
-        """The scheme that a setting names; None: it is found out by proof."""
+        """The scheme from a setting; None if a delivery has to prove it."""
         self._fixed_secret = fixed_secret
         self.is_fixed = fixed_secret is not None
-        """The secret was given by hand: no endpoint of ours is registered."""
+        """The secret comes from a setting, and we register no endpoint."""
         self.known = Known(scheme) if fixed_secret is None else from_setting(fixed_secret, scheme=scheme)
         self.is_off = self.is_fixed and scheme is not None
-        """Everything is given by settings, and the database is never looked at."""
+        """Secret and scheme come from settings, and the database is never read."""
         self.is_read = self.is_off
-        """What is stored has been read at least once."""
+        """The database has been read at least once, or need not be."""
         self.version = 0
-        """Grows with everything new that is learnt."""
+        """Grows with each change of `known`."""
         self._looked_at: float | None = None
         self._looking = asyncio.Lock()
         self._planned: asyncio.Task[bool] | None = None
@@ -135,17 +132,17 @@ class Keyring:
     async def load(self) -> None:
         """Read what is stored.
 
-        Raises `DecryptionFailed` where a secret can't be opened with our keys, `DatabaseUnavailable`.
+        Raises `DecryptionFailed` if a secret can't be decrypted with our keys, `DatabaseUnavailable`.
         """
         if not self.is_off:
             await self._look()
 
     async def refresh(self, version: int, *, is_patient: bool = False) -> bool:
-        """Look for newer secrets before a delivery is refused; True if there is anything newer than `version`.
+        """Read newer secrets before a delivery is refused; True if there is anything newer than `version`.
 
-        There is one look a second at most, however many ask, ten while a secret is in doubt. Who is patient waits for
-        the next one that begins, the others get False where none is allowed now. False also where it takes 3 s.
-        Raises `DatabaseUnavailable` to the patient: whether there are newer secrets is not known then.
+        All callers share at most one read a second, ten while a secret is in doubt. A patient caller waits up to 3 s
+        for the next read; any other gets False if none is allowed now, if it fails or if it takes 3 s.
+        Raises `DatabaseUnavailable` to a patient caller if the read failed or took 3 s.
         """
         if self.version != version:
             return True
@@ -164,11 +161,11 @@ class Keyring:
 
     @property
     def may_look(self) -> bool:
-        """Whether `refresh` would look at the database now, also for those who are not patient."""
+        """True if `refresh` would read the database now, also for a caller that is not patient."""
         return not self.is_off and (self._planned is not None or self._wait() <= 0)
 
     async def run_once(self) -> float:
-        """Refresh; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
+        """Read what is stored; returns the seconds until the next run. Raises `DatabaseUnavailable`."""
         if self.is_off:
             return _OFF
         try:
@@ -180,16 +177,16 @@ class Keyring:
         return _UNPROVEN if self.known.has_unproven or self.known.scheme is None else _SETTLED
 
     def __repr__(self) -> str:
-        """Counts only."""
+        """The number of secrets, never a secret."""
         return f"Keyring({len(self.known.secrets)} secrets)"
 
     def _wait(self) -> float:
-        """Seconds until the next look is allowed."""
+        """Seconds until the next read is allowed."""
         between = _BETWEEN_LOOKS_IN_DOUBT if self.known.in_doubt else _BETWEEN_LOOKS
         return 0.0 if self._looked_at is None else self._looked_at + between - self._clock.monotonic()
 
     async def _look_in_turn(self) -> bool:
-        """False where the database does not tell. A look that is planned is joined until the moment it begins."""
+        """Read when it is allowed; False if the database is unavailable. Callers can join until the read begins."""
         try:
             await asyncio.sleep(max(self._wait(), 0))
             self._planned = None

@@ -1,4 +1,4 @@
-"""What is measured about our registration."""
+"""The metrics of our registration and its deliveries."""
 
 from prometheus_client import Counter, Gauge
 

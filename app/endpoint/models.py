@@ -1,4 +1,4 @@
-"""An endpoint of ours: its states, its callback URL, and which step of registration is next."""
+"""An endpoint of ours: its states, its callback URL, and the next step of its registration; pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,49 +7,47 @@ from enum import Enum, StrEnum
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-# The life of an endpoint of ours, as it is written down.
-
 
 class State(StrEnum):
-    """The life of an endpoint: intended → created → proven → serving → retiring → retired.
+    """The states of an endpoint: intended → created → proven → serving → retiring → retired.
 
-    intended → created: Rivya's id and the sealed secret are stored. What was live before is retiring from then on.
-    created → proven: a delivery was verified with its secret; by which event is written down.
-    proven → serving: the registration is complete; the one before it may go.
-    live → retiring: replaced by another that was created.
+    intended → created: Rivya's id and the encrypted secret are stored. The endpoint that was live is now retiring.
+    created → proven: a delivery was verified with its secret; the history names the event.
+    proven → serving: the registration is complete; the endpoint before it may be removed.
+    live → retiring: another endpoint was created in its place.
     retiring → retired: removed at Rivya, once the new one is proven or a day has passed.
     created, proven, serving → retired: somebody removed it at Rivya.
     """
 
     INTENDED = "intended"
-    """Written down; Rivya may or may not have heard of it."""
+    """Stored; it may or may not exist at Rivya."""
     CREATED = "created"
-    """Rivya has it, and we hold its secret."""
+    """It exists at Rivya, and we hold its secret."""
     PROVEN = "proven"
     """A delivery was verified with its secret."""
     SERVING = "serving"
-    """The one that is wanted, proven by a delivery."""
+    """The endpoint in use, proven by a delivery."""
     RETIRING = "retiring"
     """Replaced; its deliveries are still accepted."""
     RETIRED = "retired"
-    """Gone at Rivya."""
+    """It no longer exists at Rivya."""
     MANUAL = "manual"
-    """Made by hand: its secret is a setting, and only the proven scheme and its health are kept."""
+    """Registered by hand: its secret is a setting, and we store only the proven scheme and its health."""
 
 
 LIVE = frozenset({State.CREATED, State.PROVEN, State.SERVING})
-"""Rivya has it, we hold its secret, and nothing has replaced it."""
+"""The endpoint exists at Rivya, we hold its secret, and no other has replaced it."""
 
 
 PROOF_PATIENCE: Final = timedelta(seconds=30)
-"""A test delivery that has not come so long after it was asked for is not waited for any more."""
+"""How long a test delivery is awaited after it was requested."""
 CONTRADICTIONS: Final = 3
-"""So many deliveries that another scheme proves are no accident."""
+"""From this many deliveries that another scheme proves, Rivya probably signs differently from what is pinned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A row of `endpoints` with its current secret. Its path key is a secret of a kind, and never in a repr."""
+    """A row of `endpoints` with the times of its current secret. Path key and URL are confidential: never in a repr."""
 
     id: str
     path_key: str = field(repr=False)
@@ -75,64 +73,61 @@ class Endpoint:
     last_success_at: datetime | None = None
     last_failure_at: datetime | None = None
     secret_since: datetime | None = None
-    """When its current secret came; None while it has none."""
+    """When its current secret was stored; None while it has none."""
     secret_proven_at: datetime | None = None
     """When a delivery was first verified with its current secret."""
 
     @property
     def is_refused(self) -> bool:
-        """A delivery at its secret path was refused since the last one that was verified."""
+        """True if a delivery to its secret path was refused after the last one that was verified."""
         if self.last_refused_at is None:
             return False
         return self.last_verified_at is None or self.last_refused_at > self.last_verified_at
 
     @property
     def is_in_doubt(self) -> bool:
-        """A call that makes a secret was sent, and its answer is not stored: Rivya may sign with what we don't know."""
+        """True if Rivya may sign with a secret that we don't have: one was requested, and the answer is not stored."""
         return self.rotation_attempted_at is not None or (
             self.state is State.INTENDED and self.create_attempted_at is not None
         )
 
     @property
     def is_contradicted(self) -> bool:
-        """Deliveries at its path were proved by another scheme than the pinned one."""
+        """True if another scheme than the pinned one proved at least `CONTRADICTIONS` deliveries to its path."""
         return self.other_scheme_count >= CONTRADICTIONS
 
     def is_awaiting_proof(self, now: datetime) -> bool:
-        """A test delivery was asked for, and may still come."""
+        """True if a test delivery was requested and may still come."""
         if self.secret_proven_at is not None or self.test_asked_at is None:
             return False
         return now < self.test_asked_at + PROOF_PATIENCE
 
     def is_counted_on(self, now: datetime) -> bool:
-        """Callbacks may be expected: they come, or nothing is known against it yet."""
+        """True if callbacks are expected: deliveries are verified, or nothing speaks against it yet."""
         if self.state not in LIVE or self.is_refused:
             return False
         return self.state is not State.CREATED or self.test_asked_at is None or self.is_awaiting_proof(now)
 
 
 def in_state(endpoints: Sequence[Endpoint], *states: State) -> Endpoint | None:
-    """The first endpoint in one of these states."""
+    """The first endpoint in one of these states, None if there is none."""
     return next((endpoint for endpoint in endpoints if endpoint.state in states), None)
 
 
 def live(endpoints: Sequence[Endpoint]) -> Endpoint | None:
-    """The endpoint that Rivya is to deliver to."""
+    """The endpoint that Rivya delivers to, None if there is none."""
     return in_state(endpoints, *LIVE)
 
 
 def current(endpoints: Sequence[Endpoint]) -> Endpoint | None:
-    """The endpoint to show and to complain about: the live one, else the one that is to be."""
+    """The endpoint to show and to report errors about: the live one, else one that is intended or manual."""
     return live(endpoints) or in_state(endpoints, State.INTENDED, State.MANUAL)
 
 
 def pinned_scheme(endpoints: Sequence[Endpoint]) -> str | None:
-    """The scheme that was proven; it is Rivya's, so a later endpoint begins with what an earlier one proved."""
+    """The scheme of the newest endpoint that has one, as Rivya signs for all of them alike; None if there is none."""
     newest_first = sorted(endpoints, key=lambda endpoint: endpoint.id, reverse=True)
     return next((endpoint.scheme for endpoint in newest_first if endpoint.scheme is not None), None)
-
-
-# Where Rivya calls us: the callback URL, and the random key at its end that proves an endpoint is ours; pure.
 
 
 PATH = "/rivya/webhook/"
@@ -142,28 +137,28 @@ _SHOWN = 4
 
 
 def callback_url(public_url: str, path_key: str) -> str:
-    """The URL that is registered with Rivya."""
+    """The URL to register with Rivya; the random key at its end proves that an endpoint is ours."""
     return f"{public_url.rstrip('/')}{PATH}{path_key}"
 
 
 def path_key_of(url: str) -> str | None:
-    """The last segment of the URL's path in lower case, whatever else the URL says; None where there is none."""
+    """The last segment of the URL's path in lower case; None if there is none."""
     parts = _split(url)
     return None if parts is None else unquote(parts.path).rstrip("/").rpartition("/")[2].casefold() or None
 
 
 def is_path_key(path_key: str, segment: str | None) -> bool:
-    """`segment`, from `path_key_of`, is this key: 192 random bits are the same bits in any case."""
+    """True if `segment`, from `path_key_of`, is this key. Upper and lower case are equal."""
     return segment is not None and path_key.casefold() == segment
 
 
 def is_same_place(one: str, other: str) -> bool:
-    """Both URLs lead to the same place: upper or lower case, default port and trailing slash don't matter."""
+    """True if both URLs lead to the same place; case, default port and trailing slash don't matter."""
     return one == other or (_place(one) is not None and _place(one) == _place(other))
 
 
 def masked(url: str, path_key: str) -> str:
-    """The URL with all but the first 4 characters of its key hidden; nothing of a URL that doesn't hold the key."""
+    """The URL with all but the first 4 characters of its key hidden; only asterisks if it doesn't hold the key."""
     before, key, _ = url.partition(path_key)
     return f"{before}{path_key[:_SHOWN]}****" if key else "****"
 
@@ -185,15 +180,12 @@ def _split(url: str) -> SplitResult | None:
     return parts
 
 
-# What is to be done next about our registration: a pure function of what is written down.
-
-
 RETIRING: Final = timedelta(hours=24)
-"""So long a replaced endpoint is kept at Rivya, unless the new one has delivered before."""
+"""How long a replaced endpoint stays at Rivya, unless the new one is proven earlier."""
 
 
 class Act(Enum):
-    """One step of registration; each begins at what is stored and ends with a commit."""
+    """One step of registration; each starts from what is stored and ends with a commit."""
 
     INTEND = "write down a new endpoint that is to be"
     CREATE = "create it at Rivya: nobody can have heard of its key yet"
@@ -215,7 +207,7 @@ def next_act(  # noqa: PLR0911 - a list of rules, the first that applies
     is_check_due: bool,
     rotate_every: timedelta | None = None,
 ) -> Act:
-    """The next step."""
+    """The step to do next."""
     intended = in_state(endpoints, State.INTENDED)
     if intended is not None:
         return Act.CREATE if intended.create_attempted_at is None else Act.RECOVER
@@ -236,7 +228,7 @@ def next_act(  # noqa: PLR0911 - a list of rules, the first that applies
 
 
 def is_rotation_due(endpoint: Endpoint, *, now: datetime, rotate_every: timedelta | None) -> bool:
-    """It needs a new secret: none is known, one was asked for, a rotation is in doubt, or its time has come."""
+    """True if it needs a new secret: it has none, an admin requests one, a rotation is in doubt, or it is too old."""
     if endpoint.secret_since is None:
         return True
     if endpoint.rotation_requested_at is not None or endpoint.rotation_attempted_at is not None:
@@ -245,7 +237,7 @@ def is_rotation_due(endpoint: Endpoint, *, now: datetime, rotate_every: timedelt
 
 
 def removable(endpoints: Sequence[Endpoint], *, now: datetime) -> Endpoint | None:
-    """A replaced endpoint that may go: the live one has delivered, or a day has passed."""
+    """A replaced endpoint that may be removed: the live one is proven, or a day has passed. None if there is none."""
     wanted, retiring = live(endpoints), in_state(endpoints, State.RETIRING)
     if wanted is None or retiring is None:
         return None

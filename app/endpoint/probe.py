@@ -1,7 +1,7 @@
-"""A probe: a request to our own public URL that tells what the way there does to deliveries; pure.
+"""A probe: a request to our own public URL that shows how the network in between changes deliveries; pure.
 
-Who sends a probe proves with the API key, which both sides know, that the answer may be told; the answer proves in the
-same way that it is ours. From anybody else a probe is an unsigned delivery.
+Request and answer each carry a MAC made with the Rivya API key, which both sides hold. A probe without the right MAC
+is treated as an unsigned delivery.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What is sent: a body that any rewriting would change, and headers like those of a signature."""
+    """The request to send: a body that any rewriting would change, and headers like those of a signature."""
 
     nonce: str
     headers: Mapping[str, str]
@@ -31,13 +31,13 @@ class Probe:
 
 
 class ProbeKey:
-    """Made of Rivya's API key, which every process of ours holds; never in a repr."""
+    """Creates and verifies probes, with a key derived from Rivya's API key, which every process of ours holds."""
 
     def __init__(self, api_key: str) -> None:
         self._key = hmac.digest(api_key.encode(), b"rivya-receiver probe", "sha256")
 
     def make(self, nonce: str, now: datetime) -> Probe:
-        """A probe; `nonce` is 32 hex digits, never used before."""
+        """A new probe; `nonce` is 32 hex digits, never used before."""
         signed = f"{int(now.timestamp())}.{nonce}"
         headers = {
             HEADER: f"{signed}.{self._mac('ask', signed)}",
@@ -50,7 +50,7 @@ class ProbeKey:
         return Probe(nonce, headers, (_ODD % (nonce * 24)).encode())
 
     def answer(self, headers: RawHeaders, body: bytes, now: datetime) -> bytes | None:
-        """What intake answers to a probe of ours; None to everything else."""
+        """The JSON body that intake answers to a probe of ours; None for any other request."""
         nonce = self._nonce(headers, now)
         if nonce is None:
             return None
@@ -65,7 +65,7 @@ class ProbeKey:
         return orjson.dumps({"probe": report})
 
     def read(self, probe: Probe, answer: bytes) -> dict[str, Any] | None:
-        """What our service told of this probe; None where the answer is not its."""
+        """What our service received of this probe; None if the answer is not from our service."""
         try:
             report = orjson.loads(answer)["probe"]
             expected = self._mac("answer", f"{probe.nonce}.{report['sha256']}")
@@ -89,7 +89,7 @@ class ProbeKey:
 
 
 def changed_headers(probe: Probe, report: Mapping[str, Any]) -> list[str]:
-    """The names of headers that did not arrive as they were sent."""
+    """The names of the headers that did not arrive as they were sent."""
     arrived: dict[str, list[str]] = {}
     for name, value in report.get("headers", ()):
         arrived.setdefault(name, []).append(value)

@@ -1,4 +1,4 @@
-"""What deliveries have proved: the scheme is pinned once, a secret is known to work, and contradictions are counted."""
+"""Stores what deliveries prove: the pinned signature scheme, secrets that work, and contradictions."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _PINS = select(endpoints.c.id, endpoints.c.state, endpoints.c.scheme).order_by(e
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """A delivery that a secret verified; without ids the secret was given by hand."""
+    """A delivery that a secret verified; the ids are None if the secret comes from a setting."""
 
     scheme: str
     event_id: str
@@ -44,20 +44,20 @@ class _Pin:
 
 
 class Proofs:
-    """Each method is one transaction; of several that prove at once the first one pins."""
+    """The proofs in the database; each method is one transaction. Of concurrent proofs, the first pins its scheme."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def prove(self, proven: Proven, *, now: datetime, is_pinning: bool) -> str:
-        """Keep what was proved; returns the scheme that is pinned now, which may be another replica's.
+        """Store the proof; returns the scheme that is pinned now, which another replica may have pinned.
 
-        `is_pinning`: the scheme is to be pinned, not given by a setting. A proof under another scheme than the pinned
-        one changes nothing.
+        `is_pinning`: pin the scheme, because no setting gives it. A proof of another scheme than the pinned one
+        changes nothing.
         """
         try:
             return await self._prove(proven, now=now, is_pinning=is_pinning)
-        except IntegrityError:  # another replica has just written down the endpoint that was made by hand
+        except IntegrityError:  # another replica has just inserted the manual endpoint
             return await self._prove(proven, now=now, is_pinning=is_pinning)
 
     async def _prove(self, proven: Proven, *, now: datetime, is_pinning: bool) -> str:
@@ -76,13 +76,13 @@ class Proofs:
             return proven.scheme
 
     async def record_other_scheme(self, endpoint_id: str, scheme: str) -> None:
-        """A delivery at this endpoint's path was refused that another scheme than the pinned one proves."""
+        """Count a refused delivery to this endpoint's path that another scheme than the pinned one proves."""
         counted = {"other_scheme": scheme, "other_scheme_count": endpoints.c.other_scheme_count + 1}
         async with self._database.transaction() as connection:
             await connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**counted))
 
     async def unpin(self, endpoint: Endpoint, *, now: datetime) -> None:
-        """Forget the pinned scheme, by order of an admin: the next delivery that calibrates pins anew."""
+        """Remove the pinned scheme for an admin; the next delivery whose scheme is detected pins it again."""
         nothing = {"scheme": None, "proven_at": None, "proven_by": None, "other_scheme": None, "other_scheme_count": 0}
         async with self._database.transaction() as connection:
             await connection.execute(_PINS)
@@ -97,7 +97,7 @@ class Proofs:
 
 
 async def _manual(connection: AsyncConnection, known: Sequence[_Pin], *, now: datetime) -> str:
-    """The row of the endpoint that was made by hand; its path key is told to nobody, since its path has none."""
+    """The id of the manual endpoint, inserted if missing; its path key is random and used nowhere."""
     for pin in known:
         if pin.state == State.MANUAL:
             return pin.id
@@ -109,7 +109,7 @@ async def _manual(connection: AsyncConnection, known: Sequence[_Pin], *, now: da
 
 
 async def _advance(connection: AsyncConnection, endpoint_id: str, proven: Proven, *, now: datetime) -> None:
-    """The secret works; an endpoint that was only created is proven by that."""
+    """Mark the secret as proven, and an endpoint in state `created` as `proven`."""
     this = endpoint_secrets.c.id == proven.secret_id
     unproven = and_(this, endpoint_secrets.c.proven_at.is_(None))
     await connection.execute(update(endpoint_secrets).where(unproven).values(proven_at=now))
@@ -119,14 +119,11 @@ async def _advance(connection: AsyncConnection, endpoint_id: str, proven: Proven
         await repository.record_event(connection, endpoint_id, event=State.PROVEN, now=now, detail=proven.event_id)
 
 
-# Writes down what a delivery has proved, once for all that prove it at the same time.
-
-
 _Key = tuple[str, str | None, str | None]
 
 
 class Proving:
-    """The first deliveries under a new secret come together after a silence: one of them proves for the others."""
+    """Stores a proof once for all deliveries that bring it at the same time, as several do after an outage."""
 
     def __init__(self, keyring: Keyring, proofs: Proofs, *, clock: Clock) -> None:
         self._keyring = keyring
@@ -135,9 +132,9 @@ class Proving:
         self._under_way: dict[_Key, asyncio.Task[str]] = {}
 
     async def prove(self, known: Known, scheme: str, verified: Verified, body: bytes) -> str:
-        """Return the scheme that is pinned now, which may be another replica's, with the keyring up to date.
+        """Store the proof and reload the keyring; returns the scheme that is pinned now, maybe by another replica.
 
-        Raises `DatabaseUnavailable`, to all who asked together.
+        Raises `DatabaseUnavailable` to all callers that share the write.
         """
         secret = known.stored[verified.secret_number] if known.stored else None
         ids = (None, None) if secret is None else (secret.endpoint_id, secret.id)
@@ -148,7 +145,7 @@ class Proving:
             task = asyncio.create_task(self._write(proven, is_news=known.scheme is None), name="proof")
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
-        return await asyncio.shield(task)  # whoever hangs up must not take it from the others
+        return await asyncio.shield(task)  # a caller that is cancelled must not cancel the write for the others
 
     async def _write(self, proven: Proven, *, is_news: bool) -> str:
         is_pinning = self._keyring.wanted_scheme is None
@@ -162,4 +159,4 @@ class Proving:
     def _forget(self, key: _Key, done: "asyncio.Task[str]") -> None:
         del self._under_way[key]
         if not done.cancelled():
-            done.exception()  # seen: should everybody have hung up, nobody else will fetch it
+            done.exception()  # if all callers were cancelled, nobody else retrieves the exception and asyncio logs it

@@ -1,4 +1,4 @@
-"""Can Rivya reach us? Knocks at our own public URL from outside, and has Rivya send a test delivery."""
+"""Checks whether Rivya can reach us: probes our own public URL, and has Rivya send a test delivery."""
 
 import asyncio
 import hashlib
@@ -23,12 +23,12 @@ from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
 MOST_OFFSET: Final = timedelta(seconds=30)
-"""A tenth of what a signed timestamp may be off."""
+"""A tenth of the offset that a signed timestamp may have."""
 _LOOK_EVERY: Final = 0.5
 
 
 class Reachability:
-    """Each finding says what to do about it. Changes nothing but that a test delivery is sent and recorded."""
+    """The checks of the way from Rivya to us. Their only effect is a test delivery that is sent and recorded."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Reachability:
         self._patience = patience
 
     async def health_checks(self) -> AsyncIterator[HealthCheck]:
-        """One after the other, as they are known. Raises `DatabaseUnavailable`."""
+        """The checks, each as soon as it is done; a failed one says what to do. Raises `DatabaseUnavailable`."""
         if self._public_url is None:
             yield check("public_url", "RECEIVER_PUBLIC_URL is not set, so it is not known where Rivya would call")
             return
@@ -107,7 +107,7 @@ class Reachability:
             return check(name, f"was asked for and did not come within {waited}: {SILENT}")
 
     async def _arrived(self, wanted: Endpoint, asked_at: datetime) -> HealthCheck:
-        """How it fared, as whichever replica it reached has written it down."""
+        """Wait until the replica that received the delivery has stored whether it was verified or refused."""
         while True:
             known = next(known for known in await self._registry.endpoints() if known.id == wanted.id)
             if known.last_verified_at is not None and known.last_verified_at >= asked_at:
@@ -118,16 +118,13 @@ class Reachability:
             await asyncio.sleep(_LOOK_EVERY)
 
 
-# Send one request to our own public URL, as Rivya would: no redirect followed, the certificate checked.
-
-
 _MOST_BYTES: Final = 256 * 1024
-"""Several times what an answer of ours may have, which repeats the headers that arrived."""
+"""Several times the largest answer of ours, which repeats the headers that arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResponse:
-    """What answered, and how long it took; no more of the body is kept than `_MOST_BYTES`."""
+    """The answer to a probe, its body cut at `_MOST_BYTES`, and the seconds that it took."""
 
     status: int
     location: str | None
@@ -136,7 +133,7 @@ class ProbeResponse:
 
 
 class ProbeFailed(Exception):
-    """Nothing answered; the text says why. `is_tls`: the connection was made, but not secured."""
+    """No whole answer came; the text says why. `is_tls`: the connection was opened, but TLS failed."""
 
     def __init__(self, situation: str, *, is_tls: bool) -> None:
         super().__init__(situation)
@@ -144,17 +141,20 @@ class ProbeFailed(Exception):
 
 
 async def send_probe(url: str, body: bytes, *, headers: Mapping[str, str], seconds: float = 10.0) -> ProbeResponse:
-    """POST and read the answer, all within `seconds`. Raises `ProbeFailed`."""
+    """The answer to a POST as Rivya sends it: no redirect is followed, the certificate is checked.
+
+    Raises `ProbeFailed`, also if all this takes longer than `seconds`.
+    """
     started = time.monotonic()
     try:
-        proxy, verify = proxy_for(url), httpx.create_ssl_context()  # which heeds SSL_CERT_FILE
+        proxy, verify = proxy_for(url), httpx.create_ssl_context()  # httpx reads SSL_CERT_FILE here
         async with (
             asyncio.timeout(seconds),
             httpx.AsyncClient(timeout=seconds, proxy=proxy, trust_env=False, verify=verify) as client,
             client.stream("POST", url, content=body, headers={"accept-encoding": "identity", **headers}) as answer,
         ):
             received = bytearray()
-            async for chunk in answer.aiter_raw():  # not decompressed: that could exceed any bound in one piece
+            async for chunk in answer.aiter_raw():  # raw, as one decompressed chunk could exceed any bound
                 received += chunk
                 if len(received) > _MOST_BYTES:
                     break
@@ -179,11 +179,8 @@ def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
     return None
 
 
-# What the answers to a probe say about the way to us, and what to do about it.
-
-
 SLOW_SECONDS: Final = 2.0
-"""Rivya's time-out is documented as short, not how short."""
+"""Rivya documents that its time-out is short, without a number."""
 REFUSED = (
     "came and was refused: GET /api/v1/rejections says why. If its signature does not match, "
     "`rivya-receiver endpoint rotate` gives a new secret, `rivya-receiver endpoint repin` proves the scheme anew"
@@ -192,19 +189,19 @@ SILENT = "does a firewall or the proxy let Rivya's requests in? Rivya's own list
 
 
 def check(name: str, detail: str, *, ok: bool = False) -> HealthCheck:
-    """One finding; nothing of this makes the service unready."""
+    """A check that does not make the service unready."""
     return HealthCheck(name, ok=ok, detail=detail, is_required=False)
 
 
 def unreached(failure: ProbeFailed) -> HealthCheck:
-    """Nothing answered at the public URL."""
+    """The check of the public URL if nothing answered."""
     if failure.is_tls:
         return check("public_url", f"TLS fails ({failure}): give the proxy a valid certificate with its whole chain")
     return check("public_url", f"nothing answers ({failure}): does the name lead to the proxy, and is the proxy up?")
 
 
 def answered(answer: ProbeResponse, report: dict[str, Any] | None) -> HealthCheck:
-    """What answered at the public URL: this receiver, a redirect, a proxy, somebody else."""
+    """The check of the public URL: this receiver, a redirect, a proxy or another server answered."""
     name = "public_url"
     if report is not None and answer.status == 200:
         return check(name, "leads to this receiver", ok=True)
@@ -222,14 +219,14 @@ def answered(answer: ProbeResponse, report: dict[str, Any] | None) -> HealthChec
 
 
 def slash(answer: ProbeResponse, report: dict[str, Any] | None) -> HealthCheck:
-    """The same path with a slash at its end."""
+    """The check of the same path with a slash at its end."""
     if report is None:
         return check("trailing_slash", f"a slash at the end makes it {answer.status}: let the proxy pass both forms on")
     return check("trailing_slash", "makes no difference", ok=True)
 
 
 def body(probe: Probe, report: dict[str, Any]) -> HealthCheck:
-    """The bytes, which the signature is over, arrive as they were sent."""
+    """The check that the bytes, which are signed, arrive as they were sent."""
     sent, came = len(probe.body), report.get("size")
     if hashlib.sha256(probe.body).hexdigest() == report.get("sha256"):
         return check("body", f"all {sent} bytes arrive unchanged", ok=True)
@@ -239,7 +236,7 @@ def body(probe: Probe, report: dict[str, Any]) -> HealthCheck:
 
 
 def headers(probe: Probe, report: dict[str, Any]) -> HealthCheck:
-    """The headers, which carry the signature, arrive as they were sent."""
+    """The check that the headers, which carry the signature, arrive as they were sent."""
     changed = changed_headers(probe, report)
     if not changed:
         return check("headers", "those of a signature arrive unchanged", ok=True)
@@ -247,7 +244,7 @@ def headers(probe: Probe, report: dict[str, Any]) -> HealthCheck:
 
 
 def time_taken(answer: ProbeResponse) -> HealthCheck:
-    """The way there and back, against a time-out that is short."""
+    """The check that the answer came well within Rivya's time-out."""
     detail = f"answered within {answer.seconds:.2f} s"
     if answer.seconds <= SLOW_SECONDS:
         return check("time_taken", detail, ok=True)

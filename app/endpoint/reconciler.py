@@ -1,26 +1,26 @@
-"""Keeps exactly one endpoint of ours registered with Rivya, whoever starts, whatever is killed.
+"""Keeps exactly one endpoint of ours registered with Rivya, also across restarts and killed processes.
 
-Every step begins at what is stored and ends with a commit (`app.endpoint.models` decides which is next):
+Every step starts from what is stored and ends with a commit (`app.endpoint.models` decides which is next):
 
-- An endpoint is written down first, `intended`, with a random key at the end of its path. A key that was just made
-  is known to nobody: as long as no create was sent, no endpoint can carry it, so the create needs no list of what
-  exists. A Rivya whose list can't be read therefore does not stand in the way of the first registration.
-- Before the create is sent, `create_attempted_at` is committed. From then on Rivya may have the endpoint. A clear
-  refusal, or a request that certainly never left, takes the mark back. Anything else (a time-out, a 5xx, an answer
-  without a secret, a killed process) leaves it, and then only Rivya's list can tell: an endpoint whose path ends with
-  our key is the one that was made. It is adopted: its one-time secret is lost, so it is given a new one. If a complete
-  list lacks it, some seconds after the create was sent, nothing was made and a create is sent again.
-  A list that fails, can't be read or has further pages says nothing, and nothing is done on it.
-- Rivya's id and the sealed secret are stored in one transaction: it is `created`, and the endpoint it replaces, if
-  any, is `retiring`. A test delivery is asked for. Whichever delivery comes first proves secret and scheme (intake does
-  that: `app.endpoint.verification`); a `proven` endpoint serves, and what it replaced is deleted at Rivya.
-- A rotation is the same in small: `rotation_attempted_at` is committed before the call and taken back only in the
-  transaction that stores the new secret. A rotation in doubt is repeated, and deliveries wait for it meanwhile.
+- An endpoint is stored first, as `intended`, with a new random key at the end of its path. Until a create is sent,
+  no endpoint at Rivya can have this key, so the create does not need Rivya's list. The first registration therefore
+  works even if that list can't be read.
+- `create_attempted_at` is committed before the create is sent. From then on the endpoint may exist at Rivya. A clear
+  refusal, or a request that was certainly not sent, removes the mark. After anything else (a time-out, a 5xx, an
+  answer without a secret, a killed process) only Rivya's list can decide: an endpoint whose path ends with our key is
+  ours. It is adopted and gets a new secret, because the first one is lost. If a complete list lacks it some seconds
+  after the create was sent, it does not exist and the create is sent again. A list that fails, can't be read or has
+  further pages decides nothing, and no step is taken.
+- Rivya's id and the encrypted secret are stored in one transaction: the endpoint is now `created`, and the one that it
+  replaces is `retiring`. A test delivery is requested. The first delivery to arrive proves secret and scheme
+  (`app.endpoint.verification`); a `proven` endpoint becomes `serving`, and the replaced one is deleted at Rivya.
+- A rotation works alike: `rotation_attempted_at` is committed before the call, and removed after a clear refusal or in
+  the transaction that stores the new secret. A rotation in doubt is repeated, and deliveries wait for it meanwhile.
 
-Only the process that holds the lease "endpoint" does any of this. The lease is renewed before each call that makes
-something and before its result is stored, and it outlives a call's deadline. What a suspended process could still do
-wrong is caught twice: the database has room for one row in each state that matters, and a check removes other
-endpoints that carry a key of ours.
+Only the process that holds the lease "endpoint" takes these steps. The lease is renewed before each call that creates
+something and before its result is stored, and it lasts longer than a call's deadline. Two more safeguards limit a
+process that was suspended: the database allows one row in each state that matters, and a check removes other
+endpoints that have a key of ours.
 """
 
 import random
@@ -44,7 +44,7 @@ from app.rivya.errors import RivyaError
 
 LEASE: Final = "endpoint"
 TERM: Final = timedelta(seconds=15)
-"""Of the lease; longer than the deadline of a call (10 s), so that a slow call is not done twice."""
+"""The duration of the lease; longer than a call's deadline (10 s), so that no second process repeats a slow call."""
 REST: Final = 1.0
 AWAITING_PROOF: Final = 0.25
 OTHERS_AT_WORK: Final = 1.0
@@ -52,13 +52,13 @@ OTHERS_AT_WORK: Final = 1.0
 _OFF = 3600.0
 _MOST_STEPS = 12
 _SEEN_TO = (Act.CREATE, Act.RECOVER, Act.CHECK)
-"""What leaves nothing to look at for a while."""
+"""After these steps the next check can wait for `check_every`."""
 
 log = structlog.stdlib.get_logger(__name__)
 
 
 class Registrar:
-    """Keeps one endpoint registered; registers nothing with `public_url=None`, for an endpoint made by hand."""
+    """Keeps one endpoint registered; with `public_url=None` the endpoint is manual, and nothing is registered."""
 
     def __init__(  # noqa: PLR0913 - settings, one by one
         self,
@@ -88,9 +88,9 @@ class Registrar:
         self._failed_until = 0.0
 
     async def run_once(self) -> float:
-        """Take every step that is due, if this process leads; returns the seconds until the next look.
+        """Take every step that is due, if this process holds the lease; returns the seconds until the next run.
 
-        Rivya's failures never leave it: they are kept as a code in the row. Raises `DatabaseUnavailable`.
+        Failures of Rivya are stored as a code in the row, not raised. Raises `DatabaseUnavailable`.
         """
         if not self._public_url:
             return _OFF
@@ -106,11 +106,11 @@ class Registrar:
 
     @property
     def retry_in(self) -> float:
-        """Seconds until Rivya is called again after a failure, 0 if nothing failed."""
+        """Seconds until Rivya is called again after a failure; 0 if no pause is left."""
         return max(self._failed_until - self._clock.monotonic(), 0.0)
 
     async def stop(self) -> None:
-        """Let another process lead at once. Raises `DatabaseUnavailable`."""
+        """Release the lease, so that another process can take over at once. Raises `DatabaseUnavailable`."""
         await self._leadership.release()
 
     async def _take_steps(self) -> float:

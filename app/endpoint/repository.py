@@ -1,4 +1,4 @@
-"""What is written down about our endpoints and their lives; each method is one transaction."""
+"""Our endpoints, their secrets, rotations and history in the database; each method is one transaction."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
@@ -23,9 +23,9 @@ _COLUMNS = tuple(
 )
 _CURRENT = and_(endpoint_secrets.c.endpoint_id == endpoints.c.id, endpoint_secrets.c.valid_until.is_(None))
 _NEWEST = 20
-"""More than are made in an hour, which is counted."""
+"""More than can be created in an hour, because the number of creates in an hour is limited."""
 _SEARCHED = 200
-"""For a scheme that was proved; where none of so many has one, it is proved anew."""
+"""How many endpoints are searched for a proven scheme; without one there, it is proved again."""
 
 
 def _needed(*, is_sqlite: bool) -> Select[Any]:
@@ -39,18 +39,18 @@ def _needed(*, is_sqlite: bool) -> Select[Any]:
         select(newest.limit(_NEWEST).subquery("newest").c.id),
         select(with_scheme.subquery("with_scheme").c.id),
     )
-    # As an array, PostgreSQL looks them up by key; it would join a subquery by reading the table.
+    # PostgreSQL looks up an array of ids by key; with a subquery it would read the whole table.
     is_needed = e.id.in_(ids) if is_sqlite else e.id == func.any(func.array(ids.scalar_subquery()))
     return select(*_COLUMNS).outerjoin(endpoint_secrets, _CURRENT).where(is_needed).order_by(e.id.desc())
 
 
 class Overtaken(Exception):
-    """The row is no longer in the state this step began with: another replica has gone on meanwhile."""
+    """The row has left the state that this step started from: another replica has changed it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSecret:
-    """A secret as stored: sealed."""
+    """A row of `endpoint_secrets`; the secret is encrypted."""
 
     id: str
     endpoint_id: str
@@ -68,24 +68,24 @@ class Registry:
         self._needed = _needed(is_sqlite=database.is_sqlite)
 
     async def endpoints(self) -> list[Endpoint]:
-        """Those that matter, the newest first; read from indexes, however many there ever were.
+        """The endpoints still needed, newest first; read by index, so that old rows cost nothing.
 
-        They are what is not retired, what has a secret stored, the last twenty, and of the last two hundred the one
-        whose scheme was proved last. Raises `DatabaseUnavailable`.
+        These are the ones in a state of `ONE_EACH`, those with a stored secret, the last 20, and of the last 200 the
+        newest one with a scheme. Raises `DatabaseUnavailable`.
         """
         async with self._database.read() as connection:
             return [_endpoint(row) for row in (await connection.execute(self._needed)).mappings()]
 
     async def path_keys_among(self, keys: Collection[str]) -> set[str]:
-        """Those of these that are ours, of any endpoint there ever was. Raises `DatabaseUnavailable`."""
+        """Those of `keys` that any endpoint of ours has or had. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
             rows = await connection.execute(select(endpoints.c.path_key).where(endpoints.c.path_key.in_(keys)))
             return set(rows.scalars())
 
     async def secrets(self, *, now: datetime) -> list[StoredSecret]:
-        """Those that are valid now, the newest first."""
+        """The secrets that are valid now, newest first. Raises `DatabaseUnavailable`."""
         secret = endpoint_secrets.c
-        # The secret of an endpoint that is gone is valid only as long as was said when it went.
+        # The secret of a retired endpoint is valid only until the time that was stored when it retired.
         valid = or_(and_(secret.valid_until.is_(None), endpoints.c.state != State.RETIRED), secret.valid_until > now)
         wanted = (
             select(*(secret[member.name] for member in fields(StoredSecret)))
@@ -97,7 +97,7 @@ class Registry:
             return [StoredSecret(**row) for row in (await connection.execute(wanted)).mappings()]
 
     async def add_intent(self, *, path_key: str, url: str, now: datetime) -> None:
-        """Write down an endpoint that is to be. Raises `Overtaken` where there is one already."""
+        """Insert an intended endpoint. Raises `Overtaken` if there is one already."""
         endpoint_id = str(uuid7(now))
         row = {"id": endpoint_id, "path_key": path_key, "url": url, "state": State.INTENDED, "refusals": 0}
         try:
@@ -109,23 +109,23 @@ class Registry:
             raise Overtaken from error
 
     async def change(self, endpoint: Endpoint, *, now: datetime, event: str | None = None, **values: Any) -> None:  # noqa: ANN401 - columns
-        """Set columns of an endpoint that is still in its state; `event` goes into its history. Raises `Overtaken`."""
+        """Set columns of an endpoint, and add `event` to its history. Raises `Overtaken` if it has left its state."""
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, **values)
             if event is not None:
                 await record_event(connection, endpoint.id, event=event, now=now)
 
     async def record_error(self, endpoint: Endpoint, *, code: str | None, now: datetime) -> None:
-        """Why the last call about it failed, None where it went well."""
+        """Store the code of the last failed call about it, None if there is none. Raises `Overtaken`."""
         if endpoint.last_error != code:
             await self.change(endpoint, now=now, last_error=code)
 
     async def keep_created(self, endpoint: Endpoint, *, rivya_id: str, url: str, sealed: str, now: datetime) -> None:
-        """Keep what Rivya told of an intended endpoint: it is the live one from now on, and those before it retire.
+        """Make an intended endpoint the live one, with Rivya's id and its secret; the one before is now retiring.
 
-        Raises `Overtaken`, and then keeps nothing.
+        Raises `Overtaken`, and then stores nothing.
         """
-        # What was refused before its secret was known says nothing about how it fares.
+        # Deliveries that were refused before its secret was known are not a sign of bad health.
         fresh = {"create_attempted_at": None, "last_error": None, "last_refused_at": None, "refusals": 0}
         news = {"state": State.CREATED, "state_since": now, "rivya_id": rivya_id, "url": url, **fresh}
         before = select(endpoints.c.id).where(endpoints.c.state.in_(LIVE)).with_for_update()
@@ -139,11 +139,11 @@ class Registry:
             await record_event(connection, endpoint.id, event=State.CREATED, now=now, detail=rivya_id)
 
     async def serve(self, endpoint: Endpoint, *, now: datetime) -> None:
-        """It is proven, so it serves. Raises `Overtaken`."""
+        """Set the state of a proven endpoint to serving. Raises `Overtaken`."""
         await self.change(endpoint, now=now, event=State.SERVING, state=State.SERVING, state_since=now)
 
     async def retire(self, endpoint: Endpoint, *, now: datetime, overlap: timedelta, why: str | None = None) -> None:
-        """It is gone at Rivya; its secrets stay valid for `overlap`. Raises `Overtaken`."""
+        """Retire an endpoint that no longer exists at Rivya; its secret is valid for `overlap`. Raises `Overtaken`."""
         its_current = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, state=State.RETIRED, state_since=now)
@@ -151,25 +151,25 @@ class Registry:
             await record_event(connection, endpoint.id, event=State.RETIRED, now=now, detail=why)
 
     async def drop_expired_secrets(self, *, now: datetime) -> None:
-        """Forget secrets that nothing is verified with any more."""
+        """Delete the secrets that have expired."""
         async with self._database.transaction() as connection:
             await connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.valid_until <= now))
 
 
 async def change(connection: AsyncConnection, endpoint: Endpoint, *, now: datetime, **values: Any) -> None:  # noqa: ANN401 - columns
-    """Set columns within a transaction. Raises `Overtaken` where its state is no longer the one we know."""
+    """Set columns within a transaction. Raises `Overtaken` if the endpoint is no longer in the state we read."""
     if (await connection.execute(_update(endpoint, now=now, **values))).rowcount != 1:
         raise Overtaken
 
 
 async def add_secret(connection: AsyncConnection, endpoint_id: str, *, sealed: str, now: datetime) -> None:
-    """Store a secret as the current one, within a transaction that has ended the one before."""
+    """Store a secret as the current one, within a transaction that has set the end of the one before."""
     row = {"id": str(uuid7(now)), "endpoint_id": endpoint_id, "sealed": sealed, "valid_from": now}
     await connection.execute(insert(endpoint_secrets).values(**row))
 
 
 def _update(endpoint: Endpoint, *, now: datetime, **values: Any) -> Update:  # noqa: ANN401 - columns
-    # A delivery may prove an endpoint at any moment; only a change of state itself depends on the exact one.
+    # A delivery may prove an endpoint at any time, so only a change of state requires the exact state.
     states = LIVE if endpoint.state in LIVE and "state" not in values else {endpoint.state}
     as_it_was = and_(endpoints.c.id == endpoint.id, endpoints.c.state.in_(states))
     return update(endpoints).where(as_it_was).values(updated_at=now, **values)
@@ -179,11 +179,8 @@ def _endpoint(row: RowMapping) -> Endpoint:
     return Endpoint(**{**row, "state": State(row["state"])})
 
 
-# What is written down about rotations: wanted, attempted, done; each method is one transaction.
-
-
 class Why(StrEnum):
-    """Why a secret is replaced."""
+    """The reason why a secret is replaced."""
 
     OPERATOR = "operator"
     SCHEDULE = "schedule"
@@ -191,24 +188,24 @@ class Why(StrEnum):
 
 
 class Rotations:
-    """A rotation that was attempted stays written down until its secret is stored, whatever happens between."""
+    """The rotations in the rows of endpoints. An attempt stays marked until its secret is stored or it is refused."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def request(self, endpoint: Endpoint, *, why: Why, now: datetime) -> None:
-        """A new secret is wanted; whoever leads sees to it. Raises `Overtaken`."""
+        """Request a new secret; the process with the lease replaces it. Raises `Overtaken`."""
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, rotation_requested_at=now)
             await record_event(connection, endpoint.id, event="rotation_requested", now=now, detail=why)
 
     async def record_attempt(self, endpoint: Endpoint, *, now: datetime) -> None:
-        """A rotation is sent next: Rivya may sign with a secret we don't hold from now on. Raises `Overtaken`."""
+        """Mark that a rotation is sent next: Rivya may then sign with a secret we don't hold. Raises `Overtaken`."""
         async with self._database.transaction() as connection:
             await change(connection, endpoint, now=now, rotation_attempted_at=now)
 
     async def take_back(self, endpoint: Endpoint, *, now: datetime, code: str, is_final: bool) -> None:
-        """The attempt certainly changed nothing; `is_final`: it isn't wanted any more either. Raises `Overtaken`.
+        """Remove the mark of an attempt that changed nothing; `is_final`: and the request too. Raises `Overtaken`.
 
         An earlier attempt whose outcome is unknown stays in doubt.
         """
@@ -220,7 +217,7 @@ class Rotations:
                 await record_event(connection, endpoint.id, event="rotation_refused", now=now, detail=code)
 
     async def keep(self, endpoint: Endpoint, *, sealed: str, now: datetime, overlap: timedelta) -> None:
-        """Store the new secret; the one before is accepted for `overlap`. Raises `Overtaken`, keeping nothing."""
+        """Store the new secret; the one before is valid for `overlap`. Raises `Overtaken`, and then stores nothing."""
         mine = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
         done = {"rotation_requested_at": None, "rotation_attempted_at": None, "test_asked_at": None, "last_error": None}
         async with self._database.transaction() as connection:
@@ -230,15 +227,12 @@ class Rotations:
             await record_event(connection, endpoint.id, event="rotated", now=now)
 
 
-# What became of our endpoints, step by step: written in the transaction of the step itself.
-
-
 _MOST = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One step, repair or observation."""
+    """An entry of the history: one step, repair or observation."""
 
     endpoint_id: str
     recorded_at: datetime
@@ -249,7 +243,7 @@ class Entry:
 async def record_event(
     connection: AsyncConnection, endpoint_id: str, *, event: str, now: datetime, detail: str | None = None
 ) -> None:
-    """Write an entry within the transaction of what it tells of."""
+    """Add an entry to the history, within the transaction of the change that it describes."""
     row = {"endpoint_id": endpoint_id, "recorded_at": now, "event": event, "detail": detail}
     await connection.execute(insert(endpoint_history).values(**row))
 
@@ -263,9 +257,6 @@ async def newest(database: Database, *, most: int = _MOST) -> list[Entry]:
         return [Entry(*row) for row in rows]
 
 
-# Encrypts every stored secret anew under the newest key, so that older keys can be put away.
-
-
 _ALL_SECRETS = (
     select(endpoint_secrets.c.id, endpoint_secrets.c.sealed).order_by(endpoint_secrets.c.id).with_for_update()
 )
@@ -273,16 +264,16 @@ _ALL_SECRETS = (
 
 @dataclass(frozen=True, slots=True)
 class ReencryptionResult:
-    """What was done."""
+    """How many secrets were encrypted again, of how many."""
 
     changed: int
     total: int
 
 
 async def reencrypt_secrets(database: Database, keys: SecretBox) -> ReencryptionResult:
-    """One transaction: all are encrypted under the newest key afterwards, or nothing was changed.
+    """Encrypt every stored secret with the newest key, so that older keys can be removed; all in one transaction.
 
-    Raises `DecryptionFailed` where one can't be opened, `DatabaseUnavailable`.
+    Raises `DecryptionFailed` if one can't be decrypted, `DatabaseUnavailable`; then nothing is changed.
     """
     async with database.transaction() as connection:
         stored = (await connection.execute(_ALL_SECRETS)).all()
@@ -290,7 +281,7 @@ async def reencrypt_secrets(database: Database, keys: SecretBox) -> Reencryption
         for secret_id, secret in changed:
             anew = update(endpoint_secrets).where(endpoint_secrets.c.id == secret_id)
             await connection.execute(anew.values(sealed=keys.encrypt(secret)))
-        # Those that are under the newest key already must open too, or a typing error would go unnoticed.
+        # Those with the newest key must decrypt too, or a mistyped key would go unnoticed.
         for row in stored:
             if keys.is_newest(row.sealed):
                 keys.decrypt(row.sealed)

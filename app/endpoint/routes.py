@@ -1,4 +1,4 @@
-"""GET /api/v1/endpoint: our registration with Rivya as callers see it, and what became of it."""
+"""The routes under /api/v1/endpoint: our registration with Rivya, its history, and the actions of an admin."""
 
 import asyncio
 from datetime import timedelta
@@ -14,7 +14,7 @@ from app.endpoint.service import Operator, Showing
 
 
 def router(access: Access, showing: Showing) -> APIRouter:
-    """The routes that tell."""
+    """The routes that read."""
     routes = APIRouter(prefix="/api/v1", tags=["endpoint"])
 
     @routes.get(
@@ -23,7 +23,7 @@ def router(access: Access, showing: Showing) -> APIRouter:
         responses={404: {"description": "`not_found`: no endpoint is registered yet"}},
     )
     async def get_endpoint(caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> EndpointView:
-        """Its state, how deliveries fare at it, what proved its scheme, since when its secrets are valid; no secret."""
+        """Its state, the health of its deliveries, what proved its scheme, when its secrets are valid; no secret."""
         return await showing.endpoint(caller)
 
     @routes.get("/endpoint/history", summary="What became of our endpoints")
@@ -34,42 +34,39 @@ def router(access: Access, showing: Showing) -> APIRouter:
     return routes
 
 
-# POST /api/v1/endpoint/…: what an admin may ask of our registration.
-
-
 _PATIENCE: Final = timedelta(seconds=15)
 
 
 def operator_router(
     access: Access, operator: Operator, reachability: Reachability, showing: Showing, keyring: Keyring
 ) -> APIRouter:
-    """The routes that act."""
+    """The routes that change or test the registration, for an admin."""
     routes = APIRouter(prefix="/api/v1", tags=["endpoint"])
     testing = asyncio.Lock()
 
     @routes.post("/endpoint/rotate-secret", summary="Replace the signing secret")
     async def rotate_secret(caller: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> EndpointView:
-        """Ask Rivya for a new secret; deliveries signed with the old one are accepted for RECEIVER_SECRET_OVERLAP.
+        """Request a new secret from Rivya; deliveries signed with the old one are accepted for RECEIVER_SECRET_OVERLAP.
 
-        Answers once the new secret is stored, after 15 s at the latest: `rotation` is `none` then, or still under way.
+        Answers when the new secret is stored, after 15 s at the latest; `rotation` is `none` if it is done.
         """
         await operator.rotated(await operator.request_rotation(), patience=_PATIENCE)
         return await showing.endpoint(caller)
 
     @routes.post("/endpoint/repin", summary="Find out anew how deliveries are signed")
     async def repin(caller: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> EndpointView:
-        """Forget the pinned signature scheme; the next delivery that a known secret signed proves it anew."""
+        """Remove the pinned signature scheme; the next delivery that a known secret signed proves it again."""
         await operator.repin()
         await keyring.load()
         return await showing.endpoint(caller)
 
     @routes.post("/endpoint/test", summary="Can Rivya reach us?")
     async def test(_: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> ReachabilityView:
-        """Knock at our own public URL and have Rivya send a test delivery; takes up to a minute.
+        """Probe our own public URL and have Rivya send a test delivery; takes up to a minute.
 
-        Tells of redirects, changed bodies and headers, TLS errors, clock offset and time taken, each with what to do.
+        Reports redirects, changed bodies and headers, TLS errors, clock offset and time taken, each with a remedy.
         """
-        async with testing:  # one after the other: each takes note of what arrives while it runs
+        async with testing:  # one at a time: each looks at the deliveries that arrive while it runs
             return ReachabilityView.of([finding async for finding in reachability.health_checks()])
 
     return routes

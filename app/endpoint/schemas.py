@@ -1,4 +1,4 @@
-"""Our endpoint as callers see it: never its secret, and its path only as far as their role allows."""
+"""The answers about our endpoint: never its secret, and its full path for an admin only."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -37,7 +37,7 @@ _EXAMPLE: dict[str, JsonValue] = {
 
 
 class SecretView(BaseModel):
-    """When a signing secret is accepted; the secret itself is never told."""
+    """When a signing secret is valid; never the secret itself."""
 
     valid_from: datetime
     valid_until: datetime | None = Field(description="null: until it is replaced")
@@ -109,13 +109,13 @@ class EndpointView(BaseModel):
 
     @classmethod
     def from_setting(cls, *, scheme: str | None, now: datetime) -> Self:
-        """What is known when RIVYA_SIGNING_SECRET was given, before anything was proved."""
+        """The endpoint of RIVYA_SIGNING_SECRET, before any delivery has proved anything."""
         unknown = Endpoint(id="", path_key="", url="", rivya_id=None, state=State.MANUAL, created_at=now)
         return cls.of(unknown, [], scheme=scheme, shows_path=False)
 
 
 class EntryView(BaseModel):
-    """One step, repair or observation in the life of our endpoints."""
+    """One step, repair or observation in the history of our endpoints."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -144,12 +144,12 @@ class HistoryView(BaseModel):
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> Self:
-        """As they are stored."""
+        """The list of these entries, in their order."""
         return cls(data=[EntryView(**asdict(entry)) for entry in entries])
 
 
 class CheckView(BaseModel):
-    """One thing looked at, and what to do about it."""
+    """One check, its result, and what to do about it."""
 
     name: str
     ok: bool
@@ -177,7 +177,7 @@ class ReachabilityView(BaseModel):
 
     @classmethod
     def of(cls, health_checks: Sequence[HealthCheck]) -> Self:
-        """As they were found."""
+        """The result of these checks; `ok` if all of them are."""
         checks = [CheckView(name=check.name, ok=check.ok, detail=check.detail) for check in health_checks]
         return cls(ok=all(check.ok for check in checks), checks=checks)
 

@@ -1,4 +1,4 @@
-"""What an admin may ask of our registration: a new secret, a new proof; by API and by command."""
+"""Shows our registration to callers, and lets an admin replace the secret or the pinned scheme."""
 
 import asyncio
 from datetime import timedelta
@@ -31,7 +31,10 @@ class EndpointUnknown(ServiceError):
 
 
 class Operator:
-    """Wishes are written down; whoever leads fulfils them. Methods raise `EndpointUnknown`, `DatabaseUnavailable`."""
+    """The requests of an admin, stored for the process with the lease.
+
+    Methods raise `EndpointUnknown`, `DatabaseUnavailable`.
+    """
 
     def __init__(self, database: Database, *, clock: Clock) -> None:
         self._registry = Registry(database)
@@ -40,7 +43,7 @@ class Operator:
         self._clock = clock
 
     async def request_rotation(self) -> Endpoint:
-        """Write down that a new secret is wanted; returns the endpoint that gets it."""
+        """Request a new secret; returns the endpoint that gets it."""
         wanted = live(await self._registry.endpoints())
         if wanted is None:
             raise EndpointUnknown("No endpoint is registered yet, so there is no secret to replace.")
@@ -52,7 +55,7 @@ class Operator:
         return wanted
 
     async def rotated(self, wanted: Endpoint, *, patience: timedelta) -> bool:
-        """Wait until the leader has rotated; False when it takes longer than `patience`, and then goes on."""
+        """Wait until the secret is replaced; False if that takes longer than `patience`, and it goes on then."""
         try:
             async with asyncio.timeout(patience.total_seconds()):
                 while not await self._is_rotated(wanted):  # noqa: ASYNC110 - the leader may be another process
@@ -62,7 +65,7 @@ class Operator:
         return True
 
     async def repin(self) -> Endpoint:
-        """Forget the pinned scheme: the next delivery proves anew how Rivya signs, and a test delivery is asked for."""
+        """Remove the pinned scheme; the next delivery proves it again, and a test delivery is requested."""
         endpoint = current(await self._registry.endpoints())
         if endpoint is None:
             raise EndpointUnknown("No endpoint is registered yet, so no scheme is pinned.")
@@ -75,11 +78,8 @@ class Operator:
         return not any(known.rotation_requested_at or known.rotation_attempted_at for known in known)
 
 
-# Looks up our endpoint and its history for those who ask.
-
-
 class Showing:
-    """Reads the database each time; never a secret. Methods raise `DatabaseUnavailable`."""
+    """Our endpoint and its history, read from the database; no secrets. Methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database, keyring: Keyring, *, clock: Clock) -> None:
         self._database = database
@@ -88,7 +88,7 @@ class Showing:
         self._clock = clock
 
     async def endpoint(self, caller: Caller) -> EndpointView:
-        """The live endpoint, else the one that is to be; its path for admin only. Raises `EndpointUnknown`."""
+        """The live, intended or manual endpoint; its full path for an admin only. Raises `EndpointUnknown`."""
         known = self._keyring.known
         scheme = None if known.scheme is None else str(known.scheme)
         endpoint = None if self._keyring.is_off else current(await self._registry.endpoints())
@@ -100,5 +100,5 @@ class Showing:
         return EndpointView.of(endpoint, secrets, scheme=scheme, shows_path=caller.role.allows(Role.ADMIN))
 
     async def history(self) -> HistoryView:
-        """What became of all our endpoints, newest first."""
+        """The newest entries in the history of all our endpoints, newest first."""
         return HistoryView.of(await repository.newest(self._database))

@@ -1,4 +1,4 @@
-"""The steps of registration: intend, create, recover, rotate, check, remove; each commits what it learnt."""
+"""The steps of registration: intend, create, recover, rotate, check, remove; each commits its result."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -26,14 +26,14 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 SETTLE: Final = timedelta(seconds=5)
-"""A create whose answer was lost may still be under way: an empty list is believed only so long after it."""
+"""How long after a create a list without it is not trusted, because the create may still take effect."""
 MOST_CREATES: Final = 5
-"""In an hour. More would be a loop: an endpoint that is disabled or removed at once whenever we make it."""
+"""Per hour. More would be a loop, in which something disables or removes each endpoint that we create."""
 _HOUR: Final = timedelta(hours=1)
 
 
 class Steps:
-    """Each step begins at what is stored and ends with a commit, so that a process may be killed anywhere in it."""
+    """Each step starts from what is stored and ends with a commit, so a process may be killed anywhere in it."""
 
     def __init__(self, means: Means) -> None:
         self._with = means
@@ -92,13 +92,13 @@ class Steps:
         await self._store_created(intended, created, url=url, how="created")
 
     async def _recover(self, intended: Endpoint) -> None:
-        """A create was sent: adopt what it made, or learn for certain that it made nothing."""
+        """A create was sent: adopt the endpoint that it created, or make certain that it created none."""
         self._with.require_key()
         listed = await self._list()
         ours = _ours(listed.endpoints, intended)
         if ours is not None:
             await self._with.hold()
-            # Its secret was shown once, to a process that is no more, or in an answer that never came.
+            # Its first secret was in an answer that was lost, or that a killed process received.
             rotated = await self._with.client.rotate_endpoint_secret(ours.id)
             await self._store_created(intended, rotated, url=ours.url, how="adopted")
             return
@@ -126,17 +126,16 @@ class Steps:
             raise Undecided("list_unreadable") from error
 
     async def _ask(self, wanted: Endpoint) -> None:
-        """Ask for a test delivery; whether Rivya sends one, and in which form, shows when it comes."""
+        """Request a test delivery. A refusal is only logged, as the first real delivery proves the secret as well."""
         now = self._with.clock.now()
         await self._with.registry.change(wanted, now=now, event="test_asked", test_asked_at=now)
         try:
             await self._with.client.test_endpoint(wanted.rivya_id or "")
         except RivyaRefused as error:
-            # The first real delivery proves the secret as well.
             log.warning("endpoint.test_refused", endpoint_id=wanted.id, code=error.code, request_id=error.request_id)
 
     async def _remove(self, retiring: Endpoint | None) -> None:
-        """Delete an endpoint that was replaced. Raises `RivyaError` where that isn't certain."""
+        """Delete a replaced endpoint. Raises `RivyaError` if it may still exist."""
         if retiring is None:
             return
         try:
@@ -150,7 +149,7 @@ class Steps:
 
 
 def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpoint | None:
-    """The one whose path ends with our key, whatever the rest of its URL looks like; one that is active if possible."""
+    """The endpoint whose path ends with our key, whatever the rest of its URL; an active one if possible."""
     candidates = [
         endpoint
         for endpoint in listed
@@ -159,17 +158,14 @@ def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpo
     return min(candidates, key=lambda endpoint: endpoint.status != "active", default=None)
 
 
-# Replaces the signing secret: the intent is committed before the call, the old secret is accepted long after it.
-
-
 class Rotation:
-    """A rotation whose answer was lost is repeated: each gives a new secret, and only the stored one counts."""
+    """Replaces the signing secret. A rotation whose answer was lost is repeated, which gives another new secret."""
 
     def __init__(self, means: Means) -> None:
         self._with = means
 
     async def rotate(self, endpoint: Endpoint) -> None:
-        """Ask for a new secret and store it. Raises `RivyaError`, `Undecided`, `Overtaken`, `LeaseLost`."""
+        """Request a new secret and store it. Raises `RivyaError`, `Undecided`, `Overtaken`, `LeaseLost`."""
         self._with.require_key()
         await self._with.rotations.record_attempt(endpoint, now=self._with.clock.now())
         try:
@@ -195,7 +191,7 @@ class Rotation:
         log.warning("endpoint.repair", repair="gone", endpoint_id=endpoint.id, rivya_id=endpoint.rivya_id)
 
     async def _take_back(self, endpoint: Endpoint, error: RivyaError) -> None:
-        """A wish that Rivya refuses is given up; a secret that is missing goes on being asked for."""
+        """Remove the mark of the attempt; a refusal for good also ends an admin's request."""
         passes = RivyaUnauthorized | RivyaForbidden | RivyaRateLimited
         is_final = isinstance(error, RivyaRefused) and not isinstance(error, passes)
         now, code = self._with.clock.now(), read_failure(error).code

@@ -1,4 +1,4 @@
-"""Our endpoints at Rivya, their secrets and what became of them; an intent is written here before any call is made."""
+"""The tables of our endpoints at Rivya, their secrets and their history."""
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text, text
 
@@ -39,7 +39,7 @@ endpoints = Table(
     Column("last_success_at", UtcDateTime, comment="as Rivya tells"),
     Column("last_failure_at", UtcDateTime, comment="as Rivya tells"),
     enum_check("state", State),
-    # At most one row is in each of these states, whatever happens to the lease.
+    # At most one row is in each of these states, even if two processes believe that they hold the lease.
     Index("uq_endpoints_state", "state", unique=True, postgresql_where=ONE_EACH, sqlite_where=ONE_EACH),
 )
 

@@ -1,4 +1,4 @@
-"""Verifies deliveries: by the pinned scheme, else by proof; never refuses one for a secret that is just arriving."""
+"""Verifies deliveries by the pinned scheme, else by detection; waits for a new secret before it refuses one."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ log = structlog.stdlib.get_logger(__name__)
 _WORTH_A_LOOK: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET, Reason.MISSING_SIGNATURE})
 _FINAL_REASONS: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.MISSING_SIGNATURE, Reason.MALFORMED_SIGNATURE})
 SECONDS_IN_DOUBT: Final = 5.0
-"""How long a delivery waits for a secret that Rivya was asked for; longer than the call usually takes."""
+"""How long a delivery waits for a secret that was requested; longer than the call usually takes."""
 _MOST_WAITING: Final = 256
 _SECONDS_BETWEEN_CONTRADICTIONS: Final = 1.0
 
 
 class Verification:
-    """One call for each delivery; when the scheme is pinned and the secrets are proven, it costs one verification."""
+    """Verifies one delivery per call; with a pinned scheme and proven secrets that is one signature check."""
 
     def __init__(
         self, keyring: Keyring, proofs: Proofs, *, clock: Clock, seconds_in_doubt: float = SECONDS_IN_DOUBT
@@ -43,19 +43,20 @@ class Verification:
 
     @property
     def is_read(self) -> bool:
-        """What is stored has been read; before that, no secret is known."""
+        """True if the secrets have been read; before that, none is known."""
         return self._keyring.is_read
 
     def endpoint_id(self, path_key: str | None) -> str | None:
-        """Which endpoint of ours has this path key."""
+        """The id of our endpoint with this path key, None if there is none."""
         return self._keyring.known.endpoint_id(path_key)
 
     def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
     ) -> Verified | Refused | None:
-        """Verified by the pinned scheme with a proven secret, as nearly all deliveries are; None says nothing.
+        """The result if it needs no I/O, as for nearly all deliveries; None if `verify` has to decide.
 
-        Refused, where a stranger's delivery can't be good by anything that `verify` could still find out now.
+        Verified: by the pinned scheme with a proven secret. Refused: at a path that is not ours, if nothing that
+        `verify` could still read would change the result.
         """
         known = self._keyring.known
         if known.verifier is None:
@@ -67,9 +68,9 @@ class Verification:
         return result if is_final and self._is_unknown_path(path_key) else None
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
-        """Whether one of our secrets signed it. `path_key`: the end of the path it came to, ours or not.
+        """Verified or Refused, by all our secrets. `path_key`: the end of the request path, ours or not.
 
-        Raises `DatabaseUnavailable` and `SecretPending` where that can't be told now.
+        Raises `DatabaseUnavailable` and `SecretPending` if that can't be decided now.
         """
         version = self._keyring.version
         result = await self._attempt(headers, body)
@@ -85,7 +86,7 @@ class Verification:
         self, first: Refused, headers: RawHeaders, body: bytes, path_key: str | None, *, version: int
     ) -> Verified | Refused:
         result: Verified | Refused = first
-        # Another replica may have registered, rotated or pinned since we looked.
+        # Another replica may have registered, rotated or pinned since our last read.
         if _is_worth_a_look(result) and await self._looked(path_key, version):
             result = await self._attempt(headers, body)
         endpoint_id = self.endpoint_id(path_key)
@@ -94,16 +95,16 @@ class Verification:
         return result
 
     def _is_unknown_path(self, path_key: str | None) -> bool:
-        """A path that strangers send to, and for which no look would be waited for."""
+        """True for a path that is not ours, if `verify` would not wait for a read for it either."""
         if path_key is None:
             return True
         return self._waiting >= _MOST_WAITING and self.endpoint_id(path_key) is None
 
     async def _looked(self, path_key: str | None, version: int) -> bool:
-        """True if there is anything newer.
+        """Refresh the keyring; True if there is anything newer than `version`.
 
-        Rivya delivers to a secret path only, so a delivery there waits for the next look. A path that is not known may
-        be that of an endpoint made just now: some of those wait too, but strangers can make up any number of them.
+        A delivery to a path of ours waits for the next read. An unknown path may belong to an endpoint that was just
+        created, so a limited number of those wait too; attackers can invent any number of paths.
         """
         is_ours = self.endpoint_id(path_key) is not None
         is_patient = is_ours or (path_key is not None and self._waiting < _MOST_WAITING)
@@ -130,7 +131,7 @@ class Verification:
         pinned = await self._proving.prove(known, str(proof.scheme), proof.result, body)
         if pinned == str(proof.scheme):
             return proof.result
-        return await self._attempt(headers, body)  # another replica was first, and its proof counts
+        return await self._attempt(headers, body)  # another replica has pinned another scheme first
 
     async def _attempt_until_settled(
         self, headers: RawHeaders, body: bytes, endpoint_id: str | None
@@ -152,7 +153,7 @@ class Verification:
         return detect_scheme(headers, body, secrets=self._keyring.known.secrets, now=self._clock.now())
 
     async def _record_contradiction(self, headers: RawHeaders, body: bytes, endpoint_id: str) -> None:
-        """Say so, if another scheme than the pinned one proves what was refused; once a second at most."""
+        """Log and count a refused delivery that another scheme than the pinned one proves; at most once a second."""
         known, now = self._keyring.known, self._clock.monotonic()
         if known.verifier is None or not _is_due(self._contradicted_at, now):
             return
@@ -173,7 +174,7 @@ def _is_worth_a_look(result: Verified | Refused) -> bool:
 
 def _is_unproven(known: Known, verified: Verified) -> bool:
     if not known.stored:
-        return False  # given by hand, and the scheme is pinned
+        return False  # the secret comes from a setting, and the scheme is known
     return known.stored[verified.secret_number].proven_at is None
 
 
@@ -185,11 +186,8 @@ def _is_due(last: float | None, now: float) -> bool:
     return last is None or now >= last + _SECONDS_BETWEEN_CONTRADICTIONS
 
 
-# 503: Rivya was asked for a new secret, and its answer is not stored yet; what it signs can't be told until then.
-
-
 class SecretPending(ServiceError):
-    """The delivery is to be sent again."""
+    """A new secret was requested and is not stored yet, so the delivery can't be verified; Rivya has to resend it."""
 
     status = 503
     code = "secret_pending"
@@ -198,18 +196,14 @@ class SecretPending(ServiceError):
         super().__init__("A new signing secret is on its way; send this again.", retry_after=2)
 
 
-# Refuses no delivery for its age while clocks disagree: one that is of now by any of them is taken.
-#
-# Only a delivery with the right signature gets this far. That an old one may be taken again while a clock is off does
-# no
-# harm: an event that is known changes nothing.
-
-
 _TIMED: Final = frozenset({Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP})
 
 
 class AlternateClocks:
-    """A `Verification` by our clock, and for what that one calls too old or too new, by others."""
+    """Verifies by our clock, and deliveries that are too old or too new by it, by other clocks.
+
+    Only a delivery with a right signature gets that far. If an old one is accepted again, its event changes nothing.
+    """
 
     def __init__(self, ours: Verification, others: Sequence[Verification]) -> None:
         self._ours = ours
@@ -217,22 +211,22 @@ class AlternateClocks:
 
     @property
     def is_read(self) -> bool:
-        """What is stored has been read; before that, no secret is known."""
+        """True if the secrets have been read; before that, none is known."""
         return self._ours.is_read
 
     def endpoint_id(self, path_key: str | None) -> str | None:
-        """Which endpoint of ours has this path key."""
+        """The id of our endpoint with this path key, None if there is none."""
         return self._ours.endpoint_id(path_key)
 
     def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
     ) -> Verified | Refused | None:
-        """By our clock, where nothing has to be waited for or written down first; None says nothing."""
+        """The result by our clock if it needs no I/O; None if `verify` has to decide."""
         result = self._ours.verify_now(headers, body, path_key, now)
         return None if result is not None and _is_of_another_time(result) else result
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
-        """Whether Rivya signed it. Raises `ServiceError` where that can't be told at the moment."""
+        """Verified or Refused, by our clock or another one. Raises `ServiceError` if that can't be decided now."""
         result = await self._ours.verify(headers, body, path_key)
         if not _is_of_another_time(result):
             return result

@@ -1,1 +1,1 @@
-"""Everything else of Rivya, relayed: models, credits, files, chat and its stream."""
+"""Relays the rest of Rivya's API: models, credits, files, chat and its stream."""

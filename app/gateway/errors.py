@@ -1,19 +1,19 @@
-"""What can be wrong with the body of a relayed call before Rivya has seen it."""
+"""The errors in the body of a relayed call that are noticed before Rivya answers."""
 
 from typing import Final
 
 from app.core.errors import ServiceError
 
 LONGEST_SILENCE: Final = 60.0
-"""Seconds without a byte of a body that was announced."""
+"""Seconds that may pass between two parts of a request body."""
 
 
 class CallerGone(Exception):
-    """The connection ended before the body did: there is nobody to answer."""
+    """The caller disconnected before the end of its body, so nobody is left to answer."""
 
 
 class BodyStalled(ServiceError):
-    """The caller stopped sending in the midst of a body."""
+    """The caller stopped sending before the end of its body."""
 
     status = 408
     code = "request_timeout"
@@ -23,7 +23,7 @@ class BodyStalled(ServiceError):
 
 
 class BodyTooLarge(ServiceError):
-    """The body is larger than Rivya would take."""
+    """The body is larger than Rivya, or the receiver for a chat turn, accepts."""
 
     status = 413
     code = "payload_too_large"

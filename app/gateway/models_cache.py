@@ -1,4 +1,4 @@
-"""Rivya's models, kept for a while: one refresh however many ask, and the last good list while Rivya fails."""
+"""A cache of Rivya's models: callers share one refresh, and get the last good list while Rivya fails."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,14 +20,11 @@ from app.rivya.transport import StreamedResponse
 log = structlog.stdlib.get_logger(__name__)
 
 
-# Small answers of Rivya's, read whole: those that are kept or looked into on their way.
-
-
 MOST_BYTES: Final = 4 * 1024 * 1024
 
 
 class AnswerUnusable(ServiceError):
-    """Rivya's answer broke off, or is far larger than any list of models."""
+    """Rivya's answer broke off, or is larger than `MOST_BYTES`."""
 
     status = 502
     code = "rivya_unreadable"
@@ -35,7 +32,7 @@ class AnswerUnusable(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class WholeAnswer:
-    """What came back; `headers` has names in lower case, `relayed` those that the caller gets."""
+    """An answer of Rivya's; `headers` has names in lower case, `relayed` holds the headers for the caller."""
 
     status: int
     headers: Mapping[str, str]
@@ -44,11 +41,11 @@ class WholeAnswer:
 
     @property
     def ok(self) -> bool:
-        """Whether it is a 2xx."""
+        """True for a 2xx status."""
         return 200 <= self.status < 300
 
     def response(self, *more: tuple[bytes, bytes]) -> Response:
-        """The same answer for a caller, with some headers more."""
+        """The same answer for a caller, with additional headers."""
         response = Response(self.body, self.status)
         response.raw_headers = [*self.relayed, *more]
         return response
@@ -68,32 +65,32 @@ async def read_whole(response: StreamedResponse) -> WholeAnswer:
 
 
 SHORTEST_INTERVAL = timedelta(seconds=10)
-"""After a failure, the last good list is served so long without asking again."""
+"""How long the last good list is served after a failure before Rivya is asked again."""
 
 AGE_FOR_CATEGORIES = timedelta(minutes=1)
-"""Whoever met a model that is not in the list wants a newer one, whatever the TTL."""
+"""A list for `categories` is not older than this, whatever the TTL, so that it has new models."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedModels:
-    """A list that Rivya answered, and when."""
+    """A list of models from Rivya, and the monotonic time of its arrival."""
 
     answer: WholeAnswer
     fetched_at: float
     categories: dict[str, str]
 
     def entry(self, model_id: str) -> dict[str, Any] | None:
-        """One model as Rivya lists it, None where it does not."""
+        """One model as Rivya lists it, None if it is not listed."""
         items = list_items(read_json(self.answer.body))
         return next((item for item in items if isinstance(item, dict) and item.get("id") == model_id), None)
 
 
 Refreshed = CachedModels | WholeAnswer | ServiceError
-"""A list, a refusal in Rivya's words, or no answer."""
+"""A list, an answer of Rivya's without a usable list, or the error if there is no answer."""
 
 
 class Catalogue:
-    """One process's copy of `GET /api/v1/models`."""
+    """The copy of `GET /api/v1/models` in this process."""
 
     def __init__(self, relay: Relay, clock: Clock, *, ttl: timedelta) -> None:
         self._relay = relay
@@ -108,9 +105,9 @@ class Catalogue:
         return max(int(self._clock.monotonic() - cached.fetched_at), 0)
 
     async def best(self) -> CachedModels | WholeAnswer:
-        """The list, not older than the TTL if Rivya answers; else the last good one; else what Rivya answers.
+        """The list, not older than the TTL if Rivya answers; else the last good one; else Rivya's error answer.
 
-        Raises `RivyaSilent` where there is none and Rivya does not answer.
+        Raises `RivyaSilent` or `AnswerUnusable` if there is no list and no answer.
         """
         cached = self._cached
         if cached is not None and (self._is_fresh(cached, self._ttl) or self._has_just_failed()):
@@ -137,7 +134,7 @@ class Catalogue:
         raise read_error(refreshed.status, refreshed.body, refreshed.headers)
 
     async def aclose(self) -> None:
-        """Give up a refresh that is under way."""
+        """Cancel a running refresh."""
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.gather(self._refreshing, return_exceptions=True)
@@ -150,7 +147,7 @@ class Catalogue:
         return waited is not None and waited < SHORTEST_INTERVAL.total_seconds()
 
     async def _refresh(self) -> Refreshed:
-        """Join the refresh that is under way, or begin one; whoever waits may leave without ending it."""
+        """The result of the running refresh, or of a new one; a cancelled caller does not cancel it for others."""
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.create_task(self._fetch())
         return await asyncio.shield(self._refreshing)

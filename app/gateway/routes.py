@@ -1,4 +1,4 @@
-"""The routes of everything of Rivya's that is relayed: its own paths, and one model beside them."""
+"""The routes of the relayed calls, a route for one model, and the closed webhook paths."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ _Key = Annotated[str | None, Header(alias="Idempotency-Key", description="Forwar
 
 
 def router(gateway: Gateway, access: Access) -> APIRouter:
-    """All of them, each for the callers whose role reaches it."""
+    """The router of the gateway; each route requires the role of its call."""
     routes = APIRouter(prefix="/api/v1", tags=["rivya"])
     _add_readings(routes, gateway, access)
     _add_creations(routes, gateway, access)
@@ -25,7 +25,7 @@ def router(gateway: Gateway, access: Access) -> APIRouter:
 def _add_readings(routes: APIRouter, gateway: Gateway, access: Access) -> None:
     @routes.get(**_route(upstream.MODELS, access), summary="List the models", responses=schemas.MODELS)
     async def list_models(request: Request) -> Response:
-        """Rivya's catalogue with categories, prices and inputs, kept for `RECEIVER_MODELS_TTL` seconds; see `Age`."""
+        """Rivya's catalogue with categories, prices and inputs, cached for `RECEIVER_MODELS_TTL` seconds; see `Age`."""
         return await gateway.models(request)
 
     @routes.get(
@@ -41,7 +41,7 @@ def _add_readings(routes: APIRouter, gateway: Gateway, access: Access) -> None:
 
     @routes.get(**_route(upstream.CREDITS, access), summary="The account's credits", responses=schemas.CREDITS)
     async def get_credits(request: Request) -> Response:
-        """What the account can spend at this moment; never kept."""
+        """The credits that the account can spend now; never cached."""
         return await gateway.credits(request)
 
     @routes.get(**_route(upstream.GET_FILE, access), summary="One uploaded file", responses=schemas.FILE)
@@ -51,7 +51,7 @@ def _add_readings(routes: APIRouter, gateway: Gateway, access: Access) -> None:
 
     @routes.get(**_route(upstream.LIST_SESSIONS, access), summary="List the chat sessions", responses=schemas.SESSIONS)
     async def list_sessions(request: Request) -> Response:
-        """Rivya's answer, unchanged; a query is passed on with it."""
+        """Rivya's answer, unchanged; the query is passed on to Rivya."""
         return gateway.pass_on(upstream.LIST_SESSIONS, request)
 
     @routes.get(**_route(upstream.GET_SESSION, access), summary="One chat session", responses=schemas.SESSION)
@@ -68,7 +68,7 @@ def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
         openapi_extra={"requestBody": schemas.UPLOAD_BODY},
     )
     async def upload_file(request: Request) -> Response:
-        """Passed through as it comes. Larger than Rivya takes (image and audio 10 MB, video 50 MB): 413, at once."""
+        """Relayed as it comes. A file larger than Rivya accepts (image and audio 10 MB, video 50 MB): 413, at once."""
         return gateway.pass_on(upstream.UPLOAD_FILE, request)
 
     @routes.post(
@@ -78,7 +78,7 @@ def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
         openapi_extra={"requestBody": schemas.TURN_BODY},
     )
     async def complete(request: Request, idempotency_key: _Key = None) -> Response:  # noqa: ARG001 - for the document
-        """Rivya's answer, unchanged. Hanging up cancels it at Rivya."""
+        """Rivya's answer, unchanged. Disconnecting cancels the turn at Rivya."""
         return gateway.pass_on(upstream.COMPLETE, request)
 
     @routes.post(
@@ -88,7 +88,7 @@ def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
         openapi_extra={"requestBody": schemas.TURN_BODY},
     )
     async def stream(request: Request, idempotency_key: _Key = None) -> Response:  # noqa: ARG001 - for the document
-        """Rivya's server-sent events, byte by byte as they come. Hanging up cancels the turn at Rivya."""
+        """Rivya's server-sent events, unchanged and at once. Disconnecting cancels the turn at Rivya."""
         return gateway.pass_on(upstream.STREAM, request)
 
 
@@ -100,21 +100,18 @@ def _route(relayed: Relayed, access: Access) -> dict[str, Any]:
     }
 
 
-# Rivya's webhook paths, which are not relayed: the receiver manages its own endpoint.
-
-
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class WebhooksManaged(ServiceError):
-    """A caller that changed the receiver's endpoint would cut it off from Rivya's callbacks."""
+    """Webhook paths are closed: a caller that changed the receiver's endpoint would cut off Rivya's callbacks."""
 
     status = 403
     code = "webhooks_managed"
 
 
 def add_closed_paths(routes: APIRouter, access: Access) -> None:
-    """Have every webhook path answer 403, with a word of what to use instead."""
+    """Add routes that answer 403 for every webhook path, and name what to use instead."""
 
     async def closed(_: Annotated[Caller, Depends(access.require(Role.READ))]) -> Response:
         """Not relayed."""

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the relayed calls: what Rivya documents, and that more may come."""
+"""The OpenAPI schemas of the relayed calls: what Rivya documents, with room for further members."""
 
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ class RivyaModels(BaseModel):
 
 
 class RivyaCredits(BaseModel):
-    """What the account can spend."""
+    """The credits that the account can spend."""
 
     model_config = _example({"current_credits": 123})
 
@@ -92,7 +92,7 @@ class ChatTurn(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """A whole turn."""
+    """A complete chat turn."""
 
     model_config = _example(_COMPLETION)
 

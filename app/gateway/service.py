@@ -1,4 +1,4 @@
-"""What the routes do: pass a call on, or answer it from the catalogue that is kept."""
+"""The work of the routes: relay a call, or answer it from the cached models."""
 
 import math
 from collections.abc import AsyncIterator
@@ -22,22 +22,19 @@ from app.rivya.client import segment
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound
 from app.rivya.payloads import read_credits
 
-# The bodies of relayed calls: small ones read whole, so that they can be sent again, forms passed through.
-
-
 MOST_BYTES: Final = 1024 * 1024
-"""Of a chat turn; files travel by themselves."""
+"""Of a chat turn, which is read whole so that it can be sent again; files are uploaded separately."""
 
 
 async def whole(caller: Caller, headers: Headers) -> bytes:
-    """A chat turn's body. Raises `BodyTooLarge`, unread where its length is announced, and what `Caller` does."""
+    """A chat turn's body. Raises `BodyTooLarge`, from the declared length without reading, and as `Caller.body`."""
     if (declared_length(headers) or 0) > MOST_BYTES:
         raise BodyTooLarge(f"The body is larger than {MOST_BYTES} bytes.")
     return await caller.body(most_bytes=MOST_BYTES)
 
 
 def form(caller: Caller, headers: Headers) -> AsyncIterator[bytes]:
-    """A form as it comes, never more than one piece of it in memory. Raises `BodyTooLarge` as soon as that is known."""
+    """The pieces of a form, with one at a time in memory. Raises `BodyTooLarge` as soon as that is known."""
     meter = FormMeter(value_of(headers, b"content-type") or "", declared=declared_length(headers))
     meter.begin()
     return _metered(caller, meter)
@@ -49,9 +46,6 @@ async def _metered(caller: Caller, meter: FormMeter) -> AsyncIterator[bytes]:
         yield piece
 
 
-# The credits that Rivya last told of, and how long ago that was, as metrics.
-
-
 ACCOUNT_CREDITS = Gauge(
     "receiver_rivya_credits", "Credits of the account when they were last asked for; NaN before that."
 )
@@ -59,7 +53,7 @@ AGE = Gauge("receiver_rivya_credits_age_seconds", "Time since the credits were l
 
 
 class Balance:
-    """Remembers the last balance for the metrics, and for nothing else: callers always get Rivya's own."""
+    """The last balance and its age, for the metrics only; callers always get Rivya's answer."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -68,7 +62,7 @@ class Balance:
         AGE.set_function(self._age)
 
     def record(self, body: bytes) -> None:
-        """Rivya answered with this; what can't be read changes nothing."""
+        """Record the credits of an answer of Rivya's; one that can't be read changes nothing."""
         try:
             ACCOUNT_CREDITS.set(float(read_credits(body)))
         except PayloadUnreadable:
@@ -80,7 +74,7 @@ class Balance:
 
 
 class Unknown(ServiceError):
-    """Nothing of Rivya's can have this id."""
+    """Nothing at Rivya has this id."""
 
     status = 404
     code = "not_found"
@@ -88,7 +82,7 @@ class Unknown(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """What the routes work with."""
+    """The calls that the routes relay or answer."""
 
     relay: Relay
     slots: Slots
@@ -97,11 +91,11 @@ class Gateway:
     stream_deadline: StreamDeadline = field(default_factory=StreamDeadline)
 
     def pass_on(self, relayed: Relayed, request: Request) -> Response:
-        """The answer of Rivya's to this request."""
+        """Rivya's answer to this request, relayed as it arrives."""
         return PassedOn(partial(_prepare, relayed, request), self.relay, self.slots, self.stream_deadline)
 
     async def models(self, request: Request) -> Response:
-        """The list as it is kept; with a query, which may ask for anything, Rivya's own answer."""
+        """The cached list; Rivya's own answer if there is a query, whose effect we don't know."""
         if request.url.query:
             return self.pass_on(MODELS, request)
         models = await self.catalogue.best()
@@ -119,7 +113,7 @@ class Gateway:
         return WholeAnswer(200, {}, headers, orjson.dumps(entry)).response(self._age(models))
 
     async def credits(self, request: Request) -> Response:
-        """Rivya's answer of this moment, noted for the metrics."""
+        """Rivya's current answer, recorded for the metrics."""
         with self.slots.taken():
             async with self.relay.opened(_outgoing(CREDITS, request)) as response:
                 answer = await read_whole(response)
@@ -132,20 +126,20 @@ class Gateway:
 
 
 def _outgoing(relayed: Relayed, request: Request, body: Body = None) -> Outgoing:
-    """The call as it leaves, with the caller's query as it came. Raises `Unknown`."""
+    """The call to send to Rivya, with the caller's query unchanged. Raises `Unknown`."""
     try:
         target = relayed.path.format(**{name: segment(value) for name, value in request.path_params.items()})
     except RivyaNotFound as error:
         raise Unknown("There is nothing of Rivya's with this id.") from error
     query = f"?{request.url.query}" if request.url.query else ""
     headers = onward(request.headers.raw)
-    if body is None:  # a length without a body would have Rivya wait for one
+    if body is None:  # with a length and no body, Rivya would wait for the body
         headers = [(name, value) for name, value in headers if name != b"content-length"]
     return Outgoing(relayed, target + query, headers, body)
 
 
 async def _prepare(relayed: Relayed, request: Request, caller: Caller) -> Outgoing:
-    """Read of the caller's body what must be known before Rivya is called."""
+    """The call to send to Rivya, with the caller's body: none, whole, or in pieces for an upload."""
     headers = request.headers.raw
     if relayed.kind is Kind.READ:
         caller.sends_nothing()

@@ -1,4 +1,4 @@
-"""Answers a caller with what Rivya answers, piece by piece as it comes, and ends both calls together."""
+"""Relays Rivya's answer to the caller piece by piece, and ends both calls together."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,18 +21,15 @@ from app.rivya.transport import StreamedResponse
 log = structlog.stdlib.get_logger(__name__)
 
 
-# The caller's side of a relayed call: its body as it comes, and the moment when the caller goes away.
-
-
 class Caller:
-    """Reads what the server receives of one request. The body is read once, and no more of it than is asked for."""
+    """The caller of one request: its body, read once and only as far as it is used, and its disconnect."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._is_whole = asyncio.Event()
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises `CallerGone` and `BodyStalled`."""
+        """The pieces of the body as they arrive. Raises `CallerGone` and `BodyStalled`."""
         is_more = True
         while is_more:
             message = await self._next()
@@ -53,11 +50,11 @@ class Caller:
         return bytes(body)
 
     def sends_nothing(self) -> None:
-        """No body is wanted of this caller."""
+        """Record that no body will be read, so that `gone` does not wait for its end."""
         self._is_whole.set()
 
     async def gone(self) -> None:
-        """Return when the caller has left after sending its body; before that, reading the body notices it."""
+        """Return when the caller has disconnected after its body; before its end, `pieces` raises `CallerGone`."""
         await self._is_whole.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -70,14 +67,11 @@ class Caller:
             raise BodyStalled from None
 
 
-# When the process stops: calls under way get a while to end by themselves, and are then ended.
-
-
 GRACE_SECONDS: Final = 8.0
 
 
 class Stopping(ServiceError):
-    """The process stops before Rivya has answered; with a key the call can be repeated elsewhere."""
+    """The process stops before Rivya has answered; with an Idempotency-Key the call can be repeated."""
 
     status = 503
     code = "stopping"
@@ -88,36 +82,33 @@ class Stopping(ServiceError):
 
 
 class StreamDeadline:
-    """Over once it was rung and the grace has passed."""
+    """The end of the grace period in which running calls may finish when the process stops."""
 
     def __init__(self, *, grace: float = GRACE_SECONDS) -> None:
         self._grace = grace
         self._over = asyncio.Event()
 
     def start(self) -> None:
-        """The process is about to stop."""
+        """Begin the grace period, because the process is about to stop."""
         asyncio.get_running_loop().call_later(self._grace, self._over.set)
 
     async def wait(self) -> None:
-        """Return when calls that are still under way have to end."""
+        """Return at the end of the grace period, when running calls have to end."""
         await self._over.wait()
-
-
-# How many calls may be under way to Rivya at once; whoever finds all taken is told to come back.
 
 
 UNDER_WAY = Gauge("receiver_rivya_calls_under_way", "Relayed calls that are under way to Rivya.")
 
 
 class Slots:
-    """The room for relayed calls of one process."""
+    """The limit of relayed calls that one process runs at once."""
 
     def __init__(self, most: int) -> None:
         self._free = most
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Hold one of them. Raises `Overloaded` at once when there is none: a queue would only hide the load."""
+        """Hold a slot while the block runs. Raises `Overloaded` at once if none is free: a queue would hide load."""
         if self._free <= 0:
             raise Overloaded("Too many calls to Rivya are under way; see RECEIVER_RIVYA_CONCURRENCY.")
         self._free -= 1
@@ -133,7 +124,7 @@ Prepare = Callable[[Caller], Awaitable[Outgoing]]
 
 
 class PassedOn(Response):
-    """Calls Rivya when it is sent. Raises `ServiceError`s before the answer has begun, and nothing after."""
+    """A response that calls Rivya when it is sent. Raises `ServiceError` only before the answer has begun."""
 
     def __init__(self, prepare: Prepare, relay: Relay, slots: Slots, stream_deadline: StreamDeadline) -> None:
         super().__init__()
@@ -145,7 +136,7 @@ class PassedOn(Response):
         self._is_sent = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Relay until the answer is over, Rivya breaks off, the caller leaves, or the process stops."""
+        """Relay until the answer ends, Rivya breaks off, the caller disconnects, or the process stops."""
         caller = Caller(receive)
         with self._slots.taken():
             passing = asyncio.create_task(self._pass_on(caller, scope, send))
@@ -183,14 +174,14 @@ class PassedOn(Response):
             try:
                 await self._pump(response, send)
             except RivyaUnavailable as error:
-                # The answer is left without its end: the server cuts the connection, and the caller sees that it broke.
+                # No end of the answer is sent, so the server cuts the connection and the caller notices the break.
                 log.warning("relay.broken", route=call.relayed.name, reason=str(error))
                 record_result(scope, "broken")
 
     async def _pump(self, response: StreamedResponse, send: Send) -> None:
         async for piece in response.iter_bytes():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
-        self._is_sent = True  # the server calls the end of an answer a disconnect, too
+        self._is_sent = True  # the server reports a disconnect at the end of an answer, too
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -1,4 +1,4 @@
-"""Watches a multipart form go by, and stops it once its file is larger than Rivya takes; pure."""
+"""Limits the size of the file in a multipart form while the form is relayed; pure."""
 
 import re
 from typing import Final
@@ -7,10 +7,10 @@ from app.gateway.errors import BodyTooLarge
 
 _MEGABYTE: Final = 1024 * 1024
 LIMITS: Final = {"image": 10 * _MEGABYTE, "video": 50 * _MEGABYTE, "audio": 10 * _MEGABYTE}
-"""Rivya's documented limits, in bytes, by kind; a megabyte read as 1024 x 1024, so as never to refuse too early."""
+"""Rivya's documented limits, in bytes, by kind; a megabyte is 1024 x 1024 here, so as not to refuse too early."""
 LARGEST: Final = max(LIMITS.values())
 _BESIDES: Final = 64 * 1024
-"""Bytes that a form may have besides its file."""
+"""Bytes that a form may have in addition to its file."""
 _LONGEST_HEAD: Final = 16 * 1024
 _LONGEST_KIND: Final = 64
 _BOUNDARY: Final = re.compile(
@@ -20,10 +20,10 @@ _NAME: Final = re.compile(rb'^content-disposition:[^\r\n]*?;\s*name="?([^";\r\n]
 
 
 class FormMeter:
-    """Counts the bytes of the part named `file` and reads the one named `kind`, in whatever order they come.
+    """Counts the bytes of the part named `file` and reads the part named `kind`, in any order.
 
-    What can't be read as a form is only counted: saying what is wrong with it is Rivya's. Between two pieces it holds
-    no more than a boundary or a part's head.
+    A body that can't be parsed as a form is only counted; Rivya reports what is wrong with it. Between two pieces the
+    meter keeps at most a boundary or a part's head in memory.
     """
 
     def __init__(self, content_type: str, *, declared: int | None) -> None:
@@ -39,11 +39,11 @@ class FormMeter:
         self._total = 0
 
     def begin(self) -> None:
-        """Judge what the request declares of itself. Raises `BodyTooLarge`."""
+        """Check the declared length. Raises `BodyTooLarge`."""
         self._check()
 
     def feed(self, piece: bytes) -> None:
-        """Take the next piece of the form. Raises `BodyTooLarge`."""
+        """Count the next piece of the form. Raises `BodyTooLarge`."""
         self._total += len(piece)
         self._rest += piece
         while self._step():
@@ -70,7 +70,7 @@ class FormMeter:
     def _read_head(self) -> bool:
         end = self._rest.find(b"\r\n\r\n")
         if self._rest.startswith(b"--") or (end < 0 and len(self._rest) > _LONGEST_HEAD):
-            self._delimiter = None  # the form is over, or it is none
+            self._delimiter = None  # the form has ended, or this is not a form
             return False
         if end < 0:
             return False

@@ -1,4 +1,4 @@
-"""Sends relayed calls to Rivya: with our key, within a deadline, and again only where that can't pay twice."""
+"""Sends relayed calls to Rivya with our key and a deadline, and repeats only those that can't be charged twice."""
 
 import asyncio
 import random
@@ -22,38 +22,32 @@ from app.rivya.transport import StreamedResponse
 log = structlog.stdlib.get_logger(__name__)
 
 
-# Which kinds of relayed calls there are; pure.
-
-
 class Kind(StrEnum):
-    """What a call is, as far as relaying it goes."""
+    """The kind of a relayed call, which decides its body and its time-outs."""
 
     READ = "read"
     UPLOAD = "upload"
     TURN = "turn"
-    """One whole answer, which a model takes its time for."""
+    """A chat turn with one whole answer, which may take long."""
     STREAM = "stream"
-
-
-# How long a call may take, and when it is sent again: never where that could pay twice; pure.
 
 
 MOST_ATTEMPTS: Final = 3
 LONGEST_PAUSE: Final = 5.0
-"""Seconds. Who is asked to wait longer is told so, and decides for himself."""
+"""Seconds. If Rivya asks for a longer pause, the caller gets Rivya's answer."""
 _FIRST_PAUSE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds until the answer begins, all attempts together (None: as long as the body takes), and between bytes."""
+    """Time-outs in seconds: until the answer begins, with all attempts (None: no limit), and between bytes."""
 
     answer: float | None
     silence: float
 
 
 def patience_of(*, chat: timedelta, stream: timedelta) -> Mapping[Kind, Patience]:
-    """How long each kind of call may take; `stream` is how long a stream may be silent."""
+    """The time-outs of each kind of call; `stream` is the silence allowed within a stream."""
     turn, silent = chat.total_seconds(), stream.total_seconds()
     return {
         Kind.READ: Patience(answer=10.0, silence=10.0),
@@ -65,10 +59,10 @@ def patience_of(*, chat: timedelta, stream: timedelta) -> Mapping[Kind, Patience
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An attempt that came to nothing, or to an answer that says "not now".
+    """The result of an attempt, to decide on a retry.
 
-    `status` is None where no answer came, `sent` False only where the request certainly never left, and `retry_after`
-    the seconds that Rivya asks to wait, None if it asked for none.
+    `status` is None if no answer came. `sent` is False only if the request was certainly not sent. `retry_after` is
+    the seconds that Rivya asks to wait, None if it asks for none.
     """
 
     status: int | None
@@ -77,10 +71,10 @@ class Failure:
 
 
 def pause_before_retry(failure: Failure, *, attempt: int, is_repeatable: bool, chance: float) -> float | None:
-    """Seconds until the next attempt, None: there is none. `attempt` counts from 1, `chance` is between 0 and 1.
+    """Seconds until the next attempt, None for no more attempts. `attempt` counts from 1, `chance` is from 0 to 1.
 
-    A call is repeatable that changes nothing, or that Rivya takes once for its `Idempotency-Key`. Any other is sent
-    again only if it never left.
+    A call is repeatable if it changes nothing, or if Rivya executes it only once for its `Idempotency-Key`. Any other
+    is repeated only if it was not sent.
     """
     if attempt >= MOST_ATTEMPTS or not (is_repeatable or not failure.sent):
         return None
@@ -89,9 +83,6 @@ def pause_before_retry(failure: Failure, *, attempt: int, is_repeatable: bool, c
     if failure.retry_after is not None:
         return failure.retry_after if failure.retry_after <= LONGEST_PAUSE else None
     return float(_FIRST_PAUSE * 2 ** (attempt - 1) * (0.5 + chance))
-
-
-# The calls of Rivya's that are relayed as they are: path, what a caller needs, how long Rivya may take.
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +116,7 @@ Body = bytes | AsyncIterator[bytes] | None
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A call as it leaves: `target` is a path with its query."""
+    """A call to send to Rivya; `target` is a path with its query."""
 
     relayed: Relayed
     target: str
@@ -134,7 +125,7 @@ class Outgoing:
 
     @property
     def is_repeatable(self) -> bool:
-        """Sending it twice has the effect of sending it once."""
+        """True if sending it twice has the same effect as sending it once."""
         return self.relayed.method == "GET" or value_of(self.headers, b"idempotency-key") is not None
 
 
@@ -153,7 +144,7 @@ class RivyaSilent(ServiceError):
 
 
 class Relay:
-    """Opens calls to Rivya for callers."""
+    """Sends callers' calls to Rivya and opens the answers."""
 
     def __init__(
         self, client: RivyaClient, *, patience: Mapping[Kind, Patience], note: Note, pause: Pause = asyncio.sleep
@@ -161,14 +152,14 @@ class Relay:
         self._client = client
         self._patience = patience
         self._note = note
-        """Is told of Rivya's 429s, so that background calls pause."""
+        """Is called with each 429 of Rivya's, so that background calls pause."""
         self._pause = pause
 
     @asynccontextmanager
     async def opened(self, call: Outgoing) -> AsyncIterator[StreamedResponse]:
-        """The answer to a call, open while the block runs; leaving it early ends the call at Rivya.
+        """The answer to a call, open while the block runs; if the block ends early, so does the call at Rivya.
 
-        Raises `RivyaSilent`, and what the body raises.
+        Raises `RivyaSilent`, and what reading the request body raises.
         """
         response = await self._within_deadline(call)
         try:
@@ -218,7 +209,7 @@ class Relay:
 
     def _pause_after(self, failure: Failure, call: Outgoing, attempt: int) -> float | None:
         if not isinstance(call.body, bytes | None):
-            return None  # what was sent of it is gone
+            return None  # the pieces already sent can't be sent again
         return pause_before_retry(
             failure,
             attempt=attempt,
