@@ -12,7 +12,7 @@ from app.core.encryption import SecretBox
 from app.endpoint.errors import Undecided, is_gone
 from app.endpoint.metrics import REPAIRS
 from app.endpoint.models import Endpoint, State, callback_url, is_same_place, path_key_of
-from app.endpoint.repository import Registry, Rotations
+from app.endpoint.repository import Registry
 from app.rivya.client import RivyaClient
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint
 from app.rivya.errors import (
@@ -64,7 +64,6 @@ class Means:
 
     client: RivyaClient
     registry: Registry
-    rotations: Rotations
     clock: Clock
     keys: SecretBox
     public_url: str

@@ -37,7 +37,7 @@ from app.endpoint.errors import Undecided, read_failure
 from app.endpoint.inspection import Means
 from app.endpoint.metrics import LEADER
 from app.endpoint.models import Act, Endpoint, current, live, next_act
-from app.endpoint.repository import Overtaken, Registry, Rotations
+from app.endpoint.repository import Overtaken, Registry
 from app.endpoint.steps import Steps
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
@@ -78,8 +78,8 @@ class Registrar:
         self._clock = clock
         self._public_url = public_url or ""
         self._leadership = Leadership(leases, LEASE, clock=clock, term=term, gauge=LEADER)
-        rotations, hold = Rotations(database), self._leadership.hold
-        means = Means(client, self._registry, rotations, clock, keys, self._public_url, secret_overlap, hold)
+        hold = self._leadership.hold
+        means = Means(client, self._registry, clock, keys, self._public_url, secret_overlap, hold)
         self._steps = Steps(means)
         self._check_every = check_every
         self._rotate_every = rotate_every

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, Update, and_, delete, func, insert, or_, select, union, update
+from sqlalchemy import RowMapping, Select, and_, delete, func, insert, or_, select, union, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -60,8 +60,16 @@ class StoredSecret:
     proven_at: datetime | None
 
 
+class Why(StrEnum):
+    """The reason why a secret is replaced."""
+
+    OPERATOR = "operator"
+    SCHEDULE = "schedule"
+    LOST = "secret_lost"
+
+
 class Registry:
-    """Our endpoints and their secrets in the database."""
+    """Our endpoints and their secrets in the database. Methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -111,7 +119,7 @@ class Registry:
     async def change(self, endpoint: Endpoint, *, now: datetime, event: str | None = None, **values: Any) -> None:  # noqa: ANN401 - columns
         """Set columns of an endpoint, and add `event` to its history. Raises `Overtaken` if it has left its state."""
         async with self._database.transaction() as connection:
-            await change(connection, endpoint, now=now, **values)
+            await _change(connection, endpoint, now=now, **values)
             if event is not None:
                 await record_event(connection, endpoint.id, event=event, now=now)
 
@@ -134,8 +142,8 @@ class Registry:
                 retiring = {"state": State.RETIRING, "state_since": now, "updated_at": now}
                 await connection.execute(update(endpoints).where(endpoints.c.id == replaced).values(**retiring))
                 await record_event(connection, replaced, event=State.RETIRING, now=now)
-            await change(connection, endpoint, now=now, **news)
-            await add_secret(connection, endpoint.id, sealed=sealed, now=now)
+            await _change(connection, endpoint, now=now, **news)
+            await _add_secret(connection, endpoint.id, sealed=sealed, now=now)
             await record_event(connection, endpoint.id, event=State.CREATED, now=now, detail=rivya_id)
 
     async def serve(self, endpoint: Endpoint, *, now: datetime) -> None:
@@ -146,7 +154,7 @@ class Registry:
         """Retire an endpoint that no longer exists at Rivya; its secret is valid for `overlap`. Raises `Overtaken`."""
         its_current = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
         async with self._database.transaction() as connection:
-            await change(connection, endpoint, now=now, state=State.RETIRED, state_since=now)
+            await _change(connection, endpoint, now=now, state=State.RETIRED, state_since=now)
             await connection.execute(update(endpoint_secrets).where(its_current).values(valid_until=now + overlap))
             await record_event(connection, endpoint.id, event=State.RETIRED, now=now, detail=why)
 
@@ -155,56 +163,18 @@ class Registry:
         async with self._database.transaction() as connection:
             await connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.valid_until <= now))
 
-
-async def change(connection: AsyncConnection, endpoint: Endpoint, *, now: datetime, **values: Any) -> None:  # noqa: ANN401 - columns
-    """Set columns within a transaction. Raises `Overtaken` if the endpoint is no longer in the state we read."""
-    if (await connection.execute(_update(endpoint, now=now, **values))).rowcount != 1:
-        raise Overtaken
-
-
-async def add_secret(connection: AsyncConnection, endpoint_id: str, *, sealed: str, now: datetime) -> None:
-    """Store a secret as the current one, within a transaction that has set the end of the one before."""
-    row = {"id": str(uuid7(now)), "endpoint_id": endpoint_id, "sealed": sealed, "valid_from": now}
-    await connection.execute(insert(endpoint_secrets).values(**row))
-
-
-def _update(endpoint: Endpoint, *, now: datetime, **values: Any) -> Update:  # noqa: ANN401 - columns
-    # A delivery may prove an endpoint at any time, so only a change of state requires the exact state.
-    states = LIVE if endpoint.state in LIVE and "state" not in values else {endpoint.state}
-    as_it_was = and_(endpoints.c.id == endpoint.id, endpoints.c.state.in_(states))
-    return update(endpoints).where(as_it_was).values(updated_at=now, **values)
-
-
-def _endpoint(row: RowMapping) -> Endpoint:
-    return Endpoint(**{**row, "state": State(row["state"])})
-
-
-class Why(StrEnum):
-    """The reason why a secret is replaced."""
-
-    OPERATOR = "operator"
-    SCHEDULE = "schedule"
-    LOST = "secret_lost"
-
-
-class Rotations:
-    """The rotations in the rows of endpoints. An attempt stays marked until its secret is stored or it is refused."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def request(self, endpoint: Endpoint, *, why: Why, now: datetime) -> None:
+    async def request_rotation(self, endpoint: Endpoint, *, why: Why, now: datetime) -> None:
         """Request a new secret; the process with the lease replaces it. Raises `Overtaken`."""
         async with self._database.transaction() as connection:
-            await change(connection, endpoint, now=now, rotation_requested_at=now)
+            await _change(connection, endpoint, now=now, rotation_requested_at=now)
             await record_event(connection, endpoint.id, event="rotation_requested", now=now, detail=why)
 
-    async def record_attempt(self, endpoint: Endpoint, *, now: datetime) -> None:
+    async def record_rotation_attempt(self, endpoint: Endpoint, *, now: datetime) -> None:
         """Mark that a rotation is sent next: Rivya may then sign with a secret we don't hold. Raises `Overtaken`."""
         async with self._database.transaction() as connection:
-            await change(connection, endpoint, now=now, rotation_attempted_at=now)
+            await _change(connection, endpoint, now=now, rotation_attempted_at=now)
 
-    async def take_back(self, endpoint: Endpoint, *, now: datetime, code: str, is_final: bool) -> None:
+    async def take_back_rotation(self, endpoint: Endpoint, *, now: datetime, code: str, is_final: bool) -> None:
         """Remove the mark of an attempt that changed nothing; `is_final`: and the request too. Raises `Overtaken`.
 
         An earlier attempt whose outcome is unknown stays in doubt.
@@ -212,19 +182,39 @@ class Rotations:
         requested = None if is_final else endpoint.rotation_requested_at
         before = {"rotation_attempted_at": endpoint.rotation_attempted_at, "rotation_requested_at": requested}
         async with self._database.transaction() as connection:
-            await change(connection, endpoint, now=now, **before)
+            await _change(connection, endpoint, now=now, **before)
             if is_final:
                 await record_event(connection, endpoint.id, event="rotation_refused", now=now, detail=code)
 
-    async def keep(self, endpoint: Endpoint, *, sealed: str, now: datetime, overlap: timedelta) -> None:
+    async def keep_rotated(self, endpoint: Endpoint, *, sealed: str, now: datetime, overlap: timedelta) -> None:
         """Store the new secret; the one before is valid for `overlap`. Raises `Overtaken`, and then stores nothing."""
         mine = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
         done = {"rotation_requested_at": None, "rotation_attempted_at": None, "test_asked_at": None, "last_error": None}
         async with self._database.transaction() as connection:
-            await change(connection, endpoint, now=now, **done)
+            await _change(connection, endpoint, now=now, **done)
             await connection.execute(update(endpoint_secrets).where(mine).values(valid_until=now + overlap))
-            await add_secret(connection, endpoint.id, sealed=sealed, now=now)
+            await _add_secret(connection, endpoint.id, sealed=sealed, now=now)
             await record_event(connection, endpoint.id, event="rotated", now=now)
+
+
+async def _change(connection: AsyncConnection, endpoint: Endpoint, *, now: datetime, **values: Any) -> None:  # noqa: ANN401 - columns
+    """Set columns within a transaction. Raises `Overtaken` if the endpoint is no longer in the state we read."""
+    # A delivery may prove an endpoint at any time, so only a change of state requires the exact state.
+    states = LIVE if endpoint.state in LIVE and "state" not in values else {endpoint.state}
+    unchanged = and_(endpoints.c.id == endpoint.id, endpoints.c.state.in_(states))
+    statement = update(endpoints).where(unchanged).values(updated_at=now, **values)
+    if (await connection.execute(statement)).rowcount != 1:
+        raise Overtaken
+
+
+async def _add_secret(connection: AsyncConnection, endpoint_id: str, *, sealed: str, now: datetime) -> None:
+    """Store a secret as the current one, within a transaction that has set the end of the one before."""
+    row = {"id": str(uuid7(now)), "endpoint_id": endpoint_id, "sealed": sealed, "valid_from": now}
+    await connection.execute(insert(endpoint_secrets).values(**row))
+
+
+def _endpoint(row: RowMapping) -> Endpoint:
+    return Endpoint(**{**row, "state": State(row["state"])})
 
 
 _MOST = 200

@@ -14,7 +14,7 @@ from app.endpoint import repository
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import Endpoint, current, live
 from app.endpoint.proofs import Proofs
-from app.endpoint.repository import Overtaken, Registry, Rotations, Why
+from app.endpoint.repository import Overtaken, Registry, Why
 from app.endpoint.schemas import EndpointView, HistoryView
 
 log = structlog.stdlib.get_logger(__name__)
@@ -38,7 +38,6 @@ class Operator:
 
     def __init__(self, database: Database, *, clock: Clock) -> None:
         self._registry = Registry(database)
-        self._rotations = Rotations(database)
         self._proofs = Proofs(database)
         self._clock = clock
 
@@ -48,7 +47,7 @@ class Operator:
         if wanted is None:
             raise EndpointUnknown("No endpoint is registered yet, so there is no secret to replace.")
         try:
-            await self._rotations.request(wanted, why=Why.OPERATOR, now=self._clock.now())
+            await self._registry.request_rotation(wanted, why=Why.OPERATOR, now=self._clock.now())
         except Overtaken as error:
             raise EndpointUnknown("The endpoint has just been replaced; look again.") from error
         log.info("endpoint.rotation_requested", endpoint_id=wanted.id)

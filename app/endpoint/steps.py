@@ -39,7 +39,6 @@ class Steps:
         self._with = means
         self._repair = Repair(means)
         self._inspection = Inspection(means, self._repair)
-        self._rotation = Rotation(means)
 
     async def take(self, act: Act, endpoints: Sequence[Endpoint]) -> None:
         """Do one step. Raises `RivyaError`, `Undecided`, `Overtaken`, `LeaseLost`, `DatabaseUnavailable`."""
@@ -55,7 +54,7 @@ class Steps:
     async def _maintain(self, act: Act, wanted: Endpoint, endpoints: Sequence[Endpoint]) -> None:
         match act:
             case Act.ROTATE:
-                await self._rotation.rotate(wanted)
+                await self._rotate(wanted)
             case Act.SERVE:
                 await self._with.registry.serve(wanted, now=self._with.clock.now())
                 log.info("endpoint.serving", endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
@@ -147,27 +146,10 @@ class Steps:
         await self._with.registry.retire(retiring, now=now, overlap=self._with.secret_overlap, why="replaced")
         log.info("endpoint.retired", endpoint_id=retiring.id, rivya_id=retiring.rivya_id)
 
-
-def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpoint | None:
-    """The endpoint whose path ends with our key, whatever the rest of its URL; an active one if possible."""
-    candidates = [
-        endpoint
-        for endpoint in listed
-        if is_path_key(intended.path_key, path_key_of(endpoint.url)) and endpoint.revoked_at is None
-    ]
-    return min(candidates, key=lambda endpoint: endpoint.status != "active", default=None)
-
-
-class Rotation:
-    """Replaces the signing secret. A rotation whose answer was lost is repeated, which gives another new secret."""
-
-    def __init__(self, means: Means) -> None:
-        self._with = means
-
-    async def rotate(self, endpoint: Endpoint) -> None:
-        """Request a new secret and store it. Raises `RivyaError`, `Undecided`, `Overtaken`, `LeaseLost`."""
+    async def _rotate(self, endpoint: Endpoint) -> None:
+        """Request a new secret and store it. After a lost answer the mark stays, and the next run repeats this."""
         self._with.require_key()
-        await self._with.rotations.record_attempt(endpoint, now=self._with.clock.now())
+        await self._with.registry.record_rotation_attempt(endpoint, now=self._with.clock.now())
         try:
             rotated = await self._with.client.rotate_endpoint_secret(endpoint.rivya_id or "")
         except RivyaError as error:
@@ -180,7 +162,7 @@ class Rotation:
         await self._with.hold()
         sealed = self._with.keys.encrypt(rotated.secret or "")
         now, overlap = self._with.clock.now(), self._with.secret_overlap
-        await self._with.rotations.keep(endpoint, sealed=sealed, now=now, overlap=overlap)
+        await self._with.registry.keep_rotated(endpoint, sealed=sealed, now=now, overlap=overlap)
         why = _why(endpoint)
         ROTATIONS.labels(why).inc()
         log.info("endpoint.secret_rotated", endpoint_id=endpoint.id, rivya_id=endpoint.rivya_id, why=why)
@@ -195,7 +177,17 @@ class Rotation:
         passes = RivyaUnauthorized | RivyaForbidden | RivyaRateLimited
         is_final = isinstance(error, RivyaRefused) and not isinstance(error, passes)
         now, code = self._with.clock.now(), read_failure(error).code
-        await self._with.rotations.take_back(endpoint, now=now, code=code, is_final=is_final)
+        await self._with.registry.take_back_rotation(endpoint, now=now, code=code, is_final=is_final)
+
+
+def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpoint | None:
+    """The endpoint whose path ends with our key, whatever the rest of its URL; an active one if possible."""
+    candidates = [
+        endpoint
+        for endpoint in listed
+        if is_path_key(intended.path_key, path_key_of(endpoint.url)) and endpoint.revoked_at is None
+    ]
+    return min(candidates, key=lambda endpoint: endpoint.status != "active", default=None)
 
 
 def _why(endpoint: Endpoint) -> Why:
