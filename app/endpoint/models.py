@@ -187,16 +187,16 @@ RETIRING: Final = timedelta(hours=24)
 class Act(Enum):
     """One step of registration; each starts from what is stored and ends with a commit."""
 
-    INTEND = "write down a new endpoint that is to be"
-    CREATE = "create it at Rivya: nobody can have heard of its key yet"
-    RECOVER = "find out what became of a create that was sent"
+    INTEND = "store a new intended endpoint"
+    CREATE = "create it at Rivya, where no endpoint can have its key yet"
+    RECOVER = "find out whether a create that was sent took effect"
     ROTATE = "give it a new secret"
-    SERVE = "it is proven: it serves from now on"
-    MOVE = "the public URL has changed"
-    CHECK = "see that it is at Rivya as it is wanted"
-    ASK = "ask for a test delivery, which proves its secret"
-    REMOVE = "remove one that was replaced"
-    REST = "nothing"
+    SERVE = "set the proven endpoint to serving"
+    MOVE = "change its URL, because the public URL has changed"
+    CHECK = "compare it with its state at Rivya"
+    ASK = "request a test delivery, which proves its secret"
+    REMOVE = "remove a replaced endpoint"
+    REST = "nothing to do"
 
 
 def next_act(  # noqa: PLR0911 - a list of rules, the first that applies
