@@ -36,7 +36,7 @@ async def whole(caller: Caller, headers: Headers) -> bytes:
 def form(caller: Caller, headers: Headers) -> AsyncIterator[bytes]:
     """The pieces of a form, with one at a time in memory. Raises `BodyTooLarge` as soon as that is known."""
     meter = FormMeter(value_of(headers, b"content-type") or "", declared=declared_length(headers))
-    meter.begin()
+    meter.check()
     return _metered(caller, meter)
 
 

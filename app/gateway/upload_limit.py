@@ -38,17 +38,13 @@ class FormMeter:
         self._size = 0
         self._total = 0
 
-    def begin(self) -> None:
-        """Check the declared length. Raises `BodyTooLarge`."""
-        self._check()
-
     def feed(self, piece: bytes) -> None:
         """Count the next piece of the form. Raises `BodyTooLarge`."""
         self._total += len(piece)
         self._rest += piece
         while self._step():
             pass
-        self._check()
+        self.check()
 
     def _step(self) -> bool:
         if self._delimiter is None:
@@ -87,7 +83,8 @@ class FormMeter:
             self._kind = (self._kind + bytes(self._rest[:count]))[:_LONGEST_KIND]
         del self._rest[:count]
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Compare what has come, or the declared length, with the limit. Raises `BodyTooLarge`."""
         kind = self._kind.decode("latin-1").strip() if self._is_kind_known else ""
         limit = LIMITS.get(kind, LARGEST)
         whole = max(self._total, self._declared or 0)

@@ -22,7 +22,7 @@ def form(*parts: bytes) -> bytes:
 
 def fed(body: bytes, *, size: int = 65_536, content_type: str = FORM, declared: int | None = None) -> FormMeter:
     meter = FormMeter(content_type, declared=declared)
-    meter.begin()
+    meter.check()
     for start in range(0, len(body), size):
         meter.feed(body[start : start + size])
     return meter
@@ -46,7 +46,7 @@ def test_a_file_of_exactly_the_limit_passes_and_one_byte_more_does_not(kind: str
 
 def test_a_declared_length_beyond_every_limit_is_refused_before_the_first_byte() -> None:
     with pytest.raises(BodyTooLarge, match="a file has at most 50 MB"):
-        FormMeter(FORM, declared=LARGEST + 70_000).begin()
+        FormMeter(FORM, declared=LARGEST + 70_000).check()
 
 
 def test_a_declared_length_beyond_the_limit_of_the_kind_is_refused_as_soon_as_the_kind_is_known() -> None:
