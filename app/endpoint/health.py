@@ -151,6 +151,11 @@ class EndpointHealth:
                     await connection.execute(update(endpoints).where(this).values(**news))
 
 
+def check(name: str, detail: str, *, ok: bool = False) -> HealthCheck:
+    """A check that does not make the service unready."""
+    return HealthCheck(name, ok=ok, detail=detail, is_required=False)
+
+
 def describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime) -> list[HealthCheck]:
     """The checks of secret, scheme, registration and deliveries.
 
@@ -158,16 +163,10 @@ def describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime) 
     """
     checks = [_secret(endpoints, keyring), _scheme(endpoints, keyring)]
     if keyring.is_fixed:
-        return [
-            *checks,
-            HealthCheck("endpoint", ok=True, detail="made by hand (RIVYA_SIGNING_SECRET)", is_required=False),
-        ]
+        return [*checks, check("endpoint", ok=True, detail="made by hand (RIVYA_SIGNING_SECRET)")]
     wanted = live(endpoints)
     if wanted is None:
-        return [
-            *checks,
-            HealthCheck("endpoint", ok=False, detail=f"not registered: {_why(endpoints)}", is_required=False),
-        ]
+        return [*checks, check("endpoint", ok=False, detail=f"not registered: {_why(endpoints)}")]
     return [*checks, _registered(wanted), _deliveries(wanted, now)]
 
 
@@ -191,12 +190,12 @@ def _scheme(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
             f"deliveries are verified as {scheme}, but {contradicted.other_scheme_count} were refused that "
             f"{contradicted.other_scheme} proves: if Rivya has changed how it signs, {_remedy(keyring)}"
         )
-        return HealthCheck(name, ok=False, detail=detail, is_required=False)
+        return check(name, ok=False, detail=detail)
     if keyring.wanted_scheme is not None:
-        return HealthCheck(name, ok=True, detail=f"{scheme}, given by RIVYA_SIGNATURE_SCHEME", is_required=False)
+        return check(name, ok=True, detail=f"{scheme}, given by RIVYA_SIGNATURE_SCHEME")
     if scheme is None and pinned_scheme(endpoints) is None:
-        return HealthCheck(name, ok=True, detail="the first delivery will prove it", is_required=False)
-    return HealthCheck(name, ok=True, detail=f"{scheme}, proven by a delivery", is_required=False)
+        return check(name, ok=True, detail="the first delivery will prove it")
+    return check(name, ok=True, detail=f"{scheme}, proven by a delivery")
 
 
 def _remedy(keyring: Keyring) -> str:
@@ -212,18 +211,18 @@ def _registered(wanted: Endpoint) -> HealthCheck:
         detail += f", but: {explain(error)}"
     elif wanted.is_in_doubt:
         detail += "; a new secret was asked for, and its answer is awaited"
-    return HealthCheck("endpoint", ok=error is None, detail=detail, is_required=False)
+    return check("endpoint", ok=error is None, detail=detail)
 
 
 def _deliveries(wanted: Endpoint, now: datetime) -> HealthCheck:
     if wanted.is_refused:
-        return HealthCheck("deliveries", ok=False, detail=_refused(wanted), is_required=False)
+        return check("deliveries", ok=False, detail=_refused(wanted))
     failing = wanted.failure_count
     if failing and not _is_after(wanted.last_success_at, wanted.last_failure_at):
         detail = (
             f"Rivya counts {failing} failed deliveries since its last success; `rivya-receiver check --public` helps"
         )
-        return HealthCheck("deliveries", ok=False, detail=detail, is_required=False)
+        return check("deliveries", ok=False, detail=detail)
     if wanted.last_verified_at is not None:
         detail = f"the last one was verified at {wanted.last_verified_at:%FT%TZ}"
     elif wanted.test_asked_at is not None and not wanted.is_awaiting_proof(now) and wanted.secret_proven_at is None:
@@ -231,10 +230,10 @@ def _deliveries(wanted: Endpoint, now: datetime) -> HealthCheck:
             "none has come yet, not even the test delivery that was asked for: `rivya-receiver check --public` tells "
             "whether Rivya can reach us; outcomes are polled meanwhile"
         )
-        return HealthCheck("deliveries", ok=False, detail=detail, is_required=False)
+        return check("deliveries", ok=False, detail=detail)
     else:
         detail = "none has come yet"
-    return HealthCheck("deliveries", ok=True, detail=detail, is_required=False)
+    return check("deliveries", ok=True, detail=detail)
 
 
 def _refused(wanted: Endpoint) -> str:

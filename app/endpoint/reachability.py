@@ -16,6 +16,7 @@ from app.core.clock import Clock
 from app.core.errors import HealthCheck
 from app.core.proxies import ProxyInvalid, proxy_for
 from app.endpoint.errors import explain, read_failure
+from app.endpoint.health import check
 from app.endpoint.models import PATH, Endpoint, live
 from app.endpoint.probe import Probe, ProbeKey, changed_headers
 from app.endpoint.repository import Registry
@@ -186,11 +187,6 @@ REFUSED = (
     "`rivya-receiver endpoint rotate` gives a new secret, `rivya-receiver endpoint repin` proves the scheme anew"
 )
 SILENT = "does a firewall or the proxy let Rivya's requests in? Rivya's own list of deliveries tells how it fared"
-
-
-def check(name: str, detail: str, *, ok: bool = False) -> HealthCheck:
-    """A check that does not make the service unready."""
-    return HealthCheck(name, ok=ok, detail=detail, is_required=False)
 
 
 def unreached(failure: ProbeFailed) -> HealthCheck:

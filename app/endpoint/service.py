@@ -74,7 +74,7 @@ class Operator:
 
     async def _is_rotated(self, wanted: Endpoint) -> bool:
         known = [endpoint for endpoint in await self._registry.endpoints() if endpoint.id == wanted.id]
-        return not any(known.rotation_requested_at or known.rotation_attempted_at for known in known)
+        return not any(endpoint.rotation_requested_at or endpoint.rotation_attempted_at for endpoint in known)
 
 
 class Showing:
