@@ -60,16 +60,16 @@ async def statuses(both: ServerPair, request: bytes) -> list[int]:
     ("place", "request_", "status"),
     [
         ("app.fastpath.application.FastPathApp.handler", delivery("task_7"), 200),
-        ("app.intake.webhook.to_report", delivery("task_7"), 200),
-        ("app.endpoint.health.EndpointHealth.note_verified", delivery("task_7"), 200),
-        ("app.ledger.write_queue.Waiting", delivery("task_7"), 200),
+        ("app.intake.webhook.parse_delivery", delivery("task_7"), 200),
+        ("app.endpoint.health.EndpointHealth.record_verified", delivery("task_7"), 200),
+        ("app.ledger.write_queue.PendingReport", delivery("task_7"), 200),
         ("app.fastpath.protocol.FastExchange.respond", delivery("task_7"), 200),
         ("app.fastpath.protocol.FastExchange.respond", FORGED, 401),
         ("app.fastpath.protocol.FastExchange.respond", read(PATH), 200),
         ("app.fastpath.generation_read.render", read(PATH), 200),
         ("app.fastpath.generation_read.render", read(f"{PATH}?wait=1"), 200),
         ("app.api.waiting.Waiting.tell", read(PATH), 200),
-        ("app.api.waiting.found_in", read(f"{PATH}?wait=1"), 200),
+        ("app.api.waiting.generation_in", read(f"{PATH}?wait=1"), 200),
     ],
 )
 def test_what_fails_is_logged_and_answered_by_the_route(
@@ -110,7 +110,7 @@ def test_what_fails_in_the_parser_itself_is_never_called_a_bad_request(
     assert output.count("Traceback") == 1
 
 
-@pytest.mark.parametrize("name", ["hand_over", "on_response_complete"])
+@pytest.mark.parametrize("name", ["fall_back", "on_response_complete"])
 def test_what_fails_when_it_is_too_late_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str, name: str
 ) -> None:
@@ -142,7 +142,7 @@ def test_a_read_that_failed_is_not_repeated_on_the_route(monkeypatch: pytest.Mon
 def test_a_wait_that_fails_at_its_end_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
     async def ask(both: ServerPair) -> None:
         shared, asked = both.service.waiting.reads, 0
-        ordinary = shared.ask
+        ordinary = shared.request
 
         def second_fails(generation_id: str) -> Any:
             nonlocal asked
@@ -151,7 +151,7 @@ def test_a_wait_that_fails_at_its_end_does_not_begin_anew(monkeypatch: pytest.Mo
                 raise LookupError("injected")
             return ordinary(generation_id)
 
-        monkeypatch.setattr(shared, "ask", second_fails)
+        monkeypatch.setattr(shared, "request", second_fails)
         assert await statuses(both, read(f"{PATH}?wait=1")) == [200, 404]
         assert asked == 3, "a wait anew would look twice more"
 
