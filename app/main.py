@@ -23,6 +23,7 @@ from app.endpoint import assembly as endpoint
 from app.endpoint.verification import AlternateClocks
 from app.fastpath import generation_read
 from app.fastpath.application import FastPathApp
+from app.fastpath.delivery import FastDelivery
 from app.gateway import assembly as gateway
 from app.gateway import routes as gateway_route
 from app.intake import rejections
@@ -102,7 +103,6 @@ class Service:
             self.endpoint.health,
             self.refusals,
             self.batch.put,
-            submit=self.batch.submit,
             clock=self.clock,
             most_bytes=self.settings.receiver_max_body_bytes,
             probed=self.endpoint.probe_key.answer,
@@ -123,7 +123,7 @@ class Service:
             redirect_slashes=False,
         )
         errors.install(app)
-        app.add_fast_route(self.intake.path, self.intake, handler=self.intake.fast_handler)
+        app.add_fast_route(self.intake.path, self.intake, handler=FastDelivery(self.intake, self.batch.submit))
         app.add_fast_route(
             generation_read.PREFIX, handler=generation_read.FastGenerationRead(self.waiting, self.access)
         )

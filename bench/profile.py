@@ -20,13 +20,13 @@ _FEWEST = 500
 _PY_SPY = Path(__file__).resolve().parent.parent / ".venv-bench" / "bin" / "py-spy"
 
 PARTS = (
-    ("answering", ("set_result (app/intake/webhook.py", "respond (app/fastpath/protocol.py")),
+    ("answering", ("set_result (app/fastpath/delivery.py", "respond (app/fastpath/protocol.py")),
     ("logging and counting", ("note (app/ledger/recorder.py", "count_recorded (app/intake/webhook.py")),
     ("verifying", ("at_once (app/endpoint/verification.py", "at_once (app/endpoint/verification.py")),
     ("reading the body", ("to_report (app/intake/parse.py",)),
     ("deciding", ("plan (app/ledger/decide.py",)),
     ("talking to the database", ("(app/ledger/postgres.py", "(app/ledger/sqlite.py", "(asyncpg/", "_act (")),
-    ("queueing", ("(app/ledger/write_queue.py", "(app/intake/webhook.py")),
+    ("queueing", ("(app/ledger/write_queue.py", "(app/intake/webhook.py", "(app/fastpath/delivery.py")),
     ("HTTP", ("(app/fastpath/protocol.py", "(uvicorn/protocols/")),
 )
 """A sample belongs to the first part one of whose functions it has on its stack."""

@@ -14,14 +14,13 @@ from starlette.types import Receive, Scope, Send
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.middleware import HTTP_REQUESTS, count, ensure_request_id
-from app.fastpath.application import Exchange
 from app.intake.parse import as_unreadable, is_delivery, parse_delivery
 from app.intake.rejections import Refusal, Rejections
 from app.ledger.decide import Recorded
 from app.ledger.models import Report
 from app.ledger.recorder import RecordFailed
 from app.ledger.serializers import format_time
-from app.ledger.write_queue import PATIENCE, Completion
+from app.ledger.write_queue import PATIENCE
 from app.rivya.signature import TOLERANCE, RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
@@ -155,7 +154,6 @@ ROUTE = "/rivya/webhook"
 """As requests are counted: never with the key."""
 
 _RECORDED = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
-_UNAUTHORIZED = b"401 Unauthorized"
 _NOTHING_MORE = {"type": "http.response.body", "body": b""}
 _TAKEN = HTTP_REQUESTS.labels(ROUTE, "POST", 200)
 
@@ -180,7 +178,7 @@ async def send_ok(send: Send, body: bytes = b"") -> None:
 
 @dataclass(slots=True)
 class Attempt:
-    """What the fast path has done with a delivery, in the scope's `state`: the route does none of it again."""
+    """What has been done with a delivery before `Intake` is called, in the scope's `state`: it is not done again."""
 
     report: Report | None = None
     """Verified, and counted as that."""
@@ -189,54 +187,14 @@ class Attempt:
     is_recorded: bool = False
 
 
-class FastDeliveryReply:
-    """For the fast path: 200 once it is committed, and the ordinary way where it could not be."""
-
-    __slots__ = ("_attempt", "_exchange", "_is_told")
-
-    def __init__(self, exchange: Exchange, attempt: Attempt) -> None:
-        self._exchange = exchange
-        self._attempt = attempt
-        self._is_told = False
-
-    def done(self) -> bool:
-        """It has been answered."""
-        return self._is_told
-
-    def set_result(self, recorded: Recorded, /) -> None:  # noqa: ARG002 - all are answered alike
-        """It is committed."""
-        self._is_told = self._attempt.is_recorded = True
-        try:
-            self._exchange.respond()
-            count_recorded()
-        except Exception:
-            log.exception("fast_path.failed")
-            self._exchange.fall_back()
-
-    def set_exception(self, error: ServiceError, /) -> None:
-        """It is not."""
-        if not self._is_told:
-            self._is_told = True
-            self._attempt.error = error
-            self._exchange.fall_back()
-
-
 async def send_error(scope: Scope, send: Send, error: ServiceError) -> None:
     """The error in Rivya's shape, with `Retry-After` where trying again makes sense."""
-    body, headers = _rendered(scope, error)
+    body, headers = render_error(scope, error)
     count(ROUTE, scope["method"], error.status)
     await _send(send, error.status, body, headers)
 
 
-def respond_unauthorized(scope: Scope, exchange: Exchange, error: SignatureRefused) -> None:
-    """The same for the fast path, for a signature that is not right."""
-    body, headers = _rendered(scope, error)
-    lines = [b"content-type: application/json", *(b"%b: %b" % header for header in headers.items()), b""]
-    exchange.respond(b"\r\n".join(lines), body, status=_UNAUTHORIZED)
-    count(ROUTE, scope["method"], error.status)
-
-
-def _rendered(scope: Scope, error: ServiceError) -> tuple[bytes, Mapping[bytes, bytes]]:
+def render_error(scope: Scope, error: ServiceError) -> tuple[bytes, Mapping[bytes, bytes]]:
     """The body of an error, and the headers that vary."""
     extra = error.told if isinstance(error, SignatureRefused) else {}
     identity = ensure_request_id(scope)
@@ -299,7 +257,6 @@ class Intake:
         refusals: Rejections,
         record: Callable[[Report], Awaitable[Recorded]],
         *,
-        submit: Callable[[Report, Completion], None] | None = None,
         clock: Clock,
         most_bytes: int,
         probed: Callable[[RawHeaders, bytes, datetime], bytes | None],
@@ -308,7 +265,6 @@ class Intake:
         self._health = health
         self._refusals = refusals
         self._record = record
-        self._submit = submit
         self._clock = clock
         self._most_bytes = most_bytes
         self._probed = probed
@@ -332,35 +288,31 @@ class Intake:
         else:
             await send_ok(send, answer)
 
-    def fast_handler(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
-        """A POST that is verified at once and for whose report there is room, or refused at once; a `FastHandler`."""
-        if scope["method"] != "POST" or len(body) > self._most_bytes or self._submit is None:
-            return False
+    def verify_now(self, scope: Scope, body: bytes) -> Attempt | None:
+        """A delivery that is verified or rejected without waiting; None, and nothing done, for every other request.
+
+        It is kept in the scope's `state`, so that `__call__` repeats none of it.
+        """
+        if scope["method"] != "POST" or len(body) > self._most_bytes:
+            return None
         now, headers, path_key = self._clock.now(), scope["headers"], _path_key(scope)
         verified = self._verification.verify_now(headers, body, path_key, now)
         if not isinstance(verified, Verified):
-            return verified is not None and self._refuse(scope, body, path_key, verified, exchange)
+            return None if verified is None else self._reject_now(scope, body, path_key, verified)
         endpoint_id = self._verification.endpoint_id(path_key)
         report = parse_delivery(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
         attempt = scope["state"][_ATTEMPT] = Attempt(report)
         self._health.record_verified(endpoint_id, now)
-        try:
-            self._submit(report, FastDeliveryReply(exchange, attempt))
-        except ServiceError as error:
-            attempt.error = error
-            return False
-        return True
+        return attempt
 
-    def _refuse(self, scope: Scope, body: bytes, path_key: str | None, refused: Refused, exchange: Exchange) -> bool:
-        """Refuse at once what is a delivery but for its signature; False, and nothing done, for anything else."""
+    def _reject_now(self, scope: Scope, body: bytes, path_key: str | None, refused: Refused) -> Attempt | None:
+        """What is a delivery but for its signature; None, and nothing done, for anything else."""
         now, headers = self._clock.now(), scope["headers"]
         if not is_delivery(headers, body) or self._probed(headers, body, now) is not None:
-            return False
-        error = SignatureRefused(refused, now=now)
-        scope["state"][_ATTEMPT] = Attempt(error=error)
+            return None
+        attempt = scope["state"][_ATTEMPT] = Attempt(error=SignatureRefused(refused, now=now))
         self._note(scope, path_key, body, refused.reason)
-        respond_unauthorized(scope, exchange, error)
-        return True
+        return attempt
 
     async def _take(self, scope: Scope, receive: Receive) -> bytes:
         """The body of the answer, which is 200."""
@@ -386,7 +338,7 @@ class Intake:
         return b""
 
     async def _go_on(self, attempt: Attempt) -> bytes:
-        """What is left to do of a delivery that the lane has verified."""
+        """What is left to do of a delivery that `verify_now` has verified."""
         if attempt.report is not None and not attempt.is_recorded:
             await (self._keep(attempt.report) if attempt.error is None else self._keep_unreadable(attempt.report))
         return b""

@@ -9,6 +9,7 @@ from starlette.types import Message, Scope
 
 from app.core.clock import SystemClock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
+from app.fastpath.delivery import FastDelivery
 from app.intake.rejections import Rejections
 from app.intake.webhook import ROUTE, Intake
 from app.ledger.models import Report
@@ -70,7 +71,7 @@ async def fallen_back(
             return await (asyncio.Event().wait() if is_stuck else batch.put(report))
 
         intake = Intake(
-            secrets, health, Rejections(room.database), record, submit=first, clock=clock, most_bytes=MOST_BYTES,
+            secrets, health, Rejections(room.database), record, clock=clock, most_bytes=MOST_BYTES,
             probed=PROBE_KEY.answer,
         )  # fmt: skip
         signed = event()
@@ -79,7 +80,7 @@ async def fallen_back(
         scope: Scope = {"type": "http", "method": "POST", "path": ROUTE, "headers": headers, "state": {}}
         exchange, sent = FallsBack(), list[Message]()
         try:
-            is_taken = intake.fast_handler(scope, body or signed, exchange)
+            is_taken = FastDelivery(intake, first)(scope, body or signed, exchange)
         except LookupError:
             is_taken = False
         assert exchange.is_handed_over or not is_taken
