@@ -11,34 +11,49 @@ from app.api import deliveries, errors, generations, health, metrics, schemas, u
 from app.api.waiting import Waiting
 from app.core.auth import Access
 from app.core.background import BackgroundLoops
-from app.core.clock import Clock, SystemClock
+from app.core.clock import Clock, SystemClock, alternate_clocks
+from app.core.clock_sync import ClockSync
 from app.core.database import Database
-from app.core.encryption import DecryptionFailed
+from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable, HealthCheck
 from app.core.leases import Leases
 from app.core.migrations import migrate_database
 from app.core.settings import Settings
 from app.core.waiters import Waiters
-from app.endpoint import assembly as endpoint
-from app.endpoint.verification import AlternateClocks
+from app.endpoint import routes as endpoint
+from app.endpoint.health import EndpointHealth
+from app.endpoint.keyring import Keyring
+from app.endpoint.probe import ProbeKey
+from app.endpoint.proofs import Proofs
+from app.endpoint.reachability import Reachability
+from app.endpoint.reconciler import Registrar
+from app.endpoint.repository import Registry
+from app.endpoint.service import Operator, Showing
+from app.endpoint.verification import AlternateClocks, Verification
 from app.fastpath import generation_read
 from app.fastpath.application import FastPathApp
 from app.fastpath.delivery import FastDelivery
-from app.gateway import assembly as gateway
-from app.gateway import routes as gateway_route
+from app.gateway import routes as gateway
+from app.gateway.models_cache import Catalogue
+from app.gateway.service import Balance, Gateway
+from app.gateway.streaming import Slots
+from app.gateway.upstream import Relay, patience_of
 from app.intake import rejections
 from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
 from app.ledger.queries import Queries
 from app.ledger.recorder import Changes, Recorder
 from app.ledger.write_queue import WRITERS, WriteQueue
-from app.operations.operator import Operator
+from app.operations.alarms import AlarmQuery, AlarmWatch, alarm_thresholds
+from app.operations.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Pruning, Retention
+from app.operations.usage_rollup import UsageSums
 from app.polling.categories import Categories
 from app.polling.poller import Poller, PollExecutor
 from app.polling.schedule import Schedule, Timing
 from app.ratelimit.budget import polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
+from app.rivya.schemes import wanted_scheme
 from app.submission import routes as submission
 from app.submission.sender import Retrier, Sender
 from app.submission.service import Submitter
@@ -68,44 +83,67 @@ class Service:
         self._join_polling()
         self._join_ledger()
         self._join_submission()
+        self._join_operations()
         self.app = self._application()
         self.give_up: Callable[[str], None] = log.error
         """Is told why the service can never become ready."""
 
     def _join_endpoint(self) -> None:
-        leases = Leases(self.database, holder=secrets.token_hex(8))
-        self.endpoint = endpoint.assemble(
-            self.client, self.database, self.settings, clock=self.clock, leases=leases, access=self.access
+        settings, database, clock = self.settings, self.database, self.clock
+        scheme, fixed = wanted_scheme(settings.rivya_signature_scheme), settings.rivya_signing_secret
+        keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
+        fixed_secret = None if fixed is None else fixed.get_secret_value()
+        self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed_secret)
+        self.verifications = tuple(
+            Verification(self.keyring, Proofs(database), clock=one) for one in (clock, *alternate_clocks(clock))
+        )
+        """By our clock, and by others that may be right where ours is wrong."""
+        self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
+        self.probe_key = ProbeKey(self._key)
+        self.registrar = Registrar(
+            self.client,
+            database,
+            clock=clock,
+            leases=Leases(database, holder=secrets.token_hex(8)),
+            keys=keys,
+            public_url=settings.receiver_public_url if settings.registers_endpoint else None,
+            term=settings.receiver_leader_lease,
+            check_every=settings.receiver_endpoint_check,
+            secret_overlap=settings.receiver_secret_overlap,
+            rotate_every=settings.rotate_every,
         )
 
     def _join_polling(self) -> None:
         settings = self.settings
         self.limiter = RateLimiter(self.database, self.clock, rate=settings.receiver_poll_rate, api_key=self._key)
-        self.gateway = gateway.assemble(self.client, settings, self.clock, note=self.limiter.record_error)
-        self.categories = Categories(self.gateway.catalogue.categories, self.limiter, self.clock)
+        patience = patience_of(chat=settings.rivya_chat_timeout, stream=settings.rivya_stream_timeout)
+        relay = Relay(self.client, patience=patience, note=self.limiter.record_error)
+        catalogue = Catalogue(relay, self.clock, ttl=settings.receiver_models_ttl)
+        self.gateway = Gateway(relay, Slots(settings.receiver_rivya_concurrency), catalogue, Balance(self.clock))
+        self.categories = Categories(catalogue.categories, self.limiter, self.clock)
         schedule = Schedule(
             interval=settings.receiver_poll_interval,
             horizon=settings.receiver_poll_horizon,
             grace=settings.receiver_poll_grace,
         )
-        self.timing = Timing(schedule, self.categories, callbacks_expected=self.endpoint.health.callbacks_expected)
+        self.timing = Timing(schedule, self.categories, callbacks_expected=self.endpoint_health.callbacks_expected)
 
     def _join_ledger(self) -> None:
         ledger = Recorder(self.database, first_poll=self.timing.first_poll, changes=self.changes)
         self.batch = WriteQueue(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
         polling = PollExecutor(self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, limiter=self.limiter, clock=self.clock)
-        self.operator = Operator(self.settings, self.database, clock=self.clock, poll_errors=polling.errors_in_a_row)
+        self._poll_errors = polling.errors_in_a_row
         self.refusals = Rejections(self.database)
-        ours, *second = self.endpoint.verifications
+        ours, *second = self.verifications
         self.intake = Intake(
             AlternateClocks(ours, second),
-            self.endpoint.health,
+            self.endpoint_health,
             self.refusals,
             self.batch.put,
             clock=self.clock,
             most_bytes=self.settings.receiver_max_body_bytes,
-            probed=self.endpoint.probe_key.answer,
+            probed=self.probe_key.answer,
         )
 
     def _join_submission(self) -> None:
@@ -113,6 +151,27 @@ class Service:
         sender = Sender(self.client, self.batch, store, self.clock, waiters=waiters)
         self.submitter = Submitter(store, sender, self.limiter, self.clock, waiters=waiters)
         self.retrier = Retrier(store, sender, self.limiter, self.clock)
+
+    def _join_operations(self) -> None:
+        settings, database, clock = self.settings, self.database, self.clock
+        self.alarms = AlarmWatch(
+            AlarmQuery(database, by_hand=not settings.registers_endpoint),
+            alarm_thresholds(settings),
+            clock=clock,
+            poll_errors=self._poll_errors,
+            needs_leader=settings.registers_endpoint,
+        )
+        self.retention = Retention(
+            Pruning(database),
+            Leases(database, holder=secrets.token_hex(8)),
+            clock=clock,
+            days=settings.receiver_retention_days,
+            share=SHARE_OF_ONE_WRITER if database.is_sqlite else SHARE,
+            most=MOST,
+        )
+        self.usage_sums = UsageSums(database)
+        self.clock_sync = (ClockSync(clock, database),) if isinstance(clock, SystemClock) else ()
+        """Empty on a clock of a test's."""
 
     def _application(self) -> FastPathApp:
         app = FastPathApp(
@@ -131,14 +190,26 @@ class Service:
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)
         )
-        app.include_router(gateway_route.router(self.gateway, self.access), responses=schemas.errors(400, 404, 413))
+        app.include_router(gateway.router(self.gateway, self.access), responses=schemas.errors(400, 404, 413))
         app.include_router(deliveries.router(self.queries, self.access))
         app.include_router(usage.router(self.queries, self.access, clock=self.clock))
-        for router in self.endpoint.routers:
-            app.include_router(router, responses=schemas.errors(404))
+        showing = Showing(self.database, self.keyring, clock=self.clock)
+        reachability = Reachability(
+            self.client,
+            Registry(self.database),
+            clock=self.clock,
+            key=self.probe_key,
+            public_url=self.settings.receiver_public_url,
+        )
+        operator = Operator(self.database, clock=self.clock)
+        app.include_router(endpoint.router(self.access, showing), responses=schemas.errors(404))
+        app.include_router(
+            endpoint.operator_router(self.access, operator, reachability, showing, self.keyring),
+            responses=schemas.errors(404),
+        )
         app.include_router(rejections.router(self.refusals, self.access), responses=schemas.errors())
         tasks = (self._unstarted, self.loops.health_checks, self.batch.health_checks)
-        parts = (self.endpoint.health.health_checks, self.limiter.health_checks, self.operator.watch.health_checks)
+        parts = (self.endpoint_health.health_checks, self.limiter.health_checks, self.alarms.health_checks)
         app.include_router(health.router([health.database_check(self.database), *tasks, *parts]))
         app.include_router(metrics.router(self.queries, clock=self.clock))
         schemas.complete(app)
@@ -151,8 +222,8 @@ class Service:
         """
         if self.settings.receiver_migrate_on_start:
             await migrate_database(self.database)
-        await self.endpoint.keyring.load()
-        await self.endpoint.health.run_once()
+        await self.keyring.load()
+        await self.endpoint_health.run_once()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -165,7 +236,7 @@ class Service:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await self.loops.stop()
-            for leading in (self.endpoint.registrar, self.operator.retention):
+            for leading in (self.registrar, self.retention):
                 with suppress(DatabaseUnavailable):
                     await leading.stop()
             await self.poller.stop()
@@ -193,9 +264,9 @@ class Service:
                 log.warning("start.database_unavailable", attempt=self._attempts, reason=error.reason)
             raise
         self._not_started = []
-        ours = (self.endpoint.registrar, self.endpoint.keyring, self.endpoint.health)
+        ours = (self.registrar, self.keyring, self.endpoint_health)
         others = (self.poller, self.categories, self.retrier, self.waiting, self.refusals)
-        for part in (*ours, *others, *self.operator.loops):
+        for part in (*ours, *others, self.alarms, self.retention, self.usage_sums, *self.clock_sync):
             self.loops.start(type(part).__name__, part.run_once)
 
     async def _unstarted(self) -> list[HealthCheck]:

@@ -1,4 +1,4 @@
-"""What is worth an operator's attention, how it is measured, and when it is too much; pure."""
+"""What is worth an operator's attention, how it is measured, and when it is too much."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from app.core.clock import Clock
 from app.core.database import Database, UtcDateTime
 from app.core.errors import HealthCheck
 from app.core.leases import leases
+from app.core.settings import Settings
 from app.endpoint.models import LIVE
 from app.endpoint.reconciler import LEASE as LEADER
 from app.endpoint.tables import endpoints
@@ -85,6 +86,19 @@ def measure(seen: Measurements, now: datetime, *, poll_errors: int, leaderless: 
         Alarm.SUBMISSION: _seconds_since(seen.unresolved_since, now),
         Alarm.POLL_ERRORS: float(poll_errors),
         Alarm.LEADER: leaderless,
+    }
+
+
+def alarm_thresholds(settings: Settings) -> dict[Alarm, float]:
+    """Above these an alarm is raised, in the alarm's own unit."""
+    return {
+        Alarm.CALLBACKS_MISSED: settings.receiver_alarm_missed_ratio,
+        Alarm.SILENCE: settings.receiver_alarm_silence.total_seconds(),
+        Alarm.REFUSALS: settings.receiver_alarm_refusals,
+        Alarm.OVERDUE: settings.receiver_alarm_overdue,
+        Alarm.SUBMISSION: settings.receiver_alarm_submission_age.total_seconds(),
+        Alarm.POLL_ERRORS: settings.receiver_alarm_poll_errors,
+        Alarm.LEADER: settings.receiver_alarm_leader_gone.total_seconds(),
     }
 
 

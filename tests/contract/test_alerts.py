@@ -31,7 +31,7 @@ def test_there_is_a_rule_for_each_alarm() -> None:
 
 async def test_the_rules_speak_of_metrics_that_exist_and_are_quiet_at_first(sqlite_url: str) -> None:
     async with open_service(sqlite_url) as room:
-        await room.service.operator.watch.run_once()
+        await room.service.alarms.run_once()
         page = (await room.client.get("/metrics")).text
         for rule in rules().values():
             assert re.search(rf"^{rule.metric}[ {{]", page, flags=re.MULTILINE), rule.alert
@@ -45,7 +45,7 @@ async def test_a_database_that_is_away_is_alerted() -> None:
 
 async def test_a_watch_that_has_stopped_is_alerted(sqlite_url: str) -> None:
     async with open_service(sqlite_url) as room:
-        await room.service.operator.watch.run_once()
+        await room.service.alarms.run_once()
         room.pass_time(seconds=61)
         page = (await room.client.get("/metrics")).text
         assert rules()["RivyaReceiverWatchStopped"].holds(page, now=room.clock.now().timestamp())

@@ -39,19 +39,19 @@ def steps() -> list[Script]:
 async def fill(url: str) -> None:
     """Something in every table, as the service writes it."""
     async with open_service(url) as room:
-        await room.service.endpoint.registrar.run_once()
-        await room.service.endpoint.keyring.load()
+        await room.service.registrar.run_once()
+        await room.service.keyring.load()
         body = {"model": "z-image", "prompt": "a river"}
         headers = {"Authorization": f"Bearer {TOKEN}"}
         assert (await room.client.post("/api/v1/generations", json=body, headers=headers)).is_success
         await room.record(webhook("done", "succeeded"), poll("found", "failed"))
-        await room.service.operator.sums.move()
+        await room.service.usage_sums.move()
         assert (await room.client.post("/rivya/webhook", content=b"{}")).status_code == 401
         await room.service.refusals.run_once()
         await room.service.limiter.acquire()
         room.pass_time(days=91)
         await room.record(webhook("new", "failed", at=room.clock.now()))
-        await room.service.operator.retention._prune(Limits(room.clock.now(), NOON))
+        await room.service.retention._prune(Limits(room.clock.now(), NOON))
         await Leases(room.service.database, holder="one").acquire("any", now=NOON, term=timedelta(hours=1))
 
 

@@ -62,10 +62,10 @@ async def test_deliveries_that_are_all_refused_are_noticed(database_url: str) ->
         for _ in range(11):
             answer = await room.client.post(f"/rivya/webhook/{PATH_KEY}", content=b'{"id": "evt_1"}')
             assert answer.status_code == 401
-        await room.service.endpoint.health.run_once()
+        await room.service.endpoint_health.run_once()
         assert await raised_by_then(room) == {Alarm.REFUSALS}
-        room.service.endpoint.health.record_verified("endpoint-1", room.clock.now())
-        await room.service.endpoint.health.run_once()
+        room.service.endpoint_health.record_verified("endpoint-1", room.clock.now())
+        await room.service.endpoint_health.run_once()
         assert await raised_by_then(room) == set()
         assert room.lines == [("alarm.crossed", "refusals"), ("alarm.cleared", "refusals")]
 

@@ -103,13 +103,13 @@ class FaultyProviderService:
         await self.clock.run(self._turned(service))
 
     async def _turned(self, service: Service) -> None:
-        for part in (service.endpoint.registrar, service.endpoint.keyring, service.endpoint.health):
+        for part in (service.registrar, service.keyring, service.endpoint_health):
             await part.run_once()
         await service.categories.run_once()
         await service.retrier.run_once()
         await service.poller.run_once()
         await service.poller.idle()
-        await service.endpoint.health.run_once()
+        await service.endpoint_health.run_once()
 
     async def wait(self, seconds: float) -> None:
         """Let time pass: everything that falls due in it is done in its turn."""
@@ -179,7 +179,7 @@ async def faulty_provider_service(url: str) -> AsyncIterator[FaultyProviderServi
         stack.push_async_callback(service.close)
         service.limiter._pause = clock.pause
         clock.stands_still_while.append(lambda: bool(service.poller._asking))
-        for verification in service.endpoint.verifications:
+        for verification in service.verifications:
             verification._seconds_in_doubt = 0.05
         await service.batch.start()
         stack.push_async_callback(service.batch.stop)
@@ -187,7 +187,7 @@ async def faulty_provider_service(url: str) -> AsyncIterator[FaultyProviderServi
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://receiver"))
         carrier = IntoService(client, clock, theirs)
         sandbox.courier._outbound = carrier  # type: ignore[assignment]
-        await service.endpoint.keyring.load()
+        await service.keyring.load()
         provider = FaultyProviderService(service, sandbox, clock, theirs, carrier, client)
         await provider.wait(5)
         yield provider

@@ -61,8 +61,8 @@ class ServiceHarness:
         }
         async with self.service.database.transaction() as connection:
             await connection.execute(insert(endpoints).values(row))
-        await self.service.endpoint.keyring.load()
-        await self.service.endpoint.health.run_once()
+        await self.service.keyring.load()
+        await self.service.endpoint_health.run_once()
 
     async def make_due(self) -> None:
         """Have every open generation due now."""
@@ -79,7 +79,7 @@ class ServiceHarness:
     async def raised(self) -> set[Alarm]:
         """The alarms that are raised, by a look of now: the log, /readyz and the alert rules have to agree."""
         with structlog.testing.capture_logs() as logged:
-            await self.service.operator.watch.run_once()
+            await self.service.alarms.run_once()
         self.logged += [line for line in logged if line["event"].startswith("alarm.")]
         metrics = (await self.client.get("/metrics")).text
         checks = {check["name"]: check for check in (await self.client.get("/readyz")).json()["checks"]}
