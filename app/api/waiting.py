@@ -43,9 +43,9 @@ class ReadCoalescer:
     async def generation(self, generation_id: str) -> Generation | None:
         """The generation as it is now; None if it isn't known. Raises what the read raises."""
         # Shielded: one caller that gives up must not take the others' answer away.
-        return (await asyncio.shield(self.ask(generation_id))).get(generation_id)
+        return (await asyncio.shield(self.request(generation_id))).get(generation_id)
 
-    def ask(self, generation_id: str) -> "asyncio.Future[GenerationsById]":
+    def request(self, generation_id: str) -> "asyncio.Future[GenerationsById]":
         """What the group finds that this generation is read with; shared, and not to be cancelled."""
         self._ids.add(generation_id)
         if self._answer is None:
@@ -142,7 +142,7 @@ class LongPollWaiter:
 
     def _look(self) -> None:
         self._is_looking, self._is_woken = True, False
-        self._reads.ask(self._generation_id).add_done_callback(self._seen)
+        self._reads.request(self._generation_id).add_done_callback(self._seen)
 
     def _seen(self, answer: "asyncio.Future[GenerationsById]") -> None:
         self._is_looking = False
@@ -214,7 +214,7 @@ class Waiting:
         What is returned is to be called when the caller leaves; None where there is so little to wait for that it may.
         """
         if seconds <= 0:
-            self.reads.ask(generation_id).add_done_callback(tell)
+            self.reads.request(generation_id).add_done_callback(tell)
             return None
         waiter = LongPollWaiter(
             generation_id, seconds, tell, reads=self.reads, changes=self._changes, stopping=self._stopping

@@ -158,7 +158,7 @@ async def test_who_leaves_while_it_looks_is_told_no_more() -> None:
 async def test_a_look_that_cannot_begin_ends_the_wait_and_wakes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     await turns()
-    monkeypatch.setattr(scene.shared, "ask", None)
+    monkeypatch.setattr(scene.shared, "request", None)
     scene.changes.wake("g")
     assert scene.is_over(None)
 
