@@ -134,12 +134,12 @@ class Service:
         polling = PollExecutor(self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self._poll_errors = polling.errors_in_a_row
-        self.refusals = Rejections(self.database)
+        self.rejections = Rejections(self.database)
         ours, *second = self.verifications
         self.intake = Intake(
             AlternateClocks(ours, second),
             self.endpoint_health,
-            self.refusals,
+            self.rejections,
             self.batch.put,
             clock=self.clock,
             most_bytes=self.settings.receiver_max_body_bytes,
@@ -207,7 +207,7 @@ class Service:
             endpoint.operator_router(self.access, operator, reachability, showing, self.keyring),
             responses=schemas.errors(404),
         )
-        app.include_router(rejections.router(self.refusals, self.access), responses=schemas.errors())
+        app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())
         tasks = (self._unstarted, self.loops.health_checks, self.batch.health_checks)
         parts = (self.endpoint_health.health_checks, self.limiter.health_checks, self.alarms.health_checks)
         app.include_router(health.router([health.database_check(self.database), *tasks, *parts]))
@@ -265,7 +265,7 @@ class Service:
             raise
         self._not_started = []
         ours = (self.registrar, self.keyring, self.endpoint_health)
-        others = (self.poller, self.categories, self.retrier, self.waiting, self.refusals)
+        others = (self.poller, self.categories, self.retrier, self.waiting, self.rejections)
         for part in (*ours, *others, self.alarms, self.retention, self.usage_sums, *self.clock_sync):
             self.loops.start(type(part).__name__, part.run_once)
 

@@ -40,7 +40,7 @@ def router(queries: Queries, access: Access) -> APIRouter:
         after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
         page = await queries.deliveries(chosen, after=after, limit=parameters.limit)
         following = encode(page.last, chosen) if page.last is not None else None
-        return answer(list_of([render_delivery(delivery) for delivery in page.items], next_cursor=following))
+        return answer(list_of([render_delivery(item) for item in page.items], next_cursor=following))
 
     @routes.get(
         "/deliveries/{event_id}",
@@ -50,10 +50,10 @@ def router(queries: Queries, access: Access) -> APIRouter:
     )
     async def get_delivery(event_id: str, caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> Response:
         """What is known of it; for the role admin also its headers and its bytes."""
-        found = await queries.delivery(event_id) if usable_name(event_id) is not None else None
-        if found is None:
+        delivery = await queries.delivery(event_id) if usable_name(event_id) is not None else None
+        if delivery is None:
             raise DeliveryUnknown
-        evidence = render_evidence(found) if caller.role.allows(Role.ADMIN) else {}
-        return answer({**render_delivery(found), **evidence})
+        evidence = render_evidence(delivery) if caller.role.allows(Role.ADMIN) else {}
+        return answer({**render_delivery(delivery), **evidence})
 
     return routes

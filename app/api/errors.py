@@ -45,13 +45,13 @@ class LastResort:
             return
         has_begun = False
 
-        async def tell(message: Message) -> None:
+        async def tracked_send(message: Message) -> None:
             nonlocal has_begun
             has_begun = True
             await send(message)
 
         try:
-            await self._app(scope, receive, tell)
+            await self._app(scope, receive, tracked_send)
         except Exception as error:
             log.exception("request.failed", error=type(error).__name__, route=_route(scope))
             if has_begun:  # too late to answer; the server cuts the connection, which tells the caller
@@ -101,8 +101,8 @@ def _allowed(request: Request) -> str:
 def _error(
     request: Request, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None
 ) -> Response:
-    told = {"code": code, "message": message, "requestId": request.state.request_id}
-    return answer({"error": told}, status=status, headers=headers)
+    detail = {"code": code, "message": message, "requestId": request.state.request_id}
+    return answer({"error": detail}, status=status, headers=headers)
 
 
 def _route(scope: Scope) -> str:

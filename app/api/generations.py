@@ -100,14 +100,14 @@ class Track(BaseModel):
         if not body.strip():
             return cls()
         try:
-            said = orjson.loads(body)
+            members = orjson.loads(body)
         except orjson.JSONDecodeError:
-            said = None
-        if not isinstance(said, dict):
+            members = None
+        if not isinstance(members, dict):
             message = "body: must be a JSON object in UTF-8, or be left out."
             raise TrackInvalid(message)
         try:
-            return cls.model_validate(said)
+            return cls.model_validate(members)
         except ValidationError as error:
             raise RequestValidationError(error.errors()) from None
 
@@ -160,9 +160,9 @@ def wanted(query: float | None, prefer: Sequence[str]) -> Wait:
 
 def _preferred(prefer: Sequence[str]) -> int | None:
     for preference in ",".join(prefer).split(","):
-        found = _WAIT.fullmatch(preference.partition(";")[0])
-        if found:  # of a preference given twice, the first counts
-            return min(int(found[1]), MOST_SECONDS)
+        match = _WAIT.fullmatch(preference.partition(";")[0])
+        if match:  # of a preference given twice, the first counts
+            return min(int(match[1]), MOST_SECONDS)
     return None
 
 
@@ -251,10 +251,10 @@ def router(
     async def track_generation(generation_id: str, request: Request) -> Response:
         """Idempotent: 201 where the generation was not known, 200 where it was; its status never moves back."""
         identity = checked_id(generation_id)
-        said = Track.read(await read_body(request))
-        claim = TrackedClaim(id=identity, model=said.model, client_request_id=said.client_request_id)
+        track = Track.read(await read_body(request))
+        claim = TrackedClaim(id=identity, model=track.model, client_request_id=track.client_request_id)
         recorded = await record(
-            Report(source=Source.OPERATOR, reported_at=clock.now(), claim=claim, metadata=said.metadata)
+            Report(source=Source.OPERATOR, reported_at=clock.now(), claim=claim, metadata=track.metadata)
         )
         if recorded.generation is None:
             raise GenerationUnknown
@@ -278,25 +278,24 @@ def router(
     return routes
 
 
-async def _awaited(request: Request, waiting: Waiting, generation_id: str, wish: Wait) -> Response:
+async def _awaited(request: Request, waiting: Waiting, generation_id: str, wait: Wait) -> Response:
     try:
-        found = await _read(request, waiting, generation_id, wish.seconds)
+        generation = await _read(request, waiting, generation_id, wait.seconds)
     except CallerGone:
         return NoAnswer()
-    if found is None:
+    if generation is None:
         raise GenerationUnknown
-    headers = {"Preference-Applied": wish.applied} if wish.applied is not None else None
-    return answer(render(found), headers=headers)
+    headers = {"Preference-Applied": wait.applied} if wait.applied is not None else None
+    return answer(render(generation), headers=headers)
 
 
 async def _read(request: Request, waiting: Waiting, generation_id: str, seconds: float) -> Generation | None:
     """The generation, from where the fast path left off, if it did."""
     state = request.scope["state"]
     if state.get(READ) is not None:
-        found: GenerationsById = await state.pop(
-            READ
-        )  # kept in no variable: its error would hold this frame, and that it
-        return found.get(generation_id)
+        # Not assigned to a variable: its error would refer to this frame, and the frame to the error.
+        generations: GenerationsById = await state.pop(READ)
+        return generations.get(generation_id)
     if usable_name(generation_id) is None:
         return None
     if DEADLINE in state:

@@ -66,15 +66,15 @@ def router(checks: Sequence[Check]) -> APIRouter:
     )
     async def readyz() -> Response:
         """What was looked at, and what is wrong where something is."""
-        looked = await asyncio.gather(*(_look(check) for check in checks))
-        health_checks = [finding for found in looked for finding in found]
+        results = await asyncio.gather(*(_look(check) for check in checks))
+        health_checks = [finding for result in results for finding in result]
         is_ready = all(finding.ok for finding in health_checks if finding.is_required)
-        told = [
+        rendered = [
             {"name": finding.name, "ok": finding.ok, "detail": finding.detail, "required": finding.is_required}
             for finding in health_checks
         ]
         status = "ready" if is_ready else "not_ready"
-        return answer({"status": status, "checks": told}, status=200 if is_ready else 503)
+        return answer({"status": status, "checks": rendered}, status=200 if is_ready else 503)
 
     return routes
 
@@ -106,12 +106,12 @@ def not_started(error: Exception) -> HealthCheck:
     causes = [error]
     while isinstance(cause := causes[-1].__cause__, Exception):
         causes.append(cause)
-    told = error.reason if isinstance(error, DatabaseUnavailable) else ""
+    reason = error.reason if isinstance(error, DatabaseUnavailable) else ""
     states = {getattr(cause, "sqlstate", None) for cause in causes}
     what_to_do = (
         _NO_RIGHTS_HELP if _NO_RIGHTS in states else "see `loop.failed` and `start.database_unavailable` in the log"
     )
-    detail = f"failed ({told or type(causes[-1]).__name__}), and is tried again every few seconds: {what_to_do}"
+    detail = f"failed ({reason or type(causes[-1]).__name__}), and is tried again every few seconds: {what_to_do}"
     return HealthCheck("start", ok=False, detail=detail, is_required=True)
 
 

@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.ledger.models import Outcome, Source, Status, Tracking
 
-_SEEN = "2026-05-10T00:00:00.120Z"
+_FIRST_SEEN_AT = "2026-05-10T00:00:00.120Z"
 _SETTLED = "2026-05-10T00:01:00.340Z"
 _TRACKING: dict[str, Any] = {
     "state": "settled",
     "submitted_by": "shop",
     "client_request_id": "order-1",
     "settled_by": "webhook",
-    "first_seen_at": _SEEN,
+    "first_seen_at": _FIRST_SEEN_AT,
     "settled_at": _SETTLED,
     "callback_received_at": _SETTLED,
     "polls": 0,
@@ -350,12 +350,12 @@ Schemas = dict[str, dict[str, Any]]
 
 def complete(app: FastAPI) -> None:
     """Have `app` serve its document with whole examples."""
-    make = app.openapi
+    build = app.openapi
 
     def openapi() -> dict[str, Any]:
-        is_made = app.openapi_schema is not None
-        document = make()
-        if not is_made:
+        is_built = app.openapi_schema is not None
+        document = build()
+        if not is_built:
             _complete(document.get("components", {}).get("schemas", {}))
         return document
 

@@ -112,9 +112,9 @@ def _usual_beginning(end: datetime) -> datetime:
         raise WindowInvalid(f"to: must leave room for the {USUAL.days} days before it, or come with a from.") from None
 
 
-def hour_of(moment: datetime) -> datetime:
+def hour_of(time: datetime) -> datetime:
     """The beginning of its hour. Of hours in UTC, as `format_time` has to be."""
-    return moment.replace(minute=0, second=0, microsecond=0)
+    return time.replace(minute=0, second=0, microsecond=0)
 
 
 # What the OpenAPI document says of usage.

@@ -50,7 +50,7 @@ class ReadCoalescer:
         self._ids.add(generation_id)
         if self._answer is None:
             self._answer = asyncio.get_running_loop().create_future()
-            self._answer.add_done_callback(_seen)
+            self._answer.add_done_callback(_mark_retrieved)
             if self._under_way < self._most_at_once:
                 self._under_way += 1
                 task = asyncio.create_task(self._run(), name="shared-read")
@@ -63,18 +63,18 @@ class ReadCoalescer:
         while self._answer is not None:
             ids, answer, self._ids, self._answer = sorted(self._ids), self._answer, set(), None
             try:
-                found = await self._read(ids)
+                generations = await self._read(ids)
             except Exception as error:  # noqa: BLE001 - it is theirs who asked
                 answer.set_exception(error)
             except asyncio.CancelledError:  # of the query, or of us at the very end: nobody is to wait for ever
                 answer.set_exception(DatabaseUnavailable())
             else:
-                answer.set_result(found)
+                answer.set_result(generations)
             del answer  # else it would hold itself, by the traceback of the error that it holds
         self._under_way -= 1  # in the same step as the last look: who asks from now on begins anew
 
 
-def _seen(answer: "asyncio.Future[GenerationsById]") -> None:
+def _mark_retrieved(answer: "asyncio.Future[GenerationsById]") -> None:
     if not answer.cancelled():
         answer.exception()  # seen: should everybody have given up, nobody else will fetch it
 
@@ -93,29 +93,29 @@ class LongPollWaiter:
     """
 
     __slots__ = (
-        "_changes", "_generation_id", "_is_last", "_is_looking", "_is_woken", "_known", "_reads", "_stopping", "_tell",
-        "_timer",
+        "_callback", "_changes", "_generation_id", "_is_last", "_is_reading", "_is_woken", "_known", "_reads",
+        "_stopping", "_timer",
     )  # fmt: skip
 
     def __init__(
         self,
         generation_id: str,
         seconds: float,
-        tell: OnRead,
+        callback: OnRead,
         *,
         reads: ReadCoalescer,
         changes: Waiters,
         stopping: asyncio.Event,
     ) -> None:
         self._generation_id = generation_id
-        self._tell: OnRead | None = tell
+        self._callback: OnRead | None = callback
         """None: it has been told."""
         self._reads = reads
         self._changes = changes
         self._stopping = stopping
         self._known: asyncio.Future[GenerationsById] | None = None
-        self._is_looking = self._is_woken = self._is_last = False
-        self._look()
+        self._is_reading = self._is_woken = self._is_last = False
+        self._start_read()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
         changes.begin(generation_id, self)
 
@@ -123,11 +123,11 @@ class LongPollWaiter:
         """Something has changed, or we stop; then what is known is told, since the database may be gone already."""
         if self._stopping.is_set() and self._known is not None:
             self._finish(self._known)
-        elif self._is_looking:
+        elif self._is_reading:
             self._is_woken = True
-        elif self._tell is not None:
+        elif self._callback is not None:
             try:
-                self._look()
+                self._start_read()
             except Exception:
                 log.exception("waiting.failed")
                 self._finish(None)
@@ -140,22 +140,22 @@ class LongPollWaiter:
         self._is_last = True
         self.set()
 
-    def _look(self) -> None:
-        self._is_looking, self._is_woken = True, False
-        self._reads.request(self._generation_id).add_done_callback(self._seen)
+    def _start_read(self) -> None:
+        self._is_reading, self._is_woken = True, False
+        self._reads.request(self._generation_id).add_done_callback(self._on_read)
 
-    def _seen(self, answer: "asyncio.Future[GenerationsById]") -> None:
-        self._is_looking = False
-        if self._tell is None:
+    def _on_read(self, answer: "asyncio.Future[GenerationsById]") -> None:
+        self._is_reading = False
+        if self._callback is None:
             return
         try:
-            found = generation_in(answer, self._generation_id)
-            if found is None or found.status.is_terminal or self._stopping.is_set():
+            generation = generation_in(answer, self._generation_id)
+            if generation is None or generation.status.is_terminal or self._stopping.is_set():
                 self._finish(answer)
                 return
             self._known = answer
             if self._is_woken:
-                self._look()
+                self._start_read()
             elif self._is_last:
                 self._finish(answer)
         except Exception:
@@ -163,11 +163,11 @@ class LongPollWaiter:
             self._finish(None)
 
     def _finish(self, answer: "asyncio.Future[GenerationsById] | None") -> None:
-        tell, self._tell, self._known = self._tell, None, None
-        if tell is not None:
+        callback, self._callback, self._known = self._callback, None, None
+        if callback is not None:
             self._timer.cancel()
             self._changes.end(self._generation_id, self)
-            tell(answer)
+            callback(answer)
 
 
 def generation_in(answer: "asyncio.Future[GenerationsById]", generation_id: str) -> Generation | None:
@@ -208,16 +208,16 @@ class Waiting:
             finally:
                 leaving.cancel()
 
-    def tell(self, generation_id: str, seconds: float, tell: OnRead) -> Callable[[], None] | None:
+    def add_callback(self, generation_id: str, seconds: float, callback: OnRead) -> Callable[[], None] | None:
         """Have `tell` called with the read that `generation` would return or raise from.
 
         What is returned is to be called when the caller leaves; None where there is so little to wait for that it may.
         """
         if seconds <= 0:
-            self.reads.request(generation_id).add_done_callback(tell)
+            self.reads.request(generation_id).add_done_callback(callback)
             return None
         waiter = LongPollWaiter(
-            generation_id, seconds, tell, reads=self.reads, changes=self._changes, stopping=self._stopping
+            generation_id, seconds, callback, reads=self.reads, changes=self._changes, stopping=self._stopping
         )
         return waiter.leave
 
@@ -237,17 +237,17 @@ class Waiting:
     async def _settled(
         self, generation_id: str, changed: asyncio.Event, deadline: float, leaving: "asyncio.Task[None]"
     ) -> Generation | None:
-        found = await self.reads.generation(generation_id)
-        while found is not None and not found.status.is_terminal and not self._stopping.is_set():
+        generation = await self.reads.generation(generation_id)
+        while generation is not None and not generation.status.is_terminal and not self._stopping.is_set():
             is_over = not await self._wait(changed, deadline)
             if leaving.done():
                 raise CallerGone
             if self._stopping.is_set():  # the database may be gone already
-                return found
-            found = await self.reads.generation(generation_id)
+                return generation
+            generation = await self.reads.generation(generation_id)
             if is_over:
-                return found
-        return found
+                return generation
+        return generation
 
     async def _wait(self, changed: asyncio.Event, deadline: float) -> bool:
         """True when something changed, False when the time is over."""

@@ -124,7 +124,7 @@ def replay(
 
 async def _replay(desk: Desk, chosen: Chosen, *, applies: bool) -> None:
     tally: Tally[str] = Tally()
-    async for replayed in desk.replay.apply(chosen) if applies else desk.replay.rehearse(chosen):
+    async for replayed in desk.replay.apply(chosen) if applies else desk.replay.dry_run(chosen):
         result = _result(replayed)
         tally[result] += 1
         typer.echo(f"{replayed.delivery.event_id}: was {replayed.delivery.outcome}, {_told(replayed, result)}")

@@ -44,20 +44,20 @@ class FastDelivery:
 class FastDeliveryReply:
     """For the fast path: 200 once it is committed, and the ordinary way where it could not be."""
 
-    __slots__ = ("_attempt", "_exchange", "_is_told")
+    __slots__ = ("_attempt", "_exchange", "_is_answered")
 
     def __init__(self, exchange: Exchange, attempt: Attempt) -> None:
         self._exchange = exchange
         self._attempt = attempt
-        self._is_told = False
+        self._is_answered = False
 
     def done(self) -> bool:
         """It has been answered."""
-        return self._is_told
+        return self._is_answered
 
     def set_result(self, recorded: Recorded, /) -> None:  # noqa: ARG002 - all are answered alike
         """It is committed."""
-        self._is_told = self._attempt.is_recorded = True
+        self._is_answered = self._attempt.is_recorded = True
         try:
             self._exchange.respond()
             count_recorded()
@@ -67,8 +67,8 @@ class FastDeliveryReply:
 
     def set_exception(self, error: ServiceError, /) -> None:
         """It is not."""
-        if not self._is_told:
-            self._is_told = True
+        if not self._is_answered:
+            self._is_answered = True
             self._attempt.error = error
             self._exchange.fall_back()
 

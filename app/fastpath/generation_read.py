@@ -49,7 +49,7 @@ class FastGenerationRead:
         seconds = int(wait[1] or 0)
         if seconds:
             scope["state"][DEADLINE] = asyncio.get_running_loop().time() + seconds
-        leave = self._waiting.tell(generation_id, seconds, partial(self._answer, scope, caller, exchange))
+        leave = self._waiting.add_callback(generation_id, seconds, partial(self._answer, scope, caller, exchange))
         if leave is not None:
             exchange.on_disconnect(leave)
         return True
@@ -78,18 +78,18 @@ class FastGenerationRead:
                 API_CALLS.labels(caller.name, _ROUTE, "abandoned").inc()
                 return
             scope["state"][READ] = answer
-            found = generation_in(answer, scope["path"][len(PREFIX) :]) if answer is not None else None
-            if found is None:
+            generation = generation_in(answer, scope["path"][len(PREFIX) :]) if answer is not None else None
+            if generation is None:
                 exchange.fall_back()
             else:
-                exchange.respond(_HEADERS % ensure_request_id(scope).encode(), self._body(found))
+                exchange.respond(_HEADERS % ensure_request_id(scope).encode(), self._body(generation))
                 _COUNTED.inc()
                 API_CALLS.labels(caller.name, _ROUTE, "succeeded").inc()
         except Exception:
             log.exception("fast_path.failed")
             exchange.fall_back()
 
-    def _body(self, found: Generation) -> bytes:
-        if self._written is None or self._written[0] is not found:
-            self._written = (found, orjson.dumps(render(found)))
+    def _body(self, generation: Generation) -> bytes:
+        if self._written is None or self._written[0] is not generation:
+            self._written = (generation, orjson.dumps(render(generation)))
         return self._written[1]

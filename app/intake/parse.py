@@ -10,7 +10,7 @@ from app.rivya.payloads import DeliveryBody, read_delivery
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
-_KEPT_HEADERS = frozenset({b"content-type", b"user-agent"})
+_STORED_HEADERS = frozenset({b"content-type", b"user-agent"})
 _FEW = 64
 _ENDINGS = (b"signature", b"signature-256", b"timestamp", b"-id")
 
@@ -28,7 +28,7 @@ def parse_delivery(
         received_at=now,
         body=body,
         headers=stored_headers(headers),
-        kept_as=None if is_claim else _mentioned_id(read),
+        kept_as=None if is_claim else _outcome_of(read),
         about=read.generation.id if read.generation is not None else None,
     )
     claim = read.generation if is_claim else None
@@ -50,13 +50,17 @@ def as_unreadable(report: Report) -> Report:
 
 def stored_headers(headers: RawHeaders) -> dict[str, str]:
     """The headers that matter as evidence: content type, user agent, and those a signature is made of."""
-    return {kept: value.decode("latin-1") for name, value in headers if (kept := _mentioned_name(name)) is not None}
+    return {
+        stored_name: value.decode("latin-1")
+        for name, value in headers
+        if (stored_name := _stored_name(name)) is not None
+    }
 
 
 @lru_cache(_FEW)  # the same few names come with every delivery, and strangers' names drive each other out
-def _mentioned_name(name: bytes) -> str | None:
-    return name.decode("latin-1") if name in _KEPT_HEADERS or name.endswith(_ENDINGS) else None
+def _stored_name(name: bytes) -> str | None:
+    return name.decode("latin-1") if name in _STORED_HEADERS or name.endswith(_ENDINGS) else None
 
 
-def _mentioned_id(read: DeliveryBody) -> Outcome:
+def _outcome_of(read: DeliveryBody) -> Outcome:
     return Outcome.UNREADABLE if read.kind == "generation" else Outcome(read.kind)

@@ -1,7 +1,7 @@
 """GET /api/v1/rejections: the newest refused deliveries and why, for admin; no bodies are kept."""
 
+import collections
 import hashlib
-from collections import Counter as Tally
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ log = structlog.stdlib.get_logger(__name__)
 REFUSALS = Counter("receiver_refusals", "Deliveries refused, by reason.", ["reason"])
 
 _PER_FLUSH = 20
-_KEPT = 1000
+_MOST_STORED = 1000
 _SECONDS_BETWEEN_FLUSHES = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Rejection:
     """One delivery that was not accepted."""
 
     reason: str
@@ -48,48 +48,48 @@ class Rejections:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._sample: deque[Refusal] = deque(maxlen=_PER_FLUSH)
-        self._tally: Tally[str] = Tally()
+        self._sample: deque[Rejection] = deque(maxlen=_PER_FLUSH)
+        self._counts: collections.Counter[str] = collections.Counter()
 
-    def note(self, refusal: Refusal) -> None:
+    def record(self, rejection: Rejection) -> None:
         """Count it, and keep it as a sample if there is room."""
-        REFUSALS.labels(refusal.reason).inc()
-        self._tally[refusal.reason] += 1
-        self._sample.append(refusal)
+        REFUSALS.labels(rejection.reason).inc()
+        self._counts[rejection.reason] += 1
+        self._sample.append(rejection)
 
     async def newest(self, most: int) -> list[dict[str, Any]]:
         """The newest of the sample, newest first, header names as a list. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
-            found = await connection.execute(select(rejections).order_by(rejections.c.id.desc()).limit(most))
-            return [{**row, "header_names": row["header_names"].split(",")} for row in found.mappings()]
+            rows = await connection.execute(select(rejections).order_by(rejections.c.id.desc()).limit(most))
+            return [{**row, "header_names": row["header_names"].split(",")} for row in rows.mappings()]
 
     async def run_once(self) -> float:
         """Log what came since the last turn, store the newest of it, drop the oldest that are stored."""
-        if not self._tally:
+        if not self._counts:
             return _SECONDS_BETWEEN_FLUSHES
-        log.warning("deliveries.refused", **self._tally)
-        self._tally.clear()
-        rows = [_row(refusal) for refusal in self._sample]
+        log.warning("deliveries.refused", **self._counts)
+        self._counts.clear()
+        rows = [_row(rejection) for rejection in self._sample]
         self._sample.clear()
-        kept = select(rejections.c.id).order_by(rejections.c.id.desc()).limit(_KEPT).subquery()
-        oldest = select(func.min(kept.c.id)).scalar_subquery()
+        stored = select(rejections.c.id).order_by(rejections.c.id.desc()).limit(_MOST_STORED).subquery()
+        oldest = select(func.min(stored.c.id)).scalar_subquery()
         async with self._database.transaction() as connection:
             await connection.execute(insert(rejections), rows)
             await connection.execute(delete(rejections).where(rejections.c.id < oldest))
         return _SECONDS_BETWEEN_FLUSHES
 
 
-def _row(refusal: Refusal) -> dict[str, Any]:
-    names = sorted({name.decode("latin-1")[:100] for name in refusal.header_names})
+def _row(rejection: Rejection) -> dict[str, Any]:
+    names = sorted({name.decode("latin-1")[:100] for name in rejection.header_names})
     return {
-        "id": str(uuid7(refusal.rejected_at)),
-        "rejected_at": refusal.rejected_at,
-        "reason": refusal.reason,
-        "endpoint_id": refusal.endpoint_id,
-        "size": len(refusal.body),
+        "id": str(uuid7(rejection.rejected_at)),
+        "rejected_at": rejection.rejected_at,
+        "reason": rejection.reason,
+        "endpoint_id": rejection.endpoint_id,
+        "size": len(rejection.body),
         "header_names": ",".join(names[:50]).replace("\x00", ""),
-        "remote_address": refusal.remote_address,
-        "digest": hashlib.sha256(refusal.body).hexdigest(),
+        "remote_address": rejection.remote_address,
+        "digest": hashlib.sha256(rejection.body).hexdigest(),
     }
 
 
@@ -130,7 +130,7 @@ class RejectionsView(BaseModel):
     data: list[RejectionView]
 
 
-def router(refusals: Rejections, access: Access) -> APIRouter:
+def router(sample: Rejections, access: Access) -> APIRouter:
     """The route."""
     routes = APIRouter(prefix="/api/v1", tags=["deliveries"])
 
@@ -140,8 +140,8 @@ def router(refusals: Rejections, access: Access) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 100,
     ) -> RejectionsView:
         """Why deliveries were refused of late, with what may tell where they came from."""
-        found = await refusals.newest(limit)
-        return RejectionsView(data=[RejectionView(**row) for row in found])
+        rows = await sample.newest(limit)
+        return RejectionsView(data=[RejectionView(**row) for row in rows])
 
     return routes
 

@@ -15,7 +15,7 @@ from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.middleware import HTTP_REQUESTS, count, ensure_request_id
 from app.intake.parse import as_unreadable, is_delivery, parse_delivery
-from app.intake.rejections import Refusal, Rejections
+from app.intake.rejections import Rejection, Rejections
 from app.ledger.decide import Recorded
 from app.ledger.models import Report
 from app.ledger.recorder import RecordFailed
@@ -117,11 +117,11 @@ class SignatureRefused(ServiceError):
 
     def __init__(self, refused: Refused, *, now: datetime) -> None:
         super().__init__(_MESSAGES[refused.reason], code=refused.reason)
-        self.told: dict[str, object] = {}
+        self.details: dict[str, object] = {}
         """Beside code and message: times where they are the reason, and then the signature was right."""
         offset = refused.offset_seconds
         if refused.reason in (Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP) and offset is not None:
-            self.told = {
+            self.details = {
                 "signedAt": _written(now, offset),
                 "receivedAt": _written(now, 0),
                 "offsetSeconds": round(offset),
@@ -155,12 +155,12 @@ ROUTE = "/rivya/webhook"
 
 _RECORDED = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
 _NOTHING_MORE = {"type": "http.response.body", "body": b""}
-_TAKEN = HTTP_REQUESTS.labels(ROUTE, "POST", 200)
+_COUNT_OK = HTTP_REQUESTS.labels(ROUTE, "POST", 200)
 
 
 def count_recorded() -> None:
     """One more was answered 200."""
-    _TAKEN.inc()
+    _COUNT_OK.inc()
 
 
 async def send_ok(send: Send, body: bytes = b"") -> None:
@@ -196,15 +196,15 @@ async def send_error(scope: Scope, send: Send, error: ServiceError) -> None:
 
 def render_error(scope: Scope, error: ServiceError) -> tuple[bytes, Mapping[bytes, bytes]]:
     """The body of an error, and the headers that vary."""
-    extra = error.told if isinstance(error, SignatureRefused) else {}
+    extra = error.details if isinstance(error, SignatureRefused) else {}
     identity = ensure_request_id(scope)
-    told = {"code": error.code, "message": error.message, "requestId": identity, **extra}
+    detail = {"code": error.code, "message": error.message, "requestId": identity, **extra}
     headers = {b"x-request-id": identity.encode()}
     if error.retry_after is not None:
         headers[b"retry-after"] = str(math.ceil(error.retry_after)).encode()
     if error.status == 405:
         headers[b"allow"] = b"POST"
-    return orjson.dumps({"error": told}), headers
+    return orjson.dumps({"error": detail}), headers
 
 
 async def _send(send: Send, status: int, body: bytes, headers: Mapping[bytes, bytes]) -> None:
@@ -254,7 +254,7 @@ class Intake:
         self,
         verification: Verification,
         health: Health,
-        refusals: Rejections,
+        rejections: Rejections,
         record: Callable[[Report], Awaitable[Recorded]],
         *,
         clock: Clock,
@@ -263,7 +263,7 @@ class Intake:
     ) -> None:
         self._verification = verification
         self._health = health
-        self._refusals = refusals
+        self._rejections = rejections
         self._record = record
         self._clock = clock
         self._most_bytes = most_bytes
@@ -277,7 +277,7 @@ class Intake:
             await send_error(scope, send, attempt.error)
             return
         try:
-            answer = await (self._take(scope, receive) if attempt is None else self._go_on(attempt))
+            answer = await (self._receive(scope, receive) if attempt is None else self._resume(attempt))
         except BodyIncomplete:
             await send_error(scope, send, ServiceError("The body did not come.", status=408, code="body_incomplete"))
         except ServiceError as error:
@@ -311,10 +311,10 @@ class Intake:
         if not is_delivery(headers, body) or self._probed(headers, body, now) is not None:
             return None
         attempt = scope["state"][_ATTEMPT] = Attempt(error=SignatureRefused(refused, now=now))
-        self._note(scope, path_key, body, refused.reason)
+        self._record_rejection(scope, path_key, body, refused.reason)
         return attempt
 
-    async def _take(self, scope: Scope, receive: Receive) -> bytes:
+    async def _receive(self, scope: Scope, receive: Receive) -> bytes:
         """The body of the answer, which is 200."""
         if scope["method"] != "POST":
             message = "Deliveries are sent with POST."
@@ -323,7 +323,7 @@ class Intake:
         try:
             body = await read_body(scope, receive, most_bytes=self._most_bytes)
         except BodyTooLarge as error:
-            self._note(scope, path_key, b"", "too_large")
+            self._record_rejection(scope, path_key, b"", "too_large")
             message = f"At most {self._most_bytes} bytes are taken."
             raise ServiceError(message, status=413, code="payload_too_large") from error
         verified = await self._verify(scope, path_key, body)
@@ -334,22 +334,22 @@ class Intake:
         self._health.record_verified(endpoint_id, now)
         headers = scope["headers"]
         report = parse_delivery(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
-        await self._keep(report)
+        await self._store(report)
         return b""
 
-    async def _go_on(self, attempt: Attempt) -> bytes:
+    async def _resume(self, attempt: Attempt) -> bytes:
         """What is left to do of a delivery that `verify_now` has verified."""
         if attempt.report is not None and not attempt.is_recorded:
-            await (self._keep(attempt.report) if attempt.error is None else self._keep_unreadable(attempt.report))
+            await (self._store(attempt.report) if attempt.error is None else self._store_unreadable(attempt.report))
         return b""
 
-    async def _keep(self, report: Report) -> None:
+    async def _store(self, report: Report) -> None:
         try:
             await self._record(report)
         except RecordFailed:
-            await self._keep_unreadable(report)
+            await self._store_unreadable(report)
 
-    async def _keep_unreadable(self, report: Report) -> None:
+    async def _store_unreadable(self, report: Report) -> None:
         """What it claims can't be recorded; that it came, and its bytes, can, in what is left of its time."""
         rest = PATIENCE - (self._clock.now() - report.reported_at).total_seconds()
         try:
@@ -369,18 +369,18 @@ class Intake:
         if result.reason is Reason.NO_SECRET and not self._verification.is_read:
             raise DatabaseUnavailable  # the secret may well be there: this is no reason to refuse for good
         if not is_delivery(scope["headers"], body):
-            self._note(scope, path_key, body, "not_a_delivery")
+            self._record_rejection(scope, path_key, body, "not_a_delivery")
             message = "A delivery is a signed JSON body without any Content-Encoding."
             raise ServiceError(message, status=400, code="not_a_delivery")
-        self._note(scope, path_key, body, result.reason)
+        self._record_rejection(scope, path_key, body, result.reason)
         raise SignatureRefused(result, now=self._clock.now())
 
-    def _note(self, scope: Scope, path_key: str | None, body: bytes, reason: str) -> None:
+    def _record_rejection(self, scope: Scope, path_key: str | None, body: bytes, reason: str) -> None:
         now, endpoint_id = self._clock.now(), self._verification.endpoint_id(path_key)
         self._health.record_refused(endpoint_id, now)
         client = scope.get("client")
-        self._refusals.note(
-            Refusal(
+        self._rejections.record(
+            Rejection(
                 reason=reason,
                 rejected_at=now,
                 endpoint_id=endpoint_id,

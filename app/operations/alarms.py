@@ -75,15 +75,15 @@ class Measurements:
         return self.leader_until is not None and self.leader_until > now
 
 
-def measure(seen: Measurements, now: datetime, *, poll_errors: int, leaderless: float) -> dict[Alarm, float]:
-    """The value of every alarm. `leaderless` is the number of seconds since a leader was last seen."""
-    enough = seen.settled >= FEWEST_SETTLED
+def measure(measured: Measurements, now: datetime, *, poll_errors: int, leaderless: float) -> dict[Alarm, float]:
+    """The value of every alarm. `leaderless` is the number of seconds since a leader was last measured."""
+    enough = measured.settled >= FEWEST_SETTLED
     return {
-        Alarm.CALLBACKS_MISSED: seen.found_by_poll / seen.settled if enough else 0.0,
-        Alarm.SILENCE: _silence(seen, now),
-        Alarm.REFUSALS: float(seen.refusals),
-        Alarm.OVERDUE: float(seen.overdue),
-        Alarm.SUBMISSION: _seconds_since(seen.unresolved_since, now),
+        Alarm.CALLBACKS_MISSED: measured.found_by_poll / measured.settled if enough else 0.0,
+        Alarm.SILENCE: _silence(measured, now),
+        Alarm.REFUSALS: float(measured.refusals),
+        Alarm.OVERDUE: float(measured.overdue),
+        Alarm.SUBMISSION: _seconds_since(measured.unresolved_since, now),
         Alarm.POLL_ERRORS: float(poll_errors),
         Alarm.LEADER: leaderless,
     }
@@ -102,20 +102,20 @@ def alarm_thresholds(settings: Settings) -> dict[Alarm, float]:
     }
 
 
-def crossed(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -> frozenset[Alarm]:
+def exceeded(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -> frozenset[Alarm]:
     """The alarms whose value is above their threshold."""
     return frozenset(alarm for alarm, value in values.items() if value > thresholds[alarm])
 
 
-def _silence(seen: Measurements, now: datetime) -> float:
-    if seen.watched_since is None:
+def _silence(measured: Measurements, now: datetime) -> float:
+    if measured.watched_since is None:
         return 0.0
     # A delivery from before the oldest open generation says nothing of the time in between: nothing was to come then.
-    return _seconds_since(max(seen.watched_since, seen.last_verified_at or seen.watched_since), now)
+    return _seconds_since(max(measured.watched_since, measured.last_verified_at or measured.watched_since), now)
 
 
-def _seconds_since(moment: datetime | None, now: datetime) -> float:
-    return 0.0 if moment is None else max((now - moment).total_seconds(), 0.0)
+def _seconds_since(since: datetime | None, now: datetime) -> float:
+    return 0.0 if since is None else max((now - since).total_seconds(), 0.0)
 
 
 # One look at how all replicas fare: one statement, answered from indexes whatever the size of the record.
@@ -204,47 +204,47 @@ class AlarmWatch:
 
     def __init__(
         self,
-        look: AlarmQuery,
+        query: AlarmQuery,
         thresholds: Mapping[Alarm, float],
         *,
         clock: Clock,
         poll_errors: Callable[[], int],
         needs_leader: bool,
     ) -> None:
-        self._look = look
+        self._query = query
         self._thresholds = thresholds
         self._clock = clock
         self._poll_errors = poll_errors
         self._needs_leader = needs_leader
         """False where nothing is registered: an endpoint made by hand needs nobody to look after it."""
-        self._leader_seen = clock.monotonic()
+        self._leader_seen_at = clock.monotonic()
         self._values: dict[Alarm, float] = {}
         self._raised: frozenset[Alarm] = frozenset()
 
     async def run_once(self) -> float:
         """Measure, show and tell; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
         now = self._clock.now()
-        seen = await self._look.at(now)
-        has_leader = not self._needs_leader or seen.has_leader(now)
+        measured = await self._query.at(now)
+        has_leader = not self._needs_leader or measured.has_leader(now)
         if has_leader:
-            self._leader_seen = self._clock.monotonic()
-        leaderless = self._clock.monotonic() - self._leader_seen
-        self._values = measure(seen, now, poll_errors=self._poll_errors(), leaderless=leaderless)
-        raised = crossed(self._values, self._thresholds)
+            self._leader_seen_at = self._clock.monotonic()
+        leaderless = self._clock.monotonic() - self._leader_seen_at
+        self._values = measure(measured, now, poll_errors=self._poll_errors(), leaderless=leaderless)
+        raised = exceeded(self._values, self._thresholds)
         show(self._values, self._thresholds, raised=raised)
-        show_measurements(seen, at=now.timestamp(), has_leader=has_leader)
-        self._tell(raised)
+        show_measurements(measured, at=now.timestamp(), has_leader=has_leader)
+        self._log_changes(raised)
         return SECONDS_BETWEEN_LOOKS
 
     async def health_checks(self) -> list[HealthCheck]:
         """For /readyz, from the last look; nothing before the first."""
         return describe(self._values, self._thresholds)
 
-    def _tell(self, raised: frozenset[Alarm]) -> None:
+    def _log_changes(self, raised: frozenset[Alarm]) -> None:
         for alarm in sorted(raised - self._raised):
-            note_crossed(alarm, value=self._values[alarm], threshold=self._thresholds[alarm])
+            log_crossed(alarm, value=self._values[alarm], threshold=self._thresholds[alarm])
         for alarm in sorted(self._raised - raised):
-            note_cleared(alarm, value=self._values[alarm], threshold=self._thresholds[alarm])
+            log_cleared(alarm, value=self._values[alarm], threshold=self._thresholds[alarm])
         self._raised = raised
 
 
@@ -323,19 +323,19 @@ def show(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float], *, ra
         RAISED.labels(alarm).set(int(alarm in raised))
 
 
-def show_measurements(seen: Measurements, *, at: float, has_leader: bool) -> None:
+def show_measurements(measured: Measurements, *, at: float, has_leader: bool) -> None:
     """Set the gauges that belong to no alarm; `at` in Unix seconds."""
     LOOKED_AT.set(at)
     LEADER_ALIVE.set(int(has_leader))
-    SETTLED.set(seen.settled)
-    FOUND_BY_POLL.set(seen.found_by_poll)
+    SETTLED.set(measured.settled)
+    FOUND_BY_POLL.set(measured.found_by_poll)
 
 
-def note_crossed(alarm: Alarm, *, value: float, threshold: float) -> None:
+def log_crossed(alarm: Alarm, *, value: float, threshold: float) -> None:
     """It is too much from now on."""
     log.warning("alarm.crossed", alarm=alarm.value, value=round(value, 3), threshold=threshold)
 
 
-def note_cleared(alarm: Alarm, *, value: float, threshold: float) -> None:
+def log_cleared(alarm: Alarm, *, value: float, threshold: float) -> None:
     """It is well again."""
     log.info("alarm.cleared", alarm=alarm.value, value=round(value, 3), threshold=threshold)

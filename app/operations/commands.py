@@ -61,7 +61,7 @@ class Orders:
             why = (await self._limiter.health()).detail
             raise NotNow(f"no request to Rivya may leave now, try again later: {why}")
         try:
-            said = await self._client.get_generation(generation_id)
+            generation = await self._client.get_generation(generation_id)
         except RivyaNotFound:
             await self._limiter.record_poll_success()
             raise
@@ -69,9 +69,9 @@ class Orders:
             await self._limiter.record_poll_error(error)
             raise
         await self._limiter.record_poll_success()
-        if said.id != generation_id:
+        if generation.id != generation_id:
             raise RivyaUnreadable("the answer is about another generation", status=200)
-        report = Report(source=Source.OPERATOR, reported_at=self._clock.now(), claim=said)
+        report = Report(source=Source.OPERATOR, reported_at=self._clock.now(), claim=generation)
         [recorded] = await self._ledger.record([report])
         log.info(
             "generation.polled", generation_id=generation_id, outcome=recorded.outcome, source=Source.OPERATOR.value
@@ -85,23 +85,23 @@ class Orders:
         `GenerationUnknown`, and `StillOpen` unless `even_open`: what Rivya says of it later makes it known anew.
         """
         now = self._clock.now()
-        found = (await self._queries.generations_by_id([generation_id])).get(generation_id)
-        if found is not None and not (found.status.is_terminal or even_open):
-            raise StillOpen(f"{generation_id} is {found.status}: --open forgets it all the same")
-        until = now if found is None else found.first_seen_at
+        generation = (await self._queries.generations_by_id([generation_id])).get(generation_id)
+        if generation is not None and not (generation.status.is_terminal or even_open):
+            raise StillOpen(f"{generation_id} is {generation.status}: --open forgets it all the same")
+        until = now if generation is None else generation.first_seen_at
         submitted = await self._pruning.submissions_of(generation_id, until=until)
-        if found is None and not submitted:
+        if generation is None and not submitted:
             raise _unknown(generation_id)
-        ids = [] if found is None else [generation_id]
+        ids = [] if generation is None else [generation_id]
         if await self._pruning.generations(ids, now=now, submissions=submitted) < len(ids):
             raise NotNow(f"{generation_id} is being changed at this moment")
         log.info("generation.forgotten", generation_id=generation_id, source=Source.OPERATOR.value)
 
     async def _known(self, generation_id: str) -> Generation:
-        found = await self._queries.generations_by_id([generation_id])
-        if generation_id not in found:
+        generations = await self._queries.generations_by_id([generation_id])
+        if generation_id not in generations:
             raise _unknown(generation_id)
-        return found[generation_id]
+        return generations[generation_id]
 
 
 def _unknown(generation_id: str) -> GenerationUnknown:

@@ -46,7 +46,7 @@ class Replayed:
 
 
 class Replay:
-    """Oldest first. The stored delivery stays as it is: evidence of what came, and of what was made of it then."""
+    """Oldest first. The stored delivery stays as it is: evidence of what came, and of what was planned of it then."""
 
     def __init__(self, database: Database, ledger: Recorder, *, clock: Clock, first_poll: FirstPoll) -> None:
         self._database = database
@@ -72,7 +72,7 @@ class Replay:
             )
             yield Replayed(delivery, recorded)
 
-    async def rehearse(self, chosen: Chosen) -> AsyncIterator[Replayed]:
+    async def dry_run(self, chosen: Chosen) -> AsyncIterator[Replayed]:
         """What `apply` would do, if nothing else happened meanwhile; nothing is written."""
         known: dict[str, Generation] = {}
         async for delivery in self._stored(chosen):
@@ -82,9 +82,9 @@ class Replay:
                 continue
             if report.claim.id not in known:
                 known |= await self._queries.generations_by_id([report.claim.id])
-            made = plan([report], known, {}, first_poll=self._first_poll)
-            known |= made.generations
-            yield Replayed(delivery, made.recorded[0])
+            planned = plan([report], known, {}, first_poll=self._first_poll)
+            known |= planned.generations
+            yield Replayed(delivery, planned.recorded[0])
 
     def _report(self, delivery: StoredDelivery) -> Report | None:
         if delivery.body_pruned_at is not None:
@@ -110,20 +110,20 @@ class Replay:
 
     async def _page(self, chosen: Chosen, after: Position | None) -> Sequence[StoredDelivery]:
         async with self._database.read() as connection:
-            found = await connection.execute(_statement(chosen, after, is_sqlite=self._database.is_sqlite))
-            return [rows.to_delivery(row) for row in found.mappings()]
+            page = await connection.execute(_statement(chosen, after, is_sqlite=self._database.is_sqlite))
+            return [rows.to_delivery(row) for row in page.mappings()]
 
 
 def _statement(chosen: Chosen, after: Position | None, *, is_sqlite: bool) -> Select[tuple[object, ...]]:
-    found = select(deliveries)
+    statement = select(deliveries)
     if chosen.event_id is not None:
-        found = found.where(_d.event_id == chosen.event_id)
+        statement = statement.where(_d.event_id == chosen.event_id)
     if chosen.since is not None:
-        found = found.where(_d.received_at >= chosen.since)
+        statement = statement.where(_d.received_at >= chosen.since)
     if chosen.until is not None:
-        found = found.where(_d.received_at < chosen.until)
-    found = found.where(*of_outcome(chosen.outcome, is_sqlite=is_sqlite))
+        statement = statement.where(_d.received_at < chosen.until)
+    statement = statement.where(*of_outcome(chosen.outcome, is_sqlite=is_sqlite))
     if after is not None:
         position = tuple_(literal(after.at, _d.received_at.type), literal(after.id, _d.event_id.type))
-        found = found.where(tuple_(_d.received_at, _d.event_id) > position)
-    return found.order_by(_d.received_at, _d.event_id).limit(_AT_ONCE)
+        statement = statement.where(tuple_(_d.received_at, _d.event_id) > position)
+    return statement.order_by(_d.received_at, _d.event_id).limit(_AT_ONCE)

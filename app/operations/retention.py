@@ -1,6 +1,6 @@
 """Prunes what is older than RECEIVER_RETENTION_DAYS, in small batches with pauses, by one replica at a time."""
 
-from collections import Counter as Tally
+import collections
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -97,9 +97,9 @@ class Pruning:
 
     async def settled_generations(self, before: datetime, *, most: int, now: datetime) -> int:
         """Remove generations that were settled before this, with their histories and their deliveries' bodies."""
-        found = await self._find(SETTLED, {"before": before, "most": most})
-        await self.generations(found, now=now)
-        return len(found)
+        ids = await self._find(SETTLED, {"before": before, "most": most})
+        await self.generations(ids, now=now)
+        return len(ids)
 
     async def generations(self, ids: Sequence[str], *, now: datetime, submissions: Sequence[str] = ()) -> int:
         """Remove these generations, whatever their state; returns how many there were that nobody had locked.
@@ -160,18 +160,18 @@ class Pruning:
         before: str | None = str(uuid7(until + _CLOCKS_DIFFER))
         while before is not None:
             page = await self._read(_SUBMITTED, {"until": before, "most": _SUBMISSIONS_AT_ONCE})
-            if found := [row for row in page if row.generation_id == generation_id]:
-                return [row.id for row in found if row.has_body]
+            if rows := [row for row in page if row.generation_id == generation_id]:
+                return [row.id for row in rows if row.has_body]
             before = page[-1].id if page else None
         return []
 
     async def expired_deliveries(self, before: datetime, *, most: int) -> int:
         """Remove deliveries whose bodies went before this: such an event would be taken for a new one."""
-        found = await self._find(EXPIRED, {"before": before, "most": most})
-        if found:
+        ids = await self._find(EXPIRED, {"before": before, "most": most})
+        if ids:
             async with self._database.transaction() as connection:
-                await connection.execute(self._remove_deliveries, self._ids(found))
-        return len(found)
+                await connection.execute(self._remove_deliveries, self._ids(ids))
+        return len(ids)
 
     async def _find(self, statement: Select[Any] | CompoundSelect[Any], parameters: dict[str, Any]) -> Sequence[str]:
         return [row[0] for row in await self._read(statement, parameters)]
@@ -313,7 +313,7 @@ class Retention:
         self._submitted: str | None = None
         self._walk_began: datetime | None = None
         """Creates are walked over anew each day: one that was passed while it was open is answered later."""
-        self._tally: Tally[str] = Tally()
+        self._counts: collections.Counter[str] = collections.Counter()
 
     async def run_once(self) -> float:
         """Prune one batch of each kind; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
@@ -327,7 +327,7 @@ class Retention:
             took = self._clock.monotonic() - began
             return min(max(took / self._share - took, _SHORTEST_PAUSE), _LONGEST_PAUSE)
         await self.stop()
-        self._tell()
+        self._log_counts()
         return _REST
 
     async def stop(self) -> None:
@@ -361,9 +361,9 @@ class Retention:
 
     async def _generations(self, old: Limits, most: int) -> bool:
         now = self._clock.now()
-        found = await self._pruning.settled_generations(old.settled_before, most=most, now=now)
-        self._count("generations", found)
-        return found == most
+        pruned = await self._pruning.settled_generations(old.settled_before, most=most, now=now)
+        self._count("generations", pruned)
+        return pruned == most
 
     async def _bodies(self, old: Limits, most: int) -> bool:
         now = self._clock.now()
@@ -373,9 +373,9 @@ class Retention:
         return is_more
 
     async def _deliveries(self, old: Limits, most: int) -> bool:
-        found = await self._pruning.expired_deliveries(old.pruned_before, most=most)
-        self._count("deliveries", found)
-        return found == most
+        pruned = await self._pruning.expired_deliveries(old.pruned_before, most=most)
+        self._count("deliveries", pruned)
+        return pruned == most
 
     async def _submissions(self, old: Limits, most: int) -> bool:
         now = self._clock.now()
@@ -386,15 +386,15 @@ class Retention:
         )
         return is_more
 
-    def _count(self, what: str, found: int) -> None:
-        if found:
-            PRUNED.labels(what).inc(found)
-            self._tally[what] += found
+    def _count(self, what: str, rows: int) -> None:
+        if rows:
+            PRUNED.labels(what).inc(rows)
+            self._counts[what] += rows
 
-    def _tell(self) -> None:
-        if self._tally:
-            log.info("retention.pruned", days=self._days, **self._tally)
-            self._tally.clear()
+    def _log_counts(self) -> None:
+        if self._counts:
+            log.info("retention.pruned", days=self._days, **self._counts)
+            self._counts.clear()
 
 
 def is_statement_timeout(error: DatabaseUnavailable) -> bool:

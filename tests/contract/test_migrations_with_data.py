@@ -47,7 +47,7 @@ async def fill(url: str) -> None:
         await room.record(webhook("done", "succeeded"), poll("found", "failed"))
         await room.service.usage_sums.move()
         assert (await room.client.post("/rivya/webhook", content=b"{}")).status_code == 401
-        await room.service.refusals.run_once()
+        await room.service.rejections.run_once()
         await room.service.limiter.acquire()
         room.pass_time(days=91)
         await room.record(webhook("new", "failed", at=room.clock.now()))

@@ -74,7 +74,7 @@ async def test_refusals_at_an_endpoint_made_by_hand_are_noticed(database_url: st
     async with open_service(database_url, RIVYA_SIGNING_SECRET="whsec_made_by_hand") as room:
         for _ in range(11):
             assert (await room.client.post("/rivya/webhook", content=b'{"id": "evt_1"}')).status_code == 401
-        await room.service.refusals.run_once()
+        await room.service.rejections.run_once()
         assert await room.raised() == {Alarm.REFUSALS}  # and no leader is missed
         room.pass_time(seconds=1)
         await room.record(webhook("good", "succeeded", at=room.clock.now()))

@@ -68,7 +68,7 @@ async def statuses(both: ServerPair, request: bytes) -> list[int]:
         ("app.fastpath.protocol.FastExchange.respond", read(PATH), 200),
         ("app.fastpath.generation_read.render", read(PATH), 200),
         ("app.fastpath.generation_read.render", read(f"{PATH}?wait=1"), 200),
-        ("app.api.waiting.Waiting.tell", read(PATH), 200),
+        ("app.api.waiting.Waiting.add_callback", read(PATH), 200),
         ("app.api.waiting.generation_in", read(f"{PATH}?wait=1"), 200),
     ],
 )

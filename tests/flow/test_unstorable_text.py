@@ -103,14 +103,14 @@ async def test_each_column_is_reached_as_the_table_says_and_none_holds_what_it_c
         body = f'{{"id":"{MARK}_first","type":"ping"}}'.encode()
         assert (await room.deliver(body)).status_code == 200
         await _everything(room, MARK, 0)
-        await room.service.refusals.run_once()
+        await room.service.rejections.run_once()
         held = await room.rows()
         for column, way in REACHED.items():
             if way not in (OURS, REGISTER) and column not in ELSEWHERE:
                 assert any(MARK in (value or "") for value in held[column]), f"{column} is not reached by {way}"
         for number, text in enumerate(HOSTILE, start=1):
             await _everything(room, text, number)
-            await room.service.refusals.run_once()
+            await room.service.rejections.run_once()
         _are_clean(await room.rows())
 
 

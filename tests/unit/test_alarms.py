@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.operations.alarms import FEWEST_SETTLED, Alarm, Measurements, crossed, describe, measure
+from app.operations.alarms import FEWEST_SETTLED, Alarm, Measurements, describe, exceeded, measure
 from tests.support.clock import NOON
 
 QUIET = Measurements(
@@ -64,8 +64,8 @@ def test_a_leader_lives_as_long_as_its_lease() -> None:
 
 def test_an_alarm_is_raised_above_its_threshold_and_not_at_it() -> None:
     thresholds = dict.fromkeys(Alarm, 10.0)
-    assert crossed(dict.fromkeys(Alarm, 10.0), thresholds) == frozenset()
-    assert crossed({**dict.fromkeys(Alarm, 0.0), Alarm.SILENCE: 10.1}, thresholds) == {Alarm.SILENCE}
+    assert exceeded(dict.fromkeys(Alarm, 10.0), thresholds) == frozenset()
+    assert exceeded({**dict.fromkeys(Alarm, 0.0), Alarm.SILENCE: 10.1}, thresholds) == {Alarm.SILENCE}
 
 
 @pytest.mark.parametrize(
