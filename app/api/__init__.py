@@ -1,1 +1,1 @@
-"""What other services call: the record read, waited for and added to; health and metrics beside it."""
+"""The HTTP API for other services: read, wait for and track generations; usage, health and metrics."""

@@ -1,4 +1,4 @@
-"""/api/v1/deliveries: what Rivya delivered, as evidence; what a delivery carried is for the role admin."""
+"""/api/v1/deliveries: the recorded deliveries as evidence; their headers and bodies only for the role admin."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from app.rivya.parsing import usable_name
 
 
 class DeliveryUnknown(ServiceError):
-    """No such event ever came."""
+    """404: no event with this id was recorded."""
 
     status = 404
     code = "not_found"

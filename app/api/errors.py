@@ -1,4 +1,4 @@
-"""Every error in Rivya's shape: the one place where errors become answers."""
+"""Renders every error as a response in Rivya's format."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -23,17 +23,17 @@ _MESSAGES = {404: "There is nothing at this path.", 405: "This path does not tak
 
 
 def install(app: FastAPI) -> None:
-    """Have `app` answer every error in Rivya's shape, and give every request its id."""
+    """Make `app` answer every error in Rivya's format, and give every request an id."""
     app.exception_handler(ServiceError)(_service_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)
     app.add_middleware(LastResort)
     app.add_middleware(SecurityHeadersMiddleware)
-    app.add_middleware(RequestContextMiddleware)  # outermost: what the last resort answers has an id, too
+    app.add_middleware(RequestContextMiddleware)  # outermost, so that a response of LastResort has an id too
 
 
 class LastResort:
-    """ASGI middleware: what nobody foresaw is logged, and answered 500 without saying what it was."""
+    """ASGI middleware: logs an unexpected exception and answers 500 without its text."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -54,7 +54,7 @@ class LastResort:
             await self._app(scope, receive, tracked_send)
         except Exception as error:
             log.exception("request.failed", error=type(error).__name__, route=_route(scope))
-            if has_begun:  # too late to answer; the server cuts the connection, which tells the caller
+            if has_begun:  # too late for a response: the server closes the connection
                 raise
             request = Request(scope)
             await _error(request, 500, "internal_error", "Something went wrong here; it has been logged.")(
@@ -93,7 +93,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> str:
-    # Routes that share a path know of their own methods only; the document knows all.
+    # A route knows only its own methods; the OpenAPI document has all methods of the path.
     methods = request.app.openapi()["paths"].get(_route(request.scope), {})
     return ", ".join(sorted(method.upper() for method in methods))
 
@@ -109,16 +109,13 @@ def _route(scope: Scope) -> str:
     return getattr(scope.get("route"), "path", "none")
 
 
-# What to say of a request that can't be used: which parameter or member, and what would be right; never its value.
-
-
 _AT_MOST = 5
 _LONGEST_NAME = 60
 _PLACES = ("query", "path", "header", "cookie", "body")
 
 
 def explain(errors: Sequence[Any]) -> str:
-    """One sentence for each thing that is wrong, the first five of them."""
+    """One sentence for each of the first five errors: the parameter or member and what is valid, never its value."""
     return " ".join(_sentence(error) for error in errors[:_AT_MOST])
 
 

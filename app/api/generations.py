@@ -25,22 +25,19 @@ from app.ledger.queries import Queries
 from app.ledger.serializers import render, render_transition
 from app.rivya.parsing import LONGEST_NAME, storable, usable_name
 
-# The body of PUT /api/v1/generations/{id}: what a caller may say of a generation made elsewhere.
-
-
 MOST_BYTES = 64 * 1024
 MOST_METADATA_BYTES = 16 * 1024
 
 
 class TrackInvalid(ServiceError):
-    """The request can't be used."""
+    """400: the request is not valid."""
 
     status = 400
     code = "validation_failed"
 
 
 class TrackTooLarge(ServiceError):
-    """The body is larger than anything it could say."""
+    """413: the body is larger than `MOST_BYTES`."""
 
     status = 413
     code = "payload_too_large"
@@ -96,7 +93,7 @@ class Track(BaseModel):
 
     @classmethod
     def read(cls, body: bytes) -> Self:
-        """What a body says; an empty one says nothing. Raises `TrackInvalid`, `RequestValidationError`."""
+        """The parsed body; an empty body sets no member. Raises `TrackInvalid`, `RequestValidationError`."""
         if not body.strip():
             return cls()
         try:
@@ -113,7 +110,7 @@ class Track(BaseModel):
 
 
 def checked_id(generation_id: str) -> str:
-    """`generation_id` if Rivya can be asked for it. Raises `TrackInvalid`."""
+    """`generation_id`, if a request to Rivya can contain it. Raises `TrackInvalid`."""
     if usable_name(generation_id) is None or generation_id in {".", ".."}:
         message = f"generation_id: must be 1 to {LONGEST_NAME} printable characters."
         raise TrackInvalid(message)
@@ -121,7 +118,7 @@ def checked_id(generation_id: str) -> str:
 
 
 async def read_body(request: Request) -> bytes:
-    """The whole body. Raises `TrackTooLarge` without reading on, `TrackInvalid` when it does not come whole."""
+    """The whole body. Raises `TrackTooLarge` without reading further, `TrackInvalid` if the body is incomplete."""
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -134,16 +131,13 @@ async def read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-# How long a caller wants to wait: `?wait=` first, else `Prefer: wait=` (RFC 7240).
-
-
 MOST_SECONDS = 60
 _WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """How long to wait at most, and the header that says so where the wish came as a preference."""
+    """Seconds to wait at most, and the response header if the caller asked by `Prefer: wait=` (RFC 7240)."""
 
     seconds: float
     applied: str | None = None
@@ -151,7 +145,7 @@ class Wait:
 
 
 def wanted(query: float | None, prefer: Sequence[str]) -> Wait:
-    """The wait asked for: the query parameter wins; a preference is capped at 60 seconds, and an odd one ignored."""
+    """The requested wait: the query parameter wins; a preference is capped at 60 s, and an invalid one ignored."""
     if query is not None:
         return Wait(query)
     preferred = _preferred(prefer)
@@ -161,7 +155,7 @@ def wanted(query: float | None, prefer: Sequence[str]) -> Wait:
 def _preferred(prefer: Sequence[str]) -> int | None:
     for preference in ",".join(prefer).split(","):
         match = _WAIT.fullmatch(preference.partition(";")[0])
-        if match:  # of a preference given twice, the first counts
+        if match:  # if it is given twice, the first counts
             return min(int(match[1]), MOST_SECONDS)
     return None
 
@@ -173,14 +167,14 @@ _CREATED: dict[int | str, dict[str, Any]] = {201: {"model": GenerationOut, "desc
 
 
 class NoAnswer(Response):
-    """Sends nothing: the connection is lost."""
+    """Sends nothing, because the connection is lost."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Do nothing."""
 
 
 class GenerationUnknown(ServiceError):
-    """The record has no such generation."""
+    """404: the record has no such generation."""
 
     status = 404
     code = "not_found"
@@ -290,7 +284,7 @@ async def _awaited(request: Request, waiting: Waiting, generation_id: str, wait:
 
 
 async def _read(request: Request, waiting: Waiting, generation_id: str, seconds: float) -> Generation | None:
-    """The generation, from where the fast path left off, if it did."""
+    """The generation, or None; goes on with the read or the wait that the fast path began."""
     state = request.scope["state"]
     if state.get(READ) is not None:
         # Not assigned to a variable: its error would refer to this frame, and the frame to the error.

@@ -1,4 +1,4 @@
-"""/livez: the process runs. /readyz: it can do its work, and what is wrong if it can't."""
+"""/livez: the process runs. /readyz: every health check, 503 if a required one fails."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -80,7 +80,7 @@ def router(checks: Sequence[Check]) -> APIRouter:
 
 
 def database_check(database: Database) -> Check:
-    """Looks whether `database` answers, takes writes where intake writes, and has this code's schema."""
+    """A check that `database` answers, accepts writes, and has this code's schema."""
     wanted, known = migrations.head(), migrations.known()
 
     async def look_at_database() -> Sequence[HealthCheck]:
@@ -102,7 +102,7 @@ def database_check(database: Database) -> Check:
 
 
 def not_started(error: Exception) -> HealthCheck:
-    """What is wrong with a start that failed with `error`, in words that hold no value of a statement or setting."""
+    """The health check of a start that failed with `error`, without any value of a statement or setting."""
     causes = [error]
     while isinstance(cause := causes[-1].__cause__, Exception):
         causes.append(cause)
@@ -135,7 +135,7 @@ async def _look(check: Check) -> Sequence[HealthCheck]:
     try:
         async with asyncio.timeout(_SECONDS_PER_CHECK):
             return await check()
-    except Exception as error:  # noqa: BLE001 - a check that fails is a finding, whatever it failed of
+    except Exception as error:  # noqa: BLE001 - a check that raises counts as failed
         name = getattr(check, "__qualname__", type(check).__name__).rpartition(".")[2]
         log.warning("check.failed", check=name, error=type(error).__name__)
         return [HealthCheck(name, ok=False, detail=_reason(error), is_required=True)]

@@ -1,4 +1,4 @@
-"""/metrics: what was counted, and how the record stands, for Prometheus."""
+"""/metrics for Prometheus: the process's counters, and gauges read from the database."""
 
 import asyncio
 import math
@@ -27,13 +27,13 @@ log = structlog.stdlib.get_logger(__name__)
 def router(queries: Queries, *, clock: Clock) -> APIRouter:
     """The route for Prometheus."""
     routes = APIRouter(tags=["operations"])
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody asks for
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
     gauges = _Gauges(clock)
 
     @routes.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Never fails for want of the database: its gauges are NaN then, and `receiver_database_up` is 0."""
-        gauges.show(await _standing(queries, clock))
+        gauges.show(await _stats(queries, clock))
         text = generate_latest(REGISTRY) + generate_latest(gauges.registry)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
@@ -41,7 +41,7 @@ def router(queries: Queries, *, clock: Clock) -> APIRouter:
 
 
 class _Gauges:
-    """What is looked up at each scrape, apart from what the process counts."""
+    """The gauges that are read from the database at each scrape."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -55,22 +55,22 @@ class _Gauges:
             "last_verified_delivery_age_seconds", "Time since the newest verified delivery; NaN before the first."
         )
 
-    def show(self, standing: LedgerStats | None) -> None:
-        """Take these values; None: the database is away."""
-        last = standing.last_verified_at if standing is not None else None
-        self._up.set(0 if standing is None else 1)
-        self._open.set(math.nan if standing is None else standing.open)
-        self._overdue.set(math.nan if standing is None else standing.overdue)
+    def show(self, stats: LedgerStats | None) -> None:
+        """Set the gauges; None if the database does not answer."""
+        last = stats.last_verified_at if stats is not None else None
+        self._up.set(0 if stats is None else 1)
+        self._open.set(math.nan if stats is None else stats.open)
+        self._overdue.set(math.nan if stats is None else stats.overdue)
         self._age.set(math.nan if last is None else (self._clock.now() - last).total_seconds())
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(f"receiver_{name}", documentation, registry=self.registry)
 
 
-async def _standing(queries: Queries, clock: Clock) -> LedgerStats | None:
+async def _stats(queries: Queries, clock: Clock) -> LedgerStats | None:
     try:
         async with asyncio.timeout(_SECONDS):
             return await queries.standing(clock.now())
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the database, the other metrics are wanted
+    except Exception as error:  # noqa: BLE001 - the other metrics are served without the database
         log.warning("metrics.standing_unknown", error=type(error).__name__)
         return None

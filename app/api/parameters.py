@@ -1,4 +1,4 @@
-"""The query parameters of the lists; a misspelt one is refused, since ignoring it would list too much."""
+"""The query parameters of the lists; an unknown one is rejected, since ignoring it would list too much."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from app.core.errors import ServiceError
 from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
 
-# Opaque cursors: where a list goes on, and the digest of the filters it was asked with; nothing in one is trusted.
+# A cursor holds the position and a digest of the filters. It comes from the caller, so every part is checked.
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -24,7 +24,7 @@ Filter = GenerationFilter | DeliveryFilter
 
 
 class CursorInvalid(ServiceError):
-    """Not a cursor of ours, or one of another list."""
+    """400: not a cursor of ours, or one for other filters."""
 
     status = 400
     code = "validation_failed"
@@ -34,7 +34,7 @@ class CursorInvalid(ServiceError):
 
 
 def encode(position: Position, chosen: Filter) -> str:
-    """The cursor that goes on after `position` in the list that `chosen` filters."""
+    """The cursor for the items after `position` in the list that `chosen` filters."""
     microseconds = (position.at - _EPOCH) // _MICROSECOND
     text = orjson.dumps([_digest(chosen), microseconds, position.id])
     return base64.urlsafe_b64encode(text).decode().rstrip("=")
@@ -128,7 +128,7 @@ class GenerationParameters(_Page):
 
     @property
     def chosen(self) -> GenerationFilter:
-        """What is to be listed."""
+        """The filter for the query."""
         return GenerationFilter(**self.model_dump(exclude={"limit", "cursor"}))
 
 
@@ -154,5 +154,5 @@ class DeliveryParameters(_Page):
 
     @property
     def chosen(self) -> DeliveryFilter:
-        """What is to be listed."""
+        """The filter for the query."""
         return DeliveryFilter(**self.model_dump(exclude={"limit", "cursor"}))

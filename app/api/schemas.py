@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the answers: models with examples, and the errors of each route."""
+"""The response models of the OpenAPI document with examples, the documented errors, and JSON responses."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -188,12 +188,12 @@ class ErrorOut(BaseModel):
     error: ErrorDetail
 
 
-# The quickstart as curl commands against a receiver; docs/api.md shows the same text, and a test runs it.
+# The quickstart as curl commands; docs/api.md shows the same text, and a test runs it.
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step: what it does, and the commands that do it in a POSIX shell."""
+    """One step: its title, and its commands for a POSIX shell."""
 
     title: str
     commands: str
@@ -279,11 +279,8 @@ call $URL/metrics""",
 
 
 def as_script() -> str:
-    """All steps in one piece of shell."""
+    """All steps as one shell script."""
     return "\n\n".join(f"# {number}. {step.title}\n{step.commands}" for number, step in enumerate(STEPS, start=1))
-
-
-# The errors that each route documents, and what the document says of the whole.
 
 
 DESCRIPTION = (
@@ -318,7 +315,7 @@ _TEXTS = {
 
 
 def errors(*statuses: int, also: dict[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
-    """The documented errors of a route: those named, those of every route with a token, and any other."""
+    """The documented errors of a route, as FastAPI's `responses`: `statuses`, 401, 403, 503, and any other."""
     named: dict[int | str, dict[str, Any]] = {
         status: _documented(_TEXTS[status]) for status in sorted({*statuses, 401, 403, 503})
     }
@@ -329,27 +326,21 @@ def _documented(description: str) -> dict[str, Any]:
     return {"model": ErrorOut, "description": description}
 
 
-# Answers written straight to bytes: the documented models describe them, and cost nothing at run time.
-
-
 def answer(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """`content` as JSON."""
+    """A response with `content` as JSON. The documented models only describe it: they would cost time."""
     return Response(orjson.dumps(content), status_code=status, headers=headers, media_type="application/json")
 
 
 def list_of(items: Sequence[Mapping[str, Any]], *, next_cursor: str | None = None) -> dict[str, Any]:
-    """A list as Rivya writes its lists, and where it goes on."""
+    """A list in Rivya's format, with the cursor of the next page."""
     return {"object": "list", "data": items, "next_cursor": next_cursor}
-
-
-# The OpenAPI document, completed: FastAPI leaves the nulls out of examples, and an answer has them.
 
 
 Schemas = dict[str, dict[str, Any]]
 
 
 def complete(app: FastAPI) -> None:
-    """Have `app` serve its document with whole examples."""
+    """Make `app` serve complete examples: FastAPI leaves out the nulls that a response has."""
     build = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -369,7 +360,7 @@ def _complete(schemas: Schemas) -> None:
 
 
 def _restore(example: object, schema: dict[str, Any], schemas: Schemas) -> None:
-    """A member that is required, and missing in the example of a model that was checked, was null."""
+    """Add null for each required member that the example lacks."""
     if not isinstance(example, dict):
         return
     for name in schema.get("required", ()):

@@ -58,16 +58,13 @@ def _rendered(line: UsageLine) -> dict[str, Any]:
     }
 
 
-# From when to when usage is summed: what was asked for, completed, and refused where it makes no sense; pure.
-
-
 LONGEST = timedelta(days=366)
 HOUR = timedelta(hours=1)
 USUAL = timedelta(days=30)
 
 
 class WindowInvalid(ServiceError):
-    """No time, or too much of it."""
+    """400: the window is empty, too long, or not of whole hours."""
 
     status = 400
     code = "validation_failed"
@@ -75,22 +72,22 @@ class WindowInvalid(ServiceError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From `first` on and before `end`: whole hours, but for an end that is now."""
+    """From `first` and before `end`: whole hours, except an end that is now."""
 
     first: datetime
     end: datetime
 
     @property
     def last_hour_ends(self) -> datetime:
-        """The end of the hour in which the window ends: of the current hour, all that there is belongs to it."""
+        """The end of the hour in which the window ends: the current hour is included up to now."""
         hour = hour_of(self.end)
         return hour if hour == self.end else hour + HOUR
 
 
 def window(first: datetime | None, end: datetime | None, *, now: datetime) -> Window:
-    """Complete a window: it ends now, and begins with the day 30 days before its end.
+    """The requested window; by default it ends now, and begins with the day 30 days before its end.
 
-    Raises `WindowInvalid`, also for what is no whole hour in UTC: what is summed is not taken apart again.
+    Raises `WindowInvalid`, also for a time that is no whole hour in UTC: usage is stored by the hour.
     """
     for name, given in (("from", first), ("to", end)):
         if given is not None and given != hour_of(given):
@@ -113,11 +110,8 @@ def _usual_beginning(end: datetime) -> datetime:
 
 
 def hour_of(time: datetime) -> datetime:
-    """The beginning of its hour. Of hours in UTC, as `format_time` has to be."""
+    """The beginning of its hour; `time` is in UTC."""
     return time.replace(minute=0, second=0, microsecond=0)
-
-
-# What the OpenAPI document says of usage.
 
 
 _LINE: dict[str, Any] = {

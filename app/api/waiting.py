@@ -1,4 +1,4 @@
-"""Waits until a generation is settled: woken by this process's commits, and by a look for those of other replicas."""
+"""Waits until a generation is settled: woken by this process's commits, and by a query for those of other replicas."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,10 +15,7 @@ from app.ledger.queries import Queries
 log = structlog.stdlib.get_logger(__name__)
 
 READ, DEADLINE = "generation_read", "generation_wait_until"
-"""In the scope's `state`, for the documented route: the read that is over, else until when to wait, by the loop."""
-
-
-# Reads by id, grouped: what is asked for during one query goes into the next, and the same generation is one row.
+"""Keys of the scope's `state`, for the documented route: the finished read; the end of the wait in loop time."""
 
 
 GenerationsById = Mapping[str, Generation]
@@ -28,25 +25,25 @@ _MOST_AT_ONCE = 2
 
 
 class ReadCoalescer:
-    """Only a read that has not begun is joined: what it finds is never older than the question."""
+    """Groups reads by id: requests that come during a query share the next, so no result is older than its request."""
 
     def __init__(self, read: ReadByIds, *, most_at_once: int = _MOST_AT_ONCE) -> None:
         self._read = read
         self._most_at_once = most_at_once
-        """Queries under way: one of them returns while the other is being planned and read."""
+        """Queries at the same time: one returns rows while the database works on the other."""
         self._ids: set[str] = set()
         self._answer: asyncio.Future[GenerationsById] | None = None
-        """Of the group that is forming."""
+        """The result of the group that is forming."""
         self._under_way = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def generation(self, generation_id: str) -> Generation | None:
-        """The generation as it is now; None if it isn't known. Raises what the read raises."""
-        # Shielded: one caller that gives up must not take the others' answer away.
+        """The current generation; None if it isn't known. Raises what the read raises."""
+        # Shielded: a caller that is cancelled must not cancel the result of the others.
         return (await asyncio.shield(self.request(generation_id))).get(generation_id)
 
     def request(self, generation_id: str) -> "asyncio.Future[GenerationsById]":
-        """What the group finds that this generation is read with; shared, and not to be cancelled."""
+        """The result of the next group, which includes this generation; shared, so do not cancel it."""
         self._ids.add(generation_id)
         if self._answer is None:
             self._answer = asyncio.get_running_loop().create_future()
@@ -59,37 +56,34 @@ class ReadCoalescer:
         return self._answer
 
     async def _run(self) -> None:
-        """Read one group after another, as long as there are any."""
+        """Read one group after another until none is left."""
         while self._answer is not None:
             ids, answer, self._ids, self._answer = sorted(self._ids), self._answer, set(), None
             try:
                 generations = await self._read(ids)
-            except Exception as error:  # noqa: BLE001 - it is theirs who asked
+            except Exception as error:  # noqa: BLE001 - the callers handle it
                 answer.set_exception(error)
-            except asyncio.CancelledError:  # of the query, or of us at the very end: nobody is to wait for ever
+            except asyncio.CancelledError:  # of the query, or at shutdown: no caller may wait forever
                 answer.set_exception(DatabaseUnavailable())
             else:
                 answer.set_result(generations)
-            del answer  # else it would hold itself, by the traceback of the error that it holds
-        self._under_way -= 1  # in the same step as the last look: who asks from now on begins anew
+            del answer  # else the error's traceback and the future would refer to each other
+        self._under_way -= 1  # no await since the loop's last check, so the next request starts a new task
 
 
 def _mark_retrieved(answer: "asyncio.Future[GenerationsById]") -> None:
     if not answer.cancelled():
-        answer.exception()  # seen: should everybody have given up, nobody else will fetch it
-
-
-# A caller who waits for an outcome without a task: a thousand of them are woken in the time that a few tasks take.
+        answer.exception()  # else asyncio logs it as never retrieved if all callers have left
 
 
 OnRead = Callable[["asyncio.Future[GenerationsById] | None"], None]
-"""Answers the caller with what a read found, or failed with; None where there was none: he left, or we failed."""
+"""Gets the finished read, or None if there is none: the caller left, or the wait failed."""
 
 
 class LongPollWaiter:
-    """Looks, sleeps until woken, looks again, and tells once: an outcome, or whatever is known when the time is over.
+    """Reads until the generation is settled or the time is over, then calls `callback` once; uses no task.
 
-    A look that has begun may be older than what woke us, so another one follows it.
+    A read that began before a change may not include it, so another read follows.
     """
 
     __slots__ = (
@@ -109,7 +103,7 @@ class LongPollWaiter:
     ) -> None:
         self._generation_id = generation_id
         self._callback: OnRead | None = callback
-        """None: it has been told."""
+        """None once it was called."""
         self._reads = reads
         self._changes = changes
         self._stopping = stopping
@@ -120,7 +114,7 @@ class LongPollWaiter:
         changes.begin(generation_id, self)
 
     def set(self) -> None:
-        """Something has changed, or we stop; then what is known is told, since the database may be gone already."""
+        """Read again after a change. At shutdown finish with the last read: the database may be closed."""
         if self._stopping.is_set() and self._known is not None:
             self._finish(self._known)
         elif self._is_reading:
@@ -133,7 +127,7 @@ class LongPollWaiter:
                 self._finish(None)
 
     def leave(self) -> None:
-        """Nobody waits any more."""
+        """End the wait: the caller has left."""
         self._finish(None)
 
     def _expire(self) -> None:
@@ -171,7 +165,7 @@ class LongPollWaiter:
 
 
 def generation_in(answer: "asyncio.Future[GenerationsById]", generation_id: str) -> Generation | None:
-    """What a read that is over tells of a generation; None where it failed."""
+    """The generation in a finished read; None if it is unknown or the read failed."""
     is_sent_back = not answer.cancelled() and answer.exception() is None
     return answer.result().get(generation_id) if is_sent_back else None
 
@@ -180,23 +174,23 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class CallerGone(Exception):
-    """The connection was lost during the wait: there is nobody to answer."""
+    """The connection was lost during the wait, so no response can be sent."""
 
 
 class Waiting:
-    """Holds no connection while it waits; `run_once` is a loop, and without it only this process's commits wake."""
+    """Waits without holding a database connection. `run_once` wakes for commits of other replicas."""
 
     def __init__(self, queries: Queries, changes: Waiters) -> None:
         self._queries = queries
         self._changes = changes
         self.reads = ReadCoalescer(queries.generations_by_id)
-        """Every read by id, waiting or not."""
+        """For every read by id, with a wait or without."""
         self._stopping = asyncio.Event()
 
     async def generation(self, generation_id: str, receive: Receive, *, seconds: float = 0) -> Generation | None:
-        """The generation once it is settled, or as it is after `seconds`; None at once if it isn't known.
+        """The generation once it is settled, or its state after `seconds`; None at once if it isn't known.
 
-        `receive` is the request's. Raises `DatabaseUnavailable`, and `CallerGone` as soon as a wait has no use.
+        `receive` is the request's. Raises `DatabaseUnavailable`, and `CallerGone` if the connection is lost.
         """
         if seconds <= 0:
             return await self.reads.generation(generation_id)
@@ -209,9 +203,9 @@ class Waiting:
                 leaving.cancel()
 
     def add_callback(self, generation_id: str, seconds: float, callback: OnRead) -> Callable[[], None] | None:
-        """Have `tell` called with the read that `generation` would return or raise from.
+        """Call `callback` with the read that `generation` would return from, and without a task.
 
-        What is returned is to be called when the caller leaves; None where there is so little to wait for that it may.
+        Returns a function that ends the wait when the caller leaves; None if nothing is to be waited for but one read.
         """
         if seconds <= 0:
             self.reads.request(generation_id).add_done_callback(callback)
@@ -222,7 +216,9 @@ class Waiting:
         return waiter.leave
 
     async def run_once(self) -> float:
-        """Wake those whose generations another replica has settled: one statement, none while nobody waits."""
+        """Wake the waits whose generations are settled; returns the seconds until the next run.
+
+        One statement, or none if no caller waits. Raises `DatabaseUnavailable`."""
         ids = self._changes.waited_for
         if ids:
             for generation_id in await self._queries.settled_among(ids):
@@ -230,7 +226,7 @@ class Waiting:
         return _SECONDS_BETWEEN_LOOKS
 
     def stop(self) -> None:
-        """Answer everybody at once with what is known, and let nobody wait any more."""
+        """End all waits with the last known state, and let new calls return without waiting."""
         self._stopping.set()
         self._changes.wake_all()
 
@@ -242,7 +238,7 @@ class Waiting:
             is_over = not await self._wait(changed, deadline)
             if leaving.done():
                 raise CallerGone
-            if self._stopping.is_set():  # the database may be gone already
+            if self._stopping.is_set():  # the database may be closed already
                 return generation
             generation = await self.reads.generation(generation_id)
             if is_over:
