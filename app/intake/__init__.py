@@ -1,1 +1,1 @@
-"""POST /rivya/webhook…: bytes, verified, turned into a report, durable, answered."""
+"""POST /rivya/webhook: verify a delivery, parse it, record it, answer."""

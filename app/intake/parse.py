@@ -1,4 +1,4 @@
-"""Turns a verified delivery into a report; pure."""
+"""Parses a verified delivery into a report; pure."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,7 +18,7 @@ _ENDINGS = (b"signature", b"signature-256", b"timestamp", b"-id")
 def parse_delivery(
     body: bytes, headers: RawHeaders, *, header_id: str | None, endpoint_id: str | None, now: datetime
 ) -> Report:
-    """What a delivery says, with the bytes as evidence. Never raises: what can't be read is kept as unreadable."""
+    """The report of a delivery, with its bytes as evidence. Never raises: an unreadable body is recorded as such."""
     read = read_delivery(body, header_id=header_id)
     is_claim = read.kind == "generation" and read.generation is not None
     delivery = Delivery(
@@ -36,20 +36,20 @@ def parse_delivery(
 
 
 def is_delivery(headers: RawHeaders, body: bytes) -> bool:
-    """It has the form of a delivery, as far as can be told without its signature: a body, and not an encoded one."""
+    """Whether the request has the form of a delivery, its signature aside: a body, without a Content-Encoding."""
     encodings = [value.strip().lower() for name, value in headers if name == b"content-encoding"]
     return bool(body) and all(value in (b"", b"identity") for value in encodings)
 
 
 def as_unreadable(report: Report) -> Report:
-    """The same delivery as evidence only, for a claim that can't be recorded."""
+    """The same delivery without its claim, as evidence only."""
     if report.delivery is None:
         return report
     return replace(report, claim=None, delivery=replace(report.delivery, kept_as=Outcome.UNREADABLE, about=None))
 
 
 def stored_headers(headers: RawHeaders) -> dict[str, str]:
-    """The headers that matter as evidence: content type, user agent, and those a signature is made of."""
+    """The headers stored as evidence: content type, user agent, and those of the signature."""
     return {
         stored_name: value.decode("latin-1")
         for name, value in headers
@@ -57,7 +57,7 @@ def stored_headers(headers: RawHeaders) -> dict[str, str]:
     }
 
 
-@lru_cache(_FEW)  # the same few names come with every delivery, and strangers' names drive each other out
+@lru_cache(_FEW)  # Rivya sends the same few names; the bound limits what other senders can store here
 def _stored_name(name: bytes) -> str | None:
     return name.decode("latin-1") if name in _STORED_HEADERS or name.endswith(_ENDINGS) else None
 

@@ -1,4 +1,4 @@
-"""GET /api/v1/rejections: the newest refused deliveries and why, for admin; no bodies are kept."""
+"""GET /api/v1/rejections: the newest refused deliveries and the reasons, for admin; no bodies are stored."""
 
 import collections
 import hashlib
@@ -21,9 +21,6 @@ from app.core.ids import uuid7
 log = structlog.stdlib.get_logger(__name__)
 
 
-# Refused deliveries: counted, logged in sums, and kept as a bounded sample without their bodies.
-
-
 REFUSALS = Counter("receiver_refusals", "Deliveries refused, by reason.", ["reason"])
 
 _PER_FLUSH = 20
@@ -44,7 +41,7 @@ class Rejection:
 
 
 class Rejections:
-    """Takes note of refusals without any I/O; `run_once` writes the sample."""
+    """Counts rejections and keeps a sample in memory; `run_once` logs the counts and stores the sample."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -52,19 +49,21 @@ class Rejections:
         self._counts: collections.Counter[str] = collections.Counter()
 
     def record(self, rejection: Rejection) -> None:
-        """Count it, and keep it as a sample if there is room."""
+        """Count it, and put it into the sample, in place of the oldest if that is full. Does no I/O."""
         REFUSALS.labels(rejection.reason).inc()
         self._counts[rejection.reason] += 1
         self._sample.append(rejection)
 
     async def newest(self, most: int) -> list[dict[str, Any]]:
-        """The newest of the sample, newest first, header names as a list. Raises `DatabaseUnavailable`."""
+        """Up to `most` stored rejections, newest first, header names as a list. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
             rows = await connection.execute(select(rejections).order_by(rejections.c.id.desc()).limit(most))
             return [{**row, "header_names": row["header_names"].split(",")} for row in rows.mappings()]
 
     async def run_once(self) -> float:
-        """Log what came since the last turn, store the newest of it, drop the oldest that are stored."""
+        """Log the counts, store the sample, delete all but the newest 1,000; returns the seconds until the next run.
+
+        Raises `DatabaseUnavailable`."""
         if not self._counts:
             return _SECONDS_BETWEEN_FLUSHES
         log.warning("deliveries.refused", **self._counts)
@@ -144,9 +143,6 @@ def router(sample: Rejections, access: Access) -> APIRouter:
         return RejectionsView(data=[RejectionView(**row) for row in rows])
 
     return routes
-
-
-# The rejections table: a bounded sample of refused deliveries, without their bodies.
 
 
 rejections = Table(

@@ -26,24 +26,22 @@ from app.rivya.signature import TOLERANCE, RawHeaders, Reason, Refused, Verified
 log = structlog.stdlib.get_logger(__name__)
 
 
-# Reads a request's body, never more of it than allowed and never longer than allowed.
-
-
 _SECONDS = 10.0
+"""For a whole body to arrive."""
 
 
 class BodyTooLarge(Exception):
-    """The body is, or says it will be, larger than allowed."""
+    """The body is larger than allowed, by its Content-Length or by the bytes that came."""
 
 
 class BodyIncomplete(Exception):
-    """The sender went away or fell silent in mid-body."""
+    """The sender disconnected or stopped before the end of the body."""
 
 
 async def read_body(scope: Scope, receive: Receive, *, most_bytes: int) -> bytes:
-    """The whole body, as it came.
+    """The whole body, unchanged.
 
-    Raises `BodyTooLarge` before reading on, `BodyIncomplete` when it doesn't come within 10 seconds.
+    Raises `BodyTooLarge` without reading further, and `BodyIncomplete` when the body doesn't arrive within 10 seconds.
     """
     if _declared_length(scope) > most_bytes:
         raise BodyTooLarge
@@ -103,22 +101,19 @@ async def _read(receive: Receive, most_bytes: int) -> bytes:
 def _declared_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
-            return int(value[:20])  # more digits than any length has; the server has checked the rest
+            return int(value[:20])  # 20 digits are more than any real length has; the server has checked the syntax
     return 0
 
 
-# 401: a delivery that is not proved to come from Rivya, and what its sender is told of that.
-
-
 class SignatureRefused(ServiceError):
-    """401: not proved to come from Rivya."""
+    """401: no valid signature of Rivya's."""
 
     status = 401
 
     def __init__(self, refused: Refused, *, now: datetime) -> None:
         super().__init__(_MESSAGES[refused.reason], code=refused.reason)
         self.details: dict[str, object] = {}
-        """Beside code and message: times where they are the reason, and then the signature was right."""
+        """Members beside code and message: the times, set only if the signature is right and its timestamp is not."""
         offset = refused.offset_seconds
         if refused.reason in (Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP) and offset is not None:
             self.details = {
@@ -130,7 +125,7 @@ class SignatureRefused(ServiceError):
 
 
 def _written(now: datetime, offset: float) -> str | None:
-    """A moment as Rivya writes it; None for one beyond the calendar, which a sender may claim."""
+    """The time in Rivya's format; None if it is outside of the calendar, since a sender may send any timestamp."""
     try:
         return format_time(now + timedelta(seconds=offset))
     except OverflowError:
@@ -147,11 +142,8 @@ _MESSAGES = {
 }
 
 
-# The few answers that intake gives, as ready-made bytes where they never vary.
-
-
 ROUTE = "/rivya/webhook"
-"""As requests are counted: never with the key."""
+"""The label in metrics; it never contains the path key."""
 
 _RECORDED = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
 _NOTHING_MORE = {"type": "http.response.body", "body": b""}
@@ -159,14 +151,14 @@ _COUNT_OK = HTTP_REQUESTS.labels(ROUTE, "POST", 200)
 
 
 def count_recorded() -> None:
-    """One more was answered 200."""
+    """Count one request answered 200."""
     _COUNT_OK.inc()
 
 
 async def send_ok(send: Send, body: bytes = b"") -> None:
-    """200: recorded now, or known already, and then no more, since Rivya needs neither a body nor our request id.
+    """200 for a delivery that is recorded now or was before; no request id, since Rivya needs none.
 
-    `body` answers a probe of our own.
+    `body` is the response to a probe of our own.
     """
     count_recorded()
     if body:
@@ -181,21 +173,21 @@ class Attempt:
     """What has been done with a delivery before `Intake` is called, in the scope's `state`: it is not done again."""
 
     report: Report | None = None
-    """Verified, and counted as that."""
+    """Verified, and counted as verified."""
     error: ServiceError | None = None
-    """Why it was refused or could not be recorded, and then the time it had is over or of no use."""
+    """Why it was rejected or not recorded; recording it again is then useless, unless it is a `RecordFailed`."""
     is_recorded: bool = False
 
 
 async def send_error(scope: Scope, send: Send, error: ServiceError) -> None:
-    """The error in Rivya's shape, with `Retry-After` where trying again makes sense."""
+    """Send the error in Rivya's format, with `Retry-After` if a retry makes sense."""
     body, headers = render_error(scope, error)
     count(ROUTE, scope["method"], error.status)
     await _send(send, error.status, body, headers)
 
 
 def render_error(scope: Scope, error: ServiceError) -> tuple[bytes, Mapping[bytes, bytes]]:
-    """The body of an error, and the headers that vary."""
+    """The body of the error response, and its headers except content type and length."""
     extra = error.details if isinstance(error, SignatureRefused) else {}
     identity = ensure_request_id(scope)
     detail = {"code": error.code, "message": error.message, "requestId": identity, **extra}
@@ -217,32 +209,32 @@ _ATTEMPT = "delivery_attempt"
 
 
 class Verification(Protocol):
-    """Knows the secrets that are current, and how deliveries are signed."""
+    """Verifies deliveries with the current secrets and the signature scheme."""
 
     @property
     def is_read(self) -> bool:
-        """What is stored has been read; before that, no secret is known."""
+        """The stored secrets have been read; no secret is known before."""
 
     def endpoint_id(self, path_key: str | None) -> str | None:
-        """Which endpoint of ours has this path key."""
+        """The id of our endpoint that has this path key."""
 
     def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
     ) -> Verified | Refused | None:
-        """What `verify` would say, where nothing has to be waited for or written down first; None says nothing."""
+        """The result of `verify`, if it needs neither waiting nor I/O; else None."""
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
-        """Whether Rivya signed it. Raises `ServiceError` where that can't be told at the moment."""
+        """Whether Rivya signed it. Raises `ServiceError` if that can't be decided now."""
 
 
 class Health(Protocol):
-    """Is told how deliveries fare."""
+    """Counts verified and refused deliveries of each endpoint."""
 
     def record_verified(self, endpoint_id: str | None, at: datetime) -> None:
-        """A delivery was verified."""
+        """Record a verified delivery."""
 
     def record_refused(self, endpoint_id: str | None, at: datetime) -> None:
-        """A delivery was refused."""
+        """Record a refused delivery."""
 
 
 class Intake:
@@ -268,10 +260,10 @@ class Intake:
         self._clock = clock
         self._most_bytes = most_bytes
         self._probed = probed
-        """What to answer to a probe of our own; None to everything else."""
+        """The response body for a probe of our own; None for every other request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, and count it; no bytes in it make this raise."""
+        """Answer one request and count it. No content of the request makes this raise."""
         attempt: Attempt | None = scope.get("state", {}).get(_ATTEMPT)
         if attempt is not None and attempt.error is not None and not isinstance(attempt.error, RecordFailed):
             await send_error(scope, send, attempt.error)
@@ -282,16 +274,16 @@ class Intake:
             await send_error(scope, send, ServiceError("The body did not come.", status=408, code="body_incomplete"))
         except ServiceError as error:
             await send_error(scope, send, error)
-        except Exception:  # the web boundary: whatever it was, the sender is to come again
+        except Exception:  # the web boundary: the sender retries after any failure
             log.exception("delivery.failed", request_id=ensure_request_id(scope))
             await send_error(scope, send, ServiceError("Not recorded.", status=503, code="not_recorded", retry_after=5))
         else:
             await send_ok(send, answer)
 
     def verify_now(self, scope: Scope, body: bytes) -> Attempt | None:
-        """A delivery that is verified or rejected without waiting; None, and nothing done, for every other request.
+        """The delivery, verified or rejected without waiting; None, and nothing done, for every other request.
 
-        It is kept in the scope's `state`, so that `__call__` repeats none of it.
+        The result is also stored in the scope's `state`, so that `__call__` does not repeat the work.
         """
         if scope["method"] != "POST" or len(body) > self._most_bytes:
             return None
@@ -306,7 +298,7 @@ class Intake:
         return attempt
 
     def _reject_now(self, scope: Scope, body: bytes, path_key: str | None, refused: Refused) -> Attempt | None:
-        """What is a delivery but for its signature; None, and nothing done, for anything else."""
+        """Reject a delivery whose signature is not valid; None, and nothing done, for every other request."""
         now, headers = self._clock.now(), scope["headers"]
         if not is_delivery(headers, body) or self._probed(headers, body, now) is not None:
             return None
@@ -315,7 +307,7 @@ class Intake:
         return attempt
 
     async def _receive(self, scope: Scope, receive: Receive) -> bytes:
-        """The body of the answer, which is 200."""
+        """The body of the 200 response."""
         if scope["method"] != "POST":
             message = "Deliveries are sent with POST."
             raise ServiceError(message, status=405, code="method_not_allowed")
@@ -338,7 +330,7 @@ class Intake:
         return b""
 
     async def _resume(self, attempt: Attempt) -> bytes:
-        """What is left to do of a delivery that `verify_now` has verified."""
+        """Finish a delivery that `verify_now` has verified."""
         if attempt.report is not None and not attempt.is_recorded:
             await (self._store(attempt.report) if attempt.error is None else self._store_unreadable(attempt.report))
         return b""
@@ -350,7 +342,7 @@ class Intake:
             await self._store_unreadable(report)
 
     async def _store_unreadable(self, report: Report) -> None:
-        """What it claims can't be recorded; that it came, and its bytes, can, in what is left of its time."""
+        """Record the delivery as unreadable, because its claim can't be recorded, within the rest of its `PATIENCE`."""
         rest = PATIENCE - (self._clock.now() - report.reported_at).total_seconds()
         try:
             async with asyncio.timeout(rest):
@@ -359,7 +351,7 @@ class Intake:
             raise DatabaseUnavailable from None
 
     async def _verify(self, scope: Scope, path_key: str | None, body: bytes) -> Verified | bytes:
-        """Verified; or the answer to what is no delivery but a probe of our own."""
+        """The verified delivery, or the response body if the request is a probe of our own."""
         probed = self._probed(scope["headers"], body, self._clock.now())
         if probed is not None:
             return probed
@@ -367,7 +359,7 @@ class Intake:
         if isinstance(result, Verified):
             return result
         if result.reason is Reason.NO_SECRET and not self._verification.is_read:
-            raise DatabaseUnavailable  # the secret may well be there: this is no reason to refuse for good
+            raise DatabaseUnavailable  # the secret may be stored and not yet read: the sender has to retry
         if not is_delivery(scope["headers"], body):
             self._record_rejection(scope, path_key, body, "not_a_delivery")
             message = "A delivery is a signed JSON body without any Content-Encoding."
