@@ -1,1 +1,1 @@
-"""A faster way through the server for requests that are whole and ordinary; the plain way answers the same."""
+"""A faster path through the server for complete, plain requests; the plain path gives the same responses."""

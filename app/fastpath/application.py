@@ -1,4 +1,4 @@
-"""A FastAPI application with a few paths that are served before any middleware, for what is asked for incessantly."""
+"""A FastAPI application with a few paths that are served before any middleware, for the most frequent requests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,44 +11,46 @@ OK: Final = b"200 OK"
 
 
 class Exchange(Protocol):
-    """A request that a lane has taken; it is answered by the first of the methods called, now or later."""
+    """A request that a fast handler has accepted; the first call of `respond` or `fall_back` answers it."""
 
     @property
     def is_abandoned(self) -> bool:
-        """The connection is gone: nobody waits for the answer any more."""
+        """The connection is lost, so no response can be sent."""
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called if the connection is lost before there is an answer."""
+        """Call `callback` if the connection is lost before the response."""
 
     def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
-        """Answer with these header lines, each ended by CRLF, and this body."""
+        """Send a response with these header lines, each ended by CRLF, and this body."""
 
     def fall_back(self) -> None:
-        """Have the application itself answer; what it should know of this attempt is in the scope's `state`."""
+        """Let the application answer; the handler leaves what it has done in the scope's `state`."""
 
 
 class FastHandler(Protocol):
-    """Serves the ordinary case of an application's requests without a task for each. What it raises is logged, and the
-    application itself answers."""
+    """Serves the frequent case of a route's requests without a task for each.
+
+    An exception is logged, and the application answers.
+    """
 
     def __call__(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
-        """False: this request is not ordinary, and `exchange` is left alone. True: it is answered, now or later."""
+        """True if the handler answers through `exchange`, now or later; False if it leaves `exchange` unused."""
 
 
 @runtime_checkable
 class HasFastRoutes(Protocol):
-    """An ASGI application with lanes, as `app.fastpath.protocol` is given it."""
+    """An ASGI application with fast handlers, as `app.fastpath.protocol` uses it."""
 
     is_leaving: bool
-    """Every answer from now on ends its connection."""
+    """Every response from now on closes its connection."""
 
     def handler(self, path: str) -> FastHandler | None:
-        """Which lane this path has now."""
+        """The fast handler of this path, if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class FastRoute:
-    """What is served first."""
+    """Requests under one prefix that are served before the middleware."""
 
     prefix: str
     application: ASGIApp | None
@@ -56,7 +58,7 @@ class FastRoute:
 
 
 class FastPathApp(FastAPI):
-    """Of a bare request two thirds are routing and middleware: what is `add_fast_route` does without them."""
+    """Serves the paths of `add_fast_route` without routing and middleware: two thirds of a bare request's time."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - FastAPI's own
         super().__init__(**options)
@@ -65,15 +67,15 @@ class FastPathApp(FastAPI):
     def add_fast_route(
         self, prefix: str, application: ASGIApp | None = None, *, handler: FastHandler | None = None
     ) -> None:
-        """Have `application` answer everything whose path begins with `prefix`, errors included, and count it.
+        """Let `application` answer all requests whose path begins with `prefix`, errors included, and count them.
 
-        Where the server is ours (`app.fastpath.protocol`) it asks `handler` before; without an `application` of their
-        own, all others are routed as usual.
+        Under our server (`app.fastpath.protocol`) `handler` is called first. Without `application`, requests that it
+        does not accept are routed as usual.
         """
         self._first = (*self._first, FastRoute(prefix, application, handler))
 
     def handler(self, path: str) -> FastHandler | None:
-        """Which lane this path has."""
+        """The fast handler of this path, if there is one."""
         for first in self._first:
             if path.startswith(first.prefix):
                 return first.handler

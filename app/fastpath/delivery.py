@@ -19,7 +19,7 @@ _UNAUTHORIZED = b"401 Unauthorized"
 
 
 class FastDelivery:
-    """Everything else goes to `Intake` itself, which repeats nothing of what was done here."""
+    """Verifies a delivery and queues its report; other requests go to `Intake`, which repeats no work done here."""
 
     def __init__(self, intake: Intake, submit: Callable[[Report, Completion], None]) -> None:
         self._intake = intake
@@ -42,7 +42,7 @@ class FastDelivery:
 
 
 class FastDeliveryReply:
-    """For the fast path: 200 once it is committed, and the ordinary way where it could not be."""
+    """Answers 200 once the delivery is committed, and falls back to `Intake` if it could not be."""
 
     __slots__ = ("_attempt", "_exchange", "_is_answered")
 
@@ -52,11 +52,11 @@ class FastDeliveryReply:
         self._is_answered = False
 
     def done(self) -> bool:
-        """It has been answered."""
+        """The request is answered."""
         return self._is_answered
 
-    def set_result(self, recorded: Recorded, /) -> None:  # noqa: ARG002 - all are answered alike
-        """It is committed."""
+    def set_result(self, recorded: Recorded, /) -> None:  # noqa: ARG002 - every outcome has the same response
+        """Answer 200: the delivery is committed."""
         self._is_answered = self._attempt.is_recorded = True
         try:
             self._exchange.respond()
@@ -66,7 +66,7 @@ class FastDeliveryReply:
             self._exchange.fall_back()
 
     def set_exception(self, error: ServiceError, /) -> None:
-        """It is not."""
+        """Let `Intake` answer: the delivery is not committed."""
         if not self._is_answered:
             self._is_answered = True
             self._attempt.error = error

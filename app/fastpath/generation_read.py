@@ -1,4 +1,4 @@
-"""The fast path of GET /api/v1/generations/{id}: a read by somebody who may, of a generation that is known."""
+"""The fast path of GET /api/v1/generations/{id}: an authorized read of a known generation."""
 
 import asyncio
 import re
@@ -28,13 +28,13 @@ _HEADERS = b"content-type: application/json\r\n" + ANSWER_LINES + b"x-request-id
 
 
 class FastGenerationRead:
-    """Whatever else is asked, or refused, is the documented route's (`app.api.generations`)."""
+    """Answers 200; all other requests and all errors go to the documented route (`app.api.generations`)."""
 
     def __init__(self, waiting: Waiting, access: Access) -> None:
         self._waiting = waiting
         self._access = access
         self._written: tuple[Generation, bytes] | None = None
-        """What was told last: all who waited for it are told the same."""
+        """The last generation rendered, and its bytes: all callers that wait for it get the same bytes."""
 
     def __call__(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
         """`app.fastpath.application.FastHandler`."""
@@ -55,14 +55,14 @@ class FastGenerationRead:
         return True
 
     def _reader(self, scope: Scope) -> Caller | None:
-        """Who asks, and may read; None where that is for the documented route to say."""
+        """The caller, if the token is valid; None if the documented route has to decide."""
         token = None
         for name, value in scope["headers"]:
             if name == b"prefer":
                 return None
             if name == b"authorization":
                 if token is not None or value[: len(_BEARER)].lower() != _BEARER:
-                    return None  # said in another way, or twice: the route has its rules for that
+                    return None  # another scheme, or the header twice: the route has its rules for that
                 token = value[len(_BEARER) :].decode("latin-1")
         try:
             return self._access.caller(token)  # every role may read
@@ -72,7 +72,7 @@ class FastGenerationRead:
     def _answer(
         self, scope: Scope, caller: Caller, exchange: Exchange, answer: "asyncio.Future[GenerationsById] | None"
     ) -> None:
-        """Never raises, since nobody would catch it."""
+        """Never raises, since no caller would catch it."""
         try:
             if exchange.is_abandoned:
                 API_CALLS.labels(caller.name, _ROUTE, "abandoned").inc()

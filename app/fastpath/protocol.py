@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol, with a fast path: a request that came whole and is ordinary needs no task of its own.
+"""uvicorn's HTTP protocol, with a fast path: a complete, plain request is answered without a task of its own.
 
-A task, its ASGI messages and their checks cost as much as everything that a delivery needs. What came in pieces, asks
-for anything special, or turns out not to be ordinary goes uvicorn's own way, from its beginning.
+A task, its ASGI messages and their checks cost as much as all other work for a delivery. A request that arrives in
+pieces, or that its fast handler does not accept, goes through uvicorn's own path from its beginning.
 """
 
 import asyncio
@@ -19,16 +19,13 @@ from app.fastpath.application import OK, FastHandler, HasFastRoutes
 log = structlog.stdlib.get_logger(__name__)
 
 
-# A request in a lane, in the place of uvicorn's cycle, which costs as much as everything that a delivery needs.
-
-
 _RECORDED = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 _ANSWER = b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b"
 _CLOSING = b"connection: close\r\n"
 
 
 class FastExchange:
-    """`app.fastpath.application.Exchange`, with those members of uvicorn's own that are looked at."""
+    """`app.fastpath.application.Exchange`, with the attributes of `RequestResponseCycle` that uvicorn reads."""
 
     __slots__ = (
         "_on_disconnect", "_protocol", "disconnected", "handler", "is_whole", "keep_alive", "pieces",
@@ -46,31 +43,31 @@ class FastExchange:
 
     @property
     def more_body(self) -> bool:
-        """As uvicorn's cycle has it: the request is not whole."""
+        """Part of the request has not arrived yet, as in uvicorn's cycle."""
         return not self.is_whole
 
     @property
     def is_abandoned(self) -> bool:
-        """The connection is gone."""
+        """The connection is lost."""
         return self.disconnected
 
     @property
     def message_event(self) -> "FastExchange":
-        """In the place of the event that uvicorn sets when the connection is lost."""
+        """Stands in for the event that uvicorn sets when the connection is lost."""
         return self
 
     def set(self) -> None:
-        """The connection is lost, perhaps after the answer."""
+        """Run the disconnect callback, unless the response was sent before the connection was lost."""
         callback, self._on_disconnect = self._on_disconnect, None
         if callback is not None and self.disconnected:
             callback()
 
     def on_disconnect(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called if the connection is lost before there is an answer."""
+        """Call `callback` if the connection is lost before the response."""
         self._on_disconnect = callback
 
     def offer(self) -> None:
-        """Offer the request, which is whole, to its lane. Never raises: the parser would call that a bad request."""
+        """Give the complete request to its handler. Never raises: the parser would take that for a bad request."""
         self.is_whole = True
         body = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
         try:
@@ -82,7 +79,7 @@ class FastExchange:
             self.fall_back()
 
     def respond(self, headers: bytes = b"", body: bytes = b"", *, status: bytes = OK) -> None:
-        """Answer. Raises only while nothing has been sent."""
+        """Send the response. Raises only before any byte is sent."""
         protocol = self._protocol
         if self.response_complete or self.disconnected or protocol.transport.is_closing():
             return
@@ -97,47 +94,44 @@ class FastExchange:
             if not self.keep_alive:
                 protocol.transport.close()
             protocol.on_response_complete()
-        except Exception:  # too late for another answer, but the end of the connection is one, too
+        except Exception:  # too late for another response: the closed connection reports the failure
             log.exception("fast_path.broken_off")
             self._protocol.transport.close()
 
     def fall_back(self) -> None:
-        """Have the application itself answer, unless there is an answer already."""
+        """Let the application answer, unless there is a response already."""
         if self.response_complete or self.disconnected:
             return
         self.response_complete, self._on_disconnect = True, None
         try:
             self._protocol.fall_back(self)
-        except Exception:  # too late for another answer, but the end of the connection is one, too
+        except Exception:  # too late for another response: the closed connection reports the failure
             log.exception("fast_path.broken_off")
             self._protocol.transport.close()
 
 
-# uvicorn's HTTP protocol with bounds on what it keeps in memory: of heads, and of requests that follow each other.
-
-
 MAX_HEADER_BYTES = 128 * 1024
-"""Bytes: of a request's line and headers, of what is beside its chunks, or of what follows them."""
+"""Limit in bytes of a request's line and headers, of the framing of its chunks, and of its trailers."""
 MAX_UNPARSED_BYTES = 64 * 1024
-"""Bytes that may wait for an answer to what was sent before them; above this nothing more is read.
+"""Bytes that may wait for the response to the request before them; above this limit reading pauses.
 
-Below it reading goes on, so that a client that leaves is noticed."""
+Below it reading goes on, so that a disconnect is noticed."""
 _END_OF_HEAD = b"\r\n\r\n"
 _LEAST_OF_BODY = 512
-"""Bytes of a body that are parsed at once, however many empty lines are in it."""
+"""Bytes of a body that are parsed together, even if they contain empty lines."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Parses no request before the one before it is answered, and cuts a connection whose head goes on for too long.
+    """Parses a request only after the one before it is answered, and closes a connection whose headers are too long.
 
-    httptools parses all that it is given, and uvicorn makes a cycle of every request in it. No head ends within a piece
-    that lacks an empty line, so the pieces that are given to the parser end at empty lines.
+    httptools parses all bytes it gets, and uvicorn creates a cycle for every request in them. Headers end at an empty
+    line, so the parser gets pieces that end at empty lines.
     """
 
     head_size = 0
-    """Bytes that have come since the last head was complete or the last piece of a body came."""
+    """Bytes received since the last headers were complete or the last piece of a body came."""
     _refusal: str | None = None
-    """What is wrong with the bytes behind the requests that are still to be answered."""
+    """The error in the bytes after the requests that are not answered yet."""
     _is_full = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
@@ -145,7 +139,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unparsed = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        """Parse them at once if they end at most one head, and nothing before them waits for its answer."""
+        """Parse `data` now if it ends the headers of at most one request and no request waits for its response."""
         if not self._unparsed and not self._is_answering() and _ends_one_head_at_most(data):
             self._parse(data)
         else:
@@ -153,7 +147,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.read_on()
 
     def read_on(self) -> None:
-        """Parse what has come until a request is whole and not answered; if much is left, read no more."""
+        """Parse the buffered bytes until a complete request waits for its response; pause reading if many are left."""
         while self._unparsed and self._refusal is None and not self._is_answering() and not self.transport.is_closing():
             cycle: RequestResponseCycle | None = self.cycle
             end = self._unparsed.find(_END_OF_HEAD, _LEAST_OF_BODY if cycle is not None and cycle.more_body else 0)
@@ -168,22 +162,22 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bound_reading()
 
     def read_on_soon(self) -> None:
-        """Call `read_on` if there is anything to do; not at once, so that whoever answers is not held up."""
+        """Schedule `read_on` if there is work, without delaying the code that sends the response."""
         if self._unparsed or self._refusal is not None:
             self.loop.call_soon(self.read_on)
 
     def on_response_complete(self) -> None:
-        """As uvicorn does, and go on with what has waited for this answer."""
+        """Do what uvicorn does, then parse the bytes that waited for this response."""
         super().on_response_complete()
         self.read_on_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """As uvicorn does, and forget what is not parsed."""
+        """Do what uvicorn does, and drop the unparsed bytes."""
         self._unparsed.clear()
         super().connection_lost(exc)
 
     def on_headers_complete(self) -> None:
-        """As uvicorn does; fields that come later are trailers, and ignored (RFC 9110, 6.5.1)."""
+        """Do what uvicorn does; later fields are trailers, and ignored (RFC 9110, 6.5.1)."""
         if self.parser.should_upgrade():
             return
         self.head_size = 0
@@ -191,12 +185,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self.headers = []
 
     def on_body(self, body: bytes) -> None:
-        """As uvicorn does."""
+        """Do what uvicorn does."""
         self.head_size = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """As uvicorn does."""
+        """Do what uvicorn does."""
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
@@ -214,7 +208,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse("The head of the request is too long.")
 
     def _ignore_upgrade(self, rest: bytes) -> None:
-        """Parse the head again without `Upgrade`: the parser takes what follows it for another protocol."""
+        """Parse the headers again without `Upgrade`: the parser would take what follows for another protocol."""
         method, version = self.parser.get_method(), self.parser.get_http_version().encode()
         if method == b"CONNECT":
             self._refuse("Invalid HTTP request received.")
@@ -225,14 +219,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self._parse(b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, b"".join(lines), rest))
 
     def _refuse(self, message: str) -> None:
-        """Answer 400 and close, once what came before is answered."""
+        """Answer 400 and close the connection, once the requests before are answered."""
         if self._is_answering():
             self._refusal = message
         elif not self.transport.is_closing():
             self.send_400_response(message)
 
     def _is_answering(self) -> bool:
-        """A request has come as a whole and is not answered, or others wait behind one that is not."""
+        """A complete request is not answered yet, or others wait behind one that is not."""
         cycle: RequestResponseCycle | None = self.cycle
         return bool(self.pipeline) or (cycle is not None and not cycle.response_complete and not cycle.more_body)
 
@@ -248,7 +242,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def _ends_one_head_at_most(data: bytes) -> bool:
     behind = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
-    # A single byte is found ten times as fast as four, and the JSON of a delivery lacks it.
+    # The search for one byte is ten times as fast as for four, and the JSON of a delivery has no CR.
     return data.find(b"\r", behind) < 0 or data.find(_END_OF_HEAD, behind) < 0
 
 
@@ -256,32 +250,32 @@ _OUR_FAULT = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnec
 
 
 class FastPathProtocol(BoundedProtocol):
-    """Takes requests where uvicorn would make cycles of them; `requirements.txt` pins the version it is written for."""
+    """Gives requests to fast handlers before uvicorn creates a cycle; `requirements.txt` pins the uvicorn version."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **options)
         is_plain = isinstance(self.app, HasFastRoutes) and not self.root_path and self.limit_concurrency is None
         self._routes: HasFastRoutes | None = cast("HasFastRoutes", self.app) if is_plain else None
         self._pending: FastExchange | None = None
-        """A request that is still being parsed."""
+        """The request that is being parsed."""
         self._current: RequestResponseCycle | FastExchange | None = None
-        """What is being answered: not `cycle`, which is the last that came, where requests came without waiting."""
+        """The request being answered. With pipelined requests `cycle` is the last that came instead."""
         self._idle_since: float | None = None
 
     def data_received(self, data: bytes) -> None:
-        """What isn't whole by the end of these bytes goes the ordinary way, where its slowness is bounded."""
+        """A request that is incomplete after these bytes goes through uvicorn's path, where slow bodies time out."""
         self._idle_since = None
         super().data_received(data)
         self._release_incomplete()
 
     def read_on(self) -> None:
-        """The same for bytes that have waited."""
+        """Do the same as `data_received` for bytes that waited."""
         self._idle_since = None
         super().read_on()
         self._release_incomplete()
 
     def on_headers_complete(self) -> None:
-        """Hold the request if a lane may have it."""
+        """Hold the request if it has a fast handler."""
         if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
             raise httptools.HttpParserInvalidURLError(self.url)
         handler = self._handler()
@@ -301,14 +295,14 @@ class FastPathProtocol(BoundedProtocol):
         self.cycle = cast("RequestResponseCycle", self._pending)
 
     def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
+        """Collect a piece of the body."""
         if self._pending is not None:
             self._pending.pieces.append(body)
         else:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole: offer it to its lane, if it was held for that."""
+        """Give the complete request to its handler, if it was held for that."""
         pending, self._pending = self._pending, None
         if pending is None:
             super().on_message_complete()
@@ -316,7 +310,7 @@ class FastPathProtocol(BoundedProtocol):
         pending.offer()
 
     def on_response_complete(self) -> None:
-        """As uvicorn does, but with one timer for a connection's life instead of one for each of its requests."""
+        """Do what uvicorn does, but with one timer for each connection instead of one for each request."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
@@ -330,10 +324,10 @@ class FastPathProtocol(BoundedProtocol):
             self._check_idle_in(self.timeout_keep_alive)
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection if it has been idle for as long as it may; else look again when it could have been."""
+        """Close the connection if it was idle for the keep-alive time; else check again after the rest of it."""
         self.timeout_keep_alive_task = None
         if self._idle_since is None:
-            return  # the next answer sets the timer anew
+            return  # the next response starts the timer again
         rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
         if rest > 0:
             self._check_idle_in(rest)
@@ -341,20 +335,22 @@ class FastPathProtocol(BoundedProtocol):
             super().timeout_keep_alive_handler()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer too, and tell the request that is being answered: uvicorn tells the last that came."""
+        """Cancel the timer too, and notify the request being answered: uvicorn notifies only the last that came."""
         super().connection_lost(exc)
         if self._current is not None and not self._current.response_complete:
             self._current.disconnected = True
             self._current.message_event.set()
         self.pipeline.clear()
         self._pending = self._current = None
-        self.cycle = cast("RequestResponseCycle", None)  # it knows us: nothing is left for the collector
+        self.cycle = cast(
+            "RequestResponseCycle", None
+        )  # break the reference cycle, so that no work is left for the garbage collector
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
 
     def send_400_response(self, msg: str) -> None:
-        """As uvicorn does; but what its parser calls a bad request may be an exception of ours, which is a 500."""
+        """Do what uvicorn does, but answer 500 if the parser's error comes from an exception in our code."""
         failure = sys.exception()
         cause = failure.__context__ if isinstance(failure, httptools.HttpParserCallbackError) else None
         if cause is None or isinstance(cause, httptools.HttpParserError):
@@ -366,11 +362,11 @@ class FastPathProtocol(BoundedProtocol):
 
     @property
     def is_leaving(self) -> bool:
-        """Every answer from now on ends its connection."""
+        """Every response from now on closes its connection."""
         return self._routes is not None and self._routes.is_leaving
 
     def fall_back(self, pending: FastExchange) -> None:
-        """Have uvicorn make a cycle and a task of it after all."""
+        """Let uvicorn create a cycle and a task for the request."""
         cycle = RequestResponseCycle(
             scope=pending.scope,  # type: ignore[arg-type]
             transport=self.transport,
@@ -397,9 +393,9 @@ class FastPathProtocol(BoundedProtocol):
             pending.fall_back()
 
     def _handler(self) -> FastHandler | None:
-        """Which lane may have the request whose headers have come; none while another is under way.
+        """The fast handler for the request whose headers have come; None while another request is not answered.
 
-        None also for who sends and does not read: uvicorn waits for that, and reads nothing more meanwhile.
+        None also while the client does not read its responses: uvicorn waits for that and pauses reading.
         """
         before: RequestResponseCycle | FastExchange | None = self.cycle
         if (before is not None and not before.response_complete) or self.flow.write_paused:
@@ -423,4 +419,4 @@ class FastPathProtocol(BoundedProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def _unset_keepalive_if_required(self) -> None:
-        """The timer stays: what it looks at has been told."""
+        """Keep the timer: `data_received` has reset `_idle_since`."""
