@@ -1,1 +1,1 @@
-"""What an operator is told and can do: silence is noticed, deliveries are replayed, what is old is pruned."""
+"""Operations: alarms, replay of deliveries, retention, usage sums, and commands for one generation."""

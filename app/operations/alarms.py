@@ -1,4 +1,4 @@
-"""What is worth an operator's attention, how it is measured, and when it is too much."""
+"""The alarms: how they are measured, their thresholds, and how they appear in logs, metrics and /readyz."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 FEWEST_SETTLED: Final = 5
-"""A share of fewer outcomes than these tells nothing."""
+"""With fewer outcomes than this a share means nothing."""
 
 
 class Alarm(StrEnum):
-    """What can be wrong without a single request failing."""
+    """Conditions that can be wrong while no request fails."""
 
     CALLBACKS_MISSED = "callbacks_missed"
     """Share, from 0 to 1, of the outcomes of the last hour that a poll had to find."""
@@ -54,7 +54,7 @@ class Alarm(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurements:
-    """What one look at the database showed."""
+    """The values of one query of the database."""
 
     settled: int
     """Outcomes of the last hour, the newest thousand at most."""
@@ -66,7 +66,7 @@ class Measurements:
     refusals: int
     overdue: int
     unresolved_since: datetime | None
-    """When the oldest create of unknown outcome was written down."""
+    """When the oldest create of unknown outcome was stored."""
     leader_until: datetime | None
     """When the leader's lease ends."""
 
@@ -76,7 +76,7 @@ class Measurements:
 
 
 def measure(measured: Measurements, now: datetime, *, poll_errors: int, leaderless: float) -> dict[Alarm, float]:
-    """The value of every alarm. `leaderless` is the number of seconds since a leader was last measured."""
+    """The value of every alarm. `leaderless`: seconds since a replica last had the lease."""
     enough = measured.settled >= FEWEST_SETTLED
     return {
         Alarm.CALLBACKS_MISSED: measured.found_by_poll / measured.settled if enough else 0.0,
@@ -90,7 +90,7 @@ def measure(measured: Measurements, now: datetime, *, poll_errors: int, leaderle
 
 
 def alarm_thresholds(settings: Settings) -> dict[Alarm, float]:
-    """Above these an alarm is raised, in the alarm's own unit."""
+    """The value above which each alarm is raised, in the alarm's unit."""
     return {
         Alarm.CALLBACKS_MISSED: settings.receiver_alarm_missed_ratio,
         Alarm.SILENCE: settings.receiver_alarm_silence.total_seconds(),
@@ -110,15 +110,12 @@ def exceeded(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -
 def _silence(measured: Measurements, now: datetime) -> float:
     if measured.watched_since is None:
         return 0.0
-    # A delivery from before the oldest open generation says nothing of the time in between: nothing was to come then.
+    # Before the oldest open generation no delivery was expected, so silence is counted from there at the earliest.
     return _seconds_since(max(measured.watched_since, measured.last_verified_at or measured.watched_since), now)
 
 
 def _seconds_since(since: datetime | None, now: datetime) -> float:
     return 0.0 if since is None else max((now - since).total_seconds(), 0.0)
-
-
-# One look at how all replicas fare: one statement, answered from indexes whatever the size of the record.
 
 
 _HOUR: Final = timedelta(hours=1)
@@ -127,14 +124,16 @@ _TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED)
 
 
 class AlarmQuery:
-    """Reads what the alarms are about. `by_hand`: the endpoint was made by hand, so no row of ours counts refusals."""
+    """Reads `Measurements` in one statement that uses indexes only, so its time does not grow with the tables.
+
+    `by_hand`: the endpoint was not registered by us, so no row of ours counts refusals."""
 
     def __init__(self, database: Database, *, by_hand: bool) -> None:
         self._database = database
         self._statement = _statement(by_hand=by_hand, is_sqlite=database.is_sqlite)
 
     async def at(self, now: datetime) -> Measurements:
-        """How things stand at `now`. Raises `DatabaseUnavailable`."""
+        """The measurements at `now`. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
             parameters = {"now": now, "hour_ago": now - _HOUR}
             row = (await connection.execute(self._statement, parameters)).mappings().one()
@@ -171,7 +170,7 @@ def _statement(*, by_hand: bool, is_sqlite: bool) -> Select[Any]:
 
 
 def _settled_lately() -> Any:  # noqa: ANN401 - a subquery
-    # The newest are found by the primary key, however many transitions there are; no index by time is needed.
+    # The newest rows are read by the primary key, so no index by time is needed.
     t = transitions.c
     newest = select(t.source, t.to_status, t.recorded_at).order_by(t.sequence.desc()).limit(_NEWEST).subquery("newest")
     n = newest.c
@@ -188,19 +187,16 @@ def _refused_at_our_path() -> Any:  # noqa: ANN401 - a scalar subquery
 
 
 def _refused_since(last_delivery_at: Any) -> Any:  # noqa: ANN401 - scalar subqueries
-    # A bounded sample: what it can't tell is how many more than a thousand there were.
+    # The stored sample is bounded, so the count is 1,000 at most.
     since = func.coalesce(last_delivery_at, bindparam("hour_ago", type_=UtcDateTime))
     return select(func.count()).select_from(rejections).where(rejections.c.rejected_at > since).scalar_subquery()
-
-
-# Notices silence: measures the alarms every few seconds, apart from every request, and tells when one is crossed.
 
 
 SECONDS_BETWEEN_LOOKS: Final = 5.0
 
 
 class AlarmWatch:
-    """`run_once` is one turn of a supervised loop; every replica runs it, and each tells what it sees."""
+    """Measures the alarms every 5 s, sets the gauges and logs each change; every replica runs it."""
 
     def __init__(
         self,
@@ -216,13 +212,13 @@ class AlarmWatch:
         self._clock = clock
         self._poll_errors = poll_errors
         self._needs_leader = needs_leader
-        """False where nothing is registered: an endpoint made by hand needs nobody to look after it."""
+        """False if we register no endpoint: then no leader is needed."""
         self._leader_seen_at = clock.monotonic()
         self._values: dict[Alarm, float] = {}
         self._raised: frozenset[Alarm] = frozenset()
 
     async def run_once(self) -> float:
-        """Measure, show and tell; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
+        """Measure, set gauges, log changes; returns the seconds until the next run. Raises `DatabaseUnavailable`."""
         now = self._clock.now()
         measured = await self._query.at(now)
         has_leader = not self._needs_leader or measured.has_leader(now)
@@ -237,7 +233,7 @@ class AlarmWatch:
         return SECONDS_BETWEEN_LOOKS
 
     async def health_checks(self) -> list[HealthCheck]:
-        """For /readyz, from the last look; nothing before the first."""
+        """One check for each alarm from the last measurement; empty before the first."""
         return describe(self._values, self._thresholds)
 
     def _log_changes(self, raised: frozenset[Alarm]) -> None:
@@ -246,9 +242,6 @@ class AlarmWatch:
         for alarm in sorted(self._raised - raised):
             log_cleared(alarm, value=self._values[alarm], threshold=self._thresholds[alarm])
         self._raised = raised
-
-
-# Alarms in words, as `/readyz` shows them; pure.
 
 
 _WORDS: Final = MappingProxyType(
@@ -284,7 +277,7 @@ _SECONDS: Final = frozenset({Alarm.SILENCE, Alarm.SUBMISSION, Alarm.LEADER})
 
 
 def describe(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -> list[HealthCheck]:
-    """One finding for each alarm; none of them makes the service unready, since it takes deliveries all the same."""
+    """One health check for each alarm; none is required, since the service still records deliveries."""
     return [_finding(alarm, value, thresholds[alarm]) for alarm, value in values.items()]
 
 
@@ -301,9 +294,6 @@ def _shown(alarm: Alarm, value: float) -> str:
     if alarm is Alarm.CALLBACKS_MISSED:
         return f"{value:.0%}"
     return f"{value:.0f} s" if alarm in _SECONDS else f"{value:.0f}"
-
-
-# What the watch shows and logs, under constant names.
 
 
 VALUE = Gauge("receiver_alarm_value", "What the alarm looks at, as last measured; see its threshold.", ["alarm"])
@@ -332,10 +322,10 @@ def show_measurements(measured: Measurements, *, at: float, has_leader: bool) ->
 
 
 def log_crossed(alarm: Alarm, *, value: float, threshold: float) -> None:
-    """It is too much from now on."""
+    """Log that the value is above the threshold now."""
     log.warning("alarm.crossed", alarm=alarm.value, value=round(value, 3), threshold=threshold)
 
 
 def log_cleared(alarm: Alarm, *, value: float, threshold: float) -> None:
-    """It is well again."""
+    """Log that the value is no longer above the threshold."""
     log.info("alarm.cleared", alarm=alarm.value, value=round(value, 3), threshold=threshold)

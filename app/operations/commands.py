@@ -1,4 +1,4 @@
-"""What an operator orders about one generation: ask Rivya now, or forget it."""
+"""Operator commands for one generation: poll it now, or delete it."""
 
 import structlog
 
@@ -18,28 +18,28 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class GenerationUnknown(ServiceError):
-    """There is no such generation in the record."""
+    """404: the record has no such generation."""
 
     status = 404
     code = "not_found"
 
 
 class StillOpen(ServiceError):
-    """Its outcome isn't known yet."""
+    """409: its outcome isn't known yet."""
 
     status = 409
     code = "still_open"
 
 
 class NotNow(ServiceError):
-    """The budget of requests to Rivya has no room, or Rivya refuses our key."""
+    """503: the budget of requests to Rivya is used up, Rivya rejects our key, or the generation is locked."""
 
     status = 503
     code = "not_now"
 
 
 class Orders:
-    """Raises `DatabaseUnavailable`, beside what each method says."""
+    """Commands for one generation. All raise `DatabaseUnavailable`."""
 
     def __init__(
         self, database: Database, ledger: Recorder, *, client: RivyaClient, limiter: RateLimiter, clock: Clock
@@ -52,7 +52,7 @@ class Orders:
         self._clock = clock
 
     async def poll(self, generation_id: str) -> Recorded:
-        """Ask Rivya now, within the budget that all replicas share, and record what it says.
+        """Ask Rivya now, within the budget that all replicas share, and record the response; returns the result.
 
         Raises `GenerationUnknown`, `NotNow`, and what `RivyaClient` raises.
         """
@@ -79,10 +79,10 @@ class Orders:
         return recorded
 
     async def forget(self, generation_id: str, *, even_open: bool = False) -> None:
-        """Remove a generation with its history, its deliveries' bodies and its create's; its events are still known.
+        """Delete a generation, its history, and the bodies of its deliveries and its create; its event ids stay.
 
-        A generation that is gone already, and whose create still has bodies, has those emptied. Raises
-        `GenerationUnknown`, and `StillOpen` unless `even_open`: what Rivya says of it later makes it known anew.
+        If the generation is deleted already, only the remaining bodies of its create are emptied. A later report from
+        Rivya creates it again. Raises `GenerationUnknown`, `NotNow`, and `StillOpen` unless `even_open`.
         """
         now = self._clock.now()
         generation = (await self._queries.generations_by_id([generation_id])).get(generation_id)

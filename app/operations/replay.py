@@ -1,4 +1,4 @@
-"""Takes stored deliveries through the ledger again, as if they came now, in the name of the operator."""
+"""Records stored deliveries again, as if they came now, with the operator as the source."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -27,26 +27,26 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """Which deliveries are replayed; None narrows nothing."""
+    """The filter of the deliveries to replay; None does not filter."""
 
     event_id: str | None = None
     since: datetime | None = None
-    """Received at this moment or later."""
+    """Received at this time or later."""
     until: datetime | None = None
-    """Received before this moment."""
+    """Received before this time."""
     outcome: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A delivery, and what it came to; None where it could not be replayed: it says nothing, or its body is gone."""
+    """A delivery and its result; None if it can't be replayed: it has no claim, or its body is deleted."""
 
     delivery: StoredDelivery
     recorded: Recorded | None
 
 
 class Replay:
-    """Oldest first. The stored delivery stays as it is: evidence of what came, and of what was planned of it then."""
+    """Replays deliveries, oldest first. The stored delivery and its outcome stay unchanged, as evidence."""
 
     def __init__(self, database: Database, ledger: Recorder, *, clock: Clock, first_poll: FirstPoll) -> None:
         self._database = database
@@ -56,7 +56,7 @@ class Replay:
         self._first_poll = first_poll
 
     async def apply(self, chosen: Chosen) -> AsyncIterator[Replayed]:
-        """Replay; each delivery is one transaction. Raises `DatabaseUnavailable`; what was told by then stands."""
+        """Replay each delivery in its own transaction. Raises `DatabaseUnavailable`; the yielded ones are committed."""
         async for delivery in self._stored(chosen):
             report = self._report(delivery)
             if report is None:
@@ -73,7 +73,7 @@ class Replay:
             yield Replayed(delivery, recorded)
 
     async def dry_run(self, chosen: Chosen) -> AsyncIterator[Replayed]:
-        """What `apply` would do, if nothing else happened meanwhile; nothing is written."""
+        """The results that `apply` would have now; writes nothing. Raises `DatabaseUnavailable`."""
         known: dict[str, Generation] = {}
         async for delivery in self._stored(chosen):
             report = self._report(delivery)

@@ -46,16 +46,13 @@ from app.submission.store import submissions
 log = structlog.stdlib.get_logger(__name__)
 
 
-# Removes what is old, a few rows at a time: looked for in a read transaction, removed in a short one of its own.
+# Rows are searched in a read transaction and removed in a short one of their own.
 #
-# Bodies go first, in the transaction that removes their generation and its history; the deliveries stay, so that an
-# event
-# that comes again is known, until their time has come too. Open generations and their deliveries are never touched.
-# Rows that somebody has locked are left for the next time: nothing here waits while it holds a lock, so that no
-# delivery
-# has to wait for more than one small transaction, and nothing can become a deadlock. A generation with a delivery that
-# is
-# locked stays as well, so that no body outlives its generation unnoticed. Of a create only the two bodies are emptied.
+# The bodies are removed in the transaction that removes their generation and its history. The deliveries stay for a
+# longer time, so that an event that comes again is recognised. Open generations and their deliveries are never touched.
+# Locked rows are left for the next run: a transaction here never waits for a lock, so a delivery waits for one small
+# transaction at most, and there are no deadlocks. A generation with a locked delivery stays too, so that no body
+# outlives its generation. Of a create only the two bodies are emptied.
 
 
 _g, _d, _s = generations.c, deliveries.c, submissions.c
@@ -64,26 +61,26 @@ _MOST: Final = bindparam("most", type_=Integer)
 
 
 def _settled_with(status: Status) -> Select[Any]:
-    # Settled no earlier than first heard of: so this ends at the limit, in the index. In such words and such an order
-    # only the index by status will do: that by time alone walks over all that is open and older, at every batch.
+    # A generation is settled after it is first seen, so the index scan can end at the limit. These conditions
+    # and this order allow only the index by status: the one by time would read all older open rows in every batch.
     is_old = tuple_(_g.status, _g.first_seen_at) < tuple_(literal(status, _g.status.type), _BEFORE)
     old = (_g.status >= status, is_old, _g.settled_at < _BEFORE)
     return select(_g.id).where(*old).order_by(_g.status, _g.first_seen_at, _g.id).limit(_MOST)
 
 
 SETTLED: Final = union_all(*(select(_settled_with(status).subquery()) for status in TERMINAL)).limit(_MOST)
-"""Read from the index by status: no other tells what is settled from what is older and open."""
+"""Reads the index by status, the only one that separates settled rows from older open ones."""
 _SUBMISSIONS_AT_ONCE: Final = 5000
 _CLOCKS_DIFFER: Final = timedelta(hours=1)
 _IN_ITS_ORDER: Final = text("SET LOCAL enable_sort = off")
 _READ_PER_ROW: Final = 10
-"""Deliveries that one step looks at, for each that it may empty."""
+"""Deliveries read in one step, for each that it may empty."""
 
 EXPIRED: Final = select(_d.event_id).where(_d.body_pruned_at < _BEFORE).order_by(_d.body_pruned_at).limit(_MOST)
 
 
 class Pruning:
-    """Every method handles `most` rows at most and returns how many it found. Raises `DatabaseUnavailable`."""
+    """Removes or empties up to `most` old rows for each call. All methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -96,13 +93,13 @@ class Pruning:
         self._remove_deliveries = _remove(_d.event_id, is_sqlite=database.is_sqlite)
 
     async def settled_generations(self, before: datetime, *, most: int, now: datetime) -> int:
-        """Remove generations that were settled before this, with their histories and their deliveries' bodies."""
+        """Remove generations settled before this, with histories and deliveries' bodies; returns how many it found."""
         ids = await self._find(SETTLED, {"before": before, "most": most})
         await self.generations(ids, now=now)
         return len(ids)
 
     async def generations(self, ids: Sequence[str], *, now: datetime, submissions: Sequence[str] = ()) -> int:
-        """Remove these generations, whatever their state; returns how many there were that nobody had locked.
+        """Remove these generations in any state; returns how many were removed: those that exist and are not locked.
 
         `submissions` are emptied in the same transaction.
         """
@@ -123,14 +120,14 @@ class Pruning:
     async def bodies_of_none(
         self, before: datetime, *, after: Position | None, most: int, now: datetime
     ) -> tuple[Position | None, bool]:
-        """Empty bodies that came before this and belong to no generation of ours, from `after` on.
+        """Empty bodies that came before `before`, after the position `after`, and belong to no stored generation.
 
-        Returns where to go on, and whether there is more to look at now. Nothing before that position can need it
-        again: a delivery that somebody has locked is not passed, and those of generations are emptied with them.
+        Returns the position for the next call, and whether there may be more now. No row before that position is left
+        to do: the position stops at a locked delivery, and a generation's deliveries are emptied together with it.
         """
         page = await self._read(_page(after), {"before": before, "most": most * _READ_PER_ROW})
         due = [row.event_id for row in page if row.is_due][:most]
-        if len(due) == most:  # the rest of the page is looked at next time
+        if len(due) == most:  # the rest of the page is for the next call
             page = page[: 1 + next(place for place, row in enumerate(page) if row.event_id == due[-1])]
         if due:
             async with self._database.transaction() as connection:
@@ -142,10 +139,10 @@ class Pruning:
         return Position(page[-1].received_at, page[-1].event_id), True
 
     async def answered_submissions(self, before: datetime, *, after: str | None, most: int) -> tuple[str | None, bool]:
-        """Empty both bodies of creates that were answered before this, from the id `after` on.
+        """Empty both bodies of creates that were answered before `before`, after the id `after`.
 
-        The key, the hash, the state and the generation's id stay, so that nothing is paid twice. Returns where to go
-        on, and whether there is more to look at now. What is open stays as it is, and is passed.
+        The key, the hash, the state and the generation's id stay, so that nothing is paid twice. Returns the id for the
+        next call, and whether there may be more now. Open creates are skipped.
         """
         parameters = {"before": before, "after": after or "", "until": str(uuid7(before)), "most": most}
         page = await self._read(_ANSWERED, parameters)
@@ -155,8 +152,8 @@ class Pruning:
         return (page[-1].id if page else after), len(page) == most
 
     async def submissions_of(self, generation_id: str, *, until: datetime) -> list[str]:
-        """Ids of the creates that made this generation, were written down before `until`, and still have a body."""
-        # Nothing leads from a generation to them: read backwards by their ids, which sort by time, a page at a time.
+        """Ids of the creates of this generation that were stored before `until` and still have a body."""
+        # There is no index by generation: read pages backwards by id, since ids sort by time.
         before: str | None = str(uuid7(until + _CLOCKS_DIFFER))
         while before is not None:
             page = await self._read(_SUBMITTED, {"until": before, "most": _SUBMISSIONS_AT_ONCE})
@@ -166,7 +163,7 @@ class Pruning:
         return []
 
     async def expired_deliveries(self, before: datetime, *, most: int) -> int:
-        """Remove deliveries whose bodies went before this: such an event would be taken for a new one."""
+        """Remove deliveries emptied before this; returns how many. Such an event, if sent again, counts as new."""
         ids = await self._find(EXPIRED, {"before": before, "most": most})
         if ids:
             async with self._database.transaction() as connection:
@@ -180,14 +177,14 @@ class Pruning:
         self, statement: Select[Any] | CompoundSelect[Any], parameters: dict[str, Any]
     ) -> Sequence[Row[Any]]:
         async with self._database.read() as connection:
-            if not self._database.is_sqlite:  # PostgreSQL weighs a row of columns by its first: nearly all there is
+            if not self._database.is_sqlite:  # PostgreSQL estimates a row comparison by its first column only
                 await connection.execute(BY_INDEX)
                 await connection.execute(_IN_ITS_ORDER)
             rows: Sequence[Row[Any]] = (await connection.execute(statement, parameters)).all()
             return rows
 
     async def _lock(self, connection: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
-        """Those that have a body and that nobody else has locked."""
+        """Lock those that have a body and are not locked; returns their ids."""
         return set((await connection.execute(self._lock_bodies, self._ids(event_ids))).scalars())
 
     def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
@@ -195,7 +192,7 @@ class Pruning:
 
 
 def _page(after: Position | None) -> Select[Any]:
-    # All that follow, emptied or not: a statement that looked for the others would read on until it found enough.
+    # Emptied rows are included: a statement that filtered them out would read on until it has enough others.
     page = select(_d.event_id, _d.received_at, _d.body_pruned_at, _d.generation_id).where(_d.received_at < _BEFORE)
     if after is not None:
         position = tuple_(literal(after.at, _d.received_at.type), literal(after.id, _d.event_id.type))
@@ -236,13 +233,13 @@ def _lock_bodies(*, is_sqlite: bool) -> Select[Any]:
 
 
 def _clear(*, is_sqlite: bool) -> Update:
-    # The headers go too: a signature proves nothing without what was signed.
+    # The headers are emptied too: a signature proves nothing without the signed body.
     emptied = {"body": b"", "headers": "{}", "body_pruned_at": bindparam("now", type_=UtcDateTime)}
     return update(deliveries).where(any_of(_d.event_id, "ids", is_sqlite=is_sqlite)).values(emptied)
 
 
 def _empty_submissions(*, is_sqlite: bool) -> Update:
-    # One that has been taken up again meanwhile is being sent, and keeps what is sent.
+    # A create that is being sent again keeps the request that is sent.
     chosen = any_of(_s.id, "ids", is_sqlite=is_sqlite) & _s.next_attempt_at.is_(None)
     return update(submissions).where(chosen).values(request=b"", response=None, last_error=None)
 
@@ -251,25 +248,22 @@ def _remove(key: Any, *, is_sqlite: bool) -> Delete:  # noqa: ANN401 - a column
     return delete(key.table).where(any_of(key, "ids", is_sqlite=is_sqlite))
 
 
-# How long what is settled is kept, and for how much longer a delivery is still recognised; pure.
-
-
 KEYS_KEPT: Final = timedelta(days=30)
-"""For so long after its body is gone, an event that comes again is still known, and changes nothing."""
+"""For this time after its body is emptied, an event that comes again is recognised, and changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is older than these goes."""
+    """The times before which rows are removed."""
 
     settled_before: datetime
-    """Generations that were settled before this, and deliveries of none that came before it."""
+    """For generations by their settlement, and for the bodies of deliveries without a generation by their arrival."""
     pruned_before: datetime
-    """Deliveries whose bodies went before this."""
+    """For deliveries by the time at which their bodies were emptied."""
 
 
 def limits(now: datetime, *, days: int) -> Limits | None:
-    """The limits at `now`, what is settled being kept for `days`; None where all is kept (0)."""
+    """The limits at `now`, with settled rows kept for `days`; None if all rows are kept (0)."""
     return Limits(now - timedelta(days=days), now - KEYS_KEPT) if days > 0 else None
 
 
@@ -279,9 +273,9 @@ LEASE: Final = "retention"
 TERM: Final = timedelta(seconds=60)
 SHARE: Final = 0.1
 SHARE_OF_ONE_WRITER: Final = 0.02
-"""On SQLite, where whoever writes keeps everybody else from writing."""
+"""On SQLite, where one writer blocks all others."""
 MOST: Final = 100
-"""Generations in one transaction: what a delivery may have to wait for on SQLite, or has to share PostgreSQL with."""
+"""Generations in one transaction; a delivery may have to wait for it on SQLite."""
 
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 10.0
@@ -292,11 +286,11 @@ _OFF: Final = 3600.0
 _QUERY_CANCELED: Final = "57014"
 
 Kind = Callable[[Limits, int], Awaitable[bool]]
-"""Prunes so many rows of a kind at most; whether there may be more."""
+"""Prunes up to this number of rows of a kind; returns whether there may be more."""
 
 
 class Retention:
-    """`run_once` is one turn of a supervised loop: one batch of each kind, if this replica has the lease."""
+    """Prunes one batch of each kind per run, if this replica has the lease."""
 
     def __init__(self, pruning: Pruning, leases: Leases, *, clock: Clock, days: int, share: float, most: int) -> None:
         self._pruning = pruning
@@ -304,19 +298,19 @@ class Retention:
         self._clock = clock
         self._days = days
         self._share = share
-        """Of the time, that pruning may take: what deliveries may find the database's writer busy with."""
+        """The part of the time, from 0 to 1, that pruning may take: deliveries share the database's writer with it."""
         self._most = most
         self._batches: dict[str, int] = {}
-        """Rows in one transaction, for kinds that have just taken too long or recover from it."""
+        """Rows in one transaction for each kind; smaller after a statement timeout."""
         self._after: Position | None = None
-        """Bodies up to here are seen to. A new process looks once, page by page, at what is there already."""
+        """Bodies up to this position are done. A new process begins at the oldest."""
         self._submitted: str | None = None
         self._walk_began: datetime | None = None
-        """Creates are walked over anew each day: one that was passed while it was open is answered later."""
+        """When the current pass over the creates began. Each day has a new one, for those that were open before."""
         self._counts: collections.Counter[str] = collections.Counter()
 
     async def run_once(self) -> float:
-        """Prune one batch of each kind; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
+        """Prune one batch of each kind; returns the seconds until the next run. Raises `DatabaseUnavailable`."""
         old = limits(self._clock.now(), days=self._days)
         if old is None:
             return _OFF
@@ -331,11 +325,11 @@ class Retention:
         return _REST
 
     async def stop(self) -> None:
-        """Let another replica go on at once. Raises `DatabaseUnavailable`."""
+        """Release the lease, so that another replica can go on at once. Raises `DatabaseUnavailable`."""
         await self._leadership.release()
 
     async def _prune(self, old: Limits) -> bool:
-        """Try each kind once; whether there may be more."""
+        """Prune each kind once; returns whether there may be more."""
         kinds = {
             "generations": self._generations,
             "bodies": self._bodies,
@@ -345,7 +339,7 @@ class Retention:
         return any([await self._attempt(kind, prune, old) for kind, prune in kinds.items()])
 
     async def _attempt(self, kind: str, prune: Kind, old: Limits) -> bool:
-        """One batch; a smaller one next time where the database ended it for taking too long."""
+        """Prune one batch; after a statement timeout the next batch is smaller."""
         most = self._batches.get(kind, self._most)
         try:
             is_more = await prune(old, most)
@@ -354,7 +348,7 @@ class Retention:
                 raise
             self._batches[kind] = max(most // 4, 1)
             log.warning("retention.timed_out", what=kind, reason=error.reason, batch=most, next=self._batches[kind])
-            await self._leadership.lead()  # the other kinds are next, and the lease may be about to run out
+            await self._leadership.lead()  # the other kinds come next, and the lease may expire soon
             return most > 1
         self._batches[kind] = min(most * 2, self._most)
         return is_more
@@ -398,6 +392,6 @@ class Retention:
 
 
 def is_statement_timeout(error: DatabaseUnavailable) -> bool:
-    """Whether the database was there, and ended a statement for the time that it took."""
+    """Whether the database cancelled a statement because it took too long."""
     cause = error.__cause__
     return getattr(getattr(cause, "orig", cause), "sqlstate", None) == _QUERY_CANCELED

@@ -1,7 +1,7 @@
-"""Moves what has changed about usage into the sums by the hour, a bounded number of rows at a time.
+"""Moves the recorded changes of usage into the sums by the hour, a bounded number of rows at a time.
 
-Exact at every moment and for any number of replicas: a row is taken from one table by the statement that adds it to the
-other, and rows that another replica is at are passed over.
+The sums are exact at any time and with any number of replicas: one statement removes a row from one table and adds it
+to the other, and it skips rows that another replica has locked.
 """
 
 from typing import Any, Final
@@ -16,17 +16,17 @@ from app.ledger.tables import usage_changes, usage_hours
 MOST: Final = 4000
 """Changes in one transaction."""
 MOST_OF_ONE_WRITER: Final = 1000
-"""On SQLite, where whoever writes keeps everybody else from writing."""
+"""On SQLite, where one writer blocks all others."""
 
 _REST: Final = 5.0
 _PAUSE: Final = 0.2
 _COLUMNS: Final = "hour, submitted_by, model, generations, open, reserved_credits, final_credits"
 _SUMMED: Final = "hour, submitted_by, model, sum(generations), sum(open), sum(reserved_credits), sum(final_credits)"
 _LEFT: Final = "GROUP BY hour, submitted_by, model HAVING sum(generations) <> 0"
-# What two replicas take may be two halves of a change; and PostgreSQL's sums are exact, so that nothing is 0.
+# Two replicas may each take one half of a change, so a sum that is not 0 is kept; PostgreSQL's sums are exact.
 _OR_ELSE: Final = "OR sum(open) <> 0 OR sum(reserved_credits) <> 0 OR sum(final_credits) <> 0"
 
-# Both tables are found by index whatever the planner believes of their size.
+# = ANY(ARRAY(...)) makes PostgreSQL use the index whatever the planner assumes about the tables' size.
 _MOVE: Final = f"""
 WITH taken AS (
     DELETE FROM usage_changes
@@ -45,7 +45,7 @@ SELECT count(*) FROM taken
 """  # noqa: S608 - of column names of ours
 _ON_POSTGRES: Final = text(_MOVE).bindparams(bindparam("most", type_=Integer))
 
-# One writer: nothing comes between these.
+# SQLite has one writer, so no other write happens between these.
 _HOURS: Final = "hour IN (SELECT hour FROM usage_changes WHERE id <= :upto)"
 _CHANGED: Final = f"SELECT {_COLUMNS} FROM usage_changes WHERE id <= :upto"  # noqa: S608
 _BEFORE: Final = f"SELECT {_COLUMNS} FROM usage_hours WHERE id <= :last AND {_HOURS}"  # noqa: S608
@@ -57,18 +57,18 @@ _ON_SQLITE: Final = (
 
 
 class UsageSums:
-    """`run_once` is one turn of a supervised loop; every replica runs it."""
+    """Moves usage changes into the hourly sums; every replica runs it."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._most = MOST_OF_ONE_WRITER if database.is_sqlite else MOST
 
     async def run_once(self) -> float:
-        """Move some; returns the seconds until the next turn. Raises `DatabaseUnavailable`."""
+        """Move one batch; returns the seconds until the next run. Raises `DatabaseUnavailable`."""
         return _PAUSE if await self.move() == self._most else _REST
 
     async def move(self) -> int:
-        """Move the oldest changes; returns how many. Raises `DatabaseUnavailable`."""
+        """Move the oldest changes; returns the number of changes. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
             if not self._database.is_sqlite:
                 await connection.execute(BY_INDEX)
