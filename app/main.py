@@ -1,4 +1,4 @@
-"""Puts the parts together: the only place where they meet."""
+"""The composition root: builds all parts of a process, starts and stops them."""
 
 import asyncio
 import secrets
@@ -63,7 +63,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Service:
-    """Every part of one process, and their order of starting and stopping. Raises `SchemeInvalid`."""
+    """All parts of one process, and the order of their start and stop. Raises `SchemeInvalid`."""
 
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
@@ -86,7 +86,7 @@ class Service:
         self._join_operations()
         self.app = self._application()
         self.give_up: Callable[[str], None] = log.error
-        """Is told why the service can never become ready."""
+        """Called with the reason if the service can never become ready."""
 
     def _join_endpoint(self) -> None:
         settings, database, clock = self.settings, self.database, self.clock
@@ -97,7 +97,7 @@ class Service:
         self.verifications = tuple(
             Verification(self.keyring, Proofs(database), clock=one) for one in (clock, *alternate_clocks(clock))
         )
-        """By our clock, and by others that may be right where ours is wrong."""
+        """One by our clock, and one by each alternate clock, which may be right if ours is wrong."""
         self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
         self.probe_key = ProbeKey(self._key)
         self.registrar = Registrar(
@@ -171,7 +171,7 @@ class Service:
         )
         self.usage_sums = UsageSums(database)
         self.clock_sync = (ClockSync(clock, database),) if isinstance(clock, SystemClock) else ()
-        """Empty on a clock of a test's."""
+        """Empty if the clock is not the system's."""
 
     def _application(self) -> FastPathApp:
         app = FastPathApp(
@@ -216,9 +216,9 @@ class Service:
         return app
 
     async def prepare(self) -> None:
-        """Migrate, and read what must be known before the first request.
+        """Migrate, and read the keyring and the endpoint's health.
 
-        Raises `DatabaseUnavailable`, and `DecryptionFailed` where a stored secret can't be opened.
+        Raises `DatabaseUnavailable`, and `DecryptionFailed` if a stored secret can't be decrypted.
         """
         if self.settings.receiver_migrate_on_start:
             await migrate_database(self.database)
@@ -227,7 +227,7 @@ class Service:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the loops beside the requests; at the end finish what is under way, in the order of who feeds whom."""
+        """Run the loops while requests are served. At the end stop each part before the parts that it writes to."""
         await self.batch.start()
         starting = self.loops.start("start", self._start, longest_pause=5.0)
         try:
@@ -245,13 +245,13 @@ class Service:
             await self.close()
 
     def release_callers(self) -> None:
-        """The process is about to stop: long polls are answered now, creates as soon as Rivya answers or soon after."""
+        """Begin to shut down: answer long polls now, and creates as soon as Rivya answers or soon after."""
         self.waiting.stop()
         self.submitter.release()
         self.gateway.stream_deadline.start()
 
     async def _start(self) -> None:
-        """Prepare and start the loops; run again until it succeeds. Requests are answered meanwhile."""
+        """Prepare and start the loops; repeated until it succeeds. Requests are served meanwhile."""
         self._attempts += 1
         try:
             await self.prepare()
