@@ -45,41 +45,11 @@ async def read_body(scope: Scope, receive: Receive, *, most_bytes: int) -> bytes
     """
     if _declared_length(scope) > most_bytes:
         raise BodyTooLarge
-    alarm = _Alarm(_SECONDS)
     try:
-        return await _read(receive, most_bytes)
-    except asyncio.CancelledError:
-        if not alarm.has_rung:
-            raise
-        alarm.take_back()
+        async with asyncio.timeout(_SECONDS):
+            return await _read(receive, most_bytes)
+    except TimeoutError:
         raise BodyIncomplete from None
-    finally:
-        alarm.stop()
-
-
-class _Alarm:
-    """What `asyncio.timeout` does, at a fifth of its price: cancels this task when the time is over."""
-
-    __slots__ = ("_handle", "_task", "has_rung")
-
-    def __init__(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task(loop)
-        self._handle = loop.call_later(seconds, self._ring)
-        self.has_rung = False
-
-    def stop(self) -> None:
-        """The time no longer matters."""
-        self._handle.cancel()
-
-    def take_back(self) -> None:
-        """The cancellation was ours, and is over."""
-        if self._task is not None:
-            self._task.uncancel()
-
-    def _ring(self) -> None:
-        if self._task is not None and self._task.cancel():
-            self.has_rung = True
 
 
 async def _read(receive: Receive, most_bytes: int) -> bytes:

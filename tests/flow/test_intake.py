@@ -1,5 +1,6 @@
 """Deliveries over HTTP, on both databases: what is verified is durable before 2xx, what is not leaves no trace."""
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator
 
@@ -213,3 +214,14 @@ async def test_while_the_database_is_away_the_answer_is_503_and_come_again() -> 
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0
         assert answer.json()["error"]["code"] == "database_unavailable"
+
+
+async def test_a_body_that_stops_coming_is_answered_408(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("app.intake.webhook._SECONDS", 0.05)
+    async with open_intake(sqlite_url) as intake:
+        answer = await intake.client.post("/rivya/webhook", content=stalled())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (408, "body_incomplete")
