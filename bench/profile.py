@@ -23,7 +23,7 @@ PARTS = (
     ("answering", ("set_result (app/fastpath/delivery.py", "respond (app/fastpath/protocol.py")),
     ("logging and counting", ("note (app/ledger/recorder.py", "count_recorded (app/intake/webhook.py")),
     ("verifying", ("at_once (app/endpoint/verification.py", "at_once (app/endpoint/verification.py")),
-    ("reading the body", ("to_report (app/intake/parse.py",)),
+    ("reading the body", ("parse_delivery (app/intake/parse.py",)),
     ("deciding", ("plan (app/ledger/decide.py",)),
     ("talking to the database", ("(app/ledger/postgres.py", "(app/ledger/sqlite.py", "(asyncpg/", "_act (")),
     ("queueing", ("(app/ledger/write_queue.py", "(app/intake/webhook.py", "(app/fastpath/delivery.py")),
