@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from app.api.parameters import GenerationParameters, decode, encode
+from app.api.parameters import GenerationParameters, decode, encode, without_nul
 from app.api.schemas import GenerationListOut, GenerationOut, TransitionListOut, answer, errors, list_of
 from app.api.waiting import DEADLINE, READ, CallerGone, GenerationsById, Waiting
 from app.core.auth import Access, Role
@@ -53,13 +53,6 @@ def _name(value: str) -> str:
     return value
 
 
-def _without_nul(value: str) -> str:
-    if "\x00" in value:
-        message = "must not contain NUL"
-        raise ValueError(message)
-    return value
-
-
 def _small(value: dict[str, Any]) -> dict[str, Any]:
     if storable(value) != value:
         message = "must not contain NUL, nor nest more than 200 levels"
@@ -84,7 +77,7 @@ class Track(BaseModel):
     model: Annotated[str, AfterValidator(_name), Field(max_length=LONGEST_NAME)] | None = Field(
         None, description="Decides when it is first polled; ignored where the model is known."
     )
-    client_request_id: Annotated[str, AfterValidator(_without_nul), Field(min_length=1, max_length=128)] | None = Field(
+    client_request_id: Annotated[str, AfterValidator(without_nul), Field(min_length=1, max_length=128)] | None = Field(
         None, description="Your own trace id; ignored where one is known."
     )
     metadata: Annotated[dict[str, Any], AfterValidator(_small)] | None = Field(

@@ -90,7 +90,8 @@ def _edge(value: object) -> datetime:
         raise ValueError(message) from None
 
 
-def _storable(value: str) -> str:
+def without_nul(value: str) -> str:
+    """`value`. Raises `ValueError` if it contains NUL, which PostgreSQL does not store."""
     if "\x00" in value:
         message = "must not contain NUL"
         raise ValueError(message)
@@ -103,7 +104,7 @@ Edge = Annotated[
     BeforeValidator(_edge),
     WithJsonSchema({"anyOf": [{"type": "string", "format": form} for form in ("date", "date-time")]}),
 ]
-Text = Annotated[str, AfterValidator(_storable), Field(min_length=1, max_length=500)]
+Text = Annotated[str, AfterValidator(without_nul), Field(min_length=1, max_length=500)]
 
 
 class _Page(BaseModel):
