@@ -1,8 +1,30 @@
 """Server-sent events as our command line reads them."""
 
-from app.cli.client.chat import Event, EventReader
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+from httpx_sse import ServerSentEvent
+
+from app.cli.client.http import Receiver
 
 
-def read(chunks: list[bytes]) -> list[Event]:
-    reader = EventReader()
-    return [event for chunk in chunks for event in reader.feed(chunk)]
+async def stream(chunks: AsyncIterator[bytes], media_type: str = "text/event-stream") -> AsyncIterator[ServerSentEvent]:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Content-Type": media_type}, content=chunks)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://receiver") as client:
+        async for event in Receiver(client).stream("/chat/completions/stream", {}, key="k"):
+            yield event
+
+
+async def pieces(chunks: list[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def read(chunks: list[bytes]) -> list[ServerSentEvent]:
+    async def collect() -> list[ServerSentEvent]:
+        return [event async for event in stream(pieces(chunks))]
+
+    return asyncio.run(collect())

@@ -1,24 +1,32 @@
 """Server-sent events are the same however the bytes were cut, and whichever line ends they use."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from itertools import pairwise
 
+import httpx
 import pytest
+from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.cli.client.chat import Event, EventReader
-from tests.support.event_stream import read
+from app.cli.client.http import CallFailed
+from tests.support.event_stream import pieces, read, stream
 
 STREAM = (
     b': heartbeat\n\nretry: 3000\n\nevent: message.delta\nid: 7\ndata: {"a":\ndata:  1}\n\n'
     b"data: \xe2\x80\xa8 \xc3\xa9\n\nevent: nothing\n\ndata\n\ndata:[DONE]\n\ndata: never ended"
 )
 EVENTS = [
-    Event("message.delta", '{"a":\n 1}'),
-    Event("", "\N{LINE SEPARATOR} é"),
-    Event("", ""),
-    Event("", "[DONE]"),
+    ("message.delta", '{"a":\n 1}'),
+    ("message", "\N{LINE SEPARATOR} é"),
+    ("nothing", ""),
+    ("message", "[DONE]"),
 ]
+
+
+def named(events: list[ServerSentEvent]) -> list[tuple[str, str]]:
+    return [(event.event, event.data) for event in events]
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
@@ -27,14 +35,26 @@ def test_events_are_the_same_wherever_the_bytes_are_cut(line_end: bytes, cuts: l
     stream = STREAM.replace(b"\n", line_end)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     chunks = [stream[first:end] for first, end in pairwise(edges)]
-    assert read(chunks) == EVENTS
+    assert named(read(chunks)) == EVENTS
 
 
-def test_an_event_is_told_as_soon_as_its_empty_line_is_there() -> None:
-    reader = EventReader()
-    assert reader.feed(b"data: 1\n") == []
-    assert reader.feed(b"\n") == [Event("", "1")]
+async def test_an_event_is_told_as_soon_as_its_empty_line_is_there() -> None:
+    sent = []
+
+    async def speaking() -> AsyncIterator[bytes]:
+        for chunk in (b"data: 1\n", b"\n", b"data: 2\n\n"):
+            sent.append(chunk)
+            yield chunk
+
+    told = [(event.data, len(sent)) async for event in stream(speaking())]
+    assert told == [("1", 2), ("2", 3)]
 
 
 def test_bytes_that_are_no_text_do_not_end_the_stream() -> None:
-    assert read([b"data: \xff\n\ndata: 2\n\n"]) == [Event("", "\N{REPLACEMENT CHARACTER}"), Event("", "2")]
+    assert named(read([b"data: \xff\n\ndata: 2\n\n"])) == [("message", "\N{REPLACEMENT CHARACTER}"), ("message", "2")]
+
+
+async def test_an_answer_that_is_no_stream_is_a_failure() -> None:
+    with pytest.raises(CallFailed, match="text/event-stream") as raised:
+        [event async for event in stream(pieces([b"{}"]), "application/json")]
+    assert raised.value.document["error"]["code"] == "unexpected_answer"

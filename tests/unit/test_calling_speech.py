@@ -4,8 +4,9 @@ from typing import Any
 
 import orjson
 import pytest
+from httpx_sse import ServerSentEvent
 
-from app.cli.client.chat import ChatOutput, Event, understood, whole_answer
+from app.cli.client.chat import ChatOutput, understood, whole_answer
 from app.sandbox.settings import Dialect, encode_event
 from tests.support.event_stream import read
 
@@ -45,13 +46,14 @@ def test_the_pieces_of_every_dialect_are_the_whole_answer(dialect: Dialect) -> N
     ],
 )
 def test_whatever_is_not_known_says_nothing(data: object, expected: ChatOutput) -> None:
-    assert understood(Event("", orjson.dumps(data).decode())) == expected
+    assert understood(ServerSentEvent(data=orjson.dumps(data).decode())) == expected
 
 
 def test_an_event_called_error_is_one_whatever_it_holds() -> None:
-    assert understood(Event("error", "gone")).error == "gone"
-    assert understood(Event("error", '{"code": "overloaded"}')).error == "overloaded"
-    assert understood(Event("", "[DONE]")) == ChatOutput()
+    assert understood(ServerSentEvent("error", "gone")).error == "gone"
+    assert understood(ServerSentEvent("error")).error == "unnamed"
+    assert understood(ServerSentEvent("error", '{"code": "overloaded"}')).error == "overloaded"
+    assert understood(ServerSentEvent(data="[DONE]")) == ChatOutput()
 
 
 def test_the_answer_of_a_completion_is_its_messages_content() -> None:

@@ -1,11 +1,12 @@
 """`chat`: one turn, whole or as it is spoken, in a new session or an older one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
 import typer
+from httpx_sse import ServerSentEvent
 
 from app.cli.client.http import SUCCEEDED, AsJson, Receiver, new_key, run, say_json, segment, unanswered
 from app.cli.client.output import items_of, plain
@@ -61,19 +62,18 @@ async def _answered(receiver: Receiver, body: dict[str, Any], *, as_json: bool) 
 
 async def _spoken(receiver: Receiver, body: dict[str, Any], *, as_json: bool) -> None:
     """Print pieces as they come; a stream that only tells the whole is printed when it does."""
-    reader, has_spoken, whole, session_id = EventReader(), False, "", None
-    async for chunk in receiver.stream("/chat/completions/stream", body, key=new_key()):
-        for event in reader.feed(chunk):
-            said = understood(event)
-            if as_json:
-                say_json({"event": event.name or None, "data": content_of(event)})
-            elif said.piece:
-                typer.echo(plain(said.piece, keep=_TEXT), nl=False)
-            if said.error is not None:
-                raise unanswered("stream_failed", f"the stream ended with an error: {said.error}")
-            has_spoken = has_spoken or bool(said.piece)
-            whole = said.whole or whole
-            session_id = said.session_id or session_id
+    has_spoken, whole, session_id = False, "", None
+    async for event in receiver.stream("/chat/completions/stream", body, key=new_key()):
+        said = understood(event)
+        if as_json:
+            say_json({"event": None if event.event == "message" else event.event, "data": content_of(event)})
+        elif said.piece:
+            typer.echo(plain(said.piece, keep=_TEXT), nl=False)
+        if said.error is not None:
+            raise unanswered("stream_failed", f"the stream ended with an error: {said.error}")
+        has_spoken = has_spoken or bool(said.piece)
+        whole = said.whole or whole
+        session_id = said.session_id or session_id
     if as_json:
         return
     if not has_spoken and not whole:
@@ -85,51 +85,6 @@ async def _spoken(receiver: Receiver, body: dict[str, Any], *, as_json: bool) ->
 def _say_session(session_id: object) -> None:
     if isinstance(session_id, str):
         typer.echo(f"session: {plain(session_id)}", err=True)
-
-
-# Server-sent events out of bytes, however these are cut: the format's own rules, nothing of Rivya's.
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One event; `name` is empty where the stream gives none."""
-
-    name: str
-    data: str
-
-
-@dataclass(slots=True)
-class EventReader:
-    """Feed it bytes as they come; comments, ids and retry times are passed over."""
-
-    _rest: bytes = b""
-    _name: str = ""
-    _data: list[str] = field(default_factory=list)
-
-    def feed(self, chunk: bytes) -> list[Event]:
-        """The events that `chunk` completes."""
-        text = self._rest + chunk
-        # A line feed may follow a carriage return at the end: whether it does, the next chunk tells.
-        held = b"\r" if text.endswith(b"\r") else b""
-        lines = text.removesuffix(held).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._rest = lines.pop() + held
-        return [event for line in lines if (event := self._line(line.decode("utf-8", "replace"))) is not None]
-
-    def _line(self, line: str) -> Event | None:
-        if not line:
-            return self._dispatch()
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "event":
-            self._name = value
-        elif name == "data":
-            self._data.append(value)
-        return None
-
-    def _dispatch(self) -> Event | None:
-        name, data = self._name, self._data
-        self._name, self._data = "", []
-        return Event(name, "\n".join(data)) if data else None
 
 
 # What an event of a chat stream says: Rivya documents neither names nor data, so it is found by its shape.
@@ -148,11 +103,11 @@ class ChatOutput:
     """Why there is no more."""
 
 
-def understood(event: Event) -> ChatOutput:
+def understood(event: ServerSentEvent) -> ChatOutput:
     """Find what an event says; one of a form never seen says nothing."""
     data = content_of(event)
     if not isinstance(data, Mapping):
-        return ChatOutput(error=event.data if event.name == "error" else None)
+        return ChatOutput(error=(event.data or "unnamed") if event.event == "error" else None)
     session_id = data.get("session_id")
     return ChatOutput(
         piece=_piece(data),
@@ -162,7 +117,7 @@ def understood(event: Event) -> ChatOutput:
     )
 
 
-def content_of(event: Event) -> object:
+def content_of(event: ServerSentEvent) -> object:
     """The data as JSON, or as text where they are none."""
     try:
         return orjson.loads(event.data)
@@ -186,9 +141,9 @@ def _first_text(data: Mapping[str, Any]) -> str:
     return _text(data, "content") or _text(data, "text")
 
 
-def _error(event: Event, data: Mapping[str, Any]) -> str | None:
+def _error(event: ServerSentEvent, data: Mapping[str, Any]) -> str | None:
     error = data.get("error")
-    if error is None and event.name != "error":
+    if error is None and event.event != "error":
         return None
     named = error if isinstance(error, Mapping) else data
     return _text(named, "code") or _text(named, "message") or "unnamed"

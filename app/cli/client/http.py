@@ -12,6 +12,7 @@ import httpx
 import orjson
 import typer
 import uvloop
+from httpx_sse import EventSource, ServerSentEvent, SSEError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cli.client.output import plain
@@ -134,16 +135,17 @@ class Receiver:
         form = {"file": (name, file, media_type)}
         return await self._asked(self._client.build_request("POST", "/api/v1/files", data=fields, files=form))
 
-    async def stream(self, path: str, body: Mapping[str, Any], *, key: str) -> AsyncIterator[bytes]:
-        """The bytes that a POST is answered with, as they come."""
+    async def stream(self, path: str, body: Mapping[str, Any], *, key: str) -> AsyncIterator[ServerSentEvent]:
+        """The events that a POST is answered with, as they come; one with neither name nor data is none."""
         with _explained():
             response = await self._client.send(self._posting(path, body, key=key), stream=True)
             try:
                 if not response.is_success:
                     await response.aread()
                     raise _refusal(response)
-                async for chunk in response.aiter_bytes():
-                    yield chunk
+                async for event in EventSource(response).aiter_sse():
+                    if event.data or event.event != "message":
+                        yield event
             finally:
                 await response.aclose()
 
@@ -195,6 +197,8 @@ def _explained() -> Iterator[None]:
         yield
     except httpx.ConnectError as error:
         raise unanswered("receiver_unreachable", f"nobody answers at RECEIVER_URL, {_asked_at(error)}") from None
+    except SSEError as error:
+        raise unanswered("unexpected_answer", str(error)) from None
     except httpx.HTTPError as error:
         raise unanswered("no_answer", f"the answer did not come, or not whole ({type(error).__name__})") from None
 
