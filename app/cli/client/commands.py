@@ -128,8 +128,8 @@ def _object(text: str | None) -> dict[str, Any] | None:
 
 
 async def _watch(receiver: Receiver, identity: str, patience: float | None, *, as_json: bool) -> int:
-    async with progress_on(sys.stderr) as progress:
-        told = await outcome_of(receiver, identity, progress, patience=patience)
+    with progress_on(sys.stderr) as show:
+        told = await outcome_of(receiver, identity, show, patience=patience)
     say(told, output.generation, as_json=as_json)
     return SUCCEEDED if told.get("status") == "succeeded" else FAILED
 

@@ -2,71 +2,40 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from app.cli.client.http import CallFailed, Receiver, segment, unanswered
 from app.cli.client.output import plain
 
-# One line that tells what is being waited for: rewritten each second on a terminal, else written when it changes.
+Show = Callable[[str], None]
+"""Called with how it stands."""
 
 
-_SECONDS = 1.0
-_CLEAR = "\r\x1b[K"
+@contextmanager
+def progress_on(out: TextIO) -> Iterator[Show]:
+    """Shows how it stands: on a terminal in one line with the time, gone after the block; else in a line a change."""
+    console = Console(file=out, force_terminal=out.isatty())  # a pipe stays plain whatever FORCE_COLOR says
+    is_line = console.is_terminal and not console.is_dumb_terminal
+    columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    progress = Progress(
+        *columns, console=console, transient=True, disable=not is_line, redirect_stdout=False, redirect_stderr=False
+    )
+    with progress:
+        line = progress.add_task("")
 
+        def show(text: str) -> None:
+            if (text := plain(text)) == progress.tasks[0].description:
+                return
+            progress.update(line, description=text, refresh=True)
+            if not is_line:
+                print(text, file=out, flush=True)
 
-class Progress:
-    """Tells on `out`; `now` gives seconds on any clock that only goes forward."""
-
-    def __init__(self, out: TextIO, now: Callable[[], float]) -> None:
-        self._out = out
-        self._now = now
-        self._began = now()
-        self._text = ""
-        self._is_terminal = out.isatty()
-
-    def tell(self, text: str) -> None:
-        """What is so now."""
-        if text == self._text:
-            return
-        self._text = plain(text)
-        if self._is_terminal:
-            self._draw()
-        else:
-            self._write(f"{self._text}\n")
-
-    async def tick(self) -> None:
-        """Rewrite the line each second, with the time that has passed, until cancelled."""
-        while True:
-            await asyncio.sleep(_SECONDS)
-            self._draw()
-
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._is_terminal:
-            self._write(_CLEAR)
-
-    def _draw(self) -> None:
-        self._write(f"{_CLEAR}{self._text}, {self._now() - self._began:.0f} s")
-
-    def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
-
-
-@asynccontextmanager
-async def progress_on(out: TextIO) -> AsyncIterator[Progress]:
-    """A progress line for the time of the block."""
-    progress = Progress(out, asyncio.get_running_loop().time)
-    ticking = asyncio.create_task(progress.tick()) if out.isatty() else None
-    try:
-        yield progress
-    finally:
-        if ticking is not None:
-            ticking.cancel()
-            await asyncio.gather(ticking, return_exceptions=True)
-        progress.clear()
+        yield show
 
 
 _SETTLED = ("succeeded", "failed")
@@ -79,7 +48,7 @@ _PATIENCE = 60.0
 
 
 async def outcome_of(
-    receiver: Receiver, generation_id: str, progress: Progress, *, patience: float | None = None
+    receiver: Receiver, generation_id: str, show: Show, *, patience: float | None = None
 ) -> dict[str, Any]:
     """The settled generation. Raises `CallFailed`, also when it is still open after `patience` seconds.
 
@@ -90,10 +59,10 @@ async def outcome_of(
     seconds, pace = 0, 0.0  # the first look is for how it stands, and the second need not wait for it
     while True:
         began = now()
-        found = await _answer(receiver, generation_id, progress, seconds=seconds)
+        found = await _answer(receiver, generation_id, show, seconds=seconds)
         if found.get("status") in _SETTLED:
             return found
-        progress.tell(f"{generation_id}: {_standing(found)}")
+        show(f"{generation_id}: {_standing(found)}")
         left = math.inf if deadline is None else deadline - now()
         if left <= 0:
             raise unanswered("still_open", f"{generation_id} is {_standing(found)} after {patience:g} s")
@@ -101,7 +70,7 @@ async def outcome_of(
         seconds, pace = int(min(_LONGEST_LOOK, left)), _BETWEEN_LOOKS
 
 
-async def _answer(receiver: Receiver, generation_id: str, progress: Progress, *, seconds: int) -> dict[str, Any]:
+async def _answer(receiver: Receiver, generation_id: str, show: Show, *, seconds: int) -> dict[str, Any]:
     """The generation, settled or as it is after `seconds`; asked for again where a failure may pass."""
     now = asyncio.get_running_loop().time
     began = now()
@@ -112,7 +81,7 @@ async def _answer(receiver: Receiver, generation_id: str, progress: Progress, *,
             is_nobody_there = failure.status is None and seconds == 0
             if not failure.may_pass or is_nobody_there or now() - began > _PATIENCE + seconds:
                 raise
-            progress.tell(f"{generation_id}: {failure}; trying again")
+            show(f"{generation_id}: {failure}; trying again")
             await asyncio.sleep(failure.retry_after or _BETWEEN_LOOKS)
 
 
