@@ -50,7 +50,7 @@ def test_a_declared_length_beyond_every_limit_is_refused_before_the_first_byte()
 
 
 def test_a_declared_length_beyond_the_limit_of_the_kind_is_refused_as_soon_as_the_kind_is_known() -> None:
-    head = part("kind", b"image") + b"--b0und"
+    head = part("kind", b"image") + b"--b0und\r\n"
     fed(head, declared=IMAGE + 60_000)
     with pytest.raises(BodyTooLarge, match="kind image"):
         fed(head, declared=IMAGE + 70_000)
@@ -80,6 +80,20 @@ def test_a_part_without_a_name_or_without_an_end_of_its_head_does_not_stop_the_f
     fed(form(b"--b0und\r\nContent-Type: text/plain\r\n\r\nx\r\n", part("kind", b"image")))
     fed(b"--b0und\r\n" + b"x" * 40_000)
     fed(b"--b0und\r\nContent-Disp")
+
+
+def test_what_is_odd_and_still_a_form_is_measured() -> None:
+    nameless = b"--b0und\r\nContent-Disposition: form-data\r\n\r\nx\r\n"
+    latin = part("file", bytes(IMAGE + 1), filename="f").replace(b'"f"', b'"\xe9"')
+    with pytest.raises(BodyTooLarge, match="kind image"):
+        fed(form(nameless, part("kind", b"image"), latin))
+
+
+def test_an_empty_piece_is_not_the_end_of_the_form() -> None:
+    meter = fed(part("kind", b"image"))
+    meter.feed(b"")
+    with pytest.raises(BodyTooLarge, match="kind image"):
+        meter.feed(file(IMAGE + 1))
 
 
 def test_a_quoted_boundary_and_a_preamble_are_understood() -> None:
