@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from app.core.errors import HealthCheck
@@ -85,6 +86,22 @@ async def test_a_check_that_hangs_is_given_up(sqlite_url: str) -> None:
     async with open_api(sqlite_url, checks=[hanging]) as api:
         async with asyncio.timeout(10):
             answer = await api.stranger.get("/readyz")
+        assert answer.json()["checks"][0]["detail"] == "took too long"
+
+
+async def test_a_check_that_is_slow_to_be_given_up_holds_up_no_answer(sqlite_url: str) -> None:
+    is_thawed = asyncio.Event()
+
+    async def tidying() -> Sequence[Finding]:  # as a driver does whose server is frozen
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await is_thawed.wait()
+        return []
+
+    async with open_api(sqlite_url, checks=[tidying]) as api:
+        async with asyncio.timeout(10):
+            answer = await api.stranger.get("/readyz")
+        is_thawed.set()
         assert answer.json()["checks"][0]["detail"] == "took too long"
 
 
