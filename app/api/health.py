@@ -137,7 +137,8 @@ async def _look(check: Check) -> Sequence[HealthCheck]:
     try:
         return await _within(_SECONDS_PER_CHECK, check())
     except Exception as error:  # noqa: BLE001 - a check that raises counts as failed
-        name = getattr(check, "__qualname__", type(check).__name__).rpartition(".")[2]
+        # The class of a method, because the methods all have the same name.
+        name = getattr(check, "__qualname__", type(check).__name__).removesuffix(".health_checks").rpartition(".")[2]
         log.warning("check.failed", check=name, error=type(error).__name__)
         return [HealthCheck(name, ok=False, detail=_reason(error), is_required=True)]
 

@@ -78,6 +78,16 @@ async def test_a_check_that_breaks_is_a_failed_one_and_tells_no_secret(database_
         assert "hunter2" not in answer.text
 
 
+async def test_a_check_that_breaks_is_named_by_the_part_it_looks_at(sqlite_url: str) -> None:
+    class Limiter:
+        async def findings(self) -> Sequence[Finding]:
+            raise OSError
+
+    async with open_api(sqlite_url, checks=[Limiter().findings]) as api:
+        answer = await api.stranger.get("/readyz")
+        assert answer.json()["checks"][0]["name"] == "Limiter"
+
+
 async def test_a_check_that_hangs_is_given_up(sqlite_url: str) -> None:
     async def hanging() -> Sequence[HealthCheck]:
         await asyncio.Event().wait()
