@@ -133,8 +133,6 @@ def _report(claimed: Submission, answer: CreateAnswer, now: datetime) -> Report:
     )
 
 
-
-
 _AT_ONCE = 10
 _SECONDS_WHILE_BUSY = 0.25
 _SECONDS_WHILE_IDLE = 1.0

@@ -80,10 +80,10 @@ async def test_a_check_that_breaks_is_a_failed_one_and_tells_no_secret(database_
 
 async def test_a_check_that_breaks_is_named_by_the_part_it_looks_at(sqlite_url: str) -> None:
     class Limiter:
-        async def findings(self) -> Sequence[Finding]:
+        async def health_checks(self) -> Sequence[HealthCheck]:
             raise OSError
 
-    async with open_api(sqlite_url, checks=[Limiter().findings]) as api:
+    async with open_api(sqlite_url, checks=[Limiter().health_checks]) as api:
         answer = await api.stranger.get("/readyz")
         assert answer.json()["checks"][0]["name"] == "Limiter"
 
@@ -102,7 +102,7 @@ async def test_a_check_that_hangs_is_given_up(sqlite_url: str) -> None:
 async def test_a_check_that_is_slow_to_be_given_up_holds_up_no_answer(sqlite_url: str) -> None:
     is_thawed = asyncio.Event()
 
-    async def tidying() -> Sequence[Finding]:  # as a driver does whose server is frozen
+    async def tidying() -> Sequence[HealthCheck]:  # as a driver does whose server is frozen
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         await is_thawed.wait()

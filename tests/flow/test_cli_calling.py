@@ -153,7 +153,6 @@ async def test_watching_goes_on_when_the_receiver_is_gone_for_a_moment() -> None
         if len(shown) == 1:
             desk.rivya.faults.api = [ApiFault("generations.get", times=1, connection="reset")]
 
-    shown = Interrupting()
     async with a_desk() as desk, calling(Target(desk.url, API_KEY)) as receiver:
         created = await receiver.post("/generations", {"model": "z-image", "params": json.loads(QUICK)}, key="key-1")
         outcome = await watch.outcome_of(receiver, created["id"], interrupt)
@@ -215,7 +214,7 @@ async def test_a_stream_for_programs_is_an_event_a_line() -> None:
         spoken = await desk.say("chat", "hello", "--stream", "--json")
     events = [json.loads(line) for line in spoken.output.splitlines()]
     assert [events[0]["event"], events[-1]["event"]] == ["message.created", "message.completed"]
-    assert events[1]["data"] == {"content": "RunOnce"}
+    assert events[1]["data"] == {"content": "Turn"}
 
 
 async def test_a_stream_that_breaks_off_is_a_failure() -> None:

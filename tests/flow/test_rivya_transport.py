@@ -170,13 +170,8 @@ async def test_who_finds_no_lane_in_time_has_certainly_not_sent_anything() -> No
     async with keeping(hang) as server, opened(server.url, most=1) as transport:
         holding = asyncio.create_task(transport.get("/x", seconds=60))
         await server.until(lambda: server.under_way == 1)
-<<<<<<< HEAD:tests/flow/test_rivya_transport.py
-        with pytest.raises(RivyaUnavailable, match="no lane") as failure:
-            await transport.get("/x", seconds=0.3)
-=======
         with pytest.raises(RivyaUnavailable, match="no connection") as failure:
             await transport.get("/x", seconds=0.3)
->>>>>>> dcbb5e3 (Put rivya's docstrings into plain English and name its variables for what they hold):tests/flow/test_rivya_lanes.py
         assert not failure.value.sent
         holding.cancel()
         await asyncio.gather(holding, return_exceptions=True)

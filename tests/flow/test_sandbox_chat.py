@@ -129,7 +129,7 @@ async def test_a_stream_tells_the_whole_turn_in_its_dialect(dialect: Dialect) ->
         w.sandbox.settings.stream_dialect = dialect
         answer = await say(w, "/stream", key="k")
         assert answer.headers["content-type"].startswith("text/event-stream")
-        assert all(word in answer.text for word in ("RunOnce", "hello", "fox"))
+        assert all(word in answer.text for word in ("Turn", "hello", "fox"))
         end = {"named": "event: message.completed", "chunks": "data: [DONE]\n\n", "crlf": "event: done\r\n"}
         assert end[dialect] in answer.text
         assert ("\r\n" in answer.text) == (dialect == "crlf")

@@ -1,10 +1,8 @@
 """Server-sent events are the same however the bytes were cut, and whichever line ends they use."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from itertools import pairwise
 
-import httpx
 import pytest
 from httpx_sse import ServerSentEvent
 from hypothesis import given
