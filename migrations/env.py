@@ -25,7 +25,7 @@ def render_item(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:  #
 
 
 def compare_type(
-    _context: object, _inspected: object, _metadata: object, _found: TypeEngine[Any], wanted: TypeEngine[Any]
+    _context: object, _inspected: object, _metadata: object, _inspected_type: TypeEngine[Any], wanted: TypeEngine[Any]
 ) -> bool | None:
     """SQLite does not tell a Moment from another date; nothing to compare."""
     return False if isinstance(wanted, UtcDateTime) else None

@@ -134,14 +134,14 @@ async def check_migrations(database: Database, reached: Line) -> Line:
     if not reached.ok:
         return Line(name, False, f"unknown while the database can't be reached; {wanted} is needed")
     try:
-        found = await migrations.current(database)
+        revision = await migrations.current(database)
     except UNTELLING as error:
         return Line(name, False, f"{untold(error)}; {wanted} is needed")
-    if found is not None and found not in migrations.known():
-        return Line(name, True, f"at {found}, which a later release made; this one serves on it")
-    if found != wanted:
-        return Line(name, False, f"at {found or 'none'}, {wanted} is needed; {_MIGRATES}")
-    return Line(name, True, f"at {found}")
+    if revision is not None and revision not in migrations.known():
+        return Line(name, True, f"at {revision}, which a later release made; this one serves on it")
+    if revision != wanted:
+        return Line(name, False, f"at {revision or 'none'}, {wanted} is needed; {_MIGRATES}")
+    return Line(name, True, f"at {revision}")
 
 
 async def check_stored(
@@ -150,19 +150,19 @@ async def check_stored(
     """How things stand: the signing secret opens, deliveries are verified, polling goes on."""
     keyring = _keyring(database, settings, scheme)
     if migrated.ok or keyring.is_fixed:
-        async for line in _told("signing secret", lambda: _deliveries(database, keyring)):
+        async for line in _lines_of_checks("signing secret", lambda: _deliveries(database, keyring)):
             yield line
     else:
         yield Line("signing secret", False, UNTIL_MIGRATED)
         yield Line("scheme in use", False, UNTIL_MIGRATED)
     if migrated.ok:
-        async for line in _told("polling", lambda: _polling(database, settings)):
+        async for line in _lines_of_checks("polling", lambda: _polling(database, settings)):
             yield line
     else:
         yield Line("polling", False, UNTIL_MIGRATED)
 
 
-async def _told(name: str, ask: Callable[[], Awaitable[Sequence[HealthCheck]]]) -> AsyncIterator[Line]:
+async def _lines_of_checks(name: str, ask: Callable[[], Awaitable[Sequence[HealthCheck]]]) -> AsyncIterator[Line]:
     """What was found, else why nothing could be."""
     try:
         for finding in await ask():
@@ -175,8 +175,8 @@ async def _told(name: str, ask: Callable[[], Awaitable[Sequence[HealthCheck]]]) 
 
 async def _deliveries(database: Database, keyring: Keyring) -> list[HealthCheck]:
     await keyring.load()
-    found = await EndpointHealth(database, keyring, clock=SystemClock()).health_checks()
-    return [finding for finding in found if finding.name != "endpoint"]  # Rivya itself is asked about that
+    checks = await EndpointHealth(database, keyring, clock=SystemClock()).health_checks()
+    return [check for check in checks if check.name != "endpoint"]  # Rivya itself is asked about that
 
 
 async def _polling(database: Database, settings: Settings) -> list[HealthCheck]:
@@ -230,14 +230,14 @@ async def check_registration(client: RivyaClient, database: Database, settings: 
 
 async def _at_rivya(client: RivyaClient, serving: Endpoint, rivya_id: str, public_url: str) -> Line:
     try:
-        found = await client.get_endpoint(rivya_id)
+        endpoint = await client.get_endpoint(rivya_id)
     except RivyaError as error:
         return Line(_NAME, False, f"{rivya_id}: {error}")
-    if not is_same_place(found.url, callback_url(public_url, serving.path_key)):
+    if not is_same_place(endpoint.url, callback_url(public_url, serving.path_key)):
         return Line(
             _NAME, False, f"{rivya_id} leads elsewhere than RECEIVER_PUBLIC_URL; `rivya-receiver serve` moves it"
         )
-    return Line(_NAME, found.status in (None, "active"), f"{rivya_id} is {found.status or 'known'} at Rivya")
+    return Line(_NAME, endpoint.status in (None, "active"), f"{rivya_id} is {endpoint.status or 'known'} at Rivya")
 
 
 # What `rivya-receiver check --public` finds of the way from Rivya to us: the proxy, TLS, clocks, a test delivery.

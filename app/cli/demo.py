@@ -77,10 +77,10 @@ def _open_folder(*, keep: bool) -> _Secrets:
         return _Secrets(**orjson.loads(file.read_bytes()))
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir()
-    made = _Secrets.fresh()
+    demo_secrets = _Secrets.fresh()
     file.touch(mode=0o600)
-    file.write_bytes(orjson.dumps(made))
-    return made
+    file.write_bytes(orjson.dumps(demo_secrets))
+    return demo_secrets
 
 
 def _listen(port: int | None) -> socket.socket:
@@ -145,16 +145,16 @@ async def _is_ready(client: httpx.AsyncClient) -> bool:
 
 
 async def _deliveries(client: httpx.AsyncClient) -> str:
-    kept = (await client.get("/api/v1/deliveries", params={"outcome": "applied"})).json()["data"]
-    again = [delivery for delivery in kept if delivery["attempts"] > 1]
+    applied = (await client.get("/api/v1/deliveries", params={"outcome": "applied"})).json()["data"]
+    again = [delivery for delivery in applied if delivery["attempts"] > 1]
     named = ", ".join(f"{delivery['event_id']} came {delivery['attempts']} times" for delivery in again)
-    return f"{len(kept)} deliveries recorded, each with one effect{f' ({named})' if named else ''}"
+    return f"{len(applied)} deliveries recorded, each with one effect{f' ({named})' if named else ''}"
 
 
 def _line(transition: Transition, name: str) -> str:
-    moment = transition.recorded_at.strftime("%H:%M:%S.%f")[:-3]
+    time = transition.recorded_at.strftime("%H:%M:%S.%f")[:-3]
     step = f"{transition.from_status or '(new)'} → {transition.to_status}"
-    return f"{moment}  {transition.source:<8} {step:<24} {transition.generation_id}  {name}"
+    return f"{time}  {transition.source:<8} {step:<24} {transition.generation_id}  {name}"
 
 
 # What the demonstration submits, and what it tells you to try.

@@ -40,7 +40,7 @@ async def show_endpoints(settings: Settings, say: Say) -> bool:
         return False
     for endpoint in endpoints:
         if endpoint.state is not State.RETIRED or endpoint is current(endpoints):
-            for line in _told(endpoint, [secret for secret in secrets if secret.endpoint_id == endpoint.id]):
+            for line in _endpoint_lines(endpoint, [secret for secret in secrets if secret.endpoint_id == endpoint.id]):
                 say(line)
     say("\nhistory, newest first:")
     for entry in entries:
@@ -98,7 +98,7 @@ class _opened:  # noqa: N801 - a context, used like a function
         await self._database.dispose()
 
 
-def _told(endpoint: Endpoint, secrets: Sequence[StoredSecret]) -> list[str]:
+def _endpoint_lines(endpoint: Endpoint, secrets: Sequence[StoredSecret]) -> list[str]:
     url = masked(endpoint.url, endpoint.path_key) if endpoint.url else "as you made it"
     lines = [
         f"endpoint {endpoint.rivya_id or '(not known at Rivya yet)'}",
@@ -138,8 +138,8 @@ def _scheme(endpoint: Endpoint) -> list[str]:
     return lines
 
 
-def _time(moment: datetime | None) -> str:
-    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M:%SZ}"
+def _time(time: datetime | None) -> str:
+    return "never" if time is None else f"{time:%Y-%m-%d %H:%M:%SZ}"
 
 
 # The words of `rivya-receiver endpoint` and of `rivya-receiver keys`.

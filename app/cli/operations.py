@@ -1,7 +1,7 @@
 """What the operator's commands share: settings, a migrated database, and one place where errors become lines."""
 
 import sys
-from collections import Counter as Tally
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -96,21 +96,21 @@ def _end(message: str, status: int) -> NoReturn:
 deliveries = typer.Typer(no_args_is_help=True, help="Deliveries that are stored.")
 
 
-def _moment(text: str) -> datetime:
-    moment = read_iso(text)
-    if moment is None:
+def _read_time(text: str) -> datetime:
+    time = read_iso(text)
+    if time is None:
         message = f"got {text!r}; give a time such as 2026-05-11T00:00:00Z"
         raise typer.BadParameter(message)
-    return moment
+    return time
 
 
 @deliveries.command("replay")
 def replay(
     event_id: Annotated[str | None, typer.Argument(help="The event to replay.")] = None,
     since: Annotated[
-        datetime | None, typer.Option(parser=_moment, metavar="TIME", help="Received then or later (ISO 8601).")
+        datetime | None, typer.Option(parser=_read_time, metavar="TIME", help="Received then or later (ISO 8601).")
     ] = None,
-    until: Annotated[datetime | None, typer.Option(parser=_moment, metavar="TIME", help="Received before.")] = None,
+    until: Annotated[datetime | None, typer.Option(parser=_read_time, metavar="TIME", help="Received before.")] = None,
     outcome: Annotated[Outcome | None, typer.Option(help="Only those kept with this outcome.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write; without it, only say what would happen.")] = False,
 ) -> None:
@@ -123,15 +123,15 @@ def replay(
 
 
 async def _replay(desk: Desk, chosen: Chosen, *, applies: bool) -> None:
-    tally: Tally[str] = Tally()
+    counts: Counter[str] = Counter()
     async for replayed in desk.replay.apply(chosen) if applies else desk.replay.dry_run(chosen):
         result = _result(replayed)
-        tally[result] += 1
-        typer.echo(f"{replayed.delivery.event_id}: was {replayed.delivery.outcome}, {_told(replayed, result)}")
-    if not tally:
+        counts[result] += 1
+        typer.echo(f"{replayed.delivery.event_id}: was {replayed.delivery.outcome}, {_describe(replayed, result)}")
+    if not counts:
         typer.echo("no stored delivery is chosen by that", err=True)
         raise typer.Exit(1)
-    summary = ", ".join(f"{count} {result}" for result, count in sorted(tally.items()))
+    summary = ", ".join(f"{count} {result}" for result, count in sorted(counts.items()))
     typer.echo(f"replayed: {summary}" if applies else f"would be: {summary}; nothing was written, --apply writes")
 
 
@@ -141,7 +141,7 @@ def _result(replayed: Replayed) -> str:
     return "skipped"
 
 
-def _told(replayed: Replayed, result: str) -> str:
+def _describe(replayed: Replayed, result: str) -> str:
     recorded = replayed.recorded
     if recorded is None:
         is_gone = replayed.delivery.body_pruned_at is not None

@@ -118,12 +118,12 @@ class ConnectionDrain:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
 
-        async def tell(message: Message) -> None:
+        async def send_closing(message: Message) -> None:
             if self.is_leaving and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), _CLOSE]
             await send(message)
 
-        await self._app(scope, receive, tell if scope["type"] == "http" else send)
+        await self._app(scope, receive, send_closing if scope["type"] == "http" else send)
 
     def handler(self, path: str) -> FastHandler | None:
         """The application's own."""
@@ -163,7 +163,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service, drain: ConnectionDrain) -> None:
         super().__init__(config)
         self._service = service
-        self._farewell = drain
+        self._drain = drain
         self.gave_up: str | None = None
         """Why serving made no sense."""
 
@@ -181,12 +181,12 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, answer those who wait with what is known and those who are about to ask, then stop."""
         self._service.release_callers()
-        self._farewell.begin()
+        self._drain.begin()
         for listener in sockets or ():
             await close_when_empty(listener)
         for server in self.servers:
             server.close()  # else the event loop would ask a closed socket for connections, without a pause
-        await self._farewell.idle_connections_gone(lambda: self.server_state.connections)
+        await self._drain.idle_connections_gone(lambda: self.server_state.connections)
         await super().shutdown(sockets)
 
 

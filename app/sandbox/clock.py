@@ -34,9 +34,9 @@ class SystemClock:
         return time.monotonic()
 
 
-def stamp(moment: datetime) -> str:
+def stamp(at: datetime) -> str:
     """A moment as Rivya writes it: `2026-05-10T00:00:00.000Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # Public ids and secrets in Rivya's look: a prefix that names the kind, then random characters.

@@ -35,10 +35,10 @@ class Part:
 
 async def read_form(request: Request) -> dict[str, Part]:
     """The parts by name, the last one of a name; raises `validation_failed`."""
-    found = _BOUNDARY.match(request.headers.get("content-type", ""))
-    if found is None:
+    boundary = _BOUNDARY.match(request.headers.get("content-type", ""))
+    if boundary is None:
         raise invalid("The body must be multipart/form-data.")
-    pieces = (b"\r\n" + await request.body()).split(b"\r\n--" + found[1].encode())
+    pieces = (b"\r\n" + await request.body()).split(b"\r\n--" + boundary[1].encode())
     if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
         raise invalid("The form ends before its last boundary.")
     return dict(_read_part(piece) for piece in pieces[1:-1])

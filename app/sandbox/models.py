@@ -188,19 +188,19 @@ class Generation:
 
     def as_json(self, status: Status | None = None) -> dict[str, Any]:
         """The documented object; another status than the true one makes the object of a false report."""
-        told = self.status if status is None else status
-        cost = {"succeeded": self.charge.reserved, "failed": 0}.get(told)
+        shown = self.status if status is None else status
+        cost = {"succeeded": self.charge.reserved, "failed": 0}.get(shown)
         url = f"https://media.example/{self.id}.{self.model.extension}"
         return {
             "id": self.id,
-            "status": told,
+            "status": shown,
             "model": self.model.id,
             "reserved_credits": self.charge.reserved,
             "final_credits": cost,
             "created_at": stamp(self.created_at),
             "updated_at": stamp(self.updated_at),
-            "result": {"primary_url": url, "urls": [url]} if told == "succeeded" else None,
-            "error": {"code": "generation_failed", "message": "The model gave up."} if told == "failed" else None,
+            "result": {"primary_url": url, "urls": [url]} if shown == "succeeded" else None,
+            "error": {"code": "generation_failed", "message": "The model gave up."} if shown == "failed" else None,
         }
 
 

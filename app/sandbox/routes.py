@@ -32,7 +32,7 @@ async def get_generation(call: Call) -> Response:
     """A generation as it is now; the poll is written down beside it."""
     generation = call.sandbox.generations.get(call.account, call.request.path_params["generation_id"])
     generation.polls.append(call.sandbox.calls.now())
-    return json_answer(call.sandbox.generations.told(generation))
+    return json_answer(call.sandbox.generations.as_answered(generation))
 
 
 GENERATIONS = (

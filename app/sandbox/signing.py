@@ -92,5 +92,5 @@ def _mac(scheme: Scheme, secret: str, signed: bytes) -> str:
     return digest.hex() if scheme.encoding == "hex" else base64.b64encode(digest).decode()
 
 
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _iso(sent_at: datetime) -> str:
+    return sent_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -97,13 +97,13 @@ class Endpoint:
 
     def with_secret(self) -> dict[str, Any]:
         """The object as create and rotate answer it: the only time the secret is told."""
-        told = self.as_json()
+        members = self.as_json()
         head = ("id", "object", "name", "url", "event_types", "status", "secret_preview")
-        return {**{name: told[name] for name in head}, "signing_secret": self.secret, **told}
+        return {**{name: members[name] for name in head}, "signing_secret": self.secret, **members}
 
 
-def _stamped(moment: datetime | None) -> str | None:
-    return None if moment is None else stamp(moment)
+def _stamped(at: datetime | None) -> str | None:
+    return None if at is None else stamp(at)
 
 
 class Endpoints:

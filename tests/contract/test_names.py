@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.deployment import ROOT
 
-FOLDERS = ("tests", "bench")
+FOLDERS = ("app", "bench", "migrations", "tests")
 PRIVATE = {
     *("told", "tell", "said", "moment", "lane", "express", "curfew"),
     *("nudge", "knock", "farewell", "zygote", "leash", "tally", "wish"),

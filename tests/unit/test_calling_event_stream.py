@@ -44,8 +44,8 @@ async def test_an_event_is_told_as_soon_as_its_empty_line_is_there() -> None:
             sent.append(chunk)
             yield chunk
 
-    told = [(event.data, len(sent)) async for event in stream(speaking())]
-    assert told == [("1", 2), ("2", 3)]
+    received = [(event.data, len(sent)) async for event in stream(speaking())]
+    assert received == [("1", 2), ("2", 3)]
 
 
 def test_bytes_that_are_no_text_do_not_end_the_stream() -> None:

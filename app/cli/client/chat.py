@@ -52,28 +52,28 @@ async def _model(receiver: Receiver, session: str | None) -> str:
 
 
 async def _answered(receiver: Receiver, body: dict[str, Any], *, as_json: bool) -> None:
-    told = await receiver.post("/chat/completions", body, key=new_key())
+    document = await receiver.post("/chat/completions", body, key=new_key())
     if as_json:
-        say_json(told)
+        say_json(document)
         return
-    typer.echo(plain(whole_answer(told), keep=_TEXT))
-    _say_session(told.get("session_id"))
+    typer.echo(plain(whole_answer(document), keep=_TEXT))
+    _say_session(document.get("session_id"))
 
 
 async def _spoken(receiver: Receiver, body: dict[str, Any], *, as_json: bool) -> None:
     """Print pieces as they come; a stream that only tells the whole is printed when it does."""
     has_spoken, whole, session_id = False, "", None
     async for event in receiver.stream("/chat/completions/stream", body, key=new_key()):
-        said = understood(event)
+        output = understood(event)
         if as_json:
             say_json({"event": None if event.event == "message" else event.event, "data": content_of(event)})
-        elif said.piece:
-            typer.echo(plain(said.piece, keep=_TEXT), nl=False)
-        if said.error is not None:
-            raise unanswered("stream_failed", f"the stream ended with an error: {said.error}")
-        has_spoken = has_spoken or bool(said.piece)
-        whole = said.whole or whole
-        session_id = said.session_id or session_id
+        elif output.piece:
+            typer.echo(plain(output.piece, keep=_TEXT), nl=False)
+        if output.error is not None:
+            raise unanswered("stream_failed", f"the stream ended with an error: {output.error}")
+        has_spoken = has_spoken or bool(output.piece)
+        whole = output.whole or whole
+        session_id = output.session_id or session_id
     if as_json:
         return
     if not has_spoken and not whole:

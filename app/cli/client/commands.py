@@ -41,15 +41,16 @@ def create(
 
     async def act(receiver: Receiver) -> int:
         try:
-            told = await receiver.post("/generations", body, key=key)
+            document = await receiver.post("/generations", body, key=key)
         except CallFailed as failure:
             if failure.may_pass:
                 typer.echo(f"to repeat it and pay once at most, add --idempotency-key {key}", err=True)
             raise
         if watch_it:
-            typer.echo(f"generation: {plain(_id_of(told))}", err=True)  # to watch it again, should this wait end early
-            return await _watch(receiver, _id_of(told), patience, as_json=as_json)
-        say(told, output.generation, as_json=as_json)
+            # To watch it again, if this wait ends early.
+            typer.echo(f"generation: {plain(_id_of(document))}", err=True)
+            return await _watch(receiver, _id_of(document), patience, as_json=as_json)
+        say(document, output.generation, as_json=as_json)
         return SUCCEEDED
 
     run(act, as_json=as_json)
@@ -99,17 +100,17 @@ def list_them(
     }
 
     async def act(receiver: Receiver) -> int:
-        told = await receiver.get("/generations", **chosen)
-        say(told, output.generations, as_json=as_json)
-        if told.get("next_cursor") and not as_json:
-            typer.echo(f"more: --cursor {told['next_cursor']}", err=True)
+        document = await receiver.get("/generations", **chosen)
+        say(document, output.generations, as_json=as_json)
+        if document.get("next_cursor") and not as_json:
+            typer.echo(f"more: --cursor {document['next_cursor']}", err=True)
         return SUCCEEDED
 
     run(act, as_json=as_json)
 
 
-def _id_of(told: dict[str, Any]) -> str:
-    identity = told.get("id")
+def _id_of(document: dict[str, Any]) -> str:
+    identity = document.get("id")
     if not isinstance(identity, str):
         raise unanswered("unexpected_answer", "it was created, and the answer does not tell its id")
     return identity
@@ -129,9 +130,9 @@ def _object(text: str | None) -> dict[str, Any] | None:
 
 async def _watch(receiver: Receiver, identity: str, patience: float | None, *, as_json: bool) -> int:
     with progress_on(sys.stderr) as show:
-        told = await outcome_of(receiver, identity, show, patience=patience)
-    say(told, output.generation, as_json=as_json)
-    return SUCCEEDED if told.get("status") == "succeeded" else FAILED
+        document = await outcome_of(receiver, identity, show, patience=patience)
+    say(document, output.generation, as_json=as_json)
+    return SUCCEEDED if document.get("status") == "succeeded" else FAILED
 
 
 # `models`, `credits` and `usage`: what there is, what is left, and who spent it.
@@ -151,7 +152,7 @@ def credits_left(as_json: AsJson = False) -> None:
     """Show the credits that are left."""
 
     async def act(receiver: Receiver) -> int:
-        say(await receiver.get("/credits"), lambda told: cell(told.get("current_credits")), as_json=as_json)
+        say(await receiver.get("/credits"), lambda document: cell(document.get("current_credits")), as_json=as_json)
         return SUCCEEDED
 
     run(act, as_json=as_json)

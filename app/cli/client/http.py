@@ -94,9 +94,9 @@ def refused(status: int, body: bytes, *, retry_after: str | None) -> CallFailed:
     if error is None:
         failure = unanswered("unexpected_answer", f"HTTP {status}, and not a word why")
     else:
-        told = f"{error['code']}: {error.get('message') or 'no message'}"
+        summary = f"{error['code']}: {error.get('message') or 'no message'}"
         request_id = error.get("requestId")
-        failure = CallFailed(f"{told} (HTTP {status}, request {request_id})", {"error": error})
+        failure = CallFailed(f"{summary} (HTTP {status}, request {request_id})", {"error": error})
     failure.status = status
     failure.retry_after = float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
     return failure
@@ -159,12 +159,12 @@ class Receiver:
         if not response.is_success:
             raise _refusal(response)
         try:
-            told = orjson.loads(response.content)
+            document = orjson.loads(response.content)
         except orjson.JSONDecodeError:
-            told = None
-        if not isinstance(told, dict):
+            document = None
+        if not isinstance(document, dict):
             raise unanswered("unexpected_answer", f"HTTP {response.status_code}, and the answer is no JSON object")
-        return told
+        return document
 
 
 @asynccontextmanager
@@ -240,17 +240,17 @@ def run(act: Act, *, as_json: bool) -> NoReturn:
     sys.exit(status)
 
 
-def say(told: Mapping[str, Any], show: Callable[[Mapping[str, Any]], str], *, as_json: bool) -> None:
+def say(document: Mapping[str, Any], show: Callable[[Mapping[str, Any]], str], *, as_json: bool) -> None:
     """Print an answer: as JSON, or as `show` writes it for people."""
     if as_json:
-        say_json(told)
+        say_json(document)
     else:
-        typer.echo(show(told))
+        typer.echo(show(document))
 
 
-def say_json(told: object) -> None:
+def say_json(document: object) -> None:
     """Print JSON in one line."""
-    typer.echo(orjson.dumps(told).decode())
+    typer.echo(orjson.dumps(document).decode())
 
 
 def new_key() -> str:

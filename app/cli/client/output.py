@@ -23,17 +23,17 @@ def generations(answer: Mapping[str, Any]) -> str:
     return table(names, map(_generation_row, items_of(answer)))
 
 
-def generation(told: Mapping[str, Any]) -> str:
+def generation(document: Mapping[str, Any]) -> str:
     """One generation, a member a line."""
-    tracking, error = _object(told, "tracking"), _object(told, "error")
-    urls = _object(told, "result").get("urls")
+    tracking, error = _object(document, "tracking"), _object(document, "error")
+    urls = _object(document, "result").get("urls")
     results = {f"result {n}": url for n, url in enumerate(urls if isinstance(urls, list) else [], start=1)}
     return details(
         {
-            "generation": told.get("id"),
-            "status": told.get("status"),
-            "model": told.get("model"),
-            "credits": _credits(told),
+            "generation": document.get("id"),
+            "status": document.get("status"),
+            "model": document.get("model"),
+            "credits": _credits(document),
             "submitted by": tracking.get("submitted_by"),
             "request": tracking.get("client_request_id"),
             "first seen": tracking.get("first_seen_at"),
@@ -52,25 +52,25 @@ def usage(answer: Mapping[str, Any]) -> str:
     return table(names, ([line.get(member) for member in members] for line in items_of(answer)))
 
 
-def file(told: Mapping[str, Any]) -> str:
+def file(document: Mapping[str, Any]) -> str:
     """One uploaded file: every plain member, since few are documented."""
-    return details({name: value for name, value in told.items() if isinstance(value, str | int | float)})
+    return details({name: value for name, value in document.items() if isinstance(value, str | int | float)})
 
 
-def _generation_row(told: Mapping[str, Any]) -> list[object]:
-    tracking = _object(told, "tracking")
-    seen = tracking.get("first_seen_at") or told.get("created_at")
-    named = [told.get(member) for member in ("id", "status", "model")]
-    return [*named, tracking.get("submitted_by"), _credits(told), seen, tracking.get("client_request_id")]
+def _generation_row(document: Mapping[str, Any]) -> list[object]:
+    tracking = _object(document, "tracking")
+    first_seen_at = tracking.get("first_seen_at") or document.get("created_at")
+    named = [document.get(member) for member in ("id", "status", "model")]
+    return [*named, tracking.get("submitted_by"), _credits(document), first_seen_at, tracking.get("client_request_id")]
 
 
-def _credits(told: Mapping[str, Any]) -> object:
-    final, reserved = told.get("final_credits"), told.get("reserved_credits")
+def _credits(document: Mapping[str, Any]) -> object:
+    final, reserved = document.get("final_credits"), document.get("reserved_credits")
     return final if final is not None or reserved is None else f"{cell(reserved)} reserved"
 
 
-def _object(told: Mapping[str, Any], member: str) -> Mapping[str, Any]:
-    value = told.get(member)
+def _object(document: Mapping[str, Any], member: str) -> Mapping[str, Any]:
+    value = document.get(member)
     return value if isinstance(value, Mapping) else {}
 
 
@@ -91,9 +91,9 @@ def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def details(members: Mapping[str, object]) -> str:
     """One thing, a member a line; what is unknown is left out."""
-    told = {name: value for name, value in members.items() if value is not None}
-    width = max(map(len, told), default=0)
-    return "\n".join(f"{name.ljust(width)}  {cell(value)}" for name, value in told.items())
+    document = {name: value for name, value in members.items() if value is not None}
+    width = max(map(len, document), default=0)
+    return "\n".join(f"{name.ljust(width)}  {cell(value)}" for name, value in document.items())
 
 
 def cell(value: object) -> str:

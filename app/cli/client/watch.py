@@ -59,13 +59,13 @@ async def outcome_of(
     seconds, pace = 0, 0.0  # the first look is for how it stands, and the second need not wait for it
     while True:
         began = now()
-        found = await _answer(receiver, generation_id, show, seconds=seconds)
-        if found.get("status") in _SETTLED:
-            return found
-        show(f"{generation_id}: {_standing(found)}")
+        generation = await _answer(receiver, generation_id, show, seconds=seconds)
+        if generation.get("status") in _SETTLED:
+            return generation
+        show(f"{generation_id}: {_standing(generation)}")
         left = math.inf if deadline is None else deadline - now()
         if left <= 0:
-            raise unanswered("still_open", f"{generation_id} is {_standing(found)} after {patience:g} s")
+            raise unanswered("still_open", f"{generation_id} is {_standing(generation)} after {patience:g} s")
         await asyncio.sleep(max(0.0, min(began + pace - now(), left)))
         seconds, pace = int(min(_LONGEST_LOOK, left)), _BETWEEN_LOOKS
 
@@ -85,8 +85,8 @@ async def _answer(receiver: Receiver, generation_id: str, show: Show, *, seconds
             await asyncio.sleep(failure.retry_after or _BETWEEN_LOOKS)
 
 
-def _standing(found: dict[str, Any]) -> str:
+def _standing(generation: dict[str, Any]) -> str:
     """The status, and what the receiver does about it where that is unusual: stalled or lost."""
-    tracking = found.get("tracking")
+    tracking = generation.get("tracking")
     state = tracking.get("state") if isinstance(tracking, dict) else None
-    return f"{found.get('status')}" if state in (None, "watching") else f"{found.get('status')} ({state})"
+    return f"{generation.get('status')}" if state in (None, "watching") else f"{generation.get('status')} ({state})"
