@@ -68,15 +68,16 @@ class BackgroundLoops:
         return task
 
     async def stop(self) -> None:
-        """Let every task finish its run; cancel what is still running after the grace."""
-        self._stop.set()
+        """Let every task finish its run; cancel what is still running after the grace. Tasks can be started again."""
         if not self._tasks:
             return
+        self._stop.set()
         _, running = await asyncio.wait(self._tasks, timeout=self._grace)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         self._tasks = {}
+        self._stop.clear()
 
     async def health_checks(self) -> list[HealthCheck]:
         """One check for /readyz that names the tasks that are down.
