@@ -49,7 +49,8 @@ run: .venv/running ## show the service at work: with a sandbox Rivya, or for rea
 
 .PHONY: test
 test: install postgres ## run every test, on SQLite and on a private PostgreSQL
-	$(BIN)/pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m tests.pure
+	$(BIN)/pytest --numprocesses 2 --dist worksteal --ignore tests/unit
 
 .PHONY: soak
 soak: install postgres ## try to break every promise for SOAK_MINUTES (30, 3 at least); ends with a table of what was found
