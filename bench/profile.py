@@ -22,7 +22,7 @@ _PY_SPY = Path(__file__).resolve().parent.parent / ".venv-bench" / "bin" / "py-s
 PARTS = (
     ("answering", ("set_result (app/fastpath/delivery.py", "respond (app/fastpath/protocol.py")),
     ("logging and counting", ("note (app/ledger/recorder.py", "count_recorded (app/intake/webhook.py")),
-    ("verifying", ("at_once (app/endpoint/verification.py", "at_once (app/endpoint/verification.py")),
+    ("verifying", ("verify_now (app/endpoint/verification.py",)),
     ("reading the body", ("parse_delivery (app/intake/parse.py",)),
     ("deciding", ("plan (app/ledger/decide.py",)),
     ("talking to the database", ("(app/ledger/postgres.py", "(app/ledger/sqlite.py", "(asyncpg/", "_act (")),
