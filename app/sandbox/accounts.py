@@ -87,7 +87,7 @@ class Charge:
     final: int | None = None
 
 
-class Purse:
+class CreditAccounts:
     """The credits of every account, and what took them."""
 
     def __init__(self, *, starting_credits: int, keep: int) -> None:
@@ -95,17 +95,17 @@ class Purse:
         self._credits: dict[str, int] = {}
         self.charges: deque[Charge] = deque(maxlen=keep)
 
-    def credits(self, account: str) -> int:
+    def balance(self, account: str) -> int:
         """What the account can spend now."""
         return self._credits.get(account, self._starting)
 
-    def grant(self, account: str, amount: int) -> None:
+    def set_balance(self, account: str, amount: int) -> None:
         """Set what the account can spend."""
         self._credits[account] = amount
 
     def reserve(self, charge: Charge, *, refusal_status: int) -> Charge:
         """Take the credits now; raises `insufficient_credits`."""
-        left = self.credits(charge.account) - charge.reserved
+        left = self.balance(charge.account) - charge.reserved
         if left < 0:
             raise RivyaError("insufficient_credits", "Not enough credits.", status=refusal_status)
         self._credits[charge.account] = left
@@ -118,7 +118,7 @@ class Purse:
             charge.final = final
             self._credits[charge.account] += charge.reserved - final
 
-    def by_key(self) -> dict[str, dict[str, Any]]:
+    def charges_by_key(self) -> dict[str, dict[str, Any]]:
         """The charges summed per idempotency key, `""` for those without."""
         sums: dict[str, dict[str, Any]] = {}
         for charge in self.charges:

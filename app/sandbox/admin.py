@@ -51,10 +51,10 @@ async def _settings(sandbox: Sandbox, request: Request) -> Response:
 
 async def _advance(sandbox: Sandbox, request: Request) -> Response:
     seconds = (await json_object(request)).get("seconds")
-    if not isinstance(seconds, int | float) or not sandbox.work.manual:
+    if not isinstance(seconds, int | float) or not sandbox.scheduler.manual:
         raise invalid("Only a manual sandbox can be advanced, by a number of seconds.")
     await sandbox.advance(seconds)
-    return json_answer({"time": sandbox.work.time()})
+    return json_answer({"time": sandbox.scheduler.time()})
 
 
 async def _move(sandbox: Sandbox, request: Request) -> Response:
@@ -91,7 +91,7 @@ async def _put_credits(sandbox: Sandbox, request: Request) -> Response:
     left = (await json_object(request)).get("current_credits")
     if not isinstance(left, int):
         raise invalid("current_credits must be a whole number.")
-    sandbox.purse.grant(request.path_params["account"], left)
+    sandbox.accounts.set_balance(request.path_params["account"], left)
     return json_answer({"current_credits": left})
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from app.sandbox.accounts import Charge, Idempotency, Purse
+from app.sandbox.accounts import Charge, CreditAccounts, Idempotency
 from app.sandbox.clock import Bounded, Clock, new_id, stamp
 from app.sandbox.files import LONGEST_TRACE, Files
 from app.sandbox.models import Model
@@ -97,7 +97,7 @@ class Chat:
     def __init__(
         self,
         files: Files,
-        purse: Purse,
+        accounts: CreditAccounts,
         *,
         models: dict[str, Model],
         settings: SandboxSettings,
@@ -105,7 +105,7 @@ class Chat:
         keep: int,
     ) -> None:
         self._files = files
-        self._purse = purse
+        self._accounts = accounts
         self._models = models
         self._settings = settings
         self._clock = clock
@@ -150,7 +150,7 @@ class Chat:
         completion_id = new_id("chatcmpl")
         # Reserved is the most it can cost; the answer turns out to be one credit cheaper.
         charge = Charge(session.account, key, completion_id, order.model.base_credits + 1)
-        self._purse.reserve(charge, refusal_status=self._settings.insufficient_credits_status)
+        self._accounts.reserve(charge, refusal_status=self._settings.insufficient_credits_status)
         now = self._clock.now()
         turns = sum(message["role"] == "user" for message in session.messages) + 1
         attached = f" with {len(order.file_ids)} attached" if order.file_ids else ""
@@ -159,7 +159,7 @@ class Chat:
         session.messages += [{"id": new_id("msg"), "role": "user", "content": order.message}, answer]
         session.updated_at = now
         self.sessions[session.id] = session
-        self._purse.settle(charge, charge.reserved - 1)
+        self._accounts.settle(charge, charge.reserved - 1)
         read, written = len(order.message.split()), len(content.split())
         return {
             "id": completion_id,

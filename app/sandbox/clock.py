@@ -62,7 +62,7 @@ Job = Callable[[], Awaitable[None]]
 _log = logging.getLogger(__name__)
 
 
-class Work:
+class Scheduler:
     """Jobs with a due time; in manual mode they wait in a heap until `advance` reaches them."""
 
     def __init__(self, *, manual: bool) -> None:
@@ -77,7 +77,7 @@ class Work:
         """Seconds on the scale that due times are measured on; in manual mode only `advance` moves it."""
         return self._time if self.manual else time.monotonic()
 
-    def later(self, seconds: float, job: Job) -> None:
+    def call_later(self, seconds: float, job: Job) -> None:
         """Do the job once, so many seconds from now."""
         if self.manual:
             heapq.heappush(self._due, (self._time + seconds, next(self._order), job))
@@ -104,7 +104,7 @@ class Work:
             woken.set()
 
         self._sleepers.add(woken)
-        self.later(seconds, wake)
+        self.call_later(seconds, wake)
         await woken.wait()
         self._sleepers.discard(woken)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import httpx
 
-from app.sandbox.clock import Bounded, Clock, Work, new_id, new_secret, stamp
+from app.sandbox.clock import Bounded, Clock, Scheduler, new_id, new_secret, stamp
 from app.sandbox.faults import DeliveryFaults, Faults
 from app.sandbox.models import Generation, Status
 from app.sandbox.settings import API_VERSION, SandboxSettings, wrap
@@ -84,30 +84,30 @@ class Unreachable(Exception):
     """No answer came; the message is the kind of failure."""
 
 
-class Outbound:
+class DeliveryClient:
     """Posts deliveries; its client is made with the first one, in the loop that sends it."""
 
     def __init__(self) -> None:
-        self._client: httpx.AsyncClient | None = None
+        self._http: httpx.AsyncClient | None = None
 
-    async def post(self, url: str, body: bytes, *, headers: dict[str, str], patience: float) -> int:
-        """The status of the answer; raises `Unreachable`, also after `patience` seconds of silence."""
-        if self._client is None:
-            self._client = httpx.AsyncClient(trust_env=False, follow_redirects=False)
+    async def post(self, url: str, body: bytes, *, headers: dict[str, str], timeout_seconds: float) -> int:
+        """The status of the answer; raises `Unreachable`, also after `timeout_seconds` of silence."""
+        if self._http is None:
+            self._http = httpx.AsyncClient(trust_env=False, follow_redirects=False)
         try:
-            response = await self._client.post(url, content=body, headers=headers, timeout=patience)
+            response = await self._http.post(url, content=body, headers=headers, timeout=timeout_seconds)
         except (httpx.HTTPError, httpx.InvalidURL) as failure:
             raise Unreachable(type(failure).__name__) from failure
         return response.status_code
 
     async def close(self) -> None:
         """Close all connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        http, self._http = self._http, None
+        if http is not None:
+            await http.aclose()
 
 
-class Courier:
+class DeliverySender:
     """Delivers; every delivery, dropped ones included, stays in a bounded log."""
 
     def __init__(
@@ -116,15 +116,14 @@ class Courier:
         *,
         settings: SandboxSettings,
         clock: Clock,
-        work: Work,
-        outbound: Outbound,
+        scheduler: Scheduler,
         keep: int,
     ) -> None:
         self._endpoints = endpoints
         self._settings = settings
         self._clock = clock
-        self._work = work
-        self._outbound = outbound
+        self._scheduler = scheduler
+        self.client = DeliveryClient()
         self._held: dict[str, list[Delivery]] = {}
         self.log: deque[Delivery] = deque(maxlen=keep)
 
@@ -138,7 +137,7 @@ class Courier:
             for delivery in deliveries:
                 delivery.status = "dropped"
         elif faults.delay:
-            self._work.later(faults.delay, partial(self._send, deliveries))
+            self._scheduler.call_later(faults.delay, partial(self._send, deliveries))
         else:
             await self._send(deliveries)
 
@@ -146,7 +145,7 @@ class Courier:
         endpoint_id = deliveries[0].endpoint_id
         if deliveries[0].faults.reorder and endpoint_id not in self._held:
             self._held[endpoint_id] = deliveries
-            self._work.later(self._settings.reorder_seconds, partial(self._release, endpoint_id))
+            self._scheduler.call_later(self._settings.reorder_seconds, partial(self._release, endpoint_id))
             return
         await self._attempt_all(deliveries)
         await self._release(endpoint_id)
@@ -174,25 +173,26 @@ class Courier:
                 "error": error,
             }
         )
-        endpoint.note(now, succeeded=succeeded, disable_after=self._settings.disable_after)
+        endpoint.record_attempt(now, succeeded=succeeded, disable_after=self._settings.disable_after)
         if succeeded:
             delivery.status = "succeeded"
         else:
             self._retry(delivery)
 
     async def _post(self, delivery: Delivery, endpoint: Endpoint) -> tuple[int | None, str | None]:
-        body, headers = self._signed(delivery, endpoint)
+        body, headers = self.sign(delivery, endpoint)
         try:
-            patience = self._settings.delivery_timeout
-            return await self._outbound.post(endpoint.url, body, headers=headers, patience=patience), None
+            seconds = self._settings.delivery_timeout
+            return await self.client.post(endpoint.url, body, headers=headers, timeout_seconds=seconds), None
         except Unreachable as failure:
             return None, str(failure)
 
-    def _signed(self, delivery: Delivery, endpoint: Endpoint) -> tuple[bytes, dict[str, str]]:
+    def sign(self, delivery: Delivery, endpoint: Endpoint) -> tuple[bytes, dict[str, str]]:
+        """The body and the headers of an attempt made now, with the delivery's faults."""
         settings, event, faults = self._settings, delivery.event, delivery.faults
         body = wrap(event.head(), event.carried, settings.envelope)
         secrets = endpoint.signing_secrets(
-            self._work.time(), lag=settings.rotation_lag, overlap=settings.rotation_overlap
+            self._scheduler.time(), lag=settings.rotation_lag, overlap=settings.rotation_overlap
         )
         if faults.forge:
             secrets = [new_secret(settings.scheme.key_form)]
@@ -207,7 +207,7 @@ class Courier:
         if retries >= len(self._settings.retry_delays):
             delivery.status = "failed"
             return
-        self._work.later(self._settings.retry_delays[retries], partial(self._attempt, delivery))
+        self._scheduler.call_later(self._settings.retry_delays[retries], partial(self._attempt, delivery))
 
 
 # Turns what happened into events, and each event into deliveries to every endpoint that wants it.
@@ -216,13 +216,13 @@ class Courier:
 _OPPOSITE: dict[Status, Status] = {"succeeded": "failed", "failed": "succeeded"}
 
 
-class Reporter:
+class EventPublisher:
     """Keeps the events and sends them."""
 
     def __init__(
         self,
         endpoints: Endpoints,
-        courier: Courier,
+        sender: DeliverySender,
         *,
         faults: Faults,
         settings: SandboxSettings,
@@ -230,16 +230,16 @@ class Reporter:
         keep: int,
     ) -> None:
         self._endpoints = endpoints
-        self._courier = courier
+        self._sender = sender
         self._faults = faults
         self._settings = settings
         self._clock = clock
         self.events: Bounded[str, Event] = Bounded(keep)
 
-    async def report(self, generation: Generation, status: Status, *, event_type: str | None = None) -> Event:
+    async def publish(self, generation: Generation, status: Status, *, event_type: str | None = None) -> Event:
         """Tell every endpoint that the generation has this status, true or not; returns after the due attempts."""
         kind = event_type or f"generation.{status}"
-        event = self._event(generation.account, kind, generation.as_json(status), generation_id=generation.id)
+        event = self.create_event(generation.account, kind, generation.as_json(status), generation_id=generation.id)
         faults = generation.options.callback or self._faults.take_delivery(kind)
         events = [event] * (1 + faults.duplicate)
         if faults.contradict and status in _OPPOSITE:
@@ -250,28 +250,31 @@ class Reporter:
         await asyncio.gather(*(self._send(events, endpoint, faults) for endpoint in wanting))
         return event
 
-    async def test(self, endpoint: Endpoint) -> Delivery:
+    async def send_test(self, endpoint: Endpoint) -> Delivery:
         """Send the endpoint a test event; returns its delivery after the attempts that are due now."""
         kind = self._settings.test_type
         faults = self._faults.take_delivery(kind)
-        event = self._event(endpoint.account, kind, self._sample())
+        event = self.create_event(endpoint.account, kind, self._sample())
         deliveries = await self._send([event] * (1 + faults.duplicate), endpoint, faults)
         return deliveries[0]
 
     async def _send(self, events: list[Event], endpoint: Endpoint, faults: DeliveryFaults) -> list[Delivery]:
         now = self._clock.now()
         deliveries = [Delivery(event, endpoint.id, now, replace(faults)) for event in events]
-        await self._courier.send(deliveries)
+        await self._sender.send(deliveries)
         return deliveries
 
-    def _event(self, account: str, kind: str, carried: dict[str, Any], *, generation_id: str | None = None) -> Event:
+    def create_event(
+        self, account: str, kind: str, carried: dict[str, Any], *, generation_id: str | None = None
+    ) -> Event:
+        """A new event, recorded but not sent."""
         event = Event(new_id("evt"), account, kind, self._clock.now(), carried, generation_id)
         self.events[event.id] = event
         return event
 
     def _contradiction(self, generation: Generation, status: Status) -> Event:
         kind = f"generation.{status}"
-        return self._event(generation.account, kind, generation.as_json(status), generation_id=generation.id)
+        return self.create_event(generation.account, kind, generation.as_json(status), generation_id=generation.id)
 
     def _sample(self) -> dict[str, Any]:
         """What a test event carries: which of the two Rivya sends is not documented."""

@@ -15,7 +15,7 @@ ALTERATIONS: tuple[Alteration, ...] = get_args(Alteration)
 HUGE = b"1" + b"0" * 40
 
 
-def altered(response: Response, how: Alteration) -> Response:
+def mutate_response(response: Response, how: Alteration) -> Response:
     """The same status with its body altered; `wrong_type` leaves the body and calls it HTML."""
     body, kind = bytes(response.body), "text/html" if how == "wrong_type" else "application/json"
     return Response(_altered(body, how), response.status_code, media_type=kind)

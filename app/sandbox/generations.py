@@ -3,9 +3,9 @@
 from functools import partial
 from typing import Any
 
-from app.sandbox.accounts import Charge, Idempotency, Purse
-from app.sandbox.clock import Bounded, Clock, Work, new_id
-from app.sandbox.delivery import Reporter
+from app.sandbox.accounts import Charge, CreditAccounts, Idempotency
+from app.sandbox.clock import Bounded, Clock, Scheduler, new_id
+from app.sandbox.delivery import EventPublisher
 from app.sandbox.faults import Faults
 from app.sandbox.models import Generation, Order, Status, catalogue, read_order
 from app.sandbox.responses import missing
@@ -19,21 +19,21 @@ class Generations:
 
     def __init__(
         self,
-        reporter: Reporter,
-        purse: Purse,
+        publisher: EventPublisher,
+        accounts: CreditAccounts,
         *,
         faults: Faults,
         settings: SandboxSettings,
         clock: Clock,
-        work: Work,
+        scheduler: Scheduler,
         keep: int,
     ) -> None:
-        self._reporter = reporter
-        self._purse = purse
+        self._publisher = publisher
+        self._accounts = accounts
         self._faults = faults
         self._settings = settings
         self._clock = clock
-        self._work = work
+        self._scheduler = scheduler
         self._idempotency = Idempotency(keep)
         self.models = catalogue()
         self.by_id: Bounded[str, Generation] = Bounded(keep)
@@ -73,7 +73,7 @@ class Generations:
 
     def _open(self, account: str, order: Order, key: str | None) -> Generation:
         charge = Charge(account, key, new_id("task"), order.model.base_credits)
-        self._purse.reserve(charge, refusal_status=self._settings.insufficient_credits_status)
+        self._accounts.reserve(charge, refusal_status=self._settings.insufficient_credits_status)
         now = self._clock.now()
         generation = Generation(
             id=charge.generation_id,
@@ -93,16 +93,16 @@ class Generations:
         end: Status = "failed" if options.fails else "succeeded"
         if (options.callback or self._faults.deliveries).early:
             await self._move(generation, end)
-        elif options.seconds is not None or not self._work.manual:
+        elif options.seconds is not None or not self._scheduler.manual:
             seconds = generation.model.seconds / self._settings.speed if options.seconds is None else options.seconds
-            self._work.later(seconds / 5, partial(self._progress, generation, "processing"))
-            self._work.later(seconds, partial(self._progress, generation, end))
+            self._scheduler.call_later(seconds / 5, partial(self._progress, generation, "processing"))
+            self._scheduler.call_later(seconds, partial(self._progress, generation, end))
 
     async def _move(self, generation: Generation, status: Status) -> None:
         generation.move(status, self._clock.now())
         if generation.is_terminal:
-            self._purse.settle(generation.charge, generation.charge.reserved if status == "succeeded" else 0)
-            await self._reporter.report(generation, status)
+            self._accounts.settle(generation.charge, generation.charge.reserved if status == "succeeded" else 0)
+            await self._publisher.publish(generation, status)
 
     async def _progress(self, generation: Generation, status: Status) -> None:
         """The course of time; a test that was faster wins."""

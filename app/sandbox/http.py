@@ -9,10 +9,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.sandbox.clock import Work
-from app.sandbox.faults import ApiFault, altered
+from app.sandbox.clock import Scheduler
+from app.sandbox.faults import ApiFault, mutate_response
 from app.sandbox.responses import NoAnswer, RivyaError, json_answer, json_object, refusal
-from app.sandbox.state import Called, Sandbox
+from app.sandbox.state import CallRecord, Sandbox
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Call:
     sandbox: Sandbox
     request: Request
     account: str
-    called: Called
+    called: CallRecord
 
     async def body(self) -> dict[str, Any]:
         """The JSON object sent; raises `validation_failed`."""
@@ -49,7 +49,7 @@ class Operation:
         return Route(f"/api/v1{self.path}", partial(self._answer, sandbox), methods=[self.method], name=self.name)
 
     async def _answer(self, sandbox: Sandbox, request: Request) -> Response:
-        called = sandbox.calls.note(
+        called = sandbox.calls.record(
             self.name,
             method=request.method,
             path=request.url.path,
@@ -59,13 +59,13 @@ class Operation:
         fault = sandbox.faults.take_api(self.name)
         called.fault = fault
         try:
-            response = await act() if fault is None else await misbehave(fault, act, sandbox.work)
+            response = await act() if fault is None else await apply_fault(fault, act, sandbox.scheduler)
         except ClientDisconnect:
             return refusal("validation_failed", "The body did not come whole.", status=400)  # as if anybody read it
         called.status = None if fault is not None and fault.connection else response.status_code
         return response
 
-    async def _act(self, sandbox: Sandbox, request: Request, called: Called) -> Response:
+    async def _act(self, sandbox: Sandbox, request: Request, called: CallRecord) -> Response:
         try:
             return await self.handle(Call(sandbox, request, self._account(sandbox, request), called))
         except RivyaError as error:
@@ -92,17 +92,17 @@ _CODE_OF_STATUS = {
 _GARBAGE = b"<html>\xff\xfe this is not JSON"
 
 
-async def misbehave(fault: ApiFault, act: Callable[[], Awaitable[Response]], work: Work) -> Response:
+async def apply_fault(fault: ApiFault, act: Callable[[], Awaitable[Response]], scheduler: Scheduler) -> Response:
     """The spoiled answer; whether the work was done depends on the fault's `when`."""
     done = await act() if fault.when == "after" else None
     if fault.hang:
-        await work.sleep(fault.hang)
+        await scheduler.sleep(fault.hang)
     if fault.connection is not None:
         return NoAnswer(fault.connection)
     if fault.status is not None:
         return _spoiled(fault, fault.status)
     answer = done or await act()
-    return answer if fault.alter is None else altered(answer, fault.alter)
+    return answer if fault.alter is None else mutate_response(answer, fault.alter)
 
 
 def _spoiled(fault: ApiFault, status: int) -> Response:

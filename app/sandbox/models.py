@@ -85,7 +85,7 @@ def catalogue() -> dict[str, Model]:
 
 
 @dataclass(frozen=True)
-class SandboxOptions:
+class SandboxParams:
     """A request's own course; None: the model's duration, the sandbox's faults."""
 
     seconds: float | None = None
@@ -93,7 +93,7 @@ class SandboxOptions:
     callback: DeliveryFaults | None = None
 
 
-def read_options(params: dict[str, Any]) -> SandboxOptions:
+def read_params(params: dict[str, Any]) -> SandboxParams:
     """Read `{"seconds": 1.5, "fail": true, "callback": "duplicate,reorder"}`; raises `validation_failed`."""
     asked = params.get("sandbox", {})
     if not isinstance(asked, dict) or not asked.keys() <= {"seconds", "fail", "callback"}:
@@ -107,7 +107,7 @@ def read_options(params: dict[str, Any]) -> SandboxOptions:
     callback = asked.get("callback")
     if callback is not None and not isinstance(callback, str):
         raise invalid("params.sandbox.callback must be a string.")
-    return SandboxOptions(seconds, fails, None if callback is None else read_callback(callback))
+    return SandboxParams(seconds, fails, None if callback is None else read_callback(callback))
 
 
 def read_callback(text: str) -> DeliveryFaults:
@@ -168,7 +168,7 @@ class Generation:
     created_at: datetime
     updated_at: datetime
     client_request_id: str | None = None
-    options: SandboxOptions = field(default_factory=SandboxOptions)
+    options: SandboxParams = field(default_factory=SandboxParams)
     status: Status = "queued"
     moves: list[dict[str, str]] = field(default_factory=list)
     polls: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=1000))
@@ -213,7 +213,7 @@ class Order:
 
     model: Model
     client_request_id: str | None
-    options: SandboxOptions
+    options: SandboxParams
 
 
 def read_order(body: dict[str, Any], models: dict[str, Model]) -> Order:
@@ -232,4 +232,4 @@ def read_order(body: dict[str, Any], models: dict[str, Model]) -> Order:
     trace = body.get("client_request_id")
     if not isinstance(trace, str | None):
         raise invalid("client_request_id must be a string.")
-    return Order(model, trace, read_options(params))
+    return Order(model, trace, read_params(params))

@@ -18,7 +18,7 @@ async def list_models(call: Call) -> Response:
 
 async def get_credits(call: Call) -> Response:
     """What the account can spend."""
-    return json_answer({"current_credits": call.sandbox.purse.credits(call.account)})
+    return json_answer({"current_credits": call.sandbox.accounts.balance(call.account)})
 
 
 async def create_generation(call: Call) -> Response:
@@ -148,14 +148,14 @@ async def rotate_secret(call: Call) -> Response:
 
 async def test_endpoint(call: Call) -> Response:
     """Send a test event; answered after its first attempt."""
-    delivery = await call.sandbox.reporter.test(_endpoint(call))
+    delivery = await call.sandbox.publisher.send_test(_endpoint(call))
     return json_answer(delivery.as_json())
 
 
 async def list_deliveries(call: Call) -> Response:
     """The endpoint's deliveries, newest first; those that were dropped are on no log of Rivya's."""
     endpoint = _endpoint(call)
-    log = reversed(call.sandbox.courier.log)
+    log = reversed(call.sandbox.sender.log)
     return call.listed([row.as_json() for row in log if row.endpoint_id == endpoint.id and row.status != "dropped"])
 
 
@@ -163,7 +163,7 @@ async def list_events(call: Call) -> Response:
     """What happened, newest first, or which types there are: the settings choose."""
     if call.sandbox.settings.webhook_events == "types":
         return call.listed([{"type": kind, "object": "webhook_event_type"} for kind in EVENT_TYPES])
-    events = reversed(call.sandbox.reporter.events.values())
+    events = reversed(call.sandbox.publisher.events.values())
     return call.listed([event.as_json() for event in events if event.account == call.account])
 
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.sandbox.accounts import DEFAULT_KEY, Key, KeyRing, Purse
+from app.sandbox.accounts import DEFAULT_KEY, CreditAccounts, Key, KeyRing
 from app.sandbox.chat import Chat
-from app.sandbox.clock import Clock, SystemClock, Work, stamp
-from app.sandbox.delivery import Courier, Delivery, Event, Outbound, Reporter
+from app.sandbox.clock import Clock, Scheduler, SystemClock, stamp
+from app.sandbox.delivery import Delivery, DeliverySender, Event, EventPublisher
 from app.sandbox.faults import ApiFault, Faults
 from app.sandbox.files import File, Files
 from app.sandbox.generations import Generations
@@ -33,20 +33,21 @@ class Sandbox:
     ) -> None:
         self.settings = settings or SandboxSettings()
         self.clock = clock or SystemClock()
-        self.work = Work(manual=manual)
+        self.scheduler = Scheduler(manual=manual)
         self.faults = Faults()
         self.keys = KeyRing(keys, self.clock)
-        self.calls = Calls(self.clock, keep)
-        self.purse = Purse(starting_credits=credits, keep=keep)
-        self.endpoints = Endpoints(self.settings, self.clock, self.work)
-        self._outbound = Outbound()
+        self.calls = CallLog(self.clock, keep)
+        self.accounts = CreditAccounts(starting_credits=credits, keep=keep)
+        self.endpoints = Endpoints(self.settings, self.clock, self.scheduler)
         shared: dict[str, Any] = {"settings": self.settings, "clock": self.clock, "keep": keep}
-        self.courier = Courier(self.endpoints, work=self.work, outbound=self._outbound, **shared)
-        self.reporter = Reporter(self.endpoints, self.courier, faults=self.faults, **shared)
-        self.generations = Generations(self.reporter, self.purse, faults=self.faults, work=self.work, **shared)
+        self.sender = DeliverySender(self.endpoints, scheduler=self.scheduler, **shared)
+        self.publisher = EventPublisher(self.endpoints, self.sender, faults=self.faults, **shared)
+        self.generations = Generations(
+            self.publisher, self.accounts, faults=self.faults, scheduler=self.scheduler, **shared
+        )
         self.files = Files(clock=self.clock, keep=keep)
-        self.chat = Chat(self.files, self.purse, models=self.generations.models, **shared)
-        self.streams = Streams(self.work, self.clock, keep=keep)
+        self.chat = Chat(self.files, self.accounts, models=self.generations.models, **shared)
+        self.streams = Streams(self.scheduler, self.clock, keep=keep)
 
     async def move(self, generation_id: str, status: Status) -> Generation:
         """One step forward, with the deliveries due by it; raises KeyError, ValueError for a step backwards."""
@@ -61,11 +62,11 @@ class Sandbox:
     async def emit(self, generation_id: str, status: Status, *, event_type: str | None = None) -> Event:
         """Report a status, true or not, as an event of any type; the generation itself stays as it is."""
         generation = self.generations.by_id[generation_id]
-        return await self.reporter.report(generation, status, event_type=event_type)
+        return await self.publisher.publish(generation, status, event_type=event_type)
 
     async def advance(self, seconds: float) -> None:
         """Manual mode: let time pass for retries, delays and asked-for durations; returns when all that is done."""
-        await self.work.advance(seconds)
+        await self.scheduler.advance(seconds)
 
     def state(self) -> dict[str, Any]:
         """The truth about everything, secrets included, as JSON."""
@@ -73,8 +74,8 @@ class Sandbox:
 
     async def close(self) -> None:
         """Stop what runs by itself and close the connections of deliveries; the state stays readable."""
-        await self.work.close()
-        await self._outbound.close()
+        await self.scheduler.close()
+        await self.sender.client.close()
 
 
 # The truth about everything in the sandbox, secrets included, as JSON: what a test compares the service with.
@@ -86,15 +87,15 @@ def state_of(sandbox: Sandbox) -> dict[str, Any]:
         "settings": asdict(sandbox.settings),
         "faults": asdict(sandbox.faults),
         "keys": [_key(key) for key in sandbox.keys],
-        "credits": {key.account: sandbox.purse.credits(key.account) for key in sandbox.keys},
+        "credits": {key.account: sandbox.accounts.balance(key.account) for key in sandbox.keys},
         "generations": [_generation(generation) for generation in sandbox.generations.by_id.values()],
         "files": [_file(file) for file in sandbox.files.by_id.values()],
         "chat_sessions": [session.with_messages() for session in sandbox.chat.sessions.values()],
         "streams": [asdict(streamed) for streamed in sandbox.streams.log],
-        "charges": sandbox.purse.by_key(),
+        "charges": sandbox.accounts.charges_by_key(),
         "calls": {route: _calls(sandbox, route) for route in sorted(sandbox.calls.counts)},
         "endpoints": [_endpoint(endpoint) for endpoint in sandbox.endpoints.by_id.values()],
-        "deliveries": [_delivery(delivery) for delivery in sandbox.courier.log],
+        "deliveries": [_delivery(delivery) for delivery in sandbox.sender.log],
     }
 
 
@@ -144,7 +145,7 @@ def _delivery(delivery: Delivery) -> dict[str, Any]:
 
 
 @dataclass
-class Called:
+class CallRecord:
     """One call; `status` stays None where no answer went back."""
 
     route: str
@@ -158,17 +159,17 @@ class Called:
     """What befell it."""
 
 
-class Calls:
+class CallLog:
     """The log of all calls of the public API."""
 
     def __init__(self, clock: Clock, keep: int) -> None:
         self._clock = clock
         self.counts: Counter[str] = Counter()
-        self.recent: deque[Called] = deque(maxlen=keep)
+        self.recent: deque[CallRecord] = deque(maxlen=keep)
 
-    def note(self, route: str, *, method: str, path: str, idempotency_key: str | None) -> Called:
+    def record(self, route: str, *, method: str, path: str, idempotency_key: str | None) -> CallRecord:
         """Write a call down as it arrives."""
-        called = Called(route, method, path, self.now()["wall"], self._clock.monotonic(), idempotency_key)
+        called = CallRecord(route, method, path, self.now()["wall"], self._clock.monotonic(), idempotency_key)
         self.counts[route] += 1
         self.recent.append(called)
         return called
@@ -177,6 +178,6 @@ class Calls:
         """The present, on both clocks."""
         return {"wall": stamp(self._clock.now()), "monotonic": self._clock.monotonic()}
 
-    def of(self, route: str) -> list[Called]:
+    def of(self, route: str) -> list[CallRecord]:
         """The kept calls of one route, oldest first."""
         return [called for called in self.recent if called.route == route]

@@ -9,7 +9,7 @@ from typing import Literal
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.sandbox.clock import Clock, Work, stamp
+from app.sandbox.clock import Clock, Scheduler, stamp
 from app.sandbox.faults import StreamFault
 from app.sandbox.responses import NoAnswer
 from app.sandbox.settings import HEARTBEAT
@@ -18,7 +18,7 @@ Fate = Literal["open", "completed", "abandoned", "broken"]
 
 
 @dataclass
-class Streamed:
+class StreamRecord:
     """One stream: how far it came and how it ended."""
 
     id: str
@@ -31,18 +31,18 @@ class Streamed:
 class Streams:
     """The log of all streams, oldest first."""
 
-    def __init__(self, work: Work, clock: Clock, *, keep: int) -> None:
-        self.work = work
+    def __init__(self, scheduler: Scheduler, clock: Clock, *, keep: int) -> None:
+        self.scheduler = scheduler
         self._clock = clock
-        self.log: deque[Streamed] = deque(maxlen=keep)
+        self.log: deque[StreamRecord] = deque(maxlen=keep)
 
-    def begin(self, completion_id: str) -> Streamed:
+    def begin(self, completion_id: str) -> StreamRecord:
         """Write down that a stream begins."""
-        streamed = Streamed(completion_id)
+        streamed = StreamRecord(completion_id)
         self.log.append(streamed)
         return streamed
 
-    def end(self, streamed: Streamed, fate: Fate) -> None:
+    def end(self, streamed: StreamRecord, fate: Fate) -> None:
         """Write down how it ended; what was said first counts."""
         if streamed.fate == "open":
             streamed.fate = fate
@@ -55,7 +55,13 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, streams: Streams, streamed: Streamed, events: Sequence[bytes], *, pause: float, fault: StreamFault | None
+        self,
+        streams: Streams,
+        streamed: StreamRecord,
+        events: Sequence[bytes],
+        *,
+        pause: float,
+        fault: StreamFault | None,
     ) -> None:
         super().__init__(headers={"Cache-Control": "no-cache"})
         del self.headers["content-length"]
@@ -96,12 +102,12 @@ class EventStream(Response):
     async def _paced(self) -> AsyncIterator[bytes]:
         for number, event in enumerate(self._events):
             if number and self._pause:
-                await self._streams.work.sleep(self._pause)
+                await self._streams.scheduler.sleep(self._pause)
             if number == self._fault.after:
                 for _ in range(self._fault.heartbeats):
                     yield HEARTBEAT
                 if self._fault.pause:
-                    await self._streams.work.sleep(self._fault.pause)
+                    await self._streams.scheduler.sleep(self._fault.pause)
             yield event
 
 

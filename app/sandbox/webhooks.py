@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from app.sandbox.clock import Clock, Work, new_id, new_secret, stamp
+from app.sandbox.clock import Clock, Scheduler, new_id, new_secret, stamp
 from app.sandbox.responses import RivyaError, invalid, missing
 from app.sandbox.settings import SandboxSettings
 
@@ -18,7 +18,7 @@ EVENT_TYPES = ("generation.succeeded", "generation.failed")
 
 @dataclass
 class Endpoint:
-    """A registration; `rotated_at` and `previous_secret` are about the last rotation, on the scale of `Work.time`."""
+    """A registration; `rotated_at` is the time of the last rotation in seconds of `Scheduler.time`."""
 
     id: str
     account: str
@@ -66,7 +66,7 @@ class Endpoint:
         if status == "active":
             self.failure_count = 0
 
-    def note(self, at: datetime, *, succeeded: bool, disable_after: int | None) -> None:
+    def record_attempt(self, at: datetime, *, succeeded: bool, disable_after: int | None) -> None:
         """Keep how an attempt went; enough failures in a row disable the endpoint where that is switched on."""
         if succeeded:
             self.last_success_at, self.failure_count = at, 0
@@ -109,10 +109,10 @@ def _stamped(at: datetime | None) -> str | None:
 class Endpoints:
     """The registrations of every account, oldest first."""
 
-    def __init__(self, settings: SandboxSettings, clock: Clock, work: Work) -> None:
+    def __init__(self, settings: SandboxSettings, clock: Clock, scheduler: Scheduler) -> None:
         self._settings = settings
         self._clock = clock
-        self._work = work
+        self._scheduler = scheduler
         self.by_id: dict[str, Endpoint] = {}
 
     def of(self, account: str) -> list[Endpoint]:
@@ -162,7 +162,7 @@ class Endpoints:
         """Give the endpoint a new secret; raises `not_found` for a revoked one."""
         _in_service(endpoint)
         secret = new_secret(self._settings.scheme.key_form)
-        endpoint.rotate(secret, at=self._clock.now(), time=self._work.time())
+        endpoint.rotate(secret, at=self._clock.now(), time=self._scheduler.time())
         return endpoint
 
     def remove(self, endpoint: Endpoint) -> None:

@@ -92,7 +92,7 @@ async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
         assert set(rivya.carrier.statuses) <= {200, 401}
         assert CALLBACKS_MISSED._value.get() - before >= await rivya.missed()
         recorded = {row["event_id"]: row["attempts"] for row in await rivya.replica.rows(deliveries)}
-        sent, accepted = delivered_by(rivya.room.sandbox.courier.log)
+        sent, accepted = delivered_by(rivya.room.sandbox.sender.log)
         of_rivya = {event_id: count for event_id, count in recorded.items() if event_id in sent}
         counted(sent, accepted, of_rivya, faults=faults_of(rivya.room.sandbox))
 

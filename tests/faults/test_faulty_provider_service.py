@@ -133,7 +133,7 @@ async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
         await endpoint_serves(rivya)
         every_gap_was_counted(rivya, counted)
         recorded = {row["event_id"]: row["attempts"] for row in await rivya.rows(deliveries)}
-        count_run(*delivered_by(rivya.sandbox.courier.log), recorded, faults=faults_of(rivya.sandbox) + rivya.hurts)
+        count_run(*delivered_by(rivya.sandbox.sender.log), recorded, faults=faults_of(rivya.sandbox) + rivya.hurts)
 
 
 @contextmanager

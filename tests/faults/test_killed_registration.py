@@ -50,7 +50,7 @@ async def _assert_kept(life: Life) -> None:
         rows = await connection.execute(select(deliveries.c.event_id, deliveries.c.attempts))
         recorded = {row.event_id: row.attempts for row in rows}
     await database.dispose()
-    counted(*delivered_by(life.rivya.sandbox.courier.log), recorded, faults=len(life.killed))
+    counted(*delivered_by(life.rivya.sandbox.sender.log), recorded, faults=len(life.killed))
 
 
 async def _points(parent: ForkServer, databases: Databases, directory: Path) -> dict[str, list[str]]:

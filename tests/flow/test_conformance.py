@@ -129,7 +129,7 @@ async def streams(side: Side) -> None:
 
 
 async def poverty(side: Side) -> None:
-    side.sandbox.purse.grant("default", 0)
+    side.sandbox.accounts.set_balance("default", 0)
     await side.ask("GET", "/credits")
     await side.ask("POST", "/chat/completions", json=TURN)
     await side.ask("POST", "/chat/completions/stream", json=TURN)

@@ -158,7 +158,7 @@ async def test_credits_are_never_kept_and_their_last_value_and_age_are_metrics()
         assert math.isnan(gauge("receiver_rivya_credits"))
         assert math.isnan(gauge("receiver_rivya_credits_age_seconds"))
         for left in (70, 30):
-            rivya.sandbox.purse.grant("default", left)
+            rivya.sandbox.accounts.set_balance("default", left)
             assert (await credits(room)).json() == {"current_credits": left}
         room.clock.advance(seconds=12)
         assert (gauge("receiver_rivya_credits"), gauge("receiver_rivya_credits_age_seconds")) == (30, 12)
@@ -167,7 +167,7 @@ async def test_credits_are_never_kept_and_their_last_value_and_age_are_metrics()
 @pytest.mark.parametrize("spoiled", [{"status": 403}, {"status": 200, "body": "garbage"}])
 async def test_an_answer_without_a_balance_is_passed_on_and_leaves_the_metrics_alone(spoiled: dict[str, Any]) -> None:
     async with serve_sandbox() as rivya, open_gateway(rivya.base_url) as room:
-        rivya.sandbox.purse.grant("default", 5)
+        rivya.sandbox.accounts.set_balance("default", 5)
         await credits(room)
         room.clock.advance(seconds=3)
         rivya.sandbox.faults.api = [ApiFault("credits.get", **spoiled)]

@@ -104,7 +104,7 @@ async def spoiled(fault: ApiFault, *, key: str | None = "k") -> tuple[httpx.Resp
     async with serve_sandbox() as rivya, open_gateway(rivya.base_url) as room:
         rivya.sandbox.faults.api = [fault]
         answer = await room.client.post(CHAT, json=TURN, headers=headers)
-        charges = {name: charge["times"] for name, charge in rivya.sandbox.purse.by_key().items()}
+        charges = {name: charge["times"] for name, charge in rivya.sandbox.accounts.charges_by_key().items()}
         return answer, room, charges
 
 

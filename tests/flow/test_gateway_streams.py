@@ -198,7 +198,7 @@ async def test_a_stream_with_a_key_is_begun_again_before_its_first_byte_and_paid
         sandbox.faults.api = [ApiFault("chat.stream", status=503, when="after", times=1)]
         async with streaming(room) as answer:
             assert b"message.completed" in await answer.aread()
-        assert sandbox.purse.by_key()["k"]["times"] == 1
+        assert sandbox.accounts.charges_by_key()["k"]["times"] == 1
 
 
 def script_of(*pieces: bytes) -> Script:

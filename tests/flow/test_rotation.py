@@ -68,7 +68,7 @@ async def test_a_delivery_signed_before_its_secret_is_stored_waits_for_it_on_eve
         leader = await _serving(r)
         other = await r.start(after=0)
         await other.keyring.load()
-        r.sandbox.work.manual = False
+        r.sandbox.scheduler.manual = False
         r.fault("webhooks.rotate", times=1, hang=0.3, when="after")
         await Operator(leader.database, clock=r.clock).request_rotation()
         rotating = asyncio.ensure_future(leader.registrar.run_once())

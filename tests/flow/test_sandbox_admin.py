@@ -19,7 +19,7 @@ async def state(w: World) -> dict[str, Any]:
     return answer
 
 
-async def test_the_oracle_tells_every_poll_on_both_clocks() -> None:
+async def test_the_state_shows_every_poll_on_both_clocks() -> None:
     clock = ManualClock()
     async with world(clock=clock) as w:
         generation_id = await w.create()
@@ -35,7 +35,7 @@ async def test_the_oracle_tells_every_poll_on_both_clocks() -> None:
         assert [call["status"] for call in answer["calls"]["generations.get"]["recent"]] == [200, 200]
 
 
-async def test_the_oracle_tells_secrets_moves_and_deliveries() -> None:
+async def test_the_state_shows_secrets_moves_and_deliveries() -> None:
     async with world() as w:
         endpoint = await w.register()
         rotated = (await w.client.post(f"/api/v1/webhooks/{endpoint['id']}/rotate-secret")).json()

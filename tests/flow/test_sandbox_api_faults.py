@@ -90,7 +90,7 @@ async def test_a_caller_that_gives_up_on_a_hanging_call_leaves_nothing_behind() 
     async with world() as w:
         w.sandbox.faults.api = [ApiFault("credits.get", hang=3600)]
         with pytest.raises(httpx.ReadTimeout):
-            await w.client.get("/api/v1/credits", timeout=0.02)
+            await w.client.get("/api/v1/credits", timeout=httpx.Timeout(10, read=0.02))
 
 
 async def test_a_spoiled_call_is_counted_with_the_status_it_got() -> None:

@@ -18,7 +18,7 @@ def verify_now() -> SandboxSettings:
     return SandboxSettings(stream_pause=0)
 
 
-async def say(w: World, path: str = "", *, key: str | None = None, **members: Any) -> httpx.Response:
+async def send_turn(w: World, path: str = "", *, key: str | None = None, **members: Any) -> httpx.Response:
     headers = {} if key is None else {"Idempotency-Key": key}
     return await w.client.post(f"/api/v1/chat/completions{path}", json={**TURN, **members}, headers=headers)
 
@@ -29,7 +29,7 @@ def code_of(answer: httpx.Response) -> tuple[int, str]:
 
 async def test_a_turn_is_answered_with_the_documented_object() -> None:
     async with world() as w:
-        answer = (await say(w)).json()
+        answer = (await send_turn(w)).json()
         assert list(answer) == [
             "id",
             "object",
@@ -47,16 +47,16 @@ async def test_a_turn_is_answered_with_the_documented_object() -> None:
 
 async def test_a_turn_costs_what_it_turned_out_to_cost() -> None:
     async with world() as w:
-        before = w.sandbox.purse.credits("default")
-        await say(w)
-        assert w.sandbox.purse.credits("default") == before - 2
+        before = w.sandbox.accounts.balance("default")
+        await send_turn(w)
+        assert w.sandbox.accounts.balance("default") == before - 2
 
 
 async def test_a_session_remembers_its_turns() -> None:
     async with world() as w:
-        session_id = (await say(w)).json()["session_id"]
-        second = (await say(w, session_id=session_id)).json()
-        other = (await say(w)).json()["session_id"]
+        session_id = (await send_turn(w)).json()["session_id"]
+        second = (await send_turn(w, session_id=session_id)).json()
+        other = (await send_turn(w)).json()["session_id"]
         assert second["message"]["content"].startswith("Turn 2")
         listed = (await w.client.get("/api/v1/chat/sessions")).json()["data"]
         assert [session["id"] for session in listed] == [other, session_id]
@@ -66,10 +66,10 @@ async def test_a_session_remembers_its_turns() -> None:
 
 async def test_the_same_key_is_paid_once_and_another_body_conflicts() -> None:
     async with world() as w:
-        first, again = await say(w, key="k"), await say(w, key="k")
+        first, again = await send_turn(w, key="k"), await send_turn(w, key="k")
         assert first.json() == again.json()
         assert w.sandbox.state()["charges"]["k"]["times"] == 1
-        assert code_of(await say(w, key="k", message="other")) == (409, "idempotency_conflict")
+        assert code_of(await send_turn(w, key="k", message="other")) == (409, "idempotency_conflict")
 
 
 @pytest.mark.parametrize(
@@ -90,27 +90,30 @@ async def test_the_same_key_is_paid_once_and_another_body_conflicts() -> None:
 )
 async def test_a_turn_that_cannot_be_taken_costs_nothing(members: dict[str, Any], refused: tuple[int, str]) -> None:
     async with world() as w:
-        assert code_of(await say(w, **members)) == refused
+        assert code_of(await send_turn(w, **members)) == refused
         assert w.sandbox.state()["charges"] == {}
 
 
 async def test_a_session_belongs_to_its_model() -> None:
     async with world() as w:
-        session_id = (await say(w)).json()["session_id"]
-        assert code_of(await say(w, session_id=session_id, model="sandbox-chat")) == (409, "chat_session_conflict")
+        session_id = (await send_turn(w)).json()["session_id"]
+        assert code_of(await send_turn(w, session_id=session_id, model="sandbox-chat")) == (
+            409,
+            "chat_session_conflict",
+        )
 
 
 async def test_an_uploaded_file_can_be_attached() -> None:
     async with world() as w:
         files = {"file": ("fox.png", b"\x89PNG\r\n\x1a\n")}
         file_id = (await w.client.post("/api/v1/files", data={"kind": "image"}, files=files)).json()["file_id"]
-        assert "1 attached" in (await say(w, attachments=[{"file_id": file_id}])).json()["message"]["content"]
+        assert "1 attached" in (await send_turn(w, attachments=[{"file_id": file_id}])).json()["message"]["content"]
 
 
 async def test_without_credits_there_is_no_turn() -> None:
     async with world() as w:
-        w.sandbox.purse.grant("default", 2)
-        assert code_of(await say(w)) == (402, "insufficient_credits")
+        w.sandbox.accounts.set_balance("default", 2)
+        assert code_of(await send_turn(w)) == (402, "insufficient_credits")
 
 
 @pytest.mark.parametrize("scope", ["chat:create", "chat:read"])
@@ -118,7 +121,7 @@ async def test_a_key_without_the_scope_is_denied(scope: str) -> None:
     async with world(verify_now()) as w:
         w.sandbox.keys.add(Key("rvya_sk_rest", scopes=tuple(other for other in SCOPES if other != scope)))
         w.client.headers["Authorization"] = "Bearer rvya_sk_rest"
-        answers = [await say(w), await say(w, "/stream"), await w.client.get("/api/v1/chat/sessions")]
+        answers = [await send_turn(w), await send_turn(w, "/stream"), await w.client.get("/api/v1/chat/sessions")]
         denied = [answer.status_code == 403 for answer in answers]
         assert denied == ([True, True, False] if scope == "chat:create" else [False, False, True])
 
@@ -127,13 +130,13 @@ async def test_a_key_without_the_scope_is_denied(scope: str) -> None:
 async def test_a_stream_tells_the_whole_turn_in_its_dialect(dialect: Dialect) -> None:
     async with world(verify_now()) as w:
         w.sandbox.settings.stream_dialect = dialect
-        answer = await say(w, "/stream", key="k")
+        answer = await send_turn(w, "/stream", key="k")
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert all(word in answer.text for word in ("Turn", "hello", "fox"))
         end = {"named": "event: message.completed", "chunks": "data: [DONE]\n\n", "crlf": "event: done\r\n"}
         assert end[dialect] in answer.text
         assert ("\r\n" in answer.text) == (dialect == "crlf")
-        assert (await say(w, "/stream", key="k")).content == answer.content
+        assert (await send_turn(w, "/stream", key="k")).content == answer.content
         assert [streamed["fate"] for streamed in w.sandbox.state()["streams"]] == ["completed"] * 2
         assert w.sandbox.state()["charges"]["k"]["times"] == 1
 
@@ -144,9 +147,9 @@ async def test_a_stream_can_break_in_its_midst(connection: str) -> None:
         fault = {"stream": {"after": 2, "connection": connection, "times": 1}}
         assert (await w.client.put("/sandbox/faults", json=fault)).status_code == 200
         with pytest.raises(httpx.TransportError):
-            await say(w, "/stream")
+            await send_turn(w, "/stream")
         assert [(streamed.fate, streamed.events) for streamed in w.sandbox.streams.log] == [("broken", 2)]
-        assert (await say(w, "/stream")).status_code == 200
+        assert (await send_turn(w, "/stream")).status_code == 200
 
 
 async def test_a_stream_can_pause_after_heartbeats_until_time_has_passed() -> None:

@@ -27,5 +27,5 @@ async def test_every_command_works_as_it_is_shown(tmp_path: Path) -> None:
         assert rivya.sandbox.faults.api == []
         assert not rivya.sandbox.faults.deliveries.drop
         assert rivya.sandbox.settings.scheme.family == "standard"
-        assert rivya.sandbox.purse.credits("default") == 5
+        assert rivya.sandbox.accounts.balance("default") == 5
         assert rivya.sandbox.keys["rvya_sk_limited"].scopes == ("models:read", "generations:read")

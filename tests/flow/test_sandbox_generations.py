@@ -151,9 +151,9 @@ async def test_bytes_that_are_no_json_are_refused() -> None:
         assert refusal(answer) == (400, "validation_failed")
 
 
-async def test_an_empty_purse_is_refused_and_leaves_no_generation() -> None:
+async def test_a_create_without_credits_is_refused_and_leaves_no_generation() -> None:
     async with world(SandboxSettings(insufficient_credits_status=403)) as w:
-        w.sandbox.purse.grant("default", 0)
+        w.sandbox.accounts.set_balance("default", 0)
         assert refusal(await post(w, BODY)) == (403, "insufficient_credits")
         assert w.sandbox.state()["generations"] == []
 

@@ -26,7 +26,7 @@ async def test_generations_settle_by_themselves_as_fast_as_told() -> None:
         for model, end in ends.items():
             body = {"model": model, "params": {"sandbox": {"fail": end == "failed"}}}
             await client.post("/api/v1/generations", json=body)
-        await sandbox.work.drain()
+        await sandbox.scheduler.drain()
         assert {row["model"]: row["status"] for row in sandbox.state()["generations"]} == ends
 
 
@@ -37,7 +37,7 @@ async def test_a_retry_comes_by_itself() -> None:
         url = f"{rivya.base_url}/api/v1/generations"
         await client.post("/api/v1/webhooks", json={"name": "self", "url": url})
         await client.post("/api/v1/generations", json={"model": "z-image"})
-        await sandbox.work.drain()
+        await sandbox.scheduler.drain()
         delivery = sandbox.state()["deliveries"][0]
         assert [attempt["response_status"] for attempt in delivery["attempts"]] == [401, 401, 401]
 
@@ -53,7 +53,7 @@ async def test_a_stopped_server_leaves_no_task_and_no_port() -> None:
         await client.post("/api/v1/generations", json={"model": "sandbox-video-long"})
         rivya.sandbox.faults.api = [ApiFault("credits.get", hang=3600)]
         with pytest.raises(httpx.ReadTimeout):
-            await client.get("/api/v1/credits", timeout=0.02)
+            await client.get("/api/v1/credits", timeout=httpx.Timeout(10, read=0.02))
     assert asyncio.all_tasks() == before
     port = urlsplit(rivya.base_url).port
     with pytest.raises(ConnectionRefusedError):

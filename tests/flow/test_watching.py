@@ -98,7 +98,7 @@ async def test_deliveries_that_fail_at_rivya_are_reported_until_one_succeeds(dat
     async with room(database_url) as r:
         replica = await _serving(r)
         [endpoint] = r.at_rivya()
-        endpoint.note(r.clock.now(), succeeded=False, disable_after=None)
+        endpoint.record_attempt(r.clock.now(), succeeded=False, disable_after=None)
         await replica.registrar.run_once()
         await replica.health.run_once()
         row = await r.row()
@@ -107,7 +107,7 @@ async def test_deliveries_that_fail_at_rivya_are_reported_until_one_succeeds(dat
         findings = {finding.name: finding for finding in await replica.health.health_checks()}
         assert "1 failed" in findings["deliveries"].detail
         assert not findings["deliveries"].ok
-        endpoint.note(r.clock.now(), succeeded=True, disable_after=None)
+        endpoint.record_attempt(r.clock.now(), succeeded=True, disable_after=None)
         r.clock.advance(seconds=A_CHECK)
         await replica.registrar.run_once()
         findings = {finding.name: finding for finding in await replica.health.health_checks()}

@@ -34,9 +34,9 @@ class Fleet:
         """A delivery signed as Rivya signs now, to one of them; its status, 0 while nobody listens."""
         sandbox = self.rivya.sandbox
         [endpoint] = sandbox.endpoints.by_id.values()
-        event = sandbox.reporter._event(endpoint.account, "webhook.test", {"message": "hello"})
+        event = sandbox.publisher.create_event(endpoint.account, "webhook.test", {"message": "hello"})
         delivery = Delivery(event, endpoint.id, sandbox.clock.now(), DeliveryFaults())
-        body, headers = sandbox.courier._signed(delivery, endpoint)
+        body, headers = sandbox.sender.sign(delivery, endpoint)
         path = endpoint.url.partition("/rivya/")[2]
         try:
             url = f"http://127.0.0.1:{port}/rivya/{path}"

@@ -62,7 +62,7 @@ async def test_ten_processes_started_together_make_one_endpoint_and_all_learn_it
 )
 async def test_ten_processes_and_a_faulty_rivya_end_with_one_endpoint(postgres_url: str, fault: dict[str, Any]) -> None:
     async with room(postgres_url) as r:
-        r.sandbox.work.manual = False
+        r.sandbox.scheduler.manual = False
         r.fault(**fault)
         replicas = await _start_together(r)
         [endpoint] = r.at_rivya()
@@ -86,7 +86,7 @@ async def test_a_lease_left_by_a_killed_process_is_taken_over_when_it_runs_out(d
 async def test_a_process_that_slept_through_its_lease_stores_nothing(postgres_url: str) -> None:
     async with room(postgres_url) as r:
         slow, other = await r.start(), await r.start(after=0)
-        r.sandbox.work.manual = False
+        r.sandbox.scheduler.manual = False
         r.fault("webhooks.create", times=1, hang=0.3, when="after")
         turn = asyncio.ensure_future(slow.registrar.run_once())
         while not r.at_rivya():  # until its create has taken effect and hangs in the answer

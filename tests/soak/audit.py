@@ -33,7 +33,7 @@ class Verdict:
 
     def counts(self, account: Account, sandbox: Sandbox, *, faults: int) -> RunCounts:
         """The same as numbers."""
-        sent, accepted = delivered_by(sandbox.courier.log)
+        sent, accepted = delivered_by(sandbox.sender.log)
         came = account.sent.total() + sent.total(), account.accepted.total() + accepted.total()
         return RunCounts(faults, *came, self.recorded, len(self.missing), len(self.doubled), len(self.wrong))
 
@@ -66,7 +66,7 @@ def _deliveries(verdict: Verdict, rows: Rows, account: Account, sandbox: Sandbox
     attempts = {row["event_id"]: row["attempts"] for row in rows}
     if len(attempts) != len(rows):
         verdict.doubled.append("an event has two rows")
-    sent, accepted = delivered_by(sandbox.courier.log)
+    sent, accepted = delivered_by(sandbox.sender.log)
     missing, doubled = compared(account.sent + sent, account.accepted + accepted, attempts)
     verdict.missing += missing
     verdict.doubled += doubled
@@ -102,7 +102,7 @@ def _outcomes(verdict: Verdict, rows: Rows, account: Account, sandbox: Sandbox) 
 
 
 def _submissions(verdict: Verdict, rows: Rows, account: Account, sandbox: Sandbox) -> None:
-    charges = sandbox.purse.by_key()
+    charges = sandbox.accounts.charges_by_key()
     stored = {row["idempotency_key"]: row for row in rows}
     verdict.charged = sum(charge["times"] for charge in charges.values())
     for key, charge in charges.items():

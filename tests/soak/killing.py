@@ -70,7 +70,7 @@ async def kill_under_load(
             load.stop()
             await running
             await come_to_an_end(replicas, database, is_hurried=not has_time)
-            await sandbox.work.drain()
+            await sandbox.scheduler.drain()
             verdict = audit(await read_all(database), load.account, sandbox)
             counts = verdict.counts(load.account, sandbox, faults=replicas.kills)
             return Outcome(replicas.kills, load.account, verdict, sandbox.calls.counts["generations.get"], counts)

@@ -67,7 +67,7 @@ async def let_a_lease_run_out(parent: ForkServer, database_url: str, directory: 
             load.stop()
             await running
             await come_to_an_end(replicas, database, is_hurried=True)
-            await sandbox.work.drain()
+            await sandbox.scheduler.drain()
             verdict = audit(await read_all(database), load.account, sandbox)
             return Lapse(ended, taken, verdict.counts(load.account, sandbox, faults=replicas.kills), verdict)
     finally:

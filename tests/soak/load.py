@@ -90,7 +90,7 @@ class Load:
         path = "/rivya/" + active[0].url.partition("/rivya/")[2]
         is_sent_back = False
         for _ in range(self.chance.choice([1, 1, 1, 2, 3])):
-            body, headers = self.sandbox.courier._signed(
+            body, headers = self.sandbox.sender.sign(
                 Delivery(event, active[0].id, event.created_at, DeliveryFaults()), active[0]
             )
             self.account.sent[event.id] += 1

@@ -17,6 +17,7 @@ from app.ledger.tables import generations, transitions
 from app.polling.schedule import LONGEST_GAP
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
+from app.sandbox.delivery import DeliveryClient
 from app.sandbox.webhooks import Endpoint
 from tests.support.intake_harness import PROBE_KEY, Noted, Secrets
 from tests.support.polling_harness import GRACE, PollingHarness, Replica, open_polling
@@ -40,14 +41,14 @@ CALLBACKS: list[dict[str, Any]] = [
 """What may become of a callback."""
 
 
-class IntoIntake:
+class IntoIntake(DeliveryClient):
     """What carries the sandbox's deliveries, without a socket between."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
         self.statuses: list[int] = []
 
-    async def post(self, url: str, body: bytes, *, headers: dict[str, str], patience: float) -> int:
+    async def post(self, url: str, body: bytes, *, headers: dict[str, str], timeout_seconds: float) -> int:
         """The status of intake's answer."""
         answer = await self._client.post("/rivya/webhook", content=body, headers=headers)
         self.statuses.append(answer.status_code)
@@ -59,7 +60,7 @@ class IntoIntake:
 
 @dataclass
 class FaultyProvider:
-    """The sandbox is the oracle: whatever it says on the way, its own state is what really happened."""
+    """The state of the sandbox is what really happened, whatever its answers say."""
 
     room: PollingHarness
     replica: Replica
@@ -71,7 +72,7 @@ class FaultyProvider:
         """Any bytes, properly signed."""
         at = self.room.clock.now()
         headers = dict(sign(SCHEME, self.endpoint.secret, body, timestamp=at, event_id="evt_x"))
-        return await self.carrier.post("", body, headers=headers, patience=1)
+        return await self.carrier.post("", body, headers=headers, timeout_seconds=1)
 
     async def create(self) -> None:
         """One more generation that Rivya works on."""
@@ -152,5 +153,5 @@ async def faulty_provider(url: str) -> AsyncIterator[FaultyProvider]:
         app = Starlette(routes=[Route("/rivya/webhook{tail:path}", intake)])
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver") as client:
             carrier = IntoIntake(client)
-            room.sandbox.courier._outbound = carrier  # type: ignore[assignment]
+            room.sandbox.sender.client = carrier
             yield FaultyProvider(room, replica, endpoint, carrier)

@@ -28,19 +28,19 @@ async def is_the_truth(rivya: FaultyProviderService, allowed: dict[str, datetime
         assert RANK[before] < RANK[step["to_status"]]
         last[step["generation_id"]] = (step["number"], step["to_status"])
     for row in await rivya.rows(submissions):
-        charge = rivya.sandbox.purse.by_key().get(row["idempotency_key"])
+        charge = rivya.sandbox.accounts.charges_by_key().get(row["idempotency_key"])
         assert (row["state"], charge and charge["times"]) in (("accepted", 1), ("rejected", None))
 
 
 async def endpoint_serves(rivya: FaultyProviderService) -> None:
     """There is one active endpoint, and what it delivers is verified."""
     [endpoint] = [known for known in rivya.ours() if known.status == "active"]
-    await rivya.sandbox.reporter.test(endpoint)
+    await rivya.sandbox.publisher.send_test(endpoint)
     assert rivya.carrier.posted[-1].status == 200
 
 
 def every_gap_was_counted(rivya: FaultyProviderService, counted: Counted) -> None:
-    """The counters moved by what the oracle says was caused: exactly, but for repairs (one may mend two hurts)."""
+    """The counters moved by what the sandbox records as caused: exactly, but for repairs (one may mend two hurts)."""
     sandbox, posted = rivya.sandbox, rivya.carrier.posted
     assert counted.since("callbacks_missed").total() == missed(sandbox, posted, rivya.ended_at)
     assert counted.since("refusals") == refusals(sandbox, posted)

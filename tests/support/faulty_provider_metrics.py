@@ -8,7 +8,7 @@ import orjson
 from prometheus_client import REGISTRY
 
 from app.sandbox.faults import DeliveryFaults
-from app.sandbox.state import Called, Sandbox
+from app.sandbox.state import CallRecord, Sandbox
 
 READABLE = ("unknown_members", "huge_numbers", "wrong_type")
 """Alterations that leave the truth to be read."""
@@ -58,7 +58,7 @@ def _counters() -> dict[str, Counter[str]]:
     return counts
 
 
-def poll_result(called: Called) -> str:
+def poll_result(called: CallRecord) -> str:
     """How a poll that Rivya answered like this is to be counted; `answered` for any status."""
     fault = called.fault
     if fault is not None and (fault.connection or fault.hang):
@@ -89,7 +89,7 @@ def counted_polls(counted: Counter[str]) -> Counter[str]:
 
 def refusals(sandbox: Sandbox, posted: list[Posted]) -> Counter[str]:
     """Refused deliveries by the reason that the sandbox gave for it."""
-    suffered = {delivery.event.id: delivery.faults for delivery in sandbox.courier.log}
+    suffered = {delivery.event.id: delivery.faults for delivery in sandbox.sender.log}
     return Counter(_reason(suffered[_event(one)["id"]], one) for one in posted if 400 <= one.status < 500)
 
 
@@ -124,13 +124,13 @@ def missed(sandbox: Sandbox, posted: list[Posted], ended_at: dict[str, float]) -
 
 def left_open(sandbox: Sandbox) -> set[str]:
     """Keys of creates whose first answer left open what came of them."""
-    first: dict[str, Called] = {}
+    first: dict[str, CallRecord] = {}
     for called in sandbox.calls.of("generations.create"):
         first.setdefault(called.idempotency_key or "", called)
     return {key for key, called in first.items() if _is_open(called)}
 
 
-def _is_open(called: Called) -> bool:
+def _is_open(called: CallRecord) -> bool:
     fault = called.fault
     if fault is None:
         return False

@@ -16,6 +16,7 @@ from app.ledger.tables import generations
 from app.main import Service
 from app.rivya.client import Deadlines
 from app.sandbox.accounts import DEFAULT_KEY
+from app.sandbox.delivery import DeliveryClient
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from app.submission.store import submissions
@@ -45,7 +46,7 @@ class OtherClock:
 
 
 @dataclass
-class IntoService:
+class IntoService(DeliveryClient):
     """What carries the sandbox's deliveries, without a socket between; a second on their way, each."""
 
     client: httpx.AsyncClient
@@ -53,7 +54,7 @@ class IntoService:
     theirs: OtherClock
     posted: list[Posted] = field(default_factory=list)
 
-    async def post(self, url: str, body: bytes, *, headers: dict[str, str], patience: float) -> int:
+    async def post(self, url: str, body: bytes, *, headers: dict[str, str], timeout_seconds: float) -> int:
         """The status of intake's answer."""
         self.clock.advance(seconds=1)
         answer = await self.client.post(urlsplit(url).path, content=body, headers=headers)
@@ -186,7 +187,7 @@ async def faulty_provider_service(url: str) -> AsyncIterator[FaultyProviderServi
         transport = httpx.ASGITransport(service.app)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://receiver"))
         carrier = IntoService(client, clock, theirs)
-        sandbox.courier._outbound = carrier  # type: ignore[assignment]
+        sandbox.sender.client = carrier
         await service.keyring.load()
         provider = FaultyProviderService(service, sandbox, clock, theirs, carrier, client)
         await provider.wait(5)

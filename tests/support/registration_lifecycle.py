@@ -137,7 +137,7 @@ class Life:
     async def _delivers(self) -> bool:
         """A delivery of now, signed with the newest secret, is verified by the one endpoint that is there."""
         sandbox = self.rivya.sandbox
-        delivery = await sandbox.reporter.test(self._mine())
+        delivery = await sandbox.publisher.send_test(self._mine())
         status = delivery.attempts[-1]["response_status"] if delivery.attempts else None
         return status == 200
 

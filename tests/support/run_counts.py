@@ -62,10 +62,10 @@ def compared(sent: Counter[str], accepted: Counter[str], recorded: Mapping[str, 
     return missing, doubled
 
 
-def delivered_by(courier_log: Iterable[Any]) -> tuple[Counter[str], Counter[str]]:
+def delivered_by(deliveries: Iterable[Any]) -> tuple[Counter[str], Counter[str]]:
     """What the sandbox sent, and what of it was answered 2xx, by event id."""
     sent, accepted = Counter[str](), Counter[str]()
-    for delivery in courier_log:
+    for delivery in deliveries:
         sent[delivery.event.id] += len(delivery.attempts)
         accepted[delivery.event.id] += sum(200 <= (got["response_status"] or 0) < 300 for got in delivery.attempts)
     return sent, accepted
@@ -74,7 +74,7 @@ def delivered_by(courier_log: Iterable[Any]) -> tuple[Counter[str], Counter[str]
 def faults_of(sandbox: Sandbox) -> int:
     """Calls that were answered otherwise than they should, and events whose delivery suffered."""
     calls = sum(called.fault is not None for called in sandbox.calls.recent)
-    return calls + sum(delivery.faults != DeliveryFaults() for delivery in sandbox.courier.log)
+    return calls + sum(delivery.faults != DeliveryFaults() for delivery in sandbox.sender.log)
 
 
 def counted(

@@ -83,7 +83,7 @@ class SubmissionHarness:
         return self.sandbox.calls.counts["generations.create"]
 
     def charged(self, key: str = "key-1") -> int:
-        times: int = self.sandbox.purse.by_key().get(key, {"times": 0})["times"]
+        times: int = self.sandbox.accounts.charges_by_key().get(key, {"times": 0})["times"]
         return times
 
     @property

@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 
 from app.sandbox.faults import DeliveryFaults
-from app.sandbox.models import SandboxOptions, read_callback, read_options
+from app.sandbox.models import SandboxParams, read_callback, read_params
 from app.sandbox.responses import RivyaError
 
 
 def test_no_wishes_leave_everything_to_the_sandbox() -> None:
-    assert read_options({"size": "1024x1024"}) == SandboxOptions()
+    assert read_params({"size": "1024x1024"}) == SandboxParams()
 
 
 def test_wishes_name_a_duration_an_end_and_a_fault() -> None:
-    options = read_options({"sandbox": {"seconds": 1.5, "fail": True, "callback": "drop"}})
-    assert options == SandboxOptions(1.5, fails=True, callback=DeliveryFaults(drop=True))
+    options = read_params({"sandbox": {"seconds": 1.5, "fail": True, "callback": "drop"}})
+    assert options == SandboxParams(1.5, fails=True, callback=DeliveryFaults(drop=True))
 
 
 @pytest.mark.parametrize(
@@ -56,5 +56,5 @@ def test_a_callback_names_one_fault_or_several(text: str, faults: DeliveryFaults
 )
 def test_wishes_that_make_no_sense_are_refused(asked: Any) -> None:
     with pytest.raises(RivyaError) as refused:
-        read_options({"sandbox": asked})
+        read_params({"sandbox": asked})
     assert refused.value.code == "validation_failed"
