@@ -26,7 +26,7 @@ from app.endpoint.keyring import Keyring
 from app.endpoint.probe import ProbeKey
 from app.endpoint.proofs import Proofs
 from app.endpoint.reachability import Reachability
-from app.endpoint.reconciler import Registrar
+from app.endpoint.reconciler import Reconciler
 from app.endpoint.repository import Registry
 from app.endpoint.service import Operator, Showing
 from app.endpoint.verification import AlternateClocks, Verification
@@ -100,7 +100,7 @@ class Service:
         """One by our clock, and one by each alternate clock, which may be right if ours is wrong."""
         self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
         self.probe_key = ProbeKey(self._key)
-        self.registrar = Registrar(
+        self.reconciler = Reconciler(
             self.client,
             database,
             clock=clock,
@@ -236,7 +236,7 @@ class Service:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await self.loops.stop()
-            for leading in (self.registrar, self.retention):
+            for leading in (self.reconciler, self.retention):
                 with suppress(DatabaseUnavailable):
                     await leading.stop()
             await self.poller.stop()
@@ -264,7 +264,7 @@ class Service:
                 log.warning("start.database_unavailable", attempt=self._attempts, reason=error.reason)
             raise
         self._not_started = []
-        ours = (self.registrar, self.keyring, self.endpoint_health)
+        ours = (self.reconciler, self.keyring, self.endpoint_health)
         others = (self.poller, self.categories, self.retrier, self.waiting, self.rejections)
         for part in (*ours, *others, self.alarms, self.retention, self.usage_sums, *self.clock_sync):
             self.loops.start(type(part).__name__, part.run_once)

@@ -57,7 +57,7 @@ _SEEN_TO = (Act.CREATE, Act.RECOVER, Act.CHECK)
 log = structlog.stdlib.get_logger(__name__)
 
 
-class Registrar:
+class Reconciler:
     """Keeps one endpoint registered; with `public_url=None` the endpoint is manual, and nothing is registered."""
 
     def __init__(  # noqa: PLR0913 - settings, one by one

@@ -39,7 +39,7 @@ def steps() -> list[Script]:
 async def fill(url: str) -> None:
     """Something in every table, as the service writes it."""
     async with open_service(url) as room:
-        await room.service.registrar.run_once()
+        await room.service.reconciler.run_once()
         await room.service.keyring.load()
         body = {"model": "z-image", "prompt": "a river"}
         headers = {"Authorization": f"Bearer {TOKEN}"}

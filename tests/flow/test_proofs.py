@@ -25,7 +25,7 @@ SCHEMES = {
 
 async def _registered(r: RegistrationHarness, **options: Any) -> Replica:
     replica = await r.start(scheme=None, **options)
-    await replica.registrar.run_once()
+    await replica.reconciler.run_once()
     await replica.learn()
     return replica
 
@@ -41,7 +41,7 @@ async def test_the_test_delivery_that_was_asked_for_proves_secret_and_scheme(dat
         replica = await _registered(r)
         [test] = r.world.inbox.received
         assert isinstance(await replica.accept(test), Verified)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         row, [secret] = await r.row(), await r.secrets()
         assert (row["state"], row["proven_by"], row["proven_at"]) == ("serving", test.event["id"], r.clock.now())
         assert secret["proven_at"] == r.clock.now()
@@ -77,7 +77,7 @@ async def test_without_a_test_delivery_the_first_real_one_proves(database_url: s
         assert not replica.health.callbacks_expected()
         assert not (await _finding(replica, "deliveries")).ok
         assert isinstance(await replica.accept(await r.deliver()), Verified)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         assert (await r.row())["state"] == "serving"
 
 
@@ -87,7 +87,7 @@ async def test_until_something_is_proved_a_test_delivery_is_asked_for_at_every_c
         replica = await _registered(r)
         assert r.calls("webhooks.test") == 1
         r.clock.advance(seconds=400)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         assert r.calls("webhooks.test") == 2
 
 
@@ -141,7 +141,7 @@ async def test_an_admin_has_the_scheme_proved_anew(database_url: str) -> None:
         await r.settle(replica)
         await _other_scheme(r, replica, deliveries=3)
         await Operator(replica.database, clock=r.clock).repin()
-        await replica.registrar.run_once()  # which asks for a test delivery
+        await replica.reconciler.run_once()  # which asks for a test delivery
         await replica.learn()
         assert isinstance(await replica.accept(r.world.inbox.received[-1]), Verified)
         row = await r.row()

@@ -9,13 +9,13 @@ from tests.support.registration_harness import RegistrationHarness, room, verify
 
 
 async def _registered(r: RegistrationHarness) -> None:
-    await (await r.start()).registrar.run_once()
+    await (await r.start()).reconciler.run_once()
 
 
 async def test_the_first_start_makes_one_endpoint_whose_secret_verifies_a_delivery(database_url: str) -> None:
     async with room(database_url) as r:
         replica = await r.start()
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         [endpoint] = r.at_rivya()
         row = await r.row()
         assert endpoint.url == row["url"] == f"{r.public_url}/rivya/webhook/{row['path_key']}"
@@ -32,7 +32,7 @@ async def test_further_turns_and_later_starts_adopt_the_endpoint_with_one_look_a
         before = r.sandbox.calls.counts.total()
         later = await r.start()
         for _ in range(3):
-            await later.registrar.run_once()
+            await later.reconciler.run_once()
         assert r.sandbox.calls.counts.total() == before + 1
         assert len(r.at_rivya()) == len(await r.secrets()) == r.calls("webhooks.create") == 1
 
@@ -51,14 +51,14 @@ async def test_a_lost_encryption_key_stops_the_start_and_overwrites_nothing(data
         other = await r.start(encryption_keys=["MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="])
         with pytest.raises(DecryptionFailed, match="RECEIVER_ENCRYPTION_KEYS"):
             await other.keyring.load()
-        await other.registrar.run_once()
+        await other.reconciler.run_once()
         assert await r.secrets() == before
         assert r.calls("webhooks.rotate") == 0
 
 
 async def test_without_an_encryption_key_nothing_is_created_that_could_not_be_kept(database_url: str) -> None:
     async with room(database_url) as r:
-        await (await r.start(encryption_keys=[])).registrar.run_once()
+        await (await r.start(encryption_keys=[])).reconciler.run_once()
         assert r.calls("webhooks.create") == 0
         assert (await r.row())["last_error"] == "encryption_key_missing"
 
@@ -69,7 +69,7 @@ async def test_a_secret_given_by_hand_is_used_and_nothing_registered_or_read(emp
         endpoint = await w.register()
         replica = await r.start(public_url=None, fixed_secret=endpoint["signing_secret"])
         await replica.keyring.load()
-        for turn in (replica.registrar.run_once, replica.keyring.run_once, replica.health.run_once):
+        for turn in (replica.reconciler.run_once, replica.keyring.run_once, replica.health.run_once):
             await turn()
         assert r.calls("webhooks.create") == 1  # by hand
         assert isinstance(verify(replica.keyring, await r.deliver(), r.clock.now()), Verified)

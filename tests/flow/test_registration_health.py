@@ -20,7 +20,7 @@ _CUT_ALL_OTHERS = text(
 
 async def _registered(r: RegistrationHarness) -> tuple[Replica, str]:
     replica = await r.start()
-    await replica.registrar.run_once()
+    await replica.reconciler.run_once()
     await replica.learn()
     await replica.health.run_once()
     return replica, (await r.row())["id"]

@@ -23,7 +23,7 @@ def _count_reads(database: Database) -> list[int]:
 
 async def _registered(r: RegistrationHarness) -> Replica:
     replica = await r.start()
-    await replica.registrar.run_once()
+    await replica.reconciler.run_once()
     return replica
 
 

@@ -47,7 +47,7 @@ async def test_no_loop_reads_endpoints_that_are_long_gone(postgres_url: str) -> 
             await committing.execute(text("VACUUM ANALYZE endpoints"))
         await r.settle(replica)
         rows_read = RowsRead(replica.database, "endpoints")
-        for turn in (replica.registrar.run_once, replica.keyring.run_once, replica.health.run_once):
+        for turn in (replica.reconciler.run_once, replica.keyring.run_once, replica.health.run_once):
             rows_read.counts.clear()
             await turn()
             assert 0 < max(rows_read.counts) < 500

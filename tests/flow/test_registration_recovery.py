@@ -17,8 +17,8 @@ async def _settle(r: RegistrationHarness, *, starts: int = 8) -> None:
     for _ in range(starts):
         r.clock.advance(seconds=6)
         replica = await r.start()
-        await replica.registrar.run_once()
-        if replica.registrar.retry_in == 0:
+        await replica.reconciler.run_once()
+        if replica.reconciler.retry_in == 0:
             return
 
 
@@ -55,7 +55,7 @@ async def test_a_create_whose_answer_is_lost_ends_with_one_endpoint(
 
 async def test_a_secret_lost_between_rivya_and_the_database_is_replaced_not_abandoned(database_url: str) -> None:
     async with room(database_url) as r:
-        await (await r.start()).registrar.run_once()
+        await (await r.start()).reconciler.run_once()
         registered = r.at_rivya()[0]
         # As a process leaves it that is killed after Rivya answered and before it could store anything.
         async with r.database.transaction() as connection:
@@ -71,7 +71,7 @@ async def test_a_secret_lost_between_rivya_and_the_database_is_replaced_not_aban
 async def test_a_process_killed_before_the_create_left_makes_no_second_intent(database_url: str) -> None:
     async with room(database_url) as r:
         r.fault("webhooks.create", times=1, status=429)
-        await (await r.start()).registrar.run_once()
+        await (await r.start()).reconciler.run_once()
         [before] = await r.rows()
         await _settle(r)
         assert (await r.row())["path_key"] == before["path_key"]
@@ -94,7 +94,7 @@ async def test_an_endpoint_is_recognised_by_its_key_however_its_url_is_written(
 ) -> None:
     async with room(database_url) as r:
         r.fault("webhooks.create", times=1, when="after", connection="reset")
-        await (await r.start()).registrar.run_once()
+        await (await r.start()).reconciler.run_once()
         [endpoint] = r.at_rivya()
         endpoint.url = spelling.format(endpoint.url)
         await _settle(r)
@@ -128,17 +128,17 @@ async def test_an_empty_list_right_after_a_lost_create_is_not_believed(database_
     async with room(database_url) as r:
         r.fault("webhooks.create", times=1, connection="reset")
         replica = await r.start()
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         for _ in range(3):
             r.clock.advance(seconds=1)
-            await replica.registrar.run_once()
+            await replica.reconciler.run_once()
         assert r.calls("webhooks.create") == 1
         assert (await r.row())["last_error"] == "create_unsettled"
 
 
 async def test_a_create_that_took_effect_late_leaves_no_second_endpoint(database_url: str) -> None:
     async with room(database_url) as r:
-        await (await r.start()).registrar.run_once()
+        await (await r.start()).reconciler.run_once()
         url = r.at_rivya()[0].url
         await r.world.register(url=url)
         assert len(r.at_rivya()) == 2
@@ -150,7 +150,7 @@ async def test_revoked_endpoints_that_stay_listed_are_taken_as_gone(database_url
     async with room(database_url) as r:
         settings: SandboxSettings = r.sandbox.settings
         settings.deleted_endpoints = "revoked"
-        await (await r.start()).registrar.run_once()
+        await (await r.start()).reconciler.run_once()
         r.sandbox.endpoints.remove(r.at_rivya()[0])
         await _settle(r)
         assert [endpoint.status for endpoint in r.at_rivya()] == ["revoked", "active"]

@@ -74,7 +74,7 @@ async def test_a_reader_sees_the_registration_but_not_its_secret_path(database_u
 async def test_an_admin_sees_the_whole_url(database_url: str) -> None:
     async with room(database_url) as r:
         replica = await r.start()
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         async with _api(r, replica) as client:
             _, body = await _get(client, Role.ADMIN)
         assert body["url"] == (await r.row())["url"]
@@ -84,7 +84,7 @@ async def test_an_admin_sees_the_whole_url(database_url: str) -> None:
 async def test_while_registration_fails_the_reason_is_seen(database_url: str) -> None:
     async with room(database_url) as r:
         replica = await r.start(api_key="rvya_sk_unknown")
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         async with _api(r, replica) as client:
             _, body = await _get(client, Role.READ)
         assert (body["state"], body["rivya_id"], body["last_error"]) == ("intended", None, "api_key_invalid")

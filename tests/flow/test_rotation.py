@@ -23,7 +23,7 @@ async def _serving(r: RegistrationHarness, **options: Any) -> Replica:
 
 async def _rotate(r: RegistrationHarness, replica: Replica) -> None:
     await Operator(replica.database, clock=r.clock).request_rotation()
-    await replica.registrar.run_once()
+    await replica.reconciler.run_once()
 
 
 async def test_a_wish_is_fulfilled_by_whoever_leads_and_both_secrets_count(database_url: str) -> None:
@@ -47,7 +47,7 @@ async def test_the_old_secret_counts_for_three_days_and_is_then_forgotten(databa
         assert (await replica.learn()).known.usable_secrets == 2
         r.clock.advance(seconds=1)
         assert (await replica.learn()).known.usable_secrets == 1
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         assert len(await r.secrets()) == 1
 
 
@@ -55,11 +55,11 @@ async def test_a_secret_is_replaced_when_its_days_are_over(database_url: str) ->
     async with room(database_url) as r:
         replica = await _serving(r, rotate_every=timedelta(days=30))
         r.clock.advance(seconds=29 * 24 * HOURS)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         assert r.calls("webhooks.rotate") == 0
         r.clock.advance(seconds=24 * HOURS)
-        await replica.registrar.run_once()
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
+        await replica.reconciler.run_once()
         assert r.calls("webhooks.rotate") == 1
 
 
@@ -71,7 +71,7 @@ async def test_a_delivery_signed_before_its_secret_is_stored_waits_for_it_on_eve
         r.sandbox.scheduler.manual = False
         r.fault("webhooks.rotate", times=1, hang=0.3, when="after")
         await Operator(leader.database, clock=r.clock).request_rotation()
-        rotating = asyncio.ensure_future(leader.registrar.run_once())
+        rotating = asyncio.ensure_future(leader.reconciler.run_once())
         while r.at_rivya()[0].previous_secret is None:  # until it has taken effect and hangs in the answer
             await asyncio.sleep(0)
         delivery = await r.deliver()
@@ -97,8 +97,8 @@ async def test_a_rotation_whose_answer_is_lost_is_repeated_and_nothing_is_refuse
         with pytest.raises(SecretPending):
             await replica.accept(lost)
         assert isinstance(await replica.accept(before), Verified)
-        r.clock.advance(seconds=replica.registrar.retry_in + 0.01)
-        await replica.registrar.run_once()
+        r.clock.advance(seconds=replica.reconciler.retry_in + 0.01)
+        await replica.reconciler.run_once()
         assert r.calls("webhooks.rotate") == 2
         assert isinstance(await replica.accept(await r.deliver()), Verified)
         assert (await r.row())["rotation_attempted_at"] is None
@@ -122,7 +122,7 @@ async def test_a_rotation_that_rivya_puts_off_stays_wanted(database_url: str) ->
         await _rotate(r, replica)
         assert (await r.row())["rotation_requested_at"] is not None
         r.clock.advance(seconds=8)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         assert (await r.row())["rotation_requested_at"] is None
         assert isinstance(await replica.accept(await r.deliver()), Verified)
 

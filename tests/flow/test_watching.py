@@ -27,7 +27,7 @@ async def test_nothing_is_asked_between_two_checks_and_one_list_at_each(database
         replica = await _serving(r)
         before = r.sandbox.calls.counts.total()
         for _ in range(3):
-            await replica.registrar.run_once()
+            await replica.reconciler.run_once()
         assert r.sandbox.calls.counts.total() == before + 1
         assert r.calls("webhooks.list") == 1
 
@@ -54,7 +54,7 @@ async def test_a_field_that_differs_is_changed_in_place(database_url: str, chang
         replica = await _serving(r)
         [endpoint], row = r.at_rivya(), await r.row()
         r.sandbox.endpoints.change(endpoint, change)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         assert (endpoint.status, endpoint.url) == ("active", row["url"])
         assert endpoint.event_types == ["generation.succeeded", "generation.failed"]
         assert r.at_rivya() == [endpoint]
@@ -72,7 +72,7 @@ async def test_where_rivya_will_not_change_it_another_is_made_before_it_goes(
         [old] = r.at_rivya()
         r.sandbox.endpoints.change(old, change)
         r.fault("webhooks.update", **fault)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         assert len(r.at_rivya()) == 2
         assert old in r.at_rivya()
         await r.settle(replica)
@@ -89,7 +89,7 @@ async def test_an_endpoint_that_is_disabled_whenever_it_is_made_is_not_made_for_
             for endpoint in r.at_rivya():
                 endpoint.set_status("disabled", r.clock.now())
             r.clock.advance(seconds=A_CHECK)
-            await replica.registrar.run_once()
+            await replica.reconciler.run_once()
         assert r.calls("webhooks.create") == 5
         assert (await r.live())["last_error"] == "replaced_too_often"
 
@@ -99,7 +99,7 @@ async def test_deliveries_that_fail_at_rivya_are_reported_until_one_succeeds(dat
         replica = await _serving(r)
         [endpoint] = r.at_rivya()
         endpoint.record_attempt(r.clock.now(), succeeded=False, disable_after=None)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         await replica.health.run_once()
         row = await r.row()
         assert (row["failure_count"], row["last_failure_at"]) == (1, endpoint.last_failure_at)
@@ -109,7 +109,7 @@ async def test_deliveries_that_fail_at_rivya_are_reported_until_one_succeeds(dat
         assert not findings["deliveries"].ok
         endpoint.record_attempt(r.clock.now(), succeeded=True, disable_after=None)
         r.clock.advance(seconds=A_CHECK)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         findings = {finding.name: finding for finding in await replica.health.health_checks()}
         assert findings["deliveries"].ok
 
@@ -125,7 +125,7 @@ async def test_a_rivya_that_can_not_tell_changes_nothing(database_url: str, faul
         before = [endpoint.as_json() for endpoint in r.at_rivya()]
         r.fault("webhooks.list", **fault)
         r.fault("webhooks.get", **fault)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         assert [endpoint.as_json() for endpoint in r.at_rivya()] == before
         assert (await r.row())["state"] == "serving"
 
@@ -138,7 +138,7 @@ async def test_other_endpoints_of_the_account_are_not_touched_by_any_check(datab
         before = r.at_rivya()[0].as_json()
         for _ in range(3):
             r.clock.advance(seconds=A_CHECK)
-            await replica.registrar.run_once()
+            await replica.reconciler.run_once()
         after = r.at_rivya()[0].as_json()
         assert {name for name in before if before[name] != after[name]} <= {"last_success_at"}
 
@@ -147,20 +147,20 @@ async def test_only_the_leader_looks_and_another_takes_over_when_its_lease_has_r
     async with room(database_url) as r:
         leader = await _serving(r)
         other = await r.start(after=0)
-        await leader.registrar.run_once()
+        await leader.reconciler.run_once()
         looked = r.calls("webhooks.list")
-        await other.registrar.run_once()
+        await other.reconciler.run_once()
         assert r.calls("webhooks.list") == looked
         r.clock.advance(seconds=16)
-        await other.registrar.run_once()
+        await other.reconciler.run_once()
         assert r.calls("webhooks.list") == looked + 1
 
 
 async def test_a_leader_that_stops_well_is_replaced_at_once(database_url: str) -> None:
     async with room(database_url) as r:
         leader = await _serving(r)
-        await leader.registrar.run_once()
+        await leader.reconciler.run_once()
         other = await r.start(after=0)
-        await leader.registrar.stop()
-        await other.registrar.run_once()
+        await leader.reconciler.stop()
+        await other.reconciler.run_once()
         assert r.calls("webhooks.list") == 2

@@ -18,8 +18,8 @@ RESTS = (REST, AWAITING_PROOF)
 async def _run(r: RegistrationHarness, replica: Replica) -> None:
     """What the loop does, with each pause passed over: turns until nothing is left to do."""
     async with asyncio.timeout(30):
-        while not await _is_settled(replica, await replica.registrar.run_once()):
-            if replica.registrar.retry_in:  # a failure: time moves only while no call is under way
+        while not await _is_settled(replica, await replica.reconciler.run_once()):
+            if replica.reconciler.retry_in:  # a failure: time moves only while no call is under way
                 r.clock.advance(seconds=0.2)
             await asyncio.sleep(0)
 
@@ -75,11 +75,11 @@ async def test_ten_processes_and_a_faulty_rivya_end_with_one_endpoint(postgres_u
 async def test_a_lease_left_by_a_killed_process_is_taken_over_when_it_runs_out(database_url: str) -> None:
     async with room(database_url) as r:
         killed, other = await r.start(), await r.start(after=0)
-        await killed.registrar._leadership.hold()
-        assert await other.registrar.run_once() == OTHERS_AT_WORK
+        await killed.reconciler._leadership.hold()
+        assert await other.reconciler.run_once() == OTHERS_AT_WORK
         assert await r.rows() == []
         r.clock.advance(seconds=30)
-        await other.registrar.run_once()
+        await other.reconciler.run_once()
         assert len(r.at_rivya()) == 1
 
 
@@ -88,11 +88,11 @@ async def test_a_process_that_slept_through_its_lease_stores_nothing(postgres_ur
         slow, other = await r.start(), await r.start(after=0)
         r.sandbox.scheduler.manual = False
         r.fault("webhooks.create", times=1, hang=0.3, when="after")
-        turn = asyncio.ensure_future(slow.registrar.run_once())
+        turn = asyncio.ensure_future(slow.reconciler.run_once())
         while not r.at_rivya():  # until its create has taken effect and hangs in the answer
             await asyncio.sleep(0)
         r.clock.advance(seconds=31)
-        await other.registrar.run_once()
+        await other.reconciler.run_once()
         await turn
         [endpoint] = r.at_rivya()
         assert len([secret for secret in await r.secrets() if secret["valid_until"] is None]) == 1

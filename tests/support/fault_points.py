@@ -38,7 +38,7 @@ class FaultPoints:
 
         async def spoilt_write(stream: Any, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
             call = _call(buffer)
-            if call is None or not _is_registrar():
+            if call is None or not _is_reconciler():
                 await write(stream, buffer, timeout)
                 return
             stream.call_under_way = call
@@ -81,7 +81,7 @@ class FaultPoints:
 def _statement_name(statement: str) -> str | None:
     """The statement in two words, where it is one of registration: the verb, and the first of our tables in it."""
     verb, table = statement.split(maxsplit=1)[0], re.search(rf"\b({'|'.join(_TABLES)})\b", statement)
-    if table is None or (verb == "SELECT" and not _is_registrar()):
+    if table is None or (verb == "SELECT" and not _is_reconciler()):
         return None
     changed = re.findall(r"(\w+)=", statement.partition(" SET ")[2].partition(" WHERE ")[0])
     columns = [name for name in changed if name not in ("updated_at", "state_since", "last_error")]
@@ -94,9 +94,9 @@ def _statement_name(statement: str) -> str | None:
     return " ".join([verb, table[0], *columns[:2]])
 
 
-def _is_registrar() -> bool:
+def _is_reconciler() -> bool:
     task = asyncio.current_task()
-    return task is not None and task.get_name() == "Registrar"
+    return task is not None and task.get_name() == "Reconciler"
 
 
 def _call(buffer: bytes) -> str | None:

@@ -104,7 +104,7 @@ class FaultyProviderService:
         await self.clock.run(self._turned(service))
 
     async def _turned(self, service: Service) -> None:
-        for part in (service.registrar, service.keyring, service.endpoint_health):
+        for part in (service.reconciler, service.keyring, service.endpoint_health):
             await part.run_once()
         await service.categories.run_once()
         await service.retrier.run_once()

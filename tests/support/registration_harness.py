@@ -17,7 +17,7 @@ from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import LIVE, path_key_of
 from app.endpoint.proofs import Proofs
-from app.endpoint.reconciler import TERM, Registrar
+from app.endpoint.reconciler import TERM, Reconciler
 from app.endpoint.tables import endpoint_secrets, endpoints
 from app.endpoint.verification import Verification
 from app.rivya.client import RivyaClient
@@ -39,7 +39,7 @@ class Replica:
 
     database: Database
     client: RivyaClient
-    registrar: Registrar
+    reconciler: Reconciler
     keyring: Keyring
     verification: Verification
     health: EndpointHealth
@@ -96,11 +96,13 @@ class RegistrationHarness:
         database, keys = self.database, SecretBox(encryption_keys)
         leases = Leases(database, holder=f"process-{next(self._numbers)}")
         place = self.public_url if public_url == "" else public_url
-        registrar = Registrar(client, database, clock=self.clock, leases=leases, keys=keys, public_url=place, **options)
+        reconciler = Reconciler(
+            client, database, clock=self.clock, leases=leases, keys=keys, public_url=place, **options
+        )
         keyring = Keyring(database, clock=self.clock, keys=keys, scheme=scheme, fixed_secret=fixed_secret)
         verification = Verification(keyring, Proofs(database), clock=self.clock)
         health = EndpointHealth(database, keyring, clock=self.clock)
-        return Replica(database, client, registrar, keyring, verification, health)
+        return Replica(database, client, reconciler, keyring, verification, health)
 
     def fault(self, route: str, **how: Any) -> None:
         self.sandbox.faults.api.append(ApiFault(route=route, **how))
@@ -125,10 +127,10 @@ class RegistrationHarness:
 
     async def settle(self, replica: Replica) -> Replica:
         """Register, let the test delivery arrive, and finish."""
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         await replica.learn()
         assert isinstance(await replica.accept(self.world.inbox.received[-1]), Verified)
-        await replica.registrar.run_once()
+        await replica.reconciler.run_once()
         return replica
 
     async def deliver(self) -> Received:

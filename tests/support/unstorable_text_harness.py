@@ -92,8 +92,8 @@ class UnstorableTextHarness:
         """A registration, from the beginning."""
         async with self.service.database.transaction() as connection:
             await connection.execute(update(endpoints).values(state="retired"))
-        self.service.registrar._failed_until = 0.0  # whatever it waited for is over
-        await self.service.registrar.run_once()
+        self.service.reconciler._failed_until = 0.0  # whatever it waited for is over
+        await self.service.reconciler.run_once()
 
 
 @asynccontextmanager
