@@ -27,7 +27,7 @@ from app.endpoint.probe import ProbeKey
 from app.endpoint.proofs import Proofs
 from app.endpoint.reachability import Reachability
 from app.endpoint.reconciler import Reconciler
-from app.endpoint.repository import Registry
+from app.endpoint.repository import EndpointRepository
 from app.endpoint.service import Operator, Showing
 from app.endpoint.verification import AlternateClocks, Verification
 from app.fastpath import generation_read
@@ -196,7 +196,7 @@ class Service:
         showing = Showing(self.database, self.keyring, clock=self.clock)
         reachability = Reachability(
             self.client,
-            Registry(self.database),
+            EndpointRepository(self.database),
             clock=self.clock,
             key=self.probe_key,
             public_url=self.settings.receiver_public_url,

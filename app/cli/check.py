@@ -21,7 +21,7 @@ from app.endpoint.keyring import Keyring
 from app.endpoint.models import Endpoint, callback_url, current, is_same_place, live
 from app.endpoint.probe import ProbeKey
 from app.endpoint.reachability import Reachability
-from app.endpoint.repository import Registry
+from app.endpoint.repository import EndpointRepository
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError, RivyaForbidden, RivyaRateLimited, RivyaRefused, RivyaUnauthorized
@@ -217,7 +217,7 @@ async def check_registration(client: RivyaClient, database: Database, settings: 
     if not migrated.ok:
         return Line(_NAME, False, UNTIL_MIGRATED)
     try:
-        endpoints = await Registry(database).endpoints()
+        endpoints = await EndpointRepository(database).endpoints()
     except UNTELLING as error:
         return Line(_NAME, False, untold(error))
     serving = live(endpoints)
@@ -252,7 +252,7 @@ async def check_public_url(database: Database, settings: Settings, *, migrated: 
     async with RivyaClient(settings.rivya_base_url, api_key) as client:
         reachability = Reachability(
             client,
-            Registry(database),
+            EndpointRepository(database),
             clock=SystemClock(),
             key=ProbeKey(api_key),
             public_url=settings.receiver_public_url,

@@ -16,9 +16,8 @@ from app.core.database import Database
 from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable
 from app.core.settings import Settings, SettingsInvalid, load
-from app.endpoint import repository
 from app.endpoint.models import Endpoint, State, current, masked
-from app.endpoint.repository import Registry, StoredSecret, reencrypt_secrets
+from app.endpoint.repository import EndpointRepository, StoredSecret, reencrypt_secrets
 from app.endpoint.service import EndpointUnknown, Operator
 from app.rivya.schemes import Scheme, parse_scheme
 
@@ -31,10 +30,10 @@ _STATES: Final = (State.INTENDED, State.CREATED, State.PROVEN, State.SERVING, St
 async def show_endpoints(settings: Settings, say: Say) -> bool:
     """Say what is written down about our endpoints; False where nothing is. Raises `DatabaseUnavailable`."""
     async with _opened(settings) as database:
-        registry = Registry(database)
-        endpoints = await registry.endpoints()
-        secrets = await registry.secrets(now=SystemClock().now())
-        entries = await repository.newest(database, most=20)
+        repository = EndpointRepository(database)
+        endpoints = await repository.endpoints()
+        secrets = await repository.secrets(now=SystemClock().now())
+        entries = await repository.history(limit=20)
     if not endpoints:
         say("no endpoint yet: `rivya-receiver serve` registers it")
         return False

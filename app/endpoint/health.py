@@ -14,7 +14,7 @@ from app.endpoint.errors import explain
 from app.endpoint.keyring import Keyring
 from app.endpoint.metrics import ENDPOINT_PROVEN, REFUSALS_SINCE_VERIFIED, RIVYA_FAILURES
 from app.endpoint.models import Endpoint, current, live, pinned_scheme
-from app.endpoint.repository import Registry
+from app.endpoint.repository import EndpointRepository
 from app.endpoint.tables import endpoints
 
 
@@ -81,7 +81,7 @@ class EndpointHealth:
     def __init__(self, database: Database, keyring: Keyring, *, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._registry = Registry(database)
+        self._repository = EndpointRepository(database)
         self._keyring = keyring
         self._unwritten: dict[str, DeliveryCounts] = {}
         self._endpoints: Sequence[Endpoint] = ()
@@ -110,7 +110,7 @@ class EndpointHealth:
         """
         if not self._keyring.is_fixed:
             await self._flush()
-            self._endpoints = await self._registry.endpoints()
+            self._endpoints = await self._repository.endpoints()
             self._measure(current(self._endpoints))
         return _SECONDS_BETWEEN_FLUSHES
 
@@ -118,7 +118,7 @@ class EndpointHealth:
         """The checks for /readyz; from the last read if the database is not available."""
         if not self._keyring.is_fixed:
             with suppress(DatabaseUnavailable):
-                self._endpoints = await self._registry.endpoints()
+                self._endpoints = await self._repository.endpoints()
         return describe(self._endpoints, self._keyring, now=self._clock.now())
 
     def _measure(self, endpoint: Endpoint | None) -> None:

@@ -12,7 +12,7 @@ from app.core.encryption import SecretBox
 from app.endpoint.errors import Undecided, is_gone
 from app.endpoint.metrics import REPAIRS
 from app.endpoint.models import Endpoint, State, callback_url, is_same_place, path_key_of
-from app.endpoint.repository import Registry
+from app.endpoint.repository import EndpointRepository
 from app.rivya.client import RivyaClient
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint
 from app.rivya.errors import (
@@ -63,7 +63,7 @@ class Means:
     """The dependencies and settings of the registration steps. `hold` renews the lease and raises `LeaseLost`."""
 
     client: RivyaClient
-    registry: Registry
+    repository: EndpointRepository
     clock: Clock
     keys: SecretBox
     public_url: str
@@ -102,13 +102,15 @@ class Repair:
             self._log_repair(wanted, f"not_{kind}")
             return False
         now = self._with.clock.now()
-        await self._with.registry.change(wanted, now=now, event=kind, url=url, last_error=None, test_asked_at=None)
+        await self._with.repository.change(wanted, now=now, event=kind, url=url, last_error=None, test_asked_at=None)
         self._log_repair(wanted, kind)
         return True
 
     async def record_gone(self, wanted: Endpoint) -> None:
         """Retire an endpoint that was removed at Rivya; its secret is not accepted any more, as this was on purpose."""
-        await self._with.registry.retire(wanted, now=self._with.clock.now(), overlap=timedelta(0), why="gone_at_rivya")
+        await self._with.repository.retire(
+            wanted, now=self._with.clock.now(), overlap=timedelta(0), why="gone_at_rivya"
+        )
         self._log_repair(wanted, "gone")
 
     def _log_repair(self, wanted: Endpoint, kind: str) -> None:
@@ -144,7 +146,7 @@ class Inspection:
         False if it can't be repaired and a new endpoint has to replace it. Raises `RivyaError` if Rivya can't be
         asked.
         """
-        await self._with.registry.drop_expired_secrets(now=self._with.clock.now())
+        await self._with.repository.drop_expired_secrets(now=self._with.clock.now())
         response = await self._list()
         actual = next((listed for listed in response.endpoints if listed.id == wanted.rivya_id), None)
         # A missing entry does not prove that the endpoint is gone: the list may have pages that it does not announce.
@@ -169,7 +171,7 @@ class Inspection:
         """
         if wanted.secret_proven_at is None and wanted.test_asked_at is not None:
             now = self._with.clock.now()
-            await self._with.registry.change(wanted, now=now, event="test_unanswered", test_asked_at=None)
+            await self._with.repository.change(wanted, now=now, event="test_unanswered", test_asked_at=None)
 
     async def _list(self) -> EndpointList:
         try:
@@ -199,7 +201,7 @@ class Inspection:
         is_failing = actual.failure_count > wanted.failure_count or _is_newer_failure(wanted, actual)
         if any(getattr(wanted, name) != value for name, value in news.items()):
             event = "deliveries_failing" if is_failing else None
-            await self._with.registry.change(wanted, now=self._with.clock.now(), event=event, **news)
+            await self._with.repository.change(wanted, now=self._with.clock.now(), event=event, **news)
         if is_failing:
             log.warning(
                 "endpoint.deliveries_failing",
@@ -214,7 +216,7 @@ class Inspection:
         """Delete endpoints left over from a create that took effect after all: they carry a key of our database."""
         carried = {path_key_of(endpoint.url) or "" for endpoint in listed}
         # The URL of a foreign endpoint may hold characters that a database refuses and that no key of ours has.
-        keys = await self._with.registry.path_keys_among(
+        keys = await self._with.repository.path_keys_among(
             {key for key in carried if key.isascii() and key.isprintable()}
         )
         wanted = {endpoint.rivya_id for endpoint in known if endpoint.state is not State.RETIRED}

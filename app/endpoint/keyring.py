@@ -14,7 +14,7 @@ from app.core.database import Database
 from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable
 from app.endpoint.models import Endpoint, State, pinned_scheme
-from app.endpoint.repository import Registry, StoredSecret
+from app.endpoint.repository import EndpointRepository, StoredSecret
 from app.rivya.schemes import Scheme, parse_scheme
 from app.rivya.signature import Verifier
 
@@ -110,7 +110,7 @@ class Keyring:
         scheme: Scheme | None,
         fixed_secret: str | None = None,
     ) -> None:
-        self._registry = Registry(database)
+        self._repository = EndpointRepository(database)
         self._clock = clock
         self._keys = keys
         self.wanted_scheme = scheme
@@ -201,11 +201,11 @@ class Keyring:
     async def _look(self) -> None:
         async with self._looking:
             self._looked_at = self._clock.monotonic()
-            endpoints = await self._registry.endpoints()
+            endpoints = await self._repository.endpoints()
             if self._fixed_secret is not None:
                 self._take(from_setting(self._fixed_secret, scheme=self.wanted_scheme, endpoints=endpoints))
                 return
-            stored = await self._registry.secrets(now=self._clock.now())
+            stored = await self._repository.secrets(now=self._clock.now())
             self._take(read(endpoints, stored, keys=self._keys, scheme=self.wanted_scheme))
 
     def _take(self, known: Known) -> None:

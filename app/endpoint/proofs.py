@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.ids import path_key, uuid7
-from app.endpoint import repository
 from app.endpoint.keyring import Keyring, Known
 from app.endpoint.models import Endpoint, State
+from app.endpoint.repository import record_event
 from app.endpoint.tables import endpoint_secrets, endpoints
 from app.rivya.payloads import read_delivery
 from app.rivya.signature import Verified
@@ -71,7 +71,7 @@ class Proofs:
                 pin = {"scheme": proven.scheme, "proven_at": now, "proven_by": proven.event_id}
                 await connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**pin))
                 detail = f"{proven.scheme} by {proven.event_id}"
-                await repository.record_event(connection, endpoint_id, event="scheme_pinned", now=now, detail=detail)
+                await record_event(connection, endpoint_id, event="scheme_pinned", now=now, detail=detail)
             await _advance(connection, endpoint_id, proven, now=now)
             return proven.scheme
 
@@ -91,9 +91,7 @@ class Proofs:
             await connection.execute(update(endpoint_secrets).where(its_secrets).values(proven_at=None))
             again = update(endpoints).where(endpoints.c.id == endpoint.id)
             await connection.execute(again.values(test_asked_at=None, updated_at=now))
-            await repository.record_event(
-                connection, endpoint.id, event="scheme_unpinned", now=now, detail=endpoint.scheme
-            )
+            await record_event(connection, endpoint.id, event="scheme_unpinned", now=now, detail=endpoint.scheme)
 
 
 async def _manual(connection: AsyncConnection, known: Sequence[_Pin], *, now: datetime) -> str:
@@ -116,7 +114,7 @@ async def _advance(connection: AsyncConnection, endpoint_id: str, proven: Proven
     created = and_(endpoints.c.id == endpoint_id, endpoints.c.state == State.CREATED)
     news = {"state": State.PROVEN, "state_since": now, "updated_at": now}
     if (await connection.execute(update(endpoints).where(created).values(**news))).rowcount:
-        await repository.record_event(connection, endpoint_id, event=State.PROVEN, now=now, detail=proven.event_id)
+        await record_event(connection, endpoint_id, event=State.PROVEN, now=now, detail=proven.event_id)
 
 
 _Key = tuple[str, str | None, str | None]

@@ -19,7 +19,7 @@ from app.endpoint.errors import explain, read_failure
 from app.endpoint.health import check
 from app.endpoint.models import PATH, Endpoint, live
 from app.endpoint.probe import Probe, ProbeKey, changed_headers
-from app.endpoint.repository import Registry
+from app.endpoint.repository import EndpointRepository
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
@@ -34,7 +34,7 @@ class Reachability:
     def __init__(
         self,
         client: RivyaClient,
-        registry: Registry,
+        repository: EndpointRepository,
         *,
         clock: Clock,
         key: ProbeKey,
@@ -42,7 +42,7 @@ class Reachability:
         patience: timedelta = timedelta(seconds=30),
     ) -> None:
         self._client = client
-        self._registry = registry
+        self._repository = repository
         self._clock = clock
         self._key = key
         self._public_url = public_url
@@ -53,7 +53,7 @@ class Reachability:
         if self._public_url is None:
             yield check("public_url", "RECEIVER_PUBLIC_URL is not set, so it is not known where Rivya would call")
             return
-        wanted = live(await self._registry.endpoints())
+        wanted = live(await self._repository.endpoints())
         url = wanted.url if wanted is not None else f"{self._public_url}{PATH.rstrip('/')}"
         async for finding in self._probe_checks(url):
             yield finding
@@ -110,7 +110,7 @@ class Reachability:
     async def _arrived(self, wanted: Endpoint, asked_at: datetime) -> HealthCheck:
         """Wait until the replica that received the delivery has stored whether it was verified or refused."""
         while True:
-            known = next(known for known in await self._registry.endpoints() if known.id == wanted.id)
+            known = next(known for known in await self._repository.endpoints() if known.id == wanted.id)
             if known.last_verified_at is not None and known.last_verified_at >= asked_at:
                 seconds = (known.last_verified_at - asked_at).total_seconds()
                 return check("test_delivery", f"came and was verified after {seconds:.1f} s", ok=True)

@@ -37,7 +37,7 @@ from app.endpoint.errors import Undecided, read_failure
 from app.endpoint.inspection import Means
 from app.endpoint.metrics import LEADER
 from app.endpoint.models import Act, Endpoint, current, live, next_act
-from app.endpoint.repository import Overtaken, Registry
+from app.endpoint.repository import EndpointRepository, Overtaken
 from app.endpoint.steps import Steps
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
@@ -74,12 +74,12 @@ class Reconciler:
         secret_overlap: timedelta = timedelta(hours=72),
         rotate_every: timedelta | None = None,
     ) -> None:
-        self._registry = Registry(database)
+        self._repository = EndpointRepository(database)
         self._clock = clock
         self._public_url = public_url or ""
         self._leadership = Leadership(leases, LEASE, clock=clock, term=term, gauge=LEADER)
         hold = self._leadership.hold
-        means = Means(client, self._registry, clock, keys, self._public_url, secret_overlap, hold)
+        means = Means(client, self._repository, clock, keys, self._public_url, secret_overlap, hold)
         self._steps = Steps(means)
         self._check_every = check_every
         self._rotate_every = rotate_every
@@ -115,7 +115,7 @@ class Reconciler:
 
     async def _take_steps(self) -> float:
         for _ in range(_MOST_STEPS):
-            endpoints = await self._registry.endpoints()
+            endpoints = await self._repository.endpoints()
             act = self._next_act(endpoints)
             if act is Act.REST:
                 return self._rest(endpoints)
@@ -163,4 +163,4 @@ class Reconciler:
             pause=round(pause, 1),
         )
         if endpoint is not None:
-            await self._registry.record_error(endpoint, code=failure.code, now=self._clock.now())
+            await self._repository.record_error(endpoint, code=failure.code, now=self._clock.now())

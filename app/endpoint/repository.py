@@ -60,6 +60,16 @@ class StoredSecret:
     proven_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of the history: one step, repair or observation."""
+
+    endpoint_id: str
+    recorded_at: datetime
+    event: str
+    detail: str | None
+
+
 class Why(StrEnum):
     """The reason why a secret is replaced."""
 
@@ -68,7 +78,7 @@ class Why(StrEnum):
     LOST = "secret_lost"
 
 
-class Registry:
+class EndpointRepository:
     """Our endpoints and their secrets in the database. Methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database) -> None:
@@ -103,6 +113,14 @@ class Registry:
         )
         async with self._database.read() as connection:
             return [StoredSecret(**row) for row in (await connection.execute(wanted)).mappings()]
+
+    async def history(self, *, limit: int = 200) -> list[Entry]:
+        """The newest entries of all endpoints, newest first. Raises `DatabaseUnavailable`."""
+        entry = endpoint_history.c
+        newest = select(entry.endpoint_id, entry.recorded_at, entry.event, entry.detail)
+        async with self._database.read() as connection:
+            rows = await connection.execute(newest.order_by(entry.sequence.desc()).limit(limit))
+            return [Entry(*row) for row in rows]
 
     async def add_intent(self, *, path_key: str, url: str, now: datetime) -> None:
         """Insert an intended endpoint. Raises `Overtaken` if there is one already."""
@@ -217,34 +235,12 @@ def _endpoint(row: RowMapping) -> Endpoint:
     return Endpoint(**{**row, "state": State(row["state"])})
 
 
-_MOST = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An entry of the history: one step, repair or observation."""
-
-    endpoint_id: str
-    recorded_at: datetime
-    event: str
-    detail: str | None
-
-
 async def record_event(
     connection: AsyncConnection, endpoint_id: str, *, event: str, now: datetime, detail: str | None = None
 ) -> None:
     """Add an entry to the history, within the transaction of the change that it describes."""
     row = {"endpoint_id": endpoint_id, "recorded_at": now, "event": event, "detail": detail}
     await connection.execute(insert(endpoint_history).values(**row))
-
-
-async def newest(database: Database, *, most: int = _MOST) -> list[Entry]:
-    """The newest entries of all endpoints, newest first. Raises `DatabaseUnavailable`."""
-    columns = endpoint_history.c
-    statement = select(columns.endpoint_id, columns.recorded_at, columns.event, columns.detail)
-    async with database.read() as connection:
-        rows = await connection.execute(statement.order_by(columns.sequence.desc()).limit(most))
-        return [Entry(*row) for row in rows]
 
 
 _ALL_SECRETS = (

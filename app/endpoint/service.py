@@ -10,11 +10,10 @@ from app.core.auth import Caller, Role
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import ServiceError
-from app.endpoint import repository
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import Endpoint, current, live
 from app.endpoint.proofs import Proofs
-from app.endpoint.repository import Overtaken, Registry, Why
+from app.endpoint.repository import EndpointRepository, Overtaken, Why
 from app.endpoint.schemas import EndpointView, HistoryView
 
 log = structlog.stdlib.get_logger(__name__)
@@ -37,17 +36,17 @@ class Operator:
     """
 
     def __init__(self, database: Database, *, clock: Clock) -> None:
-        self._registry = Registry(database)
+        self._repository = EndpointRepository(database)
         self._proofs = Proofs(database)
         self._clock = clock
 
     async def request_rotation(self) -> Endpoint:
         """Request a new secret; returns the endpoint that gets it."""
-        wanted = live(await self._registry.endpoints())
+        wanted = live(await self._repository.endpoints())
         if wanted is None:
             raise EndpointUnknown("No endpoint is registered yet, so there is no secret to replace.")
         try:
-            await self._registry.request_rotation(wanted, why=Why.OPERATOR, now=self._clock.now())
+            await self._repository.request_rotation(wanted, why=Why.OPERATOR, now=self._clock.now())
         except Overtaken as error:
             raise EndpointUnknown("The endpoint has just been replaced; look again.") from error
         log.info("endpoint.rotation_requested", endpoint_id=wanted.id)
@@ -65,7 +64,7 @@ class Operator:
 
     async def repin(self) -> Endpoint:
         """Remove the pinned scheme; the next delivery proves it again, and a test delivery is requested."""
-        endpoint = current(await self._registry.endpoints())
+        endpoint = current(await self._repository.endpoints())
         if endpoint is None:
             raise EndpointUnknown("No endpoint is registered yet, so no scheme is pinned.")
         await self._proofs.unpin(endpoint, now=self._clock.now())
@@ -73,7 +72,7 @@ class Operator:
         return endpoint
 
     async def _is_rotated(self, wanted: Endpoint) -> bool:
-        known = [endpoint for endpoint in await self._registry.endpoints() if endpoint.id == wanted.id]
+        known = [endpoint for endpoint in await self._repository.endpoints() if endpoint.id == wanted.id]
         return not any(endpoint.rotation_requested_at or endpoint.rotation_attempted_at for endpoint in known)
 
 
@@ -81,8 +80,7 @@ class Showing:
     """Our endpoint and its history, read from the database; no secrets. Methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database, keyring: Keyring, *, clock: Clock) -> None:
-        self._database = database
-        self._registry = Registry(database)
+        self._repository = EndpointRepository(database)
         self._keyring = keyring
         self._clock = clock
 
@@ -90,14 +88,14 @@ class Showing:
         """The live, intended or manual endpoint; its full path for an admin only. Raises `EndpointUnknown`."""
         known = self._keyring.known
         scheme = None if known.scheme is None else str(known.scheme)
-        endpoint = None if self._keyring.is_off else current(await self._registry.endpoints())
+        endpoint = None if self._keyring.is_off else current(await self._repository.endpoints())
         if endpoint is None and self._keyring.is_fixed:
             return EndpointView.from_setting(scheme=scheme, now=self._clock.now())
         if endpoint is None:
             raise EndpointUnknown("No endpoint is registered yet.")
-        secrets = await self._registry.secrets(now=self._clock.now())
+        secrets = await self._repository.secrets(now=self._clock.now())
         return EndpointView.of(endpoint, secrets, scheme=scheme, shows_path=caller.role.allows(Role.ADMIN))
 
     async def history(self) -> HistoryView:
         """The newest entries in the history of all our endpoints, newest first."""
-        return HistoryView.of(await repository.newest(self._database))
+        return HistoryView.of(await self._repository.history())

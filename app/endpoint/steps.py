@@ -56,7 +56,7 @@ class Steps:
             case Act.ROTATE:
                 await self._rotate(wanted)
             case Act.SERVE:
-                await self._with.registry.serve(wanted, now=self._with.clock.now())
+                await self._with.repository.serve(wanted, now=self._with.clock.now())
                 log.info("endpoint.serving", endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
             case Act.MOVE | Act.CHECK:
                 moving = act is Act.MOVE
@@ -75,13 +75,13 @@ class Steps:
             >= MOST_CREATES
         ):
             raise Undecided("replaced_too_often")
-        await self._with.registry.add_intent(path_key=key, url=self._with.url(key), now=now)
+        await self._with.repository.add_intent(path_key=key, url=self._with.url(key), now=now)
 
     async def _create(self, intended: Endpoint) -> None:
         self._with.require_key()
         url = self._with.url(intended.path_key)
         now = self._with.clock.now()
-        await self._with.registry.change(intended, now=now, url=url, create_attempted_at=now)
+        await self._with.repository.change(intended, now=now, url=url, create_attempted_at=now)
         try:
             created = await self._with.client.create_endpoint(NAME, url, EVENT_TYPES)
         except RivyaError as error:
@@ -109,13 +109,13 @@ class Steps:
         await self._forget_attempt(intended)
 
     async def _forget_attempt(self, intended: Endpoint) -> None:
-        await self._with.registry.change(intended, now=self._with.clock.now(), create_attempted_at=None)
+        await self._with.repository.change(intended, now=self._with.clock.now(), create_attempted_at=None)
 
     async def _store_created(self, intended: Endpoint, registered: WebhookEndpoint, *, url: str, how: str) -> None:
         await self._with.hold()
         sealed = self._with.keys.encrypt(registered.secret or "")
         now = self._with.clock.now()
-        await self._with.registry.keep_created(intended, rivya_id=registered.id, url=url, sealed=sealed, now=now)
+        await self._with.repository.keep_created(intended, rivya_id=registered.id, url=url, sealed=sealed, now=now)
         log.info("endpoint.registered", endpoint_id=intended.id, rivya_id=registered.id, how=how)
 
     async def _list(self) -> EndpointList:
@@ -127,7 +127,7 @@ class Steps:
     async def _ask(self, wanted: Endpoint) -> None:
         """Request a test delivery. A refusal is only logged, as the first real delivery proves the secret as well."""
         now = self._with.clock.now()
-        await self._with.registry.change(wanted, now=now, event="test_asked", test_asked_at=now)
+        await self._with.repository.change(wanted, now=now, event="test_asked", test_asked_at=now)
         try:
             await self._with.client.test_endpoint(wanted.rivya_id or "")
         except RivyaRefused as error:
@@ -143,13 +143,13 @@ class Steps:
             if not is_gone(error):
                 raise
         now = self._with.clock.now()
-        await self._with.registry.retire(retiring, now=now, overlap=self._with.secret_overlap, why="replaced")
+        await self._with.repository.retire(retiring, now=now, overlap=self._with.secret_overlap, why="replaced")
         log.info("endpoint.retired", endpoint_id=retiring.id, rivya_id=retiring.rivya_id)
 
     async def _rotate(self, endpoint: Endpoint) -> None:
         """Request a new secret and store it. After a lost answer the mark stays, and the next run repeats this."""
         self._with.require_key()
-        await self._with.registry.record_rotation_attempt(endpoint, now=self._with.clock.now())
+        await self._with.repository.record_rotation_attempt(endpoint, now=self._with.clock.now())
         try:
             rotated = await self._with.client.rotate_endpoint_secret(endpoint.rivya_id or "")
         except RivyaError as error:
@@ -162,14 +162,14 @@ class Steps:
         await self._with.hold()
         sealed = self._with.keys.encrypt(rotated.secret or "")
         now, overlap = self._with.clock.now(), self._with.secret_overlap
-        await self._with.registry.keep_rotated(endpoint, sealed=sealed, now=now, overlap=overlap)
+        await self._with.repository.keep_rotated(endpoint, sealed=sealed, now=now, overlap=overlap)
         why = _why(endpoint)
         ROTATIONS.labels(why).inc()
         log.info("endpoint.secret_rotated", endpoint_id=endpoint.id, rivya_id=endpoint.rivya_id, why=why)
 
     async def _retire(self, endpoint: Endpoint) -> None:
         now = self._with.clock.now()
-        await self._with.registry.retire(endpoint, now=now, overlap=timedelta(0), why="gone_at_rivya")
+        await self._with.repository.retire(endpoint, now=now, overlap=timedelta(0), why="gone_at_rivya")
         log.warning("endpoint.repair", repair="gone", endpoint_id=endpoint.id, rivya_id=endpoint.rivya_id)
 
     async def _take_back(self, endpoint: Endpoint, error: RivyaError) -> None:
@@ -177,7 +177,7 @@ class Steps:
         passes = RivyaUnauthorized | RivyaForbidden | RivyaRateLimited
         is_final = isinstance(error, RivyaRefused) and not isinstance(error, passes)
         now, code = self._with.clock.now(), read_failure(error).code
-        await self._with.registry.take_back_rotation(endpoint, now=now, code=code, is_final=is_final)
+        await self._with.repository.take_back_rotation(endpoint, now=now, code=code, is_final=is_final)
 
 
 def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpoint | None:

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from app.core.errors import HealthCheck
 from app.endpoint.probe import ProbeKey
 from app.endpoint.reachability import Reachability
-from app.endpoint.repository import Registry
+from app.endpoint.repository import EndpointRepository
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
@@ -70,7 +70,7 @@ async def _findings(r: RegistrationHarness, public_url: str) -> dict[str, Health
     replica = await r.start()
     reachability = Reachability(
         replica.client,
-        Registry(replica.database),
+        EndpointRepository(replica.database),
         clock=r.clock,
         key=KEY,
         public_url=public_url,
@@ -151,7 +151,9 @@ async def test_nobody_there_is_told(sqlite_url: str) -> None:
 async def test_without_a_public_url_there_is_nothing_to_try(sqlite_url: str) -> None:
     async with room(sqlite_url) as r:
         replica = await r.start()
-        reachability = Reachability(replica.client, Registry(r.database), clock=r.clock, key=KEY, public_url=None)
+        reachability = Reachability(
+            replica.client, EndpointRepository(r.database), clock=r.clock, key=KEY, public_url=None
+        )
         [finding] = [finding async for finding in reachability.health_checks()]
     assert "RECEIVER_PUBLIC_URL is not set" in finding.detail
 

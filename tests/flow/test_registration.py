@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.encryption import DecryptionFailed
-from app.endpoint.repository import Overtaken, Registry
+from app.endpoint.repository import EndpointRepository, Overtaken
 from app.rivya.signature import Reason, Refused, Verified
 from tests.support.registration_harness import RegistrationHarness, room, verify
 
@@ -102,10 +102,10 @@ async def test_an_endpoint_disabled_at_rivya_is_enabled_at_start(database_url: s
 
 async def test_only_one_endpoint_can_be_intended_or_serving_whatever_the_lease_says(database_url: str) -> None:
     async with room(database_url) as r:
-        registry = Registry(r.database)
-        await registry.add_intent(path_key="one", url="https://a.example/one", now=r.clock.now())
+        repository = EndpointRepository(r.database)
+        await repository.add_intent(path_key="one", url="https://a.example/one", now=r.clock.now())
         with pytest.raises(Overtaken):
-            await registry.add_intent(path_key="other", url="https://a.example/other", now=r.clock.now())
+            await repository.add_intent(path_key="other", url="https://a.example/other", now=r.clock.now())
 
 
 @pytest.mark.parametrize(

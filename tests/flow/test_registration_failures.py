@@ -101,8 +101,8 @@ async def test_nothing_emitted_tells_a_secret_or_a_path_key(
                 str(logs),
             ]
             shown += [repr(await replica.client.get_endpoint(endpoint.id)), caplog.text, *capfd.readouterr()]
-            shown += [repr(stored) for stored in await replica.keyring._registry.endpoints()]
-            shown += [repr(stored) for stored in await replica.keyring._registry.secrets(now=r.clock.now())]
+            shown += [repr(stored) for stored in await replica.keyring._repository.endpoints()]
+            shown += [repr(stored) for stored in await replica.keyring._repository.secrets(now=r.clock.now())]
     assert any(entry["event"] == "endpoint.registered" for entry in logs)
     for secret in (endpoint.secret, *endpoint.past_secrets):
         assert secret not in "".join(shown)

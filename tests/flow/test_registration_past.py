@@ -8,7 +8,7 @@ from sqlalchemy import insert, text
 from app.core.database import Database
 from app.core.ids import uuid7
 from app.endpoint.models import State, pinned_scheme
-from app.endpoint.repository import Registry
+from app.endpoint.repository import EndpointRepository
 from app.endpoint.tables import endpoints
 from tests.support.clock import NOON
 from tests.support.registration_harness import room
@@ -58,7 +58,7 @@ async def test_what_is_read_does_not_grow_with_what_is_gone(database_url: str) -
         replica = await r.start()
         await _fill(replica.database)
         await r.settle(replica)
-        known_endpoints = await Registry(replica.database).endpoints()
+        known_endpoints = await EndpointRepository(replica.database).endpoints()
         assert len(known_endpoints) < 50
         assert known_endpoints == sorted(known_endpoints, key=lambda known: known.id, reverse=True)
         assert known_endpoints[0].state is State.SERVING
@@ -68,12 +68,12 @@ async def test_the_scheme_that_an_endpoint_of_long_ago_proved_is_still_pinned(da
     async with room(database_url) as r:
         replica = await r.start()
         await _fill(replica.database, scheme="timestamped")
-        assert pinned_scheme(await Registry(replica.database).endpoints()) == "timestamped"
+        assert pinned_scheme(await EndpointRepository(replica.database).endpoints()) == "timestamped"
 
 
 async def test_a_left_over_endpoint_with_a_key_of_long_ago_is_still_known_to_be_ours(database_url: str) -> None:
     async with room(database_url) as r:
         replica = await r.start()
         await _fill(replica.database)
-        path_keys = await Registry(replica.database).path_keys_among({"key7", "nobodys"})
+        path_keys = await EndpointRepository(replica.database).path_keys_among({"key7", "nobodys"})
         assert path_keys == {"key7"}

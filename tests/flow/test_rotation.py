@@ -8,7 +8,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app.core.encryption import DecryptionFailed, SecretBox
-from app.endpoint.repository import ReencryptionResult, newest, reencrypt_secrets
+from app.endpoint.repository import EndpointRepository, ReencryptionResult, reencrypt_secrets
 from app.endpoint.service import EndpointUnknown, Operator
 from app.endpoint.verification import SecretPending, Verification
 from app.rivya.signature import Verified
@@ -35,7 +35,7 @@ async def test_a_wish_is_fulfilled_by_whoever_leads_and_both_secrets_count(datab
         after = await r.deliver()
         assert isinstance(await replica.accept(after), Verified)
         assert isinstance(await replica.accept(before), Verified)
-        events = [entry.event for entry in await newest(replica.database)]
+        events = [entry.event for entry in await EndpointRepository(replica.database).history()]
         assert events[:3] == ["test_asked", "rotated", "rotation_requested"]
 
 
@@ -111,7 +111,7 @@ async def test_a_rotation_that_rivya_refuses_is_given_up_and_the_secret_goes_on(
         await _rotate(r, replica)
         row = await r.row()
         assert (row["rotation_requested_at"], row["rotation_attempted_at"]) == (None, None)
-        assert next(entry.event for entry in await newest(replica.database)) == "rotation_refused"
+        assert next(entry.event for entry in await EndpointRepository(replica.database).history()) == "rotation_refused"
         assert isinstance(await replica.accept(await r.deliver()), Verified)
 
 

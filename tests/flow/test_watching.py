@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.endpoint.repository import newest
+from app.endpoint.repository import EndpointRepository
 from app.rivya.signature import Verified
 from tests.support.registration_harness import RegistrationHarness, Replica, room
 
@@ -19,7 +19,7 @@ async def _serving(r: RegistrationHarness) -> Replica:
 
 
 async def _events(replica: Replica) -> list[str]:
-    return [entry.event for entry in await newest(replica.database)]
+    return [entry.event for entry in await EndpointRepository(replica.database).history()]
 
 
 async def test_nothing_is_asked_between_two_checks_and_one_list_at_each(database_url: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from app.endpoint.models import live
 from app.endpoint.reconciler import AWAITING_PROOF, OTHERS_AT_WORK, REST
-from app.endpoint.repository import Registry
+from app.endpoint.repository import EndpointRepository
 from app.rivya.signature import Verified
 from tests.support.registration_harness import RegistrationHarness, Replica, room, verify
 
@@ -26,7 +26,7 @@ async def _run(r: RegistrationHarness, replica: Replica) -> None:
 
 async def _is_settled(replica: Replica, pause: float) -> bool:
     """This process rests, or another one has done it all."""
-    return pause in RESTS and live(await Registry(replica.database).endpoints()) is not None
+    return pause in RESTS and live(await EndpointRepository(replica.database).endpoints()) is not None
 
 
 async def _start_together(r: RegistrationHarness) -> list[Replica]:
