@@ -24,11 +24,11 @@ from app.endpoint import routes as endpoint
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
 from app.endpoint.probe import ProbeKey
-from app.endpoint.proofs import Proofs
+from app.endpoint.proofs import ProofRepository
 from app.endpoint.reachability import Reachability
 from app.endpoint.reconciler import Reconciler
 from app.endpoint.repository import EndpointRepository
-from app.endpoint.service import Operator, Showing
+from app.endpoint.service import EndpointCommands, EndpointQueries
 from app.endpoint.verification import AlternateClocks, Verification
 from app.fastpath import generation_read
 from app.fastpath.application import FastPathApp
@@ -95,7 +95,8 @@ class Service:
         fixed_secret = None if fixed is None else fixed.get_secret_value()
         self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed_secret)
         self.verifications = tuple(
-            Verification(self.keyring, Proofs(database), clock=one) for one in (clock, *alternate_clocks(clock))
+            Verification(self.keyring, ProofRepository(database), clock=one)
+            for one in (clock, *alternate_clocks(clock))
         )
         """One by our clock, and one by each alternate clock, which may be right if ours is wrong."""
         self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
@@ -193,7 +194,7 @@ class Service:
         app.include_router(gateway.router(self.gateway, self.access), responses=schemas.errors(400, 404, 413))
         app.include_router(deliveries.router(self.queries, self.access))
         app.include_router(usage.router(self.queries, self.access, clock=self.clock))
-        showing = Showing(self.database, self.keyring, clock=self.clock)
+        endpoint_queries = EndpointQueries(self.database, self.keyring, clock=self.clock)
         reachability = Reachability(
             self.client,
             EndpointRepository(self.database),
@@ -201,10 +202,10 @@ class Service:
             key=self.probe_key,
             public_url=self.settings.receiver_public_url,
         )
-        operator = Operator(self.database, clock=self.clock)
-        app.include_router(endpoint.router(self.access, showing), responses=schemas.errors(404))
+        endpoint_commands = EndpointCommands(self.database, clock=self.clock)
+        app.include_router(endpoint.router(self.access, endpoint_queries), responses=schemas.errors(404))
         app.include_router(
-            endpoint.operator_router(self.access, operator, reachability, showing, self.keyring),
+            endpoint.admin_router(self.access, endpoint_commands, reachability, endpoint_queries, self.keyring),
             responses=schemas.errors(404),
         )
         app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())

@@ -18,7 +18,7 @@ from app.core.errors import DatabaseUnavailable
 from app.core.settings import Settings, SettingsInvalid, load
 from app.endpoint.models import Endpoint, State, current, masked
 from app.endpoint.repository import EndpointRepository, StoredSecret, reencrypt_secrets
-from app.endpoint.service import EndpointUnknown, Operator
+from app.endpoint.service import EndpointCommands, EndpointUnknown
 from app.rivya.schemes import Scheme, parse_scheme
 
 Say = Callable[[str], Any]
@@ -50,13 +50,13 @@ async def show_endpoints(settings: Settings, say: Say) -> bool:
 async def rotate_secret(settings: Settings, say: Say) -> bool:
     """Write down that a new secret is wanted, and wait until the serving process has it. False if it does not yet."""
     async with _opened(settings) as database:
-        operator = Operator(database, clock=SystemClock())
+        commands = EndpointCommands(database, clock=SystemClock())
         try:
-            wanted = await operator.request_rotation()
+            wanted = await commands.request_rotation()
         except EndpointUnknown as error:
             say(error.message)
             return False
-        if await operator.rotated(wanted, patience=PATIENCE):
+        if await commands.rotated(wanted, patience=PATIENCE):
             say(f"a new secret is stored; the old one is accepted for another {settings.receiver_secret_overlap}")
             return True
         say("wanted, and written down, but nothing has done it yet: is `rivya-receiver serve` running? see /readyz")
@@ -67,7 +67,7 @@ async def repin_scheme(settings: Settings, say: Say) -> bool:
     """Have the signature scheme proved anew."""
     async with _opened(settings) as database:
         try:
-            endpoint = await Operator(database, clock=SystemClock()).repin()
+            endpoint = await EndpointCommands(database, clock=SystemClock()).repin()
         except EndpointUnknown as error:
             say(error.message)
             return False

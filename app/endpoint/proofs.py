@@ -27,7 +27,7 @@ _PINS = select(endpoints.c.id, endpoints.c.state, endpoints.c.scheme).order_by(e
 
 
 @dataclass(frozen=True, slots=True)
-class Proven:
+class DeliveryProof:
     """A delivery that a secret verified; the ids are None if the secret comes from a setting."""
 
     scheme: str
@@ -43,37 +43,37 @@ class _Pin:
     scheme: str | None
 
 
-class Proofs:
+class ProofRepository:
     """The proofs in the database; each method is one transaction. Of concurrent proofs, the first pins its scheme."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def prove(self, proven: Proven, *, now: datetime, is_pinning: bool) -> str:
+    async def prove(self, proof: DeliveryProof, *, now: datetime, is_pinning: bool) -> str:
         """Store the proof; returns the scheme that is pinned now, which another replica may have pinned.
 
         `is_pinning`: pin the scheme, because no setting gives it. A proof of another scheme than the pinned one
         changes nothing.
         """
         try:
-            return await self._prove(proven, now=now, is_pinning=is_pinning)
+            return await self._prove(proof, now=now, is_pinning=is_pinning)
         except IntegrityError:  # another replica has just inserted the manual endpoint
-            return await self._prove(proven, now=now, is_pinning=is_pinning)
+            return await self._prove(proof, now=now, is_pinning=is_pinning)
 
-    async def _prove(self, proven: Proven, *, now: datetime, is_pinning: bool) -> str:
+    async def _prove(self, proof: DeliveryProof, *, now: datetime, is_pinning: bool) -> str:
         async with self._database.transaction() as connection:
             known = [_Pin(*row) for row in await connection.execute(_PINS)]
             pinned = next((row.scheme for row in known if row.scheme is not None), None)
-            if is_pinning and pinned is not None and pinned != proven.scheme:
+            if is_pinning and pinned is not None and pinned != proof.scheme:
                 return pinned
-            endpoint_id = proven.endpoint_id or await _manual(connection, known, now=now)
+            endpoint_id = proof.endpoint_id or await _manual(connection, known, now=now)
             if is_pinning and not any(row.id == endpoint_id and row.scheme is not None for row in known):
-                pin = {"scheme": proven.scheme, "proven_at": now, "proven_by": proven.event_id}
+                pin = {"scheme": proof.scheme, "proven_at": now, "proven_by": proof.event_id}
                 await connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**pin))
-                detail = f"{proven.scheme} by {proven.event_id}"
+                detail = f"{proof.scheme} by {proof.event_id}"
                 await record_event(connection, endpoint_id, event="scheme_pinned", now=now, detail=detail)
-            await _advance(connection, endpoint_id, proven, now=now)
-            return proven.scheme
+            await _advance(connection, endpoint_id, proof, now=now)
+            return proof.scheme
 
     async def record_other_scheme(self, endpoint_id: str, scheme: str) -> None:
         """Count a refused delivery to this endpoint's path that another scheme than the pinned one proves."""
@@ -106,24 +106,24 @@ async def _manual(connection: AsyncConnection, known: Sequence[_Pin], *, now: da
     return endpoint_id
 
 
-async def _advance(connection: AsyncConnection, endpoint_id: str, proven: Proven, *, now: datetime) -> None:
+async def _advance(connection: AsyncConnection, endpoint_id: str, proof: DeliveryProof, *, now: datetime) -> None:
     """Mark the secret as proven, and an endpoint in state `created` as `proven`."""
-    this = endpoint_secrets.c.id == proven.secret_id
+    this = endpoint_secrets.c.id == proof.secret_id
     unproven = and_(this, endpoint_secrets.c.proven_at.is_(None))
     await connection.execute(update(endpoint_secrets).where(unproven).values(proven_at=now))
     created = and_(endpoints.c.id == endpoint_id, endpoints.c.state == State.CREATED)
     news = {"state": State.PROVEN, "state_since": now, "updated_at": now}
     if (await connection.execute(update(endpoints).where(created).values(**news))).rowcount:
-        await record_event(connection, endpoint_id, event=State.PROVEN, now=now, detail=proven.event_id)
+        await record_event(connection, endpoint_id, event=State.PROVEN, now=now, detail=proof.event_id)
 
 
 _Key = tuple[str, str | None, str | None]
 
 
-class Proving:
+class ProofRecorder:
     """Stores a proof once for all deliveries that bring it at the same time, as several do after an outage."""
 
-    def __init__(self, keyring: Keyring, proofs: Proofs, *, clock: Clock) -> None:
+    def __init__(self, keyring: Keyring, proofs: ProofRepository, *, clock: Clock) -> None:
         self._keyring = keyring
         self._proofs = proofs
         self._clock = clock
@@ -139,18 +139,18 @@ class Proving:
         key = (scheme, *ids)
         task = self._under_way.get(key)
         if task is None:
-            proven = Proven(scheme, read_delivery(body, header_id=verified.event_id).event_id, *ids)
-            task = asyncio.create_task(self._write(proven, is_news=known.scheme is None), name="proof")
+            proof = DeliveryProof(scheme, read_delivery(body, header_id=verified.event_id).event_id, *ids)
+            task = asyncio.create_task(self._write(proof, is_news=known.scheme is None), name="proof")
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)  # a caller that is cancelled must not cancel the write for the others
 
-    async def _write(self, proven: Proven, *, is_news: bool) -> str:
+    async def _write(self, proof: DeliveryProof, *, is_news: bool) -> str:
         is_pinning = self._keyring.wanted_scheme is None
-        pinned = await self._proofs.prove(proven, now=self._clock.now(), is_pinning=is_pinning)
+        pinned = await self._proofs.prove(proof, now=self._clock.now(), is_pinning=is_pinning)
         await self._keyring.load()
-        if is_news and pinned == proven.scheme:
-            fields = {"scheme": pinned, "event_id": proven.event_id, "endpoint_id": proven.endpoint_id}
+        if is_news and pinned == proof.scheme:
+            fields = {"scheme": pinned, "event_id": proof.event_id, "endpoint_id": proof.endpoint_id}
             log.info("signature.scheme_proven", **fields)
         return pinned
 

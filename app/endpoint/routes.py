@@ -10,10 +10,10 @@ from app.core.auth import Access, Caller, Role
 from app.endpoint.keyring import Keyring
 from app.endpoint.reachability import Reachability
 from app.endpoint.schemas import EndpointView, HistoryView, ReachabilityView
-from app.endpoint.service import Operator, Showing
+from app.endpoint.service import EndpointCommands, EndpointQueries
 
 
-def router(access: Access, showing: Showing) -> APIRouter:
+def router(access: Access, queries: EndpointQueries) -> APIRouter:
     """The routes that read."""
     routes = APIRouter(prefix="/api/v1", tags=["endpoint"])
 
@@ -24,12 +24,12 @@ def router(access: Access, showing: Showing) -> APIRouter:
     )
     async def get_endpoint(caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> EndpointView:
         """Its state, the health of its deliveries, what proved its scheme, when its secrets are valid; no secret."""
-        return await showing.endpoint(caller)
+        return await queries.endpoint(caller)
 
     @routes.get("/endpoint/history", summary="What became of our endpoints")
     async def get_history(_: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> HistoryView:
         """States reached, repairs, rotations and proofs, newest first."""
-        return await showing.history()
+        return await queries.history()
 
     return routes
 
@@ -37,8 +37,8 @@ def router(access: Access, showing: Showing) -> APIRouter:
 _PATIENCE: Final = timedelta(seconds=15)
 
 
-def operator_router(
-    access: Access, operator: Operator, reachability: Reachability, showing: Showing, keyring: Keyring
+def admin_router(
+    access: Access, commands: EndpointCommands, reachability: Reachability, queries: EndpointQueries, keyring: Keyring
 ) -> APIRouter:
     """The routes that change or test the registration, for an admin."""
     routes = APIRouter(prefix="/api/v1", tags=["endpoint"])
@@ -50,15 +50,15 @@ def operator_router(
 
         Answers when the new secret is stored, after 15 s at the latest; `rotation` is `none` if it is done.
         """
-        await operator.rotated(await operator.request_rotation(), patience=_PATIENCE)
-        return await showing.endpoint(caller)
+        await commands.rotated(await commands.request_rotation(), patience=_PATIENCE)
+        return await queries.endpoint(caller)
 
     @routes.post("/endpoint/repin", summary="Find out anew how deliveries are signed")
     async def repin(caller: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> EndpointView:
         """Remove the pinned signature scheme; the next delivery that a known secret signed proves it again."""
-        await operator.repin()
+        await commands.repin()
         await keyring.load()
-        return await showing.endpoint(caller)
+        return await queries.endpoint(caller)
 
     @routes.post("/endpoint/test", summary="Can Rivya reach us?")
     async def test(_: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> ReachabilityView:

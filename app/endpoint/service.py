@@ -12,7 +12,7 @@ from app.core.database import Database
 from app.core.errors import ServiceError
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import Endpoint, current, live
-from app.endpoint.proofs import Proofs
+from app.endpoint.proofs import ProofRepository
 from app.endpoint.repository import EndpointRepository, Overtaken, Why
 from app.endpoint.schemas import EndpointView, HistoryView
 
@@ -29,7 +29,7 @@ class EndpointUnknown(ServiceError):
     code = "not_found"
 
 
-class Operator:
+class EndpointCommands:
     """The requests of an admin, stored for the process with the lease.
 
     Methods raise `EndpointUnknown`, `DatabaseUnavailable`.
@@ -37,7 +37,7 @@ class Operator:
 
     def __init__(self, database: Database, *, clock: Clock) -> None:
         self._repository = EndpointRepository(database)
-        self._proofs = Proofs(database)
+        self._proofs = ProofRepository(database)
         self._clock = clock
 
     async def request_rotation(self) -> Endpoint:
@@ -76,7 +76,7 @@ class Operator:
         return not any(endpoint.rotation_requested_at or endpoint.rotation_attempted_at for endpoint in known)
 
 
-class Showing:
+class EndpointQueries:
     """Our endpoint and its history, read from the database; no secrets. Methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database, keyring: Keyring, *, clock: Clock) -> None:

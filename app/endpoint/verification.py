@@ -12,7 +12,7 @@ from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.endpoint.keyring import Keyring, Known
 from app.endpoint.metrics import CONTRADICTIONS
-from app.endpoint.proofs import Proofs, Proving
+from app.endpoint.proofs import ProofRecorder, ProofRepository
 from app.rivya.scheme_detection import DetectedScheme, detect_scheme
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
@@ -31,11 +31,11 @@ class Verification:
     """Verifies one delivery per call; with a pinned scheme and proven secrets that is one signature check."""
 
     def __init__(
-        self, keyring: Keyring, proofs: Proofs, *, clock: Clock, seconds_in_doubt: float = SECONDS_IN_DOUBT
+        self, keyring: Keyring, proofs: ProofRepository, *, clock: Clock, seconds_in_doubt: float = SECONDS_IN_DOUBT
     ) -> None:
         self._keyring = keyring
         self._proofs = proofs
-        self._proving = Proving(keyring, proofs, clock=clock)
+        self._recorder = ProofRecorder(keyring, proofs, clock=clock)
         self._clock = clock
         self._seconds_in_doubt = seconds_in_doubt
         self._waiting = 0
@@ -121,14 +121,14 @@ class Verification:
         if known.verifier is not None:
             result = known.verifier.verify(headers, body, self._clock.now())
             if isinstance(result, Verified) and _is_unproven(known, result):
-                await self._proving.prove(known, str(known.scheme), result, body)
+                await self._recorder.prove(known, str(known.scheme), result, body)
             return result
         proof = self._calibrated(headers, body)
         if proof is None:
             return Refused(Reason.SIGNATURE_MISMATCH if _is_signed(headers) else Reason.MISSING_SIGNATURE)
         if isinstance(proof.result, Refused):
             return proof.result
-        pinned = await self._proving.prove(known, str(proof.scheme), proof.result, body)
+        pinned = await self._recorder.prove(known, str(proof.scheme), proof.result, body)
         if pinned == str(proof.scheme):
             return proof.result
         return await self._attempt(headers, body)  # another replica has pinned another scheme first

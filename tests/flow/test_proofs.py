@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, update
 
-from app.endpoint.service import Operator
+from app.endpoint.service import EndpointCommands
 from app.endpoint.tables import endpoints
 from app.rivya.signature import Reason, Refused, Verified
 from app.sandbox.signing import Scheme, standard_webhooks
@@ -140,7 +140,7 @@ async def test_an_admin_has_the_scheme_proved_anew(database_url: str) -> None:
         replica = await _registered(r)
         await r.settle(replica)
         await _other_scheme(r, replica, deliveries=3)
-        await Operator(replica.database, clock=r.clock).repin()
+        await EndpointCommands(replica.database, clock=r.clock).repin()
         await replica.reconciler.run_once()  # which asks for a test delivery
         await replica.learn()
         assert isinstance(await replica.accept(r.world.inbox.received[-1]), Verified)

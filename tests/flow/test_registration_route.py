@@ -12,7 +12,7 @@ from starlette.requests import Request
 from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
 from app.endpoint.routes import router
-from app.endpoint.service import Showing
+from app.endpoint.service import EndpointQueries
 from tests.support.registration_harness import SCHEME, RegistrationHarness, Replica, room
 
 TOKENS = {Role.READ: "read-token-0123456789", Role.ADMIN: "admin-token-0123456789"}
@@ -27,7 +27,7 @@ async def _in_rivyas_shape(_: Request, error: Exception) -> JSONResponse:
 async def _api(r: RegistrationHarness, replica: Replica) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI(exception_handlers={ServiceError: _in_rivyas_shape})
     access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
-    app.include_router(router(access, Showing(replica.database, replica.keyring, clock=r.clock)))
+    app.include_router(router(access, EndpointQueries(replica.database, replica.keyring, clock=r.clock)))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as client:
         yield client

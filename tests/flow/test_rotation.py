@@ -9,7 +9,7 @@ from cryptography.fernet import Fernet
 
 from app.core.encryption import DecryptionFailed, SecretBox
 from app.endpoint.repository import EndpointRepository, ReencryptionResult, reencrypt_secrets
-from app.endpoint.service import EndpointUnknown, Operator
+from app.endpoint.service import EndpointCommands, EndpointUnknown
 from app.endpoint.verification import SecretPending, Verification
 from app.rivya.signature import Verified
 from tests.support.registration_harness import ENCRYPTION_KEY, RegistrationHarness, Replica, room
@@ -22,7 +22,7 @@ async def _serving(r: RegistrationHarness, **options: Any) -> Replica:
 
 
 async def _rotate(r: RegistrationHarness, replica: Replica) -> None:
-    await Operator(replica.database, clock=r.clock).request_rotation()
+    await EndpointCommands(replica.database, clock=r.clock).request_rotation()
     await replica.reconciler.run_once()
 
 
@@ -70,7 +70,7 @@ async def test_a_delivery_signed_before_its_secret_is_stored_waits_for_it_on_eve
         await other.keyring.load()
         r.sandbox.scheduler.manual = False
         r.fault("webhooks.rotate", times=1, hang=0.3, when="after")
-        await Operator(leader.database, clock=r.clock).request_rotation()
+        await EndpointCommands(leader.database, clock=r.clock).request_rotation()
         rotating = asyncio.ensure_future(leader.reconciler.run_once())
         while r.at_rivya()[0].previous_secret is None:  # until it has taken effect and hangs in the answer
             await asyncio.sleep(0)
@@ -139,7 +139,7 @@ async def test_an_endpoint_found_gone_when_its_secret_is_replaced_is_made_again(
 async def test_without_an_endpoint_there_is_nothing_to_rotate(database_url: str) -> None:
     async with room(database_url) as r:
         with pytest.raises(EndpointUnknown):
-            await Operator(r.database, clock=r.clock).request_rotation()
+            await EndpointCommands(r.database, clock=r.clock).request_rotation()
 
 
 async def test_stored_secrets_are_encrypted_anew_under_the_newest_key(database_url: str) -> None:

@@ -16,7 +16,7 @@ from app.core.leases import Leases
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import LIVE, path_key_of
-from app.endpoint.proofs import Proofs
+from app.endpoint.proofs import ProofRepository
 from app.endpoint.reconciler import TERM, Reconciler
 from app.endpoint.tables import endpoint_secrets, endpoints
 from app.endpoint.verification import Verification
@@ -100,7 +100,7 @@ class RegistrationHarness:
             client, database, clock=self.clock, leases=leases, keys=keys, public_url=place, **options
         )
         keyring = Keyring(database, clock=self.clock, keys=keys, scheme=scheme, fixed_secret=fixed_secret)
-        verification = Verification(keyring, Proofs(database), clock=self.clock)
+        verification = Verification(keyring, ProofRepository(database), clock=self.clock)
         health = EndpointHealth(database, keyring, clock=self.clock)
         return Replica(database, client, reconciler, keyring, verification, health)
 
