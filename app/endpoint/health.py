@@ -171,11 +171,11 @@ def describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime) 
 
 
 def _secret(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
-    scheme = keyring.known.scheme
-    usable = keyring.known.usable_secrets > 0
+    scheme = keyring.snapshot.scheme
+    usable = keyring.snapshot.usable_secrets > 0
     if usable:
         detail = "known"
-    elif keyring.known.secrets and scheme is not None:
+    elif keyring.snapshot.secrets and scheme is not None:
         detail = f"known, but without a key of the form {scheme.key_form}: correct RIVYA_SIGNATURE_SCHEME"
     else:
         detail = f"not known: {_why(endpoints)}"
@@ -183,7 +183,7 @@ def _secret(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
 
 
 def _scheme(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
-    name, scheme = "signature_scheme", keyring.known.scheme
+    name, scheme = "signature_scheme", keyring.snapshot.scheme
     contradicted = next((endpoint for endpoint in endpoints if endpoint.is_contradicted), None)
     if contradicted is not None:
         detail = (

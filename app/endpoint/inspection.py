@@ -59,7 +59,7 @@ def repaired(actual: WebhookEndpoint | None, differing: Sequence[Difference], *,
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class StepContext:
     """The dependencies and settings of the registration steps. `hold` renews the lease and raises `LeaseLost`."""
 
     client: RivyaClient
@@ -83,33 +83,33 @@ class Means:
 class Repair:
     """Changes an endpoint at Rivya in place. Each repair is logged, counted and written to the history."""
 
-    def __init__(self, means: Means) -> None:
-        self._with = means
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
 
     async def move(self, wanted: Endpoint) -> bool:
         """Change the URL and keep the secret; False if Rivya refuses and a new endpoint is needed.
 
         Raises `RivyaError` if Rivya can't be asked, or allows no endpoint at that URL.
         """
-        url = self._with.url(wanted.path_key)
+        url = self._context.url(wanted.path_key)
         return await self.patch(wanted, [Difference("url", url)], kind="moved")
 
     async def patch(self, wanted: Endpoint, differing: Sequence[Difference], *, kind: str) -> bool:
         """Change the differing fields; False if Rivya refuses, or if they still differ afterwards."""
-        url = self._with.url(wanted.path_key)
+        url = self._context.url(wanted.path_key)
         actual = await self._send_patch(wanted, differing)
         if not repaired(actual, differing, url=url):
             self._log_repair(wanted, f"not_{kind}")
             return False
-        now = self._with.clock.now()
-        await self._with.repository.change(wanted, now=now, event=kind, url=url, last_error=None, test_asked_at=None)
+        now = self._context.clock.now()
+        await self._context.repository.change(wanted, now=now, event=kind, url=url, last_error=None, test_asked_at=None)
         self._log_repair(wanted, kind)
         return True
 
     async def record_gone(self, wanted: Endpoint) -> None:
         """Retire an endpoint that was removed at Rivya; its secret is not accepted any more, as this was on purpose."""
-        await self._with.repository.retire(
-            wanted, now=self._with.clock.now(), overlap=timedelta(0), why="gone_at_rivya"
+        await self._context.repository.retire(
+            wanted, now=self._context.clock.now(), overlap=timedelta(0), why="gone_at_rivya"
         )
         self._log_repair(wanted, "gone")
 
@@ -121,8 +121,10 @@ class Repair:
         """The endpoint as Rivya shows it after the change; None if Rivya refuses or its answer can't be read."""
         rivya_id = wanted.rivya_id or ""
         try:
-            actual = await self._with.client.update_endpoint(rivya_id, **{one.field: one.wanted for one in differing})
-            return actual or await self._with.client.get_endpoint(rivya_id)
+            actual = await self._context.client.update_endpoint(
+                rivya_id, **{one.field: one.wanted for one in differing}
+            )
+            return actual or await self._context.client.get_endpoint(rivya_id)
         except (RivyaUnauthorized, RivyaForbidden, RivyaRateLimited):
             raise
         except RivyaRefused as error:
@@ -136,8 +138,8 @@ class Repair:
 class Inspection:
     """Compares an endpoint of ours with its state at Rivya; an answer that can't be read changes nothing."""
 
-    def __init__(self, means: Means, repair: Repair) -> None:
-        self._with = means
+    def __init__(self, context: StepContext, repair: Repair) -> None:
+        self._context = context
         self._repair = repair
 
     async def check(self, wanted: Endpoint, known: Sequence[Endpoint]) -> bool:
@@ -146,7 +148,7 @@ class Inspection:
         False if it can't be repaired and a new endpoint has to replace it. Raises `RivyaError` if Rivya can't be
         asked.
         """
-        await self._with.repository.drop_expired_secrets(now=self._with.clock.now())
+        await self._context.repository.drop_expired_secrets(now=self._context.clock.now())
         response = await self._list()
         actual = next((listed for listed in response.endpoints if listed.id == wanted.rivya_id), None)
         # A missing entry does not prove that the endpoint is gone: the list may have pages that it does not announce.
@@ -158,7 +160,7 @@ class Inspection:
             return True
         await self._remove_others(response.endpoints, known)
         await self._record_failures(wanted, actual)
-        differing = differences(actual, url=self._with.url(wanted.path_key))
+        differing = differences(actual, url=self._context.url(wanted.path_key))
         if not differing:
             await self._ask_again(wanted)
             return True
@@ -170,19 +172,19 @@ class Inspection:
         The process that recorded the earlier request may have been killed before it could send it.
         """
         if wanted.secret_proven_at is None and wanted.test_asked_at is not None:
-            now = self._with.clock.now()
-            await self._with.repository.change(wanted, now=now, event="test_unanswered", test_asked_at=None)
+            now = self._context.clock.now()
+            await self._context.repository.change(wanted, now=now, event="test_unanswered", test_asked_at=None)
 
     async def _list(self) -> EndpointList:
         try:
-            return await self._with.client.list_endpoints()
+            return await self._context.client.list_endpoints()
         except RivyaUnreadable:
             return EndpointList((), complete=False)
 
     async def _get(self, wanted: Endpoint) -> WebhookEndpoint | None:
         """The endpoint at Rivya, None if its state is unknown; retires it if Rivya says that it does not exist."""
         try:
-            return await self._with.client.get_endpoint(wanted.rivya_id or "")
+            return await self._context.client.get_endpoint(wanted.rivya_id or "")
         except RivyaUnreadable:
             return None
         except RivyaNotFound as error:
@@ -201,7 +203,7 @@ class Inspection:
         is_failing = actual.failure_count > wanted.failure_count or _is_newer_failure(wanted, actual)
         if any(getattr(wanted, name) != value for name, value in news.items()):
             event = "deliveries_failing" if is_failing else None
-            await self._with.repository.change(wanted, now=self._with.clock.now(), event=event, **news)
+            await self._context.repository.change(wanted, now=self._context.clock.now(), event=event, **news)
         if is_failing:
             log.warning(
                 "endpoint.deliveries_failing",
@@ -216,13 +218,13 @@ class Inspection:
         """Delete endpoints left over from a create that took effect after all: they carry a key of our database."""
         carried = {path_key_of(endpoint.url) or "" for endpoint in listed}
         # The URL of a foreign endpoint may hold characters that a database refuses and that no key of ours has.
-        keys = await self._with.repository.path_keys_among(
+        keys = await self._context.repository.path_keys_among(
             {key for key in carried if key.isascii() and key.isprintable()}
         )
         wanted = {endpoint.rivya_id for endpoint in known if endpoint.state is not State.RETIRED}
         for endpoint in listed:
             if path_key_of(endpoint.url) in keys and endpoint.id not in wanted and endpoint.revoked_at is None:
-                await self._with.client.delete_endpoint(endpoint.id)
+                await self._context.client.delete_endpoint(endpoint.id)
                 REPAIRS.labels("extra_removed").inc()
                 log.warning("endpoint.repair", repair="extra_removed", rivya_id=endpoint.id)
 

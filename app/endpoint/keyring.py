@@ -22,7 +22,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KeyringSnapshot:
     """A snapshot of our endpoints and decrypted secrets. Immutable, so that one delivery is verified with one state."""
 
     scheme: Scheme | None
@@ -47,27 +47,29 @@ class Known:
         return None if path_key is None else self.endpoint_ids.get(_digest(path_key))
 
 
-def from_setting(secret: str, *, scheme: Scheme | None, endpoints: Sequence[Endpoint] = ()) -> Known:
+def from_setting(secret: str, *, scheme: Scheme | None, endpoints: Sequence[Endpoint] = ()) -> KeyringSnapshot:
     """The snapshot with a secret from a setting; from the database only a proven scheme is used."""
     chosen = scheme or _pinned(endpoints)
     verifier = None if chosen is None else Verifier(chosen, [secret])
-    return Known(chosen, (secret,), verifier, has_unproven=False)
+    return KeyringSnapshot(chosen, (secret,), verifier, has_unproven=False)
 
 
 def read(
     endpoints: Sequence[Endpoint], stored: Sequence[StoredSecret], *, keys: SecretBox, scheme: Scheme | None
-) -> Known:
+) -> KeyringSnapshot:
     """The snapshot of what is stored. Raises `DecryptionFailed` if any of the secrets can't be decrypted."""
     chosen = scheme or _pinned(endpoints)
     secrets = tuple(keys.decrypt(secret.sealed) for secret in stored)
     with_secret = {secret.endpoint_id for secret in stored}
-    return Known(
+    return KeyringSnapshot(
         scheme=chosen,
         secrets=secrets,
         verifier=None if chosen is None else Verifier(chosen, secrets),
         stored=tuple(stored),
-        endpoint_ids={_digest(known.path_key): known.id for known in endpoints if _is_callable(known, with_secret)},
-        in_doubt=frozenset(known.id for known in endpoints if known.is_in_doubt),
+        endpoint_ids={
+            _digest(endpoint.path_key): endpoint.id for endpoint in endpoints if _is_callable(endpoint, with_secret)
+        },
+        in_doubt=frozenset(endpoint.id for endpoint in endpoints if endpoint.is_in_doubt),
         has_unproven=any(secret.proven_at is None for secret in stored),
     )
 
@@ -118,13 +120,13 @@ class Keyring:
         self._fixed_secret = fixed_secret
         self.is_fixed = fixed_secret is not None
         """The secret comes from a setting, and we register no endpoint."""
-        self.known = Known(scheme) if fixed_secret is None else from_setting(fixed_secret, scheme=scheme)
+        self.snapshot = KeyringSnapshot(scheme) if fixed_secret is None else from_setting(fixed_secret, scheme=scheme)
         self.is_off = self.is_fixed and scheme is not None
         """Secret and scheme come from settings, and the database is never read."""
         self.is_read = self.is_off
         """The database has been read at least once, or need not be."""
         self.version = 0
-        """Grows with each change of `known`."""
+        """Grows with each change of `snapshot`."""
         self._looked_at: float | None = None
         self._looking = asyncio.Lock()
         self._planned: asyncio.Task[bool] | None = None
@@ -172,17 +174,17 @@ class Keyring:
             await self._look()
         except DecryptionFailed as error:
             log.error("keyring.seal_broken", detail=str(error))  # noqa: TRY400 - its text says it all
-        if not self.known.secrets:
+        if not self.snapshot.secrets:
             return _WITHOUT_SECRET
-        return _UNPROVEN if self.known.has_unproven or self.known.scheme is None else _SETTLED
+        return _UNPROVEN if self.snapshot.has_unproven or self.snapshot.scheme is None else _SETTLED
 
     def __repr__(self) -> str:
         """The number of secrets, never a secret."""
-        return f"Keyring({len(self.known.secrets)} secrets)"
+        return f"Keyring({len(self.snapshot.secrets)} secrets)"
 
     def _wait(self) -> float:
         """Seconds until the next read is allowed."""
-        between = _BETWEEN_LOOKS_IN_DOUBT if self.known.in_doubt else _BETWEEN_LOOKS
+        between = _BETWEEN_LOOKS_IN_DOUBT if self.snapshot.in_doubt else _BETWEEN_LOOKS
         return 0.0 if self._looked_at is None else self._looked_at + between - self._clock.monotonic()
 
     async def _look_in_turn(self) -> bool:
@@ -208,21 +210,24 @@ class Keyring:
             stored = await self._repository.secrets(now=self._clock.now())
             self._take(read(endpoints, stored, keys=self._keys, scheme=self.wanted_scheme))
 
-    def _take(self, known: Known) -> None:
+    def _take(self, snapshot: KeyringSnapshot) -> None:
         self.is_read = True
-        if _comparable(known) == _comparable(self.known):
+        if _comparable(snapshot) == _comparable(self.snapshot):
             return
-        if known.secrets != self.known.secrets or known.scheme != self.known.scheme:
-            newest = max((secret.valid_from for secret in known.stored), default=None)
+        if snapshot.secrets != self.snapshot.secrets or snapshot.scheme != self.snapshot.scheme:
+            newest = max((secret.valid_from for secret in snapshot.stored), default=None)
             log.info(
-                "keyring.changed", secrets=len(known.secrets), scheme=str(known.scheme), newest_from=_isoformat(newest)
+                "keyring.changed",
+                secrets=len(snapshot.secrets),
+                scheme=str(snapshot.scheme),
+                newest_from=_isoformat(newest),
             )
-        self.known = known
+        self.snapshot = snapshot
         self.version += 1
 
 
-def _comparable(known: Known) -> tuple[object, ...]:
-    return known.scheme, known.secrets, known.stored, known.endpoint_ids, known.in_doubt
+def _comparable(snapshot: KeyringSnapshot) -> tuple[object, ...]:
+    return snapshot.scheme, snapshot.secrets, snapshot.stored, snapshot.endpoint_ids, snapshot.in_doubt
 
 
 def _isoformat(time: datetime | None) -> str | None:

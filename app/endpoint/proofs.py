@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.ids import path_key, uuid7
-from app.endpoint.keyring import Keyring, Known
+from app.endpoint.keyring import Keyring, KeyringSnapshot
 from app.endpoint.models import Endpoint, State
 from app.endpoint.repository import record_event
 from app.endpoint.tables import endpoint_secrets, endpoints
@@ -62,12 +62,12 @@ class ProofRepository:
 
     async def _prove(self, proof: DeliveryProof, *, now: datetime, is_pinning: bool) -> str:
         async with self._database.transaction() as connection:
-            known = [_Pin(*row) for row in await connection.execute(_PINS)]
-            pinned = next((row.scheme for row in known if row.scheme is not None), None)
+            rows = [_Pin(*row) for row in await connection.execute(_PINS)]
+            pinned = next((row.scheme for row in rows if row.scheme is not None), None)
             if is_pinning and pinned is not None and pinned != proof.scheme:
                 return pinned
-            endpoint_id = proof.endpoint_id or await _manual(connection, known, now=now)
-            if is_pinning and not any(row.id == endpoint_id and row.scheme is not None for row in known):
+            endpoint_id = proof.endpoint_id or await _manual(connection, rows, now=now)
+            if is_pinning and not any(row.id == endpoint_id and row.scheme is not None for row in rows):
                 pin = {"scheme": proof.scheme, "proven_at": now, "proven_by": proof.event_id}
                 await connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**pin))
                 detail = f"{proof.scheme} by {proof.event_id}"
@@ -94,9 +94,9 @@ class ProofRepository:
             await record_event(connection, endpoint.id, event="scheme_unpinned", now=now, detail=endpoint.scheme)
 
 
-async def _manual(connection: AsyncConnection, known: Sequence[_Pin], *, now: datetime) -> str:
+async def _manual(connection: AsyncConnection, rows: Sequence[_Pin], *, now: datetime) -> str:
     """The id of the manual endpoint, inserted if missing; its path key is random and used nowhere."""
-    for pin in known:
+    for pin in rows:
         if pin.state == State.MANUAL:
             return pin.id
     endpoint_id = str(uuid7(now))
@@ -129,18 +129,18 @@ class ProofRecorder:
         self._clock = clock
         self._under_way: dict[_Key, asyncio.Task[str]] = {}
 
-    async def prove(self, known: Known, scheme: str, verified: Verified, body: bytes) -> str:
+    async def prove(self, snapshot: KeyringSnapshot, scheme: str, verified: Verified, body: bytes) -> str:
         """Store the proof and reload the keyring; returns the scheme that is pinned now, maybe by another replica.
 
         Raises `DatabaseUnavailable` to all callers that share the write.
         """
-        secret = known.stored[verified.secret_number] if known.stored else None
+        secret = snapshot.stored[verified.secret_number] if snapshot.stored else None
         ids = (None, None) if secret is None else (secret.endpoint_id, secret.id)
         key = (scheme, *ids)
         task = self._under_way.get(key)
         if task is None:
             proof = DeliveryProof(scheme, read_delivery(body, header_id=verified.event_id).event_id, *ids)
-            task = asyncio.create_task(self._write(proof, is_news=known.scheme is None), name="proof")
+            task = asyncio.create_task(self._write(proof, is_news=snapshot.scheme is None), name="proof")
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)  # a caller that is cancelled must not cancel the write for the others

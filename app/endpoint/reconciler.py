@@ -34,7 +34,7 @@ from app.core.database import Database
 from app.core.encryption import SecretBox
 from app.core.leases import Leadership, LeaseLost, Leases
 from app.endpoint.errors import Undecided, read_failure
-from app.endpoint.inspection import Means
+from app.endpoint.inspection import StepContext
 from app.endpoint.metrics import LEADER
 from app.endpoint.models import Act, Endpoint, current, live, next_act
 from app.endpoint.repository import EndpointRepository, Overtaken
@@ -79,8 +79,8 @@ class Reconciler:
         self._public_url = public_url or ""
         self._leadership = Leadership(leases, LEASE, clock=clock, term=term, gauge=LEADER)
         hold = self._leadership.hold
-        means = Means(client, self._repository, clock, keys, self._public_url, secret_overlap, hold)
-        self._steps = Steps(means)
+        context = StepContext(client, self._repository, clock, keys, self._public_url, secret_overlap, hold)
+        self._steps = Steps(context)
         self._check_every = check_every
         self._rotate_every = rotate_every
         self._check_at = 0.0

@@ -86,8 +86,8 @@ class EndpointQueries:
 
     async def endpoint(self, caller: Caller) -> EndpointView:
         """The live, intended or manual endpoint; its full path for an admin only. Raises `EndpointUnknown`."""
-        known = self._keyring.known
-        scheme = None if known.scheme is None else str(known.scheme)
+        snapshot = self._keyring.snapshot
+        scheme = None if snapshot.scheme is None else str(snapshot.scheme)
         endpoint = None if self._keyring.is_off else current(await self._repository.endpoints())
         if endpoint is None and self._keyring.is_fixed:
             return EndpointView.from_setting(scheme=scheme, now=self._clock.now())

@@ -8,7 +8,7 @@ import structlog
 
 from app.core.ids import path_key
 from app.endpoint.errors import Undecided, is_definite, is_gone, read_failure
-from app.endpoint.inspection import EVENT_TYPES, NAME, Inspection, Means, Repair
+from app.endpoint.inspection import EVENT_TYPES, NAME, Inspection, Repair, StepContext
 from app.endpoint.metrics import ROTATIONS
 from app.endpoint.models import Act, Endpoint, State, in_state, is_path_key, live, path_key_of, removable
 from app.endpoint.repository import Why
@@ -35,14 +35,14 @@ _HOUR: Final = timedelta(hours=1)
 class Steps:
     """Each step starts from what is stored and ends with a commit, so a process may be killed anywhere in it."""
 
-    def __init__(self, means: Means) -> None:
-        self._with = means
-        self._repair = Repair(means)
-        self._inspection = Inspection(means, self._repair)
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
+        self._repair = Repair(context)
+        self._inspection = Inspection(context, self._repair)
 
     async def take(self, act: Act, endpoints: Sequence[Endpoint]) -> None:
         """Do one step. Raises `RivyaError`, `Undecided`, `Overtaken`, `LeaseLost`, `DatabaseUnavailable`."""
-        await self._with.hold()
+        await self._context.hold()
         intended, wanted = in_state(endpoints, State.INTENDED), live(endpoints)
         if act is Act.INTEND:
             await self._intend(endpoints)
@@ -56,7 +56,7 @@ class Steps:
             case Act.ROTATE:
                 await self._rotate(wanted)
             case Act.SERVE:
-                await self._with.repository.serve(wanted, now=self._with.clock.now())
+                await self._context.repository.serve(wanted, now=self._context.clock.now())
                 log.info("endpoint.serving", endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
             case Act.MOVE | Act.CHECK:
                 moving = act is Act.MOVE
@@ -66,24 +66,24 @@ class Steps:
             case Act.ASK:
                 await self._ask(wanted)
             case Act.REMOVE:
-                await self._remove(removable(endpoints, now=self._with.clock.now()))
+                await self._remove(removable(endpoints, now=self._context.clock.now()))
 
     async def _intend(self, endpoints: Sequence[Endpoint]) -> None:
-        now, key = self._with.clock.now(), path_key()
+        now, key = self._context.clock.now(), path_key()
         if (
             sum(known.created_at > now - _HOUR for known in endpoints if known.state is not State.MANUAL)
             >= MOST_CREATES
         ):
             raise Undecided("replaced_too_often")
-        await self._with.repository.add_intent(path_key=key, url=self._with.url(key), now=now)
+        await self._context.repository.add_intent(path_key=key, url=self._context.url(key), now=now)
 
     async def _create(self, intended: Endpoint) -> None:
-        self._with.require_key()
-        url = self._with.url(intended.path_key)
-        now = self._with.clock.now()
-        await self._with.repository.change(intended, now=now, url=url, create_attempted_at=now)
+        self._context.require_key()
+        url = self._context.url(intended.path_key)
+        now = self._context.clock.now()
+        await self._context.repository.change(intended, now=now, url=url, create_attempted_at=now)
         try:
-            created = await self._with.client.create_endpoint(NAME, url, EVENT_TYPES)
+            created = await self._context.client.create_endpoint(NAME, url, EVENT_TYPES)
         except RivyaError as error:
             if is_definite(error):
                 await self._forget_attempt(intended)
@@ -92,44 +92,44 @@ class Steps:
 
     async def _recover(self, intended: Endpoint) -> None:
         """A create was sent: adopt the endpoint that it created, or make certain that it created none."""
-        self._with.require_key()
+        self._context.require_key()
         listed = await self._list()
         ours = _ours(listed.endpoints, intended)
         if ours is not None:
-            await self._with.hold()
+            await self._context.hold()
             # Its first secret was in an answer that was lost, or that a killed process received.
-            rotated = await self._with.client.rotate_endpoint_secret(ours.id)
+            rotated = await self._context.client.rotate_endpoint_secret(ours.id)
             await self._store_created(intended, rotated, url=ours.url, how="adopted")
             return
         if not listed.complete:
             raise Undecided("list_incomplete")
         attempted = intended.create_attempted_at
-        if attempted is not None and self._with.clock.now() < attempted + SETTLE:
+        if attempted is not None and self._context.clock.now() < attempted + SETTLE:
             raise Undecided("create_unsettled")
         await self._forget_attempt(intended)
 
     async def _forget_attempt(self, intended: Endpoint) -> None:
-        await self._with.repository.change(intended, now=self._with.clock.now(), create_attempted_at=None)
+        await self._context.repository.change(intended, now=self._context.clock.now(), create_attempted_at=None)
 
     async def _store_created(self, intended: Endpoint, registered: WebhookEndpoint, *, url: str, how: str) -> None:
-        await self._with.hold()
-        sealed = self._with.keys.encrypt(registered.secret or "")
-        now = self._with.clock.now()
-        await self._with.repository.keep_created(intended, rivya_id=registered.id, url=url, sealed=sealed, now=now)
+        await self._context.hold()
+        sealed = self._context.keys.encrypt(registered.secret or "")
+        now = self._context.clock.now()
+        await self._context.repository.keep_created(intended, rivya_id=registered.id, url=url, sealed=sealed, now=now)
         log.info("endpoint.registered", endpoint_id=intended.id, rivya_id=registered.id, how=how)
 
     async def _list(self) -> EndpointList:
         try:
-            return await self._with.client.list_endpoints()
+            return await self._context.client.list_endpoints()
         except RivyaUnreadable as error:
             raise Undecided("list_unreadable") from error
 
     async def _ask(self, wanted: Endpoint) -> None:
         """Request a test delivery. A refusal is only logged, as the first real delivery proves the secret as well."""
-        now = self._with.clock.now()
-        await self._with.repository.change(wanted, now=now, event="test_asked", test_asked_at=now)
+        now = self._context.clock.now()
+        await self._context.repository.change(wanted, now=now, event="test_asked", test_asked_at=now)
         try:
-            await self._with.client.test_endpoint(wanted.rivya_id or "")
+            await self._context.client.test_endpoint(wanted.rivya_id or "")
         except RivyaRefused as error:
             log.warning("endpoint.test_refused", endpoint_id=wanted.id, code=error.code, request_id=error.request_id)
 
@@ -138,20 +138,20 @@ class Steps:
         if retiring is None:
             return
         try:
-            await self._with.client.delete_endpoint(retiring.rivya_id or "")
+            await self._context.client.delete_endpoint(retiring.rivya_id or "")
         except RivyaRefused as error:
             if not is_gone(error):
                 raise
-        now = self._with.clock.now()
-        await self._with.repository.retire(retiring, now=now, overlap=self._with.secret_overlap, why="replaced")
+        now = self._context.clock.now()
+        await self._context.repository.retire(retiring, now=now, overlap=self._context.secret_overlap, why="replaced")
         log.info("endpoint.retired", endpoint_id=retiring.id, rivya_id=retiring.rivya_id)
 
     async def _rotate(self, endpoint: Endpoint) -> None:
         """Request a new secret and store it. After a lost answer the mark stays, and the next run repeats this."""
-        self._with.require_key()
-        await self._with.repository.record_rotation_attempt(endpoint, now=self._with.clock.now())
+        self._context.require_key()
+        await self._context.repository.record_rotation_attempt(endpoint, now=self._context.clock.now())
         try:
-            rotated = await self._with.client.rotate_endpoint_secret(endpoint.rivya_id or "")
+            rotated = await self._context.client.rotate_endpoint_secret(endpoint.rivya_id or "")
         except RivyaError as error:
             if is_gone(error):
                 await self._retire(endpoint)
@@ -159,25 +159,25 @@ class Steps:
             if is_definite(error):
                 await self._take_back(endpoint, error)
             raise
-        await self._with.hold()
-        sealed = self._with.keys.encrypt(rotated.secret or "")
-        now, overlap = self._with.clock.now(), self._with.secret_overlap
-        await self._with.repository.keep_rotated(endpoint, sealed=sealed, now=now, overlap=overlap)
+        await self._context.hold()
+        sealed = self._context.keys.encrypt(rotated.secret or "")
+        now, overlap = self._context.clock.now(), self._context.secret_overlap
+        await self._context.repository.keep_rotated(endpoint, sealed=sealed, now=now, overlap=overlap)
         why = _why(endpoint)
         ROTATIONS.labels(why).inc()
         log.info("endpoint.secret_rotated", endpoint_id=endpoint.id, rivya_id=endpoint.rivya_id, why=why)
 
     async def _retire(self, endpoint: Endpoint) -> None:
-        now = self._with.clock.now()
-        await self._with.repository.retire(endpoint, now=now, overlap=timedelta(0), why="gone_at_rivya")
+        now = self._context.clock.now()
+        await self._context.repository.retire(endpoint, now=now, overlap=timedelta(0), why="gone_at_rivya")
         log.warning("endpoint.repair", repair="gone", endpoint_id=endpoint.id, rivya_id=endpoint.rivya_id)
 
     async def _take_back(self, endpoint: Endpoint, error: RivyaError) -> None:
         """Remove the mark of the attempt; a refusal for good also ends an admin's request."""
         passes = RivyaUnauthorized | RivyaForbidden | RivyaRateLimited
         is_final = isinstance(error, RivyaRefused) and not isinstance(error, passes)
-        now, code = self._with.clock.now(), read_failure(error).code
-        await self._with.repository.take_back_rotation(endpoint, now=now, code=code, is_final=is_final)
+        now, code = self._context.clock.now(), read_failure(error).code
+        await self._context.repository.take_back_rotation(endpoint, now=now, code=code, is_final=is_final)
 
 
 def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpoint | None:

@@ -10,7 +10,7 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.endpoint.keyring import Keyring, Known
+from app.endpoint.keyring import Keyring, KeyringSnapshot
 from app.endpoint.metrics import CONTRADICTIONS
 from app.endpoint.proofs import ProofRecorder, ProofRepository
 from app.rivya.scheme_detection import DetectedScheme, detect_scheme
@@ -48,7 +48,7 @@ class Verification:
 
     def endpoint_id(self, path_key: str | None) -> str | None:
         """The id of our endpoint with this path key, None if there is none."""
-        return self._keyring.known.endpoint_id(path_key)
+        return self._keyring.snapshot.endpoint_id(path_key)
 
     def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
@@ -58,13 +58,13 @@ class Verification:
         Verified: by the pinned scheme with a proven secret. Refused: at a path that is not ours, if nothing that
         `verify` could still read would change the result.
         """
-        known = self._keyring.known
-        if known.verifier is None:
+        snapshot = self._keyring.snapshot
+        if snapshot.verifier is None:
             return None
-        result = known.verifier.verify(headers, body, now)
+        result = snapshot.verifier.verify(headers, body, now)
         if isinstance(result, Verified):
-            return None if _is_unproven(known, result) else result
-        is_final = result.reason in _FINAL_REASONS and not known.in_doubt and not self._keyring.may_look
+            return None if _is_unproven(snapshot, result) else result
+        is_final = result.reason in _FINAL_REASONS and not snapshot.in_doubt and not self._keyring.may_look
         return result if is_final and self._is_unknown_path(path_key) else None
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
@@ -90,7 +90,7 @@ class Verification:
         if _is_worth_a_look(result) and await self._looked(path_key, version):
             result = await self._attempt(headers, body)
         endpoint_id = self.endpoint_id(path_key)
-        if _is_worth_a_look(result) and endpoint_id in self._keyring.known.in_doubt:
+        if _is_worth_a_look(result) and endpoint_id in self._keyring.snapshot.in_doubt:
             result = await self._attempt_until_settled(headers, body, endpoint_id)
         return result
 
@@ -115,20 +115,20 @@ class Verification:
             self._waiting -= is_patient
 
     async def _attempt(self, headers: RawHeaders, body: bytes) -> Verified | Refused:
-        known = self._keyring.known
-        if not known.secrets:
+        snapshot = self._keyring.snapshot
+        if not snapshot.secrets:
             return Refused(Reason.NO_SECRET)
-        if known.verifier is not None:
-            result = known.verifier.verify(headers, body, self._clock.now())
-            if isinstance(result, Verified) and _is_unproven(known, result):
-                await self._recorder.prove(known, str(known.scheme), result, body)
+        if snapshot.verifier is not None:
+            result = snapshot.verifier.verify(headers, body, self._clock.now())
+            if isinstance(result, Verified) and _is_unproven(snapshot, result):
+                await self._recorder.prove(snapshot, str(snapshot.scheme), result, body)
             return result
         proof = self._calibrated(headers, body)
         if proof is None:
             return Refused(Reason.SIGNATURE_MISMATCH if _is_signed(headers) else Reason.MISSING_SIGNATURE)
         if isinstance(proof.result, Refused):
             return proof.result
-        pinned = await self._recorder.prove(known, str(proof.scheme), proof.result, body)
+        pinned = await self._recorder.prove(snapshot, str(proof.scheme), proof.result, body)
         if pinned == str(proof.scheme):
             return proof.result
         return await self._attempt(headers, body)  # another replica has pinned another scheme first
@@ -141,7 +141,7 @@ class Verification:
         self._waiting += 1
         try:
             async with asyncio.timeout(self._seconds_in_doubt):
-                while endpoint_id in self._keyring.known.in_doubt:
+                while endpoint_id in self._keyring.snapshot.in_doubt:
                     await self._keyring.refresh(self._keyring.version, is_patient=True)
         except TimeoutError:
             raise SecretPending from None
@@ -150,12 +150,12 @@ class Verification:
         return await self._attempt(headers, body)
 
     def _calibrated(self, headers: RawHeaders, body: bytes) -> DetectedScheme | None:
-        return detect_scheme(headers, body, secrets=self._keyring.known.secrets, now=self._clock.now())
+        return detect_scheme(headers, body, secrets=self._keyring.snapshot.secrets, now=self._clock.now())
 
     async def _record_contradiction(self, headers: RawHeaders, body: bytes, endpoint_id: str) -> None:
         """Log and count a refused delivery that another scheme than the pinned one proves; at most once a second."""
-        known, now = self._keyring.known, self._clock.monotonic()
-        if known.verifier is None or not _is_due(self._contradicted_at, now):
+        snapshot, now = self._keyring.snapshot, self._clock.monotonic()
+        if snapshot.verifier is None or not _is_due(self._contradicted_at, now):
             return
         self._contradicted_at = now
         proof = self._calibrated(headers, body)
@@ -163,7 +163,7 @@ class Verification:
             return
         CONTRADICTIONS.inc()
         proven = str(proof.scheme)
-        log.error("signature.other_scheme_proven", pinned=str(known.scheme), proven=proven, endpoint_id=endpoint_id)
+        log.error("signature.other_scheme_proven", pinned=str(snapshot.scheme), proven=proven, endpoint_id=endpoint_id)
         with suppress(DatabaseUnavailable):
             await self._proofs.record_other_scheme(endpoint_id, proven)
 
@@ -172,10 +172,10 @@ def _is_worth_a_look(result: Verified | Refused) -> bool:
     return isinstance(result, Refused) and result.reason in _WORTH_A_LOOK
 
 
-def _is_unproven(known: Known, verified: Verified) -> bool:
-    if not known.stored:
+def _is_unproven(snapshot: KeyringSnapshot, verified: Verified) -> bool:
+    if not snapshot.stored:
         return False  # the secret comes from a setting, and the scheme is known
-    return known.stored[verified.secret_number].proven_at is None
+    return snapshot.stored[verified.secret_number].proven_at is None
 
 
 def _is_signed(headers: RawHeaders) -> bool:

@@ -45,7 +45,7 @@ async def test_the_test_delivery_that_was_asked_for_proves_secret_and_scheme(dat
         row, [secret] = await r.row(), await r.secrets()
         assert (row["state"], row["proven_by"], row["proven_at"]) == ("serving", test.event["id"], r.clock.now())
         assert secret["proven_at"] == r.clock.now()
-        assert str(replica.keyring.known.scheme) == row["scheme"]
+        assert str(replica.keyring.snapshot.scheme) == row["scheme"]
         assert SCHEMES[name].signature_header.lower() in row["scheme"]
         assert isinstance(await replica.accept(await r.deliver()), Verified)
 
@@ -56,7 +56,7 @@ async def test_a_later_start_and_another_replica_begin_with_what_was_proved(data
         await first.accept(r.world.inbox.received[-1])
         later = await r.start(scheme=None)
         await later.keyring.load()
-        assert later.keyring.known.scheme == first.keyring.known.scheme is not None
+        assert later.keyring.snapshot.scheme == first.keyring.snapshot.scheme is not None
         assert isinstance(await later.accept(await r.deliver()), Verified)
 
 
@@ -158,7 +158,7 @@ async def test_two_replicas_that_prove_at_once_pin_one_scheme(database_url: str)
         delivery = await r.deliver()
         results = await asyncio.gather(*(replica.accept(delivery) for replica in (one, other) for _ in range(5)))
         assert all(isinstance(result, Verified) for result in results)
-        assert one.keyring.known.scheme == other.keyring.known.scheme
+        assert one.keyring.snapshot.scheme == other.keyring.snapshot.scheme
 
 
 async def test_all_that_come_at_once_are_proved_by_one(database_url: str) -> None:
@@ -203,7 +203,7 @@ async def test_the_scheme_of_an_endpoint_made_by_hand_is_proved_and_kept(databas
         assert (row["state"], row["proven_by"]) == ("manual", delivery.event["id"])
         later = await r.start(public_url=None, fixed_secret=r.at_rivya()[0].secret, scheme=None)
         await later.keyring.load()
-        assert str(later.keyring.known.scheme) == row["scheme"]
+        assert str(later.keyring.snapshot.scheme) == row["scheme"]
         assert isinstance(await later.accept(await r.deliver()), Verified)
         assert len(await r.rows()) == 1
 
@@ -214,4 +214,4 @@ async def test_a_new_endpoint_begins_with_the_scheme_that_the_old_one_proved(dat
         r.sandbox.endpoints.remove(r.at_rivya()[0])
         replica = await r.settle(await r.start(scheme=None))
         assert [row["state"] for row in await r.rows()] == ["retired", "serving"]
-        assert replica.keyring.known.scheme is not None
+        assert replica.keyring.snapshot.scheme is not None

@@ -23,7 +23,7 @@ async def test_the_first_start_makes_one_endpoint_whose_secret_verifies_a_delive
         assert (row["rivya_id"], row["state"], row["last_error"]) == (endpoint.id, "created", None)
         keyring = await replica.learn()
         assert isinstance(verify(keyring, await r.deliver(), r.clock.now()), Verified)
-        assert keyring.known.endpoint_id(row["path_key"]) == row["id"]
+        assert keyring.snapshot.endpoint_id(row["path_key"]) == row["id"]
 
 
 async def test_further_turns_and_later_starts_adopt_the_endpoint_with_one_look_at_rivya(database_url: str) -> None:
@@ -75,7 +75,7 @@ async def test_a_secret_given_by_hand_is_used_and_nothing_registered_or_read(emp
         assert isinstance(verify(replica.keyring, await r.deliver(), r.clock.now()), Verified)
         assert replica.health.callbacks_expected()
         assert all(finding.ok for finding in await replica.health.health_checks())
-        assert replica.keyring.known.endpoint_id("anything") is None
+        assert replica.keyring.snapshot.endpoint_id("anything") is None
 
 
 async def test_an_endpoint_deleted_at_rivya_is_retired_and_made_again(database_url: str) -> None:
@@ -89,7 +89,7 @@ async def test_an_endpoint_deleted_at_rivya_is_retired_and_made_again(database_u
         [endpoint] = r.at_rivya()
         keyring = await replica.learn()
         assert isinstance(verify(keyring, await r.deliver(), r.clock.now()), Verified)
-        assert (endpoint.id, keyring.known.usable_secrets) != (gone.id, 2)
+        assert (endpoint.id, keyring.snapshot.usable_secrets) != (gone.id, 2)
 
 
 async def test_an_endpoint_disabled_at_rivya_is_enabled_at_start(database_url: str) -> None:

@@ -32,7 +32,7 @@ async def test_rivya_down_is_tried_again_ever_more_slowly_until_it_is_up(databas
             r.clock.advance(seconds=replica.reconciler.retry_in + 0.01)
             await replica.reconciler.run_once()
         assert len(sandbox.endpoints.by_id) == 1
-        assert (await replica.learn()).known.usable_secrets == 1
+        assert (await replica.learn()).snapshot.usable_secrets == 1
         assert all(finding.ok for finding in await replica.health.health_checks())
 
 

@@ -33,7 +33,7 @@ async def test_a_keyring_looks_often_until_a_secret_is_proven(database_url: str)
         assert await other.keyring.run_once() == 0.5
         replica = await _registered(r)
         assert await other.keyring.run_once() == 1
-        assert other.keyring.known.usable_secrets == 1
+        assert other.keyring.snapshot.usable_secrets == 1
         await r.settle(replica)
         assert await other.keyring.run_once() == 10
 
@@ -87,7 +87,7 @@ async def test_a_database_that_is_away_leaves_the_keyring_as_it_was(postgres_dat
         r.clock.advance(seconds=2)
         await asyncio.to_thread(postgres_databases.drop, url)
         assert not await keyring.refresh(keyring.version)
-        assert keyring.known.usable_secrets == 1
+        assert keyring.snapshot.usable_secrets == 1
 
 
 async def test_a_secret_sealed_with_an_unknown_key_leaves_the_keyring_as_it_was(database_url: str) -> None:
@@ -96,7 +96,7 @@ async def test_a_secret_sealed_with_an_unknown_key_leaves_the_keyring_as_it_was(
         await _registered(r)
         assert not await other.keyring.refresh(0)
         assert await other.keyring.run_once() == 0.5
-        assert other.keyring.known.usable_secrets == 0
+        assert other.keyring.snapshot.usable_secrets == 0
 
 
 async def test_a_path_key_is_known_before_its_secret_is_and_never_guessed(database_url: str) -> None:
@@ -104,6 +104,6 @@ async def test_a_path_key_is_known_before_its_secret_is_and_never_guessed(databa
         r.fault("webhooks.create", status=503)
         replica = await _registered(r)
         keyring, row = await replica.learn(), await r.row()
-        assert keyring.known.endpoint_id(row["path_key"]) == row["id"]
+        assert keyring.snapshot.endpoint_id(row["path_key"]) == row["id"]
         for wrong in (None, "", row["path_key"][:-1], row["path_key"] + "x", "\ud800", "\x00", "é"):
-            assert keyring.known.endpoint_id(wrong) is None
+            assert keyring.snapshot.endpoint_id(wrong) is None

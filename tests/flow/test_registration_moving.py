@@ -58,10 +58,10 @@ async def test_the_secret_of_a_replaced_endpoint_is_accepted_for_another_three_d
         replica = await r.settle(await r.start(public_url=f"{r.public_url}/new"))
         keyring = await replica.learn()
         assert isinstance(verify(keyring, signed_before, r.clock.now()), Verified)
-        assert keyring.known.endpoint_id(key) is not None
+        assert keyring.snapshot.endpoint_id(key) is not None
         r.clock.advance(seconds=3 * 86_400)
-        assert (await replica.learn()).known.usable_secrets == 1
-        assert keyring.known.endpoint_id(key) is None
+        assert (await replica.learn()).snapshot.usable_secrets == 1
+        assert keyring.snapshot.endpoint_id(key) is None
 
 
 async def test_a_new_url_that_rivya_does_not_allow_leaves_the_old_endpoint_serving(database_url: str) -> None:

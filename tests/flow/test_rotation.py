@@ -44,9 +44,9 @@ async def test_the_old_secret_counts_for_three_days_and_is_then_forgotten(databa
         replica = await _serving(r)
         await _rotate(r, replica)
         r.clock.advance(seconds=72 * HOURS - 1)
-        assert (await replica.learn()).known.usable_secrets == 2
+        assert (await replica.learn()).snapshot.usable_secrets == 2
         r.clock.advance(seconds=1)
-        assert (await replica.learn()).known.usable_secrets == 1
+        assert (await replica.learn()).snapshot.usable_secrets == 1
         await replica.reconciler.run_once()
         assert len(await r.secrets()) == 1
 

@@ -145,8 +145,8 @@ class RegistrationHarness:
 
 
 def verify(keyring: Keyring, received: Received, now: datetime) -> Verified | Refused:
-    assert keyring.known.verifier is not None
-    return keyring.known.verifier.verify(raw(received), received.body, now)
+    assert keyring.snapshot.verifier is not None
+    return keyring.snapshot.verifier.verify(raw(received), received.body, now)
 
 
 def raw(received: Received) -> list[tuple[bytes, bytes]]:
