@@ -44,7 +44,7 @@ _EXPLAINED: Final = {
 }
 
 
-class Undecided(Exception):
+class OutcomeUnknown(Exception):
     """The state at Rivya is unknown, so no endpoint may be created or removed; `code` gives the reason."""
 
     def __init__(self, code: str) -> None:
@@ -67,10 +67,10 @@ class Failure:
         return max(min(doubled, LONGEST_PAUSE) * (1 + 0.2 * jitter), self.retry_after or 0)
 
 
-def read_failure(error: RivyaError | Undecided) -> Failure:
+def read_failure(error: RivyaError | OutcomeUnknown) -> Failure:
     """The failure that `error` stands for. Its code is one of ours or Rivya's, never a part of a body."""
     match error:
-        case Undecided():
+        case OutcomeUnknown():
             return Failure(error.code)
         case RivyaRefused():
             passes = isinstance(error, RivyaRateLimited | RivyaNotFound) or error.status in (408, 409)

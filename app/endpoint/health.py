@@ -19,7 +19,7 @@ from app.endpoint.tables import endpoints
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryHealth:
+class StoredCounts:
     """The health columns of an endpoint."""
 
     last_verified_at: datetime | None
@@ -46,15 +46,15 @@ class DeliveryCounts:
         self.refused_at = _latest(self.refused_at, at)
         self.refusals += 1
 
-    def merged(self, fared: DeliveryHealth) -> DeliveryHealth:
+    def merged(self, stored: StoredCounts) -> StoredCounts:
         """The row with these counts added: times only grow, and a verified delivery resets the count of refusals."""
-        verified = _latest(fared.last_verified_at, self.verified_at)
-        refused = _latest(fared.last_refused_at, self.refused_at)
+        verified = _latest(stored.last_verified_at, self.verified_at)
+        refused = _latest(stored.last_refused_at, self.refused_at)
         before = (
-            0 if self.verified_at is not None and _is_not_after(fared.last_refused_at, verified) else fared.refusals
+            0 if self.verified_at is not None and _is_not_after(stored.last_refused_at, verified) else stored.refusals
         )
         refusals = 0 if _is_not_after(refused, verified) else before + self.refusals
-        return DeliveryHealth(verified, refused, refusals)
+        return StoredCounts(verified, refused, refusals)
 
     def added(self, later: "DeliveryCounts") -> "DeliveryCounts":
         """The sum of these counts and `later` ones."""
@@ -101,7 +101,7 @@ class EndpointHealth:
         if self._keyring.is_fixed:
             return True
         wanted = live(self._endpoints)
-        return wanted is not None and wanted.is_counted_on(self._clock.now())
+        return wanted is not None and wanted.callbacks_expected(self._clock.now())
 
     async def run_once(self) -> float:
         """Write the counts, then read our endpoints; returns the seconds until the next run.
@@ -147,7 +147,7 @@ class EndpointHealth:
                 this = endpoints.c.id == endpoint_id
                 row = (await connection.execute(select(*health).where(this).with_for_update())).one_or_none()
                 if row is not None:
-                    news = asdict(taken[endpoint_id].merged(DeliveryHealth(*row)))
+                    news = asdict(taken[endpoint_id].merged(StoredCounts(*row)))
                     await connection.execute(update(endpoints).where(this).values(**news))
 
 

@@ -9,7 +9,7 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.encryption import SecretBox
-from app.endpoint.errors import Undecided, is_gone
+from app.endpoint.errors import OutcomeUnknown, is_gone
 from app.endpoint.metrics import REPAIRS
 from app.endpoint.models import Endpoint, State, callback_url, is_same_place, path_key_of
 from app.endpoint.repository import EndpointRepository
@@ -75,9 +75,9 @@ class StepContext:
         return callback_url(self.public_url, path_key)
 
     def require_key(self) -> None:
-        """Raise `Undecided` without an encryption key, because a new secret could not be stored."""
+        """Raise `OutcomeUnknown` without an encryption key, because a new secret could not be stored."""
         if self.keys.newest is None:
-            raise Undecided("encryption_key_missing")
+            raise OutcomeUnknown("encryption_key_missing")
 
 
 class Repair:

@@ -102,7 +102,7 @@ class Endpoint:
             return False
         return now < self.test_asked_at + PROOF_PATIENCE
 
-    def is_counted_on(self, now: datetime) -> bool:
+    def callbacks_expected(self, now: datetime) -> bool:
         """True if callbacks are expected: deliveries are verified, or nothing speaks against it yet."""
         if self.state not in LIVE or self.is_refused:
             return False

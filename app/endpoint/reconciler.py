@@ -33,11 +33,11 @@ from app.core.clock import Clock
 from app.core.database import Database
 from app.core.encryption import SecretBox
 from app.core.leases import Leadership, LeaseLost, Leases
-from app.endpoint.errors import Undecided, read_failure
+from app.endpoint.errors import OutcomeUnknown, read_failure
 from app.endpoint.inspection import StepContext
 from app.endpoint.metrics import LEADER
 from app.endpoint.models import Act, Endpoint, current, live, next_act
-from app.endpoint.repository import EndpointRepository, Overtaken
+from app.endpoint.repository import EndpointRepository, StaleState
 from app.endpoint.steps import Steps
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
@@ -101,7 +101,7 @@ class Reconciler:
             self._check_at = self._clock.monotonic()
         try:
             return await self._take_steps()
-        except (LeaseLost, Overtaken):
+        except (LeaseLost, StaleState):
             return OTHERS_AT_WORK
 
     @property
@@ -123,7 +123,7 @@ class Reconciler:
                 return min(self.retry_in, REST)
             try:
                 await self._steps.take(act, endpoints)
-            except (RivyaError, Undecided) as error:
+            except (RivyaError, OutcomeUnknown) as error:
                 await self._record_failure(current(endpoints), error)
                 return min(self.retry_in, REST)
             if act in _SEEN_TO:
@@ -149,7 +149,7 @@ class Reconciler:
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads receivers over time, no secret
         self._check_at = self._clock.monotonic() + self._check_every.total_seconds() * jitter
 
-    async def _record_failure(self, endpoint: Endpoint | None, error: RivyaError | Undecided) -> None:
+    async def _record_failure(self, endpoint: Endpoint | None, error: RivyaError | OutcomeUnknown) -> None:
         self._failures += 1
         failure = read_failure(error)
         pause = failure.pause(self._failures, jitter=random.uniform(-1, 1))  # noqa: S311 - spreads replicas, no secret

@@ -44,7 +44,7 @@ def _needed(*, is_sqlite: bool) -> Select[Any]:
     return select(*_COLUMNS).outerjoin(endpoint_secrets, _CURRENT).where(is_needed).order_by(e.id.desc())
 
 
-class Overtaken(Exception):
+class StaleState(Exception):
     """The row has left the state that this step started from: another replica has changed it."""
 
 
@@ -123,7 +123,7 @@ class EndpointRepository:
             return [Entry(*row) for row in rows]
 
     async def add_intent(self, *, path_key: str, url: str, now: datetime) -> None:
-        """Insert an intended endpoint. Raises `Overtaken` if there is one already."""
+        """Insert an intended endpoint. Raises `StaleState` if there is one already."""
         endpoint_id = str(uuid7(now))
         row = {"id": endpoint_id, "path_key": path_key, "url": url, "state": State.INTENDED, "refusals": 0}
         try:
@@ -132,24 +132,24 @@ class EndpointRepository:
                 await connection.execute(insert(endpoints).values(**row, **stamped))
                 await record_event(connection, endpoint_id, event=State.INTENDED, now=now)
         except IntegrityError as error:
-            raise Overtaken from error
+            raise StaleState from error
 
     async def change(self, endpoint: Endpoint, *, now: datetime, event: str | None = None, **values: Any) -> None:  # noqa: ANN401 - columns
-        """Set columns of an endpoint, and add `event` to its history. Raises `Overtaken` if it has left its state."""
+        """Set columns of an endpoint, and add `event` to its history. Raises `StaleState` if it has left its state."""
         async with self._database.transaction() as connection:
             await _change(connection, endpoint, now=now, **values)
             if event is not None:
                 await record_event(connection, endpoint.id, event=event, now=now)
 
     async def record_error(self, endpoint: Endpoint, *, code: str | None, now: datetime) -> None:
-        """Store the code of the last failed call about it, None if there is none. Raises `Overtaken`."""
+        """Store the code of the last failed call about it, None if there is none. Raises `StaleState`."""
         if endpoint.last_error != code:
             await self.change(endpoint, now=now, last_error=code)
 
     async def keep_created(self, endpoint: Endpoint, *, rivya_id: str, url: str, sealed: str, now: datetime) -> None:
         """Make an intended endpoint the live one, with Rivya's id and its secret; the one before is now retiring.
 
-        Raises `Overtaken`, and then stores nothing.
+        Raises `StaleState`, and then stores nothing.
         """
         # Deliveries that were refused before its secret was known are not a sign of bad health.
         fresh = {"create_attempted_at": None, "last_error": None, "last_refused_at": None, "refusals": 0}
@@ -165,11 +165,11 @@ class EndpointRepository:
             await record_event(connection, endpoint.id, event=State.CREATED, now=now, detail=rivya_id)
 
     async def serve(self, endpoint: Endpoint, *, now: datetime) -> None:
-        """Set the state of a proven endpoint to serving. Raises `Overtaken`."""
+        """Set the state of a proven endpoint to serving. Raises `StaleState`."""
         await self.change(endpoint, now=now, event=State.SERVING, state=State.SERVING, state_since=now)
 
     async def retire(self, endpoint: Endpoint, *, now: datetime, overlap: timedelta, why: str | None = None) -> None:
-        """Retire an endpoint that no longer exists at Rivya; its secret is valid for `overlap`. Raises `Overtaken`."""
+        """Retire an endpoint that no longer exists at Rivya; its secret is valid for `overlap`. Raises `StaleState`."""
         its_current = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
         async with self._database.transaction() as connection:
             await _change(connection, endpoint, now=now, state=State.RETIRED, state_since=now)
@@ -182,18 +182,18 @@ class EndpointRepository:
             await connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.valid_until <= now))
 
     async def request_rotation(self, endpoint: Endpoint, *, why: Why, now: datetime) -> None:
-        """Request a new secret; the process with the lease replaces it. Raises `Overtaken`."""
+        """Request a new secret; the process with the lease replaces it. Raises `StaleState`."""
         async with self._database.transaction() as connection:
             await _change(connection, endpoint, now=now, rotation_requested_at=now)
             await record_event(connection, endpoint.id, event="rotation_requested", now=now, detail=why)
 
     async def record_rotation_attempt(self, endpoint: Endpoint, *, now: datetime) -> None:
-        """Mark that a rotation is sent next: Rivya may then sign with a secret we don't hold. Raises `Overtaken`."""
+        """Mark that a rotation is sent next: Rivya may then sign with a secret we don't hold. Raises `StaleState`."""
         async with self._database.transaction() as connection:
             await _change(connection, endpoint, now=now, rotation_attempted_at=now)
 
     async def take_back_rotation(self, endpoint: Endpoint, *, now: datetime, code: str, is_final: bool) -> None:
-        """Remove the mark of an attempt that changed nothing; `is_final`: and the request too. Raises `Overtaken`.
+        """Remove the mark of an attempt that changed nothing; `is_final`: and the request too. Raises `StaleState`.
 
         An earlier attempt whose outcome is unknown stays in doubt.
         """
@@ -205,7 +205,7 @@ class EndpointRepository:
                 await record_event(connection, endpoint.id, event="rotation_refused", now=now, detail=code)
 
     async def keep_rotated(self, endpoint: Endpoint, *, sealed: str, now: datetime, overlap: timedelta) -> None:
-        """Store the new secret; the one before is valid for `overlap`. Raises `Overtaken`, and then stores nothing."""
+        """Store the new secret; the one before is valid for `overlap`. Raises `StaleState`, and then stores nothing."""
         mine = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
         done = {"rotation_requested_at": None, "rotation_attempted_at": None, "test_asked_at": None, "last_error": None}
         async with self._database.transaction() as connection:
@@ -216,13 +216,13 @@ class EndpointRepository:
 
 
 async def _change(connection: AsyncConnection, endpoint: Endpoint, *, now: datetime, **values: Any) -> None:  # noqa: ANN401 - columns
-    """Set columns within a transaction. Raises `Overtaken` if the endpoint is no longer in the state we read."""
+    """Set columns within a transaction. Raises `StaleState` if the endpoint is no longer in the state we read."""
     # A delivery may prove an endpoint at any time, so only a change of state requires the exact state.
     states = LIVE if endpoint.state in LIVE and "state" not in values else {endpoint.state}
     unchanged = and_(endpoints.c.id == endpoint.id, endpoints.c.state.in_(states))
     statement = update(endpoints).where(unchanged).values(updated_at=now, **values)
     if (await connection.execute(statement)).rowcount != 1:
-        raise Overtaken
+        raise StaleState
 
 
 async def _add_secret(connection: AsyncConnection, endpoint_id: str, *, sealed: str, now: datetime) -> None:

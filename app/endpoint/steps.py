@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from app.core.ids import path_key
-from app.endpoint.errors import Undecided, is_definite, is_gone, read_failure
+from app.endpoint.errors import OutcomeUnknown, is_definite, is_gone, read_failure
 from app.endpoint.inspection import EVENT_TYPES, NAME, Inspection, Repair, StepContext
 from app.endpoint.metrics import ROTATIONS
 from app.endpoint.models import Act, Endpoint, State, in_state, is_path_key, live, path_key_of, removable
@@ -41,7 +41,7 @@ class Steps:
         self._inspection = Inspection(context, self._repair)
 
     async def take(self, act: Act, endpoints: Sequence[Endpoint]) -> None:
-        """Do one step. Raises `RivyaError`, `Undecided`, `Overtaken`, `LeaseLost`, `DatabaseUnavailable`."""
+        """Do one step. Raises `RivyaError`, `OutcomeUnknown`, `StaleState`, `LeaseLost`, `DatabaseUnavailable`."""
         await self._context.hold()
         intended, wanted = in_state(endpoints, State.INTENDED), live(endpoints)
         if act is Act.INTEND:
@@ -74,7 +74,7 @@ class Steps:
             sum(known.created_at > now - _HOUR for known in endpoints if known.state is not State.MANUAL)
             >= MOST_CREATES
         ):
-            raise Undecided("replaced_too_often")
+            raise OutcomeUnknown("replaced_too_often")
         await self._context.repository.add_intent(path_key=key, url=self._context.url(key), now=now)
 
     async def _create(self, intended: Endpoint) -> None:
@@ -102,10 +102,10 @@ class Steps:
             await self._store_created(intended, rotated, url=ours.url, how="adopted")
             return
         if not listed.complete:
-            raise Undecided("list_incomplete")
+            raise OutcomeUnknown("list_incomplete")
         attempted = intended.create_attempted_at
         if attempted is not None and self._context.clock.now() < attempted + SETTLE:
-            raise Undecided("create_unsettled")
+            raise OutcomeUnknown("create_unsettled")
         await self._forget_attempt(intended)
 
     async def _forget_attempt(self, intended: Endpoint) -> None:
@@ -122,7 +122,7 @@ class Steps:
         try:
             return await self._context.client.list_endpoints()
         except RivyaUnreadable as error:
-            raise Undecided("list_unreadable") from error
+            raise OutcomeUnknown("list_unreadable") from error
 
     async def _ask(self, wanted: Endpoint) -> None:
         """Request a test delivery. A refusal is only logged, as the first real delivery proves the secret as well."""

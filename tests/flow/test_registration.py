@@ -3,7 +3,7 @@
 import pytest
 
 from app.core.encryption import DecryptionFailed
-from app.endpoint.repository import EndpointRepository, Overtaken
+from app.endpoint.repository import EndpointRepository, StaleState
 from app.rivya.signature import Reason, Refused, Verified
 from tests.support.registration_harness import RegistrationHarness, room, verify
 
@@ -104,7 +104,7 @@ async def test_only_one_endpoint_can_be_intended_or_serving_whatever_the_lease_s
     async with room(database_url) as r:
         repository = EndpointRepository(r.database)
         await repository.add_intent(path_key="one", url="https://a.example/one", now=r.clock.now())
-        with pytest.raises(Overtaken):
+        with pytest.raises(StaleState):
             await repository.add_intent(path_key="other", url="https://a.example/other", now=r.clock.now())
 
 

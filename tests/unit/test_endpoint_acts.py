@@ -113,12 +113,12 @@ def test_a_test_delivery_is_awaited_for_half_a_minute() -> None:
 
 
 def test_callbacks_are_counted_on_while_nothing_is_known_against_them() -> None:
-    assert SERVING.is_counted_on(NOON)
-    assert CREATED.is_counted_on(NOON)
-    assert ASKED.is_counted_on(NOON)
-    assert not ASKED.is_counted_on(NOON + PROOF_PATIENCE)
-    assert not _endpoint(State.SERVING, last_refused_at=NOON).is_counted_on(NOON)
-    assert not INTENDED.is_counted_on(NOON)
+    assert SERVING.callbacks_expected(NOON)
+    assert CREATED.callbacks_expected(NOON)
+    assert ASKED.callbacks_expected(NOON)
+    assert not ASKED.callbacks_expected(NOON + PROOF_PATIENCE)
+    assert not _endpoint(State.SERVING, last_refused_at=NOON).callbacks_expected(NOON)
+    assert not INTENDED.callbacks_expected(NOON)
 
 
 def test_a_secret_is_in_doubt_from_the_call_that_makes_it_until_it_is_stored() -> None:

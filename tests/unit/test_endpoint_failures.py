@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.endpoint.errors import Undecided, explain, is_definite, is_gone, read_failure
+from app.endpoint.errors import OutcomeUnknown, explain, is_definite, is_gone, read_failure
 from app.rivya.errors import (
     RivyaError,
     RivyaForbidden,
@@ -23,8 +23,8 @@ LOST = RivyaUnavailable("no answer", sent=True)
 UNREADABLE = RivyaUnreadable("no JSON", status=200)
 
 
-@pytest.mark.parametrize("error", [DOWN, LOST, UNREADABLE, Undecided("list_incomplete")])
-def test_what_may_pass_doubles_its_pause_up_to_a_minute(error: RivyaError | Undecided) -> None:
+@pytest.mark.parametrize("error", [DOWN, LOST, UNREADABLE, OutcomeUnknown("list_incomplete")])
+def test_what_may_pass_doubles_its_pause_up_to_a_minute(error: RivyaError | OutcomeUnknown) -> None:
     failure = read_failure(error)
     assert [failure.pause(n, jitter=0) for n in (1, 2, 3, 6, 7, 8, 5000)] == [1, 2, 4, 32, 60, 60, 60]
 

@@ -5,10 +5,10 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.endpoint.health import DeliveryCounts, DeliveryHealth
+from app.endpoint.health import DeliveryCounts, StoredCounts
 from tests.support.clock import NOON
 
-NEVER = DeliveryHealth(None, None, 0)
+NEVER = StoredCounts(None, None, 0)
 SECOND = timedelta(seconds=1)
 
 _events = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=12)
@@ -23,17 +23,17 @@ def _counted(events: list[tuple[bool, int]]) -> DeliveryCounts:
 
 def test_a_verified_delivery_ends_the_count_of_refusals() -> None:
     refused = _counted([(False, 1), (False, 2)]).merged(NEVER)
-    assert refused == DeliveryHealth(None, NOON + 2 * SECOND, 2)
-    assert _counted([(True, 3)]).merged(refused) == DeliveryHealth(NOON + 3 * SECOND, NOON + 2 * SECOND, 0)
+    assert refused == StoredCounts(None, NOON + 2 * SECOND, 2)
+    assert _counted([(True, 3)]).merged(refused) == StoredCounts(NOON + 3 * SECOND, NOON + 2 * SECOND, 0)
 
 
 def test_a_refusal_after_a_verified_delivery_counts_anew() -> None:
-    before = DeliveryHealth(NOON, NOON - SECOND, 0)
-    assert _counted([(False, 1)]).merged(before) == DeliveryHealth(NOON, NOON + SECOND, 1)
+    before = StoredCounts(NOON, NOON - SECOND, 0)
+    assert _counted([(False, 1)]).merged(before) == StoredCounts(NOON, NOON + SECOND, 1)
 
 
 def test_a_refusal_seen_before_a_delivery_that_another_replica_verified_does_not_count() -> None:
-    assert _counted([(False, 1)]).merged(DeliveryHealth(NOON + 2 * SECOND, None, 0)).refusals == 0
+    assert _counted([(False, 1)]).merged(StoredCounts(NOON + 2 * SECOND, None, 0)).refusals == 0
 
 
 @given(_events, _events)
@@ -47,9 +47,9 @@ def test_the_times_do_not_depend_on_who_writes_first(
 
 @given(_events)
 def test_there_are_refusals_exactly_when_the_last_word_was_a_refusal(events: list[tuple[bool, int]]) -> None:
-    fared = _counted(sorted(events, key=lambda noted: (noted[1], noted[0]))).merged(NEVER)
-    verified, refused = fared.last_verified_at, fared.last_refused_at
-    assert (fared.refusals > 0) == (refused is not None and (verified is None or refused > verified))
+    stored = _counted(sorted(events, key=lambda noted: (noted[1], noted[0]))).merged(NEVER)
+    verified, refused = stored.last_verified_at, stored.last_refused_at
+    assert (stored.refusals > 0) == (refused is not None and (verified is None or refused > verified))
 
 
 @given(_events, _events)
