@@ -86,7 +86,7 @@ class Repair:
     def __init__(self, context: StepContext) -> None:
         self._context = context
 
-    async def move(self, wanted: Endpoint) -> bool:
+    async def relocate(self, wanted: Endpoint) -> bool:
         """Change the URL and keep the secret; False if Rivya refuses and a new endpoint is needed.
 
         Raises `RivyaError` if Rivya can't be asked, or allows no endpoint at that URL.

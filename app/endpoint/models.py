@@ -184,47 +184,47 @@ RETIRING: Final = timedelta(hours=24)
 """How long a replaced endpoint stays at Rivya, unless the new one is proven earlier."""
 
 
-class Act(Enum):
+class Step(Enum):
     """One step of registration; each starts from what is stored and ends with a commit."""
 
-    INTEND = "store a new intended endpoint"
+    DECLARE = "store a new intended endpoint"
     CREATE = "create it at Rivya, where no endpoint can have its key yet"
     RECOVER = "find out whether a create that was sent took effect"
     ROTATE = "give it a new secret"
     SERVE = "set the proven endpoint to serving"
-    MOVE = "change its URL, because the public URL has changed"
+    RELOCATE = "change its URL, because the public URL has changed"
     CHECK = "compare it with its state at Rivya"
-    ASK = "request a test delivery, which proves its secret"
+    REQUEST_TEST = "request a test delivery, which proves its secret"
     REMOVE = "remove a replaced endpoint"
-    REST = "nothing to do"
+    IDLE = "nothing to do"
 
 
-def next_act(  # noqa: PLR0911 - a list of rules, the first that applies
+def next_step(  # noqa: PLR0911 - a list of rules, the first that applies
     endpoints: Sequence[Endpoint],
     *,
     now: datetime,
     public_url: str,
     is_check_due: bool,
     rotate_every: timedelta | None = None,
-) -> Act:
+) -> Step:
     """The step to do next."""
     intended = in_state(endpoints, State.INTENDED)
     if intended is not None:
-        return Act.CREATE if intended.create_attempted_at is None else Act.RECOVER
+        return Step.CREATE if intended.create_attempted_at is None else Step.RECOVER
     wanted = live(endpoints)
     if wanted is None:
-        return Act.INTEND
+        return Step.DECLARE
     if is_rotation_due(wanted, now=now, rotate_every=rotate_every):
-        return Act.ROTATE
+        return Step.ROTATE
     if wanted.state is State.PROVEN:
-        return Act.SERVE
+        return Step.SERVE
     if not is_same_place(wanted.url, callback_url(public_url, wanted.path_key)):
-        return Act.MOVE
+        return Step.RELOCATE
     if wanted.secret_proven_at is None and wanted.test_asked_at is None:
-        return Act.ASK
+        return Step.REQUEST_TEST
     if is_check_due:
-        return Act.CHECK
-    return Act.REMOVE if removable(endpoints, now=now) is not None else Act.REST
+        return Step.CHECK
+    return Step.REMOVE if removable(endpoints, now=now) is not None else Step.IDLE
 
 
 def is_rotation_due(endpoint: Endpoint, *, now: datetime, rotate_every: timedelta | None) -> bool:

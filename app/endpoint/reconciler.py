@@ -36,7 +36,7 @@ from app.core.leases import Leadership, LeaseLost, Leases
 from app.endpoint.errors import OutcomeUnknown, read_failure
 from app.endpoint.inspection import StepContext
 from app.endpoint.metrics import LEADER
-from app.endpoint.models import Act, Endpoint, current, live, next_act
+from app.endpoint.models import Endpoint, Step, current, live, next_step
 from app.endpoint.repository import EndpointRepository, StaleState
 from app.endpoint.steps import Steps
 from app.rivya.client import RivyaClient
@@ -45,13 +45,13 @@ from app.rivya.errors import RivyaError
 LEASE: Final = "endpoint"
 TERM: Final = timedelta(seconds=15)
 """The duration of the lease; longer than a call's deadline (10 s), so that no second process repeats a slow call."""
-REST: Final = 1.0
-AWAITING_PROOF: Final = 0.25
-OTHERS_AT_WORK: Final = 1.0
+IDLE_SECONDS: Final = 1.0
+PROOF_SECONDS: Final = 0.25
+STANDBY_SECONDS: Final = 1.0
 
 _OFF = 3600.0
 _MOST_STEPS = 12
-_SEEN_TO = (Act.CREATE, Act.RECOVER, Act.CHECK)
+_CHECKS = (Step.CREATE, Step.RECOVER, Step.CHECK)
 """After these steps the next check can wait for `check_every`."""
 
 log = structlog.stdlib.get_logger(__name__)
@@ -96,13 +96,13 @@ class Reconciler:
             return _OFF
         was_leading = self._leadership.is_held
         if not await self._leadership.lead():
-            return OTHERS_AT_WORK
+            return STANDBY_SECONDS
         if not was_leading:
             self._check_at = self._clock.monotonic()
         try:
             return await self._take_steps()
         except (LeaseLost, StaleState):
-            return OTHERS_AT_WORK
+            return STANDBY_SECONDS
 
     @property
     def retry_in(self) -> float:
@@ -116,22 +116,22 @@ class Reconciler:
     async def _take_steps(self) -> float:
         for _ in range(_MOST_STEPS):
             endpoints = await self._repository.endpoints()
-            act = self._next_act(endpoints)
-            if act is Act.REST:
+            step = self._next_step(endpoints)
+            if step is Step.IDLE:
                 return self._rest(endpoints)
-            if self.retry_in > 0 and act is not Act.SERVE:
-                return min(self.retry_in, REST)
+            if self.retry_in > 0 and step is not Step.SERVE:
+                return min(self.retry_in, IDLE_SECONDS)
             try:
-                await self._steps.take(act, endpoints)
+                await self._steps.take(step, endpoints)
             except (RivyaError, OutcomeUnknown) as error:
                 await self._record_failure(current(endpoints), error)
-                return min(self.retry_in, REST)
-            if act in _SEEN_TO:
+                return min(self.retry_in, IDLE_SECONDS)
+            if step in _CHECKS:
                 self._plan_check()
-        return REST
+        return IDLE_SECONDS
 
-    def _next_act(self, endpoints: list[Endpoint]) -> Act:
-        return next_act(
+    def _next_step(self, endpoints: list[Endpoint]) -> Step:
+        return next_step(
             endpoints,
             now=self._clock.now(),
             public_url=self._public_url,
@@ -143,7 +143,7 @@ class Reconciler:
         self._failures = 0
         wanted = live(endpoints)
         awaits = wanted is not None and wanted.is_awaiting_proof(self._clock.now())
-        return AWAITING_PROOF if awaits else REST
+        return PROOF_SECONDS if awaits else IDLE_SECONDS
 
     def _plan_check(self) -> None:
         jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads receivers over time, no secret

@@ -70,7 +70,7 @@ class Entry:
     detail: str | None
 
 
-class Why(StrEnum):
+class RotationReason(StrEnum):
     """The reason why a secret is replaced."""
 
     OPERATOR = "operator"
@@ -146,7 +146,7 @@ class EndpointRepository:
         if endpoint.last_error != code:
             await self.change(endpoint, now=now, last_error=code)
 
-    async def keep_created(self, endpoint: Endpoint, *, rivya_id: str, url: str, sealed: str, now: datetime) -> None:
+    async def store_created(self, endpoint: Endpoint, *, rivya_id: str, url: str, sealed: str, now: datetime) -> None:
         """Make an intended endpoint the live one, with Rivya's id and its secret; the one before is now retiring.
 
         Raises `StaleState`, and then stores nothing.
@@ -181,7 +181,7 @@ class EndpointRepository:
         async with self._database.transaction() as connection:
             await connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.valid_until <= now))
 
-    async def request_rotation(self, endpoint: Endpoint, *, why: Why, now: datetime) -> None:
+    async def request_rotation(self, endpoint: Endpoint, *, why: RotationReason, now: datetime) -> None:
         """Request a new secret; the process with the lease replaces it. Raises `StaleState`."""
         async with self._database.transaction() as connection:
             await _change(connection, endpoint, now=now, rotation_requested_at=now)
@@ -192,7 +192,7 @@ class EndpointRepository:
         async with self._database.transaction() as connection:
             await _change(connection, endpoint, now=now, rotation_attempted_at=now)
 
-    async def take_back_rotation(self, endpoint: Endpoint, *, now: datetime, code: str, is_final: bool) -> None:
+    async def undo_rotation_attempt(self, endpoint: Endpoint, *, now: datetime, code: str, is_final: bool) -> None:
         """Remove the mark of an attempt that changed nothing; `is_final`: and the request too. Raises `StaleState`.
 
         An earlier attempt whose outcome is unknown stays in doubt.
@@ -204,7 +204,7 @@ class EndpointRepository:
             if is_final:
                 await record_event(connection, endpoint.id, event="rotation_refused", now=now, detail=code)
 
-    async def keep_rotated(self, endpoint: Endpoint, *, sealed: str, now: datetime, overlap: timedelta) -> None:
+    async def store_rotated(self, endpoint: Endpoint, *, sealed: str, now: datetime, overlap: timedelta) -> None:
         """Store the new secret; the one before is valid for `overlap`. Raises `StaleState`, and then stores nothing."""
         mine = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
         done = {"rotation_requested_at": None, "rotation_attempted_at": None, "test_asked_at": None, "last_error": None}

@@ -13,7 +13,7 @@ from app.core.errors import ServiceError
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import Endpoint, current, live
 from app.endpoint.proofs import ProofRepository
-from app.endpoint.repository import EndpointRepository, StaleState, Why
+from app.endpoint.repository import EndpointRepository, RotationReason, StaleState
 from app.endpoint.schemas import EndpointView, HistoryView
 
 log = structlog.stdlib.get_logger(__name__)
@@ -46,7 +46,7 @@ class EndpointCommands:
         if wanted is None:
             raise EndpointUnknown("No endpoint is registered yet, so there is no secret to replace.")
         try:
-            await self._repository.request_rotation(wanted, why=Why.OPERATOR, now=self._clock.now())
+            await self._repository.request_rotation(wanted, why=RotationReason.OPERATOR, now=self._clock.now())
         except StaleState as error:
             raise EndpointUnknown("The endpoint has just been replaced; look again.") from error
         log.info("endpoint.rotation_requested", endpoint_id=wanted.id)

@@ -1,4 +1,4 @@
-"""The steps of registration: intend, create, recover, rotate, check, remove; each commits its result."""
+"""The steps of registration: declare, create, recover, rotate, check, remove; each commits its result."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,8 +10,8 @@ from app.core.ids import path_key
 from app.endpoint.errors import OutcomeUnknown, is_definite, is_gone, read_failure
 from app.endpoint.inspection import EVENT_TYPES, NAME, Inspection, Repair, StepContext
 from app.endpoint.metrics import ROTATIONS
-from app.endpoint.models import Act, Endpoint, State, in_state, is_path_key, live, path_key_of, removable
-from app.endpoint.repository import Why
+from app.endpoint.models import Endpoint, State, Step, in_state, is_path_key, live, path_key_of, removable
+from app.endpoint.repository import RotationReason
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint
 from app.rivya.errors import (
     RivyaError,
@@ -40,35 +40,37 @@ class Steps:
         self._repair = Repair(context)
         self._inspection = Inspection(context, self._repair)
 
-    async def take(self, act: Act, endpoints: Sequence[Endpoint]) -> None:
+    async def take(self, step: Step, endpoints: Sequence[Endpoint]) -> None:
         """Do one step. Raises `RivyaError`, `OutcomeUnknown`, `StaleState`, `LeaseLost`, `DatabaseUnavailable`."""
         await self._context.hold()
         intended, wanted = in_state(endpoints, State.INTENDED), live(endpoints)
-        if act is Act.INTEND:
-            await self._intend(endpoints)
+        if step is Step.DECLARE:
+            await self._declare(endpoints)
         elif intended is not None:
-            await (self._create(intended) if act is Act.CREATE else self._recover(intended))
+            await (self._create(intended) if step is Step.CREATE else self._recover(intended))
         elif wanted is not None:
-            await self._maintain(act, wanted, endpoints)
+            await self._maintain(step, wanted, endpoints)
 
-    async def _maintain(self, act: Act, wanted: Endpoint, endpoints: Sequence[Endpoint]) -> None:
-        match act:
-            case Act.ROTATE:
+    async def _maintain(self, step: Step, wanted: Endpoint, endpoints: Sequence[Endpoint]) -> None:
+        match step:
+            case Step.ROTATE:
                 await self._rotate(wanted)
-            case Act.SERVE:
+            case Step.SERVE:
                 await self._context.repository.serve(wanted, now=self._context.clock.now())
                 log.info("endpoint.serving", endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
-            case Act.MOVE | Act.CHECK:
-                moving = act is Act.MOVE
-                is_in_place = await (self._repair.move(wanted) if moving else self._inspection.check(wanted, endpoints))
+            case Step.RELOCATE | Step.CHECK:
+                is_move = step is Step.RELOCATE
+                is_in_place = await (
+                    self._repair.relocate(wanted) if is_move else self._inspection.check(wanted, endpoints)
+                )
                 if not is_in_place:
-                    await self._intend(endpoints)
-            case Act.ASK:
-                await self._ask(wanted)
-            case Act.REMOVE:
+                    await self._declare(endpoints)
+            case Step.REQUEST_TEST:
+                await self._request_test(wanted)
+            case Step.REMOVE:
                 await self._remove(removable(endpoints, now=self._context.clock.now()))
 
-    async def _intend(self, endpoints: Sequence[Endpoint]) -> None:
+    async def _declare(self, endpoints: Sequence[Endpoint]) -> None:
         now, key = self._context.clock.now(), path_key()
         if (
             sum(known.created_at > now - _HOUR for known in endpoints if known.state is not State.MANUAL)
@@ -115,7 +117,7 @@ class Steps:
         await self._context.hold()
         sealed = self._context.keys.encrypt(registered.secret or "")
         now = self._context.clock.now()
-        await self._context.repository.keep_created(intended, rivya_id=registered.id, url=url, sealed=sealed, now=now)
+        await self._context.repository.store_created(intended, rivya_id=registered.id, url=url, sealed=sealed, now=now)
         log.info("endpoint.registered", endpoint_id=intended.id, rivya_id=registered.id, how=how)
 
     async def _list(self) -> EndpointList:
@@ -124,7 +126,7 @@ class Steps:
         except RivyaUnreadable as error:
             raise OutcomeUnknown("list_unreadable") from error
 
-    async def _ask(self, wanted: Endpoint) -> None:
+    async def _request_test(self, wanted: Endpoint) -> None:
         """Request a test delivery. A refusal is only logged, as the first real delivery proves the secret as well."""
         now = self._context.clock.now()
         await self._context.repository.change(wanted, now=now, event="test_asked", test_asked_at=now)
@@ -157,13 +159,13 @@ class Steps:
                 await self._retire(endpoint)
                 return
             if is_definite(error):
-                await self._take_back(endpoint, error)
+                await self._undo_attempt(endpoint, error)
             raise
         await self._context.hold()
         sealed = self._context.keys.encrypt(rotated.secret or "")
         now, overlap = self._context.clock.now(), self._context.secret_overlap
-        await self._context.repository.keep_rotated(endpoint, sealed=sealed, now=now, overlap=overlap)
-        why = _why(endpoint)
+        await self._context.repository.store_rotated(endpoint, sealed=sealed, now=now, overlap=overlap)
+        why = _rotation_reason(endpoint)
         ROTATIONS.labels(why).inc()
         log.info("endpoint.secret_rotated", endpoint_id=endpoint.id, rivya_id=endpoint.rivya_id, why=why)
 
@@ -172,12 +174,12 @@ class Steps:
         await self._context.repository.retire(endpoint, now=now, overlap=timedelta(0), why="gone_at_rivya")
         log.warning("endpoint.repair", repair="gone", endpoint_id=endpoint.id, rivya_id=endpoint.rivya_id)
 
-    async def _take_back(self, endpoint: Endpoint, error: RivyaError) -> None:
+    async def _undo_attempt(self, endpoint: Endpoint, error: RivyaError) -> None:
         """Remove the mark of the attempt; a refusal for good also ends an admin's request."""
         passes = RivyaUnauthorized | RivyaForbidden | RivyaRateLimited
         is_final = isinstance(error, RivyaRefused) and not isinstance(error, passes)
         now, code = self._context.clock.now(), read_failure(error).code
-        await self._context.repository.take_back_rotation(endpoint, now=now, code=code, is_final=is_final)
+        await self._context.repository.undo_rotation_attempt(endpoint, now=now, code=code, is_final=is_final)
 
 
 def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpoint | None:
@@ -190,7 +192,7 @@ def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpo
     return min(candidates, key=lambda endpoint: endpoint.status != "active", default=None)
 
 
-def _why(endpoint: Endpoint) -> Why:
+def _rotation_reason(endpoint: Endpoint) -> RotationReason:
     if endpoint.rotation_requested_at is not None:
-        return Why.OPERATOR
-    return Why.LOST if endpoint.secret_since is None else Why.SCHEDULE
+        return RotationReason.OPERATOR
+    return RotationReason.LOST if endpoint.secret_since is None else RotationReason.SCHEDULE

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from app.endpoint.models import live
-from app.endpoint.reconciler import AWAITING_PROOF, OTHERS_AT_WORK, REST
+from app.endpoint.reconciler import IDLE_SECONDS, PROOF_SECONDS, STANDBY_SECONDS
 from app.endpoint.repository import EndpointRepository
 from app.rivya.signature import Verified
 from tests.support.registration_harness import RegistrationHarness, Replica, room, verify
 
 REPLICAS = 10
-RESTS = (REST, AWAITING_PROOF)
+RESTS = (IDLE_SECONDS, PROOF_SECONDS)
 
 
 async def _run(r: RegistrationHarness, replica: Replica) -> None:
@@ -76,7 +76,7 @@ async def test_a_lease_left_by_a_killed_process_is_taken_over_when_it_runs_out(d
     async with room(database_url) as r:
         killed, other = await r.start(), await r.start(after=0)
         await killed.reconciler._leadership.hold()
-        assert await other.reconciler.run_once() == OTHERS_AT_WORK
+        assert await other.reconciler.run_once() == STANDBY_SECONDS
         assert await r.rows() == []
         r.clock.advance(seconds=30)
         await other.reconciler.run_once()

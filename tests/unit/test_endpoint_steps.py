@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.endpoint.models import CONTRADICTIONS, PROOF_PATIENCE, Act, Endpoint, State, current, next_act, pinned_scheme
+from app.endpoint.models import CONTRADICTIONS, PROOF_PATIENCE, Endpoint, State, Step, current, next_step, pinned_scheme
 from app.endpoint.models import RETIRING as A_DAY
 from tests.support.clock import NOON
 
@@ -35,53 +35,53 @@ RETIRED = _endpoint(State.RETIRED)
 MANUAL = _endpoint(State.MANUAL)
 
 
-def _next(*known: Endpoint, is_check_due: bool = False, **options: Any) -> Act:
+def _next(*known: Endpoint, is_check_due: bool = False, **options: Any) -> Step:
     now = options.pop("now", NOON)
-    return next_act(known, now=now, public_url=HERE, is_check_due=is_check_due, **options)
+    return next_step(known, now=now, public_url=HERE, is_check_due=is_check_due, **options)
 
 
 @pytest.mark.parametrize(
-    ("known", "act"),
+    ("known", "step"),
     [
-        ([], Act.INTEND),
-        ([RETIRED], Act.INTEND),
-        ([RETIRING], Act.INTEND),
-        ([MANUAL], Act.INTEND),
-        ([INTENDED], Act.CREATE),
-        ([INTENDED, ELSEWHERE], Act.CREATE),
-        ([ATTEMPTED], Act.RECOVER),
-        ([ATTEMPTED, ELSEWHERE, RETIRED], Act.RECOVER),
-        ([SECRETLESS], Act.ROTATE),
-        ([WANTED], Act.ROTATE),
-        ([IN_DOUBT], Act.ROTATE),
-        ([PROVEN, RETIRING], Act.SERVE),
-        ([ELSEWHERE], Act.MOVE),
-        ([CREATED], Act.ASK),
-        ([UNPROVEN], Act.ASK),
-        ([SERVING], Act.CHECK),
-        ([SERVING, RETIRING], Act.CHECK),
+        ([], Step.DECLARE),
+        ([RETIRED], Step.DECLARE),
+        ([RETIRING], Step.DECLARE),
+        ([MANUAL], Step.DECLARE),
+        ([INTENDED], Step.CREATE),
+        ([INTENDED, ELSEWHERE], Step.CREATE),
+        ([ATTEMPTED], Step.RECOVER),
+        ([ATTEMPTED, ELSEWHERE, RETIRED], Step.RECOVER),
+        ([SECRETLESS], Step.ROTATE),
+        ([WANTED], Step.ROTATE),
+        ([IN_DOUBT], Step.ROTATE),
+        ([PROVEN, RETIRING], Step.SERVE),
+        ([ELSEWHERE], Step.RELOCATE),
+        ([CREATED], Step.REQUEST_TEST),
+        ([UNPROVEN], Step.REQUEST_TEST),
+        ([SERVING], Step.CHECK),
+        ([SERVING, RETIRING], Step.CHECK),
     ],
 )
-def test_what_is_stored_decides(known: list[Endpoint], act: Act) -> None:
-    assert _next(*known, is_check_due=True) is act
+def test_what_is_stored_decides(known: list[Endpoint], step: Step) -> None:
+    assert _next(*known, is_check_due=True) is step
 
 
 def test_an_endpoint_that_was_checked_is_left_in_peace() -> None:
-    assert _next(SERVING, RETIRED) is Act.REST
-    assert _next(ASKED) is Act.REST
+    assert _next(SERVING, RETIRED) is Step.IDLE
+    assert _next(ASKED) is Step.IDLE
 
 
 def test_a_replaced_endpoint_is_removed_once_the_new_one_has_delivered_or_a_day_has_passed() -> None:
-    assert _next(SERVING, RETIRING) is Act.REMOVE
-    assert _next(ASKED, RETIRING, now=NOON + A_DAY - SECOND) is Act.REST
-    assert _next(ASKED, RETIRING, now=NOON + A_DAY) is Act.REMOVE
-    assert _next(ASKED, _endpoint(State.RETIRING), now=NOON + A_DAY) is Act.REMOVE
+    assert _next(SERVING, RETIRING) is Step.REMOVE
+    assert _next(ASKED, RETIRING, now=NOON + A_DAY - SECOND) is Step.IDLE
+    assert _next(ASKED, RETIRING, now=NOON + A_DAY) is Step.REMOVE
+    assert _next(ASKED, _endpoint(State.RETIRING), now=NOON + A_DAY) is Step.REMOVE
 
 
 def test_a_secret_is_replaced_when_it_is_as_old_as_it_may_become() -> None:
     month = timedelta(days=30)
-    assert _next(SERVING, rotate_every=month, now=NOON + month - SECOND) is Act.REST
-    assert _next(SERVING, rotate_every=month, now=NOON + month) is Act.ROTATE
+    assert _next(SERVING, rotate_every=month, now=NOON + month - SECOND) is Step.IDLE
+    assert _next(SERVING, rotate_every=month, now=NOON + month) is Step.ROTATE
 
 
 def test_the_endpoint_to_show_is_the_live_one_then_the_one_that_is_to_be() -> None:
