@@ -4,10 +4,10 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, ClassVar
 
 import orjson
+from pydantic import AwareDatetime
 
 from app.sandbox.clock import Bounded, Clock
 from app.sandbox.responses import RivyaError
@@ -35,7 +35,7 @@ class Key:
     account: str = "default"
     scopes: tuple[str, ...] = SCOPES
     revoked: bool = False
-    expires_at: datetime | None = None
+    expires_at: AwareDatetime | None = None
 
 
 class KeyRing:

@@ -1,80 +1,102 @@
-"""The routes under `/sandbox`: no key, for this machine only; they tell the truth and make the sandbox misbehave."""
+"""The routes under `/sandbox`: they show the sandbox's state and change it, for this machine only, without a key."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, fields
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, StrictFloat, StrictInt
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from app.sandbox.accounts import Key
 from app.sandbox.faults import Faults
-from app.sandbox.models import STATUSES, Status
-from app.sandbox.responses import invalid, json_answer, json_object, missing
+from app.sandbox.models import Status
+from app.sandbox.responses import invalid, json_object, json_response, missing, validate
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from app.sandbox.webhooks import Endpoint
 
 Handler = Callable[[Sandbox, Request], Awaitable[Response]]
+Configurable = TypeVar("Configurable", Faults, SandboxSettings)
 
 
 def admin_routes(sandbox: Sandbox) -> list[Route]:
-    """All of them, bound to a sandbox."""
-    return [Route(f"/sandbox{path}", partial(handle, sandbox), methods=[verb]) for verb, path, handle in _ROUTES]
+    """All of them, for one sandbox."""
+    return [Route(f"/sandbox{path}", partial(handle, sandbox), methods=[*verbs]) for path, verbs, handle in _ROUTES]
 
 
 async def _state(sandbox: Sandbox, _: Request) -> Response:
-    return json_answer(sandbox.state())
+    return json_response(sandbox.state())
 
 
 async def _faults(sandbox: Sandbox, request: Request) -> Response:
-    if request.method == "DELETE":
-        sandbox.faults.clear()
-    elif request.method == "PUT":
-        overwrite(sandbox.faults, await json_object(request))
-    elif request.method == "PATCH":
-        body = await json_object(request)
-        if isinstance(body.get("api"), list):
-            body["api"] = [*asdict(sandbox.faults)["api"], *body["api"]]
-        change(sandbox.faults, body)
-    return json_answer(asdict(sandbox.faults))
+    match request.method:
+        case "DELETE":
+            sandbox.faults.clear()
+        case "PUT":
+            _overwrite(sandbox.faults, await json_object(request))
+        case "PATCH":
+            body = await json_object(request)
+            if isinstance(body.get("api"), list):
+                body["api"] = [*asdict(sandbox.faults)["api"], *body["api"]]
+            _change(sandbox.faults, body)
+    return json_response(asdict(sandbox.faults))
 
 
 async def _settings(sandbox: Sandbox, request: Request) -> Response:
     if request.method == "PATCH":
-        change(sandbox.settings, await json_object(request))
-    return json_answer(asdict(sandbox.settings))
+        _change(sandbox.settings, await json_object(request))
+    return json_response(asdict(sandbox.settings))
+
+
+class Seconds(BaseModel):
+    """By how much time is advanced."""
+
+    seconds: StrictFloat
 
 
 async def _advance(sandbox: Sandbox, request: Request) -> Response:
-    seconds = (await json_object(request)).get("seconds")
-    if not isinstance(seconds, int | float) or not sandbox.scheduler.manual:
-        raise invalid("Only a manual sandbox can be advanced, by a number of seconds.")
-    await sandbox.advance(seconds)
-    return json_answer({"time": sandbox.scheduler.time()})
+    body = validate(Seconds, await json_object(request))
+    if not sandbox.scheduler.manual:
+        raise invalid("Only a manual sandbox can be advanced.")
+    await sandbox.advance(body.seconds)
+    return json_response({"time": sandbox.scheduler.time()})
+
+
+class StatusReport(BaseModel):
+    """The status that a generation gets, or that is reported of it; `type` is the event's."""
+
+    status: Status
+    type: str | None = None
 
 
 async def _move(sandbox: Sandbox, request: Request) -> Response:
-    generation_id, body = _generation_id(sandbox, request), await json_object(request)
+    generation_id, body = _generation_id(sandbox, request), validate(StatusReport, await json_object(request))
     try:
-        generation = await sandbox.move(generation_id, _status(body))
+        generation = await sandbox.move(generation_id, body.status)
     except ValueError as error:
         raise invalid(str(error)) from None
-    return json_answer(generation.as_json())
+    return json_response(generation.as_json())
 
 
 async def _emit(sandbox: Sandbox, request: Request) -> Response:
-    generation_id, body = _generation_id(sandbox, request), await json_object(request)
-    event = await sandbox.emit(generation_id, _status(body), event_type=body.get("type"))
-    return json_answer(event.as_json())
+    generation_id, body = _generation_id(sandbox, request), validate(StatusReport, await json_object(request))
+    event = await sandbox.emit(generation_id, body.status, event_type=body.type)
+    return json_response(event.as_json())
+
+
+def _generation_id(sandbox: Sandbox, request: Request) -> str:
+    generation_id: str = request.path_params["id"]
+    if generation_id not in sandbox.generations.by_id:
+        raise missing("Generation")
+    return generation_id
 
 
 async def _change_endpoint(sandbox: Sandbox, request: Request) -> Response:
     endpoint = _endpoint(sandbox, request)
-    return json_answer(sandbox.endpoints.change(endpoint, await json_object(request)).as_json())
+    return json_response(sandbox.endpoints.change(endpoint, await json_object(request)).as_json())
 
 
 async def _remove_endpoint(sandbox: Sandbox, request: Request) -> Response:
@@ -82,96 +104,60 @@ async def _remove_endpoint(sandbox: Sandbox, request: Request) -> Response:
     return Response(status_code=204)
 
 
-async def _put_key(sandbox: Sandbox, request: Request) -> Response:
-    key = sandbox.keys.add(read_key(request.path_params["value"], await json_object(request)))
-    return json_answer(asdict(key))
-
-
-async def _put_credits(sandbox: Sandbox, request: Request) -> Response:
-    left = (await json_object(request)).get("current_credits")
-    if not isinstance(left, int):
-        raise invalid("current_credits must be a whole number.")
-    sandbox.accounts.set_balance(request.path_params["account"], left)
-    return json_answer({"current_credits": left})
-
-
-def _generation_id(sandbox: Sandbox, request: Request) -> str:
-    generation_id: str = request.path_params["generation_id"]
-    if generation_id not in sandbox.generations.by_id:
-        raise missing("Generation")
-    return generation_id
-
-
 def _endpoint(sandbox: Sandbox, request: Request) -> Endpoint:
-    endpoint = sandbox.endpoints.by_id.get(request.path_params["endpoint_id"])
+    endpoint = sandbox.endpoints.by_id.get(request.path_params["id"])
     if endpoint is None:
         raise missing("Webhook endpoint")
     return endpoint
 
 
-def _status(body: dict[str, Any]) -> Status:
-    status = body.get("status")
-    if status not in STATUSES:
-        raise invalid(f"status must be one of {', '.join(STATUSES)}.")
-    return cast("Status", status)
+async def _put_key(sandbox: Sandbox, request: Request) -> Response:
+    key = validate(Key, {**await json_object(request), "value": request.path_params["value"]})
+    sandbox.keys.add(key)
+    return json_response(asdict(key))
 
 
-_ROUTES: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/state", _state),
-    *((verb, "/faults", _faults) for verb in ("GET", "PUT", "PATCH", "DELETE")),
-    *((verb, "/settings", _settings) for verb in ("GET", "PATCH")),
-    ("POST", "/advance", _advance),
-    ("POST", "/generations/{generation_id}/move", _move),
-    ("POST", "/generations/{generation_id}/emit", _emit),
-    ("PATCH", "/endpoints/{endpoint_id}", _change_endpoint),
-    ("DELETE", "/endpoints/{endpoint_id}", _remove_endpoint),
-    ("PUT", "/keys/{value}", _put_key),
-    ("PUT", "/credits/{account}", _put_credits),
-)
+class Credits(BaseModel):
+    """What an account can spend."""
+
+    current_credits: StrictInt
 
 
-# Changes settings and faults from JSON, refusing unknown names and wrong types.
+async def _put_credits(sandbox: Sandbox, request: Request) -> Response:
+    body = validate(Credits, await json_object(request))
+    sandbox.accounts.set_balance(request.path_params["account"], body.current_credits)
+    return json_response(body.model_dump())
 
 
-T = TypeVar("T")
-Configurable = TypeVar("Configurable", Faults, SandboxSettings)
+def _change(target: Configurable, body: dict[str, Any]) -> None:
+    """Set the named members and keep the others."""
+    _overwrite(target, _merge(asdict(target), body))
 
 
-def change(target: Configurable, body: dict[str, Any]) -> None:
-    """Set the named members and keep the others; raises `validation_failed` and then changes nothing."""
-    overwrite(target, _merged(asdict(target), body))
-
-
-def overwrite(target: Configurable, body: dict[str, Any]) -> None:
-    """Set all members, those not named to their defaults; raises `validation_failed` and then changes nothing."""
-    wanted = _validated(type(target), body)
+def _overwrite(target: Configurable, body: dict[str, Any]) -> None:
+    """Set all members; those not named get their defaults. A body that is not valid changes nothing."""
+    values = validate(type(target), body)
     for member in fields(target):
-        setattr(target, member.name, getattr(wanted, member.name))
+        setattr(target, member.name, getattr(values, member.name))
 
 
-def read_key(value: str, body: dict[str, Any]) -> Key:
-    """A key with the members that the body names; raises `validation_failed`."""
-    key = _validated(Key, {**body, "value": value})
-    if key.expires_at is not None and key.expires_at.tzinfo is None:
-        raise invalid("expires_at must name its time zone.")
-    return key
-
-
-def _validated(kind: type[T], body: dict[str, Any]) -> T:
-    try:
-        return TypeAdapter(kind).validate_python(body)
-    except ValidationError as error:
-        raise invalid(_first_fault(error)) from None
-
-
-def _merged(current: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+def _merge(current: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     merged = dict(current)
     for name, value in body.items():
         inner = merged.get(name)
-        merged[name] = _merged(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
+        merged[name] = _merge(inner, value) if isinstance(inner, dict) and isinstance(value, dict) else value
     return merged
 
 
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    return f"{'.'.join(str(step) for step in fault['loc'])}: {fault['msg']}"
+_ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
+    ("/state", ("GET",), _state),
+    ("/faults", ("GET", "PUT", "PATCH", "DELETE"), _faults),
+    ("/settings", ("GET", "PATCH"), _settings),
+    ("/advance", ("POST",), _advance),
+    ("/generations/{id}/move", ("POST",), _move),
+    ("/generations/{id}/emit", ("POST",), _emit),
+    ("/endpoints/{id}", ("PATCH",), _change_endpoint),
+    ("/endpoints/{id}", ("DELETE",), _remove_endpoint),
+    ("/keys/{value}", ("PUT",), _put_key),
+    ("/credits/{account}", ("PUT",), _put_credits),
+)

@@ -1,86 +1,58 @@
-"""How the sandbox misbehaves: what goes wrong with deliveries, and what goes wrong with calls."""
+"""What goes wrong on demand: with deliveries, with calls and with streams."""
 
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import orjson
+from pydantic import Field
 from starlette.responses import Response
-
-# Alters an answer that was true: what a client has to bear from a Rivya that changes, or that breaks in the midst.
-
 
 Alteration = Literal["truncated", "not_utf8", "wrong_type", "unknown_members", "nulls", "huge_numbers"]
 ALTERATIONS: tuple[Alteration, ...] = get_args(Alteration)
 HUGE = b"1" + b"0" * 40
-
-
-def mutate_response(response: Response, how: Alteration) -> Response:
-    """The same status with its body altered; `wrong_type` leaves the body and calls it HTML."""
-    body, kind = bytes(response.body), "text/html" if how == "wrong_type" else "application/json"
-    return Response(_altered(body, how), response.status_code, media_type=kind)
-
-
-def _altered(body: bytes, how: Alteration) -> bytes:
-    match how:
-        case "truncated":
-            return body[: len(body) // 2]
-        case "not_utf8":
-            return body[:1] + b'"\xff\xfe": 1, ' + body[1:]
-        case "unknown_members":
-            return _with_members(body, {"unheard_of": {"deep": [None, {"x": "\ufffd"}]}})
-        case "nulls":
-            return orjson.dumps(_nulled(orjson.loads(body or b"null")))
-        case "huge_numbers":
-            return body[:1] + b'"huge": ' + HUGE + b", " + body[1:]
-        case "wrong_type":
-            return body
-
-
-def _with_members(body: bytes, members: dict[str, Any]) -> bytes:
-    content = orjson.loads(body or b"null")
-    return orjson.dumps({**content, **members}) if isinstance(content, dict) else body
-
-
-def _nulled(content: object) -> object:
-    return dict.fromkeys(content) if isinstance(content, dict) else None
+_CONFIG = {"extra": "forbid", "allow_inf_nan": False}
+_NOT_NEGATIVE = Field(ge=0)
 
 
 @dataclass
 class DeliveryFaults:
     """What goes wrong with the deliveries of an event; the default is nothing."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
     drop: bool = False
-    delay: float = 0.0
-    duplicate: int = 0
+    """It is not sent."""
+    delay: Annotated[float, _NOT_NEGATIVE] = 0.0
+    """Seconds by which it is sent later."""
+    duplicate: Annotated[int, _NOT_NEGATIVE] = 0
     """Further copies of the same event."""
     reorder: bool = False
-    """Held back until another event's delivery has overtaken it."""
+    """It is held back until another event's delivery has been sent."""
     forge: bool = False
-    """Signed with a secret that nobody has."""
+    """It is signed with a secret that nobody has."""
     contradict: bool = False
-    """Followed by a second, properly signed event that says the opposite."""
+    """A second, properly signed event follows that reports the opposite."""
     early: bool = False
     """The generation ends, and its callback is sent, before its create is answered."""
     skew: float = 0.0
-    """Seconds by which the signed timestamp is off; negative is in the past."""
+    """Seconds that are added to the signed timestamp; negative is in the past."""
     corrupt: bool = False
     """The body is altered after signing."""
     only: str = "*"
-    """Glob of the event types that suffer."""
+    """Glob of the event types that are affected."""
     times: int | None = None
-    """How many events suffer; None: all, until told otherwise."""
+    """How many events are affected; None: all."""
 
 
 @dataclass
 class ApiFault:
-    """What goes wrong with calls; `when="after"` does the work first and only then spoils the answer."""
+    """What goes wrong with calls; `when="after"` does the work first and then replaces the answer."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
     route: str = "*"
     """Glob of route names, such as `generations.get` or `webhooks.*`."""
     times: int | None = None
+    """How many calls are affected; None: all."""
     when: Literal["before", "after"] = "before"
     hang: float = 0.0
     """Seconds to wait; without a status or a connection fault, the true answer follows."""
@@ -96,9 +68,9 @@ class ApiFault:
 
 @dataclass
 class StreamFault:
-    """What goes wrong in the midst of a stream, before its event number `after`, counted from 0."""
+    """What goes wrong in a stream before its event number `after`, counted from 0."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
     after: int = 1
     pause: float = 0.0
     """Seconds of silence."""
@@ -106,53 +78,71 @@ class StreamFault:
     """Comments sent before the silence."""
     connection: Literal["reset", "hang_up"] | None = None
     times: int | None = None
+    """How many streams are affected; None: all."""
 
 
 @dataclass
 class Faults:
-    """Everything that goes wrong at the moment."""
+    """Everything that goes wrong now."""
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
     deliveries: DeliveryFaults = field(default_factory=DeliveryFaults)
     api: list[ApiFault] = field(default_factory=list)
     stream: StreamFault | None = None
 
     def clear(self) -> None:
-        """Behave again."""
-        self.deliveries = DeliveryFaults()
-        self.api = []
-        self.stream = None
+        """Remove all faults."""
+        self.deliveries, self.api, self.stream = DeliveryFaults(), [], None
 
     def take_api(self, route: str) -> ApiFault | None:
-        """The first fault that this call suffers, counted."""
-        for fault in self.api:
-            if fnmatchcase(route, fault.route):
-                self._count_down(fault)
-                return fault
-        return None
+        """The first fault that applies to this call; counts the use."""
+        fault = next((fault for fault in self.api if fnmatchcase(route, fault.route)), None)
+        if fault is not None and _is_last_use(fault):
+            self.api.remove(fault)
+        return fault
 
     def take_stream(self) -> StreamFault | None:
-        """What the next stream suffers, counted."""
+        """The fault of the next stream; counts the use."""
         fault = self.stream
-        if fault is not None and fault.times is not None:
-            fault.times -= 1
-            if fault.times <= 0:
-                self.stream = None
+        if fault is not None and _is_last_use(fault):
+            self.stream = None
         return fault
 
     def take_delivery(self, event_type: str) -> DeliveryFaults:
-        """What this event's deliveries suffer, counted."""
+        """A copy of the faults of this event's deliveries; counts the use."""
         faults = self.deliveries
         if not fnmatchcase(event_type, faults.only):
             return DeliveryFaults()
-        if faults.times is not None:
-            faults.times -= 1
-            if faults.times <= 0:
-                self.deliveries = DeliveryFaults()
+        if _is_last_use(faults):
+            self.deliveries = DeliveryFaults()
         return replace(faults)
 
-    def _count_down(self, fault: ApiFault) -> None:
-        if fault.times is not None:
-            fault.times -= 1
-            if fault.times <= 0:
-                self.api.remove(fault)
+
+def _is_last_use(fault: DeliveryFaults | ApiFault | StreamFault) -> bool:
+    if fault.times is None:
+        return False
+    fault.times -= 1
+    return fault.times <= 0
+
+
+def mutate_response(response: Response, alteration: Alteration) -> Response:
+    """The same status with its body altered; `wrong_type` leaves the body and calls it HTML."""
+    media_type = "text/html" if alteration == "wrong_type" else "application/json"
+    return Response(_mutate(bytes(response.body), alteration), response.status_code, media_type=media_type)
+
+
+def _mutate(body: bytes, alteration: Alteration) -> bytes:
+    content = orjson.loads(body or b"null")
+    match alteration:
+        case "truncated":
+            return body[: len(body) // 2]
+        case "not_utf8":
+            return body[:1] + b'"\xff\xfe": 1, ' + body[1:]
+        case "unknown_members" if isinstance(content, dict):
+            return orjson.dumps({**content, "unheard_of": {"deep": [None, {"x": "\ufffd"}]}})
+        case "nulls":
+            return orjson.dumps(dict.fromkeys(content) if isinstance(content, dict) else None)
+        case "huge_numbers":
+            return body[:1] + b'"huge": ' + HUGE + b", " + body[1:]
+        case _:
+            return body

@@ -51,7 +51,7 @@ class Generations:
         if known is not None:
             return known
         generation = self._open(account, read_order(body, self.models), key)
-        answer = self.as_answered(generation)
+        answer = self.as_json(generation)
         if self._settings.short_create:
             answer = {name: value for name, value in answer.items() if name not in _LEFT_OUT_WHEN_SHORT}
         if key:
@@ -65,7 +65,7 @@ class Generations:
         await self._move(generation, status)
         return generation
 
-    def as_answered(self, generation: Generation) -> dict[str, Any]:
+    def as_json(self, generation: Generation) -> dict[str, Any]:
         """The object as the API answers it."""
         if not self._settings.echo_client_request_id:
             return generation.as_json()

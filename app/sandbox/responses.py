@@ -1,68 +1,20 @@
-"""Answers as they leave the sandbox: JSON, refusals in the documented shape, and no answer at all."""
+"""What leaves the sandbox: JSON, errors in the documented shape, or a closed connection. And how bodies are read."""
 
 import socket
 import struct
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.sandbox.clock import new_id
 
+T = TypeVar("T")
 TRANSPORT = "sandbox.transport"
-"""The ASGI extension by which the server lends out a connection's transport."""
-
-
-def json_answer(content: object, *, status: int = 200) -> Response:
-    """A JSON body."""
-    return Response(orjson.dumps(content), status, media_type="application/json")
-
-
-def refusal(code: str, message: str, *, status: int) -> Response:
-    """The documented error body with a fresh request id."""
-    return json_answer(error_body(code, message, new_id("req")), status=status)
-
-
-class NoAnswer(Response):
-    """Closes the connection without a word: politely, or with a reset."""
-
-    def __init__(self, manner: Literal["reset", "hang_up"]) -> None:
-        super().__init__()
-        self._manner = manner
-
-    async def __call__(self, scope: Scope, receive: Receive, _: Send) -> None:
-        """End the connection, wait until the server noticed; raises ConnectionResetError where there is no server."""
-        transport: Any = scope.get("extensions", {}).get(TRANSPORT)
-        if transport is None:
-            raise ConnectionResetError("The sandbox hung up.")
-        if self._manner == "reset":
-            # A linger time of zero makes the kernel answer with RST instead of FIN.
-            no_linger = struct.pack("ii", 1, 0)
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
-        transport.abort()
-        while (await receive())["type"] != "http.disconnect":
-            pass
-
-
-# Request bodies: a JSON object, or a refusal.
-
-
-async def json_object(request: Request) -> dict[str, Any]:
-    """The JSON object sent; raises `validation_failed`."""
-    try:
-        body = orjson.loads(await request.body())
-    except orjson.JSONDecodeError:
-        raise invalid("The body must be JSON.") from None
-    if not isinstance(body, dict):
-        raise invalid("The body must be a JSON object.")
-    return body
-
-
-# What Rivya answers when it refuses: a code, a message and a request id, in one documented shape.
-
-
+"""The ASGI extension that holds the connection's transport."""
 STATUS_OF_CODE = {
     "public_api_disabled": 503,
     "api_key_missing": 401,
@@ -84,25 +36,75 @@ STATUS_OF_CODE = {
 
 
 class RivyaError(Exception):
-    """A refusal on its way to the caller."""
+    """An error that is answered in Rivya's shape; without `status`, with the documented one of its code."""
 
     def __init__(self, code: str, message: str, *, status: int | None = None) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
         self.status = STATUS_OF_CODE[code] if status is None else status
 
-
-def error_body(code: str, message: str, request_id: str) -> dict[str, Any]:
-    """The documented error object."""
-    return {"error": {"code": code, "message": message, "requestId": request_id}}
+    def response(self) -> Response:
+        """The documented error body with a new request id."""
+        error = {"code": self.code, "message": str(self), "requestId": new_id("req")}
+        return json_response({"error": error}, status=self.status)
 
 
 def invalid(message: str) -> RivyaError:
-    """The body can't be used; trying again does not help."""
+    """A `validation_failed` to raise."""
     return RivyaError("validation_failed", message)
 
 
 def missing(what: str) -> RivyaError:
-    """There is no such thing, or it is another account's."""
+    """A `not_found` to raise, for what does not exist or belongs to another account."""
     return RivyaError("not_found", f"{what} not found.")
+
+
+def json_response(content: object, *, status: int = 200) -> Response:
+    """A JSON response."""
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+async def json_object(request: Request) -> dict[str, Any]:
+    """The JSON object in the request's body. Raises `validation_failed`."""
+    try:
+        body = orjson.loads(await request.body())
+    except orjson.JSONDecodeError:
+        raise invalid("The body must be JSON.") from None
+    if not isinstance(body, dict):
+        raise invalid("The body must be a JSON object.")
+    return body
+
+
+def validate(kind: type[T], members: object) -> T:
+    """A `kind` with these members. Raises `validation_failed`, with the first member that is wrong."""
+    try:
+        return TypeAdapter(kind).validate_python(members)
+    except ValidationError as failure:
+        first = failure.errors()[0]
+        raise invalid(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+class NoAnswer(Response):
+    """Closes the connection without an answer: `hang_up` in order (FIN), `reset` with RST."""
+
+    def __init__(self, manner: Literal["reset", "hang_up"]) -> None:
+        super().__init__()
+        self._manner = manner
+
+    async def __call__(self, scope: Scope, receive: Receive, _: Send) -> None:
+        """Close, and return when the server has noticed. Raises ConnectionResetError where there is no server."""
+        transport: Any = scope.get("extensions", {}).get(TRANSPORT)
+        if transport is None:
+            raise ConnectionResetError("The sandbox closed the connection.")
+        if self._manner == "reset":
+            # With a linger time of zero the kernel sends RST instead of FIN.
+            no_linger = struct.pack("ii", 1, 0)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
+        transport.abort()
+        await disconnected(receive)
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return when the caller has closed the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
