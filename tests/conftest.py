@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
 from tests.support.databases import Databases, GivenServer, PostgresDatabases, PostgresServer, SqliteDatabases
+from tests.support.memory_files import temporary_root
 from tests.support.network_guard import NetworkGuard
 from tests.support.postgres import PostgresCluster
 from tests.support.run_counts import RunCounts, begin, is_over, note
@@ -18,6 +20,8 @@ BOTH = ("sqlite", "postgresql")
 GIVEN_SERVER = "DATABASE_URL_TEST"
 # What a deployment would set, and what would send a loopback request through somebody's proxy.
 _UNWANTED = ("RIVYA_", "RECEIVER_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+tempfile.tempdir = temporary_root()  # before anything makes a directory: pytest's and the clusters' lie in it
 
 settings.register_profile(
     "ci", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]

@@ -1,5 +1,6 @@
 """A process and its children: frozen, thawed, or killed together."""
 
+import contextlib
 import os
 import select
 import signal
@@ -27,7 +28,10 @@ def kill_parent(parent: int, *, seconds: float) -> None:
 
     Raises TimeoutError when one of them is still there after `seconds`.
     """
-    handles = [os.pidfd_open(child) for child in children_of(parent)]
+    handles = []
+    for child in children_of(parent):
+        with contextlib.suppress(ProcessLookupError):  # a session that ended since the list was made
+            handles.append(os.pidfd_open(child))
     os.kill(parent, signal.SIGKILL)
     try:
         for handle in handles:
