@@ -29,7 +29,7 @@ from app.endpoint.reachability import Reachability
 from app.endpoint.reconciler import Reconciler
 from app.endpoint.repository import EndpointRepository
 from app.endpoint.service import EndpointCommands, EndpointQueries
-from app.endpoint.verification import AlternateClocks, Verification
+from app.endpoint.verification import Verification
 from app.fastpath import generation_read
 from app.fastpath.application import FastPathApp
 from app.fastpath.delivery import FastDelivery
@@ -94,11 +94,9 @@ class Service:
         keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
         fixed_secret = None if fixed is None else fixed.get_secret_value()
         self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed_secret)
-        self.verifications = tuple(
-            Verification(self.keyring, ProofRepository(database), clock=one)
-            for one in (clock, *alternate_clocks(clock))
+        self.verification = Verification(
+            self.keyring, ProofRepository(database), clock=clock, alternate_clocks=alternate_clocks(clock)
         )
-        """One by our clock, and one by each alternate clock, which may be right if ours is wrong."""
         self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
         self.probe_key = ProbeKey(self._key)
         self.reconciler = Reconciler(
@@ -136,9 +134,8 @@ class Service:
         self.poller = Poller(self.database, polling, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self._poll_errors = polling.errors_in_a_row
         self.rejections = Rejections(self.database)
-        ours, *second = self.verifications
         self.intake = Intake(
-            AlternateClocks(ours, second),
+            self.verification,
             self.endpoint_health,
             self.rejections,
             self.batch.put,

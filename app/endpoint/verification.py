@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeGuard
 
 import structlog
 
@@ -13,33 +13,55 @@ from app.core.errors import DatabaseUnavailable, ServiceError
 from app.endpoint.keyring import Keyring, KeyringSnapshot
 from app.endpoint.metrics import CONTRADICTIONS
 from app.endpoint.proofs import ProofRecorder, ProofRepository
-from app.rivya.scheme_detection import DetectedScheme, detect_scheme
+from app.rivya.scheme_detection import detect_scheme
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
 
-
-_WORTH_A_LOOK: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET, Reason.MISSING_SIGNATURE})
-_FINAL_REASONS: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.MISSING_SIGNATURE, Reason.MALFORMED_SIGNATURE})
 SECONDS_IN_DOUBT: Final = 5.0
 """How long a delivery waits for a secret that was requested; longer than the call usually takes."""
+
+_NEEDS_NEWER_SECRETS: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.NO_SECRET, Reason.MISSING_SIGNATURE})
+_FINAL_REASONS: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.MISSING_SIGNATURE, Reason.MALFORMED_SIGNATURE})
+_NEEDS_OTHER_CLOCK: Final = frozenset({Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP})
 _MOST_WAITING: Final = 256
 _SECONDS_BETWEEN_CONTRADICTIONS: Final = 1.0
 
 
+class SecretPending(ServiceError):
+    """A new secret was requested and is not stored yet, so the delivery can't be verified; Rivya has to resend it."""
+
+    status = 503
+    code = "secret_pending"
+
+    def __init__(self) -> None:
+        super().__init__("A new signing secret is on its way; send this again.", retry_after=2)
+
+
 class Verification:
-    """Verifies one delivery per call; with a pinned scheme and proven secrets that is one signature check."""
+    """Verifies one delivery per call; with a pinned scheme and proven secrets that is one signature check.
+
+    A delivery that is too old or too new by `clock` is also verified by `alternate_clocks`. Only one with a right
+    signature gets that far, and if an old one is accepted again, its event changes nothing.
+    """
 
     def __init__(
-        self, keyring: Keyring, proofs: ProofRepository, *, clock: Clock, seconds_in_doubt: float = SECONDS_IN_DOUBT
+        self,
+        keyring: Keyring,
+        proofs: ProofRepository,
+        *,
+        clock: Clock,
+        alternate_clocks: Sequence[Clock] = (),
+        seconds_in_doubt: float = SECONDS_IN_DOUBT,
     ) -> None:
         self._keyring = keyring
         self._proofs = proofs
         self._recorder = ProofRecorder(keyring, proofs, clock=clock)
         self._clock = clock
+        self._alternate_clocks = alternate_clocks
         self._seconds_in_doubt = seconds_in_doubt
         self._waiting = 0
-        self._contradicted_at: float | None = None
+        self._contradiction_due_at = 0.0
 
     @property
     def is_read(self) -> bool:
@@ -73,25 +95,19 @@ class Verification:
         Raises `DatabaseUnavailable` and `SecretPending` if that can't be decided now.
         """
         version = self._keyring.version
-        result = await self._attempt(headers, body)
-        if isinstance(result, Verified):
-            return result
-        result = await self._second_attempt(result, headers, body, path_key, version=version)
+        result = await self._attempt(headers, body, self._clock)
+        # Another replica may have registered, rotated or pinned since our last read.
+        if _is_refused(result, _NEEDS_NEWER_SECRETS) and await self._refresh(path_key, version):
+            result = await self._attempt(headers, body, self._clock)
+        endpoint_id = self.endpoint_id(path_key)
+        if _is_refused(result, _NEEDS_NEWER_SECRETS) and endpoint_id in self._keyring.snapshot.in_doubt:
+            await self._wait_until_settled(endpoint_id)
+            result = await self._attempt(headers, body, self._clock)
+        if _is_refused(result, _NEEDS_OTHER_CLOCK):
+            result = await self._attempt_by_other_clocks(result, headers, body)
         endpoint_id = self.endpoint_id(path_key)
         if isinstance(result, Refused) and endpoint_id is not None:
             await self._record_contradiction(headers, body, endpoint_id)
-        return result
-
-    async def _second_attempt(
-        self, first: Refused, headers: RawHeaders, body: bytes, path_key: str | None, *, version: int
-    ) -> Verified | Refused:
-        result: Verified | Refused = first
-        # Another replica may have registered, rotated or pinned since our last read.
-        if _is_worth_a_look(result) and await self._looked(path_key, version):
-            result = await self._attempt(headers, body)
-        endpoint_id = self.endpoint_id(path_key)
-        if _is_worth_a_look(result) and endpoint_id in self._keyring.snapshot.in_doubt:
-            result = await self._attempt_until_settled(headers, body, endpoint_id)
         return result
 
     def _is_unknown_path(self, path_key: str | None) -> bool:
@@ -100,7 +116,7 @@ class Verification:
             return True
         return self._waiting >= _MOST_WAITING and self.endpoint_id(path_key) is None
 
-    async def _looked(self, path_key: str | None, version: int) -> bool:
+    async def _refresh(self, path_key: str | None, version: int) -> bool:
         """Refresh the keyring; True if there is anything newer than `version`.
 
         A delivery to a path of ours waits for the next read. An unknown path may belong to an endpoint that was just
@@ -114,28 +130,35 @@ class Verification:
         finally:
             self._waiting -= is_patient
 
-    async def _attempt(self, headers: RawHeaders, body: bytes) -> Verified | Refused:
-        snapshot = self._keyring.snapshot
+    async def _attempt(self, headers: RawHeaders, body: bytes, clock: Clock) -> Verified | Refused:
+        snapshot, now = self._keyring.snapshot, clock.now()
         if not snapshot.secrets:
             return Refused(Reason.NO_SECRET)
         if snapshot.verifier is not None:
-            result = snapshot.verifier.verify(headers, body, self._clock.now())
+            result = snapshot.verifier.verify(headers, body, now)
             if isinstance(result, Verified) and _is_unproven(snapshot, result):
                 await self._recorder.prove(snapshot, str(snapshot.scheme), result, body)
             return result
-        proof = self._calibrated(headers, body)
-        if proof is None:
-            return Refused(Reason.SIGNATURE_MISMATCH if _is_signed(headers) else Reason.MISSING_SIGNATURE)
-        if isinstance(proof.result, Refused):
-            return proof.result
-        pinned = await self._recorder.prove(snapshot, str(proof.scheme), proof.result, body)
-        if pinned == str(proof.scheme):
-            return proof.result
-        return await self._attempt(headers, body)  # another replica has pinned another scheme first
+        detected = detect_scheme(headers, body, secrets=snapshot.secrets, now=now)
+        if detected is None:
+            is_signed = any(b"signature" in name for name, _ in headers)
+            return Refused(Reason.SIGNATURE_MISMATCH if is_signed else Reason.MISSING_SIGNATURE)
+        if isinstance(detected.result, Refused):
+            return detected.result
+        scheme = str(detected.scheme)
+        if await self._recorder.prove(snapshot, scheme, detected.result, body) == scheme:
+            return detected.result
+        return await self._attempt(headers, body, clock)  # another replica has pinned another scheme first
 
-    async def _attempt_until_settled(
-        self, headers: RawHeaders, body: bytes, endpoint_id: str | None
-    ) -> Verified | Refused:
+    async def _attempt_by_other_clocks(self, first: Refused, headers: RawHeaders, body: bytes) -> Verified | Refused:
+        for clock in self._alternate_clocks:
+            result = await self._attempt(headers, body, clock)
+            if isinstance(result, Verified):
+                log.warning("delivery.taken_by_another_clock", offset=round(first.offset_seconds or 0))
+                return result
+        return first
+
+    async def _wait_until_settled(self, endpoint_id: str | None) -> None:
         if self._waiting >= _MOST_WAITING:
             raise SecretPending
         self._waiting += 1
@@ -147,96 +170,28 @@ class Verification:
             raise SecretPending from None
         finally:
             self._waiting -= 1
-        return await self._attempt(headers, body)
-
-    def _calibrated(self, headers: RawHeaders, body: bytes) -> DetectedScheme | None:
-        return detect_scheme(headers, body, secrets=self._keyring.snapshot.secrets, now=self._clock.now())
 
     async def _record_contradiction(self, headers: RawHeaders, body: bytes, endpoint_id: str) -> None:
         """Log and count a refused delivery that another scheme than the pinned one proves; at most once a second."""
-        snapshot, now = self._keyring.snapshot, self._clock.monotonic()
-        if snapshot.verifier is None or not _is_due(self._contradicted_at, now):
+        snapshot, monotonic = self._keyring.snapshot, self._clock.monotonic()
+        if snapshot.verifier is None or monotonic < self._contradiction_due_at:
             return
-        self._contradicted_at = now
-        proof = self._calibrated(headers, body)
-        if proof is None or isinstance(proof.result, Refused):
+        self._contradiction_due_at = monotonic + _SECONDS_BETWEEN_CONTRADICTIONS
+        detected = detect_scheme(headers, body, secrets=snapshot.secrets, now=self._clock.now())
+        if detected is None or isinstance(detected.result, Refused):
             return
         CONTRADICTIONS.inc()
-        proven = str(proof.scheme)
-        log.error("signature.other_scheme_proven", pinned=str(snapshot.scheme), proven=proven, endpoint_id=endpoint_id)
+        pinned, proven = str(snapshot.scheme), str(detected.scheme)
+        log.error("signature.other_scheme_proven", pinned=pinned, proven=proven, endpoint_id=endpoint_id)
         with suppress(DatabaseUnavailable):
             await self._proofs.record_other_scheme(endpoint_id, proven)
 
 
-def _is_worth_a_look(result: Verified | Refused) -> bool:
-    return isinstance(result, Refused) and result.reason in _WORTH_A_LOOK
+def _is_refused(result: Verified | Refused, reasons: frozenset[Reason]) -> TypeGuard[Refused]:
+    return isinstance(result, Refused) and result.reason in reasons
 
 
 def _is_unproven(snapshot: KeyringSnapshot, verified: Verified) -> bool:
     if not snapshot.stored:
         return False  # the secret comes from a setting, and the scheme is known
     return snapshot.stored[verified.secret_number].proven_at is None
-
-
-def _is_signed(headers: RawHeaders) -> bool:
-    return any(b"signature" in name for name, _ in headers)
-
-
-def _is_due(last: float | None, now: float) -> bool:
-    return last is None or now >= last + _SECONDS_BETWEEN_CONTRADICTIONS
-
-
-class SecretPending(ServiceError):
-    """A new secret was requested and is not stored yet, so the delivery can't be verified; Rivya has to resend it."""
-
-    status = 503
-    code = "secret_pending"
-
-    def __init__(self) -> None:
-        super().__init__("A new signing secret is on its way; send this again.", retry_after=2)
-
-
-_TIMED: Final = frozenset({Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP})
-
-
-class AlternateClocks:
-    """Verifies by our clock, and deliveries that are too old or too new by it, by other clocks.
-
-    Only a delivery with a right signature gets that far. If an old one is accepted again, its event changes nothing.
-    """
-
-    def __init__(self, ours: Verification, others: Sequence[Verification]) -> None:
-        self._ours = ours
-        self._others = others
-
-    @property
-    def is_read(self) -> bool:
-        """True if the secrets have been read; before that, none is known."""
-        return self._ours.is_read
-
-    def endpoint_id(self, path_key: str | None) -> str | None:
-        """The id of our endpoint with this path key, None if there is none."""
-        return self._ours.endpoint_id(path_key)
-
-    def verify_now(
-        self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
-    ) -> Verified | Refused | None:
-        """The result by our clock if it needs no I/O; None if `verify` has to decide."""
-        result = self._ours.verify_now(headers, body, path_key, now)
-        return None if result is not None and _is_of_another_time(result) else result
-
-    async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
-        """Verified or Refused, by our clock or another one. Raises `ServiceError` if that can't be decided now."""
-        result = await self._ours.verify(headers, body, path_key)
-        if not _is_of_another_time(result):
-            return result
-        for other in self._others:
-            second = await other.verify(headers, body, path_key)
-            if isinstance(second, Verified):
-                log.warning("delivery.taken_by_another_clock", offset=round(result.offset_seconds or 0))
-                return second
-        return result
-
-
-def _is_of_another_time(result: Verified | Refused) -> bool:
-    return isinstance(result, Refused) and result.reason in _TIMED

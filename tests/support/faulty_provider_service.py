@@ -180,8 +180,7 @@ async def faulty_provider_service(url: str) -> AsyncIterator[FaultyProviderServi
         stack.push_async_callback(service.close)
         service.limiter._pause = clock.pause
         clock.stands_still_while.append(lambda: bool(service.poller._asking))
-        for verification in service.verifications:
-            verification._seconds_in_doubt = 0.05
+        service.verification._seconds_in_doubt = 0.05
         await service.batch.start()
         stack.push_async_callback(service.batch.stop)
         transport = httpx.ASGITransport(service.app)
