@@ -27,7 +27,7 @@ def main() -> int:
         sys.stderr.write(f"SOAK_MINUTES={minutes:g}: at least {LEAST_MINUTES:g} are needed to try everything\n")
         return 2
     started, table = time.monotonic(), Table()
-    with tempfile.TemporaryDirectory(prefix="receiver-soak-") as name, PostgresCluster(fsync="on") as cluster:
+    with tempfile.TemporaryDirectory(prefix="receiver-soak-") as name, PostgresCluster() as cluster:
         directory = Path(name)
         world = World(table, directory, PostgresDatabases(cluster), SqliteDatabases(directory), minutes)
         _run(world, until=started + minutes * 60)
