@@ -1,4 +1,4 @@
-"""Starts the service, serves until it is told to stop, and stops well."""
+"""Runs the service in a uvicorn server until a signal, and stops it without losing a request."""
 
 import asyncio
 import gc
@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
 
 import structlog
 import uvicorn
@@ -22,28 +21,30 @@ from app.rivya.schemes import SchemeInvalid
 
 log = structlog.stdlib.get_logger(__name__)
 
-
-# Takes the address to listen at, before anything else is started, and gives it up without losing a caller.
-
-
 _BACKLOG = 2048
-_ACCEPT_INTERVAL = 0.002
-_MOST_ACCEPT_LOOKS = 500
+_ACCEPT_INTERVAL, _MAX_ACCEPT_CHECKS = 0.002, 500
+_DRAIN_INTERVAL, _MAX_DRAIN_CHECKS = 0.02, 50
+_STOP_SECONDS = 15
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than nginx and AWS load balancers keep a connection (60 s). So they close it, and never send a request on a
+connection that we are closing."""
+_GC_THRESHOLD = 50_000
+_STOPPED, _FAILED, _REFUSED = 0, 1, 2
 
 
 class AddressTaken(Exception):
-    """The address can't be listened at; the text names the variables."""
+    """Listening at the address is not possible; the text names the variables."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to `host` and `port` (0: any free one). Raises `AddressTaken`."""
+    """A listening socket at `host` and `port` (0: any free port). Raises `AddressTaken`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named so that the event loop recognises TCP, and switches Nagle's algorithm off.
+    # With the protocol named, the event loop recognises TCP and turns Nagle's algorithm off.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-        # At once: until somebody listens, a second process may bind the same address, and neither would know.
+        # Before anything else starts: until one process listens, another can bind the same address.
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
@@ -56,142 +57,112 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def close_when_empty(listener: socket.socket) -> None:
-    """Refuse new connections once those in the kernel's queue have been accepted, or after 1 second.
+    """Close `listener` when the connections in the kernel's queue have been accepted, after 1 second at most.
 
-    Closed with connections in the queue, the kernel would reset them: callers that believed to be connected.
+    Closing it earlier would reset them, although their clients are already connected.
     """
-    listener.listen(0)  # a queue as short as can be: under load it might never be empty
-    for _ in range(_MOST_ACCEPT_LOOKS):
+    listener.listen(0)  # the shortest queue: under load a longer one might never be empty
+    for _ in range(_MAX_ACCEPT_CHECKS):
         if not select.select([listener], [], [], 0)[0]:
             break
         await asyncio.sleep(_ACCEPT_INTERVAL)
-    listener.shutdown(
-        socket.SHUT_RDWR
-    )  # now, whoever else holds the socket: the event loop closes it when it comes to it
+    listener.shutdown(socket.SHUT_RDWR)  # takes effect at once, while the event loop still holds the socket
     listener.close()
-
-
-# Being told to stop: SIGTERM from whoever runs the service, SIGINT from the keyboard.
-
-
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def on_stop_signal(stop: Callable[[int], object]) -> Iterator[None]:
-    """Call `stop` with the signal's number, in the running event loop, as often as it comes."""
-    loop = asyncio.get_running_loop()
-    for number in _NUMBERS:
+    """Within the block, call `stop` with the signal's number at each SIGINT or SIGTERM, in the running event loop."""
+    loop, numbers = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
         loop.add_signal_handler(number, stop, number)
     try:
         yield
     finally:
-        for number in _NUMBERS:
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 
-# Says goodbye to clients that keep connections: once told to stop, every answer ends its connection.
-
-
-_CLOSE = (b"connection", b"close")
-_DRAIN_INTERVAL = 0.02
-_MOST_DRAIN_LOOKS = 50
-
-
-@runtime_checkable
-class _Cycle(Protocol):
-    """A request as uvicorn keeps it."""
-
-    response_complete: bool
-
-
 class ConnectionDrain:
-    """ASGI middleware: passes everything on, and from `begin` on adds `Connection: close` to every answer.
+    """ASGI middleware that adds `Connection: close` to every response after `begin`.
 
-    To those of the lanes, which don't pass through here, the protocol adds it.
+    Responses of the fast path do not pass through it: `FastPathProtocol` adds the header itself.
     """
 
     def __init__(self, app: FastPathApp) -> None:
         self._app = app
-        self.is_leaving = False
+        self.is_draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
 
         async def send_closing(message: Message) -> None:
-            if self.is_leaving and message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), _CLOSE]
+            if self.is_draining and message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
         await self._app(scope, receive, send_closing if scope["type"] == "http" else send)
 
     def handler(self, path: str) -> FastHandler | None:
-        """The application's own."""
+        """The fast handler of the application for `path`."""
         return self._app.handler(path)
 
     def begin(self) -> None:
-        """We are about to stop."""
-        self.is_leaving = True
+        """Close each connection after its next response."""
+        self.is_draining = True
 
-    async def idle_connections_gone(self, connections: Callable[[], Collection[object]]) -> None:
-        """Return when no connection is without a request any more, after 1 second at most.
+    async def wait_idle_closed(self, connections: Callable[[], Collection[object]]) -> None:
+        """Wait until every open connection is answering a request, 1 second at most.
 
-        A request may be on its way on any of them: closed at once, its sender would get no answer at all.
+        The next request may already be on its way on an idle connection. If we closed it now, that request would get
+        no response.
         """
-        for _ in range(_MOST_DRAIN_LOOKS):
-            await asyncio.sleep(_DRAIN_INTERVAL)  # what was accepted just now becomes a connection
-            if not any(_is_idle(each) for each in connections()):
+        for _ in range(_MAX_DRAIN_CHECKS):
+            await asyncio.sleep(_DRAIN_INTERVAL)  # the event loop registers sockets that it has just accepted
+            if not any(_is_idle(connection) for connection in connections()):
                 return
 
 
 def _is_idle(connection: object) -> bool:
-    cycle = getattr(connection, "cycle", None)
-    return not isinstance(cycle, _Cycle) or cycle.response_complete
-
-
-_STOP_SECONDS = 15
-_KEEP_ALIVE_SECONDS = 75
-"""An idle connection stays so long: longer than with nginx or an ALB (60 s), so that they close it, and not we while a
-request of theirs is on its way."""
-_NEW_OBJECTS = 50_000
-_STOPPED, _FAILED, _REFUSED = 0, 1, 2
+    cycle = getattr(connection, "cycle", None)  # uvicorn's state of the current request
+    return bool(getattr(cycle, "response_complete", True))
 
 
 class Server(uvicorn.Server):
-    """A uvicorn that lets those who wait for a generation go before it waits for their connections to close."""
+    """A uvicorn server that answers long polls before it waits for their connections to close."""
 
     def __init__(self, config: uvicorn.Config, service: Service, drain: ConnectionDrain) -> None:
         super().__init__(config)
         self._service = service
         self._drain = drain
         self.gave_up: str | None = None
-        """Why serving made no sense."""
+        """The reason given to `give_up`."""
 
     def give_up(self, reason: str) -> None:
-        """Stop, because `reason`."""
+        """Stop, because the service can never become ready."""
         self.gave_up = reason
         self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop when told to, and leave it at that: uvicorn's own raises the signal again, and dies of it."""
+        """Stop at a signal. uvicorn's own method raises the signal again afterwards, which kills the process."""
         with on_stop_signal(lambda number: self.handle_exit(number, None)):
             yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more, answer those who wait with what is known and those who are about to ask, then stop."""
+        """Accept no more connections, answer the requests that came or are on their way, then stop."""
         self._service.release_callers()
         self._drain.begin()
         for listener in sockets or ():
             await close_when_empty(listener)
         for server in self.servers:
-            server.close()  # else the event loop would ask a closed socket for connections, without a pause
-        await self._drain.idle_connections_gone(lambda: self.server_state.connections)
+            server.close()  # otherwise the event loop would try without a pause to accept on a closed socket
+        await self._drain.wait_idle_closed(lambda: self.server_state.connections)
         await super().shutdown(sockets)
 
 
 def make_server(service: Service) -> Server:
-    """The server, as it runs everywhere: uvloop, httptools, no header that tells what it is."""
+    """A server for `service`, configured as in production."""
     drain = ConnectionDrain(service.app)
     config = uvicorn.Config(
         drain,
@@ -209,7 +180,10 @@ def make_server(service: Service) -> Server:
 
 
 async def serve_until_stopped(settings: Settings) -> int:
-    """Serve; the exit status: 0 stopped when told to, 1 could not start, 2 settings that contradict what is stored."""
+    """Serve until a signal; returns the exit status.
+
+    0: stopped by a signal, 1: could not start, 2: settings contradict each other or the stored data.
+    """
     try:
         listener = listen(settings.receiver_host, settings.receiver_port)
         service = Service(settings)
@@ -220,22 +194,22 @@ async def serve_until_stopped(settings: Settings) -> int:
     log.info("start.listening", host=settings.receiver_host, port=listener.getsockname()[1])
     server = make_server(service)
     service.give_up = server.give_up
-    _spare_the_collector()
+    _tune_gc()
     await server.serve(sockets=[listener])
     if server.gave_up is not None:
         return _refuse(server.gave_up)
     return _STOPPED if server.started else _FAILED
 
 
-def _spare_the_collector() -> None:
-    """Look for cycles rarely, and never among what was made at start.
+def _tune_gc() -> None:
+    """Collect rarely, and never look at the objects made so far.
 
-    Python looks after every 700 new objects, which is every few deliveries, and each time through a part of all that
-    the service consists of: a sixth of its time under load. What is under way is bounded, and none of it is cyclic.
+    By default Python collects after every 700 new objects, which is every few deliveries: a sixth of the processor time
+    under load. The objects of requests have no reference cycles, and their number is bounded.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(_GC_THRESHOLD)
 
 
 def _refuse(message: str) -> int:

@@ -41,7 +41,7 @@ class FastHandler(Protocol):
 class HasFastRoutes(Protocol):
     """An ASGI application with fast handlers, as `app.fastpath.protocol` uses it."""
 
-    is_leaving: bool
+    is_draining: bool
     """Every response from now on closes its connection."""
 
     def handler(self, path: str) -> FastHandler | None:

@@ -83,7 +83,7 @@ class FastExchange:
         protocol = self._protocol
         if self.response_complete or self.disconnected or protocol.transport.is_closing():
             return
-        if protocol.is_leaving:
+        if protocol.is_draining:
             self.keep_alive = False
         if not self.keep_alive:
             headers += _CLOSING
@@ -361,9 +361,9 @@ class FastPathProtocol(BoundedProtocol):
         self.transport.close()
 
     @property
-    def is_leaving(self) -> bool:
+    def is_draining(self) -> bool:
         """Every response from now on closes its connection."""
-        return self._routes is not None and self._routes.is_leaving
+        return self._routes is not None and self._routes.is_draining
 
     def fall_back(self, pending: FastExchange) -> None:
         """Let uvicorn create a cycle and a task for the request."""
