@@ -1,42 +1,64 @@
-"""The command: runs a receiver, and calls one that runs (RECEIVER_URL, RECEIVER_TOKEN)."""
+"""Run a receiver, or call one that runs (RECEIVER_URL, RECEIVER_TOKEN)."""
 
-import logging
+# A command imports what it needs when it is called, because importing the service takes much longer than printing help.
+
 import sys
+from datetime import datetime
 from typing import Annotated
 
 import typer
-import uvloop
 
-from app.cli import operations
-from app.cli.check import check_deployment
 from app.cli.client import commands
-from app.cli.client.chat import chat
-from app.cli.demo import demonstrate
-from app.cli.endpoint import endpoint_commands, key_commands
-from app.cli.sandbox import serve_sandbox_until_stopped
-from app.cli.server import AddressTaken, serve_until_stopped
-from app.core import logs
-from app.core.settings import SettingsInvalid, has_api_key, load
-from app.sandbox.accounts import DEFAULT_KEY
-from app.sandbox.settings import SandboxSettings
-from app.sandbox.state import Sandbox
+from app.ledger.models import Outcome
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-cli.add_typer(endpoint_commands, name="endpoint")
-cli.add_typer(key_commands, name="keys")
-cli.command()(commands.models)
-cli.command("credits")(commands.credits_left)
-cli.command()(commands.usage)
-cli.add_typer(commands.generation_commands, name="generations")
-cli.add_typer(commands.file_commands, name="files")
-cli.command()(chat)
-cli.add_typer(operations.deliveries, name="deliveries")
-operations.attach(commands.generation_commands)
+cli = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,  # help without rich, whose import takes longer than everything else that help needs
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help=__doc__,
+)
+endpoint_group = typer.Typer(help="Show or change our registration with Rivya.")
+keys_group = typer.Typer(no_args_is_help=True, help="Encryption keys.")
+deliveries_group = typer.Typer(no_args_is_help=True, help="Deliveries that are stored.")
+cli.add_typer(endpoint_group, name="endpoint")
+cli.add_typer(keys_group, name="keys")
+cli.add_typer(deliveries_group, name="deliveries")
+cli.add_typer(commands.client)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        version()
+
+
+@cli.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+@cli.command()
+def version() -> None:
+    """Show the version."""
+    from importlib import metadata
+
+    typer.echo(f"rivya-receiver {metadata.version('rivya-receiver')}")
+    raise typer.Exit
 
 
 @cli.command()
 def serve() -> None:
     """Serve, with settings from the environment and .env."""
+    import uvloop
+
+    from app.cli.server import serve_until_stopped
+    from app.core import logs
+    from app.core.settings import SettingsInvalid, load
+
     try:
         settings = load()
     except SettingsInvalid as error:
@@ -48,47 +70,130 @@ def serve() -> None:
 
 @cli.command()
 def run(
-    keep: Annotated[bool, typer.Option("--keep", help="Go on with the record of the last demonstration.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Continue with the data of the last demonstration.")] = False,
 ) -> None:
-    """The main job: serve for real with RIVYA_API_KEY, else demonstrate it against the bundled sandbox."""
+    """Serve, or without RIVYA_API_KEY show a demonstration. It uses the bundled sandbox."""
+    from app.core.settings import has_api_key
+
     if has_api_key():
         serve()
-    logs.configure("console", least=logging.ERROR)
-    try:
-        status = uvloop.run(demonstrate(typer.echo, keep=keep))
-    except (AddressTaken, SettingsInvalid) as error:
-        typer.echo(str(error), err=True)
-        status = 1 if isinstance(error, AddressTaken) else 2
-    sys.exit(status)
+    from app.cli.demo import run_demo
+
+    sys.exit(run_demo(keep=keep))
 
 
-@cli.command()
-def check(
+@cli.command("check")
+def check_deployment(
     public: Annotated[
-        bool, typer.Option("--public", help="Also knock at the public URL and have Rivya send a test delivery.")
+        bool, typer.Option("--public", help="Also call the public URL and have Rivya send a test delivery.")
     ] = False,
 ) -> None:
-    """Test everything that a deployment needs, a line each; exit status 0 if all is well, else 1."""
-    logs.configure("console", least=logging.ERROR)
-    try:
-        settings = load()
-    except SettingsInvalid as error:
-        for line in str(error).splitlines():
-            typer.echo(f"FAIL  settings: {line}")
-        sys.exit(1)
-    sys.exit(0 if uvloop.run(check_deployment(settings, typer.echo, is_public=public)) else 1)
+    """Test everything that a deployment needs. One line for each test; exit status 0 if all is well, else 1."""
+    from app.cli.check import run_checks
+
+    sys.exit(run_checks(is_public=public))
 
 
-@cli.command()
-def sandbox(
+@cli.command("sandbox")
+def serve_sandbox(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 9000,
     speed: Annotated[float, typer.Option(help="Divides the time that generations take.")] = 1.0,
     key: Annotated[list[str] | None, typer.Option(help="An API key it knows; may be given again.")] = None,
 ) -> None:
-    """Run a Rivya on this machine, for trying things out and for misbehaving on demand (see /sandbox/faults)."""
-    rivya = Sandbox(keys=key or [DEFAULT_KEY], settings=SandboxSettings(speed=speed))
-    sys.exit(uvloop.run(serve_sandbox_until_stopped(rivya, host, port, say=typer.echo)))
+    """Run a simulated Rivya on this machine. It misbehaves on demand (see /sandbox/faults)."""
+    from app.cli.sandbox import run_sandbox
+
+    sys.exit(run_sandbox(host, port, speed=speed, keys=key))
+
+
+@endpoint_group.callback(invoke_without_command=True)
+def show_endpoint(context: typer.Context) -> None:
+    """Show our endpoints. Their state, scheme and what proved it, times of their secrets, history."""
+    if context.invoked_subcommand is None:
+        from app.cli import endpoint, operations
+
+        operations.run_command(endpoint.show)
+
+
+@endpoint_group.command("rotate")
+def rotate_secret() -> None:
+    """Replace the signing secret. The old one is accepted for another RECEIVER_SECRET_OVERLAP."""
+    from app.cli import endpoint, operations
+
+    operations.run_command(endpoint.rotate)
+
+
+@endpoint_group.command("repin")
+def repin_scheme() -> None:
+    """Forget the signature scheme. The next delivery proves it anew."""
+    from app.cli import endpoint, operations
+
+    operations.run_command(endpoint.repin)
+
+
+@keys_group.command("generate")
+def generate_key() -> None:
+    """Print a new key for RECEIVER_ENCRYPTION_KEYS."""
+    from cryptography.fernet import Fernet
+
+    typer.echo(Fernet.generate_key().decode())
+
+
+@keys_group.command("rotate")
+def rotate_keys() -> None:
+    """Encrypt the stored secrets anew. With the first of RECEIVER_ENCRYPTION_KEYS; then the others can be removed."""
+    from app.cli import endpoint, operations
+
+    operations.run_command(endpoint.reencrypt)
+
+
+def _read_time(text: str) -> datetime:
+    from app.rivya.parsing import read_iso
+
+    time = read_iso(text)
+    if time is None:
+        raise typer.BadParameter(f"got {text!r}; give a time such as 2026-05-11T00:00:00Z")
+    return time
+
+
+@deliveries_group.command()
+def replay(
+    event_id: Annotated[str | None, typer.Argument(help="The event to replay.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(parser=_read_time, metavar="TIME", help="Received then or later (ISO 8601).")
+    ] = None,
+    until: Annotated[datetime | None, typer.Option(parser=_read_time, metavar="TIME", help="Received before.")] = None,
+    outcome: Annotated[Outcome | None, typer.Option(help="Only those stored with this outcome.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Write; without it, only print what would change.")] = False,
+) -> None:
+    """Record stored deliveries again. Oldest first, as reports of the operator."""
+    from app.cli import operations
+    from app.operations.replay import Chosen
+
+    chosen = Chosen(event_id=event_id, since=since, until=until, outcome=outcome)
+    if chosen == Chosen():
+        raise typer.BadParameter("name an EVENT_ID, or choose with --since, --until or --outcome")
+    operations.run_operation(lambda context: operations.replay(context, chosen, writes=apply))
+
+
+@commands.generations_group.command()
+def poll(generation_id: commands.GenerationId) -> None:
+    """Ask Rivya about a generation now. The response is recorded as a report of the operator."""
+    from app.cli import operations
+
+    operations.run_operation(lambda context: operations.poll(context, generation_id))
+
+
+@commands.generations_group.command()
+def forget(
+    generation_id: commands.GenerationId,
+    even_open: Annotated[bool, typer.Option("--open", help="Also if its outcome isn't known yet.")] = False,
+) -> None:
+    """Delete a generation. Also its history and its stored bodies; later events about it change nothing."""
+    from app.cli import operations
+
+    operations.run_operation(lambda context: operations.forget(context, generation_id, even_open=even_open))
 
 
 def main() -> None:

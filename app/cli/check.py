@@ -1,20 +1,21 @@
-"""Tests everything that a deployment needs, a line each, without changing or paying for anything."""
+"""The command `check`: tests everything that a deployment needs, without changing or paying for anything."""
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import typer
+import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core import migrations
+from app.core import logs, migrations
 from app.core.clock import SystemClock
 from app.core.database import Database
 from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable, HealthCheck
 from app.core.ids import uuid7
-from app.core.settings import Settings
+from app.core.settings import Settings, SettingsInvalid, load
 from app.endpoint.errors import explain
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
@@ -27,226 +28,263 @@ from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError, RivyaForbidden, RivyaRateLimited, RivyaRefused, RivyaUnauthorized
 from app.rivya.schemes import Scheme, SchemeInvalid, wanted_scheme
 
-# One line of `rivya-receiver check`: what was tested, whether it is well, and what to do where it isn't.
+_UNREADABLE = (DatabaseUnavailable, SQLAlchemyError)
+"""The database does not answer, or not what is asked."""
+_UNTIL_MIGRATED = "unknown until the database is migrated"
+_MIGRATES = "`rivya-receiver serve` sees to it unless RECEIVER_MIGRATE_ON_START=false; so does `alembic upgrade head`"
+_REGISTERED = "endpoint registered"
+_NAMES = {"signature_scheme": "scheme in use"}  # "signature scheme" is the line of the setting
+
+_Call = Callable[[], Awaitable[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One thing tested; what could not be tested is not well either."""
-
-    name: str
-    ok: bool
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{'ok  ' if self.ok else 'FAIL'}  {self.name}: {self.detail}"
-
-
-Say = Callable[[str], Any]
+def run_checks(*, is_public: bool) -> int:
+    """Check with the settings of the environment and print the results; the exit status."""
+    logs.configure("console", least=logging.ERROR)
+    try:
+        settings = load()
+    except SettingsInvalid as error:
+        for line in str(error).splitlines():
+            typer.echo(f"FAIL  settings: {line}")
+        return 1
+    return 0 if uvloop.run(check_deployment(settings, typer.echo, is_public=is_public)) else 1
 
 
-async def check_deployment(settings: Settings, say: Say, *, is_public: bool = False) -> bool:
-    """Say a line for each thing tested, whatever became of those before it; True if all are well.
+async def check_deployment(settings: Settings, write: Callable[[str], Any], *, is_public: bool = False) -> bool:
+    """Write a line for each thing tested, also after a failure; True if all are well.
 
-    `is_public`: test the way from Rivya to us as well, which sends a test delivery.
+    `is_public`: also test the way from Rivya to us, which sends a test delivery.
     """
     all_ok = True
-    async with aclosing(_lines(settings, is_public=is_public)) as lines:
-        async for line in lines:
-            say(str(line))
-            all_ok = all_ok and line.ok
+    async with aclosing(_checks(settings, is_public=is_public)) as checks:
+        async for check in checks:
+            name = _NAMES.get(check.name, check.name.replace("_", " "))
+            write(f"{'ok  ' if check.ok else 'FAIL'}  {name}: {check.detail}")
+            all_ok = all_ok and check.ok
     return all_ok
 
 
-async def _lines(settings: Settings, *, is_public: bool) -> AsyncGenerator[Line, None]:
+def _result(name: str, ok: bool, detail: str) -> HealthCheck:
+    return HealthCheck(name, ok, detail, is_required=True)
+
+
+async def _checks(settings: Settings, *, is_public: bool) -> AsyncGenerator[HealthCheck, None]:
     yield _settings(settings)
-    scheme, line = _scheme(settings)
-    yield line
+    scheme, check = _scheme(settings)
+    yield check
     yield _public_url(settings)
     database = Database(settings.database_url)
     try:
-        reached = await check_database(database)
+        reached = await _database(database)
         yield reached
-        migrated = await check_migrations(database, reached)
+        migrated = await _migrations(database, reached)
         yield migrated
         async with RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value()) as client:
-            async for line in check_key(client):
-                yield line
-            yield await check_registration(client, database, settings, migrated=migrated)
-        async for line in check_stored(database, settings, scheme=scheme, migrated=migrated):
-            yield line
+            async for check in _api_key(client):
+                yield check
+            yield await _registration(client, database, settings, is_migrated=migrated.ok)
+        async for check in _stored(database, settings, scheme=scheme, is_migrated=migrated.ok):
+            yield check
         if is_public:
-            async for line in check_public_url(database, settings, migrated=migrated):
-                yield line
+            async for check in _reachability(database, settings, is_migrated=migrated.ok):
+                yield check
     finally:
         await database.dispose()
 
 
-def _settings(settings: Settings) -> Line:
-    tokens = len(settings.receiver_api_tokens)
-    known = f"{tokens} API token{'s' if tokens > 1 else ''}" if tokens else "no RECEIVER_API_TOKENS: nobody may call"
-    return Line("settings", True, f"complete; {known}")
+def _settings(settings: Settings) -> HealthCheck:
+    count = len(settings.receiver_api_tokens)
+    tokens = f"{count} API token{'s' if count > 1 else ''}" if count else "no RECEIVER_API_TOKENS: nobody may call"
+    return _result("settings", True, f"complete; {tokens}")
 
 
-def _scheme(settings: Settings) -> tuple[Scheme | None, Line]:
-    """The scheme with its line; where it is bad, none, so that the rest can be tested all the same."""
+def _scheme(settings: Settings) -> tuple[Scheme | None, HealthCheck]:
+    """The scheme of the setting and its check; None for an invalid one, so that the other checks can run."""
     name, given = "signature scheme", settings.rivya_signature_scheme
     try:
         scheme = wanted_scheme(given)
     except SchemeInvalid as error:
-        return None, Line(name, False, f"RIVYA_SIGNATURE_SCHEME: got {given!r}; {error}")
-    return scheme, Line(name, True, "auto: found out by proof" if scheme is None else str(scheme))
+        return None, _result(name, False, f"RIVYA_SIGNATURE_SCHEME: got {given!r}; {error}")
+    return scheme, _result(name, True, "auto: found out by proof" if scheme is None else str(scheme))
 
 
-def _public_url(settings: Settings) -> Line:
+def _public_url(settings: Settings) -> HealthCheck:
     if not settings.registers_endpoint:
-        return Line("public URL", True, "not needed: RIVYA_SIGNING_SECRET is set, nothing is registered")
-    return Line("public URL", True, f"{settings.receiver_public_url} has the form that is needed")
+        return _result("public URL", True, "not needed: RIVYA_SIGNING_SECRET is set, nothing is registered")
+    return _result("public URL", True, f"{settings.receiver_public_url} has the form that is needed")
 
 
-# What `rivya-receiver check` finds in the database: it answers, it is migrated, and how things stand in it.
-
-
-UNTELLING = (DatabaseUnavailable, SQLAlchemyError)
-"""The database is away, or refuses to show what is asked for."""
-
-UNTIL_MIGRATED = "unknown until the database is migrated"
-
-_NAMES = {"signature_scheme": "scheme in use"}  # beside the setting, which has a line of its own
-_MIGRATES = "`rivya-receiver serve` sees to it unless RECEIVER_MIGRATE_ON_START=false; so does `alembic upgrade head`"
-
-
-async def check_database(database: Database) -> Line:
-    """It answers. One that doesn't exist yet is not made by looking."""
-    name, shown = "database", database.url.render_as_string(hide_password=True)
-    if _is_to_be_made(database):
-        return Line(name, False, f"{shown} does not exist yet; `rivya-receiver serve` makes it")
+async def _database(database: Database) -> HealthCheck:
+    name, url = "database", database.url.render_as_string(hide_password=True)
+    if not database.exists:
+        return _result(name, False, f"{url} does not exist yet; `rivya-receiver serve` makes it")
     try:
         await database.ping()
-    except UNTELLING as error:
-        return Line(name, False, f"{shown} can't be reached ({_cause(error)}); see DATABASE_URL")
-    return Line(name, True, f"{shown} answers")
+    except _UNREADABLE as error:
+        return _result(name, False, f"{url} can't be reached ({_cause(error)}); see DATABASE_URL")
+    return _result(name, True, f"{url} answers")
 
 
-async def check_migrations(database: Database, reached: Line) -> Line:
-    """It is at the revision that this code is written for."""
+async def _migrations(database: Database, reached: HealthCheck) -> HealthCheck:
     name, wanted = "migrations", migrations.head()
     if not reached.ok:
-        return Line(name, False, f"unknown while the database can't be reached; {wanted} is needed")
+        return _result(name, False, f"unknown while the database can't be reached; {wanted} is needed")
     try:
         revision = await migrations.current(database)
-    except UNTELLING as error:
-        return Line(name, False, f"{untold(error)}; {wanted} is needed")
+    except _UNREADABLE as error:
+        return _result(name, False, f"{_unknown(error)}; {wanted} is needed")
     if revision is not None and revision not in migrations.known():
-        return Line(name, True, f"at {revision}, which a later release made; this one serves on it")
+        return _result(name, True, f"at {revision}, which a later release made; this one serves on it")
     if revision != wanted:
-        return Line(name, False, f"at {revision or 'none'}, {wanted} is needed; {_MIGRATES}")
-    return Line(name, True, f"at {revision}")
+        return _result(name, False, f"at {revision or 'none'}, {wanted} is needed; {_MIGRATES}")
+    return _result(name, True, f"at {revision}")
 
 
-async def check_stored(
-    database: Database, settings: Settings, *, scheme: Scheme | None, migrated: Line
-) -> AsyncIterator[Line]:
-    """How things stand: the signing secret opens, deliveries are verified, polling goes on."""
-    keyring = _keyring(database, settings, scheme)
-    if migrated.ok or keyring.is_fixed:
-        async for line in _lines_of_checks("signing secret", lambda: _deliveries(database, keyring)):
-            yield line
-    else:
-        yield Line("signing secret", False, UNTIL_MIGRATED)
-        yield Line("scheme in use", False, UNTIL_MIGRATED)
-    if migrated.ok:
-        async for line in _lines_of_checks("polling", lambda: _polling(database, settings)):
-            yield line
-    else:
-        yield Line("polling", False, UNTIL_MIGRATED)
+# Rivya: it can be reached, the API key is valid and has each scope that we need.
 
 
-async def _lines_of_checks(name: str, ask: Callable[[], Awaitable[Sequence[HealthCheck]]]) -> AsyncIterator[Line]:
-    """What was found, else why nothing could be."""
+async def _api_key(client: RivyaClient) -> AsyncIterator[HealthCheck]:
+    yield await _rivya(client)
+    # Each call reads only, or is refused after Rivya has checked the scope: no such generation, no model in the body.
+    key = f"check-{uuid7(SystemClock().now())}"  # a new one, because Rivya repeats its response to a known key
+    calls: dict[str, _Call] = {
+        "generations:read": lambda: client.get_generation("task_that_does_not_exist"),
+        "generations:create": lambda: client.create_generation(b"{}", idempotency_key=key),
+        "webhooks:manage": client.list_endpoints,
+    }
+    valid = await _valid_key(calls["generations:read"])
+    yield valid
+    for scope, call in calls.items():
+        yield (
+            await _scope(scope, call)
+            if valid.ok
+            else _result(f"scope {scope}", False, "unknown until the key is valid")
+        )
+
+
+async def _rivya(client: RivyaClient) -> HealthCheck:
+    name = "Rivya reachable"
     try:
-        for finding in await ask():
-            yield Line(_NAMES.get(finding.name, finding.name.replace("_", " ")), finding.ok, finding.detail)
-    except DecryptionFailed as error:
-        yield Line(name, False, f"RECEIVER_ENCRYPTION_KEYS: {error}")
-    except UNTELLING as error:
-        yield Line(name, False, untold(error))
+        models = await client.models()
+    except RivyaRefused as error:
+        return _result(name, True, f"answers, though not with its models ({error.code})")
+    except RivyaError as error:
+        return _result(name, False, f"{error}; see RIVYA_BASE_URL")
+    return _result(name, True, f"lists {len(models)} models")
 
 
-async def _deliveries(database: Database, keyring: Keyring) -> list[HealthCheck]:
-    await keyring.load()
-    checks = await EndpointHealth(database, keyring, clock=SystemClock()).health_checks()
-    return [check for check in checks if check.name != "endpoint"]  # Rivya itself is asked about that
+async def _valid_key(call: _Call) -> HealthCheck:
+    name = "API key valid"
+    match await _error(call):
+        case RivyaUnauthorized() as error:
+            return _result(name, False, f"{error.code}; see RIVYA_API_KEY")
+        case RivyaError() as error if isinstance(error, RivyaRateLimited) or not isinstance(error, RivyaRefused):
+            return _result(name, False, f"unknown: {error}")
+    return _result(name, True, "accepted")  # also if refused for another reason, which only a valid key can be
 
 
-async def _polling(database: Database, settings: Settings) -> list[HealthCheck]:
-    key, rate = settings.rivya_api_key.get_secret_value(), settings.receiver_poll_rate
-    return [await RateLimiter(database, SystemClock(), rate=rate, api_key=key).health()]
+async def _scope(scope: str, call: _Call) -> HealthCheck:
+    name = f"scope {scope}"
+    match await _error(call):
+        case RivyaForbidden() as error:
+            return _result(name, False, f"{error.code}; give the key this scope at Rivya")
+        case RivyaUnauthorized() | RivyaRateLimited() as error:
+            return _result(name, False, f"unknown: {error}")
+        case RivyaError() as error if not isinstance(error, RivyaRefused):
+            return _result(name, False, f"unknown: {error}")
+    return _result(name, True, "granted")
 
 
-def _keyring(database: Database, settings: Settings, scheme: Scheme | None) -> Keyring:
-    keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
-    fixed = settings.rivya_signing_secret
-    fixed_secret = None if fixed is None else fixed.get_secret_value()
-    return Keyring(database, clock=SystemClock(), keys=keys, scheme=scheme, fixed_secret=fixed_secret)
+async def _error(call: _Call) -> RivyaError | None:
+    try:
+        await call()
+    except RivyaError as error:
+        return error
+    return None
 
 
-def untold(error: Exception) -> str:
-    """What to say where the database refused to show something."""
-    return f"unknown: the database does not tell ({_cause(error)})"
+# Our registration: in the database, and at Rivya.
 
 
-def _is_to_be_made(database: Database) -> bool:
-    return database.is_sqlite and not Path(str(database.url.database)).exists()
-
-
-def _cause(error: Exception) -> str:
-    return type(error.__cause__ or error).__name__
-
-
-# What `rivya-receiver check` finds of our registration: written down here, and known, active and ours at Rivya.
-
-
-_NAME = "endpoint registered"
-
-
-async def check_registration(client: RivyaClient, database: Database, settings: Settings, *, migrated: Line) -> Line:
-    """The endpoint that serves, as Rivya sees it."""
+async def _registration(
+    client: RivyaClient, database: Database, settings: Settings, *, is_migrated: bool
+) -> HealthCheck:
     if settings.receiver_public_url is None or not settings.registers_endpoint:
-        return Line(_NAME, True, "made by hand: RIVYA_SIGNING_SECRET is set")
-    if not migrated.ok:
-        return Line(_NAME, False, UNTIL_MIGRATED)
+        return _result(_REGISTERED, True, "made by hand: RIVYA_SIGNING_SECRET is set")
+    if not is_migrated:
+        return _result(_REGISTERED, False, _UNTIL_MIGRATED)
     try:
         endpoints = await EndpointRepository(database).endpoints()
-    except UNTELLING as error:
-        return Line(_NAME, False, untold(error))
+    except _UNREADABLE as error:
+        return _result(_REGISTERED, False, _unknown(error))
     serving = live(endpoints)
     if serving is None or serving.rivya_id is None:
-        known = current(endpoints)
-        why = "" if known is None or known.last_error is None else f": {explain(known.last_error)}"
-        return Line(_NAME, False, f"not yet{why or '; `rivya-receiver serve` registers it'}")
+        newest = current(endpoints)
+        why = "" if newest is None or newest.last_error is None else f": {explain(newest.last_error)}"
+        return _result(_REGISTERED, False, f"not yet{why or '; `rivya-receiver serve` registers it'}")
     return await _at_rivya(client, serving, serving.rivya_id, settings.receiver_public_url)
 
 
-async def _at_rivya(client: RivyaClient, serving: Endpoint, rivya_id: str, public_url: str) -> Line:
+async def _at_rivya(client: RivyaClient, serving: Endpoint, rivya_id: str, public_url: str) -> HealthCheck:
     try:
         endpoint = await client.get_endpoint(rivya_id)
     except RivyaError as error:
-        return Line(_NAME, False, f"{rivya_id}: {error}")
+        return _result(_REGISTERED, False, f"{rivya_id}: {error}")
     if not is_same_place(endpoint.url, callback_url(public_url, serving.path_key)):
-        return Line(
-            _NAME, False, f"{rivya_id} leads elsewhere than RECEIVER_PUBLIC_URL; `rivya-receiver serve` moves it"
-        )
-    return Line(_NAME, endpoint.status in (None, "active"), f"{rivya_id} is {endpoint.status or 'known'} at Rivya")
+        message = f"{rivya_id} leads elsewhere than RECEIVER_PUBLIC_URL; `rivya-receiver serve` moves it"
+        return _result(_REGISTERED, False, message)
+    return _result(
+        _REGISTERED, endpoint.status in (None, "active"), f"{rivya_id} is {endpoint.status or 'known'} at Rivya"
+    )
 
 
-# What `rivya-receiver check --public` finds of the way from Rivya to us: the proxy, TLS, clocks, a test delivery.
+# What is stored: the signing secret can be decrypted, deliveries are verified, polling works.
 
 
-async def check_public_url(database: Database, settings: Settings, *, migrated: Line) -> AsyncIterator[Line]:
-    """A line for each thing looked at."""
-    if not migrated.ok:
-        yield Line("public URL reached", False, UNTIL_MIGRATED)
+async def _stored(
+    database: Database, settings: Settings, *, scheme: Scheme | None, is_migrated: bool
+) -> AsyncIterator[HealthCheck]:
+    keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
+    fixed = settings.rivya_signing_secret
+    fixed_secret = None if fixed is None else fixed.get_secret_value()
+    keyring = Keyring(database, clock=SystemClock(), keys=keys, scheme=scheme, fixed_secret=fixed_secret)
+
+    async def deliveries() -> list[HealthCheck]:
+        await keyring.load()
+        checks = await EndpointHealth(database, keyring, clock=SystemClock()).health_checks()
+        return [check for check in checks if check.name != "endpoint"]  # `_registration` asks Rivya about it
+
+    async def polling() -> list[HealthCheck]:
+        key, rate = settings.rivya_api_key.get_secret_value(), settings.receiver_poll_rate
+        return [await RateLimiter(database, SystemClock(), rate=rate, api_key=key).health()]
+
+    if is_migrated or keyring.is_fixed:
+        for check in await _or_why_not("signing secret", deliveries):
+            yield check
+    else:
+        yield _result("signing secret", False, _UNTIL_MIGRATED)
+        yield _result("scheme in use", False, _UNTIL_MIGRATED)
+    if is_migrated:
+        for check in await _or_why_not("polling", polling):
+            yield check
+    else:
+        yield _result("polling", False, _UNTIL_MIGRATED)
+
+
+async def _or_why_not(name: str, checks: Callable[[], Awaitable[Sequence[HealthCheck]]]) -> Sequence[HealthCheck]:
+    """The checks, or one that says why they could not be made."""
+    try:
+        return await checks()
+    except DecryptionFailed as error:
+        return [_result(name, False, f"RECEIVER_ENCRYPTION_KEYS: {error}")]
+    except _UNREADABLE as error:
+        return [_result(name, False, _unknown(error))]
+
+
+async def _reachability(database: Database, settings: Settings, *, is_migrated: bool) -> AsyncIterator[HealthCheck]:
+    """The way from Rivya to us: the proxy, TLS, clocks, a test delivery."""
+    if not is_migrated:
+        yield _result("public URL reached", False, _UNTIL_MIGRATED)
         return
     api_key = settings.rivya_api_key.get_secret_value()
     async with RivyaClient(settings.rivya_base_url, api_key) as client:
@@ -258,79 +296,15 @@ async def check_public_url(database: Database, settings: Settings, *, migrated: 
             public_url=settings.receiver_public_url,
         )
         try:
-            async for finding in reachability.health_checks():
-                yield Line(finding.name.replace("_", " "), finding.ok, finding.detail)
-        except UNTELLING as error:
-            yield Line("public URL reached", False, untold(error))
+            async for check in reachability.health_checks():
+                yield check
+        except _UNREADABLE as error:
+            yield _result("public URL reached", False, _unknown(error))
 
 
-# What `rivya-receiver check` finds at Rivya: it answers, it takes our key, and the key has each scope we need.
+def _unknown(error: Exception) -> str:
+    return f"unknown: the database does not tell ({_cause(error)})"
 
 
-# An id that no generation has, and a body that names no model: refused, but only after the scope was looked at.
-_NO_GENERATION = "task_that_does_not_exist"
-_NO_CREATE = b"{}"
-
-_Call = Callable[[], Awaitable[Any]]
-
-
-async def check_key(client: RivyaClient) -> AsyncIterator[Line]:
-    """Rivya can be reached, our key is valid, and it has the scopes of what we call."""
-    yield await _reachable(client)
-    calls = _calls(client)
-    valid = await _valid(calls["generations:read"])
-    yield valid
-    for scope, call in calls.items():
-        yield await _scope(scope, call) if valid.ok else Line(f"scope {scope}", False, "unknown until the key is valid")
-
-
-def _calls(client: RivyaClient) -> dict[str, _Call]:
-    """A call for each scope, none of which changes anything."""
-    # A fresh key each time: what an earlier check was answered must not be answered again.
-    idempotency_key = f"check-{uuid7(SystemClock().now())}"
-    return {
-        "generations:read": lambda: client.get_generation(_NO_GENERATION),
-        "generations:create": lambda: client.create_generation(_NO_CREATE, idempotency_key=idempotency_key),
-        "webhooks:manage": client.list_endpoints,
-    }
-
-
-async def _reachable(client: RivyaClient) -> Line:
-    name = "Rivya reachable"
-    try:
-        models = await client.models()
-    except RivyaRefused as error:
-        return Line(name, True, f"answers, though not with its models ({error.code})")
-    except RivyaError as error:
-        return Line(name, False, f"{error}; see RIVYA_BASE_URL")
-    return Line(name, True, f"lists {len(models)} models")
-
-
-async def _valid(call: _Call) -> Line:
-    name = "API key valid"
-    try:
-        await call()
-    except RivyaUnauthorized as error:
-        return Line(name, False, f"{error.code}; see RIVYA_API_KEY")
-    except RivyaRateLimited as error:
-        return Line(name, False, f"unknown: {error}")
-    except RivyaRefused:
-        return Line(name, True, "accepted")  # refused for another reason, which only a valid key gets to hear
-    except RivyaError as error:
-        return Line(name, False, f"unknown: {error}")
-    return Line(name, True, "accepted")
-
-
-async def _scope(scope: str, call: _Call) -> Line:
-    name = f"scope {scope}"
-    try:
-        await call()
-    except RivyaForbidden as error:
-        return Line(name, False, f"{error.code}; give the key this scope at Rivya")
-    except (RivyaUnauthorized, RivyaRateLimited) as error:
-        return Line(name, False, f"unknown: {error}")
-    except RivyaRefused:
-        return Line(name, True, "granted")  # it was looked at, and found not to name anything
-    except RivyaError as error:
-        return Line(name, False, f"unknown: {error}")
-    return Line(name, True, "granted")
+def _cause(error: Exception) -> str:
+    return type(error.__cause__ or error).__name__

@@ -1,67 +1,93 @@
-"""The main job, shown: a sandbox Rivya, the real service, a handful of generations, each transition as it happens."""
+"""A demonstration: a sandbox Rivya, the real service, six generations, and each of their transitions."""
 
 import asyncio
+import logging
 import secrets
 import shutil
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
+import typer
+import uvloop
 from cryptography.fernet import Fernet
 
 from app.cli.server import AddressTaken, listen, make_server, on_stop_signal
-from app.core.settings import Settings, load
+from app.core import logs
+from app.core.settings import Settings, SettingsInvalid, load
 from app.ledger.models import Transition
 from app.main import Service
 from app.sandbox.server import serve_sandbox
 
-Say = Callable[[str], Any]
-
 _FOLDER = Path(".demo")
 _KEY = "rvya_sk_sandbox"
 _HOST = "127.0.0.1"
-_USUAL_PORT = 8000
+_DEFAULT_PORT = 8000
 _READY_SECONDS = 30.0
 _GRACE_SECONDS = 5
 
 
-async def demonstrate(say: Say, *, keep: bool = False) -> int:
-    """Run the main job against a sandbox and go on serving until told to stop; returns the exit status.
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A generation to submit; `sandbox` tells the sandbox how to treat it."""
 
-    `keep` goes on with the record of the last demonstration. Raises `AddressTaken` where RECEIVER_PORT names a port
-    that is taken, and `SettingsInvalid`.
-    """
-    say("RIVYA_API_KEY is not set: this is a demonstration against a sandbox Rivya on this machine.")
-    say("Set RIVYA_API_KEY and RECEIVER_PUBLIC_URL for the real thing.\n")
+    name: str
+    model: str
+    sandbox: dict[str, Any]
+
+
+CASES = (
+    Case("an image", "z-image", {"seconds": 1}),
+    Case("another image", "z-image", {"seconds": 2}),
+    Case("a video that takes longer", "sandbox-video", {"seconds": 7}),
+    Case("an image that fails", "z-image", {"seconds": 1.5, "fail": True}),
+    Case("an image whose callback is dropped", "z-image", {"seconds": 2, "callback": "drop"}),
+    Case("an image delivered twice and out of order", "z-image", {"seconds": 1, "callback": "duplicate,reorder"}),
+)
+
+
+def run_demo(*, keep: bool) -> int:
+    """Run the demonstration until a signal; the exit status. `keep` continues with the data of the last one."""
+    logs.configure("console", least=logging.ERROR)
+    try:
+        return uvloop.run(_run(keep=keep))
+    except (AddressTaken, SettingsInvalid) as error:
+        typer.echo(str(error), err=True)
+        return 1 if isinstance(error, AddressTaken) else 2
+
+
+async def _run(*, keep: bool) -> int:
+    typer.echo("RIVYA_API_KEY is not set: this is a demonstration against a sandbox Rivya on this machine.")
+    typer.echo("Set RIVYA_API_KEY and RECEIVER_PUBLIC_URL for the real thing.\n")
     async with serve_sandbox(key=_KEY) as rivya:
-        asked = _settings(rivya.base_url, f"http://{_HOST}", _Secrets.fresh())
-        listener = _listen(asked.receiver_port if "receiver_port" in asked.model_fields_set else None)
-        held = await asyncio.to_thread(_open_folder, keep=keep)
-        token, url = held.token, f"http://{_HOST}:{listener.getsockname()[1]}"
-        service = Service(_settings(rivya.base_url, url, held))
+        given = _settings(rivya.base_url, f"http://{_HOST}", _Secrets.fresh())
+        listener = _listen(given.receiver_port if "receiver_port" in given.model_fields_set else None)
+        stored = await asyncio.to_thread(_open_folder, keep=keep)
+        url = f"http://{_HOST}:{listener.getsockname()[1]}"
+        service = Service(_settings(rivya.base_url, url, stored))
         await service.prepare()
         server = make_server(service)
-        with on_stop_signal(lambda number: server.handle_exit(number, None)):  # until the server itself listens for it
-            say(f"sandbox Rivya  {rivya.base_url}\nreceiver       {url}  (database {_FOLDER}/receiver.db)\n")
+        with on_stop_signal(lambda number: server.handle_exit(number, None)):  # until the server handles signals itself
+            typer.echo(f"sandbox Rivya  {rivya.base_url}")
+            typer.echo(f"receiver       {url}  (database {_FOLDER}/receiver.db)\n")
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            telling = asyncio.create_task(_show(service, url, token, say))
-            done, _ = await asyncio.wait({serving, telling}, return_when=asyncio.FIRST_COMPLETED)
-            if telling in done and not server.should_exit:
-                telling.result()
-                say(curl_lines(url, token))
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+            showing = asyncio.create_task(_show(service, url, stored.token))
+            done, _ = await asyncio.wait({serving, showing}, return_when=asyncio.FIRST_COMPLETED)
+            if showing in done and not server.should_exit:
+                showing.result()
+                typer.echo(_examples(url, stored.token))
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
             await serving
     return 0 if server.started else 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Secrets:
-    """What a kept record can be read with: without the key, its stored secret can't be opened."""
+    """The secrets of a demonstration, kept with its data: the data can't be decrypted with another key."""
 
     token: str = field(repr=False)
     encryption_key: str = field(repr=False)
@@ -84,57 +110,52 @@ def _open_folder(*, keep: bool) -> _Secrets:
 
 
 def _listen(port: int | None) -> socket.socket:
-    """At the port that is asked for; else at the usual one, or any other where that is taken."""
+    """Listen at `port`; without one at the default port, or at any free one if that is taken."""
     if port is not None:
         return listen(_HOST, port)
     try:
-        return listen(_HOST, _USUAL_PORT)
+        return listen(_HOST, _DEFAULT_PORT)
     except AddressTaken:
         return listen(_HOST, 0)
 
 
-def _settings(rivya_url: str, url: str, held: _Secrets) -> Settings:
+def _settings(rivya_url: str, url: str, stored: _Secrets) -> Settings:
     return load(
         rivya_api_key=_KEY,
         rivya_base_url=rivya_url,
         rivya_signing_secret=None,
         receiver_public_url=url,
-        receiver_api_tokens=f"demo:admin:{held.token}",
-        receiver_encryption_keys=held.encryption_key,
+        receiver_api_tokens=f"demo:admin:{stored.token}",
+        receiver_encryption_keys=stored.encryption_key,
         receiver_poll_grace=str(_GRACE_SECONDS),
         receiver_poll_interval="2",
         database_url=f"sqlite+aiosqlite:///{_FOLDER}/receiver.db",
     )
 
 
-async def _show(service: Service, url: str, token: str, say: Say) -> None:
+async def _show(service: Service, url: str, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
-        await _until_ready(client, say)
+        async with asyncio.timeout(_READY_SECONDS):
+            while not await _is_ready(client):  # noqa: ASYNC110 - over HTTP, as any client does
+                await asyncio.sleep(0.1)
+        typer.echo("ready: the endpoint is registered, its one-time secret stored encrypted\n")
         with service.changes.listen() as transitions:
-            say(f"submitting {len(CASES)} generations; a callback is overdue after {_GRACE_SECONDS} s here\n")
+            typer.echo(f"submitting {len(CASES)} generations; a callback is overdue after {_GRACE_SECONDS} s here\n")
             names: dict[str, str] = {}
-            open_ids: set[str] = set()
             for case in CASES:
-                answer = await client.post("/api/v1/generations", json=case.body)
-                answer.raise_for_status()
-                generation_id = answer.json()["id"]
-                names[generation_id] = case.name
-                open_ids.add(generation_id)
+                body = {"model": case.model, "prompt": case.name, "params": {"sandbox": case.sandbox}}
+                response = await client.post("/api/v1/generations", json=body)
+                response.raise_for_status()
+                names[response.json()["id"]] = case.name
+            open_ids = set(names)
             while open_ids:
                 transition = await transitions.get()
-                say(_line(transition, names.get(transition.generation_id, "")))
+                typer.echo(_line(transition, names.get(transition.generation_id, "")))
                 if transition.to_status.is_terminal:
                     open_ids.discard(transition.generation_id)
-        say("\nall settled: every outcome is known, whatever became of its callback")
-        say(await _deliveries(client))
-
-
-async def _until_ready(client: httpx.AsyncClient, say: Say) -> None:
-    async with asyncio.timeout(_READY_SECONDS):
-        while not await _is_ready(client):  # noqa: ASYNC110 - the service is asked over HTTP, as anybody would
-            await asyncio.sleep(0.1)
-    say("ready: the endpoint is registered, its one-time secret stored encrypted\n")
+        typer.echo("\nall settled: every outcome is known, whatever became of its callback")
+        typer.echo(await _deliveries(client))
 
 
 async def _is_ready(client: httpx.AsyncClient) -> bool:
@@ -157,35 +178,8 @@ def _line(transition: Transition, name: str) -> str:
     return f"{time}  {transition.source:<8} {step:<24} {transition.generation_id}  {name}"
 
 
-# What the demonstration submits, and what it tells you to try.
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A generation to submit; `params.sandbox` is the sandbox's own, the rest is Rivya's."""
-
-    name: str
-    model: str
-    options: dict[str, Any]
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """As it is posted."""
-        return {"model": self.model, "prompt": self.name, "params": {"sandbox": self.options}}
-
-
-CASES = (
-    Case("an image", "z-image", {"seconds": 1}),
-    Case("another image", "z-image", {"seconds": 2}),
-    Case("a video that takes longer", "sandbox-video", {"seconds": 7}),
-    Case("an image that fails", "z-image", {"seconds": 1.5, "fail": True}),
-    Case("an image whose callback is dropped", "z-image", {"seconds": 2, "callback": "drop"}),
-    Case("an image delivered twice and out of order", "z-image", {"seconds": 1, "callback": "duplicate,reorder"}),
-)
-
-
-def curl_lines(url: str, token: str) -> str:
-    """Commands that work as they stand while the demonstration serves."""
+def _examples(url: str, token: str) -> str:
+    """Commands that work unchanged while the demonstration serves."""
     auth = f"-H 'Authorization: Bearer {token}'"
     body = '{"model": "z-image", "prompt": "a red fox in the snow"}'
     return f"""

@@ -1,25 +1,23 @@
-"""Serves the sandbox Rivya by itself, says where it is, and stops when told to."""
+"""Serves the sandbox Rivya alone, until a signal."""
 
 import asyncio
+import signal
 import sys
-from collections.abc import Callable
-from typing import Any
 
-from app.cli.server import on_stop_signal
+import typer
+import uvloop
+
+from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.server import serve_sandbox
+from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 
-Say = Callable[[str], Any]
 
-
-async def serve_sandbox_until_stopped(sandbox: Sandbox, host: str, port: int, *, say: Say) -> int:
-    """Serve at `host` and `port` (0: any free one); the exit status: 0 stopped when told to, 1 could not listen."""
-    stop = asyncio.Event()
+def run_sandbox(host: str, port: int, *, speed: float, keys: list[str] | None) -> int:
+    """Serve at `host` and `port` (0: any free port); the exit status is 1 if listening there is not possible."""
+    sandbox = Sandbox(keys=keys or [DEFAULT_KEY], settings=SandboxSettings(speed=speed))
     try:
-        async with serve_sandbox(sandbox, host=host, port=port) as served:
-            with on_stop_signal(lambda _: stop.set()):
-                say(_announcement(served.base_url, [key.value for key in sandbox.keys]))
-                await stop.wait()
+        uvloop.run(_serve(sandbox, host, port))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         sys.stderr.write(f"--host, --port: got {host} and {port}; can't listen there ({reason})\n")
@@ -27,9 +25,15 @@ async def serve_sandbox_until_stopped(sandbox: Sandbox, host: str, port: int, *,
     return 0
 
 
-def _announcement(base_url: str, keys: list[str]) -> str:
-    return f"""sandbox Rivya at {base_url}; a receiver on this machine takes it for Rivya with
+async def _serve(sandbox: Sandbox, host: str, port: int) -> None:
+    stop = asyncio.Event()
+    async with serve_sandbox(sandbox, host=host, port=port) as served:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        typer.echo(f"""sandbox Rivya at {served.base_url}; a receiver on this machine takes it for Rivya with
 
-  RIVYA_BASE_URL={base_url} RIVYA_API_KEY={keys[0]}
+  RIVYA_BASE_URL={served.base_url} RIVYA_API_KEY={next(iter(sandbox.keys)).value}
 
-it misbehaves as {base_url}/sandbox/faults says, and tells all it knows at {base_url}/sandbox/state (Ctrl-C ends it)"""
+it misbehaves as {served.base_url}/sandbox/faults says, and tells all it knows at {served.base_url}/sandbox/state \
+(Ctrl-C ends it)""")
+        await stop.wait()

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -87,6 +88,11 @@ class Database:
         with translate_errors():
             async with self.engine.connect() as connection, connection.begin():
                 yield connection
+
+    @property
+    def exists(self) -> bool:
+        """False if this is a SQLite file that is not there yet; connecting would create it."""
+        return not self.is_sqlite or Path(str(self.url.database)).exists()
 
     async def ping(self) -> None:
         """Return when the database answers. Raises `DatabaseUnavailable` if it does not within 2 seconds."""

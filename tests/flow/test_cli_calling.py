@@ -29,7 +29,7 @@ FAILS = '{"sandbox": {"seconds": 0.1, "fail": true}}'
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_BETWEEN_LOOKS", 0.05)
+    monkeypatch.setattr(watch, "_INTERVAL", 0.05)
 
 
 @dataclass
@@ -136,7 +136,7 @@ async def test_watching_goes_on_when_rivya_is_busy_for_a_moment() -> None:
 
 
 async def test_watching_is_given_up_when_no_answer_comes_for_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_PATIENCE", 0)
+    monkeypatch.setattr(watch, "_MAX_OUTAGE", 0)
     async with a_desk() as desk:
         desk.rivya.faults.api = [ApiFault("generations.get", status=503)]
         ended = await desk.say("generations", "watch", "task_1")
@@ -155,7 +155,7 @@ async def test_watching_goes_on_when_the_receiver_is_gone_for_a_moment() -> None
 
     async with a_desk() as desk, calling(Target(desk.url, API_KEY)) as receiver:
         created = await receiver.post("/generations", {"model": "z-image", "params": json.loads(QUICK)}, key="key-1")
-        outcome = await watch.outcome_of(receiver, created["id"], interrupt)
+        outcome = await watch.wait_for_outcome(receiver, created["id"], interrupt)
     assert outcome["status"] == "succeeded"
     assert "trying again" in shown[1]
 

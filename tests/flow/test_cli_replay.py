@@ -5,9 +5,8 @@ from pathlib import Path
 
 import orjson
 import pytest
-import typer
 
-from app.cli.operations import _replay
+from app.cli import operations
 from app.core.errors import DatabaseUnavailable
 from app.ledger.models import Delivery, Outcome, Report, Source
 from app.ledger.tables import deliveries, generations, transitions
@@ -27,7 +26,7 @@ async def replay(url: str, chosen: Chosen, capsys: Capture, *, applies: bool = F
     """What the command says."""
     capsys.readouterr()
     async with at_desk(url) as desk:
-        await _replay(desk, chosen, applies=applies)
+        await operations.replay(desk, chosen, writes=applies)
     return [line for line in capsys.readouterr().out.splitlines() if "[info" not in line]
 
 
@@ -121,9 +120,8 @@ async def test_a_delivery_whose_body_was_pruned_is_skipped(sqlite_url: str, caps
 
 
 async def test_an_event_that_never_came_is_told(sqlite_url: str, capsys: Capture) -> None:
-    with pytest.raises(typer.Exit) as ended:
-        await replay(sqlite_url, Chosen(event_id="evt_nobody"), capsys)
-    assert ended.value.exit_code == 1
+    async with at_desk(sqlite_url) as desk:
+        assert not await operations.replay(desk, Chosen(event_id="evt_nobody"), writes=False)
     assert capsys.readouterr().err == "no stored delivery is chosen by that\n"
 
 

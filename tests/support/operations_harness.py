@@ -1,9 +1,9 @@
-"""An operator's desk in this process, on a database of the test's."""
+"""The parts that an operator's commands use, in this process, on a database of the test's."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from app.cli.operations import Desk, open_desk
+from app.cli.operations import OperatorContext, open_context
 from app.core.clock import SystemClock
 from app.core.database import Database
 from app.core.settings import load
@@ -14,8 +14,12 @@ NOBODY = "http://127.0.0.1:1"
 
 
 @asynccontextmanager
-async def at_desk(url: str, *, rivya: ServedSandbox | None = None) -> AsyncIterator[Desk]:
+async def at_desk(url: str, *, rivya: ServedSandbox | None = None) -> AsyncIterator[OperatorContext]:
     base_url = NOBODY if rivya is None else rivya.base_url
     settings = load(**{name.lower(): value for name, value in environment(base_url, url, 1).items()})
-    async with open_desk(settings, Database(settings.database_url), SystemClock()) as desk:
-        yield desk
+    database = Database(settings.database_url)
+    try:
+        async with open_context(settings, database, SystemClock()) as context:
+            yield context
+    finally:
+        await database.dispose()

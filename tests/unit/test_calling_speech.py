@@ -6,7 +6,7 @@ import orjson
 import pytest
 from httpx_sse import ServerSentEvent
 
-from app.cli.client.chat import ChatOutput, understood, whole_answer
+from app.cli.client.chat import ChatEvent, complete_answer, parse_event
 from app.sandbox.settings import Dialect, encode_event
 from tests.support.event_stream import read
 
@@ -22,8 +22,8 @@ COMPLETION: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("dialect", ["named", "chunks", "crlf"])
-def test_the_pieces_of_every_dialect_are_the_whole_answer(dialect: Dialect) -> None:
-    parts = [understood(event) for event in read(encode_event(COMPLETION, dialect))]
+def test_the_pieces_of_every_dialect_are_the_complete_answer(dialect: Dialect) -> None:
+    parts = [parse_event(event) for event in read(encode_event(COMPLETION, dialect))]
     assert "".join(part.piece for part in parts) == "One two three."
     assert {part.session_id for part in parts if part.session_id} == {"chat_1"}
     assert {part.error for part in parts} == {None}
@@ -32,30 +32,30 @@ def test_the_pieces_of_every_dialect_are_the_whole_answer(dialect: Dialect) -> N
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"choices": [{"delta": {"content": "a"}}, {"text": "b"}, 7]}, ChatOutput(piece="ab")),
-        ({"delta": "a"}, ChatOutput(piece="a")),
-        ({"delta": {"type": "text_delta", "text": "a"}}, ChatOutput(piece="a")),
-        ({"text": "a"}, ChatOutput(piece="a")),
-        ({"content": ["a"]}, ChatOutput()),
-        ({"message": {"content": "all"}, "session_id": 7}, ChatOutput(whole="all")),
-        ({"session_id": "s"}, ChatOutput(session_id="s")),
-        ({"error": {"code": "generation_failed", "message": "No."}}, ChatOutput(error="generation_failed")),
-        ({"error": {"message": "No."}}, ChatOutput(error="No.")),
-        ({"error": True}, ChatOutput(error="unnamed")),
-        ([1], ChatOutput()),
+        ({"choices": [{"delta": {"content": "a"}}, {"text": "b"}, 7]}, ChatEvent(piece="ab")),
+        ({"delta": "a"}, ChatEvent(piece="a")),
+        ({"delta": {"type": "text_delta", "text": "a"}}, ChatEvent(piece="a")),
+        ({"text": "a"}, ChatEvent(piece="a")),
+        ({"content": ["a"]}, ChatEvent()),
+        ({"message": {"content": "all"}, "session_id": 7}, ChatEvent(complete="all")),
+        ({"session_id": "s"}, ChatEvent(session_id="s")),
+        ({"error": {"code": "generation_failed", "message": "No."}}, ChatEvent(error="generation_failed")),
+        ({"error": {"message": "No."}}, ChatEvent(error="No.")),
+        ({"error": True}, ChatEvent(error="unnamed")),
+        ([1], ChatEvent()),
     ],
 )
-def test_whatever_is_not_known_says_nothing(data: object, expected: ChatOutput) -> None:
-    assert understood(ServerSentEvent(data=orjson.dumps(data).decode())) == expected
+def test_whatever_is_not_known_says_nothing(data: object, expected: ChatEvent) -> None:
+    assert parse_event(ServerSentEvent(data=orjson.dumps(data).decode())) == expected
 
 
 def test_an_event_called_error_is_one_whatever_it_holds() -> None:
-    assert understood(ServerSentEvent("error", "gone")).error == "gone"
-    assert understood(ServerSentEvent("error")).error == "unnamed"
-    assert understood(ServerSentEvent("error", '{"code": "overloaded"}')).error == "overloaded"
-    assert understood(ServerSentEvent(data="[DONE]")) == ChatOutput()
+    assert parse_event(ServerSentEvent("error", "gone")).error == "gone"
+    assert parse_event(ServerSentEvent("error")).error == "unnamed"
+    assert parse_event(ServerSentEvent("error", '{"code": "overloaded"}')).error == "overloaded"
+    assert parse_event(ServerSentEvent(data="[DONE]")) == ChatEvent()
 
 
 def test_the_answer_of_a_completion_is_its_messages_content() -> None:
-    assert whole_answer(COMPLETION) == "One two three."
-    assert whole_answer({"message": None}) == ""
+    assert complete_answer(COMPLETION) == "One two three."
+    assert complete_answer({"message": None}) == ""

@@ -1,159 +1,121 @@
-"""`chat`: one turn, whole or as it is spoken, in a new session or an older one."""
+"""One chat turn: the answer as a whole, or as it is streamed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
 import typer
 from httpx_sse import ServerSentEvent
 
-from app.cli.client.http import SUCCEEDED, AsJson, Receiver, new_key, run, say_json, segment, unanswered
-from app.cli.client.output import items_of, plain
+from app.cli.client.http import Receiver, local_failure, new_key
+from app.cli.client.output import items, member, plain, print_json
 
-_TEXT = "\n\t"
-
-
-def chat(
-    message: Annotated[str, typer.Argument(help="What to say.", show_default=False)],
-    session: Annotated[str | None, typer.Option(metavar="ID", help="The session to go on with.")] = None,
-    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
-    model: Annotated[str | None, typer.Option(help="The session's, or the first that chats, if left out.")] = None,
-    attach: Annotated[list[str] | None, typer.Option(metavar="FILE_ID", help="A file; may be given again.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say something to a model, and print its answer; the session to go on with is printed to standard error."""
-
-    async def act(receiver: Receiver) -> int:
-        chosen = model or await _model(receiver, session)
-        body: dict[str, Any] = {"model": chosen, "message": message}
-        if session is not None:
-            body["session_id"] = session
-        if attach:
-            body["attachments"] = [{"file_id": file_id} for file_id in attach]
-        if stream:
-            await _spoken(receiver, body, as_json=as_json)
-        else:
-            await _answered(receiver, body, as_json=as_json)
-        return SUCCEEDED
-
-    run(act, as_json=as_json)
+_KEEP = "\n\t"
 
 
-async def _model(receiver: Receiver, session: str | None) -> str:
+async def choose_model(receiver: Receiver, session: str | None) -> str:
+    """The session's model, else the first available chat model. Raises `CallFailed`."""
     if session is not None:
-        known = (await receiver.get(f"/chat/sessions/{segment(session)}")).get("model")
-        if isinstance(known, str):
-            return known
-    for model in items_of(await receiver.get("/models")):
-        if model.get("category") == "chat" and model.get("api_status", "available") == "available":
-            return str(model.get("id"))
-    raise unanswered("no_chat_model", "no model of the catalogue chats; name one with --model")
+        model = (await receiver.get("chat", "sessions", session)).get("model")
+        if isinstance(model, str):
+            return model
+    for item in items(await receiver.get("models")):
+        if item.get("category") == "chat" and item.get("api_status", "available") == "available":
+            return str(item.get("id"))
+    raise local_failure("no_chat_model", "no model of the catalogue chats; name one with --model")
 
 
-async def _answered(receiver: Receiver, body: dict[str, Any], *, as_json: bool) -> None:
+async def print_answer(receiver: Receiver, body: dict[str, Any], *, as_json: bool) -> None:
+    """Send `body` and print the complete answer. Raises `CallFailed`."""
     document = await receiver.post("/chat/completions", body, key=new_key())
     if as_json:
-        say_json(document)
+        print_json(document)
         return
-    typer.echo(plain(whole_answer(document), keep=_TEXT))
-    _say_session(document.get("session_id"))
+    typer.echo(plain(complete_answer(document), keep=_KEEP))
+    _print_session(document.get("session_id"))
 
 
-async def _spoken(receiver: Receiver, body: dict[str, Any], *, as_json: bool) -> None:
-    """Print pieces as they come; a stream that only tells the whole is printed when it does."""
-    has_spoken, whole, session_id = False, "", None
+async def print_stream(receiver: Receiver, body: dict[str, Any], *, as_json: bool) -> None:
+    """Send `body` and print the answer as it arrives, or its events as JSON. Raises `CallFailed`."""
+    has_printed, complete, session_id = False, "", None
     async for event in receiver.stream("/chat/completions/stream", body, key=new_key()):
-        output = understood(event)
+        parsed = parse_event(event)
         if as_json:
-            say_json({"event": None if event.event == "message" else event.event, "data": content_of(event)})
-        elif output.piece:
-            typer.echo(plain(output.piece, keep=_TEXT), nl=False)
-        if output.error is not None:
-            raise unanswered("stream_failed", f"the stream ended with an error: {output.error}")
-        has_spoken = has_spoken or bool(output.piece)
-        whole = output.whole or whole
-        session_id = output.session_id or session_id
+            print_json({"event": None if event.event == "message" else event.event, "data": _data(event)})
+        elif parsed.piece:
+            typer.echo(plain(parsed.piece, keep=_KEEP), nl=False)
+        if parsed.error is not None:
+            raise local_failure("stream_failed", f"the stream ended with an error: {parsed.error}")
+        has_printed = has_printed or bool(parsed.piece)
+        complete = parsed.complete or complete
+        session_id = parsed.session_id or session_id
     if as_json:
         return
-    if not has_spoken and not whole:
-        raise unanswered("stream_not_understood", "the stream ended, and no text was found in it; --json shows it")
-    typer.echo("" if has_spoken else plain(whole, keep=_TEXT))
-    _say_session(session_id)
+    if not has_printed and not complete:
+        raise local_failure("stream_not_understood", "the stream ended, and no text was found in it; --json shows it")
+    typer.echo("" if has_printed else plain(complete, keep=_KEEP))
+    _print_session(session_id)
 
 
-def _say_session(session_id: object) -> None:
+def _print_session(session_id: object) -> None:
     if isinstance(session_id, str):
         typer.echo(f"session: {plain(session_id)}", err=True)
 
 
-# What an event of a chat stream says: Rivya documents neither names nor data, so it is found by its shape.
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChatOutput:
-    """All that was found in one event; mostly one of these."""
+class ChatEvent:
+    """The content of one event of a chat stream; most events have one of these members."""
 
     piece: str = ""
-    """More of the answer."""
-    whole: str = ""
-    """All of the answer."""
+    """The next part of the answer."""
+    complete: str = ""
+    """The complete answer."""
     session_id: str | None = None
     error: str | None = None
-    """Why there is no more."""
+    """Why the stream ends early."""
 
 
-def understood(event: ServerSentEvent) -> ChatOutput:
-    """Find what an event says; one of a form never seen says nothing."""
-    data = content_of(event)
+def parse_event(event: ServerSentEvent) -> ChatEvent:
+    """Find the content of an event by its shape, since Rivya documents neither names nor data of events."""
+    data = _data(event)
     if not isinstance(data, Mapping):
-        return ChatOutput(error=(event.data or "unnamed") if event.event == "error" else None)
-    session_id = data.get("session_id")
-    return ChatOutput(
+        return ChatEvent(error=(event.data or "unnamed") if event.event == "error" else None)
+    return ChatEvent(
         piece=_piece(data),
-        whole=_text(_object(data, "message"), "content"),
-        session_id=session_id if isinstance(session_id, str) else None,
+        complete=complete_answer(data),
+        session_id=_text(data, "session_id") or None,
         error=_error(event, data),
     )
 
 
-def content_of(event: ServerSentEvent) -> object:
-    """The data as JSON, or as text where they are none."""
+def complete_answer(completion: Mapping[str, Any]) -> str:
+    """The answer in a completion; empty if it has none."""
+    return _text(member(completion, "message"), "content")
+
+
+def _data(event: ServerSentEvent) -> object:
+    """The data as JSON, or the text if it is not JSON."""
     try:
         return orjson.loads(event.data)
     except orjson.JSONDecodeError:
         return event.data
 
 
-def whole_answer(completion: Mapping[str, Any]) -> str:
-    """The answer in a completion that was not streamed."""
-    return _text(_object(completion, "message"), "content")
-
-
 def _piece(data: Mapping[str, Any]) -> str:
     choices = data.get("choices")
     if isinstance(choices, list):
         return "".join(_piece(choice) for choice in choices if isinstance(choice, Mapping))
-    return _text(data, "delta") or _first_text(_object(data, "delta")) or _first_text(data)
-
-
-def _first_text(data: Mapping[str, Any]) -> str:
-    return _text(data, "content") or _text(data, "text")
+    return _text(data, "delta") or _text(member(data, "delta"), "content", "text") or _text(data, "content", "text")
 
 
 def _error(event: ServerSentEvent, data: Mapping[str, Any]) -> str | None:
     error = data.get("error")
     if error is None and event.event != "error":
         return None
-    named = error if isinstance(error, Mapping) else data
-    return _text(named, "code") or _text(named, "message") or "unnamed"
+    return _text(error if isinstance(error, Mapping) else data, "code", "message") or "unnamed"
 
 
-def _object(data: Mapping[str, Any], member: str) -> Mapping[str, Any]:
-    value = data.get(member)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _text(data: Mapping[str, Any], member: str) -> str:
-    value = data.get(member)
-    return value if isinstance(value, str) else ""
+def _text(data: Mapping[str, Any], *names: str) -> str:
+    """The first of the members that is a text and not empty; else an empty text."""
+    return next((value for name in names if isinstance(value := data.get(name), str) and value), "")

@@ -1,28 +1,100 @@
-"""`generations create | get | watch | list`."""
+"""The commands that call a receiver over HTTP: models, credits, usage, chat, generations …, files …."""
 
-import mimetypes
+# As in app/cli/__init__.py, a command imports what it needs when it is called.
+
 import sys
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import orjson
 import typer
 
 from app.cli.client import output
-from app.cli.client.http import FAILED, SUCCEEDED, AsJson, CallFailed, Receiver, new_key, run, say, segment, unanswered
-from app.cli.client.output import cell, plain
-from app.cli.client.watch import outcome_of, progress_on
 
-generation_commands = typer.Typer(no_args_is_help=True, help="Create generations, look at them, wait for them.")
+if TYPE_CHECKING:
+    from app.cli.client.http import Receiver
 
-Identity = Annotated[str, typer.Argument(metavar="ID", help="The generation's id.", show_default=False)]
-Patience = Annotated[
+client = typer.Typer()
+generations_group = typer.Typer(no_args_is_help=True, help="Create generations, look at them, wait for them.")
+files_group = typer.Typer(no_args_is_help=True, help="Files to refer to in generations and chats.")
+client.add_typer(generations_group, name="generations")
+client.add_typer(files_group, name="files")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+GenerationId = Annotated[str, typer.Argument(metavar="ID", help="The generation's id.", show_default=False)]
+WaitTimeout = Annotated[
     float | None, typer.Option("--timeout", min=0, help="Seconds to wait at most; then exit status 1.")
 ]
 
 
-@generation_commands.command()
+def _call(act: Callable[["Receiver"], Awaitable[bool]], *, as_json: bool) -> NoReturn:
+    from app.cli.client.http import call
+
+    sys.exit(call(act, as_json=as_json))
+
+
+def _show(*path: str, render: output.Render, as_json: bool, **parameters: str | int | None) -> NoReturn:
+    """GET a path, print the response, exit."""
+
+    async def act(receiver: "Receiver") -> bool:
+        document = await receiver.get(*path, **parameters)
+        output.print_document(document, render, as_json=as_json)
+        if document.get("next_cursor") and not as_json:
+            typer.echo(f"more: --cursor {document['next_cursor']}", err=True)
+        return True
+
+    _call(act, as_json=as_json)
+
+
+@client.command()
+def models(as_json: AsJson = False) -> None:
+    """List the models."""
+    _show("models", render=output.models, as_json=as_json)
+
+
+@client.command("credits")
+def credits_left(as_json: AsJson = False) -> None:
+    """Show the credits that are left."""
+    _show("credits", render=lambda document: output.cell(document.get("current_credits")), as_json=as_json)
+
+
+@client.command()
+def usage(
+    first: Annotated[str | None, typer.Option("--from", help="A day or a whole hour; 30 days ago if left out.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="A day or a whole hour, not included; or now.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sum generations and credits by token, model and day."""
+    _show("usage", render=output.usage, as_json=as_json, **{"from": first, "to": to})
+
+
+@client.command()
+def chat(
+    message: Annotated[str, typer.Argument(help="What to say.", show_default=False)],
+    session: Annotated[str | None, typer.Option(metavar="ID", help="The session to continue.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Print the answer as it comes.")] = False,
+    model: Annotated[str | None, typer.Option(help="The session's, or the first that chats, if left out.")] = None,
+    attach: Annotated[list[str] | None, typer.Option(metavar="FILE_ID", help="A file; may be given again.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say something to a model and print its answer. The session to continue is printed to standard error."""
+
+    async def act(receiver: "Receiver") -> bool:
+        from app.cli.client.chat import choose_model, print_answer, print_stream
+
+        body: dict[str, Any] = {"model": model or await choose_model(receiver, session), "message": message}
+        if session is not None:
+            body["session_id"] = session
+        if attach:
+            body["attachments"] = [{"file_id": file_id} for file_id in attach]
+        await (print_stream if stream else print_answer)(receiver, body, as_json=as_json)
+        return True
+
+    _call(act, as_json=as_json)
+
+
+@generations_group.command()
 def create(
     prompt: Annotated[str | None, typer.Argument(help="What to make.", show_default=False)] = None,
     *,
@@ -30,55 +102,50 @@ def create(
     params: Annotated[str | None, typer.Option(metavar="JSON", help="What the model takes besides: an object.")] = None,
     client_request_id: Annotated[str | None, typer.Option(help="Your own trace id.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="Of a create that is to be repeated.")] = None,
-    watch_it: Annotated[bool, typer.Option("--watch", help="Wait for its outcome.")] = False,
-    patience: Patience = None,
+    waits: Annotated[bool, typer.Option("--watch", help="Wait for its outcome.")] = False,
+    timeout: WaitTimeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Create a generation; with --watch, wait for it as `watch` does."""
-    named = {"model": model, "prompt": prompt, "params": _object(params), "client_request_id": client_request_id}
-    body = {name: value for name, value in named.items() if value is not None}
+    """Create a generation. With --watch, wait for it as `watch` does."""
+    from app.cli.client.http import CallFailed, local_failure, new_key
+
+    given = {"model": model, "prompt": prompt, "params": _object(params), "client_request_id": client_request_id}
+    body = {name: value for name, value in given.items() if value is not None}
     key = idempotency_key or new_key()
 
-    async def act(receiver: Receiver) -> int:
+    async def act(receiver: "Receiver") -> bool:
         try:
             document = await receiver.post("/generations", body, key=key)
         except CallFailed as failure:
             if failure.may_pass:
                 typer.echo(f"to repeat it and pay once at most, add --idempotency-key {key}", err=True)
             raise
-        if watch_it:
-            # To watch it again, if this wait ends early.
-            typer.echo(f"generation: {plain(_id_of(document))}", err=True)
-            return await _watch(receiver, _id_of(document), patience, as_json=as_json)
-        say(document, output.generation, as_json=as_json)
-        return SUCCEEDED
+        if not waits:
+            output.print_document(document, output.generation, as_json=as_json)
+            return True
+        generation_id = document.get("id")
+        if not isinstance(generation_id, str):
+            raise local_failure("unexpected_answer", "it was created, and the answer does not tell its id")
+        typer.echo(f"generation: {output.plain(generation_id)}", err=True)  # for `watch`, if this wait ends early
+        return await _watch(receiver, generation_id, timeout, as_json=as_json)
 
-    run(act, as_json=as_json)
-
-
-@generation_commands.command()
-def get(identity: Identity, as_json: AsJson = False) -> None:
-    """Show a generation as it is now; exit status 0 whatever its own status."""
-
-    async def act(receiver: Receiver) -> int:
-        say(await receiver.get(f"/generations/{segment(identity)}"), output.generation, as_json=as_json)
-        return SUCCEEDED
-
-    run(act, as_json=as_json)
+    _call(act, as_json=as_json)
 
 
-@generation_commands.command()
-def watch(identity: Identity, patience: Patience = None, as_json: AsJson = False) -> None:
-    """Wait for a generation's outcome; exit status 0 if it succeeded, 1 if it failed."""
-
-    async def act(receiver: Receiver) -> int:
-        return await _watch(receiver, identity, patience, as_json=as_json)
-
-    run(act, as_json=as_json)
+@generations_group.command()
+def get(generation_id: GenerationId, as_json: AsJson = False) -> None:
+    """Show a generation as it is now. The exit status is 0 whatever its own status."""
+    _show("generations", generation_id, render=output.generation, as_json=as_json)
 
 
-@generation_commands.command("list")
-def list_them(
+@generations_group.command()
+def watch(generation_id: GenerationId, timeout: WaitTimeout = None, as_json: AsJson = False) -> None:
+    """Wait for a generation's outcome. Exit status 0 if it succeeded, 1 if it failed."""
+    _call(lambda receiver: _watch(receiver, generation_id, timeout, as_json=as_json), as_json=as_json)
+
+
+@generations_group.command("list")
+def list_generations(
     status: Annotated[str | None, typer.Option(help="queued, processing, succeeded or failed.")] = None,
     tracking: Annotated[str | None, typer.Option(help="watching, settled, stalled or lost.")] = None,
     model: Annotated[str | None, typer.Option(help="Of this model.")] = None,
@@ -89,36 +156,25 @@ def list_them(
     as_json: AsJson = False,
 ) -> None:
     """List generations, newest first."""
-    chosen: dict[str, str | int | None] = {
-        "status": status,
-        "tracking": tracking,
-        "model": model,
-        "submitted_by": submitted_by,
-        "client_request_id": client_request_id,
-        "limit": limit,
-        "cursor": cursor,
-    }
-
-    async def act(receiver: Receiver) -> int:
-        document = await receiver.get("/generations", **chosen)
-        say(document, output.generations, as_json=as_json)
-        if document.get("next_cursor") and not as_json:
-            typer.echo(f"more: --cursor {document['next_cursor']}", err=True)
-        return SUCCEEDED
-
-    run(act, as_json=as_json)
-
-
-def _id_of(document: dict[str, Any]) -> str:
-    identity = document.get("id")
-    if not isinstance(identity, str):
-        raise unanswered("unexpected_answer", "it was created, and the answer does not tell its id")
-    return identity
+    _show(
+        "generations",
+        render=output.generations,
+        as_json=as_json,
+        status=status,
+        tracking=tracking,
+        model=model,
+        submitted_by=submitted_by,
+        client_request_id=client_request_id,
+        limit=limit,
+        cursor=cursor,
+    )
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
+    import orjson
+
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -128,95 +184,48 @@ def _object(text: str | None) -> dict[str, Any] | None:
     return value
 
 
-async def _watch(receiver: Receiver, identity: str, patience: float | None, *, as_json: bool) -> int:
+async def _watch(receiver: "Receiver", generation_id: str, max_seconds: float | None, *, as_json: bool) -> bool:
+    from app.cli.client.watch import progress_on, wait_for_outcome
+
     with progress_on(sys.stderr) as show:
-        document = await outcome_of(receiver, identity, show, patience=patience)
-    say(document, output.generation, as_json=as_json)
-    return SUCCEEDED if document.get("status") == "succeeded" else FAILED
-
-
-# `models`, `credits` and `usage`: what there is, what is left, and who spent it.
-
-
-def models(as_json: AsJson = False) -> None:
-    """List the models."""
-
-    async def act(receiver: Receiver) -> int:
-        say(await receiver.get("/models"), output.models, as_json=as_json)
-        return SUCCEEDED
-
-    run(act, as_json=as_json)
-
-
-def credits_left(as_json: AsJson = False) -> None:
-    """Show the credits that are left."""
-
-    async def act(receiver: Receiver) -> int:
-        say(await receiver.get("/credits"), lambda document: cell(document.get("current_credits")), as_json=as_json)
-        return SUCCEEDED
-
-    run(act, as_json=as_json)
-
-
-def usage(
-    first: Annotated[str | None, typer.Option("--from", help="A day or a whole hour; 30 days ago if left out.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="A day or a whole hour, not included; or now.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Sum generations and credits by token, model and day."""
-
-    async def act(receiver: Receiver) -> int:
-        say(await receiver.get("/usage", **{"from": first, "to": to}), output.usage, as_json=as_json)
-        return SUCCEEDED
-
-    run(act, as_json=as_json)
-
-
-# `files upload`.
-
-
-file_commands = typer.Typer(no_args_is_help=True, help="Files to refer to in generations and chats.")
+        document = await wait_for_outcome(receiver, generation_id, show, max_seconds=max_seconds)
+    output.print_document(document, output.generation, as_json=as_json)
+    return document.get("status") == "succeeded"
 
 
 class Kind(StrEnum):
-    """What Rivya takes."""
+    """The kinds of files that Rivya takes."""
 
     IMAGE = "image"
     VIDEO = "video"
     AUDIO = "audio"
 
 
-@file_commands.callback()
-def files() -> None:
-    """Files to refer to in generations and chats."""
-
-
-@file_commands.command()
+@files_group.command()
 def upload(
     path: Annotated[
         Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True, show_default=False)
     ],
-    kind: Annotated[Kind | None, typer.Option(help="Told by the file's name if left out.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Guessed from the file's name if left out.")] = None,
     model: Annotated[str | None, typer.Option(help="The model that it is for.")] = None,
     client_request_id: Annotated[str | None, typer.Option(help="Your own trace id.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a file, and show what to call it."""
+    """Upload a file and show its id."""
+    import mimetypes
+
     media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    given = {"kind": kind or _kind_of(media_type), "model": model, "client_request_id": client_request_id}
+    guessed = media_type.partition("/")[0]
+    if kind is None and guessed not in tuple(Kind):
+        message = "can't be guessed from the file's name; give image, video or audio"
+        raise typer.BadParameter(message, param_hint="--kind")
+    given = {"kind": kind or guessed, "model": model, "client_request_id": client_request_id}
     fields = {name: str(value) for name, value in given.items() if value is not None}
 
-    async def act(receiver: Receiver) -> int:
+    async def act(receiver: "Receiver") -> bool:
         with path.open("rb") as file:
-            say(await receiver.upload(file, path.name, media_type, fields=fields), output.file, as_json=as_json)
-        return SUCCEEDED
+            document = await receiver.upload(file, path.name, media_type, fields=fields)
+        output.print_document(document, output.file, as_json=as_json)
+        return True
 
-    run(act, as_json=as_json)
-
-
-def _kind_of(media_type: str) -> Kind:
-    kind = media_type.partition("/")[0]
-    if kind not in tuple(Kind):
-        message = "the file's name does not tell what it is; say image, video or audio"
-        raise typer.BadParameter(message, param_hint="--kind")
-    return Kind(kind)
+    _call(act, as_json=as_json)

@@ -1,32 +1,57 @@
-"""What of Rivya's objects a person is shown; any member may be missing, and new ones are no surprise."""
+"""Renders Rivya's objects as text for people. Any member may be missing; unknown members are ignored."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import typer
 
-def items_of(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The objects of a list."""
-    data = answer.get("data")
+Render = Callable[[Mapping[str, Any]], str]
+
+
+def print_document(document: Mapping[str, Any], render: Render, *, as_json: bool) -> None:
+    """Print a response: as JSON, or as `render` writes it for people."""
+    if as_json:
+        print_json(document)
+    else:
+        typer.echo(render(document))
+
+
+def print_json(document: object) -> None:
+    """Print JSON in one line."""
+    import orjson
+
+    typer.echo(orjson.dumps(document).decode())
+
+
+def items(response: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The objects in a list response."""
+    data = response.get("data")
     return [item for item in data if isinstance(item, Mapping)] if isinstance(data, Sequence) else []
 
 
-def models(answer: Mapping[str, Any]) -> str:
-    """The catalogue as a table."""
+def member(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The object in a member; an empty one if there is none."""
+    value = document.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def models(response: Mapping[str, Any]) -> str:
+    """The models as a table."""
     names = ("MODEL", "NAME", "CATEGORY", "CREDITS", "STATUS")
-    members = ("id", "display_name", "category", "base_credits", "api_status")
-    return table(names, ([model.get(member) for member in members] for model in items_of(answer)))
+    keys = ("id", "display_name", "category", "base_credits", "api_status")
+    return table(names, ([model.get(key) for key in keys] for model in items(response)))
 
 
-def generations(answer: Mapping[str, Any]) -> str:
+def generations(response: Mapping[str, Any]) -> str:
     """A list of generations as a table."""
     names = ("GENERATION", "STATUS", "MODEL", "SUBMITTED BY", "CREDITS", "FIRST SEEN", "REQUEST")
-    return table(names, map(_generation_row, items_of(answer)))
+    return table(names, map(_generation_row, items(response)))
 
 
 def generation(document: Mapping[str, Any]) -> str:
-    """One generation, a member a line."""
-    tracking, error = _object(document, "tracking"), _object(document, "error")
-    urls = _object(document, "result").get("urls")
+    """One generation, one member per line."""
+    tracking, error = member(document, "tracking"), member(document, "error")
+    urls = member(document, "result").get("urls")
     results = {f"result {n}": url for n, url in enumerate(urls if isinstance(urls, list) else [], start=1)}
     return details(
         {
@@ -45,23 +70,23 @@ def generation(document: Mapping[str, Any]) -> str:
     )
 
 
-def usage(answer: Mapping[str, Any]) -> str:
-    """Sums as a table."""
+def usage(response: Mapping[str, Any]) -> str:
+    """The sums of usage as a table."""
     names = ("DAY", "SUBMITTED BY", "MODEL", "GENERATIONS", "OPEN", "RESERVED", "FINAL")
-    members = ("day", "submitted_by", "model", "generations", "open", "reserved_credits", "final_credits")
-    return table(names, ([line.get(member) for member in members] for line in items_of(answer)))
+    keys = ("day", "submitted_by", "model", "generations", "open", "reserved_credits", "final_credits")
+    return table(names, ([line.get(key) for key in keys] for line in items(response)))
 
 
 def file(document: Mapping[str, Any]) -> str:
-    """One uploaded file: every plain member, since few are documented."""
+    """One uploaded file: every text and number, because few members are documented."""
     return details({name: value for name, value in document.items() if isinstance(value, str | int | float)})
 
 
 def _generation_row(document: Mapping[str, Any]) -> list[object]:
-    tracking = _object(document, "tracking")
+    tracking = member(document, "tracking")
     first_seen_at = tracking.get("first_seen_at") or document.get("created_at")
-    named = [document.get(member) for member in ("id", "status", "model")]
-    return [*named, tracking.get("submitted_by"), _credits(document), first_seen_at, tracking.get("client_request_id")]
+    first = [document.get(key) for key in ("id", "status", "model")]
+    return [*first, tracking.get("submitted_by"), _credits(document), first_seen_at, tracking.get("client_request_id")]
 
 
 def _credits(document: Mapping[str, Any]) -> object:
@@ -69,19 +94,8 @@ def _credits(document: Mapping[str, Any]) -> object:
     return final if final is not None or reserved is None else f"{cell(reserved)} reserved"
 
 
-def _object(document: Mapping[str, Any], member: str) -> Mapping[str, Any]:
-    value = document.get(member)
-    return value if isinstance(value, Mapping) else {}
-
-
-# Tables and details for people, in plain text; nothing that came from outside can move their cursor.
-
-
-_NOTHING = "-"
-
-
 def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns as wide as their widest cell, their names above."""
+    """Columns as wide as their widest cell, below their names."""
     lines = [list(names), *([cell(value) for value in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -90,16 +104,16 @@ def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def details(members: Mapping[str, object]) -> str:
-    """One thing, a member a line; what is unknown is left out."""
+    """One member per line; members that are None are left out."""
     document = {name: value for name, value in members.items() if value is not None}
     width = max(map(len, document), default=0)
     return "\n".join(f"{name.ljust(width)}  {cell(value)}" for name, value in document.items())
 
 
 def cell(value: object) -> str:
-    """A value in one line of printable text."""
+    """A value as one line of printable text."""
     if value is None or value == "":
-        return _NOTHING
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and value.is_integer():
@@ -108,5 +122,5 @@ def cell(value: object) -> str:
 
 
 def plain(text: str, *, keep: str = "") -> str:
-    """`text` without control characters, but for those in `keep`: a terminal would obey them."""
+    """`text` with control characters replaced, except those in `keep`, so that it can't control the terminal."""
     return "".join(mark if mark.isprintable() or mark in keep else "\N{REPLACEMENT CHARACTER}" for mark in text)

@@ -1,4 +1,4 @@
-"""Waits for a generation's outcome by long polls, through restarts and refusals that pass by themselves."""
+"""Waits for a generation's outcome by long polls, through restarts of the receiver and temporary errors."""
 
 import asyncio
 import math
@@ -9,17 +9,24 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from app.cli.client.http import CallFailed, Receiver, segment, unanswered
-from app.cli.client.output import plain
+from app.cli.client.http import CallFailed, Receiver, local_failure
+from app.cli.client.output import member, plain
 
 Show = Callable[[str], None]
-"""Called with how it stands."""
+"""Called with the present state, as text."""
+
+_MAX_WAIT = 20
+"""Seconds of one long poll."""
+_INTERVAL = 2.5
+"""Seconds between requests at least, because Rivya itself has no long polls."""
+_MAX_OUTAGE = 60.0
+"""Seconds without a response after which waiting fails."""
 
 
 @contextmanager
 def progress_on(out: TextIO) -> Iterator[Show]:
-    """Shows how it stands: on a terminal in one line with the time, gone after the block; else in a line a change."""
-    console = Console(file=out, force_terminal=out.isatty())  # a pipe stays plain whatever FORCE_COLOR says
+    """Shows the state: on a terminal in one line with the time, removed after the block; else one line per change."""
+    console = Console(file=out, force_terminal=out.isatty())  # FORCE_COLOR must not put colours into a pipe
     is_line = console.is_terminal and not console.is_dumb_terminal
     columns = (TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     progress = Progress(
@@ -38,55 +45,45 @@ def progress_on(out: TextIO) -> Iterator[Show]:
         yield show
 
 
-_SETTLED = ("succeeded", "failed")
-_LONGEST_LOOK = 20
-"""Seconds of one long poll."""
-_BETWEEN_LOOKS = 2.5
-"""Seconds; Rivya itself, and other servers that know no long polls, are never asked in a tight loop."""
-_PATIENCE = 60.0
-"""Seconds without an answer after which it is given up."""
-
-
-async def outcome_of(
-    receiver: Receiver, generation_id: str, show: Show, *, patience: float | None = None
+async def wait_for_outcome(
+    receiver: Receiver, generation_id: str, show: Show, *, max_seconds: float | None = None
 ) -> dict[str, Any]:
-    """The settled generation. Raises `CallFailed`, also when it is still open after `patience` seconds.
+    """The settled generation. Raises `CallFailed`, also if the generation is still open after `max_seconds` seconds.
 
-    Failures that may pass are waited out for a minute; not that nobody answers the first look.
+    Temporary failures are retried for a minute, but not if nobody answers the first request.
     """
     now = asyncio.get_running_loop().time
-    deadline = None if patience is None else now() + patience
-    seconds, pace = 0, 0.0  # the first look is for how it stands, and the second need not wait for it
+    deadline = math.inf if max_seconds is None else now() + max_seconds
+    wait, interval = 0, 0.0  # the first request shows the present state at once, and the second follows immediately
     while True:
         began = now()
-        generation = await _answer(receiver, generation_id, show, seconds=seconds)
-        if generation.get("status") in _SETTLED:
+        generation = await _get(receiver, generation_id, show, wait=wait)
+        if generation.get("status") in ("succeeded", "failed"):
             return generation
-        show(f"{generation_id}: {_standing(generation)}")
-        left = math.inf if deadline is None else deadline - now()
+        show(f"{generation_id}: {_state(generation)}")
+        left = deadline - now()
         if left <= 0:
-            raise unanswered("still_open", f"{generation_id} is {_standing(generation)} after {patience:g} s")
-        await asyncio.sleep(max(0.0, min(began + pace - now(), left)))
-        seconds, pace = int(min(_LONGEST_LOOK, left)), _BETWEEN_LOOKS
+            raise local_failure("still_open", f"{generation_id} is {_state(generation)} after {max_seconds:g} s")
+        await asyncio.sleep(max(0.0, min(began + interval - now(), left)))
+        wait, interval = int(min(_MAX_WAIT, left)), _INTERVAL
 
 
-async def _answer(receiver: Receiver, generation_id: str, show: Show, *, seconds: int) -> dict[str, Any]:
-    """The generation, settled or as it is after `seconds`; asked for again where a failure may pass."""
+async def _get(receiver: Receiver, generation_id: str, show: Show, *, wait: int) -> dict[str, Any]:
+    """The generation as soon as it is settled, else after `wait` seconds; temporary failures are retried."""
     now = asyncio.get_running_loop().time
     began = now()
     while True:
         try:
-            return await receiver.get(f"/generations/{segment(generation_id)}", wait=seconds)
+            return await receiver.get("generations", generation_id, wait=wait)
         except CallFailed as failure:
-            is_nobody_there = failure.status is None and seconds == 0
-            if not failure.may_pass or is_nobody_there or now() - began > _PATIENCE + seconds:
+            is_unreachable = failure.status is None and wait == 0
+            if not failure.may_pass or is_unreachable or now() - began > _MAX_OUTAGE + wait:
                 raise
             show(f"{generation_id}: {failure}; trying again")
-            await asyncio.sleep(failure.retry_after or _BETWEEN_LOOKS)
+            await asyncio.sleep(failure.retry_after or _INTERVAL)
 
 
-def _standing(generation: dict[str, Any]) -> str:
-    """The status, and what the receiver does about it where that is unusual: stalled or lost."""
-    tracking = generation.get("tracking")
-    state = tracking.get("state") if isinstance(tracking, dict) else None
+def _state(generation: dict[str, Any]) -> str:
+    """The status, with the tracking state if that is unusual: stalled or lost."""
+    state = member(generation, "tracking").get("state")
     return f"{generation.get('status')}" if state in (None, "watching") else f"{generation.get('status')} ({state})"
