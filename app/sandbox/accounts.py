@@ -1,16 +1,17 @@
-"""API keys `rvya_sk_…`: whose they are, what they may do, and whether they still count."""
+"""API keys, credits, idempotency keys, and whose each object is."""
 
 import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import orjson
 from pydantic import AwareDatetime
 
-from app.sandbox.clock import Bounded, Clock
-from app.sandbox.responses import RivyaError
+from app.sandbox.clock import BoundedDict, Clock
+from app.sandbox.responses import RivyaError, missing
+from app.sandbox.settings import Context
 
 DEFAULT_KEY = "rvya_sk_sandbox"
 SCOPES = (
@@ -28,7 +29,7 @@ SCOPES = (
 
 @dataclass
 class Key:
-    """One API key; keys of the same account see the same generations, endpoints and credits."""
+    """An API key; keys of the same account share generations, endpoints and credits."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     value: str
@@ -39,7 +40,7 @@ class Key:
 
 
 class KeyRing:
-    """All keys the sandbox knows."""
+    """All keys that the sandbox knows."""
 
     def __init__(self, values: Iterable[str], clock: Clock) -> None:
         self._clock = clock
@@ -51,13 +52,12 @@ class KeyRing:
     def __getitem__(self, value: str) -> Key:
         return self._keys[value]
 
-    def add(self, key: Key) -> Key:
-        """Make a key known, or replace the one of the same value."""
+    def add(self, key: Key) -> None:
+        """Add a key, or replace the one of the same value."""
         self._keys[key.value] = key
-        return key
 
     def authenticate(self, authorization: str | None, scope: str) -> Key:
-        """The key behind an `Authorization` header; raises the documented refusals."""
+        """The key in an `Authorization` header. Raises `api_key_…` and `api_scope_denied`."""
         scheme, _, value = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not value.strip():
             raise RivyaError("api_key_missing", "Send your API key as 'Authorization: Bearer rvya_sk_…'.")
@@ -73,12 +73,39 @@ class KeyRing:
         return key
 
 
-# Credits: reserved when a generation is created, settled when it ends, given back when it fails.
+class Owned(Protocol):
+    """An object of one account."""
+
+    @property
+    def account(self) -> str:
+        """The account's name."""
+
+
+R = TypeVar("R", bound=Owned)
+
+
+class Records(BoundedDict[str, R]):
+    """Objects of all accounts by id, oldest first; `what` names one in an error."""
+
+    def __init__(self, what: str, keep: int) -> None:
+        super().__init__(keep)
+        self._what = what
+
+    def of(self, account: str) -> list[R]:
+        """The account's objects, oldest first."""
+        return [record for record in self.values() if record.account == account]
+
+    def find(self, record_id: str, account: str | None = None) -> R:
+        """The object, of this account where one is given. Raises `not_found`."""
+        record = self.get(record_id)
+        if record is None or account not in (None, record.account):
+            raise missing(self._what)
+        return record
 
 
 @dataclass
 class Charge:
-    """What one generation costs its account; `final` is None until it ends."""
+    """What one generation or chat turn costs its account; `final` is None until it ends."""
 
     account: str
     idempotency_key: str | None
@@ -88,32 +115,33 @@ class Charge:
 
 
 class CreditAccounts:
-    """The credits of every account, and what took them."""
+    """The credits of every account, and the charges."""
 
-    def __init__(self, *, starting_credits: int, keep: int) -> None:
-        self._starting = starting_credits
+    def __init__(self, context: Context, *, starting_credits: int) -> None:
+        self._settings = context.settings
+        self._starting_credits = starting_credits
         self._credits: dict[str, int] = {}
-        self.charges: deque[Charge] = deque(maxlen=keep)
+        self.charges: deque[Charge] = deque(maxlen=context.keep)
 
     def balance(self, account: str) -> int:
-        """What the account can spend now."""
-        return self._credits.get(account, self._starting)
+        """What the account can spend."""
+        return self._credits.get(account, self._starting_credits)
 
     def set_balance(self, account: str, amount: int) -> None:
         """Set what the account can spend."""
         self._credits[account] = amount
 
-    def reserve(self, charge: Charge, *, refusal_status: int) -> Charge:
-        """Take the credits now; raises `insufficient_credits`."""
+    def reserve(self, charge: Charge) -> None:
+        """Take the reserved credits from the account. Raises `insufficient_credits`."""
         left = self.balance(charge.account) - charge.reserved
         if left < 0:
-            raise RivyaError("insufficient_credits", "Not enough credits.", status=refusal_status)
+            status = self._settings.insufficient_credits_status
+            raise RivyaError("insufficient_credits", "Not enough credits.", status=status)
         self._credits[charge.account] = left
         self.charges.append(charge)
-        return charge
 
     def settle(self, charge: Charge, final: int) -> None:
-        """Keep the final price and give back the rest; a second time changes nothing."""
+        """Set the final price and give back the rest; a second call changes nothing."""
         if charge.final is None:
             charge.final = final
             self._credits[charge.account] += charge.reserved - final
@@ -129,31 +157,24 @@ class CreditAccounts:
         return sums
 
 
-# The same `Idempotency-Key` with the same body gets the first answer again; with another body, a refusal.
-
-
-Answer = dict[str, Any]
-
-
 class Idempotency:
-    """The answers already given, per account and key; a refused request leaves its key unused."""
+    """The first answer to each key of an account; a refused request leaves its key unused."""
 
     def __init__(self, keep: int) -> None:
-        self._answers: Bounded[tuple[str, str], tuple[str, Answer]] = Bounded(keep)
+        self._answers: BoundedDict[tuple[str, str], tuple[str, dict[str, Any]]] = BoundedDict(keep)
 
-    def find(self, account: str, key: str, body: Answer) -> Answer | None:
-        """The first answer, or None for a new key; raises `idempotency_conflict`."""
-        known = self._answers.get((account, key))
-        if known is None:
-            return None
-        if known[0] != _fingerprint(body):
+    def find(self, account: str, key: str | None, body: dict[str, Any]) -> dict[str, Any] | None:
+        """The first answer, or None for a new key. Raises `idempotency_conflict` for another body."""
+        digest, answer = self._answers.get((account, key or ""), (None, None))
+        if digest is not None and digest != _digest(body):
             raise RivyaError("idempotency_conflict", "This Idempotency-Key was used with another body.")
-        return known[1]
+        return answer
 
-    def remember(self, account: str, key: str, body: Answer, *, answer: Answer) -> None:
-        """Keep the answer for the next time."""
-        self._answers[account, key] = (_fingerprint(body), answer)
+    def store(self, account: str, key: str | None, body: dict[str, Any], *, answer: dict[str, Any]) -> None:
+        """Store the first answer."""
+        if key:
+            self._answers[account, key] = (_digest(body), answer)
 
 
-def _fingerprint(body: Answer) -> str:
+def _digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()

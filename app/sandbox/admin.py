@@ -13,10 +13,9 @@ from starlette.routing import Route
 from app.sandbox.accounts import Key
 from app.sandbox.faults import Faults
 from app.sandbox.models import Status
-from app.sandbox.responses import invalid, json_object, json_response, missing, validate
+from app.sandbox.responses import invalid, json_object, json_response, validate
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from app.sandbox.webhooks import Endpoint
 
 Handler = Callable[[Sandbox, Request], Awaitable[Response]]
 Configurable = TypeVar("Configurable", Faults, SandboxSettings)
@@ -73,42 +72,29 @@ class StatusReport(BaseModel):
 
 
 async def _move(sandbox: Sandbox, request: Request) -> Response:
-    generation_id, body = _generation_id(sandbox, request), validate(StatusReport, await json_object(request))
-    try:
-        generation = await sandbox.move(generation_id, body.status)
-    except ValueError as error:
-        raise invalid(str(error)) from None
+    generation = sandbox.generations.by_id.find(request.path_params["id"])
+    body = validate(StatusReport, await json_object(request))
+    if not generation.can_become(body.status):
+        raise invalid(f"The generation is {generation.status} and can't become {body.status}.")
+    await sandbox.generations.move(generation, body.status)
     return json_response(generation.as_json())
 
 
 async def _emit(sandbox: Sandbox, request: Request) -> Response:
-    generation_id, body = _generation_id(sandbox, request), validate(StatusReport, await json_object(request))
-    event = await sandbox.emit(generation_id, body.status, event_type=body.type)
+    generation = sandbox.generations.by_id.find(request.path_params["id"])
+    body = validate(StatusReport, await json_object(request))
+    event = await sandbox.emit(generation.id, body.status, event_type=body.type)
     return json_response(event.as_json())
 
 
-def _generation_id(sandbox: Sandbox, request: Request) -> str:
-    generation_id: str = request.path_params["id"]
-    if generation_id not in sandbox.generations.by_id:
-        raise missing("Generation")
-    return generation_id
-
-
 async def _change_endpoint(sandbox: Sandbox, request: Request) -> Response:
-    endpoint = _endpoint(sandbox, request)
+    endpoint = sandbox.endpoints.by_id.find(request.path_params["id"])
     return json_response(sandbox.endpoints.change(endpoint, await json_object(request)).as_json())
 
 
 async def _remove_endpoint(sandbox: Sandbox, request: Request) -> Response:
-    sandbox.endpoints.remove(_endpoint(sandbox, request))
+    sandbox.endpoints.remove(sandbox.endpoints.by_id.find(request.path_params["id"]))
     return Response(status_code=204)
-
-
-def _endpoint(sandbox: Sandbox, request: Request) -> Endpoint:
-    endpoint = sandbox.endpoints.by_id.get(request.path_params["id"])
-    if endpoint is None:
-        raise missing("Webhook endpoint")
-    return endpoint
 
 
 async def _put_key(sandbox: Sandbox, request: Request) -> Response:

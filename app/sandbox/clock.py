@@ -1,4 +1,4 @@
-"""The sandbox's own time: moments for what it writes down, seconds for what it measures."""
+"""The sandbox's time, ids and secrets, and a dict that drops its oldest entries."""
 
 import asyncio
 import base64
@@ -11,59 +11,53 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Generic, Protocol, TypeVar
 
+K = TypeVar("K")
+V = TypeVar("V")
+Job = Callable[[], Awaitable[None]]
+_log = logging.getLogger(__name__)
+
 
 class Clock(Protocol):
-    """Tells the time; tests pass one that they move by hand."""
+    """The time; tests pass a clock that they move."""
 
     def now(self) -> datetime:
-        """The present moment, aware, in UTC."""
+        """The current time, aware, in UTC."""
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow, from an arbitrary start."""
+        """Seconds since some fixed time; they never go back."""
 
 
 class SystemClock:
     """The clock of this machine."""
 
     def now(self) -> datetime:
-        """The present moment, aware, in UTC."""
+        """The current time, aware, in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds that only ever grow, from an arbitrary start."""
+        """Seconds since some fixed time; they never go back."""
         return time.monotonic()
 
 
 def stamp(at: datetime) -> str:
-    """A moment as Rivya writes it: `2026-05-10T00:00:00.000Z`."""
+    """A time as Rivya writes it: `2026-05-10T00:00:00.000Z`."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-# Public ids and secrets in Rivya's look: a prefix that names the kind, then random characters.
-
-
 def new_id(prefix: str) -> str:
-    """`task_…`, `evt_…`, `whend_…`, `whdel_…`, `file_…`, `chatcmpl_…` or `req_…`."""
+    """A random id such as `task_…`, `evt_…` or `whend_…`."""
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
 def new_secret(key_form: str) -> str:
-    """A signing secret `whsec_…`; its suffix is 64 hex digits (base64 as well), unless the form asks for base64."""
+    """A signing secret `whsec_…`; its suffix is 64 hex digits (also valid base64), or base64 of 32 bytes."""
     if key_form == "base64":
         return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
     return "whsec_" + secrets.token_hex(32)
 
 
-# What happens later: by itself after some seconds, or in manual mode only when a test moves time on.
-
-
-Job = Callable[[], Awaitable[None]]
-
-_log = logging.getLogger(__name__)
-
-
 class Scheduler:
-    """Jobs with a due time; in manual mode they wait in a heap until `advance` reaches them."""
+    """Runs jobs later: in real time, or in manual mode when `advance` reaches their time."""
 
     def __init__(self, *, manual: bool) -> None:
         self.manual = manual
@@ -74,22 +68,22 @@ class Scheduler:
         self._sleepers: set[asyncio.Event] = set()
 
     def time(self) -> float:
-        """Seconds on the scale that due times are measured on; in manual mode only `advance` moves it."""
+        """Seconds since some fixed time; in manual mode only `advance` moves it."""
         return self._time if self.manual else time.monotonic()
 
     def call_later(self, seconds: float, job: Job) -> None:
-        """Do the job once, so many seconds from now."""
+        """Run the job once, after so many seconds."""
         if self.manual:
             heapq.heappush(self._due, (self._time + seconds, next(self._order), job))
             return
-        task = asyncio.create_task(_after(seconds, job))
+        task = asyncio.create_task(_run_after(seconds, job))
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(self._finish)
 
     async def advance(self, seconds: float) -> None:
-        """Manual mode: move time on and do everything that falls due, in order; returns when it is done."""
+        """Manual mode: move time on; returns when every job that is due by then has been run, in order."""
         if not self.manual:
-            raise RuntimeError("Time moves by itself here; only a manual sandbox can be advanced.")
+            raise RuntimeError("Only a manual sandbox can be advanced; here time passes by itself.")
         until = self._time + seconds
         while self._due and self._due[0][0] <= until:
             self._time, _, job = heapq.heappop(self._due)
@@ -109,12 +103,12 @@ class Scheduler:
         self._sleepers.discard(woken)
 
     async def drain(self) -> None:
-        """Real time: wait until nothing is under way and nothing is planned."""
+        """Real time: wait until no job is running or planned."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
     async def close(self) -> None:
-        """Drop what runs by itself and wake all sleepers; what waits in the manual heap stays there."""
+        """Cancel the jobs in real time and wake all sleepers; the jobs of manual mode stay planned."""
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
@@ -122,26 +116,19 @@ class Scheduler:
         for sleeper in set(self._sleepers):
             sleeper.set()
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
+    def _finish(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             _log.error("sandbox.job_failed", exc_info=task.exception())
 
 
-async def _after(seconds: float, job: Job) -> None:
+async def _run_after(seconds: float, job: Job) -> None:
     await asyncio.sleep(seconds)
     await job()
 
 
-# A mapping that forgets its oldest entries, so that a long run stays small.
-
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Bounded(dict[K, V], Generic[K, V]):
-    """Keeps the newest `keep` entries by order of insertion."""
+class BoundedDict(dict[K, V], Generic[K, V]):
+    """A dict that keeps the newest `keep` entries by order of insertion."""
 
     def __init__(self, keep: int) -> None:
         super().__init__()

@@ -1,67 +1,46 @@
-"""Uploaded files: looked at, measured, and kept by what they are; their bytes are not kept."""
+"""Uploaded files: what is known about each; their bytes are not stored."""
 
 import hashlib
-import re
 from dataclasses import dataclass
 from datetime import datetime
-from email.message import Message
-from typing import Any
+from io import BytesIO
+from typing import Annotated, Any, Literal
 
+from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from app.sandbox.clock import Bounded, Clock, new_id, stamp
-from app.sandbox.responses import RivyaError, invalid, missing
-
-# Reads `multipart/form-data`: named parts, each with its bytes.
-
-
-_BOUNDARY = re.compile(r'multipart/form-data\b.*?;\s*boundary="?([^";,]{1,70})"?', re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of a form; only files have a file name."""
-
-    content: bytes
-    filename: str | None = None
-
-    def text(self, name: str) -> str:
-        """The part as text; raises `validation_failed`."""
-        try:
-            return self.content.decode()
-        except UnicodeDecodeError:
-            raise invalid(f"{name} must be text.") from None
-
-
-async def read_form(request: Request) -> dict[str, Part]:
-    """The parts by name, the last one of a name; raises `validation_failed`."""
-    boundary = _BOUNDARY.match(request.headers.get("content-type", ""))
-    if boundary is None:
-        raise invalid("The body must be multipart/form-data.")
-    pieces = (b"\r\n" + await request.body()).split(b"\r\n--" + boundary[1].encode())
-    if len(pieces) < 2 or not pieces[-1].startswith(b"--"):
-        raise invalid("The form ends before its last boundary.")
-    return dict(_read_part(piece) for piece in pieces[1:-1])
-
-
-def _read_part(piece: bytes) -> tuple[str, Part]:
-    head, separator, content = piece.partition(b"\r\n\r\n")
-    disposition = Message()
-    for line in head.split(b"\r\n"):
-        field, _, value = line.decode("utf-8", "replace").partition(":")
-        if field.strip().lower() == "content-disposition":
-            disposition["content-disposition"] = value.strip()
-    name = disposition.get_param("name", header="content-disposition")
-    if not separator or not isinstance(name, str):
-        raise invalid("A part of the form has no name.")
-    filename = disposition.get_param("filename", header="content-disposition")
-    return name, Part(content, filename if isinstance(filename, str) else None)
-
+from app.sandbox.accounts import Records
+from app.sandbox.clock import new_id, stamp
+from app.sandbox.responses import RivyaError, invalid, validate
+from app.sandbox.settings import Context
 
 _MEGABYTE = 1024 * 1024
 LIMITS = {"image": 10 * _MEGABYTE, "video": 50 * _MEGABYTE, "audio": 10 * _MEGABYTE}
 """The documented limits in bytes, by kind."""
-LONGEST_TRACE = 128
+TRACE_LENGTH = 128
+"""The documented limit of a `client_request_id`, in characters."""
+_IN_MEMORY = 128 * _MEGABYTE
+
+
+async def read_form(request: Request) -> dict[str, MultipartPart]:
+    """The parts of the form by name. Raises `validation_failed`."""
+    _, options = parse_options_header(request.headers.get("content-type", ""))
+    if "boundary" not in options:
+        raise invalid("The body must be multipart/form-data.")
+    stream = BytesIO(await request.body())
+    try:
+        parser = MultipartParser(stream, options["boundary"], spool_limit=_IN_MEMORY, memory_limit=_IN_MEMORY)
+        return {part.name: part for part in parser}
+    except MultipartError as failure:
+        raise invalid(f"The form can't be read: {failure}.") from None
+
+
+class UploadFields(BaseModel):
+    """The fields beside the file."""
+
+    kind: Literal["image", "video", "audio"]
+    client_request_id: Annotated[str, Field(max_length=TRACE_LENGTH)] | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +50,7 @@ class File:
     id: str
     account: str
     kind: str
-    name: str | None
+    name: str
     media_type: str
     size: int
     sha256: str
@@ -96,55 +75,35 @@ class File:
 class Files:
     """The files of every account, oldest first."""
 
-    def __init__(self, *, clock: Clock, keep: int) -> None:
-        self._clock = clock
-        self.by_id: Bounded[str, File] = Bounded(keep)
+    def __init__(self, context: Context) -> None:
+        self._clock = context.clock
+        self.by_id: Records[File] = Records("File", context.keep)
 
-    def get(self, account: str, file_id: str) -> File:
-        """One file of the account; raises `not_found`."""
-        file = self.by_id.get(file_id)
-        if file is None or file.account != account:
-            raise missing("File")
-        return file
-
-    def upload(self, account: str, form: dict[str, Part]) -> File:
-        """Take a file in; raises `validation_failed`, or `payload_too_large` above the limit of its kind."""
-        part, kind, trace = form.get("file"), _text(form, "kind"), _text(form, "client_request_id")
+    def upload(self, account: str, form: dict[str, MultipartPart]) -> File:
+        """The new file. Raises `validation_failed`, or `payload_too_large` above the limit of its kind."""
+        texts = validate(dict[str, str], {name: part.raw for name, part in form.items() if name != "file"})
+        fields = validate(UploadFields, texts)
+        part, kind = form.get("file"), fields.kind
         if part is None or part.filename is None:
             raise invalid("file is required and must be a file.")
-        if kind not in LIMITS:
-            raise invalid("kind must be image, video or audio.")
-        if trace is not None and len(trace) > LONGEST_TRACE:
-            raise invalid(f"client_request_id must have at most {LONGEST_TRACE} characters.")
-        if len(part.content) > LIMITS[kind]:
+        if part.size > LIMITS[kind]:
             raise RivyaError("payload_too_large", f"A file of kind {kind} has at most {LIMITS[kind]} bytes.")
+        media_type = media_type_of(part.raw)
+        if media_type is None or not media_type.startswith(f"{kind}/"):
+            raise invalid(f"The file is not of kind {kind}: it is {media_type or 'of no known media type'}.")
         file = File(
             id=new_id("file"),
             account=account,
             kind=kind,
             name=part.filename,
-            media_type=_media_type(part.content, kind),
-            size=len(part.content),
-            sha256=hashlib.sha256(part.content).hexdigest(),
+            media_type=media_type,
+            size=part.size,
+            sha256=hashlib.sha256(part.raw).hexdigest(),
             created_at=self._clock.now(),
-            client_request_id=trace,
+            client_request_id=fields.client_request_id,
         )
         self.by_id[file.id] = file
         return file
-
-
-def _text(form: dict[str, Part], name: str) -> str | None:
-    return form[name].text(name) if name in form else None
-
-
-def _media_type(content: bytes, kind: str) -> str:
-    media_type = media_type_of(content)
-    if media_type is None or not media_type.startswith(f"{kind}/"):
-        raise invalid(f"The file is not of kind {kind}: it is {media_type or 'no media that is known here'}.")
-    return media_type
-
-
-# Which kind of media some bytes are, by what they begin with and not by what their sender says.
 
 
 _BEGINNINGS = (
@@ -162,7 +121,7 @@ _RIFF_FORMS = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-ms
 
 
 def media_type_of(content: bytes) -> str | None:
-    """`image/png`, `video/mp4`, `audio/mpeg`, …, or None for what is no media."""
+    """`image/png`, `video/mp4`, `audio/mpeg`, … by the first bytes; None for anything else."""
     if content[:4] == b"RIFF":
         return _RIFF_FORMS.get(content[8:12])
     if content[4:8] == b"ftyp":

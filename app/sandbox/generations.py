@@ -1,110 +1,87 @@
-"""All generations: created once per idempotency key, moved through their statuses, reported when they end."""
+"""All generations: created once per idempotency key, moved through their statuses, published when they end."""
 
 from functools import partial
 from typing import Any
 
-from app.sandbox.accounts import Charge, CreditAccounts, Idempotency
-from app.sandbox.clock import Bounded, Clock, Scheduler, new_id
+from app.sandbox.accounts import Charge, CreditAccounts, Idempotency, Records
+from app.sandbox.clock import new_id
 from app.sandbox.delivery import EventPublisher
-from app.sandbox.faults import Faults
-from app.sandbox.models import Generation, Order, Status, catalogue, read_order
-from app.sandbox.responses import missing
-from app.sandbox.settings import SandboxSettings
+from app.sandbox.models import Generation, GenerationRequest, Status, catalogue
+from app.sandbox.responses import invalid, validate
+from app.sandbox.settings import Context
 
-_LEFT_OUT_WHEN_SHORT = ("final_credits", "created_at", "updated_at")
+_NOT_IN_A_SHORT_CREATE = ("final_credits", "created_at", "updated_at")
 
 
 class Generations:
     """The generations of every account, oldest first."""
 
-    def __init__(
-        self,
-        publisher: EventPublisher,
-        accounts: CreditAccounts,
-        *,
-        faults: Faults,
-        settings: SandboxSettings,
-        clock: Clock,
-        scheduler: Scheduler,
-        keep: int,
-    ) -> None:
+    def __init__(self, context: Context, publisher: EventPublisher, accounts: CreditAccounts) -> None:
+        self._context = context
         self._publisher = publisher
         self._accounts = accounts
-        self._faults = faults
-        self._settings = settings
-        self._clock = clock
-        self._scheduler = scheduler
-        self._idempotency = Idempotency(keep)
+        self._idempotency = Idempotency(context.keep)
         self.models = catalogue()
-        self.by_id: Bounded[str, Generation] = Bounded(keep)
-
-    def get(self, account: str, generation_id: str) -> Generation:
-        """One generation of the account; raises `not_found`."""
-        generation = self.by_id.get(generation_id)
-        if generation is None or generation.account != account:
-            raise missing("Generation")
-        return generation
+        self.by_id: Records[Generation] = Records("Generation", context.keep)
 
     async def create(self, account: str, body: dict[str, Any], *, key: str | None) -> dict[str, Any]:
-        """The object of a new generation, or the first answer again for a used key; raises the documented refusals."""
-        known = self._idempotency.find(account, key, body) if key else None
+        """The object of a new generation, or the first answer to a used key. Raises `RivyaError`."""
+        known = self._idempotency.find(account, key, body)
         if known is not None:
             return known
-        generation = self._open(account, read_order(body, self.models), key)
+        generation = self._open(account, validate(GenerationRequest, body), key)
         answer = self.as_json(generation)
-        if self._settings.short_create:
-            answer = {name: value for name, value in answer.items() if name not in _LEFT_OUT_WHEN_SHORT}
-        if key:
-            self._idempotency.remember(account, key, body, answer=answer)
+        if self._context.settings.short_create:
+            answer = {name: value for name, value in answer.items() if name not in _NOT_IN_A_SHORT_CREATE}
+        self._idempotency.store(account, key, body, answer=answer)
         await self._start(generation)
         return answer
 
-    async def move(self, generation_id: str, status: Status) -> Generation:
-        """Set a status and deliver what falls due by it; raises KeyError, and ValueError for a step backwards."""
-        generation = self.by_id[generation_id]
-        await self._move(generation, status)
-        return generation
+    async def move(self, generation: Generation, status: Status) -> None:
+        """Set the status and send the deliveries that are due by it. Raises ValueError for a step backwards."""
+        generation.move(status, self._context.clock.now())
+        if generation.is_terminal:
+            self._accounts.settle(generation.charge, generation.charge.reserved if status == "succeeded" else 0)
+            await self._publisher.publish(generation, status)
 
     def as_json(self, generation: Generation) -> dict[str, Any]:
         """The object as the API answers it."""
-        if not self._settings.echo_client_request_id:
+        if not self._context.settings.echo_client_request_id:
             return generation.as_json()
         return {**generation.as_json(), "client_request_id": generation.client_request_id}
 
-    def _open(self, account: str, order: Order, key: str | None) -> Generation:
-        charge = Charge(account, key, new_id("task"), order.model.base_credits)
-        self._accounts.reserve(charge, refusal_status=self._settings.insufficient_credits_status)
-        now = self._clock.now()
+    def _open(self, account: str, request: GenerationRequest, key: str | None) -> Generation:
+        model = self.models.get(request.model)
+        if model is None or not model.is_generative:
+            raise invalid(f"model {request.model!r} can't be used for generations.")
+        charge = Charge(account, key, new_id("task"), model.base_credits)
+        self._accounts.reserve(charge)
+        now = self._context.clock.now()
         generation = Generation(
-            id=charge.generation_id,
-            account=account,
-            model=order.model,
-            charge=charge,
+            charge.generation_id,
+            account,
+            model,
+            charge,
             created_at=now,
             updated_at=now,
-            client_request_id=order.client_request_id,
-            options=order.options,
+            client_request_id=request.client_request_id,
+            params=request.sandbox_params,
         )
         self.by_id[generation.id] = generation
         return generation
 
     async def _start(self, generation: Generation) -> None:
-        options = generation.options
-        end: Status = "failed" if options.fails else "succeeded"
-        if (options.callback or self._faults.deliveries).early:
-            await self._move(generation, end)
-        elif options.seconds is not None or not self._scheduler.manual:
-            seconds = generation.model.seconds / self._settings.speed if options.seconds is None else options.seconds
-            self._scheduler.call_later(seconds / 5, partial(self._progress, generation, "processing"))
-            self._scheduler.call_later(seconds, partial(self._progress, generation, end))
-
-    async def _move(self, generation: Generation, status: Status) -> None:
-        generation.move(status, self._clock.now())
-        if generation.is_terminal:
-            self._accounts.settle(generation.charge, generation.charge.reserved if status == "succeeded" else 0)
-            await self._publisher.publish(generation, status)
+        params, scheduler, seconds = generation.params, self._context.scheduler, generation.params.seconds
+        if seconds is None and not scheduler.manual:
+            seconds = generation.model.seconds / self._context.settings.speed
+        end: Status = "failed" if params.fail else "succeeded"
+        if (params.callback or self._context.faults.deliveries).early:
+            await self.move(generation, end)
+        elif seconds is not None:
+            scheduler.call_later(seconds / 5, partial(self._progress, generation, "processing"))
+            scheduler.call_later(seconds, partial(self._progress, generation, end))
 
     async def _progress(self, generation: Generation, status: Status) -> None:
-        """The course of time; a test that was faster wins."""
-        if generation.status == "queued" or (generation.status == "processing" and status != "processing"):
-            await self._move(generation, status)
+        """Move unless a test has moved it so far already."""
+        if generation.can_become(status):
+            await self.move(generation, status)

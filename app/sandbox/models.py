@@ -1,16 +1,15 @@
-"""The sandbox's catalogue: a few models of every category, each with a price and a duration."""
+"""The catalogue of models, what a create asks for, and a generation."""
 
-import math
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictBool, StrictFloat, TypeAdapter
 
 from app.sandbox.accounts import Charge
 from app.sandbox.clock import stamp
 from app.sandbox.faults import DeliveryFaults
-from app.sandbox.responses import invalid
 
 Category = Literal["image", "video", "audio", "chat"]
 _MEDIA = {"image": "png", "video": "mp4", "audio": "mp3", "chat": "txt"}
@@ -81,85 +80,63 @@ def catalogue() -> dict[str, Model]:
     return {model.id: model for model in models}
 
 
-# What a request wishes for in `params.sandbox`: how long it takes, whether it fails, what befalls its callback.
-
-
-@dataclass(frozen=True)
-class SandboxParams:
-    """A request's own course; None: the model's duration, the sandbox's faults."""
-
-    seconds: float | None = None
-    fails: bool = False
-    callback: DeliveryFaults | None = None
-
-
-def read_params(params: dict[str, Any]) -> SandboxParams:
-    """Read `{"seconds": 1.5, "fail": true, "callback": "duplicate,reorder"}`; raises `validation_failed`."""
-    asked = params.get("sandbox", {})
-    if not isinstance(asked, dict) or not asked.keys() <= {"seconds", "fail", "callback"}:
-        raise invalid("params.sandbox takes seconds, fail and callback.")
-    seconds = asked.get("seconds")
-    if seconds is not None and (type(seconds) not in (int, float) or seconds < 0):
-        raise invalid("params.sandbox.seconds must be a number, not negative.")
-    fails = asked.get("fail", False)
-    if not isinstance(fails, bool):
-        raise invalid("params.sandbox.fail must be true or false.")
-    callback = asked.get("callback")
-    if callback is not None and not isinstance(callback, str):
-        raise invalid("params.sandbox.callback must be a string.")
-    return SandboxParams(seconds, fails, None if callback is None else read_callback(callback))
-
-
-def read_callback(text: str) -> DeliveryFaults:
-    """Read `drop`, `duplicate:3`, `delay:1.5`, `skew:-600`, `early`, … or several with commas between."""
-    faults = DeliveryFaults()
+def read_callback(text: object) -> DeliveryFaults:
+    """The faults in `drop`, `duplicate:3`, `delay:1.5`, `skew:-600`, … or several with commas. Raises ValueError."""
+    if not isinstance(text, str):
+        raise ValueError("callback must be a string")  # noqa: TRY004 - pydantic handles ValueError only
+    members: dict[str, object] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
-        name, _, amount = part.partition(":")
-        if name not in _KINDS:
-            raise invalid(f"params.sandbox.callback does not know {name!r}.")
-        try:
-            setattr(faults, name, _KINDS[name](amount))
-        except ValueError:
-            raise invalid(f"params.sandbox.callback can't read the amount in {part!r}.") from None
-    return faults
+        name, colon, amount = part.partition(":")
+        if name in _FLAGS and not colon:
+            members[name] = True
+        elif name in _AMOUNTS:
+            members[name] = amount or _AMOUNTS[name]
+        else:
+            raise ValueError(f"{part!r} is not known")
+    return TypeAdapter(DeliveryFaults).validate_python(members)
 
 
-def _flag(amount: str) -> bool:
-    if amount:
-        raise ValueError(amount)
-    return True
+_FLAGS = ("drop", "reorder", "forge", "contradict", "early", "corrupt")
+_AMOUNTS = {"delay": None, "duplicate": 1, "skew": None}
+"""With the amount that is meant where none is given."""
 
 
-def _not_negative(amount: float) -> float:
-    if not 0 <= amount < math.inf:
-        raise ValueError(amount)
-    return amount
+class SandboxParams(BaseModel):
+    """The course of one generation, from `params.sandbox`; None: the model's duration, the sandbox's faults."""
+
+    model_config = ConfigDict(extra="forbid")
+    seconds: Annotated[StrictFloat, Field(ge=0, allow_inf_nan=False)] | None = None
+    fail: StrictBool = False
+    callback: Annotated[DeliveryFaults, PlainValidator(read_callback)] | None = None
 
 
-_KINDS: dict[str, Callable[[str], object]] = {
-    "drop": _flag,
-    "delay": lambda amount: _not_negative(float(amount)),
-    "duplicate": lambda amount: int(_not_negative(int(amount or 1))),
-    "reorder": _flag,
-    "forge": _flag,
-    "contradict": _flag,
-    "early": _flag,
-    "skew": float,
-    "corrupt": _flag,
-}
+class GenerationParams(BaseModel):
+    """The member `params` of a create; all but `sandbox` is ignored."""
+
+    sandbox: SandboxParams = SandboxParams()
 
 
-# One generation as Rivya keeps it: four statuses, of which two are final.
+class GenerationRequest(BaseModel):
+    """The body of `POST /api/v1/generations`."""
+
+    model: Annotated[str, Field(min_length=1)]
+    prompt: str | None = None
+    params: GenerationParams | None = None
+    client_request_id: str | None = None
+
+    @property
+    def sandbox_params(self) -> SandboxParams:
+        """`params.sandbox`, or the default."""
+        return SandboxParams() if self.params is None else self.params.sandbox
 
 
 Status = Literal["queued", "processing", "succeeded", "failed"]
-STATUSES: tuple[str, ...] = get_args(Status)
 _RANK = {"queued": 0, "processing": 1, "succeeded": 2, "failed": 2}
 
 
 @dataclass
 class Generation:
-    """The truth about one generation, and who asked for it how often."""
+    """The true state of one generation, with its moves and the polls for it."""
 
     id: str
     account: str
@@ -168,68 +145,40 @@ class Generation:
     created_at: datetime
     updated_at: datetime
     client_request_id: str | None = None
-    options: SandboxParams = field(default_factory=SandboxParams)
+    params: SandboxParams = field(default_factory=SandboxParams)
     status: Status = "queued"
     moves: list[dict[str, str]] = field(default_factory=list)
     polls: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=1000))
 
     @property
     def is_terminal(self) -> bool:
-        """Nothing follows."""
+        """Whether the status is final."""
         return _RANK[self.status] == 2
 
+    def can_become(self, status: Status) -> bool:
+        """Whether this is a step forward."""
+        return _RANK[status] > _RANK[self.status]
+
     def move(self, status: Status, at: datetime) -> None:
-        """Go forward; raises ValueError on any other direction."""
-        if _RANK[status] <= _RANK[self.status]:
+        """Set the status. Raises ValueError unless it is a step forward."""
+        if not self.can_become(status):
             raise ValueError(f"Generation {self.id} is {self.status} and can't become {status}.")
         self.status = status
         self.updated_at = at
         self.moves.append({"status": status, "at": stamp(at)})
 
     def as_json(self, status: Status | None = None) -> dict[str, Any]:
-        """The documented object; another status than the true one makes the object of a false report."""
+        """The documented object, with another status than the true one for a false report."""
         shown = self.status if status is None else status
-        cost = {"succeeded": self.charge.reserved, "failed": 0}.get(shown)
         url = f"https://media.example/{self.id}.{self.model.extension}"
         return {
             "id": self.id,
             "status": shown,
             "model": self.model.id,
             "reserved_credits": self.charge.reserved,
-            "final_credits": cost,
+            "final_credits": {"succeeded": self.charge.reserved, "failed": 0}.get(shown),
             "created_at": stamp(self.created_at),
             "updated_at": stamp(self.updated_at),
             "result": {"primary_url": url, "urls": [url]} if shown == "succeeded" else None,
             "error": {"code": "generation_failed", "message": "The model gave up."} if shown == "failed" else None,
         }
-
-
-# The body of `POST /api/v1/generations`, read and checked.
-
-
-@dataclass(frozen=True)
-class Order:
-    """What a caller asks for."""
-
-    model: Model
-    client_request_id: str | None
-    options: SandboxParams
-
-
-def read_order(body: dict[str, Any], models: dict[str, Model]) -> Order:
-    """Check a create's body; raises `validation_failed`."""
-    name = body.get("model")
-    if not isinstance(name, str) or not name:
-        raise invalid("model is required.")
-    model = models.get(name)
-    if model is None or not model.is_generative:
-        raise invalid(f"model {name!r} can't be used for generations.")
-    params = {} if body.get("params") is None else body["params"]
-    if not isinstance(params, dict):
-        raise invalid("params must be an object.")
-    if not isinstance(body.get("prompt"), str | None):
-        raise invalid("prompt must be a string.")
-    trace = body.get("client_request_id")
-    if not isinstance(trace, str | None):
-        raise invalid("client_request_id must be a string.")
-    return Order(model, trace, read_params(params))

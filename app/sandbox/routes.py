@@ -29,7 +29,7 @@ async def create_generation(call: Call) -> Response:
 
 async def get_generation(call: Call) -> Response:
     """The generation; records the poll."""
-    generation = call.sandbox.generations.get(call.account, call.id)
+    generation = call.sandbox.generations.by_id.find(call.id, call.account)
     generation.polls.append(call.sandbox.calls.now())
     return json_response(call.sandbox.generations.as_json(generation))
 
@@ -54,12 +54,12 @@ async def stream_completion(call: Call) -> Response:
 
 async def list_sessions(call: Call) -> Response:
     """The account's chat sessions, newest first."""
-    return call.list_response([session.as_json() for session in reversed(call.sandbox.chat.of(call.account))])
+    return call.list_response([session.as_json() for session in reversed(call.sandbox.chat.sessions.of(call.account))])
 
 
 async def get_session(call: Call) -> Response:
     """A chat session with its messages."""
-    return json_response(call.sandbox.chat.get(call.account, call.id).with_messages())
+    return json_response(call.sandbox.chat.sessions.find(call.id, call.account).with_messages())
 
 
 async def upload_file(call: Call) -> Response:
@@ -70,12 +70,12 @@ async def upload_file(call: Call) -> Response:
 
 async def get_file(call: Call) -> Response:
     """A file."""
-    return json_response(call.sandbox.files.get(call.account, call.id).as_json())
+    return json_response(call.sandbox.files.by_id.find(call.id, call.account).as_json())
 
 
 async def list_endpoints(call: Call) -> Response:
     """The account's endpoints."""
-    return call.list_response([endpoint.as_json() for endpoint in call.sandbox.endpoints.of(call.account)])
+    return call.list_response([endpoint.as_json() for endpoint in call.sandbox.endpoints.by_id.of(call.account)])
 
 
 async def create_endpoint(call: Call) -> Response:
@@ -129,7 +129,7 @@ async def list_events(call: Call) -> Response:
 
 
 def _endpoint(call: Call) -> Endpoint:
-    return call.sandbox.endpoints.get(call.account, call.id)
+    return call.sandbox.endpoints.by_id.find(call.id, call.account)
 
 
 _WEBHOOKS = "webhooks:manage"

@@ -1,22 +1,82 @@
-"""Every choice that Rivya's documentation leaves open, and the sandbox's own pace, as switches."""
+"""Settings for everything that Rivya's documentation leaves open, and the formats that they choose between."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import orjson
 
+from app.sandbox.clock import Clock, Scheduler
+from app.sandbox.faults import Faults
 from app.sandbox.signing import Scheme
-
-# How a completion is told as server-sent events: Rivya's own way is not documented, so there are several.
-
 
 Dialect = Literal["named", "chunks", "crlf"]
 """`named`: events with names; `chunks`: deltas and a closing `[DONE]`; `crlf`: ids, several data lines, `\\r\\n`."""
+Envelope = Literal["data", "data.object", "data.generation", "generation", "object"]
+"""Where the body of a delivery holds the object."""
+API_VERSION = "2026-05-11"
 HEARTBEAT = b": heartbeat\n\n"
 
 
+@dataclass
+class SandboxSettings:
+    """Changed in code or by `PATCH /sandbox/settings`; durations are in seconds."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    speed: float = 1.0
+    """Divides the models' durations, but not those that a request asks for."""
+    create_status: int = 200
+    """The status of the response to a create, of generations, files and endpoints."""
+    short_create: bool = False
+    """The response to a create lacks `final_credits` and the timestamps."""
+    echo_client_request_id: bool = False
+    insufficient_credits_status: int = 402
+    stream_dialect: Dialect = "named"
+    stream_pause: float = 0.02
+    """Between two events of a stream."""
+    list_shape: Literal["list", "array"] = "list"
+    webhook_events: Literal["events", "types"] = "events"
+    """What `GET /webhook-events` lists: events, or event types."""
+    delete_status: Literal[200, 204] = 200
+    deleted_endpoints: Literal["gone", "revoked"] = "gone"
+    url_rules: Literal["local", "strict"] = "local"
+    """`strict` refuses what Rivya is documented to refuse; `local` also allows http and addresses of this network."""
+    envelope: Envelope = "data"
+    scheme: Scheme = field(default_factory=Scheme)
+    test_type: str = "webhook.test"
+    test_carries: Literal["message", "generation"] = "message"
+    rotation_overlap: float = 0.0
+    """How long the old secret signs too after a rotation, where the family can carry two signatures."""
+    rotation_lag: float = 0.0
+    """How long only the old secret signs after a rotation."""
+    delivery_timeout: float = 5.0
+    retry_delays: tuple[float, ...] = (0.5, 2.0, 5.0)
+    disable_after: int | None = None
+    """Failed attempts in a row that disable an endpoint; None: never."""
+    reorder_seconds: float = 2.0
+    """The longest time that a delivery is held back for `reorder`."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all parts of one sandbox share; each log keeps its newest `keep` entries."""
+
+    settings: SandboxSettings
+    faults: Faults
+    clock: Clock
+    scheduler: Scheduler
+    keep: int
+
+
+def wrap(head: dict[str, Any], carried: dict[str, Any], envelope: Envelope) -> bytes:
+    """The body of a delivery as JSON; `head` is id, type, api_version and created_at."""
+    body: dict[str, Any] = carried
+    for member in reversed(envelope.split(".")):
+        body = {member: body}
+    return orjson.dumps({**head, **body})
+
+
 def encode_event(completion: dict[str, Any], dialect: Dialect) -> list[bytes]:
-    """The events of a stream, in order; the last one ends the turn."""
+    """The completion as server-sent events in one of several dialects: Rivya's own is not documented."""
     words = completion["message"]["content"].split(" ")
     pieces = [word if index == 0 else f" {word}" for index, word in enumerate(words)]
     match dialect:
@@ -55,57 +115,3 @@ def _event(name: str, value: dict[str, Any]) -> bytes:
 
 def _data(value: dict[str, Any]) -> bytes:
     return b"data: " + orjson.dumps(value) + b"\n\n"
-
-
-# The body of a delivery: the documented head, then the object wherever the chosen envelope puts it.
-
-
-Envelope = Literal["data", "data.object", "data.generation", "generation", "object"]
-API_VERSION = "2026-05-11"
-
-
-def wrap(head: dict[str, Any], carried: dict[str, Any], envelope: Envelope) -> bytes:
-    """The JSON bytes of a delivery; `head` brings id, type, api_version and created_at."""
-    body: dict[str, Any] = carried
-    for member in reversed(envelope.split(".")):
-        body = {member: body}
-    return orjson.dumps({**head, **body})
-
-
-@dataclass
-class SandboxSettings:
-    """Changed in code or by `PATCH /sandbox/settings`; durations are seconds."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-    speed: float = 1.0
-    """Divides the models' durations; not those a request asks for itself."""
-    create_status: int = 200
-    """What a create is answered with, of generations and of endpoints."""
-    short_create: bool = False
-    """Answer a create without `final_credits` and timestamps."""
-    echo_client_request_id: bool = False
-    insufficient_credits_status: int = 402
-    stream_dialect: Dialect = "named"
-    stream_pause: float = 0.02
-    """Between two events of a stream."""
-    list_shape: Literal["list", "array"] = "list"
-    webhook_events: Literal["events", "types"] = "events"
-    """What `GET /webhook-events` lists: what happened, or which types there are."""
-    delete_status: Literal[200, 204] = 200
-    deleted_endpoints: Literal["gone", "revoked"] = "gone"
-    url_rules: Literal["local", "strict"] = "local"
-    """`strict` refuses what Rivya is documented to refuse; `local` lets http and this network's own addresses pass."""
-    envelope: Envelope = "data"
-    scheme: Scheme = field(default_factory=Scheme)
-    test_type: str = "webhook.test"
-    test_carries: Literal["message", "generation"] = "message"
-    rotation_overlap: float = 0.0
-    """How long deliveries are signed with the old secret too, where the family can carry two signatures."""
-    rotation_lag: float = 0.0
-    """How long after a rotation deliveries are still signed with the old secret alone."""
-    delivery_timeout: float = 5.0
-    retry_delays: tuple[float, ...] = (0.5, 2.0, 5.0)
-    disable_after: int | None = None
-    """Failed attempts in a row after which an endpoint is disabled; None: never."""
-    reorder_seconds: float = 2.0
-    """How long a held back delivery waits for another one to overtake it."""

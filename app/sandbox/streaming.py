@@ -9,10 +9,10 @@ from typing import Literal
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.sandbox.clock import Clock, Scheduler, stamp
+from app.sandbox.clock import stamp
 from app.sandbox.faults import StreamFault
 from app.sandbox.responses import NoAnswer, disconnected
-from app.sandbox.settings import HEARTBEAT
+from app.sandbox.settings import HEARTBEAT, Context
 
 Fate = Literal["open", "completed", "abandoned", "broken"]
 
@@ -31,10 +31,10 @@ class StreamRecord:
 class Streams:
     """The log of all streams, oldest first."""
 
-    def __init__(self, scheduler: Scheduler, clock: Clock, *, keep: int) -> None:
-        self.scheduler = scheduler
-        self._clock = clock
-        self.log: deque[StreamRecord] = deque(maxlen=keep)
+    def __init__(self, context: Context) -> None:
+        self.scheduler = context.scheduler
+        self._clock = context.clock
+        self.log: deque[StreamRecord] = deque(maxlen=context.keep)
 
     def begin(self, completion_id: str) -> StreamRecord:
         """A new record of an open stream."""

@@ -1,19 +1,35 @@
-"""All webhook endpoints: made, changed, rotated and removed by their accounts."""
+"""Webhook endpoints: created, changed, rotated and removed by their accounts."""
 
 import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from app.sandbox.clock import Clock, Scheduler, new_id, new_secret, stamp
-from app.sandbox.responses import RivyaError, invalid, missing
-from app.sandbox.settings import SandboxSettings
+from pydantic import BaseModel, Field
 
-# One webhook endpoint: where deliveries go, what signs them, and how they fared.
+from app.sandbox.accounts import Records
+from app.sandbox.clock import new_id, new_secret, stamp
+from app.sandbox.responses import RivyaError, missing, validate
+from app.sandbox.settings import Context
+
+EventType = Literal["generation.succeeded", "generation.failed"]
+EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 
 
-EVENT_TYPES = ("generation.succeeded", "generation.failed")
+class EndpointChange(BaseModel):
+    """The body of a PATCH; what it does not name stays."""
+
+    name: str = ""
+    url: str = ""
+    event_types: Annotated[list[EventType], Field(min_length=1)] = [*EVENT_TYPES]
+    status: Literal["active", "disabled"] = "active"
+
+
+class EndpointRequest(EndpointChange):
+    """The body of `POST /api/v1/webhooks`; a new endpoint is always active."""
+
+    url: str
 
 
 @dataclass
@@ -24,7 +40,7 @@ class Endpoint:
     account: str
     name: str
     url: str
-    event_types: list[str]
+    event_types: list[EventType]
     secret: str
     created_at: datetime
     updated_at: datetime
@@ -39,18 +55,18 @@ class Endpoint:
     past_secrets: list[str] = field(default_factory=list)
 
     def wants(self, event_type: str) -> bool:
-        """Whether such an event is delivered here; undocumented types go to everybody."""
+        """Whether such an event is delivered here; undocumented types go to every endpoint."""
         return self.status == "active" and (event_type not in EVENT_TYPES or event_type in self.event_types)
 
     def rotate(self, secret: str, *, at: datetime, time: float) -> None:
-        """Take a new secret; the old one is remembered for the overlap."""
+        """Set a new secret and remember the old one for the overlap."""
         self.past_secrets = [*self.past_secrets, self.secret][-100:]
         self.previous_secret, self.secret = self.secret, secret
         self.rotated_at = time
         self.updated_at = at
 
     def signing_secrets(self, time: float, *, lag: float, overlap: float) -> list[str]:
-        """The secrets that sign at this time, the foremost first."""
+        """The secrets that sign at this time, the newest first."""
         if self.previous_secret is None:
             return [self.secret]
         age = time - self.rotated_at
@@ -59,7 +75,7 @@ class Endpoint:
         return [self.secret, self.previous_secret] if age < overlap else [self.secret]
 
     def set_status(self, status: str, at: datetime) -> None:
-        """Enable or disable; enabling forgets the failures."""
+        """Enable or disable; enabling resets the count of failures."""
         self.status = status
         self.updated_at = at
         self.disabled_at = at if status == "disabled" else None
@@ -67,7 +83,7 @@ class Endpoint:
             self.failure_count = 0
 
     def record_attempt(self, at: datetime, *, succeeded: bool, disable_after: int | None) -> None:
-        """Keep how an attempt went; enough failures in a row disable the endpoint where that is switched on."""
+        """Record the outcome of an attempt; `disable_after` failures in a row disable the endpoint."""
         if succeeded:
             self.last_success_at, self.failure_count = at, 0
             return
@@ -86,59 +102,46 @@ class Endpoint:
             "event_types": self.event_types,
             "status": self.status,
             "secret_preview": f"{self.secret[:8]}...{self.secret[-6:]}",
-            "last_success_at": _stamped(self.last_success_at),
-            "last_failure_at": _stamped(self.last_failure_at),
+            "last_success_at": _stamp(self.last_success_at),
+            "last_failure_at": _stamp(self.last_failure_at),
             "failure_count": self.failure_count,
             "created_at": stamp(self.created_at),
             "updated_at": stamp(self.updated_at),
-            "disabled_at": _stamped(self.disabled_at),
-            "revoked_at": _stamped(self.revoked_at),
+            "disabled_at": _stamp(self.disabled_at),
+            "revoked_at": _stamp(self.revoked_at),
         }
 
     def with_secret(self) -> dict[str, Any]:
-        """The object as create and rotate answer it: the only time the secret is told."""
+        """The object as only create and rotate answer it, with the secret after its preview."""
         members = self.as_json()
         head = ("id", "object", "name", "url", "event_types", "status", "secret_preview")
         return {**{name: members[name] for name in head}, "signing_secret": self.secret, **members}
 
 
-def _stamped(at: datetime | None) -> str | None:
+def _stamp(at: datetime | None) -> str | None:
     return None if at is None else stamp(at)
 
 
 class Endpoints:
-    """The registrations of every account, oldest first."""
+    """The endpoints of every account, oldest first."""
 
-    def __init__(self, settings: SandboxSettings, clock: Clock, scheduler: Scheduler) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._scheduler = scheduler
-        self.by_id: dict[str, Endpoint] = {}
-
-    def of(self, account: str) -> list[Endpoint]:
-        """The account's endpoints."""
-        return [endpoint for endpoint in self.by_id.values() if endpoint.account == account]
-
-    def get(self, account: str, endpoint_id: str) -> Endpoint:
-        """One endpoint of the account; raises `not_found`."""
-        endpoint = self.by_id.get(endpoint_id)
-        if endpoint is None or endpoint.account != account:
-            raise missing("Webhook endpoint")
-        return endpoint
+    def __init__(self, context: Context) -> None:
+        self._settings = context.settings
+        self._clock = context.clock
+        self._scheduler = context.scheduler
+        self.by_id: Records[Endpoint] = Records("Webhook endpoint", context.keep)
 
     def create(self, account: str, body: dict[str, Any]) -> Endpoint:
-        """Register an endpoint; raises `validation_failed` or `webhook_url_rejected`."""
-        wanted = {"name": "", "event_types": list(EVENT_TYPES), **body}
-        if "url" not in body:
-            raise invalid("url is required.")
-        self._check(wanted)
+        """The new endpoint. Raises `validation_failed` and `webhook_url_rejected`."""
+        request = validate(EndpointRequest, body)
+        check_url(request.url, self._settings.url_rules)
         now = self._clock.now()
         endpoint = Endpoint(
             id=new_id("whend"),
             account=account,
-            name=wanted["name"],
-            url=wanted["url"],
-            event_types=wanted["event_types"],
+            name=request.name,
+            url=request.url,
+            event_types=request.event_types,
             secret=new_secret(self._settings.scheme.key_form),
             created_at=now,
             updated_at=now,
@@ -147,61 +150,46 @@ class Endpoints:
         return endpoint
 
     def change(self, endpoint: Endpoint, body: dict[str, Any]) -> Endpoint:
-        """Change name, url, event_types or status; raises like `create`."""
-        _in_service(endpoint)
-        self._check(body)
-        for member in ("name", "url", "event_types"):
-            if member in body:
-                setattr(endpoint, member, body[member])
-        endpoint.updated_at = self._clock.now()
-        if body.get("status", endpoint.status) != endpoint.status:
-            endpoint.set_status(body["status"], endpoint.updated_at)
+        """The changed endpoint. Raises like `create`, and `not_found` for a revoked one."""
+        _check_not_revoked(endpoint)
+        changes = validate(EndpointChange, body).model_dump(exclude_unset=True)
+        if "url" in changes:
+            check_url(changes["url"], self._settings.url_rules)
+        now, status = self._clock.now(), changes.pop("status", endpoint.status)
+        for name, value in {**changes, "updated_at": now}.items():
+            setattr(endpoint, name, value)
+        if status != endpoint.status:
+            endpoint.set_status(status, now)
         return endpoint
 
     def rotate(self, endpoint: Endpoint) -> Endpoint:
-        """Give the endpoint a new secret; raises `not_found` for a revoked one."""
-        _in_service(endpoint)
+        """The endpoint with a new secret. Raises `not_found` for a revoked one."""
+        _check_not_revoked(endpoint)
         secret = new_secret(self._settings.scheme.key_form)
         endpoint.rotate(secret, at=self._clock.now(), time=self._scheduler.time())
         return endpoint
 
     def remove(self, endpoint: Endpoint) -> None:
-        """Take the endpoint out of service, and off the list unless revoked ones are to stay on it."""
+        """Revoke the endpoint; the settings choose whether it stays in the list."""
         endpoint.status = "revoked"
         endpoint.revoked_at = endpoint.updated_at = self._clock.now()
         if self._settings.deleted_endpoints == "gone":
             del self.by_id[endpoint.id]
 
-    def _check(self, body: dict[str, Any]) -> None:
-        if not isinstance(body.get("name", ""), str):
-            raise invalid("name must be a string.")
-        types = body.get("event_types", EVENT_TYPES)
-        if not isinstance(types, list | tuple) or not types or any(kind not in EVENT_TYPES for kind in types):
-            raise invalid(f"event_types must be a list of some of {', '.join(EVENT_TYPES)}.")
-        if body.get("status", "active") not in ("active", "disabled"):
-            raise invalid("status must be active or disabled.")
-        if "url" in body:
-            if not isinstance(body["url"], str):
-                raise invalid("url must be a string.")
-            check_url(body["url"], self._settings.url_rules)
 
-
-def _in_service(endpoint: Endpoint) -> None:
+def _check_not_revoked(endpoint: Endpoint) -> None:
     if endpoint.revoked_at is not None:
         raise missing("Webhook endpoint")
 
 
-# Which endpoint URLs are allowed: Rivya's documented rules, or the same with this machine's own network let in.
-
-
 def check_url(url: str, rules: Literal["local", "strict"]) -> None:
-    """Raise `webhook_url_rejected` unless the URL may receive deliveries."""
-    reason = _fault(url, rules)
+    """Raises `webhook_url_rejected` for a URL that Rivya is documented to refuse; `local` allows this network."""
+    reason = _refusal(url, rules)
     if reason is not None:
         raise RivyaError("webhook_url_rejected", f"The endpoint URL {reason}.")
 
 
-def _fault(url: str, rules: Literal["local", "strict"]) -> str | None:
+def _refusal(url: str, rules: Literal["local", "strict"]) -> str | None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname or "", parts.port
@@ -219,7 +207,7 @@ def _fault(url: str, rules: Literal["local", "strict"]) -> str | None:
 
 
 def _is_internal(host: str) -> bool:
-    """Names without a dot are machines of this network, as in a compose file."""
+    """A name without a dot is a machine of this network, as in a compose file."""
     try:
         return not ipaddress.ip_address(host).is_global
     except ValueError:

@@ -1,21 +1,25 @@
-"""A request's wishes are read from `params.sandbox`, and refused when they make no sense."""
+"""The course of a generation is read from `params.sandbox`, and refused when it is not valid."""
 
 from typing import Any
 
 import pytest
 
 from app.sandbox.faults import DeliveryFaults
-from app.sandbox.models import SandboxParams, read_callback, read_params
-from app.sandbox.responses import RivyaError
+from app.sandbox.models import GenerationParams, SandboxParams, read_callback
+from app.sandbox.responses import RivyaError, validate
 
 
-def test_no_wishes_leave_everything_to_the_sandbox() -> None:
-    assert read_params({"size": "1024x1024"}) == SandboxParams()
+def read(params: object) -> SandboxParams:
+    return validate(GenerationParams, params).sandbox
 
 
-def test_wishes_name_a_duration_an_end_and_a_fault() -> None:
-    options = read_params({"sandbox": {"seconds": 1.5, "fail": True, "callback": "drop"}})
-    assert options == SandboxParams(1.5, fails=True, callback=DeliveryFaults(drop=True))
+def test_without_the_member_everything_is_left_to_the_sandbox() -> None:
+    assert read({"size": "1024x1024"}) == SandboxParams()
+
+
+def test_the_member_names_a_duration_an_end_and_a_fault() -> None:
+    params = read({"sandbox": {"seconds": 1.5, "fail": True, "callback": "drop"}})
+    assert (params.seconds, params.fail, params.callback) == (1.5, True, DeliveryFaults(drop=True))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +58,7 @@ def test_a_callback_names_one_fault_or_several(text: str, faults: DeliveryFaults
         {"callback": "duplicate:x"},
     ],
 )
-def test_wishes_that_make_no_sense_are_refused(asked: Any) -> None:
+def test_what_is_not_valid_is_refused(asked: Any) -> None:
     with pytest.raises(RivyaError) as refused:
-        read_params({"sandbox": asked})
+        read({"sandbox": asked})
     assert refused.value.code == "validation_failed"
