@@ -9,7 +9,7 @@ import typer.main
 
 from app.cli import cli
 from tests.support.deployment import Instruction, compose, final_stage
-from tests.support.receiver_process import serving
+from tests.support.receiver_process import COMMAND, serving
 
 COMMANDS = {name: service["command"] for name, service in compose()["services"].items() if "build" in service}
 SETTINGS = {
@@ -20,7 +20,7 @@ SETTINGS = {
 
 
 async def test_the_healthcheck_knows_a_live_receiver_from_a_dead_one(tmp_path: Path) -> None:
-    async with serving(SETTINGS, tmp_path) as receiver:
+    async with serving(SETTINGS, tmp_path, program=COMMAND) as receiver:
         alive = exit_status_of_healthcheck(receiver.port)
     assert alive == 0
     assert exit_status_of_healthcheck(receiver.port) != 0

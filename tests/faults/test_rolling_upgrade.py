@@ -3,7 +3,6 @@
 import asyncio
 from pathlib import Path
 
-import pytest
 from sqlalchemy import text
 
 from app.core.database import Database
@@ -29,14 +28,11 @@ async def use(service: Receiver) -> list[str]:
 
 
 async def test_the_previous_release_serves_while_the_database_is_migrated_and_after(
-    empty_postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_postgres_url: str, tmp_path: Path
 ) -> None:
     async with serve_sandbox() as rivya:
-        with monkeypatch.context() as patch:
-            patch.setattr("tests.support.receiver_process.COMMAND", previous_command(tmp_path))
-            starting = receiver(rivya, empty_postgres_url, tmp_path, RECEIVER_POLL_GRACE="2")
-            old = await starting.__aenter__()
-        try:
+        previous = previous_command(tmp_path)
+        async with receiver(rivya, empty_postgres_url, tmp_path, program=previous, RECEIVER_POLL_GRACE="2") as old:
             under_way = asyncio.gather(*(use(old) for _ in range(5)))
             await migrate(empty_postgres_url)
             ids = [one for some in await under_way for one in some]
@@ -47,8 +43,6 @@ async def test_the_previous_release_serves_while_the_database_is_migrated_and_af
                 assert await asyncio.to_thread(old.process.terminate) == 0
                 for one in ids:
                     assert (await new.settled(one))["status"] == "succeeded"
-        finally:
-            await starting.__aexit__(None, None, None)
     database = Database(empty_postgres_url)
     assert await current(database) == head()
     await database.dispose()

@@ -13,7 +13,7 @@ from app.cli.server import AddressTaken, listen
 from app.sandbox.server import serve_sandbox
 from tests.support.commands import command, wait_for
 from tests.support.ports import free_port
-from tests.support.receiver_process import ReceiverProcess, serving
+from tests.support.receiver_process import COMMAND, ReceiverProcess, serving
 from tests.support.receivers import API_KEY, ENCRYPTION_KEY, TOKEN, environment, receiver
 
 NOBODY = "http://127.0.0.1:9"
@@ -113,7 +113,7 @@ async def test_a_file_env_is_honoured_and_the_environment_wins_over_it(tmp_path:
         port = free_port()
         settings = {**environment(rivya.base_url, sqlite_url, port), "RECEIVER_PORT": "1"}
         (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        async with serving({}, tmp_path, port=port) as process:
+        async with serving({}, tmp_path, port=port, program=COMMAND) as process:
             assert await asyncio.to_thread(process.terminate) == 0
     for secret in (API_KEY, TOKEN, ENCRYPTION_KEY):
         assert secret not in process.log()

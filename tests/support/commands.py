@@ -1,12 +1,13 @@
-"""The real command, run to its end or until it has said something, with an environment of its own."""
+"""The command, run to its end or until it has said something, with an environment of its own."""
 
 import asyncio
-import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.receiver_process import COMMAND, ReceiverProcess
+from tests.support.fork_client import ForkedCommand
+from tests.support.receiver_process import ReceiverProcess
 
 SECONDS = 60
 
@@ -21,23 +22,23 @@ class Ended:
 
 
 async def command(words: str, settings: Mapping[str, str], directory: Path) -> Ended:
-    """Run `rivya-receiver …` to its end in `directory`; nothing of this shell's environment but PATH reaches it."""
-    process = await asyncio.create_subprocess_exec(
-        COMMAND,
-        *words.split(),
-        env={"PATH": os.environ.get("PATH", os.defpath), **settings},
-        cwd=directory,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        output, errors = await asyncio.wait_for(process.communicate(), SECONDS)
-    finally:
-        if process.returncode is None:
+    """Run `rivya-receiver …` to its end in `directory`; nothing of this shell's environment but PATH reaches it.
+
+    It is forked from a process that has imported everything.
+    """
+    return await asyncio.to_thread(_command, words, settings, directory)
+
+
+def _command(words: str, settings: Mapping[str, str], directory: Path) -> Ended:
+    with tempfile.TemporaryDirectory(prefix="command-") as name:
+        output, errors = Path(name, "output"), Path(name, "errors")
+        process = ForkedCommand(words.split(), settings, directory, output=output, errors=errors)
+        try:
+            status = process.wait(SECONDS)
+        finally:
             process.kill()
-            await process.wait()
-    return Ended(process.returncode, output.decode(), errors.decode())
+            process.wait()
+        return Ended(status, output.read_text(), errors.read_text())
 
 
 def wait_for(process: ReceiverProcess, text: str) -> str:

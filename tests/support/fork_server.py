@@ -1,9 +1,12 @@
-"""Real receiver processes in milliseconds: one process has imported everything, and forks; each child may be killed.
+"""Real commands in milliseconds: one process has imported everything, and forks; each child may be killed.
 
 Run as `python -m tests.support.fork_server` with a socket as its input. For each socket that it is sent there it forks
-one like itself, which reads a JSON object per line: `{"environment": …, "log": …, "script": …}` starts a receiver and
-is answered with `{"pid": …}`. A child that ends is told as `{"ended": pid, "status": …}`. The end of its input ends it
-and all its children.
+one like itself, which reads an order per line, a JSON object:
+
+    {"arguments": ["serve"], "environment": {…}, "directory": …, "output": …, "errors": …, "script": …}
+
+It starts `rivya-receiver serve` in a session of its own, with files for its output, and answers `{"pid": …}`. A child
+that ends is reported as `{"ended": pid, "status": …}`. The end of its input ends it and kills all its children.
 
 `script` names a file with the fault point at which the child kills itself with SIGKILL, see
 `tests.support.fault_points`; or is null.
@@ -16,14 +19,15 @@ import select
 import signal
 import socket
 import sys
+import threading
+import traceback
 from typing import Any
 
-import uvloop
 from pydantic import SecretStr
 
-from app.cli.server import make_server, serve_until_stopped
-from app.core import logs
-from app.core.settings import Settings, load
+from app import cli
+from app.cli.server import make_server
+from app.core.settings import Settings
 from app.main import Service
 from tests.support.fault_points import FaultPoints
 
@@ -50,21 +54,25 @@ def main() -> None:
 
 
 def _start_receivers() -> None:
-    children: set[int] = set()
+    children: dict[int, int] = {}  # pidfd → pid
     pending = b""
     while True:
-        ready, _, _ = select.select([0], [], [], 0.02)
-        if ready:
+        ready, _, _ = select.select([0, *children], [], [])
+        for handle in children.keys() & set(ready):
+            pid = children.pop(handle)
+            os.close(handle)
+            _, status = os.waitpid(pid, 0)
+            _say({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
+        if 0 in ready:
             read = os.read(0, 65536)
             if not read:
                 break
             *lines, pending = (pending + read).split(b"\n")
             for line in lines:
                 pid = _fork(json.loads(line))
-                children.add(pid)
+                children[os.pidfd_open(pid)] = pid
                 _say({"pid": pid})
-        _report_ended(children)
-    for pid in children:
+    for pid in children.values():
         os.kill(pid, signal.SIGKILL)
 
 
@@ -73,30 +81,41 @@ def _warm_up() -> None:
     make_server(Service(Settings(rivya_api_key=SecretStr("nobody's"), receiver_public_url="https://nobody.example")))
 
 
-def _report_ended(children: set[int]) -> None:
-    for pid in list(children):
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            children.discard(pid)
-            _say({"ended": pid, "status": os.waitstatus_to_exitcode(status)})
-
-
 def _fork(order: dict[str, Any]) -> int:
     pid = os.fork()
     if pid:
         return pid
+    os.setsid()
+    os.chdir(order["directory"])
     os.environ.clear()
     os.environ.update(order["environment"])
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    output, errors = (os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND) for name in ("output", "errors"))
     null = os.open(os.devnull, os.O_RDONLY)
-    for old, new in ((null, 0), (log, 1), (log, 2)):
+    for old, new in ((null, 0), (output, 1), (errors, 2)):
         os.dup2(old, new)
-    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+        os.close(old)
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     if order["script"] is not None:
         FaultPoints(order["script"]).install()
-    settings = load()
-    logs.configure(settings.receiver_log_format)
-    os._exit(uvloop.run(serve_until_stopped(settings)))
+    os._exit(_run(order["arguments"]))
+
+
+def _run(arguments: list[str]) -> int:
+    """The exit status of the command, as the interpreter would give it."""
+    sys.argv = ["rivya-receiver", *arguments]
+    status = 1
+    try:
+        cli.main()
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - what the interpreter does at the end of a program
+        traceback.print_exc()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()  # as the interpreter does: a thread that goes on keeps the program from ending
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return status
 
 
 def _say(message: dict[str, Any]) -> None:

@@ -179,9 +179,10 @@ class PostgresCluster:
         return True
 
     def _takes_connections(self) -> bool:
-        # The postmaster writes its state as the last line of its lock file; pg_ctl looks there too.
+        # The postmaster writes its state as the last line of its lock file; pg_ctl looks there too. The first line says
+        # whose it is: a killed server leaves its own behind.
         try:
             lines = (self._data / "postmaster.pid").read_text().split()
         except FileNotFoundError:
             return False
-        return bool(lines) and lines[-1] == "ready"
+        return bool(lines) and (lines[0], lines[-1]) == (str(self.pid), "ready")

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.support.fork_client import ForkedCommand
 from tests.support.parent_watch import ParentWatch
 from tests.support.ports import free_port
 
@@ -26,12 +27,22 @@ class ReceiverProcess:
     """One `rivya-receiver …` with an environment of its own, writing to files in `directory`.
 
     The environment is `settings` plus PATH: nothing of this shell's. Blocking; in an async test prefer `serving`.
+    It is forked from a process that has imported everything, unless `program` names a file to execute.
     """
 
-    def __init__(self, settings: Mapping[str, str], directory: Path, *, command: str = "serve", port: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        directory: Path,
+        *,
+        command: str = "serve",
+        port: int = 0,
+        program: Path | None = None,
+    ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = command
+        self._program = program
         self._directory = directory
         self._environment = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -39,7 +50,7 @@ class ReceiverProcess:
             "RECEIVER_PORT": str(self.port),
             **settings,
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | ForkedCommand | None = None
         self._parent_watch: ParentWatch | None = None
 
     @property
@@ -59,9 +70,15 @@ class ReceiverProcess:
 
     def spawn(self) -> None:
         """Start the process and return at once."""
+        words = self._command.split()
+        if self._program is None:
+            self._process = ForkedCommand(
+                words, self._environment, self._directory, output=self._output, errors=self._errors
+            )
+            return
         with self._output.open("ab") as output, self._errors.open("ab") as errors:
             self._process = subprocess.Popen(
-                [str(COMMAND), *self._command.split()],
+                [str(self._program), *words],
                 env=self._environment,
                 cwd=self._directory,
                 stdin=subprocess.DEVNULL,
@@ -133,9 +150,11 @@ class ReceiverProcess:
 
 
 @asynccontextmanager
-async def serving(settings: Mapping[str, str], directory: Path, *, port: int = 0) -> AsyncIterator[ReceiverProcess]:
+async def serving(
+    settings: Mapping[str, str], directory: Path, *, port: int = 0, program: Path | None = None
+) -> AsyncIterator[ReceiverProcess]:
     """A `rivya-receiver serve` that is live, killed at the end of the block if it still runs."""
-    process = ReceiverProcess(settings, directory, port=port)
+    process = ReceiverProcess(settings, directory, port=port, program=program)
     try:
         # In a thread: what the receiver calls while it starts may well be served by this very event loop.
         await asyncio.to_thread(process.start)

@@ -105,12 +105,14 @@ async def receiver(
     *,
     port: int = 0,
     is_ready: bool = True,
+    program: Path | None = None,
     **changes: str,
 ) -> AsyncIterator[Receiver]:
-    """A receiver process, ready unless told otherwise; killed at the end."""
+    """A receiver process, ready unless told otherwise; killed at the end. `program`: see `ReceiverProcess`."""
     port = port or free_port()
     url = rivya if isinstance(rivya, str) else rivya.base_url
-    async with serving(environment(url, database_url, port, **changes), directory, port=port) as process:
+    settings = environment(url, database_url, port, **changes)
+    async with serving(settings, directory, port=port, program=program) as process:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(base_url=process.url, headers=headers, timeout=60) as client:
             started = Receiver(process, client)
