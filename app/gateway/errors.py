@@ -1,4 +1,4 @@
-"""The errors in the body of a relayed call that are noticed before Rivya answers."""
+"""The errors of a relayed call that the receiver itself answers."""
 
 from typing import Final
 
@@ -27,3 +27,10 @@ class BodyTooLarge(ServiceError):
 
     status = 413
     code = "payload_too_large"
+
+
+class AnswerUnusable(ServiceError):
+    """Rivya's answer broke off, is too large or encoded, breaks the rules of HTTP, or is about something else."""
+
+    status = 502
+    code = "rivya_unreadable"

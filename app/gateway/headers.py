@@ -5,53 +5,63 @@ from typing import Final
 
 Headers = list[tuple[bytes, bytes]]
 
-_HOP_BY_HOP: Final = frozenset(
+_TO_RIVYA: Final = frozenset(
     {
-        b"connection",
-        b"keep-alive",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
+        b"accept",
+        b"accept-language",
+        b"content-type",
+        b"content-length",
+        b"idempotency-key",
+        b"last-event-id",
+        b"user-agent",
+        b"x-request-id",
+        b"traceparent",
+        b"tracestate",
     }
 )
-# The caller's token, headers that identify the caller, and those that each hop sets itself.
-_OURS: Final = frozenset(
+_TO_CALLER: Final = frozenset(
     {
-        b"authorization",
-        b"cookie",
-        b"cookie2",
-        b"host",
-        b"expect",
-        b"accept-encoding",
-        b"forwarded",
-        b"via",
-        b"x-real-ip",
+        b"content-type",
+        b"content-length",
+        b"content-disposition",
+        b"retry-after",
+        b"age",
+        b"etag",
+        b"last-modified",
         b"x-request-id",
     }
 )
-_FORWARDED: Final = b"x-forwarded-"
-# Headers for our connection to Rivya only. Every answer of ours has an X-Request-Id of its own.
-_THEIRS: Final = frozenset({b"set-cookie", b"set-cookie2", b"server", b"alt-svc", b"strict-transport-security"})
+_RATE_LIMITS: Final = (b"ratelimit", b"x-ratelimit", b"x-rate-limit")
+_WITHOUT_BODY: Final = (204, 304)
+# Every answer of ours has an X-Request-Id of its own.
 _REQUEST_ID: Final = b"x-request-id"
 RIVYA_REQUEST_ID: Final = b"x-rivya-request-id"
 
 
 def onward(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """The caller's headers to send to Rivya; names in lower case, as the server gives them."""
+    """The caller's headers to send to Rivya: those on the list of what Rivya may need; names in lower case."""
     given = list(headers)
-    left_out = _HOP_BY_HOP | _OURS | _named_by_connection(given)
-    return [(name, value) for name, value in given if name not in left_out and not name.startswith(_FORWARDED)]
+    left_out = _named_by_connection(given)
+    return [(name, value) for name, value in given if name in _TO_RIVYA and name not in left_out]
 
 
-def back(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    """Rivya's headers to send to the caller, names in lower case; its request id is named X-Rivya-Request-Id."""
+def back(headers: Iterable[tuple[bytes, bytes]], *, status: int, length: int | None = None) -> Headers:
+    """Rivya's headers to send to the caller: those on the list of what it may need, names in lower case.
+
+    Rivya's request id is named X-Rivya-Request-Id. `length` is the number of bytes of the body, None if not known yet.
+    """
     given = [(name.lower(), value) for name, value in headers]
-    left_out = _HOP_BY_HOP | _THEIRS | _named_by_connection(given)
-    return [(RIVYA_REQUEST_ID if name == _REQUEST_ID else name, value) for name, value in given if name not in left_out]
+    left_out = _named_by_connection(given)
+    if length is not None or status in _WITHOUT_BODY:
+        left_out.add(b"content-length")
+    selected = [
+        (RIVYA_REQUEST_ID if name == _REQUEST_ID else name, value)
+        for name, value in given
+        if (name in _TO_CALLER or name.startswith(_RATE_LIMITS)) and name not in left_out
+    ]
+    if length is None or status in _WITHOUT_BODY:
+        return selected
+    return [*selected, (b"content-length", str(length).encode())]
 
 
 def value_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:

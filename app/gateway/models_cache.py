@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from app.core.clock import Clock
 from app.core.errors import ServiceError
+from app.gateway.errors import AnswerUnusable
 from app.gateway.headers import Headers, back
 from app.gateway.upstream import MODELS, Outgoing, Relay
 from app.rivya.errors import PayloadUnreadable, RivyaUnavailable, read_error
@@ -21,13 +22,6 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 MOST_BYTES: Final = 4 * 1024 * 1024
-
-
-class AnswerUnusable(ServiceError):
-    """Rivya's answer broke off, or is larger than `MOST_BYTES`."""
-
-    status = 502
-    code = "rivya_unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +55,8 @@ async def read_whole(response: StreamedResponse) -> WholeAnswer:
                 raise AnswerUnusable(f"Rivya's answer is larger than {MOST_BYTES} bytes.")
     except RivyaUnavailable:
         raise AnswerUnusable("Rivya's answer broke off.") from None
-    return WholeAnswer(response.status, response.headers, back(response.raw_headers), bytes(body))
+    relayed = back(response.raw_headers, status=response.status, length=len(body))
+    return WholeAnswer(response.status, response.headers, relayed, bytes(body))
 
 
 SHORTEST_INTERVAL = timedelta(seconds=10)

@@ -12,7 +12,7 @@ from prometheus_client import Gauge
 
 from app.core.clock import Clock
 from app.core.errors import ServiceError
-from app.gateway.errors import BodyTooLarge
+from app.gateway.errors import AnswerUnusable, BodyTooLarge
 from app.gateway.headers import Headers, declared_length, onward, value_of
 from app.gateway.models_cache import CachedModels, Catalogue, WholeAnswer, read_whole
 from app.gateway.streaming import Caller, PassedOn, Slots, StreamDeadline
@@ -102,9 +102,11 @@ class Gateway:
         return models.answer.response(self._age(models)) if isinstance(models, CachedModels) else models.response()
 
     async def model(self, model_id: str) -> Response:
-        """One entry of the list. Raises `Unknown`."""
+        """One entry of the list, or Rivya's error. Raises `Unknown`, and `AnswerUnusable` if there is no list."""
         models = await self.catalogue.best()
         if not isinstance(models, CachedModels):
+            if models.status < 400:
+                raise AnswerUnusable("Rivya's answer is no list of models.")
             return models.response()
         entry = models.entry(model_id)
         if entry is None:
@@ -135,7 +137,7 @@ def _outgoing(relayed: Relayed, request: Request, body: Body = None) -> Outgoing
     headers = onward(request.headers.raw)
     if body is None:  # with a length and no body, Rivya would wait for the body
         headers = [(name, value) for name, value in headers if name != b"content-length"]
-    return Outgoing(relayed, target + query, headers, body)
+    return Outgoing(relayed, target + query, headers, body, asked_id=next(iter(request.path_params.values()), None))
 
 
 async def _prepare(relayed: Relayed, request: Request, caller: Caller) -> Outgoing:

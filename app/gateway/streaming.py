@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import orjson
 import structlog
 from prometheus_client import Gauge
 from starlette.responses import Response
@@ -12,7 +13,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.core.errors import Overloaded, ServiceError
 from app.core.middleware import record_result
-from app.gateway.errors import LONGEST_SILENCE, BodyStalled, BodyTooLarge, CallerGone
+from app.gateway.errors import LONGEST_SILENCE, AnswerUnusable, BodyStalled, BodyTooLarge, CallerGone
 from app.gateway.headers import back
 from app.gateway.upstream import Outgoing, Relay
 from app.rivya.errors import RivyaUnavailable
@@ -120,6 +121,9 @@ class Slots:
             UNDER_WAY.dec()
 
 
+MOST_AHEAD: Final = 256 * 1024
+"""Bytes of an answer that are read before its status is sent."""
+
 Prepare = Callable[[Caller], Awaitable[Outgoing]]
 
 
@@ -167,22 +171,56 @@ class PassedOn(Response):
     async def _pass_on(self, caller: Caller, scope: Scope, send: Send) -> None:
         call = await self._prepare(caller)
         async with self._relay.opened(call) as response:
+            pieces, status = response.iter_bytes(), response.status
+            start, is_whole = await _read_ahead(response, pieces)
+            if is_whole and call.asked_id is not None and not is_about(call.asked_id, start):
+                raise AnswerUnusable("Rivya's answer is about something else.")
+            headers = back(response.raw_headers, status=status, length=len(start) if is_whole else None)
             self._has_begun = True
-            await send(
-                {"type": "http.response.start", "status": response.status, "headers": back(response.raw_headers)}
-            )
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             try:
-                await self._pump(response, send)
+                await self._pump(start, pieces, send)
             except RivyaUnavailable as error:
                 # No end of the answer is sent, so the server cuts the connection and the caller notices the break.
                 log.warning("relay.broken", route=call.relayed.name, reason=str(error))
                 record_result(scope, "broken")
 
-    async def _pump(self, response: StreamedResponse, send: Send) -> None:
-        async for piece in response.iter_bytes():
+    async def _pump(self, start: bytes, pieces: AsyncIterator[bytes], send: Send) -> None:
+        if start:
+            await send({"type": "http.response.body", "body": start, "more_body": True})
+        async for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         self._is_sent = True  # the server reports a disconnect at the end of an answer, too
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _read_ahead(response: StreamedResponse, pieces: AsyncIterator[bytes]) -> tuple[bytes, bool]:
+    """The first bytes of an answer, and whether they are all: a small one is relayed only if it arrives whole.
+
+    Events are not waited for. Raises `AnswerUnusable`.
+    """
+    if response.is_event_stream and response.status == 200:
+        return b"", False
+    body = bytearray()
+    try:
+        async for piece in pieces:
+            body += piece
+            if len(body) > MOST_AHEAD:
+                return bytes(body), False
+    except RivyaUnavailable:
+        raise AnswerUnusable("Rivya's answer broke off; the call may have taken effect.") from None
+    return bytes(body), True
+
+
+def is_about(asked_id: str, body: bytes) -> bool:
+    """False if a JSON answer names ids, and none of them is the one that was asked for."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return True
+    members = [answer.get(name) for name in ("id", "file_id", "session_id")] if isinstance(answer, dict) else []
+    ids = [value for value in members if isinstance(value, str)]
+    return not ids or asked_id in ids
 
 
 def _log_abandoned(scope: Scope) -> None:

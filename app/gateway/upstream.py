@@ -14,9 +14,17 @@ from prometheus_client import Counter
 
 from app.core.auth import Role
 from app.core.errors import DatabaseUnavailable, ServiceError
+from app.gateway.errors import AnswerUnusable
 from app.gateway.headers import Headers, value_of
 from app.rivya.client import RivyaClient
-from app.rivya.errors import RivyaError, RivyaRateLimited, RivyaUnavailable, read_retry_after
+from app.rivya.errors import (
+    RivyaError,
+    RivyaMalformed,
+    RivyaRateLimited,
+    RivyaUnavailable,
+    RivyaUnreadable,
+    read_retry_after,
+)
 from app.rivya.transport import StreamedResponse
 
 log = structlog.stdlib.get_logger(__name__)
@@ -116,12 +124,13 @@ Body = bytes | AsyncIterator[bytes] | None
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A call to send to Rivya; `target` is a path with its query."""
+    """A call to send to Rivya; `target` is a path with its query, `asked_id` the id in the path."""
 
     relayed: Relayed
     target: str
     headers: Headers
     body: Body = None
+    asked_id: str | None = None
 
     @property
     def is_repeatable(self) -> bool:
@@ -159,7 +168,7 @@ class Relay:
     async def opened(self, call: Outgoing) -> AsyncIterator[StreamedResponse]:
         """The answer to a call, open while the block runs; if the block ends early, so does the call at Rivya.
 
-        Raises `RivyaSilent`, and what reading the request body raises.
+        Raises `RivyaSilent`, `AnswerUnusable`, and what reading the request body raises.
         """
         response = await self._within_deadline(call)
         try:
@@ -175,6 +184,9 @@ class Relay:
         except TimeoutError:
             log.warning("relay.no_answer", route=call.relayed.name)
             raise RivyaSilent(sent=True) from None
+        except (RivyaMalformed, RivyaUnreadable) as error:
+            log.warning("relay.unreadable", route=call.relayed.name, reason=str(error))
+            raise AnswerUnusable("Rivya's answer can't be used; the call may have taken effect.") from error
         except RivyaUnavailable as error:
             log.warning("relay.no_answer", route=call.relayed.name, reason=str(error))
             raise RivyaSilent(sent=error.sent) from error

@@ -12,7 +12,7 @@ from app.ledger.recorder import Recorder
 from app.operations.retention import Pruning
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
-from app.rivya.errors import RivyaError, RivyaNotFound, RivyaUnreadable
+from app.rivya.errors import RivyaError, RivyaNotFound
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -69,8 +69,6 @@ class Orders:
             await self._limiter.record_poll_error(error)
             raise
         await self._limiter.record_poll_success()
-        if generation.id != generation_id:
-            raise RivyaUnreadable("the answer is about another generation", status=200)
         report = Report(source=Source.OPERATOR, reported_at=self._clock.now(), claim=generation)
         [recorded] = await self._ledger.record([report])
         log.info(

@@ -60,8 +60,6 @@ class PollExecutor:
         """
         try:
             claim = await self._client.get_generation(lease.id, before_send=before_send)
-            if claim.id != lease.id:
-                raise RivyaUnreadable("the answer is about another generation", status=200)
         except RequestWithheld:
             return given_back(lease, self._clock.now())
         except RivyaError as error:

@@ -93,7 +93,10 @@ class RivyaClient:
         """The generation with its status. Raises RequestWithheld if `before_send` returns False."""
         path = f"/api/v1/generations/{segment(generation_id)}"
         response = await self._polls.get(path, seconds=self._deadlines.status, before_send=before_send)
-        return _read(read_generation, _raise_for_status(response))
+        generation = _read(read_generation, _raise_for_status(response))
+        if generation.id != generation_id:
+            raise RivyaUnreadable("the answer is about another generation", status=response.status)
+        return generation
 
     async def create_generation(self, body: bytes, *, idempotency_key: str) -> CreateAnswer:
         """Send `body` as a create. After RivyaUnavailable with `sent`, or RivyaUnreadable, it may have succeeded.
@@ -105,7 +108,12 @@ class RivyaClient:
         response = await self._call(
             "POST", "/api/v1/generations", seconds=self._deadlines.create, body=body, idempotency_key=idempotency_key
         )
-        return CreateAnswer(response.status, _read(read_generation, response), response.body)
+        generation = _read(read_generation, response)
+        if not _answers_create(body, generation) or response.headers.get("idempotency-key", idempotency_key) != (
+            idempotency_key
+        ):
+            raise RivyaUnreadable("the answer is about another create", status=response.status)
+        return CreateAnswer(response.status, generation, response.body)
 
     async def list_endpoints(self) -> EndpointList:
         """The account's webhook endpoints; `complete` is False if there may be another page."""
@@ -122,7 +130,11 @@ class RivyaClient:
 
     async def get_endpoint(self, endpoint_id: str) -> WebhookEndpoint:
         """One endpoint."""
-        return _read(_read_endpoint_body, await self._manage("GET", endpoint_id))
+        response = await self._manage("GET", endpoint_id)
+        endpoint = _read(_read_endpoint_body, response)
+        if endpoint.id != endpoint_id:
+            raise RivyaUnreadable("the answer is about another endpoint", status=response.status)
+        return endpoint
 
     async def update_endpoint(self, endpoint_id: str, **fields: Any) -> WebhookEndpoint | None:  # noqa: ANN401
         """Change members of an endpoint; None when it succeeded but the response has no endpoint."""
@@ -202,6 +214,17 @@ def _read(reader: Callable[[bytes], _Read], response: RawResponse) -> _Read:
         raise RivyaUnreadable(
             f"the answer ({response.status}) is unreadable: {error}", status=response.status
         ) from error
+
+
+def _answers_create(body: bytes, generation: Generation) -> bool:
+    """False if Rivya returned a client_request_id (which is not documented) that is not the one in the create."""
+    try:
+        create = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return True
+    asked = create.get("client_request_id") if isinstance(create, dict) else None
+    returned = generation.client_request_id
+    return asked is None or returned is None or asked == returned
 
 
 def _read_endpoint_body(body: bytes) -> WebhookEndpoint:

@@ -99,6 +99,10 @@ class RivyaUnavailable(RivyaError):
         self.retry_after = retry_after
 
 
+class RivyaMalformed(RivyaUnavailable):
+    """The answer breaks the rules of HTTP, is encoded or too large; what it says about the request is unknown."""
+
+
 class RivyaUnreadable(RivyaError):
     """Rivya answered 2xx with a body that can't be read: the request has probably taken effect."""
 

@@ -10,10 +10,19 @@ from importlib.metadata import version
 from ssl import SSLContext
 from typing import Any, Final
 
+import h11
 import httpx
 
 from app.core.proxies import proxy_for
-from app.rivya.errors import RequestWithheld, RivyaUnavailable, RivyaUnreadable
+from app.rivya.errors import RequestWithheld, RivyaError, RivyaMalformed, RivyaUnavailable
+from app.rivya.response_checks import KeyFilter, OneAnswerTransport, check_head, unreadable
+
+MOST_BODY_BYTES: Final = 4 * 1024 * 1024
+MOST_CONNECTIONS: Final = 20
+IDLE_SECONDS: Final = 5.0
+"""A connection idle for longer is closed, as in httpx's own pool."""
+_CONNECT_SECONDS: Final = 5.0
+_WRITE_SECONDS: Final = 30.0
 
 BeforeSend = Callable[[], bool]
 """Called right before the first byte of a request; False: do not send it."""
@@ -39,42 +48,54 @@ class SendTrace:
 
 
 @contextmanager
-def unavailable(send_trace: SendTrace, seconds: float) -> Iterator[None]:
-    """Turn a time-out after `seconds`, and what httpx raises, into RivyaUnavailable."""
+def _translate_errors(send_trace: SendTrace, seconds: float) -> Iterator[None]:
+    """Turn a time-out after `seconds`, and what httpx raises, into RivyaUnavailable or RivyaMalformed."""
     try:
         yield
     except TimeoutError as error:
         raise RivyaUnavailable(f"no whole answer within {seconds:g} s", sent=send_trace.is_sent) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        situation = f"the exchange failed: {type(error).__name__}"
-        raise RivyaUnavailable(situation, sent=send_trace.is_sent) from error
+        # A violation of the protocol comes from h11; a connection that ends without any response does not.
+        origin = error.__cause__ and error.__cause__.__context__
+        kind = RivyaMalformed if isinstance(origin, h11.RemoteProtocolError) else RivyaUnavailable
+        raise kind(f"the exchange failed: {type(error).__name__}", sent=send_trace.is_sent) from error
 
 
 class StreamedResponse:
     """A response whose body is still to be read. Nothing is decoded, and nothing read before it is requested."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, key_filter: KeyFilter) -> None:
         self._response = response
+        self._key_filter = key_filter
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
+        """The HTTP status, 200 to 599."""
         return self._response.status_code
 
     @property
     def raw_headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """The headers unchanged, with repeated ones."""
-        return self._response.headers.raw
+        """The headers, with repeated ones; our API key is struck out."""
+        return [(name, self._key_filter.strike(value)) for name, value in self._response.headers.raw]
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers, names in lower case."""
         return dict(self._response.headers)
 
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the body is a stream of server-sent events."""
+        return b"text/event-stream" in self._response.headers.get("content-type", "").lower().encode()
+
     async def iter_bytes(self) -> AsyncIterator[bytes]:
-        """The bytes of the body as they arrive. Raises RivyaUnavailable where the response breaks off."""
+        """The bytes of the body as they arrive; our API key is struck out, except of an event stream.
+
+        Raises RivyaUnavailable where the response breaks off.
+        """
+        chunks = self._response.aiter_raw()
         try:
-            async for chunk in self._response.aiter_raw():
+            async for chunk in chunks if self.is_event_stream else self._key_filter.iter_struck(chunks):
                 yield chunk
         except httpx.HTTPError as error:
             raise RivyaUnavailable(f"the answer broke off: {type(error).__name__}", sent=True) from error
@@ -82,12 +103,6 @@ class StreamedResponse:
     async def aclose(self) -> None:
         """Close the response. If it is incomplete the connection is closed, which stops Rivya from sending the rest."""
         await self._response.aclose()
-
-
-MOST_BODY_BYTES: Final = 4 * 1024 * 1024
-_CONNECT_SECONDS: Final = 5.0
-_WRITE_SECONDS: Final = 30.0
-MOST_CONNECTIONS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +132,14 @@ class Transport:
         most_connections: int = MOST_CONNECTIONS,
     ) -> None:
         self._most_body_bytes = most_body_bytes
+        self._key_filter = KeyFilter(api_key)
+        limits = httpx.Limits(max_connections=most_connections, max_keepalive_connections=MOST_CONNECTIONS)
         self._client = httpx.AsyncClient(
             base_url=base_url,
             headers=default_headers(api_key),
-            verify=verify,
-            limits=httpx.Limits(max_connections=most_connections, max_keepalive_connections=MOST_CONNECTIONS),
-            cookies=no_cookies(),
-            proxy=proxy_for(base_url),
+            transport=OneAnswerTransport(verify=verify, limits=limits, proxy=proxy_for(base_url), trust_env=False),
+            # It stores nothing: a cookie that Rivya set for one caller must not be sent for another.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             trust_env=False,
         )
 
@@ -138,7 +154,7 @@ class Transport:
     ) -> RawResponse:
         """The response to a request, read within `seconds`.
 
-        Raises RivyaUnavailable without a whole response, RivyaUnreadable for a 2xx larger than the bound.
+        Raises RivyaUnavailable without a whole response, RivyaUnreadable for a 2xx that is encoded or too large.
         """
         content_type = {} if body is None else {"content-type": "application/json"}
         send_trace = SendTrace()
@@ -147,13 +163,14 @@ class Transport:
             path,
             content=body,
             headers={**content_type, **(headers or {})},
-            timeout=_timeout(seconds),
+            timeout=httpx.Timeout(seconds, connect=_opening(seconds), pool=_opening(seconds)),
             extensions={"trace": send_trace.trace},
         )
-        with unavailable(send_trace, seconds):
+        with _translate_errors(send_trace, seconds):
             # httpx bounds each read; a server that drips bytes would never exceed that.
             async with asyncio.timeout(seconds):
-                return await read_bounded(await self._client.send(request, stream=True), self._most_body_bytes)
+                response = await self._client.send(request, stream=True)
+                return await _read_bounded(response, self._most_body_bytes, self._key_filter)
 
     async def open(
         self,
@@ -168,10 +185,10 @@ class Transport:
 
         `silence` is the most seconds without a byte from Rivya; there is no deadline for the whole.
 
-        Raises RivyaUnavailable, and what `content` raises.
+        Raises RivyaUnavailable, RivyaUnreadable for an encoded 2xx, and what `content` raises.
         """
         send_trace = SendTrace()
-        try:
+        with _translate_errors(send_trace, silence):
             request = self._client.build_request(
                 method,
                 target,
@@ -180,28 +197,33 @@ class Transport:
                 timeout=httpx.Timeout(silence, connect=_CONNECT_SECONDS, pool=_CONNECT_SECONDS, write=_WRITE_SECONDS),
                 extensions={"trace": send_trace.trace},
             )
-            return StreamedResponse(await self._client.send(request, stream=True))
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            situation = f"no answer: {type(error).__name__}"
-            raise RivyaUnavailable(situation, sent=send_trace.is_sent) from error
+            response = await self._client.send(request, stream=True)
+        try:
+            check_head(response)
+        except RivyaError:
+            await response.aclose()
+            raise
+        return StreamedResponse(response, self._key_filter)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
 
-async def read_bounded(response: httpx.Response, most_body_bytes: int) -> RawResponse:
-    """The whole response; it is closed afterwards.
+async def _read_bounded(response: httpx.Response, most_body_bytes: int, key_filter: KeyFilter) -> RawResponse:
+    """The whole response without our API key; it is closed afterwards.
 
-    Raises httpx.HTTPError where it breaks off; if it is too large RivyaUnreadable for a 2xx, else RivyaUnavailable.
+    Raises httpx.HTTPError where it breaks off; if it can't be used RivyaUnreadable for a 2xx, else RivyaMalformed.
     """
     try:
+        check_head(response)
         body = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             body += chunk
             if len(body) > most_body_bytes:
-                raise too_large(response.status_code, most_body_bytes)
-        return RawResponse(response.status_code, response.headers, bytes(body))
+                situation = f"the answer ({response.status_code}) is larger than {most_body_bytes} bytes"
+                raise unreadable(situation, response.status_code)
+        return RawResponse(response.status_code, response.headers, key_filter.strike(bytes(body)))
     finally:
         await response.aclose()
 
@@ -214,13 +236,8 @@ def default_headers(api_key: str) -> dict[str, str]:
         "authorization": f"Bearer {api_key}",
         "user-agent": f"rivya-receiver/{version('rivya-receiver')}",
         "accept": "application/json",
-        "accept-encoding": "identity",  # a compressed response could exceed the bound in a single chunk
+        "accept-encoding": "identity",
     }
-
-
-def no_cookies() -> CookieJar:
-    """A jar that stores nothing: a cookie that Rivya set for one caller must not be sent for another."""
-    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 def is_header_value(text: str) -> bool:
@@ -228,27 +245,11 @@ def is_header_value(text: str) -> bool:
     return bool(text) and text.isascii() and text.isprintable() and text == text.strip()
 
 
-def seconds_to_open(seconds: float) -> float:
-    """Seconds for each of: waiting for a connection, connecting, the TLS handshake; for a deadline of `seconds`."""
+def _opening(seconds: float) -> float:
+    """Seconds for each of: waiting for a connection, connecting, the TLS handshake; all end before a deadline."""
     return min(_CONNECT_SECONDS, seconds / 3)
 
 
-def _timeout(seconds: float) -> httpx.Timeout:
-    """Time-outs that let waiting for a connection, connecting and the TLS handshake each end before the deadline."""
-    opening = seconds_to_open(seconds)
-    return httpx.Timeout(seconds, connect=opening, pool=opening)
-
-
-def too_large(status: int, most: int) -> RivyaUnavailable | RivyaUnreadable:
-    """The error for a response larger than the bound: a 2xx of any content means that the request took effect."""
-    situation = f"the answer ({status}) is larger than {most} bytes"
-    if 200 <= status < 300:
-        return RivyaUnreadable(situation, status=status)
-    return RivyaUnavailable(situation, sent=True, status=status)
-
-
-IDLE_SECONDS: Final = 5.0
-"""A connection idle for longer is closed, as in httpx's own pool."""
 _ONE: Final = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS)
 _NO_BODY: Final = httpx.ByteStream(b"")
 
@@ -277,6 +278,7 @@ class PollConnections:
         self._proxy = proxy_for(base_url)
         self._verify = verify
         self._most_body_bytes = most_body_bytes
+        self._key_filter = KeyFilter(api_key)
         self._idle_seconds = idle_seconds
         self._permits = asyncio.Semaphore(most)
         self._free: deque[tuple[float, httpx.AsyncBaseTransport]] = deque()
@@ -286,12 +288,11 @@ class PollConnections:
     async def get(self, path: str, *, seconds: float, before_send: BeforeSend | None = None) -> RawResponse:
         """The response to a GET, read within `seconds`.
 
-        Raises RivyaUnavailable without a whole response, RivyaUnreadable for a 2xx larger than the bound, and
+        Raises RivyaUnavailable without a whole response, RivyaUnreadable for a 2xx that is encoded or too large, and
         RequestWithheld if `before_send` returns False.
         """
         send_trace = SendTrace(before_send)
-        # Waiting for a transport, connecting and the TLS handshake each end before the deadline.
-        opening = seconds_to_open(seconds)
+        opening = _opening(seconds)
         url, target = self._url, self._prefix + path.encode("ascii")
         extensions: dict[str, Any] = {
             "timeout": {"connect": opening, "pool": opening, "read": None, "write": None},
@@ -302,9 +303,10 @@ class PollConnections:
         else:  # httpcore would send the extension's target to the proxy too, instead of the host to connect to
             url = url.copy_with(raw_path=target)
         request = httpx.Request("GET", url, headers=self._headers, stream=_NO_BODY, extensions=extensions)
-        with unavailable(send_trace, seconds):
+        with _translate_errors(send_trace, seconds):
             async with asyncio.timeout(seconds), self._lease(opening) as transport:
-                return await read_bounded(await transport.handle_async_request(request), self._most_body_bytes)
+                response = await transport.handle_async_request(request)
+                return await _read_bounded(response, self._most_body_bytes, self._key_filter)
 
     async def aclose(self) -> None:
         """Close the idle connections; the others close when their request ends."""
@@ -347,4 +349,4 @@ class PollConnections:
             await self._free.popleft()[1].aclose()
 
     def _new_transport(self) -> httpx.AsyncBaseTransport:
-        return httpx.AsyncHTTPTransport(verify=self._verify, limits=_ONE, proxy=self._proxy)
+        return OneAnswerTransport(verify=self._verify, limits=_ONE, proxy=self._proxy)

@@ -1,7 +1,6 @@
 """What a URL of PostgreSQL's says holds for both kinds of connections: SQLAlchemy's and the direct ones."""
 
 import asyncio
-import ipaddress
 import os
 import subprocess
 import sys
@@ -9,22 +8,17 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from sqlalchemy import text
 
 from app.core.database import Database
 from app.core.database_url import normal_url
 from app.core.errors import DatabaseUnavailable
 from app.core.migrations import migrate
+from tests.support.certificates import write_certificate
 from tests.support.pgbouncer import pgbouncer
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresCluster
@@ -52,7 +46,7 @@ class Secured:
 def secured() -> Iterator[Secured]:
     with tempfile.TemporaryDirectory(prefix="pg-") as name:
         folder = Path(name)
-        certificate, key = _write_certificate(folder)
+        certificate, key = write_certificate(folder)
         if os.geteuid() == 0:
             account = unprivileged_account()
             for path in (folder, certificate, key):
@@ -66,19 +60,6 @@ def secured() -> Iterator[Secured]:
             access.write_text("local all me scram-sha-256\nhost all me all scram-sha-256\n" + access.read_text())
             asyncio.run(_execute(cluster.url("postgres"), "SELECT pg_reload_conf()"))
             yield server
-
-
-def _write_certificate(folder: Path) -> tuple[Path, Path]:
-    private, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "db")])
-    day, now = timedelta(days=1), datetime.now(UTC)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, private.public_key(), 1, now - day, now + day)
-    builder = builder.add_extension(address, critical=False)
-    certificate, key = folder / "server.crt", folder / "server.key"
-    certificate.write_bytes(builder.sign(private, hashes.SHA256()).public_bytes(Encoding.PEM))
-    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    key.chmod(0o600)
-    return certificate, key
 
 
 async def _execute(url: str, statement: str) -> None:
@@ -128,7 +109,7 @@ async def test_a_server_without_tls_is_not_used_where_tls_is_required(postgres_u
 
 
 async def test_a_certificate_that_the_given_one_has_not_signed_is_refused(secured: Secured, tmp_path: Path) -> None:
-    other, _ = _write_certificate(tmp_path)
+    other, _ = write_certificate(tmp_path)
     with pytest.raises(DatabaseUnavailable):
         await both(secured.url(f"sslmode=verify-ca&sslrootcert={other}"), "SELECT 'x'")
 

@@ -47,11 +47,11 @@ async def test_a_body_that_no_reading_has_is_left_behind_with_its_length() -> No
         assert [(heard.body, heard.header("content-length")) for heard in rivya.heard] == [(b"", None)] * 2
 
 
-async def test_keys_and_traces_are_forwarded_and_whatever_rivya_may_add() -> None:
+async def test_keys_and_traces_are_forwarded_and_nothing_that_rivya_does_not_need() -> None:
     async with scripted(answering(b"{}")) as rivya:
-        arrived = await heard(rivya, Idempotency_Key="k-1", Rivya_Version="2026-05-11", User_Agent="sdk/1")
-        assert arrived["idempotency-key"] == "k-1"
-        assert arrived["rivya-version"] == "2026-05-11"
+        arrived = await heard(rivya, Idempotency_Key="k-1", X_Api_Key="theirs", User_Agent="sdk/1", Traceparent="00-1")
+        assert (arrived["idempotency-key"], arrived["traceparent"]) == ("k-1", "00-1")
+        assert "x-api-key" not in arrived
         assert arrived["user-agent"] == "sdk/1"
         assert arrived["content-type"] == "application/json"
 
@@ -82,6 +82,77 @@ async def test_a_refusal_comes_back_byte_for_byte_whatever_its_code() -> None:
         answer = await room.client.post(CHAT, content=BODY)
         assert (answer.status_code, answer.content) == (418, ERROR)
         assert answer.headers["x-rivya-request-id"] == "req_1"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 099 Low\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n",
+        b"HTTP/1.1 600 High\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 999 Higher\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 404 No\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\n{}",
+        b"nonsense\r\n\r\n",
+    ],
+)
+@pytest.mark.parametrize("path", [f"{CHAT}/stream", "/api/v1/files/file_1"])
+async def test_an_answer_that_breaks_the_rules_is_unreadable(answer: bytes, path: str) -> None:
+    async def script(writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        await writer.drain()
+
+    async with scripted(script) as rivya, open_gateway(rivya.url) as room:
+        method = "POST" if path.startswith(CHAT) else "GET"
+        assert code_of(await room.client.request(method, path, content=BODY)) == (502, "rivya_unreadable")
+
+
+@pytest.mark.parametrize(("status", "code"), [("200 OK", 502), ("302 Found", 502), ("403 No", 403)])
+async def test_one_model_is_never_something_else(status: str, code: int) -> None:
+    body = b'{"id":"m","status":"succeeded"}' if code == 502 else ERROR
+    async with scripted(answering(body, status=status)) as rivya, open_gateway(rivya.url) as room:
+        assert (await room.client.get("/api/v1/models/m")).status_code == code
+
+
+@pytest.mark.parametrize("body", [b'{"id":"file_2"}', b'{"file_id":"file_2","url":"x"}', b'{"id":"a","file_id":"b"}'])
+async def test_an_answer_about_another_file_is_unreadable(body: bytes) -> None:
+    async with scripted(answering(body)) as rivya, open_gateway(rivya.url) as room:
+        assert code_of(await room.client.get("/api/v1/files/file_1")) == (502, "rivya_unreadable")
+
+
+@pytest.mark.parametrize("body", [b'{"id":"a","file_id":"file_1"}', b'{"url":"x"}', b"[]", b"no JSON", b'{"id":7}'])
+async def test_an_answer_that_names_no_other_file_passes(body: bytes) -> None:
+    async with scripted(answering(body)) as rivya, open_gateway(rivya.url) as room:
+        assert (await room.client.get("/api/v1/files/file_1")).content == body
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+async def test_an_answer_without_a_body_may_promise_one(status: str) -> None:
+    async def script(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n".encode())
+        await writer.drain()
+
+    async with scripted(script) as rivya, open_gateway(rivya.url) as room:
+        for path in ("/api/v1/chat/sessions", "/api/v1/credits"):
+            answer = await room.client.get(path)
+            assert (answer.status_code, answer.content) == (int(status[:3]), b"")
+
+
+async def test_our_key_reaches_no_caller_in_an_answer_of_rivyas_however_it_is_split() -> None:
+    async def script(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 400 Bad\r\nX-Request-Id: {KEY}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        for byte in f'{{"sent":"Bearer {KEY}","rest":"{KEY[:8]}"}}'.encode():
+            writer.write(b"1\r\n%c\r\n" % byte)
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+
+    async with scripted(script) as rivya, open_gateway(rivya.url) as room:
+        answer = await room.client.post(CHAT, content=BODY)
+        assert answer.json() == {"sent": f"Bearer {'*' * len(KEY)}", "rest": KEY[:8]}
+        assert answer.headers["x-rivya-request-id"] == "*" * len(KEY)
 
 
 async def test_a_redirect_is_not_followed() -> None:

@@ -92,7 +92,7 @@ async def test_a_status_is_asked_for_at_the_documented_path(provider: Provider, 
 
 
 async def test_an_id_stays_one_path_segment_whatever_is_in_it(provider: Provider, client: RivyaClient) -> None:
-    provider.answers(GENERATION)
+    provider.answers({**GENERATION, "id": "a/../b?c=d#e %2F;ü"})
     await client.get_generation("a/../b?c=d#e %2F;ü")
     assert provider.call[1] == "/api/v1/generations/a%2F..%2Fb%3Fc%3Dd%23e%20%252F%3B%C3%BC"
 

@@ -138,7 +138,13 @@ async def test_a_request_that_finds_no_free_connection_was_certainly_not_sent() 
         b"HTTP/1.1 999999 Odd\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n",
         b"HTTP/1.1 302 Found\r\nlocation: http://[::1\r\ncontent-length: 0\r\n\r\n",
-        http(b"not gzip", headers=b"content-encoding: gzip\r\n"),
+        b"HTTP/1.1 099 Low\r\ncontent-length: 2\r\n\r\n{}",
+        b"HTTP/1.1 101 Switching\r\nupgrade: h2c\r\n\r\n",
+        http(GENERATION, status=b"600 High"),
+        http(GENERATION, status=b"999 Higher"),
+        http(GENERATION, headers=b"transfer-encoding: chunked\r\n"),
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        http(b"", status=b"400 Bad", headers=b"content-encoding: gzip\r\n"),
         http(b"<html>Bad gateway", status=b"502 Bad Gateway"),
         http(b"<html>Not found", status=b"404 Not Found"),
     ],
@@ -177,6 +183,50 @@ async def test_a_success_that_cannot_be_understood_is_unreadable(body: bytes) ->
     with pytest.raises(RivyaUnreadable) as failure:
         await asking(saying(http(body)))
     assert failure.value.status == 200
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"br", b"identity, gzip", b"x-odd"])
+async def test_an_encoded_success_is_unreadable_and_never_decoded(encoding: bytes) -> None:
+    with pytest.raises(RivyaUnreadable, match="encoded"):
+        await asking(saying(http(GENERATION, headers=b"content-encoding: %b\r\n" % encoding)))
+
+
+async def test_an_answer_about_another_generation_is_unreadable() -> None:
+    with pytest.raises(RivyaUnreadable, match="another generation"):
+        await asking(saying(http(GENERATION.replace(b"task_1", b"task_2"))))
+
+
+@pytest.mark.parametrize(
+    ("members", "headers"),
+    [(b',"client_request_id":"order-2"', b""), (b"", b"idempotency-key: other\r\n")],
+)
+async def test_an_answer_to_another_create_is_unreadable(members: bytes, headers: bytes) -> None:
+    answer = saying(http(GENERATION[:-1] + members + b"}", headers=headers))
+    async with raw_server(answer) as url, RivyaClient(url, "rvya_sk_test", deadlines=SHORT) as client:
+        with pytest.raises(RivyaUnreadable, match="another create"):
+            await client.create_generation(b'{"client_request_id":"order-1"}', idempotency_key="k")
+
+
+@pytest.mark.parametrize("members", [b"", b',"client_request_id":null', b',"client_request_id":"order-1"'])
+async def test_an_answer_to_a_create_need_not_repeat_its_trace_id(members: bytes) -> None:
+    answer = saying(http(GENERATION[:-1] + members + b"}", headers=b"idempotency-key: k\r\n"))
+    async with raw_server(answer) as url, RivyaClient(url, "rvya_sk_test", deadlines=SHORT) as client:
+        created = await client.create_generation(b'{"client_request_id":"order-1"}', idempotency_key="k")
+    assert created.generation.id == "task_1"
+
+
+async def test_an_answer_about_another_endpoint_is_unreadable() -> None:
+    answer = saying(http(b'{"id":"whend_2","url":"https://example.com/x"}'))
+    async with raw_server(answer) as url, RivyaClient(url, "rvya_sk_test", deadlines=SHORT) as client:
+        with pytest.raises(RivyaUnreadable, match="another endpoint"):
+            await client.get_endpoint("whend_1")
+
+
+async def test_our_key_is_struck_out_of_what_rivya_answers() -> None:
+    echo = GENERATION[:-1] + b',"trace":"Bearer rvya_sk_test"}'
+    async with raw_server(saying(http(echo))) as url, RivyaClient(url, "rvya_sk_test", deadlines=SHORT) as client:
+        generation = await client.get_generation("task_1")
+    assert generation.object["trace"] == "Bearer ************"
 
 
 async def test_a_success_larger_than_the_bound_is_unreadable_and_not_read_on() -> None:

@@ -1,15 +1,17 @@
-"""The lanes of polls against servers that keep connections, drop them, break off and are slow."""
+"""Connections to Rivya against servers that keep them, drop them, break off, are slow and answer too much."""
 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from app.rivya.errors import RequestWithheld, RivyaUnavailable, RivyaUnreadable
-from app.rivya.transport import PollConnections
+from app.rivya.transport import PollConnections, Transport
+from tests.support.certificates import write_certificate
 from tests.support.ports import free_port
 
 UNSPECIFIED = "0.0.0.0"  # noqa: S104 - connected to, not bound
@@ -58,10 +60,12 @@ class Keeping:
 
 
 @asynccontextmanager
-async def keeping(answer: Callable[[Keeping, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[Keeping]:
+async def keeping(
+    answer: Callable[[Keeping, asyncio.StreamWriter], Awaitable[None]], *, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Keeping]:
     server = Keeping(answer)
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=tls)
+    server.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     async with listening:
         yield server
 
@@ -208,6 +212,93 @@ async def test_a_connection_still_in_use_when_all_is_closed_ends_with_its_reques
         await transport.aclose()
         assert (await asking).body == b"ok"
         await server.until(lambda: server.open == 0)
+
+
+def numbered(server: Keeping, *, chunked: bool = False) -> bytes:
+    """An answer that names the connection and the request."""
+    body = b"%d.%d" % (server.connections, len(server.heads))
+    if chunked:
+        return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n%b\r\n0\r\n\r\n" % body
+    return b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n%b" % body
+
+
+async def in_one_piece(server: Keeping, writer: asyncio.StreamWriter) -> None:
+    writer.write(numbered(server) * 2)
+
+
+async def chunked(server: Keeping, writer: asyncio.StreamWriter) -> None:
+    writer.write(numbered(server, chunked=True) * 2)
+
+
+async def one_byte_more(server: Keeping, writer: asyncio.StreamWriter) -> None:
+    writer.write(numbered(server) + b"H")
+
+
+async def an_informational_one(server: Keeping, writer: asyncio.StreamWriter) -> None:
+    writer.write(numbered(server) + b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+
+async def as_a_record_of_its_own(server: Keeping, writer: asyncio.StreamWriter) -> None:
+    writer.writelines([numbered(server), numbered(server)])
+
+
+SURPLUS = [in_one_piece, chunked, one_byte_more, an_informational_one, as_a_record_of_its_own]
+
+
+@pytest.mark.parametrize("too_much", SURPLUS)
+async def test_a_connection_on_which_more_came_than_was_asked_for_is_not_used_again(
+    too_much: Callable[[Keeping, asyncio.StreamWriter], Awaitable[None]],
+) -> None:
+    async with keeping(too_much) as server:
+        async with opened(server.url, most=1) as polls:
+            assert [(await polls.get("/x", seconds=60)).body for _ in range(3)] == [b"1.1", b"2.2", b"3.3"]
+        transport = Transport(server.url, "rvya_sk_test", verify=VERIFY)
+        assert (await transport.exchange("GET", "/x", seconds=60)).body == b"4.4"
+        streamed = await transport.open("GET", "/x", silence=60)
+        assert b"".join([chunk async for chunk in streamed.iter_bytes()]) == b"5.5"
+        assert (await transport.exchange("GET", "/x", seconds=60)).body == b"6.6"
+        await transport.aclose()
+
+
+@pytest.mark.parametrize("too_much", SURPLUS)
+async def test_nor_is_one_with_tls_below_which_the_rest_is_not_even_decrypted(
+    too_much: Callable[[Keeping, asyncio.StreamWriter], Awaitable[None]], tmp_path: Path
+) -> None:
+    certificate, key = write_certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    async with keeping(too_much, tls=tls) as server:
+        verify = ssl.create_default_context(cafile=str(certificate))
+        polls = PollConnections(server.url, "rvya_sk_test", most=1, verify=verify)
+        assert [(await polls.get("/x", seconds=60)).body for _ in range(3)] == [b"1.1", b"2.2", b"3.3"]
+        await polls.aclose()
+
+
+async def test_with_tls_too_requests_one_after_another_need_one_connection(tmp_path: Path) -> None:
+    certificate, key = write_certificate(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    async with keeping(ok, tls=tls) as server:
+        verify = ssl.create_default_context(cafile=str(certificate))
+        polls = PollConnections(server.url, "rvya_sk_test", most=1, verify=verify)
+        for _ in range(5):
+            assert (await polls.get("/x", seconds=60)).body == b"ok"
+        assert server.connections == 1
+        await polls.aclose()
+
+
+async def test_what_comes_after_the_answer_while_nobody_asks_is_no_answer_either() -> None:
+    server_side: list[asyncio.StreamWriter] = []
+
+    async def answer(server: Keeping, writer: asyncio.StreamWriter) -> None:
+        server_side.append(writer)
+        writer.write(numbered(server))
+
+    async with keeping(answer) as server, opened(server.url, most=1) as polls:
+        assert (await polls.get("/x", seconds=60)).body == b"1.1"
+        server_side[0].write(numbered(server))
+        await server_side[0].drain()
+        assert (await polls.get("/x", seconds=60)).body == b"2.2"
 
 
 @pytest.fixture
