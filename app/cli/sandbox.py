@@ -32,7 +32,7 @@ async def _serve(sandbox: Sandbox, host: str, port: int) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         typer.echo(f"""sandbox Rivya at {served.base_url}; a receiver on this machine takes it for Rivya with
 
-  RIVYA_BASE_URL={served.base_url} RIVYA_API_KEY={next(iter(sandbox.keys)).value}
+  RIVYA_BASE_URL={served.base_url} RIVYA_API_KEY={next(iter(sandbox.keys))}
 
 it misbehaves as {served.base_url}/sandbox/faults says, and tells all it knows at {served.base_url}/sandbox/state \
 (Ctrl-C ends it)""")

@@ -1,1 +1,1 @@
-"""A Rivya that runs on this machine, for the demo, tests and fault injection; it shares no code with the service."""
+"""A stand-in for Rivya on this machine, for the demonstration and for tests; it shares no code with the service."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -39,29 +39,23 @@ class Key:
     expires_at: AwareDatetime | None = None
 
 
-class KeyRing:
-    """All keys that the sandbox knows."""
+class KeyRing(dict[str, Key]):
+    """All keys that the sandbox knows, by value."""
 
     def __init__(self, values: Iterable[str], clock: Clock) -> None:
+        super().__init__((value, Key(value)) for value in values)
         self._clock = clock
-        self._keys = {value: Key(value) for value in values}
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self._keys.values())
-
-    def __getitem__(self, value: str) -> Key:
-        return self._keys[value]
 
     def add(self, key: Key) -> None:
         """Add a key, or replace the one of the same value."""
-        self._keys[key.value] = key
+        self[key.value] = key
 
     def authenticate(self, authorization: str | None, scope: str) -> Key:
         """The key in an `Authorization` header. Raises `api_key_…` and `api_scope_denied`."""
         scheme, _, value = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not value.strip():
             raise RivyaError("api_key_missing", "Send your API key as 'Authorization: Bearer rvya_sk_…'.")
-        key = self._keys.get(value.strip())
+        key = self.get(value.strip())
         if key is None:
             raise RivyaError("api_key_invalid", "This API key is not known.")
         if key.revoked:

@@ -50,30 +50,26 @@ async def _settings(sandbox: Sandbox, request: Request) -> Response:
     return json_response(asdict(sandbox.settings))
 
 
-class Seconds(BaseModel):
-    """By how much time is advanced."""
-
+class _Seconds(BaseModel):
     seconds: StrictFloat
 
 
 async def _advance(sandbox: Sandbox, request: Request) -> Response:
-    body = validate(Seconds, await json_object(request))
+    body = validate(_Seconds, await json_object(request))
     if not sandbox.scheduler.manual:
         raise invalid("Only a manual sandbox can be advanced.")
     await sandbox.advance(body.seconds)
     return json_response({"time": sandbox.scheduler.time()})
 
 
-class StatusReport(BaseModel):
-    """The status that a generation gets, or that is reported of it; `type` is the event's."""
-
+class _StatusReport(BaseModel):
     status: Status
     type: str | None = None
 
 
 async def _move(sandbox: Sandbox, request: Request) -> Response:
     generation = sandbox.generations.by_id.find(request.path_params["id"])
-    body = validate(StatusReport, await json_object(request))
+    body = validate(_StatusReport, await json_object(request))
     if not generation.can_become(body.status):
         raise invalid(f"The generation is {generation.status} and can't become {body.status}.")
     await sandbox.generations.move(generation, body.status)
@@ -82,19 +78,17 @@ async def _move(sandbox: Sandbox, request: Request) -> Response:
 
 async def _emit(sandbox: Sandbox, request: Request) -> Response:
     generation = sandbox.generations.by_id.find(request.path_params["id"])
-    body = validate(StatusReport, await json_object(request))
+    body = validate(_StatusReport, await json_object(request))
     event = await sandbox.emit(generation.id, body.status, event_type=body.type)
     return json_response(event.as_json())
 
 
-async def _change_endpoint(sandbox: Sandbox, request: Request) -> Response:
+async def _endpoint(sandbox: Sandbox, request: Request) -> Response:
     endpoint = sandbox.endpoints.by_id.find(request.path_params["id"])
+    if request.method == "DELETE":
+        sandbox.endpoints.remove(endpoint)
+        return Response(status_code=204)
     return json_response(sandbox.endpoints.change(endpoint, await json_object(request)).as_json())
-
-
-async def _remove_endpoint(sandbox: Sandbox, request: Request) -> Response:
-    sandbox.endpoints.remove(sandbox.endpoints.by_id.find(request.path_params["id"]))
-    return Response(status_code=204)
 
 
 async def _put_key(sandbox: Sandbox, request: Request) -> Response:
@@ -103,14 +97,12 @@ async def _put_key(sandbox: Sandbox, request: Request) -> Response:
     return json_response(asdict(key))
 
 
-class Credits(BaseModel):
-    """What an account can spend."""
-
+class _Credits(BaseModel):
     current_credits: StrictInt
 
 
 async def _put_credits(sandbox: Sandbox, request: Request) -> Response:
-    body = validate(Credits, await json_object(request))
+    body = validate(_Credits, await json_object(request))
     sandbox.accounts.set_balance(request.path_params["account"], body.current_credits)
     return json_response(body.model_dump())
 
@@ -142,8 +134,7 @@ _ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
     ("/advance", ("POST",), _advance),
     ("/generations/{id}/move", ("POST",), _move),
     ("/generations/{id}/emit", ("POST",), _emit),
-    ("/endpoints/{id}", ("PATCH",), _change_endpoint),
-    ("/endpoints/{id}", ("DELETE",), _remove_endpoint),
+    ("/endpoints/{id}", ("PATCH", "DELETE"), _endpoint),
     ("/keys/{value}", ("PUT",), _put_key),
     ("/credits/{account}", ("PUT",), _put_credits),
 )

@@ -22,21 +22,15 @@ class Clock(Protocol):
 
     def now(self) -> datetime:
         """The current time, aware, in UTC."""
-
-    def monotonic(self) -> float:
-        """Seconds since some fixed time; they never go back."""
-
-
-class SystemClock:
-    """The clock of this machine."""
-
-    def now(self) -> datetime:
-        """The current time, aware, in UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
         """Seconds since some fixed time; they never go back."""
         return time.monotonic()
+
+
+class SystemClock(Clock):
+    """The clock of this machine."""
 
 
 def stamp(at: datetime) -> str:

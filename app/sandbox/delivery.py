@@ -33,12 +33,7 @@ class Event:
 
     def head(self) -> dict[str, Any]:
         """The documented first members of a delivery's body."""
-        return {
-            "id": self.id,
-            "type": self.type,
-            "api_version": API_VERSION,
-            "created_at": stamp(self.created_at),
-        }
+        return {"id": self.id, "type": self.type, "api_version": API_VERSION, "created_at": stamp(self.created_at)}
 
     def as_json(self) -> dict[str, Any]:
         """The event as `GET /webhook-events` lists it."""

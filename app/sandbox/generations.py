@@ -57,16 +57,8 @@ class Generations:
         charge = Charge(account, key, new_id("task"), model.base_credits)
         self._accounts.reserve(charge)
         now = self._context.clock.now()
-        generation = Generation(
-            charge.generation_id,
-            account,
-            model,
-            charge,
-            created_at=now,
-            updated_at=now,
-            client_request_id=request.client_request_id,
-            params=request.sandbox_params,
-        )
+        trace, params = request.client_request_id, request.sandbox_params
+        generation = Generation(charge.generation_id, account, model, charge, now, now, trace, params)
         self.by_id[generation.id] = generation
         return generation
 

@@ -69,12 +69,7 @@ class Operation:
         return Route(f"/api/v1{self.path}", partial(self._respond, sandbox), methods=[self.method], name=self.name)
 
     async def _respond(self, sandbox: Sandbox, request: Request) -> Response:
-        record = sandbox.calls.record(
-            self.name,
-            method=request.method,
-            path=request.url.path,
-            idempotency_key=request.headers.get("idempotency-key"),
-        )
+        record = sandbox.calls.record(self.name, request)
         act = partial(self._act, sandbox, request)
         fault = record.fault = sandbox.faults.take_api(self.name)
         try:

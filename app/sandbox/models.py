@@ -12,7 +12,7 @@ from app.sandbox.clock import stamp
 from app.sandbox.faults import DeliveryFaults
 
 Category = Literal["image", "video", "audio", "chat"]
-_MEDIA = {"image": "png", "video": "mp4", "audio": "mp3", "chat": "txt"}
+_EXTENSION = {"image": "png", "video": "mp4", "audio": "mp3", "chat": "txt"}
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,6 @@ class Model:
     def is_generative(self) -> bool:
         """Whether `POST /api/v1/generations` takes it."""
         return self.category != "chat" and self.api_status == "available"
-
-    @property
-    def extension(self) -> str:
-        """How the name of a result file ends."""
-        return _MEDIA[self.category]
 
     def as_json(self) -> dict[str, Any]:
         """The documented catalogue entry."""
@@ -170,7 +165,7 @@ class Generation:
     def as_json(self, status: Status | None = None) -> dict[str, Any]:
         """The documented object, with another status than the true one for a false report."""
         shown = self.status if status is None else status
-        url = f"https://media.example/{self.id}.{self.model.extension}"
+        url = f"https://media.example/{self.id}.{_EXTENSION[self.model.category]}"
         return {
             "id": self.id,
             "status": shown,

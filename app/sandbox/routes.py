@@ -10,37 +10,32 @@ from app.sandbox.streaming import EventStream
 from app.sandbox.webhooks import EVENT_TYPES, Endpoint
 
 
-async def list_models(call: Call) -> Response:
-    """The catalogue; documented as a list object whatever the settings choose."""
+async def _list_models(call: Call) -> Response:
+    # Documented as a list object whatever the settings choose.
     models = call.sandbox.generations.models.values()
     return json_response({"object": "list", "data": [model.as_json() for model in models]})
 
 
-async def get_credits(call: Call) -> Response:
-    """What the account can spend."""
+async def _get_credits(call: Call) -> Response:
     return json_response({"current_credits": call.sandbox.accounts.balance(call.account)})
 
 
-async def create_generation(call: Call) -> Response:
-    """A new generation, or the first answer to the idempotency key."""
+async def _create_generation(call: Call) -> Response:
     answer = await call.sandbox.generations.create(call.account, await call.body(), key=call.key)
     return json_response(answer, status=call.sandbox.settings.create_status)
 
 
-async def get_generation(call: Call) -> Response:
-    """The generation; records the poll."""
+async def _get_generation(call: Call) -> Response:
     generation = call.sandbox.generations.by_id.find(call.id, call.account)
     generation.polls.append(call.sandbox.calls.now())
     return json_response(call.sandbox.generations.as_json(generation))
 
 
-async def create_completion(call: Call) -> Response:
-    """A chat turn as one object."""
+async def _create_completion(call: Call) -> Response:
     return json_response(call.sandbox.chat.turn(call.account, await call.body(), key=call.key))
 
 
-async def stream_completion(call: Call) -> Response:
-    """A chat turn as server-sent events in the dialect that the settings choose."""
+async def _stream_completion(call: Call) -> Response:
     sandbox = call.sandbox
     completion = sandbox.chat.turn(call.account, await call.body(), key=call.key)
     return EventStream(
@@ -52,76 +47,64 @@ async def stream_completion(call: Call) -> Response:
     )
 
 
-async def list_sessions(call: Call) -> Response:
-    """The account's chat sessions, newest first."""
+async def _list_sessions(call: Call) -> Response:
     return call.list_response([session.as_json() for session in reversed(call.sandbox.chat.sessions.of(call.account))])
 
 
-async def get_session(call: Call) -> Response:
-    """A chat session with its messages."""
+async def _get_session(call: Call) -> Response:
     return json_response(call.sandbox.chat.sessions.find(call.id, call.account).with_messages())
 
 
-async def upload_file(call: Call) -> Response:
-    """A new file."""
+async def _upload_file(call: Call) -> Response:
     file = call.sandbox.files.upload(call.account, await read_form(call.request))
     return json_response(file.as_json(), status=call.sandbox.settings.create_status)
 
 
-async def get_file(call: Call) -> Response:
-    """A file."""
+async def _get_file(call: Call) -> Response:
     return json_response(call.sandbox.files.by_id.find(call.id, call.account).as_json())
 
 
-async def list_endpoints(call: Call) -> Response:
-    """The account's endpoints."""
+async def _list_endpoints(call: Call) -> Response:
     return call.list_response([endpoint.as_json() for endpoint in call.sandbox.endpoints.by_id.of(call.account)])
 
 
-async def create_endpoint(call: Call) -> Response:
-    """A new endpoint with its secret."""
+async def _create_endpoint(call: Call) -> Response:
     endpoint = call.sandbox.endpoints.create(call.account, await call.body())
     return json_response(endpoint.with_secret(), status=call.sandbox.settings.create_status)
 
 
-async def get_endpoint(call: Call) -> Response:
-    """An endpoint."""
+async def _get_endpoint(call: Call) -> Response:
     return json_response(_endpoint(call).as_json())
 
 
-async def change_endpoint(call: Call) -> Response:
-    """The endpoint, changed."""
+async def _change_endpoint(call: Call) -> Response:
     return json_response(call.sandbox.endpoints.change(_endpoint(call), await call.body()).as_json())
 
 
-async def delete_endpoint(call: Call) -> Response:
-    """A confirmation or nothing, as the settings choose."""
+async def _delete_endpoint(call: Call) -> Response:
     call.sandbox.endpoints.remove(_endpoint(call))
     if call.sandbox.settings.delete_status == 204:
         return Response(status_code=204)
     return json_response({"id": call.id, "object": "webhook_endpoint", "deleted": True})
 
 
-async def rotate_secret(call: Call) -> Response:
-    """The endpoint with its new secret."""
+async def _rotate_secret(call: Call) -> Response:
     return json_response(call.sandbox.endpoints.rotate(_endpoint(call)).with_secret())
 
 
-async def test_endpoint(call: Call) -> Response:
-    """The delivery of a test event, after its first attempt."""
+async def _test_endpoint(call: Call) -> Response:
     return json_response((await call.sandbox.publisher.send_test(_endpoint(call))).as_json())
 
 
-async def list_deliveries(call: Call) -> Response:
-    """The endpoint's deliveries, newest first, without those that a fault dropped."""
+async def _list_deliveries(call: Call) -> Response:
+    # Rivya cannot list what a fault dropped: it was never sent.
     endpoint, log = _endpoint(call), reversed(call.sandbox.sender.log)
     return call.list_response(
         [row.as_json() for row in log if row.endpoint_id == endpoint.id and row.status != "dropped"]
     )
 
 
-async def list_events(call: Call) -> Response:
-    """The account's events, newest first, or the event types, as the settings choose."""
+async def _list_events(call: Call) -> Response:
     if call.sandbox.settings.webhook_events == "types":
         return call.list_response([{"type": kind, "object": "webhook_event_type"} for kind in EVENT_TYPES])
     events = reversed(call.sandbox.publisher.events.values())
@@ -135,23 +118,23 @@ def _endpoint(call: Call) -> Endpoint:
 _WEBHOOKS = "webhooks:manage"
 
 OPERATIONS = (
-    Operation("models.list", "GET", "/models", None, list_models),
-    Operation("credits.get", "GET", "/credits", "credits:read", get_credits),
-    Operation("generations.create", "POST", "/generations", "generations:create", create_generation),
-    Operation("generations.get", "GET", "/generations/{id}", "generations:read", get_generation),
-    Operation("files.create", "POST", "/files", "files:create", upload_file),
-    Operation("files.get", "GET", "/files/{id}", "files:read", get_file),
-    Operation("chat.complete", "POST", "/chat/completions", "chat:create", create_completion),
-    Operation("chat.stream", "POST", "/chat/completions/stream", "chat:create", stream_completion),
-    Operation("chat.sessions", "GET", "/chat/sessions", "chat:read", list_sessions),
-    Operation("chat.session", "GET", "/chat/sessions/{id}", "chat:read", get_session),
-    Operation("webhooks.list", "GET", "/webhooks", _WEBHOOKS, list_endpoints),
-    Operation("webhooks.create", "POST", "/webhooks", _WEBHOOKS, create_endpoint),
-    Operation("webhooks.get", "GET", "/webhooks/{id}", _WEBHOOKS, get_endpoint),
-    Operation("webhooks.update", "PATCH", "/webhooks/{id}", _WEBHOOKS, change_endpoint),
-    Operation("webhooks.delete", "DELETE", "/webhooks/{id}", _WEBHOOKS, delete_endpoint),
-    Operation("webhooks.rotate", "POST", "/webhooks/{id}/rotate-secret", _WEBHOOKS, rotate_secret),
-    Operation("webhooks.test", "POST", "/webhooks/{id}/test", _WEBHOOKS, test_endpoint),
-    Operation("webhooks.deliveries", "GET", "/webhooks/{id}/deliveries", _WEBHOOKS, list_deliveries),
-    Operation("webhook_events.list", "GET", "/webhook-events", _WEBHOOKS, list_events),
+    Operation("models.list", "GET", "/models", None, _list_models),
+    Operation("credits.get", "GET", "/credits", "credits:read", _get_credits),
+    Operation("generations.create", "POST", "/generations", "generations:create", _create_generation),
+    Operation("generations.get", "GET", "/generations/{id}", "generations:read", _get_generation),
+    Operation("files.create", "POST", "/files", "files:create", _upload_file),
+    Operation("files.get", "GET", "/files/{id}", "files:read", _get_file),
+    Operation("chat.complete", "POST", "/chat/completions", "chat:create", _create_completion),
+    Operation("chat.stream", "POST", "/chat/completions/stream", "chat:create", _stream_completion),
+    Operation("chat.sessions", "GET", "/chat/sessions", "chat:read", _list_sessions),
+    Operation("chat.session", "GET", "/chat/sessions/{id}", "chat:read", _get_session),
+    Operation("webhooks.list", "GET", "/webhooks", _WEBHOOKS, _list_endpoints),
+    Operation("webhooks.create", "POST", "/webhooks", _WEBHOOKS, _create_endpoint),
+    Operation("webhooks.get", "GET", "/webhooks/{id}", _WEBHOOKS, _get_endpoint),
+    Operation("webhooks.update", "PATCH", "/webhooks/{id}", _WEBHOOKS, _change_endpoint),
+    Operation("webhooks.delete", "DELETE", "/webhooks/{id}", _WEBHOOKS, _delete_endpoint),
+    Operation("webhooks.rotate", "POST", "/webhooks/{id}/rotate-secret", _WEBHOOKS, _rotate_secret),
+    Operation("webhooks.test", "POST", "/webhooks/{id}/test", _WEBHOOKS, _test_endpoint),
+    Operation("webhooks.deliveries", "GET", "/webhooks/{id}/deliveries", _WEBHOOKS, _list_deliveries),
+    Operation("webhook_events.list", "GET", "/webhook-events", _WEBHOOKS, _list_events),
 )

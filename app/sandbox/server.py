@@ -1,4 +1,4 @@
-"""Runs the sandbox as a real HTTP server on this machine."""
+"""The sandbox as an ASGI application and as an HTTP server on this machine."""
 
 import asyncio
 import contextlib
@@ -7,24 +7,29 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.sandbox.accounts import DEFAULT_KEY
-from app.sandbox.app import create_sandbox_app
-from app.sandbox.responses import TRANSPORT
+from app.sandbox.admin import admin_routes
+from app.sandbox.responses import TRANSPORT, RivyaError
+from app.sandbox.routes import OPERATIONS
 from app.sandbox.state import Sandbox
 
 
 @dataclass(frozen=True)
 class ServedSandbox:
-    """A sandbox that answers at a URL."""
+    """A sandbox and the URL where it is served."""
 
     base_url: str
     sandbox: Sandbox
 
 
-class _LendingProtocol(HttpToolsProtocol):
-    """Lends the transport to the application, so that a fault can cut the connection."""
+class _TransportProtocol(HttpToolsProtocol):
+    """Gives the transport to the application, so that a fault can cut the connection."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -32,16 +37,16 @@ class _LendingProtocol(HttpToolsProtocol):
 
 
 class _SandboxServer(uvicorn.Server):
-    """A server that stops at once, whatever hangs."""
+    """A server that stops at once, even while calls hang."""
 
     def __init__(self, sandbox: Sandbox, *, host: str, port: int) -> None:
-        app = create_sandbox_app(sandbox)
+        app = _create_app(sandbox)
         super().__init__(
             uvicorn.Config(
                 app,
                 host=host,
                 port=port,
-                http=_LendingProtocol,
+                http=_TransportProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -53,15 +58,13 @@ class _SandboxServer(uvicorn.Server):
         self._sandbox = sandbox
 
     async def start(self, listener: socket.socket) -> None:
-        """Accept connections, without a loop of its own and without touching signals."""
+        """Accept connections in the running loop; signals are left alone."""
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
         await self.startup(sockets=[listener])
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wake what hangs, finish what is being answered, cut what remains."""
-        for given in sockets or []:
-            given.close()
+    async def stop(self) -> None:
+        """End what hangs, finish the responses under way, and abort the other connections."""
         await self._sandbox.close()
         for listener in self.servers:
             listener.close()
@@ -92,7 +95,7 @@ async def serve_sandbox(
     try:
         yield ServedSandbox(f"http://{host}:{listener.getsockname()[1]}", sandbox)
     finally:
-        await server.shutdown()
+        await server.stop()
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -105,3 +108,18 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _create_app(sandbox: Sandbox) -> Starlette:
+    routes = [operation.route(sandbox) for operation in OPERATIONS]
+    handlers = {HTTPException: _respond, RivyaError: _respond}
+    return Starlette(routes=[*routes, *admin_routes(sandbox)], exception_handlers=handlers)
+
+
+async def _respond(_: Request, error: Exception) -> Response:
+    match error:
+        case RivyaError():
+            return error.response()
+        case HTTPException():
+            return RivyaError("not_found", "There is no such route.", status=error.status_code).response()
+    raise error

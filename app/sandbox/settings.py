@@ -77,36 +77,24 @@ def wrap(head: dict[str, Any], carried: dict[str, Any], envelope: Envelope) -> b
 
 def encode_event(completion: dict[str, Any], dialect: Dialect) -> list[bytes]:
     """The completion as server-sent events in one of several dialects: Rivya's own is not documented."""
-    words = completion["message"]["content"].split(" ")
-    pieces = [word if index == 0 else f" {word}" for index, word in enumerate(words)]
+    first, *rest = completion["message"]["content"].split(" ")
+    pieces = [first, *(f" {word}" for word in rest)]
     match dialect:
         case "named":
-            return _named(completion, pieces)
+            head = {name: completion[name] for name in ("id", "session_id", "model", "created_at")}
+            deltas = [_event("message.delta", {"content": piece}) for piece in pieces]
+            return [_event("message.created", head), *deltas, _event("message.completed", completion)]
         case "chunks":
-            return _chunks(completion, pieces)
+            head = {"id": completion["id"], "object": "chat.completion.chunk", "session_id": completion["session_id"]}
+            deltas = [_data({**head, "choices": [{"index": 0, "delta": {"content": piece}}]}) for piece in pieces]
+            last = _data({**head, "choices": [], "usage": completion["usage"], "credits": completion["credits"]})
+            return [*deltas, last, b"data: [DONE]\n\n"]
         case "crlf":
-            return _crlf(completion, pieces)
-
-
-def _named(completion: dict[str, Any], pieces: list[str]) -> list[bytes]:
-    head = {name: completion[name] for name in ("id", "session_id", "model", "created_at")}
-    deltas = [_event("message.delta", {"content": piece}) for piece in pieces]
-    return [_event("message.created", head), *deltas, _event("message.completed", completion)]
-
-
-def _chunks(completion: dict[str, Any], pieces: list[str]) -> list[bytes]:
-    head = {"id": completion["id"], "object": "chat.completion.chunk", "session_id": completion["session_id"]}
-    deltas = [_data({**head, "choices": [{"index": 0, "delta": {"content": piece}}]}) for piece in pieces]
-    last = _data({**head, "choices": [], "usage": completion["usage"], "credits": completion["credits"]})
-    return [*deltas, last, b"data: [DONE]\n\n"]
-
-
-def _crlf(completion: dict[str, Any], pieces: list[str]) -> list[bytes]:
-    events = [b"retry: 3000\r\n\r\n"]
-    for number, piece in enumerate(pieces, start=1):
-        lines = [f"id: {number}".encode(), b'data: {"delta":', b"data: " + orjson.dumps(piece), b"data: }"]
-        events.append(b"\r\n".join([*lines, b"", b""]))
-    return [*events, b"event: done\r\ndata: " + orjson.dumps(completion) + b"\r\n\r\n"]
+            deltas = [
+                b'id: %d\r\ndata: {"delta":\r\ndata: %b\r\ndata: }\r\n\r\n' % (number, orjson.dumps(piece))
+                for number, piece in enumerate(pieces, start=1)
+            ]
+            return [b"retry: 3000\r\n\r\n", *deltas, b"event: done\r\ndata: %b\r\n\r\n" % orjson.dumps(completion)]
 
 
 def _event(name: str, value: dict[str, Any]) -> bytes:

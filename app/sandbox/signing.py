@@ -1,4 +1,4 @@
-"""How a delivery is signed: four families of HMAC-SHA256 with every name, encoding and key form switchable."""
+"""Signatures of deliveries: four families of HMAC-SHA256; header names, encoding and key form can be set."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ KeyForm = Literal["whole", "suffix", "base64", "hex"]
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to sign; `timestamp_header` and `id_header` count only where the family sends them."""
+    """One way to sign; `timestamp_header` and `id_header` are used only by the families that send them."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     family: Family = "timestamped"
@@ -22,14 +22,14 @@ class Scheme:
     id_header: str = "Rivya-Id"
     encoding: Literal["hex", "base64"] = "hex"
     prefix: str = ""
-    """Before the signature in the families `separate` and `body`: `sha256=`, `v1=` or nothing."""
+    """Text before the signature in the families `separate` and `body`: `sha256=`, `v1=` or nothing."""
     key_form: KeyForm = "whole"
     timestamp_format: Literal["unix", "iso"] = "unix"
-    """How the family `separate` writes its timestamp."""
+    """The timestamp's format in the family `separate`."""
 
 
 def standard_webhooks(prefix: str = "webhook-") -> Scheme:
-    """Standard Webhooks as its specification has it: base64 throughout, keyed with the decoded secret."""
+    """The scheme of the Standard Webhooks specification: base64, with the decoded secret as the key."""
     return Scheme(
         family="standard",
         signature_header=f"{prefix}signature",
@@ -41,7 +41,7 @@ def standard_webhooks(prefix: str = "webhook-") -> Scheme:
 
 
 def key_bytes(secret: str, form: KeyForm) -> bytes:
-    """The HMAC key in a secret; raises ValueError where its suffix does not have the form."""
+    """The HMAC key in a secret. Raises ValueError where its suffix does not have the form."""
     suffix = secret.removeprefix("whsec_")
     match form:
         case "whole":
@@ -56,7 +56,7 @@ def key_bytes(secret: str, form: KeyForm) -> bytes:
 
 @dataclass(frozen=True)
 class Message:
-    """What is signed: the event's id, the moment of sending and the exact bytes of the body."""
+    """What is signed: the event's id, the time of sending and the exact bytes of the body."""
 
     event_id: str
     sent_at: datetime
@@ -64,7 +64,7 @@ class Message:
 
 
 def sign(scheme: Scheme, secrets: list[str], message: Message) -> dict[str, str]:
-    """The headers of a signed delivery; of several secrets all sign where the family can carry it, else the first."""
+    """The headers of a signed delivery; all secrets sign where the family allows it, else the first."""
     unix = str(int(message.sent_at.timestamp()))
     match scheme.family:
         case "timestamped":
@@ -74,13 +74,10 @@ def sign(scheme: Scheme, secrets: list[str], message: Message) -> dict[str, str]
         case "standard":
             signed = f"{message.event_id}.{unix}.".encode() + message.body
             value = " ".join(f"v1,{_mac(scheme, secret, signed)}" for secret in secrets)
-            return {
-                scheme.id_header: message.event_id,
-                scheme.timestamp_header: unix,
-                scheme.signature_header: value,
-            }
+            return {scheme.id_header: message.event_id, scheme.timestamp_header: unix, scheme.signature_header: value}
         case "separate":
-            written = unix if scheme.timestamp_format == "unix" else _iso(message.sent_at)
+            iso = f"{message.sent_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            written = unix if scheme.timestamp_format == "unix" else iso
             value = scheme.prefix + _mac(scheme, secrets[0], written.encode() + b"." + message.body)
             return {scheme.signature_header: value, scheme.timestamp_header: written}
         case "body":
@@ -90,7 +87,3 @@ def sign(scheme: Scheme, secrets: list[str], message: Message) -> dict[str, str]
 def _mac(scheme: Scheme, secret: str, signed: bytes) -> str:
     digest = hmac.new(key_bytes(secret, scheme.key_form), signed, hashlib.sha256).digest()
     return digest.hex() if scheme.encoding == "hex" else base64.b64encode(digest).decode()
-
-
-def _iso(sent_at: datetime) -> str:
-    return sent_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.sandbox.accounts import DEFAULT_KEY, CreditAccounts, Key, KeyRing
+from starlette.requests import Request
+
+from app.sandbox.accounts import DEFAULT_KEY, CreditAccounts, KeyRing
 from app.sandbox.chat import Chat
 from app.sandbox.clock import Clock, Scheduler, SystemClock, stamp
 from app.sandbox.delivery import Delivery, DeliverySender, Event, EventPublisher
@@ -40,9 +42,10 @@ class CallLog:
         self.counts: Counter[str] = Counter()
         self.recent: deque[CallRecord] = deque(maxlen=context.keep)
 
-    def record(self, route: str, *, method: str, path: str, idempotency_key: str | None) -> CallRecord:
+    def record(self, route: str, request: Request) -> CallRecord:
         """The record of a call that has just arrived."""
-        call = CallRecord(route, method, path, **self.now(), idempotency_key=idempotency_key)
+        key = request.headers.get("idempotency-key")
+        call = CallRecord(route, request.method, request.url.path, **self.now(), idempotency_key=key)
         self.counts[route] += 1
         self.recent.append(call)
         return call
@@ -86,10 +89,7 @@ class Sandbox:
         self.streams = Streams(context)
 
     async def move(self, generation_id: str, status: Status) -> None:
-        """Set the next status and send the deliveries that are due by it.
-
-        Raises: KeyError, and ValueError for a step backwards.
-        """
+        """Set the status and send the deliveries due by it. Raises KeyError, and ValueError for a step backwards."""
         await self.generations.move(self.generations.by_id[generation_id], status)
 
     async def settle(self, generation_id: str, status: Status = "succeeded") -> None:
@@ -117,8 +117,8 @@ class Sandbox:
         return {
             "settings": asdict(self.settings),
             "faults": asdict(self.faults),
-            "keys": [_key(key) for key in self.keys],
-            "credits": {key.account: self.accounts.balance(key.account) for key in self.keys},
+            "keys": [asdict(key) for key in self.keys.values()],
+            "credits": {key.account: self.accounts.balance(key.account) for key in self.keys.values()},
             "generations": [_generation(generation) for generation in self.generations.by_id.values()],
             "files": [_file(file) for file in self.files.by_id.values()],
             "chat_sessions": [session.with_messages() for session in self.chat.sessions.values()],
@@ -133,10 +133,6 @@ class Sandbox:
         }
 
 
-def _key(key: Key) -> dict[str, Any]:
-    return {**asdict(key), "expires_at": None if key.expires_at is None else key.expires_at.isoformat()}
-
-
 def _generation(generation: Generation) -> dict[str, Any]:
     return {
         **generation.as_json(),
@@ -149,12 +145,8 @@ def _generation(generation: Generation) -> dict[str, Any]:
 
 
 def _file(file: File) -> dict[str, Any]:
-    return {
-        **file.as_json(),
-        "account": file.account,
-        "sha256": file.sha256,
-        "client_request_id": file.client_request_id,
-    }
+    members = {"account": file.account, "sha256": file.sha256, "client_request_id": file.client_request_id}
+    return {**file.as_json(), **members}
 
 
 def _endpoint(endpoint: Endpoint) -> dict[str, Any]:

@@ -135,17 +135,8 @@ class Endpoints:
         """The new endpoint. Raises `validation_failed` and `webhook_url_rejected`."""
         request = validate(EndpointRequest, body)
         check_url(request.url, self._settings.url_rules)
-        now = self._clock.now()
-        endpoint = Endpoint(
-            id=new_id("whend"),
-            account=account,
-            name=request.name,
-            url=request.url,
-            event_types=request.event_types,
-            secret=new_secret(self._settings.scheme.key_form),
-            created_at=now,
-            updated_at=now,
-        )
+        secret, now = new_secret(self._settings.scheme.key_form), self._clock.now()
+        endpoint = Endpoint(new_id("whend"), account, request.name, request.url, request.event_types, secret, now, now)
         self.by_id[endpoint.id] = endpoint
         return endpoint
 

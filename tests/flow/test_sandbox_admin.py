@@ -1,4 +1,4 @@
-"""The routes under /sandbox tell the truth and change the sandbox, without a key."""
+"""The routes under /sandbox show the true state of the sandbox and change it, without a key."""
 
 from typing import Any
 

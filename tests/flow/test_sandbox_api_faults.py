@@ -1,4 +1,4 @@
-"""Each fault of the sandbox's API routes does what it says, and no more often than told."""
+"""Each fault of the sandbox's API routes has its effect, and no more often than `times`."""
 
 import asyncio
 

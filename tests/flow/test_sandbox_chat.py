@@ -1,4 +1,4 @@
-"""The sandbox chats: in sessions, with attachments, paid once, and as a stream in several dialects with faults."""
+"""Chat of the sandbox: sessions, attachments, one charge per key, streams in several dialects and with faults."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ TURN = {"model": "gpt-5-2-chat", "message": "hello fox"}
 DIALECTS: tuple[Dialect, ...] = ("named", "chunks", "crlf")
 
 
-def verify_now() -> SandboxSettings:
+def unpaced() -> SandboxSettings:
     return SandboxSettings(stream_pause=0)
 
 
@@ -118,7 +118,7 @@ async def test_without_credits_there_is_no_turn() -> None:
 
 @pytest.mark.parametrize("scope", ["chat:create", "chat:read"])
 async def test_a_key_without_the_scope_is_denied(scope: str) -> None:
-    async with world(verify_now()) as w:
+    async with world(unpaced()) as w:
         w.sandbox.keys.add(Key("rvya_sk_rest", scopes=tuple(other for other in SCOPES if other != scope)))
         w.client.headers["Authorization"] = "Bearer rvya_sk_rest"
         answers = [await send_turn(w), await send_turn(w, "/stream"), await w.client.get("/api/v1/chat/sessions")]
@@ -127,8 +127,8 @@ async def test_a_key_without_the_scope_is_denied(scope: str) -> None:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_a_stream_tells_the_whole_turn_in_its_dialect(dialect: Dialect) -> None:
-    async with world(verify_now()) as w:
+async def test_a_stream_carries_the_whole_turn_in_its_dialect(dialect: Dialect) -> None:
+    async with world(unpaced()) as w:
         w.sandbox.settings.stream_dialect = dialect
         answer = await send_turn(w, "/stream", key="k")
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -142,8 +142,8 @@ async def test_a_stream_tells_the_whole_turn_in_its_dialect(dialect: Dialect) ->
 
 
 @pytest.mark.parametrize("connection", ["reset", "hang_up"])
-async def test_a_stream_can_break_in_its_midst(connection: str) -> None:
-    async with world(verify_now()) as w:
+async def test_a_stream_can_break_off(connection: str) -> None:
+    async with world(unpaced()) as w:
         fault = {"stream": {"after": 2, "connection": connection, "times": 1}}
         assert (await w.client.put("/sandbox/faults", json=fault)).status_code == 200
         with pytest.raises(httpx.TransportError):
@@ -153,7 +153,7 @@ async def test_a_stream_can_break_in_its_midst(connection: str) -> None:
 
 
 async def test_a_stream_can_pause_after_heartbeats_until_time_has_passed() -> None:
-    async with world(verify_now()) as w:
+    async with world(unpaced()) as w:
         w.sandbox.faults.stream = StreamFault(after=2, pause=60, heartbeats=3)
         async with w.client.stream("POST", "/api/v1/chat/completions/stream", json=TURN) as answer:
             chunks = answer.aiter_raw()

@@ -1,4 +1,4 @@
-"""The sandbox's deliveries are signed as switched, retried until taken, and leave their mark on the endpoint."""
+"""Deliveries of the sandbox are signed by the chosen scheme, retried until accepted, and counted on the endpoint."""
 
 import base64
 import hashlib

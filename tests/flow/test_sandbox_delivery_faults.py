@@ -1,4 +1,4 @@
-"""Each fault of the sandbox's deliveries does what it says, for every event or for one request."""
+"""Each fault of the sandbox's deliveries has its effect, for every event or for one request."""
 
 import hashlib
 import hmac

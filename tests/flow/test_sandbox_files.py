@@ -1,4 +1,4 @@
-"""The sandbox takes files in by what they are, within the documented limits."""
+"""The sandbox accepts files by their content, within the documented limits."""
 
 import hashlib
 from typing import Any

@@ -197,7 +197,7 @@ async def test_asked_for_seconds_pass_when_time_is_advanced() -> None:
         assert (await w.client.get(path)).json()["status"] == "failed"
 
 
-async def test_in_manual_mode_a_generation_without_wishes_waits_to_be_told() -> None:
+async def test_in_manual_mode_a_generation_without_seconds_stays_queued() -> None:
     async with world() as w:
         generation_id = await w.create()
         await w.sandbox.advance(86_400)

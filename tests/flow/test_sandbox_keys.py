@@ -1,4 +1,4 @@
-"""The sandbox lets in the keys it knows, for what their scopes allow, and keeps accounts apart."""
+"""The sandbox accepts the keys it knows, for what their scopes allow, and separates accounts."""
 
 from datetime import timedelta
 

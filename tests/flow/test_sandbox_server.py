@@ -1,4 +1,4 @@
-"""The served sandbox lives by its own time when not told otherwise, and stops with nothing left behind."""
+"""The served sandbox runs in real time unless it is manual, and stops with nothing left behind."""
 
 import asyncio
 import socket
@@ -19,7 +19,7 @@ def client_of(base_url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=base_url, headers=HEADERS, trust_env=False)
 
 
-async def test_generations_settle_by_themselves_as_fast_as_told() -> None:
+async def test_generations_settle_by_themselves_as_fast_as_set() -> None:
     sandbox = Sandbox(settings=SandboxSettings(speed=10_000))
     async with serve_sandbox(sandbox) as rivya, client_of(rivya.base_url) as client:
         ends = {"sandbox-video": "succeeded", "z-image": "failed"}

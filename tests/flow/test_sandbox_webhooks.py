@@ -1,4 +1,4 @@
-"""The sandbox's nine webhook routes have the documented shapes and tell a secret once."""
+"""The sandbox's nine webhook routes have the documented shapes and show a secret once."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ async def test_create_answers_the_documented_object_with_its_secret() -> None:
         }
 
 
-async def test_the_secret_is_told_by_create_alone() -> None:
+async def test_only_create_shows_the_secret() -> None:
     async with world() as w:
         created = await w.register()
         secret = created.pop("signing_secret")
@@ -51,7 +51,7 @@ async def test_the_secret_is_told_by_create_alone() -> None:
         assert secret not in patched.text
 
 
-async def test_rotation_tells_a_new_secret_once() -> None:
+async def test_rotation_shows_a_new_secret_once() -> None:
     async with world() as w:
         created = await w.register()
         rotated = (await w.client.post(f"/api/v1/webhooks/{created['id']}/rotate-secret")).json()

@@ -1,4 +1,4 @@
-"""Where the sandbox's deliveries arrive in these tests: a real HTTP server that keeps the exact bytes."""
+"""A served sandbox, a client of it, and an HTTP server that keeps what the sandbox delivers, to the byte."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ class Received:
 
 @dataclass
 class Inbox:
-    """Answers each request with the next of `answers`, then with 200."""
+    """Answers each request with the next status of `answers`, then with 200."""
 
     received: list[Received] = field(default_factory=list)
     answers: deque[int] = field(default_factory=deque)
@@ -75,7 +75,7 @@ class World:
         return endpoint
 
     async def create(self, **options: Any) -> str:
-        """A generation, with wishes in `params.sandbox`."""
+        """The id of a new generation with these options in `params.sandbox`."""
         body = {"model": "z-image", "prompt": "a fox", "params": {"sandbox": options}}
         generation_id: str = (await self.client.post("/api/v1/generations", json=body)).json()["id"]
         return generation_id
@@ -83,7 +83,7 @@ class World:
 
 @contextlib.asynccontextmanager
 async def world(settings: SandboxSettings | None = None, *, clock: Clock | None = None) -> AsyncIterator[World]:
-    """All three, in manual mode: nothing moves by itself."""
+    """All three, in manual mode: the sandbox does nothing by itself."""
     inbox = Inbox()
     server = await asyncio.start_server(inbox._answer, "127.0.0.1", 0)
     inbox.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
