@@ -118,7 +118,9 @@ class Service:
         patience = patience_of(chat=settings.rivya_chat_timeout, stream=settings.rivya_stream_timeout)
         relay = Relay(self.client, patience=patience, note=self.limiter.record_error)
         catalogue = Catalogue(relay, self.clock, ttl=settings.receiver_models_ttl)
-        self.gateway = Gateway(relay, Slots(settings.receiver_rivya_concurrency), catalogue, Balance(self.clock))
+        most = settings.receiver_rivya_concurrency
+        slots = Slots(most, per_token=most if len(settings.receiver_api_tokens) < 2 else (most + 1) // 2)
+        self.gateway = Gateway(relay, slots, catalogue, Balance(self.clock))
         self.categories = Categories(catalogue.categories, self.limiter, self.clock)
         schedule = Schedule(
             interval=settings.receiver_poll_interval,

@@ -7,20 +7,10 @@ from fastapi import APIRouter, Depends, Query, Response
 from app.api.parameters import DeliveryParameters, decode, encode
 from app.api.schemas import DeliveryListOut, EvidenceOut, answer, errors, list_of
 from app.core.auth import Access, Caller, Role
-from app.core.errors import ServiceError
+from app.core.errors import NotFound
 from app.ledger.queries import Queries
 from app.ledger.serializers import render_delivery, render_evidence
 from app.rivya.parsing import usable_name
-
-
-class DeliveryUnknown(ServiceError):
-    """404: no event with this id was recorded."""
-
-    status = 404
-    code = "not_found"
-
-    def __init__(self) -> None:
-        super().__init__("No delivery with this event id was ever recorded.")
 
 
 def router(queries: Queries, access: Access) -> APIRouter:
@@ -52,7 +42,7 @@ def router(queries: Queries, access: Access) -> APIRouter:
         """What is known of it; for the role admin also its headers and its bytes."""
         delivery = await queries.delivery(event_id) if usable_name(event_id) is not None else None
         if delivery is None:
-            raise DeliveryUnknown
+            raise NotFound("No delivery with this event id was ever recorded.")
         evidence = render_evidence(delivery) if caller.role.allows(Role.ADMIN) else {}
         return answer({**render_delivery(delivery), **evidence})
 

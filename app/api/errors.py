@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.schemas import answer
+from app.core.bodies import ClientDisconnected
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.middleware import RequestContextMiddleware, SecurityHeadersMiddleware
 
@@ -62,9 +63,16 @@ class LastResort:
             )
 
 
+class _NoAnswer(Response):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Do nothing."""
+
+
 async def _service_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ServiceError):
         raise error
+    if isinstance(error, ClientDisconnected):
+        return _NoAnswer()
     if error.status >= 500:
         reason = error.reason if isinstance(error, DatabaseUnavailable) else None
         log.warning("request.not_served", code=error.code, route=_route(request.scope), reason=reason)

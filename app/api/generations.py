@@ -10,15 +10,14 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
 from app.api.parameters import GenerationParameters, decode, encode, without_nul
 from app.api.schemas import GenerationListOut, GenerationOut, TransitionListOut, answer, errors, list_of
-from app.api.waiting import DEADLINE, READ, CallerGone, GenerationsById, Waiting
+from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting
 from app.core.auth import Access, Role
+from app.core.bodies import read_body
 from app.core.clock import Clock
-from app.core.errors import ServiceError
+from app.core.errors import NotFound, RequestInvalid
 from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source, TrackedClaim
 from app.ledger.queries import Queries
@@ -27,23 +26,7 @@ from app.rivya.parsing import LONGEST_NAME, storable, usable_name
 
 MOST_BYTES = 64 * 1024
 MOST_METADATA_BYTES = 16 * 1024
-
-
-class TrackInvalid(ServiceError):
-    """400: the request is not valid."""
-
-    status = 400
-    code = "validation_failed"
-
-
-class TrackTooLarge(ServiceError):
-    """413: the body is larger than `MOST_BYTES`."""
-
-    status = 413
-    code = "payload_too_large"
-
-    def __init__(self) -> None:
-        super().__init__(f"At most {MOST_BYTES} bytes are taken.")
+_UNKNOWN = "The receiver knows no generation with this id."
 
 
 def _name(value: str) -> str:
@@ -86,7 +69,7 @@ class Track(BaseModel):
 
     @classmethod
     def read(cls, body: bytes) -> Self:
-        """The parsed body; an empty body sets no member. Raises `TrackInvalid`, `RequestValidationError`."""
+        """The parsed body; an empty body sets no member. Raises `RequestInvalid`, `RequestValidationError`."""
         if not body.strip():
             return cls()
         try:
@@ -95,7 +78,7 @@ class Track(BaseModel):
             members = None
         if not isinstance(members, dict):
             message = "body: must be a JSON object in UTF-8, or be left out."
-            raise TrackInvalid(message)
+            raise RequestInvalid(message)
         try:
             return cls.model_validate(members)
         except ValidationError as error:
@@ -103,25 +86,11 @@ class Track(BaseModel):
 
 
 def checked_id(generation_id: str) -> str:
-    """`generation_id`, if a request to Rivya can contain it. Raises `TrackInvalid`."""
+    """`generation_id`, if a request to Rivya can contain it. Raises `RequestInvalid`."""
     if usable_name(generation_id) is None or generation_id in {".", ".."}:
         message = f"generation_id: must be 1 to {LONGEST_NAME} printable characters."
-        raise TrackInvalid(message)
+        raise RequestInvalid(message)
     return generation_id
-
-
-async def read_body(request: Request) -> bytes:
-    """The whole body. Raises `TrackTooLarge` without reading further, `TrackInvalid` if the body is incomplete."""
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MOST_BYTES:
-                raise TrackTooLarge
-    except ClientDisconnect:
-        message = "The body did not arrive whole."
-        raise TrackInvalid(message) from None
-    return bytes(body)
 
 
 MOST_SECONDS = 60
@@ -157,23 +126,6 @@ _TRACK_BODY: dict[str, Any] = {
     "requestBody": {"required": False, "content": {"application/json": {"schema": Track.model_json_schema()}}}
 }
 _CREATED: dict[int | str, dict[str, Any]] = {201: {"model": GenerationOut, "description": "It was not known before."}}
-
-
-class NoAnswer(Response):
-    """Sends nothing, because the connection is lost."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Do nothing."""
-
-
-class GenerationUnknown(ServiceError):
-    """404: the record has no such generation."""
-
-    status = 404
-    code = "not_found"
-
-    def __init__(self) -> None:
-        super().__init__("The receiver knows no generation with this id.")
 
 
 def router(
@@ -238,13 +190,13 @@ def router(
     async def track_generation(generation_id: str, request: Request) -> Response:
         """Idempotent: 201 where the generation was not known, 200 where it was; its status never moves back."""
         identity = checked_id(generation_id)
-        track = Track.read(await read_body(request))
+        track = Track.read(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES))
         claim = TrackedClaim(id=identity, model=track.model, client_request_id=track.client_request_id)
         recorded = await record(
             Report(source=Source.OPERATOR, reported_at=clock.now(), claim=claim, metadata=track.metadata)
         )
         if recorded.generation is None:
-            raise GenerationUnknown
+            raise NotFound(_UNKNOWN)
         is_new = recorded.transition is not None and recorded.transition.from_status is None
         return answer(render(recorded.generation), status=201 if is_new else 200)
 
@@ -259,19 +211,16 @@ def router(
         """Every status change that was accepted, oldest first, with who told of it."""
         history = await queries.transitions(generation_id) if usable_name(generation_id) is not None else []
         if not history:
-            raise GenerationUnknown
+            raise NotFound(_UNKNOWN)
         return answer(list_of([render_transition(transition) for transition in history]))
 
     return routes
 
 
 async def _awaited(request: Request, waiting: Waiting, generation_id: str, wait: Wait) -> Response:
-    try:
-        generation = await _read(request, waiting, generation_id, wait.seconds)
-    except CallerGone:
-        return NoAnswer()
+    generation = await _read(request, waiting, generation_id, wait.seconds)
     if generation is None:
-        raise GenerationUnknown
+        raise NotFound(_UNKNOWN)
     headers = {"Preference-Applied": wait.applied} if wait.applied is not None else None
     return answer(render(generation), headers=headers)
 

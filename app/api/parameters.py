@@ -9,7 +9,7 @@ from typing import Annotated
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from app.core.errors import ServiceError
+from app.core.errors import RequestInvalid
 from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
 
 # A cursor holds the position and a digest of the filters. It comes from the caller, so every part is checked.
@@ -23,11 +23,8 @@ _LONGEST_ID = 500
 Filter = GenerationFilter | DeliveryFilter
 
 
-class CursorInvalid(ServiceError):
+class CursorInvalid(RequestInvalid):
     """400: not a cursor of ours, or one for other filters."""
-
-    status = 400
-    code = "validation_failed"
 
     def __init__(self) -> None:
         super().__init__("cursor: must be the next_cursor of an answer to the same filters, unchanged.")

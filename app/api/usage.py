@@ -11,7 +11,7 @@ from app.api.parameters import UsageParameters
 from app.api.schemas import answer, errors
 from app.core.auth import Access, Role
 from app.core.clock import Clock
-from app.core.errors import ServiceError
+from app.core.errors import RequestInvalid
 from app.ledger.queries import Queries
 from app.ledger.serializers import format_time
 from app.ledger.sql import UsageLine
@@ -39,7 +39,7 @@ def router(queries: Queries, access: Access, *, clock: Clock) -> APIRouter:
         asked = window(parameters.first, parameters.to, now=clock.now())
         lines = await queries.usage(asked.first, asked.last_hour_ends, most=MOST_LINES + 1)
         if len(lines) > MOST_LINES:
-            raise WindowInvalid(f"from, to: hold more than {MOST_LINES} lines; ask for a shorter time.")
+            raise RequestInvalid(f"from, to: hold more than {MOST_LINES} lines; ask for a shorter time.")
         data = [_rendered(line) for line in lines]
         return answer({"object": "list", "from": format_time(asked.first), "to": format_time(asked.end), "data": data})
 
@@ -63,13 +63,6 @@ HOUR = timedelta(hours=1)
 USUAL = timedelta(days=30)
 
 
-class WindowInvalid(ServiceError):
-    """400: the window is empty, too long, or not of whole hours."""
-
-    status = 400
-    code = "validation_failed"
-
-
 @dataclass(frozen=True, slots=True)
 class Window:
     """From `first` and before `end`: whole hours, except an end that is now."""
@@ -87,18 +80,18 @@ class Window:
 def window(first: datetime | None, end: datetime | None, *, now: datetime) -> Window:
     """The requested window; by default it ends now, and begins with the day 30 days before its end.
 
-    Raises `WindowInvalid`, also for a time that is no whole hour in UTC: usage is stored by the hour.
+    Raises `RequestInvalid`, also for a time that is no whole hour in UTC: usage is stored by the hour.
     """
     for name, given in (("from", first), ("to", end)):
         if given is not None and given != hour_of(given):
-            raise WindowInvalid(f"{name}: must be a day or a whole hour in UTC; usage is summed by the hour.")
+            raise RequestInvalid(f"{name}: must be a day or a whole hour in UTC; usage is summed by the hour.")
     end = end if end is not None else now
     if first is None:
         first = _usual_beginning(end)
     if first >= end:
-        raise WindowInvalid("from: must be before to.")
+        raise RequestInvalid("from: must be before to.")
     if end - first > LONGEST:
-        raise WindowInvalid(f"from, to: must not be more than {LONGEST.days} days apart.")
+        raise RequestInvalid(f"from, to: must not be more than {LONGEST.days} days apart.")
     return Window(first, end)
 
 
@@ -106,7 +99,7 @@ def _usual_beginning(end: datetime) -> datetime:
     try:
         return (end - USUAL).replace(hour=0, minute=0, second=0, microsecond=0)
     except OverflowError:
-        raise WindowInvalid(f"to: must leave room for the {USUAL.days} days before it, or come with a from.") from None
+        raise RequestInvalid(f"to: must leave room for the {USUAL.days} days before it, or come with a from.") from None
 
 
 def hour_of(time: datetime) -> datetime:

@@ -7,6 +7,7 @@ from contextlib import suppress
 import structlog
 from starlette.types import Receive
 
+from app.core.bodies import ClientDisconnected
 from app.core.errors import DatabaseUnavailable
 from app.core.waiters import Waiters
 from app.ledger.models import Generation
@@ -173,10 +174,6 @@ def generation_in(answer: "asyncio.Future[GenerationsById]", generation_id: str)
 _SECONDS_BETWEEN_LOOKS = 0.5
 
 
-class CallerGone(Exception):
-    """The connection was lost during the wait, so no response can be sent."""
-
-
 class Waiting:
     """Waits without holding a database connection. `run_once` wakes for commits of other replicas."""
 
@@ -190,7 +187,7 @@ class Waiting:
     async def generation(self, generation_id: str, receive: Receive, *, seconds: float = 0) -> Generation | None:
         """The generation once it is settled, or its state after `seconds`; None at once if it isn't known.
 
-        `receive` is the request's. Raises `DatabaseUnavailable`, and `CallerGone` if the connection is lost.
+        `receive` is the request's. Raises `DatabaseUnavailable`, and `ClientDisconnected` if the connection is lost.
         """
         if seconds <= 0:
             return await self.reads.generation(generation_id)
@@ -237,7 +234,7 @@ class Waiting:
         while generation is not None and not generation.status.is_terminal and not self._stopping.is_set():
             is_over = not await self._wait(changed, deadline)
             if leaving.done():
-                raise CallerGone
+                raise ClientDisconnected
             if self._stopping.is_set():  # the database may be closed already
                 return generation
             generation = await self.reads.generation(generation_id)

@@ -20,6 +20,32 @@ class ServiceError(Exception):
         """Seconds after which a retry makes sense, or None where it does not."""
 
 
+class RequestInvalid(ServiceError):
+    """400: a parameter, a header or the body is not valid; the message names it, and what is valid."""
+
+    status = 400
+    code = "validation_failed"
+
+
+class NotFound(ServiceError):
+    """404: nothing has this id."""
+
+    status = 404
+    code = "not_found"
+
+
+class BodyTooLarge(ServiceError):
+    """413: the body is larger than the receiver, or Rivya, accepts."""
+
+    status = 413
+    code = "payload_too_large"
+
+    @classmethod
+    def of(cls, most_bytes: int) -> "BodyTooLarge":
+        """The error for a body of more than `most_bytes`."""
+        return cls(f"The body is larger than {most_bytes} bytes.")
+
+
 class DatabaseUnavailable(ServiceError):
     """503: the database can't be reached, is too slow, or refuses to write. Nothing was decided: try again."""
 

@@ -69,12 +69,6 @@ def value_of(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
     return next((value.decode("latin-1") for given, value in headers if given == name), None)
 
 
-def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """The number of bytes in `Content-Length`, None if it is missing or no number."""
-    text = value_of(headers, b"content-length") or ""
-    return int(text[:20]) if text.isascii() and text.isdigit() else None
-
-
 def _named_by_connection(headers: Headers) -> set[bytes]:
     values = [value for name, value in headers if name == b"connection"]
     return {token.strip().lower() for value in values for token in value.split(b",")}

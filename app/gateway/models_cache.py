@@ -11,9 +11,8 @@ from starlette.responses import Response
 
 from app.core.clock import Clock
 from app.core.errors import ServiceError
-from app.gateway.errors import AnswerUnusable
 from app.gateway.headers import Headers, back
-from app.gateway.upstream import MODELS, Outgoing, Relay
+from app.gateway.upstream import MODELS, AnswerUnusable, Outgoing, Relay
 from app.rivya.errors import PayloadUnreadable, RivyaUnavailable, read_error
 from app.rivya.payloads import list_items, read_json, read_models
 from app.rivya.transport import StreamedResponse

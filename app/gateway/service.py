@@ -3,21 +3,20 @@
 import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 import orjson
 from fastapi import Request, Response
 from prometheus_client import Gauge
 
+from app.core.bodies import declared_length, iter_body, read_body
 from app.core.clock import Clock
-from app.core.errors import ServiceError
-from app.gateway.errors import AnswerUnusable, BodyTooLarge
-from app.gateway.headers import Headers, declared_length, onward, value_of
+from app.core.errors import NotFound
+from app.gateway.headers import onward
 from app.gateway.models_cache import CachedModels, Catalogue, WholeAnswer, read_whole
-from app.gateway.streaming import Caller, PassedOn, Slots, StreamDeadline
+from app.gateway.streaming import PassedOn, Slots, StreamDeadline
 from app.gateway.upload_limit import FormMeter
-from app.gateway.upstream import CREDITS, MODELS, Body, Kind, Outgoing, Relay, Relayed
+from app.gateway.upstream import CREDITS, MODELS, AnswerUnusable, Body, Kind, Outgoing, Relay, Relayed
 from app.rivya.client import segment
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound
 from app.rivya.payloads import read_credits
@@ -26,22 +25,12 @@ MOST_BYTES: Final = 1024 * 1024
 """Of a chat turn, which is read whole so that it can be sent again; files are uploaded separately."""
 
 
-async def whole(caller: Caller, headers: Headers) -> bytes:
-    """A chat turn's body. Raises `BodyTooLarge`, from the declared length without reading, and as `Caller.body`."""
-    if (declared_length(headers) or 0) > MOST_BYTES:
-        raise BodyTooLarge(f"The body is larger than {MOST_BYTES} bytes.")
-    return await caller.body(most_bytes=MOST_BYTES)
-
-
-def form(caller: Caller, headers: Headers) -> AsyncIterator[bytes]:
+async def _form(request: Request) -> AsyncIterator[bytes]:
     """The pieces of a form, with one at a time in memory. Raises `BodyTooLarge` as soon as that is known."""
-    meter = FormMeter(value_of(headers, b"content-type") or "", declared=declared_length(headers))
+    headers = request.headers
+    meter = FormMeter(headers.get("content-type", ""), declared=declared_length(headers.raw))
     meter.check()
-    return _metered(caller, meter)
-
-
-async def _metered(caller: Caller, meter: FormMeter) -> AsyncIterator[bytes]:
-    async for piece in caller.pieces():
+    async for piece in iter_body(request.receive):
         meter.feed(piece)
         yield piece
 
@@ -73,13 +62,6 @@ class Balance:
         return math.nan if self._recorded_at is None else self._clock.monotonic() - self._recorded_at
 
 
-class Unknown(ServiceError):
-    """Nothing at Rivya has this id."""
-
-    status = 404
-    code = "not_found"
-
-
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """The calls that the routes relay or answer."""
@@ -90,19 +72,27 @@ class Gateway:
     balance: Balance
     stream_deadline: StreamDeadline = field(default_factory=StreamDeadline)
 
-    def pass_on(self, relayed: Relayed, request: Request) -> Response:
-        """Rivya's answer to this request, relayed as it arrives."""
-        return PassedOn(partial(_prepare, relayed, request), self.relay, self.slots, self.stream_deadline)
+    async def pass_on(self, relayed: Relayed, request: Request) -> Response:
+        """Rivya's answer to this request, relayed as it arrives; it holds a slot, but not while a chat turn comes.
+
+        Raises `BodyTooLarge`, `BodyIncomplete`, and `NotFound` for an id that no path of Rivya's can hold.
+        """
+        body: Body = None
+        if relayed.kind is Kind.UPLOAD:
+            body = _form(request)
+        elif relayed.kind is not Kind.READ:
+            body = await read_body(request.scope, request.receive, most_bytes=MOST_BYTES)
+        return PassedOn(_outgoing(relayed, request, body), self.relay, self.slots, self.stream_deadline)
 
     async def models(self, request: Request) -> Response:
         """The cached list; Rivya's own answer if there is a query, whose effect we don't know."""
         if request.url.query:
-            return self.pass_on(MODELS, request)
+            return await self.pass_on(MODELS, request)
         models = await self.catalogue.best()
         return models.answer.response(self._age(models)) if isinstance(models, CachedModels) else models.response()
 
     async def model(self, model_id: str) -> Response:
-        """One entry of the list, or Rivya's error. Raises `Unknown`, and `AnswerUnusable` if there is no list."""
+        """One entry of the list, or Rivya's error. Raises `NotFound`, and `AnswerUnusable` if there is no list."""
         models = await self.catalogue.best()
         if not isinstance(models, CachedModels):
             if models.status < 400:
@@ -110,13 +100,13 @@ class Gateway:
             return models.response()
         entry = models.entry(model_id)
         if entry is None:
-            raise Unknown("model_id: Rivya lists no model with this id; see GET /api/v1/models.")
+            raise NotFound("model_id: Rivya lists no model with this id; see GET /api/v1/models.")
         headers = [(b"content-type", b"application/json")]
         return WholeAnswer(200, {}, headers, orjson.dumps(entry)).response(self._age(models))
 
     async def credits(self, request: Request) -> Response:
         """Rivya's current answer, recorded for the metrics."""
-        with self.slots.taken():
+        with self.slots.taken(request.state.caller.name):
             async with self.relay.opened(_outgoing(CREDITS, request)) as response:
                 answer = await read_whole(response)
         if answer.ok:
@@ -128,24 +118,13 @@ class Gateway:
 
 
 def _outgoing(relayed: Relayed, request: Request, body: Body = None) -> Outgoing:
-    """The call to send to Rivya, with the caller's query unchanged. Raises `Unknown`."""
+    """The call to send to Rivya, with the caller's query unchanged. Raises `NotFound`."""
     try:
         target = relayed.path.format(**{name: segment(value) for name, value in request.path_params.items()})
     except RivyaNotFound as error:
-        raise Unknown("There is nothing of Rivya's with this id.") from error
+        raise NotFound("There is nothing of Rivya's with this id.") from error
     query = f"?{request.url.query}" if request.url.query else ""
     headers = onward(request.headers.raw)
     if body is None:  # with a length and no body, Rivya would wait for the body
         headers = [(name, value) for name, value in headers if name != b"content-length"]
     return Outgoing(relayed, target + query, headers, body, asked_id=next(iter(request.path_params.values()), None))
-
-
-async def _prepare(relayed: Relayed, request: Request, caller: Caller) -> Outgoing:
-    """The call to send to Rivya, with the caller's body: none, whole, or in pieces for an upload."""
-    headers = request.headers.raw
-    if relayed.kind is Kind.READ:
-        caller.sends_nothing()
-        return _outgoing(relayed, request)
-    if relayed.kind is Kind.UPLOAD:
-        return _outgoing(relayed, request, form(caller, headers))
-    return _outgoing(relayed, request, await whole(caller, headers))

@@ -1,71 +1,27 @@
 """Relays Rivya's answer to the caller piece by piece, and ends both calls together."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import orjson
 import structlog
 from prometheus_client import Gauge
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from app.core.bodies import ClientDisconnected
 from app.core.errors import Overloaded, ServiceError
 from app.core.middleware import record_result
-from app.gateway.errors import LONGEST_SILENCE, AnswerUnusable, BodyStalled, BodyTooLarge, CallerGone
 from app.gateway.headers import back
-from app.gateway.upstream import Outgoing, Relay
+from app.gateway.upstream import AnswerUnusable, Outgoing, Relay
 from app.rivya.errors import RivyaUnavailable
 from app.rivya.transport import StreamedResponse
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class Caller:
-    """The caller of one request: its body, read once and only as far as it is used, and its disconnect."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._is_whole = asyncio.Event()
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The pieces of the body as they arrive. Raises `CallerGone` and `BodyStalled`."""
-        is_more = True
-        while is_more:
-            message = await self._next()
-            if message["type"] == "http.disconnect":
-                raise CallerGone
-            if message.get("body"):
-                yield message["body"]
-            is_more = message.get("more_body", False)
-        self._is_whole.set()
-
-    async def body(self, *, most_bytes: int) -> bytes:
-        """The whole body. Raises `BodyTooLarge`, `CallerGone` and `BodyStalled`."""
-        body = bytearray()
-        async for piece in self.pieces():
-            body += piece
-            if len(body) > most_bytes:
-                raise BodyTooLarge(f"The body is larger than {most_bytes} bytes.")
-        return bytes(body)
-
-    def sends_nothing(self) -> None:
-        """Record that no body will be read, so that `gone` does not wait for its end."""
-        self._is_whole.set()
-
-    async def gone(self) -> None:
-        """Return when the caller has disconnected after its body; before its end, `pieces` raises `CallerGone`."""
-        await self._is_whole.wait()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    async def _next(self) -> Message:
-        try:
-            async with asyncio.timeout(LONGEST_SILENCE):
-                return await self._receive()
-        except TimeoutError:
-            raise BodyStalled from None
 
 
 GRACE_SECONDS: Final = 8.0
@@ -102,49 +58,61 @@ UNDER_WAY = Gauge("receiver_rivya_calls_under_way", "Relayed calls that are unde
 
 
 class Slots:
-    """The limit of relayed calls that one process runs at once."""
+    """The limit of relayed calls that one process runs at once, and of those that one token runs."""
 
-    def __init__(self, most: int) -> None:
-        self._free = most
+    def __init__(self, most: int, *, per_token: int | None = None) -> None:
+        self._most = most
+        self._per_token = most if per_token is None else per_token
+        self._held: Counter[str] = Counter()
+
+    @property
+    def under_way(self) -> int:
+        """How many slots are taken."""
+        return self._held.total()
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Hold a slot while the block runs. Raises `Overloaded` at once if none is free: a queue would hide load."""
-        if self._free <= 0:
+    def taken(self, token: str) -> Iterator[None]:
+        """Hold a slot for the token of this name while the block runs.
+
+        Raises `Overloaded` at once if none is free: a queue would hide load.
+        """
+        if self.under_way >= self._most or self._held[token] >= self._per_token:
             raise Overloaded("Too many calls to Rivya are under way; see RECEIVER_RIVYA_CONCURRENCY.")
-        self._free -= 1
+        self._held[token] += 1
         UNDER_WAY.inc()
         try:
             yield
         finally:
-            self._free += 1
+            self._held[token] -= 1
             UNDER_WAY.dec()
 
 
 MOST_AHEAD: Final = 256 * 1024
 """Bytes of an answer that are read before its status is sent."""
 
-Prepare = Callable[[Caller], Awaitable[Outgoing]]
-
 
 class PassedOn(Response):
     """A response that calls Rivya when it is sent. Raises `ServiceError` only before the answer has begun."""
 
-    def __init__(self, prepare: Prepare, relay: Relay, slots: Slots, stream_deadline: StreamDeadline) -> None:
+    def __init__(self, call: Outgoing, relay: Relay, slots: Slots, stream_deadline: StreamDeadline) -> None:
         super().__init__()
-        self._prepare = prepare
         self._relay = relay
         self._slots = slots
         self._stream_deadline = stream_deadline
+        self._is_body_read = asyncio.Event()
+        if isinstance(call.body, AsyncIterator):
+            call = replace(call, body=self._watched(call.body))
+        else:
+            self._is_body_read.set()
+        self._call = call
         self._has_begun = False
         self._is_sent = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay until the answer ends, Rivya breaks off, the caller disconnects, or the process stops."""
-        caller = Caller(receive)
-        with self._slots.taken():
-            passing = asyncio.create_task(self._pass_on(caller, scope, send))
-            leaving = asyncio.create_task(caller.gone())
+        with self._slots.taken(scope["state"]["caller"].name):
+            passing = asyncio.create_task(self._pass_on(scope, send))
+            leaving = asyncio.create_task(self._disconnected(receive))
             stopping = asyncio.create_task(self._stream_deadline.wait())
             tasks = {passing, leaving, stopping}
             try:
@@ -155,12 +123,23 @@ class PassedOn(Response):
                     _log_abandoned(scope)
                 else:
                     self._stop(scope)
-            except CallerGone:
+            except ClientDisconnected:
                 _log_abandoned(scope)
             finally:
                 for task in tasks:
                     task.cancel()  # which also ends the call at Rivya
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watched(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for piece in body:
+            yield piece
+        self._is_body_read.set()
+
+    async def _disconnected(self, receive: Receive) -> None:
+        """Return when the caller has disconnected after its body; before its end, reading the body raises."""
+        await self._is_body_read.wait()
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
     def _stop(self, scope: Scope) -> None:
         if not self._has_begun:
@@ -168,8 +147,8 @@ class PassedOn(Response):
         log.warning("relay.stopped")
         record_result(scope, "broken")
 
-    async def _pass_on(self, caller: Caller, scope: Scope, send: Send) -> None:
-        call = await self._prepare(caller)
+    async def _pass_on(self, scope: Scope, send: Send) -> None:
+        call = self._call
         async with self._relay.opened(call) as response:
             pieces, status = response.iter_bytes(), response.status
             start, is_whole = await _read_ahead(response, pieces)

@@ -4,7 +4,7 @@ from typing import Final
 
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
-from app.gateway.errors import BodyTooLarge
+from app.core.errors import BodyTooLarge
 
 _MEGABYTE: Final = 1024 * 1024
 LIMITS: Final = {"image": 10 * _MEGABYTE, "video": 50 * _MEGABYTE, "audio": 10 * _MEGABYTE}

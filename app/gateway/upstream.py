@@ -14,7 +14,6 @@ from prometheus_client import Counter
 
 from app.core.auth import Role
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.gateway.errors import AnswerUnusable
 from app.gateway.headers import Headers, value_of
 from app.rivya.client import RivyaClient
 from app.rivya.errors import (
@@ -150,6 +149,13 @@ class RivyaSilent(ServiceError):
             "Rivya did not answer in time; the call may have taken effect. Repeat it with the same Idempotency-Key."
         )
         super().__init__(message, status=504, code="rivya_no_answer")
+
+
+class AnswerUnusable(ServiceError):
+    """Rivya's answer broke off, is too large or encoded, breaks the rules of HTTP, or is about something else."""
+
+    status = 502
+    code = "rivya_unreadable"
 
 
 class Relay:

@@ -11,8 +11,9 @@ import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from app.core.bodies import BodyIncomplete, read_body
 from app.core.clock import Clock
-from app.core.errors import DatabaseUnavailable, ServiceError
+from app.core.errors import BodyTooLarge, DatabaseUnavailable, ServiceError
 from app.core.middleware import HTTP_REQUESTS, count, ensure_request_id
 from app.intake.parse import as_unreadable, is_delivery, parse_delivery
 from app.intake.rejections import Rejection, Rejections
@@ -24,55 +25,6 @@ from app.ledger.write_queue import PATIENCE
 from app.rivya.signature import TOLERANCE, RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-_SECONDS = 10.0
-"""For a whole body to arrive."""
-
-
-class BodyTooLarge(Exception):
-    """The body is larger than allowed, by its Content-Length or by the bytes that came."""
-
-
-class BodyIncomplete(Exception):
-    """The sender disconnected or stopped before the end of the body."""
-
-
-async def read_body(scope: Scope, receive: Receive, *, most_bytes: int) -> bytes:
-    """The whole body, unchanged.
-
-    Raises `BodyTooLarge` without reading further, and `BodyIncomplete` when the body doesn't arrive within 10 seconds.
-    """
-    if _declared_length(scope) > most_bytes:
-        raise BodyTooLarge
-    try:
-        async with asyncio.timeout(_SECONDS):
-            return await _read(receive, most_bytes)
-    except TimeoutError:
-        raise BodyIncomplete from None
-
-
-async def _read(receive: Receive, most_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise BodyIncomplete
-        chunk: bytes = message.get("body", b"")
-        size += len(chunk)
-        if size > most_bytes:
-            raise BodyTooLarge
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _declared_length(scope: Scope) -> int:
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            return int(value[:20])  # 20 digits are more than any real length has; the server has checked the syntax
-    return 0
 
 
 class SignatureRefused(ServiceError):
@@ -284,10 +236,9 @@ class Intake:
         path_key = _path_key(scope)
         try:
             body = await read_body(scope, receive, most_bytes=self._most_bytes)
-        except BodyTooLarge as error:
+        except BodyTooLarge:
             self._record_rejection(scope, path_key, b"", "too_large")
-            message = f"At most {self._most_bytes} bytes are taken."
-            raise ServiceError(message, status=413, code="payload_too_large") from error
+            raise
         verified = await self._verify(scope, path_key, body)
         if isinstance(verified, bytes):
             return verified

@@ -10,7 +10,7 @@ from enum import StrEnum
 import orjson
 from sqlalchemy import RowMapping
 
-from app.core.errors import ServiceError
+from app.core.errors import RequestInvalid
 from app.rivya.parsing import LONGEST_REFERENCE, usable_reference
 
 # Checks only what this service needs of the body and the key of a create; Rivya checks the rest. Pure.
@@ -18,23 +18,6 @@ from app.rivya.parsing import LONGEST_REFERENCE, usable_reference
 
 MOST_BYTES = 1024 * 1024
 LONGEST_KEY = 255
-
-
-class CreateInvalid(ServiceError):
-    """The body or the key can't be used; nothing was sent."""
-
-    status = 400
-    code = "validation_failed"
-
-
-class CreateTooLarge(ServiceError):
-    """The body is larger than `MOST_BYTES`."""
-
-    status = 413
-    code = "payload_too_large"
-
-    def __init__(self) -> None:
-        super().__init__(f"The body is larger than {MOST_BYTES} bytes.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +31,31 @@ class Create:
 
 
 def read_create(body: bytes) -> Create:
-    """The create with this body. Raises `CreateInvalid` with the reason."""
+    """The create with this body. Raises `RequestInvalid` with the reason."""
     try:
         members = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise CreateInvalid("The body must be a JSON object; it is not JSON.") from None
+        raise RequestInvalid("The body must be a JSON object; it is not JSON.") from None
     if not isinstance(members, dict):
-        raise CreateInvalid("The body must be a JSON object.")
+        raise RequestInvalid("The body must be a JSON object.")
     model = members.get("model")
     if not isinstance(model, str) or not model.strip():
-        raise CreateInvalid("model is required and must be a non-empty string.")
+        raise RequestInvalid("model is required and must be a non-empty string.")
     reference = members.get("client_request_id")
     if reference is not None and usable_reference(reference) is None:
         message = f"client_request_id must be a string of 1 to {LONGEST_REFERENCE} characters without NUL."
-        raise CreateInvalid(message)
+        raise RequestInvalid(message)
     return Create(body, hashlib.sha256(body).hexdigest(), reference)
 
 
 def read_key(values: Sequence[str]) -> str | None:
-    """The caller's `Idempotency-Key`, None without one. Raises `CreateInvalid`."""
+    """The caller's `Idempotency-Key`, None without one. Raises `RequestInvalid`."""
     if not values:
         return None
     key = values[0]
     is_plain = key.isascii() and key.isprintable() and key == key.strip()  # HTTP strips blanks at the ends
     if len(values) > 1 or not 0 < len(key) <= LONGEST_KEY or not is_plain:
-        raise CreateInvalid(f"Idempotency-Key must be one value of 1 to {LONGEST_KEY} printable ASCII characters.")
+        raise RequestInvalid(f"Idempotency-Key must be one value of 1 to {LONGEST_KEY} printable ASCII characters.")
     return key
 
 

@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.requests import ClientDisconnect
 
 from app.core.auth import Access, Caller, Role
-from app.submission.models import MOST_BYTES, CreateInvalid, CreateTooLarge, Reply, read_create, read_key
+from app.core.bodies import read_body
+from app.submission.models import MOST_BYTES, Reply, read_create, read_key
 from app.submission.service import Submitter
 
 _KEY = "Idempotency-Key"
@@ -37,26 +37,11 @@ def router(submitter: Submitter, access: Access) -> APIRouter:
         The same key with the same body gets the first answer again; with another body, 409.
         """
         key = read_key(request.headers.getlist(_KEY)) or submitter.new_key()
-        create = read_create(await _read_body(request))
+        create = read_create(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES))
         reply = await submitter.submit(create, key, submitted_by=caller.name)
         return _response(reply, key)
 
     return routes
-
-
-async def _read_body(request: Request) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and int(declared[:20]) > MOST_BYTES:
-        raise CreateTooLarge
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MOST_BYTES:
-                raise CreateTooLarge
-    except ClientDisconnect:
-        raise CreateInvalid("The body did not arrive whole.") from None
-    return bytes(body)
 
 
 def _response(reply: Reply, key: str) -> Response:

@@ -7,6 +7,7 @@ import httpx
 import orjson
 import pytest
 
+from app.core.auth import Role
 from app.gateway.upstream import Kind, Patience
 from app.rivya.errors import RivyaRateLimited
 from app.sandbox.faults import ApiFault
@@ -268,6 +269,50 @@ async def test_when_all_slots_are_taken_a_call_is_told_to_come_back_and_the_next
         assert (code_of(refused), refused.headers["retry-after"]) == ((503, "overloaded"), "1")
         assert {answer.status_code for answer in await asyncio.gather(*turns)} == {200}
         assert (await room.client.get("/api/v1/credits")).status_code == 200
+
+
+async def test_a_token_with_all_of_its_slots_taken_leaves_those_of_the_others_free() -> None:
+    async with serve_sandbox() as rivya, open_gateway(rivya.base_url, concurrency=2, per_token=1) as room:
+        rivya.sandbox.faults.api = [ApiFault("chat.complete", hang=0.5)]
+        turn = asyncio.ensure_future(room.client.post(CHAT, json=TURN))
+        while rivya.sandbox.calls.counts["chat.complete"] < 1:
+            await asyncio.sleep(0)
+        assert code_of(await room.client.post(CHAT, json=TURN)) == (503, "overloaded")
+        assert (await room.clients[Role.READ].get("/api/v1/credits")).status_code == 200
+        assert (await turn).status_code == 200
+
+
+async def test_a_turn_holds_no_slot_while_its_body_is_still_to_come() -> None:
+    has_begun, is_over = asyncio.Event(), asyncio.Event()
+
+    async def dripping() -> AsyncIterator[bytes]:
+        yield b"{"
+        has_begun.set()
+        await is_over.wait()
+        yield b"}"
+
+    async with serve_sandbox() as rivya, open_gateway(rivya.base_url, concurrency=1) as room:
+        turn = asyncio.ensure_future(room.client.post(CHAT, content=dripping()))
+        await has_begun.wait()
+        assert (await room.clients[Role.READ].get("/api/v1/credits")).status_code == 200
+        is_over.set()
+        assert code_of(await turn) == (400, "validation_failed")
+
+
+@pytest.mark.parametrize("path", [CHAT, "/api/v1/files"])
+async def test_a_body_that_comes_too_slowly_is_answered_408(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.core.bodies.SECONDS", 0.05)
+    async with serve_sandbox() as rivya, open_gateway(rivya.base_url) as room:
+        host, port = room.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        token = room.client.headers["Authorization"]
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\nContent-Length: 9\r\n\r\n{{".encode()
+        )
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+        await writer.wait_closed()
+        assert room.gateway.slots.under_way == 0
 
 
 async def test_a_refused_call_gives_its_slot_back() -> None:

@@ -221,7 +221,7 @@ async def test_a_body_that_stops_coming_is_answered_408(monkeypatch: pytest.Monk
         yield b"{"
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("app.intake.webhook._SECONDS", 0.05)
+    monkeypatch.setattr("app.core.bodies.SECONDS", 0.05)
     async with open_intake(sqlite_url) as intake:
         answer = await intake.client.post("/rivya/webhook", content=stalled())
     assert (answer.status_code, answer.json()["error"]["code"]) == (408, "body_incomplete")

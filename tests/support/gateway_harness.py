@@ -58,6 +58,7 @@ async def open_gateway(
     rivya_url: str,
     *,
     concurrency: int = 100,
+    per_token: int | None = None,
     ttl: timedelta = timedelta(minutes=5),
     patience: dict[Kind, Patience] | None = None,
 ) -> AsyncIterator[GatewayHarness]:
@@ -69,7 +70,9 @@ async def open_gateway(
         usual = patience_of(chat=timedelta(seconds=30), stream=timedelta(seconds=30))
         relay = Relay(rivya, patience={**usual, **(patience or {})}, note=room.note, pause=room.pause)
         catalogue = Catalogue(relay, clock, ttl=ttl)
-        room.gateway = Gateway(relay, Slots(concurrency), catalogue, Balance(clock), StreamDeadline(grace=0.1))
+        room.gateway = Gateway(
+            relay, Slots(concurrency, per_token=per_token), catalogue, Balance(clock), StreamDeadline(grace=0.1)
+        )
         stack.push_async_callback(catalogue.aclose)
         errors.install(app)
         access = Access([ApiToken.of(f"{role}er", role, token) for role, token in TOKENS.items()])

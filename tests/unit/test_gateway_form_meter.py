@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.gateway.errors import BodyStalled, BodyTooLarge
+from app.core.errors import BodyTooLarge
 from app.gateway.upload_limit import LARGEST, LIMITS, FormMeter
 
 FORM = "multipart/form-data; boundary=b0und"
@@ -108,7 +108,3 @@ def test_how_a_form_is_cut_into_pieces_changes_nothing(size: int, content: bytes
     meter = fed(form(hidden, part("kind", b" audio "), part("model", b"m")), size=size)
     assert meter._kind == b" audio "
     assert meter._size == len(content.replace(b"\r\n--b0und", b""))
-
-
-def test_a_body_that_stalls_is_told_for_how_long() -> None:
-    assert (BodyStalled().status, BodyStalled().message) == (408, "No part of the body came for 60 s.")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.gateway.headers import back, declared_length, onward, value_of
+from app.gateway.headers import back, onward, value_of
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -70,8 +70,3 @@ def test_an_answer_without_a_body_has_no_length(status: int) -> None:
 def test_a_value_is_found_by_its_name() -> None:
     assert value_of([(b"a", b"1"), (b"b", b"2"), (b"b", b"3")], b"b") == "2"
     assert value_of([], b"b") is None
-
-
-@pytest.mark.parametrize(("text", "length"), [(b"12", 12), (b"", None), (b"-1", None), (b"1e3", None)])
-def test_a_declared_length_is_a_plain_number(text: bytes, length: int | None) -> None:
-    assert declared_length([(b"content-length", text)]) == length

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.submission.models import CreateInvalid, read_create, read_key
+from app.core.errors import RequestInvalid
+from app.submission.models import read_create, read_key
 
 
 def test_a_body_is_kept_byte_for_byte_with_its_digest() -> None:
@@ -41,14 +42,14 @@ def test_a_client_request_id_is_optional(body: bytes) -> None:
     ],
 )
 def test_a_body_that_cannot_be_used_is_refused_with_a_reason(body: bytes, named: str) -> None:
-    with pytest.raises(CreateInvalid, match=named) as refusal:
+    with pytest.raises(RequestInvalid, match=named) as refusal:
         read_create(body)
     assert (refusal.value.status, refusal.value.code) == (400, "validation_failed")
 
 
 @given(body=st.binary())
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
-    with suppress(CreateInvalid):
+    with suppress(RequestInvalid):
         assert read_create(body).body == body
 
 
@@ -63,5 +64,5 @@ def test_without_a_key_there_is_none() -> None:
 
 @pytest.mark.parametrize("values", [[""], ["x" * 256], ["é"], ["tab\t"], [" "], [" k"], ["k "], ["one", "two"]])
 def test_a_key_that_is_no_key_is_refused(values: list[str]) -> None:
-    with pytest.raises(CreateInvalid, match="Idempotency-Key"):
+    with pytest.raises(RequestInvalid, match="Idempotency-Key"):
         read_key(values)

@@ -4,8 +4,6 @@ import orjson
 import pytest
 
 from app.submission.models import (
-    MOST_BYTES,
-    CreateTooLarge,
     Reply,
     conflict,
     database_unavailable,
@@ -42,9 +40,3 @@ def test_a_key_used_with_another_body_is_a_conflict_that_no_wait_resolves() -> N
 @pytest.mark.parametrize(("asked", "expected"), [(None, 5), (0.2, 5), (7.2, 8)])
 def test_a_wait_is_told_in_whole_seconds_and_never_shorter_than_asked(asked: float | None, expected: int) -> None:
     assert unreachable(request_id="req_1", retry_after=asked).retry_after == expected
-
-
-def test_a_body_that_is_too_large_is_refused_with_the_limit() -> None:
-    refusal = CreateTooLarge()
-    assert (refusal.status, refusal.code) == (413, "payload_too_large")
-    assert str(MOST_BYTES) in refusal.message

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.api.usage import LONGEST, Window, WindowInvalid, window
+from app.api.usage import LONGEST, Window, window
+from app.core.errors import RequestInvalid
 from tests.support.clock import NOON
 
 MIDNIGHT = NOON.replace(hour=0)
@@ -44,7 +45,7 @@ def test_what_was_asked_for_is_taken_as_it_is() -> None:
     ],
 )
 def test_no_time_and_too_much_of_it_are_refused(first: datetime | None, end: datetime | None, message: str) -> None:
-    with pytest.raises(WindowInvalid) as refused:
+    with pytest.raises(RequestInvalid) as refused:
         window(first, end, now=NOON)
     assert refused.value.message == message
 

@@ -1,0 +1,78 @@
+"""Reads request bodies within one limit of time and a limit of bytes, for every route that takes a body."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Final
+
+from starlette.types import Receive, Scope
+
+from app.core.errors import BodyTooLarge, ServiceError
+
+SECONDS: Final = 10.0
+"""A whole body has this long to arrive, and a second more for each `BYTES_PER_SECOND` of it that have arrived."""
+BYTES_PER_SECOND: Final = 16 * 1024
+LONGEST_SILENCE: Final = 60.0
+"""Seconds between two parts of a body, however much has arrived."""
+
+
+class BodyIncomplete(ServiceError):
+    """408: the end of the body did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+    def __init__(self) -> None:
+        super().__init__(f"The body came too slowly: it has {SECONDS:g} s, and 1 s for each {BYTES_PER_SECOND} bytes.")
+
+
+class ClientDisconnected(BodyIncomplete):
+    """The connection was lost before the end of the body, so no answer can be sent."""
+
+
+async def iter_body(receive: Receive) -> AsyncIterator[bytes]:
+    """The pieces of the body as they arrive; only the time spent waiting for them counts.
+
+    Raises `ClientDisconnected`, and `BodyIncomplete` when a piece does not arrive in time.
+    """
+    loop = asyncio.get_running_loop()
+    seconds, is_more = SECONDS, True
+    while is_more:
+        began = loop.time()
+        try:
+            async with asyncio.timeout(min(seconds, LONGEST_SILENCE)):
+                message = await receive()
+        except TimeoutError:
+            raise BodyIncomplete from None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        piece: bytes = message.get("body", b"")
+        seconds += len(piece) / BYTES_PER_SECOND - (loop.time() - began)
+        if piece:
+            yield piece
+        is_more = message.get("more_body", False)
+
+
+async def read_body(scope: Scope, receive: Receive, *, most_bytes: int) -> bytes:
+    """The whole body, unchanged.
+
+    Raises `BodyTooLarge` without reading further, for a declared length without reading at all; and what `iter_body`
+    raises.
+    """
+    if (declared_length(scope["headers"]) or 0) > most_bytes:
+        raise BodyTooLarge.of(most_bytes)
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in iter_body(receive):
+        size += len(piece)
+        if size > most_bytes:
+            raise BodyTooLarge.of(most_bytes)
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """The number of bytes in `Content-Length`; None if it is missing or no number."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value[:20]) if value.isdigit() else None  # no body has a length of more than 20 digits
+    return None
