@@ -88,9 +88,18 @@ def judge(attempt: Attempt, *, key: str, request_id: str, in_doubt: bool) -> Ver
     if isinstance(attempt, RivyaUnavailable) and not in_doubt:
         if not attempt.sent:
             return _unreachable(attempt, request_id)
+        if attempt.status in _REDIRECTS:
+            attempt = RivyaUnavailable(
+                str(attempt), sent=True, status=502, code="rivya_redirected", message=_REDIRECTED
+            )
         if attempt.status is not None and _is_a_clear_no(attempt.status, attempt.code):
             return _failed(attempt, attempt.status, attempt.code or "rivya_refused", request_id=request_id)
     return _unknown(attempt, key, request_id)
+
+
+_REDIRECTS = (301, 302, 307, 308)
+"""They ask to send the create elsewhere, so Rivya created nothing here. 303 is the answer to one that took effect."""
+_REDIRECTED = "RIVYA_BASE_URL redirects to another address, so nothing was made. The operator must correct it."
 
 
 def _is_a_clear_no(status: int, code: str | None) -> bool:
@@ -111,14 +120,18 @@ def _accepted(attempt: Accepted) -> Verdict:
 
 def _leaves_outcome_open(error: RivyaRefused) -> bool:
     """An earlier attempt may have taken effect despite this error; a conflict even suggests that it did or may."""
+    return _is_about_the_account(error) or error.code == "idempotency_conflict"
+
+
+def _is_about_the_account(error: RivyaRefused) -> bool:
+    """Rivya's load, our API key or our credits: nothing that is wrong with the caller's request."""
     return (
-        isinstance(error, RivyaUnauthorized | RivyaForbidden | RivyaRateLimited) or error.code == "idempotency_conflict"
+        isinstance(error, RivyaUnauthorized | RivyaForbidden | RivyaRateLimited) or error.code == "insufficient_credits"
     )
 
 
 def _refused(error: RivyaRefused, request_id: str) -> Verdict:
-    # Errors about Rivya's load, or about our API key, mean nothing for the caller's request.
-    is_final = not isinstance(error, RivyaRateLimited | RivyaUnauthorized | RivyaForbidden)
+    is_final = not _is_about_the_account(error)
     return Verdict(
         result=Result.REJECTED if is_final else Result.RETRYABLE,
         state=State.REJECTED,

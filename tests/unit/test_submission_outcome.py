@@ -40,6 +40,8 @@ BUSY = RivyaRateLimited(429, "rate_limited", "slow down", request_id="req_9", re
 BAD_KEY = RivyaUnauthorized(401, "api_key_expired", "expired")
 NO_SCOPE = RivyaForbidden(403, "api_scope_denied", "generations:create")
 GONE = RivyaNotFound(404, "not_found", "no such model")
+NO_CREDITS = RivyaRefused(402, "insufficient_credits", "top up")
+SEE_OTHER = RivyaUnavailable("Rivya answered 303 without an error of its own", sent=True, status=303)
 CONFLICT = RivyaRefused(409, "idempotency_conflict", "another body")
 
 
@@ -88,14 +90,24 @@ def test_a_refusal_of_the_request_itself_settles_a_doubt(error: RivyaRefused) ->
     assert (verdict.state, verdict.is_final) == (State.REJECTED, True)
 
 
-@pytest.mark.parametrize("error", [BAD_KEY, NO_SCOPE, CONFLICT, BUSY, RIVYA_503, NEVER_SENT, TIME_OUT, GARBAGE])
+@pytest.mark.parametrize(
+    "error", [BAD_KEY, NO_SCOPE, NO_CREDITS, CONFLICT, BUSY, RIVYA_503, NEVER_SENT, REDIRECT, GARBAGE]
+)
 def test_what_says_nothing_of_an_earlier_attempt_leaves_the_doubt(error: RivyaError) -> None:
     verdict = check_timestamp(error, in_doubt=True)
     assert (verdict.state, verdict.is_final) == (State.UNKNOWN, False)
     assert verdict.retry_after == error.retry_after
 
 
-@pytest.mark.parametrize("error", [BAD_KEY, NO_SCOPE])
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_made_nothing_and_names_the_setting(status: int) -> None:
+    verdict = check_timestamp(RivyaUnavailable("Rivya answered 308 moved", sent=True, status=status))
+    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
+    assert (verdict.reply.status, error_of(verdict)["code"]) == (502, "rivya_redirected")
+    assert "RIVYA_BASE_URL" in str(error_of(verdict)["message"])
+
+
+@pytest.mark.parametrize("error", [BAD_KEY, NO_SCOPE, NO_CREDITS])
 def test_a_refusal_of_the_key_that_we_call_with_is_passed_on_and_not_final(error: RivyaRefused) -> None:
     verdict = check_timestamp(error)
     assert (verdict.state, verdict.is_final) == (State.REJECTED, False)
@@ -137,7 +149,7 @@ def test_what_was_never_sent_can_be_sent_again() -> None:
     assert verdict.reply.retry_after is not None
 
 
-@pytest.mark.parametrize("error", [TIME_OUT, PROXY_502, REDIRECT, GARBAGE])
+@pytest.mark.parametrize("error", [TIME_OUT, PROXY_502, SEE_OTHER, GARBAGE])
 def test_what_was_sent_without_a_usable_answer_is_unknown(error: RivyaError) -> None:
     verdict = check_timestamp(error)
     assert (verdict.state, verdict.is_final, verdict.result) == (State.UNKNOWN, False, Result.UNKNOWN)
