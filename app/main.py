@@ -37,7 +37,7 @@ from app.gateway import routes as gateway
 from app.gateway.models_cache import Catalogue
 from app.gateway.service import Balance, Gateway
 from app.gateway.streaming import Slots
-from app.gateway.upstream import Relay, patience_of
+from app.gateway.upstream import Relay, call_timeouts
 from app.intake import rejections
 from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
@@ -115,8 +115,8 @@ class Service:
     def _join_polling(self) -> None:
         settings = self.settings
         self.limiter = RateLimiter(self.database, self.clock, rate=settings.receiver_poll_rate, api_key=self._key)
-        patience = patience_of(chat=settings.rivya_chat_timeout, stream=settings.rivya_stream_timeout)
-        relay = Relay(self.client, patience=patience, note=self.limiter.record_error)
+        timeouts = call_timeouts(chat=settings.rivya_chat_timeout, stream=settings.rivya_stream_timeout)
+        relay = Relay(self.client, timeouts=timeouts, on_rate_limit=self.limiter.record_error)
         catalogue = Catalogue(relay, self.clock, ttl=settings.receiver_models_ttl)
         most = settings.receiver_rivya_concurrency
         slots = Slots(most, per_token=most if len(settings.receiver_api_tokens) < 2 else (most + 1) // 2)
@@ -247,8 +247,8 @@ class Service:
     def release_callers(self) -> None:
         """Begin to shut down: answer long polls now, and creates as soon as Rivya answers or soon after."""
         self.waiting.stop()
-        self.submitter.release()
-        self.gateway.stream_deadline.start()
+        self.submitter.begin_shutdown()
+        self.gateway.shutdown_deadline.start()
 
     async def _start(self) -> None:
         """Prepare and start the loops; repeated until it succeeds. Requests are served meanwhile."""

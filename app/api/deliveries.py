@@ -25,7 +25,7 @@ def router(queries: Queries, access: Access) -> APIRouter:
         dependencies=[Depends(access.require(Role.READ))],
     )
     async def list_deliveries(parameters: Annotated[DeliveryParameters, Query()]) -> Response:
-        """Newest first. `received_after` includes its moment and `received_before` excludes it."""
+        """Newest first. `received_after` includes its time and `received_before` excludes it."""
         chosen = parameters.chosen
         after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
         page = await queries.deliveries(chosen, after=after, limit=parameters.limit)

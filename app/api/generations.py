@@ -106,7 +106,7 @@ class Wait:
     """The value of `Preference-Applied`."""
 
 
-def wanted(query: float | None, prefer: Sequence[str]) -> Wait:
+def requested_wait(query: float | None, prefer: Sequence[str]) -> Wait:
     """The requested wait: the query parameter wins; a preference is capped at 60 s, and an invalid one ignored."""
     if query is not None:
         return Wait(query)
@@ -151,7 +151,7 @@ def router(
     async def list_generations(parameters: Annotated[GenerationParameters, Query()]) -> Response:
         """Newest first, by when the receiver first heard of them (`tracking.first_seen_at`).
 
-        `created_after` includes its moment and `created_before` excludes it, so that windows join without overlap.
+        `created_after` includes its time and `created_before` excludes it, so that windows join without overlap.
         """
         chosen = parameters.chosen
         after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
@@ -177,7 +177,7 @@ def router(
         ] = None,
     ) -> Response:
         """Answers as soon as the generation is settled, or when the time is over with what is known then."""
-        return await _awaited(request, waiting, generation_id, wanted(wait, prefer or ()))
+        return await _awaited(request, waiting, generation_id, requested_wait(wait, prefer or ()))
 
     @routes.put(
         "/generations/{generation_id}",
@@ -208,7 +208,7 @@ def router(
         dependencies=reads,
     )
     async def list_transitions(generation_id: str) -> Response:
-        """Every status change that was accepted, oldest first, with who told of it."""
+        """Every status change that was accepted, oldest first, with its source."""
         history = await queries.transitions(generation_id) if usable_name(generation_id) is not None else []
         if not history:
             raise NotFound(_UNKNOWN)

@@ -171,7 +171,7 @@ def generation_in(answer: "asyncio.Future[GenerationsById]", generation_id: str)
     return answer.result().get(generation_id) if is_sent_back else None
 
 
-_SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_BETWEEN_READS = 0.5
 
 
 class Waiting:
@@ -220,7 +220,7 @@ class Waiting:
         if ids:
             for generation_id in await self._queries.settled_among(ids):
                 self._changes.wake(generation_id)
-        return _SECONDS_BETWEEN_LOOKS
+        return _SECONDS_BETWEEN_READS
 
     def stop(self) -> None:
         """End all waits with the last known state, and let new calls return without waiting."""

@@ -38,14 +38,14 @@ _REQUEST_ID: Final = b"x-request-id"
 RIVYA_REQUEST_ID: Final = b"x-rivya-request-id"
 
 
-def onward(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+def request_headers(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The caller's headers to send to Rivya: those on the list of what Rivya may need; names in lower case."""
     given = list(headers)
     left_out = _named_by_connection(given)
     return [(name, value) for name, value in given if name in _TO_RIVYA and name not in left_out]
 
 
-def back(headers: Iterable[tuple[bytes, bytes]], *, status: int, length: int | None = None) -> Headers:
+def response_headers(headers: Iterable[tuple[bytes, bytes]], *, status: int, length: int | None = None) -> Headers:
     """Rivya's headers to send to the caller: those on the list of what it may need, names in lower case.
 
     Rivya's request id is named X-Rivya-Request-Id. `length` is the number of bytes of the body, None if not known yet.

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.core.clock import Clock
 from app.core.errors import ServiceError
-from app.gateway.headers import Headers, back
+from app.gateway.headers import Headers, response_headers
 from app.gateway.upstream import MODELS, AnswerUnusable, Outgoing, Relay
 from app.rivya.errors import PayloadUnreadable, RivyaUnavailable, read_error
 from app.rivya.payloads import list_items, read_json, read_models
@@ -54,7 +54,7 @@ async def read_whole(response: StreamedResponse) -> WholeAnswer:
                 raise AnswerUnusable(f"Rivya's answer is larger than {MOST_BYTES} bytes.")
     except RivyaUnavailable:
         raise AnswerUnusable("Rivya's answer broke off.") from None
-    relayed = back(response.raw_headers, status=response.status, length=len(body))
+    relayed = response_headers(response.raw_headers, status=response.status, length=len(body))
     return WholeAnswer(response.status, response.headers, relayed, bytes(body))
 
 
@@ -101,7 +101,7 @@ class Catalogue:
     async def best(self) -> CachedModels | WholeAnswer:
         """The list, not older than the TTL if Rivya answers; else the last good one; else Rivya's error answer.
 
-        Raises `RivyaSilent` or `AnswerUnusable` if there is no list and no answer.
+        Raises `UpstreamUnavailable` or `AnswerUnusable` if there is no list and no answer.
         """
         cached = self._cached
         if cached is not None and (self._is_fresh(cached, self._ttl) or self._has_just_failed()):

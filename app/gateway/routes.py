@@ -47,17 +47,17 @@ def _add_readings(routes: APIRouter, gateway: Gateway, access: Access) -> None:
     @routes.get(**_route(upstream.GET_FILE, access), summary="One uploaded file", responses=schemas.FILE)
     async def get_file(file_id: str, request: Request) -> Response:  # noqa: ARG001 - for the document
         """Rivya's answer, unchanged."""
-        return await gateway.pass_on(upstream.GET_FILE, request)
+        return await gateway.proxy(upstream.GET_FILE, request)
 
     @routes.get(**_route(upstream.LIST_SESSIONS, access), summary="List the chat sessions", responses=schemas.SESSIONS)
     async def list_sessions(request: Request) -> Response:
         """Rivya's answer, unchanged; the query is passed on to Rivya."""
-        return await gateway.pass_on(upstream.LIST_SESSIONS, request)
+        return await gateway.proxy(upstream.LIST_SESSIONS, request)
 
     @routes.get(**_route(upstream.GET_SESSION, access), summary="One chat session", responses=schemas.SESSION)
     async def get_session(session_id: str, request: Request) -> Response:  # noqa: ARG001 - for the document
         """Rivya's answer, unchanged."""
-        return await gateway.pass_on(upstream.GET_SESSION, request)
+        return await gateway.proxy(upstream.GET_SESSION, request)
 
 
 def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
@@ -69,7 +69,7 @@ def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
     )
     async def upload_file(request: Request) -> Response:
         """Relayed as it comes. A file larger than Rivya accepts (image and audio 10 MB, video 50 MB): 413, at once."""
-        return await gateway.pass_on(upstream.UPLOAD_FILE, request)
+        return await gateway.proxy(upstream.UPLOAD_FILE, request)
 
     @routes.post(
         **_route(upstream.COMPLETE, access),
@@ -79,7 +79,7 @@ def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
     )
     async def complete(request: Request, idempotency_key: _Key = None) -> Response:  # noqa: ARG001 - for the document
         """Rivya's answer, unchanged. Disconnecting cancels the turn at Rivya."""
-        return await gateway.pass_on(upstream.COMPLETE, request)
+        return await gateway.proxy(upstream.COMPLETE, request)
 
     @routes.post(
         **_route(upstream.STREAM, access),
@@ -89,7 +89,7 @@ def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
     )
     async def stream(request: Request, idempotency_key: _Key = None) -> Response:  # noqa: ARG001 - for the document
         """Rivya's server-sent events, unchanged and at once. Disconnecting cancels the turn at Rivya."""
-        return await gateway.pass_on(upstream.STREAM, request)
+        return await gateway.proxy(upstream.STREAM, request)
 
 
 def _route(relayed: Relayed, access: Access) -> dict[str, Any]:

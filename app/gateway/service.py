@@ -12,10 +12,10 @@ from prometheus_client import Gauge
 from app.core.bodies import declared_length, iter_body, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound
-from app.gateway.headers import onward
+from app.gateway.headers import request_headers
 from app.gateway.models_cache import CachedModels, Catalogue, WholeAnswer, read_whole
-from app.gateway.streaming import PassedOn, Slots, StreamDeadline
-from app.gateway.upload_limit import FormMeter
+from app.gateway.streaming import ProxyResponse, ShutdownDeadline, Slots
+from app.gateway.upload_limit import UploadLimit
 from app.gateway.upstream import CREDITS, MODELS, AnswerUnusable, Body, Kind, Outgoing, Relay, Relayed
 from app.rivya.client import segment
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound
@@ -28,17 +28,17 @@ MOST_BYTES: Final = 1024 * 1024
 async def _form(request: Request) -> AsyncIterator[bytes]:
     """The pieces of a form, with one at a time in memory. Raises `BodyTooLarge` as soon as that is known."""
     headers = request.headers
-    meter = FormMeter(headers.get("content-type", ""), declared=declared_length(headers.raw))
-    meter.check()
+    upload_limit = UploadLimit(headers.get("content-type", ""), declared=declared_length(headers.raw))
+    upload_limit.check()
     async for piece in iter_body(request.receive):
-        meter.feed(piece)
+        upload_limit.feed(piece)
         yield piece
 
 
 ACCOUNT_CREDITS = Gauge(
     "receiver_rivya_credits", "Credits of the account when they were last asked for; NaN before that."
 )
-AGE = Gauge("receiver_rivya_credits_age_seconds", "Time since the credits were last told; NaN before that.")
+AGE = Gauge("receiver_rivya_credits_age_seconds", "Time since Rivya last reported the credits; NaN before that.")
 
 
 class Balance:
@@ -70,9 +70,9 @@ class Gateway:
     slots: Slots
     catalogue: Catalogue
     balance: Balance
-    stream_deadline: StreamDeadline = field(default_factory=StreamDeadline)
+    shutdown_deadline: ShutdownDeadline = field(default_factory=ShutdownDeadline)
 
-    async def pass_on(self, relayed: Relayed, request: Request) -> Response:
+    async def proxy(self, relayed: Relayed, request: Request) -> Response:
         """Rivya's answer to this request, relayed as it arrives; it holds a slot, but not while a chat turn comes.
 
         Raises `BodyTooLarge`, `BodyIncomplete`, and `NotFound` for an id that no path of Rivya's can hold.
@@ -82,12 +82,12 @@ class Gateway:
             body = _form(request)
         elif relayed.kind is not Kind.READ:
             body = await read_body(request.scope, request.receive, most_bytes=MOST_BYTES)
-        return PassedOn(_outgoing(relayed, request, body), self.relay, self.slots, self.stream_deadline)
+        return ProxyResponse(_outgoing(relayed, request, body), self.relay, self.slots, self.shutdown_deadline)
 
     async def models(self, request: Request) -> Response:
         """The cached list; Rivya's own answer if there is a query, whose effect we don't know."""
         if request.url.query:
-            return await self.pass_on(MODELS, request)
+            return await self.proxy(MODELS, request)
         models = await self.catalogue.best()
         return models.answer.response(self._age(models)) if isinstance(models, CachedModels) else models.response()
 
@@ -124,7 +124,7 @@ def _outgoing(relayed: Relayed, request: Request, body: Body = None) -> Outgoing
     except RivyaNotFound as error:
         raise NotFound("There is nothing of Rivya's with this id.") from error
     query = f"?{request.url.query}" if request.url.query else ""
-    headers = onward(request.headers.raw)
+    headers = request_headers(request.headers.raw)
     if body is None:  # with a length and no body, Rivya would wait for the body
         headers = [(name, value) for name, value in headers if name != b"content-length"]
     return Outgoing(relayed, target + query, headers, body, asked_id=next(iter(request.path_params.values()), None))

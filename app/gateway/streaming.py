@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from app.core.bodies import ClientDisconnected
 from app.core.errors import Overloaded, ServiceError
 from app.core.middleware import record_result
-from app.gateway.headers import back
+from app.gateway.headers import response_headers
 from app.gateway.upstream import AnswerUnusable, Outgoing, Relay
 from app.rivya.errors import RivyaUnavailable
 from app.rivya.transport import StreamedResponse
@@ -38,7 +38,7 @@ class Stopping(ServiceError):
         super().__init__(message, retry_after=1)
 
 
-class StreamDeadline:
+class ShutdownDeadline:
     """The end of the grace period in which running calls may finish when the process stops."""
 
     def __init__(self, *, grace: float = GRACE_SECONDS) -> None:
@@ -91,14 +91,14 @@ MOST_AHEAD: Final = 256 * 1024
 """Bytes of an answer that are read before its status is sent."""
 
 
-class PassedOn(Response):
+class ProxyResponse(Response):
     """A response that calls Rivya when it is sent. Raises `ServiceError` only before the answer has begun."""
 
-    def __init__(self, call: Outgoing, relay: Relay, slots: Slots, stream_deadline: StreamDeadline) -> None:
+    def __init__(self, call: Outgoing, relay: Relay, slots: Slots, shutdown_deadline: ShutdownDeadline) -> None:
         super().__init__()
         self._relay = relay
         self._slots = slots
-        self._stream_deadline = stream_deadline
+        self._stream_deadline = shutdown_deadline
         self._is_body_read = asyncio.Event()
         if isinstance(call.body, AsyncIterator):
             call = replace(call, body=self._watched(call.body))
@@ -111,14 +111,14 @@ class PassedOn(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay until the answer ends, Rivya breaks off, the caller disconnects, or the process stops."""
         with self._slots.taken(scope["state"]["caller"].name):
-            passing = asyncio.create_task(self._pass_on(scope, send))
+            relaying = asyncio.create_task(self._relay_answer(scope, send))
             leaving = asyncio.create_task(self._disconnected(receive))
             stopping = asyncio.create_task(self._stream_deadline.wait())
-            tasks = {passing, leaving, stopping}
+            tasks = {relaying, leaving, stopping}
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                if passing.done() or self._is_sent:
-                    await passing
+                if relaying.done() or self._is_sent:
+                    await relaying
                 elif leaving.done():
                     _log_abandoned(scope)
                 else:
@@ -147,14 +147,14 @@ class PassedOn(Response):
         log.warning("relay.stopped")
         record_result(scope, "broken")
 
-    async def _pass_on(self, scope: Scope, send: Send) -> None:
+    async def _relay_answer(self, scope: Scope, send: Send) -> None:
         call = self._call
         async with self._relay.opened(call) as response:
             pieces, status = response.iter_bytes(), response.status
             start, is_whole = await _read_ahead(response, pieces)
             if is_whole and call.asked_id is not None and not is_about(call.asked_id, start):
                 raise AnswerUnusable("Rivya's answer is about something else.")
-            headers = back(response.raw_headers, status=status, length=len(start) if is_whole else None)
+            headers = response_headers(response.raw_headers, status=status, length=len(start) if is_whole else None)
             self._has_begun = True
             await send({"type": "http.response.start", "status": status, "headers": headers})
             try:

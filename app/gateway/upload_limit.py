@@ -15,11 +15,11 @@ _BESIDES: Final = 64 * 1024
 _LONGEST_KIND: Final = 64
 
 
-class FormMeter:
+class UploadLimit:
     """Counts the bytes of the part named `file` and reads the part named `kind`, in any order.
 
-    A body that can't be parsed as a form is only counted; Rivya reports what is wrong with it. Between two pieces the
-    meter keeps at most a boundary or a line of a part's head in memory.
+    A body that can't be parsed as a form is only counted; Rivya reports what is wrong with it. Between two pieces
+    it keeps at most a boundary or a line of a part's head in memory.
     """
 
     def __init__(self, content_type: str, *, declared: int | None) -> None:

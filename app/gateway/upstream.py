@@ -46,21 +46,21 @@ _FIRST_PAUSE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class CallTimeouts:
     """Time-outs in seconds: until the answer begins, with all attempts (None: no limit), and between bytes."""
 
     answer: float | None
     silence: float
 
 
-def patience_of(*, chat: timedelta, stream: timedelta) -> Mapping[Kind, Patience]:
+def call_timeouts(*, chat: timedelta, stream: timedelta) -> Mapping[Kind, CallTimeouts]:
     """The time-outs of each kind of call; `stream` is the silence allowed within a stream."""
     turn, silent = chat.total_seconds(), stream.total_seconds()
     return {
-        Kind.READ: Patience(answer=10.0, silence=10.0),
-        Kind.UPLOAD: Patience(answer=None, silence=120.0),
-        Kind.TURN: Patience(answer=turn, silence=turn),
-        Kind.STREAM: Patience(answer=turn, silence=silent),
+        Kind.READ: CallTimeouts(answer=10.0, silence=10.0),
+        Kind.UPLOAD: CallTimeouts(answer=None, silence=120.0),
+        Kind.TURN: CallTimeouts(answer=turn, silence=turn),
+        Kind.STREAM: CallTimeouts(answer=turn, silence=silent),
     }
 
 
@@ -117,7 +117,7 @@ RETRIES = Counter("receiver_rivya_retries", "Relayed calls that were sent again,
 
 
 Pause = Callable[[float], Awaitable[None]]
-Note = Callable[[RivyaError], Awaitable[None]]
+OnRateLimit = Callable[[RivyaError], Awaitable[None]]
 Body = bytes | AsyncIterator[bytes] | None
 
 
@@ -137,7 +137,7 @@ class Outgoing:
         return self.relayed.method == "GET" or value_of(self.headers, b"idempotency-key") is not None
 
 
-class RivyaSilent(ServiceError):
+class UpstreamUnavailable(ServiceError):
     """Rivya did not answer. 503 where nothing was sent, 504 where the call may have taken effect."""
 
     def __init__(self, *, sent: bool) -> None:
@@ -162,11 +162,16 @@ class Relay:
     """Sends callers' calls to Rivya and opens the answers."""
 
     def __init__(
-        self, client: RivyaClient, *, patience: Mapping[Kind, Patience], note: Note, pause: Pause = asyncio.sleep
+        self,
+        client: RivyaClient,
+        *,
+        timeouts: Mapping[Kind, CallTimeouts],
+        on_rate_limit: OnRateLimit,
+        pause: Pause = asyncio.sleep,
     ) -> None:
         self._client = client
-        self._patience = patience
-        self._note = note
+        self._timeouts = timeouts
+        self._on_rate_limit = on_rate_limit
         """Is called with each 429 of Rivya's, so that background calls pause."""
         self._pause = pause
 
@@ -174,7 +179,7 @@ class Relay:
     async def opened(self, call: Outgoing) -> AsyncIterator[StreamedResponse]:
         """The answer to a call, open while the block runs; if the block ends early, so does the call at Rivya.
 
-        Raises `RivyaSilent`, `AnswerUnusable`, and what reading the request body raises.
+        Raises `UpstreamUnavailable`, `AnswerUnusable`, and what reading the request body raises.
         """
         response = await self._within_deadline(call)
         try:
@@ -183,24 +188,24 @@ class Relay:
             await response.aclose()
 
     async def _within_deadline(self, call: Outgoing) -> StreamedResponse:
-        patience = self._patience[call.relayed.kind]
+        timeouts = self._timeouts[call.relayed.kind]
         try:
-            async with asyncio.timeout(patience.answer):
-                return await self._open(call, patience)
+            async with asyncio.timeout(timeouts.answer):
+                return await self._open(call, timeouts)
         except TimeoutError:
             log.warning("relay.no_answer", route=call.relayed.name)
-            raise RivyaSilent(sent=True) from None
+            raise UpstreamUnavailable(sent=True) from None
         except (RivyaMalformed, RivyaUnreadable) as error:
             log.warning("relay.unreadable", route=call.relayed.name, reason=str(error))
             raise AnswerUnusable("Rivya's answer can't be used; the call may have taken effect.") from error
         except RivyaUnavailable as error:
             log.warning("relay.no_answer", route=call.relayed.name, reason=str(error))
-            raise RivyaSilent(sent=error.sent) from error
+            raise UpstreamUnavailable(sent=error.sent) from error
 
-    async def _open(self, call: Outgoing, patience: Patience) -> StreamedResponse:
+    async def _open(self, call: Outgoing, timeouts: CallTimeouts) -> StreamedResponse:
         attempt = 1
         while True:
-            response, failure = await self._attempt(call, patience)
+            response, failure = await self._attempt(call, timeouts)
             pause = self._pause_after(failure, call, attempt)
             if pause is None:
                 if isinstance(response, RivyaUnavailable):
@@ -213,10 +218,12 @@ class Relay:
             await self._pause(pause)
             attempt += 1
 
-    async def _attempt(self, call: Outgoing, patience: Patience) -> tuple[StreamedResponse | RivyaUnavailable, Failure]:
+    async def _attempt(
+        self, call: Outgoing, timeouts: CallTimeouts
+    ) -> tuple[StreamedResponse | RivyaUnavailable, Failure]:
         try:
             response = await self._client.open(
-                call.relayed.method, call.target, silence=patience.silence, headers=call.headers, content=call.body
+                call.relayed.method, call.target, silence=timeouts.silence, headers=call.headers, content=call.body
             )
         except RivyaUnavailable as error:
             return error, Failure(None, sent=error.sent)
@@ -237,4 +244,4 @@ class Relay:
 
     async def _report_rate_limit(self, failure: Failure) -> None:
         with suppress(DatabaseUnavailable):  # the caller's answer does not depend on our database
-            await self._note(RivyaRateLimited(429, "rate_limited", retry_after=failure.retry_after))
+            await self._on_rate_limit(RivyaRateLimited(429, "rate_limited", retry_after=failure.retry_after))

@@ -114,7 +114,7 @@ class RejectionView(BaseModel):
 
     id: str
     rejected_at: datetime
-    reason: str = Field(description="the code that its sender was told")
+    reason: str = Field(description="the error code in the answer to its sender")
     endpoint_id: str | None = Field(description="set when it came to the secret path of an endpoint of ours")
     size: int = Field(description="bytes")
     header_names: list[str]
@@ -138,7 +138,7 @@ def router(sample: Rejections, access: Access) -> APIRouter:
         _: Annotated[Caller, Depends(access.require(Role.ADMIN))],
         limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 100,
     ) -> RejectionsView:
-        """Why deliveries were refused of late, with what may tell where they came from."""
+        """The newest refused deliveries: the reason, and what may show where they came from."""
         rows = await sample.newest(limit)
         return RejectionsView(data=[RejectionView(**row) for row in rows])
 

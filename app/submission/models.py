@@ -93,7 +93,7 @@ class Reply:
     """The same submission got this reply before."""
 
 
-def refusal(status: int, code: str, message: str, *, request_id: str, retry_after: float | None = None) -> Reply:
+def error_reply(status: int, code: str, message: str, *, request_id: str, retry_after: float | None = None) -> Reply:
     """An error reply in Rivya's format; `retry_after` is in seconds."""
     body = orjson.dumps({"error": {"code": code, "message": message, "requestId": request_id}})
     return Reply(status=status, body=body, retry_after=whole_seconds(retry_after))
@@ -106,7 +106,7 @@ def unknown(key: str, *, request_id: str) -> Reply:
         f"background. Repeating it with the same Idempotency-Key ({key}) is safe; with another key it may be paid "
         "twice."
     )
-    return refusal(504, "submission_unknown", message, request_id=request_id)
+    return error_reply(504, "submission_unknown", message, request_id=request_id)
 
 
 def not_recorded(key: str, *, request_id: str) -> Reply:
@@ -115,7 +115,7 @@ def not_recorded(key: str, *, request_id: str) -> Reply:
         "Rivya answered, but its answer could not be written down. It is being resolved in the background. "
         f"Repeat the create with the same Idempotency-Key ({key}); with another key it may be paid twice."
     )
-    return refusal(503, "not_recorded", message, request_id=request_id, retry_after=NOT_RECORDED_RETRY_AFTER)
+    return error_reply(503, "not_recorded", message, request_id=request_id, retry_after=NOT_RECORDED_RETRY_AFTER)
 
 
 def unreachable(*, request_id: str, retry_after: float | None = None) -> Reply:
@@ -124,20 +124,20 @@ def unreachable(*, request_id: str, retry_after: float | None = None) -> Reply:
         "Rivya can't be reached at the moment, and nothing was sent. Repeat the create with the same Idempotency-Key."
     )
     seconds = max(retry_after or 0, UNREACHABLE_RETRY_AFTER)
-    return refusal(503, "rivya_unreachable", message, request_id=request_id, retry_after=seconds)
+    return error_reply(503, "rivya_unreachable", message, request_id=request_id, retry_after=seconds)
 
 
 def conflict(*, request_id: str) -> Reply:
     """409: the key was used with another body."""
     message = "This Idempotency-Key was used with another body."
-    return refusal(409, "idempotency_conflict", message, request_id=request_id)
+    return error_reply(409, "idempotency_conflict", message, request_id=request_id)
 
 
 def expired(generation_id: str | None, *, request_id: str) -> Reply:
     """410: the key was used before, and its reply is no longer stored."""
     what = "Rivya refused that create." if generation_id is None else f"It made the generation {generation_id}."
     message = f"This Idempotency-Key was used before, and its answer is no longer kept. {what} Nothing was sent now."
-    return refusal(410, "idempotency_key_expired", message, request_id=request_id)
+    return error_reply(410, "idempotency_key_expired", message, request_id=request_id)
 
 
 def database_unavailable(key: str, *, request_id: str) -> Reply:
@@ -146,7 +146,7 @@ def database_unavailable(key: str, *, request_id: str) -> Reply:
         "The database can't be reached at the moment. "
         f"Repeat the create with the same Idempotency-Key ({key}); with another key it may be paid twice."
     )
-    return refusal(503, "database_unavailable", message, request_id=request_id, retry_after=5)
+    return error_reply(503, "database_unavailable", message, request_id=request_id, retry_after=5)
 
 
 def whole_seconds(seconds: float | None) -> int | None:

@@ -18,7 +18,7 @@ from app.rivya.errors import (
     RivyaUnavailable,
 )
 from app.rivya.parsing import storable
-from app.submission.models import Reply, State, not_recorded, refusal, unknown, unreachable, whole_seconds
+from app.submission.models import Reply, State, error_reply, not_recorded, unknown, unreachable, whole_seconds
 
 
 class Result(StrEnum):
@@ -149,7 +149,7 @@ def _failed(error: RivyaUnavailable, status: int, code: str, *, request_id: str)
     return Verdict(
         result=Result.RETRYABLE,
         state=State.REJECTED,
-        reply=refusal(status, code, message, request_id=named, retry_after=error.retry_after),
+        reply=error_reply(status, code, message, request_id=named, retry_after=error.retry_after),
         error=str(error),
         rivya_request_id=error.request_id,
         retry_after=error.retry_after,

@@ -56,11 +56,11 @@ class Sender:
         self._clock = clock
         self._waiters = waiters
         self._jitter = jitter
-        self._cut_off = asyncio.Event()
+        self._is_aborted = asyncio.Event()
 
-    def cut_off(self) -> None:
+    def abort_pending(self) -> None:
         """Stop waiting for responses, because the process ends: running attempts count as unanswered."""
-        self._cut_off.set()
+        self._is_aborted.set()
 
     async def send(self, claimed: Submission, *, in_doubt: bool) -> Sent:
         """Make one attempt. `in_doubt`: an earlier one may have taken effect, as always in the background.
@@ -96,9 +96,9 @@ class Sender:
         return Accepted(answer.status, answer.generation.id, answer.body, recorded.generation)
 
     async def _ask(self, claimed: Submission) -> CreateAnswer:
-        """Rivya's answer. Raises `RivyaError`; `RivyaUnavailable` as soon as `cut_off` is called."""
+        """Rivya's answer. Raises `RivyaError`; `RivyaUnavailable` as soon as `abort_pending` is called."""
         asking = asyncio.create_task(self._client.create_generation(claimed.request, idempotency_key=claimed.key))
-        cutting = asyncio.create_task(self._cut_off.wait())
+        cutting = asyncio.create_task(self._is_aborted.wait())
         try:
             await asyncio.wait({asking, cutting}, return_when=asyncio.FIRST_COMPLETED)
             if asking.done():

@@ -15,7 +15,7 @@ from app.submission.models import Create, Reply, State, Submission
 from app.submission.sender import Sender
 from app.submission.store import Submissions
 
-_SECONDS_BETWEEN_LOOKS = 0.25
+_SECONDS_BETWEEN_READS = 0.25
 _SECONDS_TO_ANSWER = 8.0
 _SECONDS_TO_FINISH = 5.0
 
@@ -43,7 +43,7 @@ class Submitter:
         *,
         waiters: Waiters,
         pause: Pause = until_set,
-        patience: float = 30.0,
+        repeat_timeout: float = 30.0,
         most_at_once: int = 100,
     ) -> None:
         self._submissions = submissions
@@ -52,7 +52,7 @@ class Submitter:
         self._clock = clock
         self._waiters = waiters
         self._pause = pause
-        self._patience = patience
+        self._repeat_timeout = repeat_timeout
         """Seconds that a repeated create waits for the one that is being sent."""
         self._most_at_once = most_at_once
         self._tasks: set[asyncio.Task[Reply]] = set()
@@ -72,9 +72,9 @@ class Submitter:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    def release(self) -> None:
+    def begin_shutdown(self) -> None:
         """Begin the shutdown: Rivya has some seconds left to answer."""
-        asyncio.get_running_loop().call_later(_SECONDS_TO_ANSWER, self._sender.cut_off)
+        asyncio.get_running_loop().call_later(_SECONDS_TO_ANSWER, self._sender.abort_pending)
 
     async def stop(self) -> None:
         """Accept no more creates, answer those who wait, and return when every running create is stored.
@@ -86,7 +86,7 @@ class Submitter:
         self._waiters.wake_all()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=_SECONDS_TO_FINISH)
-            self._sender.cut_off()
+            self._sender.abort_pending()
             await asyncio.gather(*late, return_exceptions=True)
 
     async def _guarded(self, create: Create, key: str, submitted_by: str) -> Reply:
@@ -119,8 +119,8 @@ class Submitter:
         return sent.reply
 
     async def _answer_again(self, submission_id: str, key: str) -> Reply:
-        """The first reply as soon as it is stored; 504 after `patience` seconds or at a stop, 410 if emptied."""
-        deadline = self._clock.monotonic() + self._patience
+        """The first reply as soon as it is stored; 504 after `repeat_timeout` seconds or at a stop, 410 if emptied."""
+        deadline = self._clock.monotonic() + self._repeat_timeout
         with self._waiters.wait_for(submission_id) as woken:
             while True:
                 woken.clear()
@@ -134,4 +134,4 @@ class Submitter:
                 if self._stopping or self._clock.monotonic() >= deadline:
                     log_answered(known, "waited")
                     return models.unknown(key, request_id=request_id())
-                await self._pause(woken, _SECONDS_BETWEEN_LOOKS)
+                await self._pause(woken, _SECONDS_BETWEEN_READS)

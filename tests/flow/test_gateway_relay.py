@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from app.core.auth import Role
-from app.gateway.upstream import Kind, Patience
+from app.gateway.upstream import CallTimeouts, Kind
 from app.rivya.errors import RivyaRateLimited
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
@@ -241,8 +241,8 @@ async def test_a_rivya_that_is_away_is_told_as_such_and_nothing_was_sent() -> No
 
 async def test_a_rivya_that_hangs_is_given_up_on_in_time() -> None:
     async with serve_sandbox() as rivya:
-        patience = {Kind.READ: Patience(answer=0.2, silence=10)}
-        async with open_gateway(rivya.base_url, patience=patience) as room:
+        timeouts = {Kind.READ: CallTimeouts(answer=0.2, silence=10)}
+        async with open_gateway(rivya.base_url, timeouts=timeouts) as room:
             rivya.sandbox.faults.api = [ApiFault("credits.get", hang=60)]
             assert code_of(await room.client.get("/api/v1/credits")) == (504, "rivya_no_answer")
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from app.gateway.streaming import MOST_AHEAD
-from app.gateway.upstream import Kind, Patience
+from app.gateway.upstream import CallTimeouts, Kind
 from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import HEARTBEAT, Dialect, SandboxSettings
@@ -137,8 +137,8 @@ async def test_a_rivya_that_is_silent_for_too_long_ends_the_stream() -> None:
         writer.write(HEAD + chunk(b"data: 1\n\n"))
         await asyncio.Event().wait()
 
-    patience = {Kind.STREAM: Patience(answer=5, silence=0.2)}
-    async with scripted(script) as rivya, open_gateway(rivya.url, patience=patience) as room, streaming(room) as answer:
+    timeouts = {Kind.STREAM: CallTimeouts(answer=5, silence=0.2)}
+    async with scripted(script) as rivya, open_gateway(rivya.url, timeouts=timeouts) as room, streaming(room) as answer:
         with pytest.raises(httpx.RemoteProtocolError):
             await answer.aread()
 
@@ -221,7 +221,7 @@ async def test_when_the_process_stops_a_stream_gets_a_while_and_then_breaks() ->
         sandbox.faults.stream = StreamFault(after=2, pause=600)
         received = bytearray()
         async with streaming(room) as answer:
-            room.gateway.stream_deadline.start()
+            room.gateway.shutdown_deadline.start()
             with pytest.raises(httpx.RemoteProtocolError):
                 await read(answer, into=received)
         assert received.startswith(b"event: message.created")
@@ -234,6 +234,6 @@ async def test_when_the_process_stops_a_call_without_an_answer_is_told_so() -> N
         turn = asyncio.ensure_future(room.client.post(CHAT, json=TURN))
         while not rivya.sandbox.calls.counts["chat.complete"]:
             await asyncio.sleep(0)
-        room.gateway.stream_deadline.start()
+        room.gateway.shutdown_deadline.start()
         answer = await turn
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")

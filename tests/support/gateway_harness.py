@@ -17,8 +17,8 @@ from app.core.auth import Access, ApiToken, Role
 from app.gateway import routes
 from app.gateway.models_cache import Catalogue
 from app.gateway.service import Balance, Gateway
-from app.gateway.streaming import Slots, StreamDeadline
-from app.gateway.upstream import Kind, Patience, Relay, patience_of
+from app.gateway.streaming import ShutdownDeadline, Slots
+from app.gateway.upstream import CallTimeouts, Kind, Relay, call_timeouts
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 from tests.support.clock import ManualClock
@@ -60,18 +60,18 @@ async def open_gateway(
     concurrency: int = 100,
     per_token: int | None = None,
     ttl: timedelta = timedelta(minutes=5),
-    patience: dict[Kind, Patience] | None = None,
+    timeouts: dict[Kind, CallTimeouts] | None = None,
 ) -> AsyncIterator[GatewayHarness]:
     """The gateway alone: no database, no loops."""
     async with AsyncExitStack() as stack:
         rivya = await stack.enter_async_context(RivyaClient(rivya_url, KEY))
         clock, app = ManualClock(), FastAPI()
         room = GatewayHarness(app, "", rivya_url, None, {}, clock)  # type: ignore[arg-type]
-        usual = patience_of(chat=timedelta(seconds=30), stream=timedelta(seconds=30))
-        relay = Relay(rivya, patience={**usual, **(patience or {})}, note=room.note, pause=room.pause)
+        usual = call_timeouts(chat=timedelta(seconds=30), stream=timedelta(seconds=30))
+        relay = Relay(rivya, timeouts={**usual, **(timeouts or {})}, on_rate_limit=room.note, pause=room.pause)
         catalogue = Catalogue(relay, clock, ttl=ttl)
         room.gateway = Gateway(
-            relay, Slots(concurrency, per_token=per_token), catalogue, Balance(clock), StreamDeadline(grace=0.1)
+            relay, Slots(concurrency, per_token=per_token), catalogue, Balance(clock), ShutdownDeadline(grace=0.1)
         )
         stack.push_async_callback(catalogue.aclose)
         errors.install(app)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.api.generations import Wait, wanted
+from app.api.generations import Wait, requested_wait
 
 
 @pytest.mark.parametrize(
@@ -24,18 +24,18 @@ from app.api.generations import Wait, wanted
     ],
 )
 def test_a_preference_is_understood(prefer: list[str], seconds: int) -> None:
-    assert wanted(None, prefer) == Wait(seconds, applied=f"wait={seconds}")
+    assert requested_wait(None, prefer) == Wait(seconds, applied=f"wait={seconds}")
 
 
 @pytest.mark.parametrize("prefer", ["", "wait", "wait=", "wait=-1", "wait=1.5", "wait=soon", "await=5", "wait=٣"])
 def test_an_odd_preference_is_ignored(prefer: str) -> None:
-    assert wanted(None, [prefer]) == Wait(0)
+    assert requested_wait(None, [prefer]) == Wait(0)
 
 
 def test_the_query_wins() -> None:
-    assert wanted(2.5, ["wait=10"]) == Wait(2.5)
+    assert requested_wait(2.5, ["wait=10"]) == Wait(2.5)
 
 
 @given(st.lists(st.text(max_size=40), max_size=4))
 def test_no_header_makes_anybody_wait_longer_than_a_minute(prefer: list[str]) -> None:
-    assert 0 <= wanted(None, prefer).seconds <= 60
+    assert 0 <= requested_wait(None, prefer).seconds <= 60

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.gateway.upstream import MOST_ATTEMPTS, Failure, Kind, Patience, patience_of, pause_before_retry
+from app.gateway.upstream import MOST_ATTEMPTS, CallTimeouts, Failure, Kind, call_timeouts, pause_before_retry
 
 
 def pause(failure: Failure, *, attempt: int = 1, is_repeatable: bool = True, chance: float = 0.5) -> float | None:
@@ -45,8 +45,8 @@ def test_what_rivya_asks_to_wait_is_waited_or_handed_on(asked: float, waits: flo
 
 
 def test_each_kind_of_call_has_a_patience_of_its_own() -> None:
-    given = patience_of(chat=timedelta(seconds=7), stream=timedelta(seconds=9))
-    assert given[Kind.TURN] == Patience(answer=7, silence=7)
-    assert given[Kind.STREAM] == Patience(answer=7, silence=9)
+    given = call_timeouts(chat=timedelta(seconds=7), stream=timedelta(seconds=9))
+    assert given[Kind.TURN] == CallTimeouts(answer=7, silence=7)
+    assert given[Kind.STREAM] == CallTimeouts(answer=7, silence=9)
     assert given[Kind.UPLOAD].answer is None
     assert set(given) == set(Kind)

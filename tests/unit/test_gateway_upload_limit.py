@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import BodyTooLarge
-from app.gateway.upload_limit import LARGEST, LIMITS, FormMeter
+from app.gateway.upload_limit import LARGEST, LIMITS, UploadLimit
 
 FORM = "multipart/form-data; boundary=b0und"
 IMAGE = LIMITS["image"]
@@ -20,12 +20,12 @@ def form(*parts: bytes) -> bytes:
     return b"".join(parts) + b"--b0und--\r\n"
 
 
-def fed(body: bytes, *, size: int = 65_536, content_type: str = FORM, declared: int | None = None) -> FormMeter:
-    meter = FormMeter(content_type, declared=declared)
-    meter.check()
+def fed(body: bytes, *, size: int = 65_536, content_type: str = FORM, declared: int | None = None) -> UploadLimit:
+    upload_limit = UploadLimit(content_type, declared=declared)
+    upload_limit.check()
     for start in range(0, len(body), size):
-        meter.feed(body[start : start + size])
-    return meter
+        upload_limit.feed(body[start : start + size])
+    return upload_limit
 
 
 def file(size: int) -> bytes:
@@ -46,7 +46,7 @@ def test_a_file_of_exactly_the_limit_passes_and_one_byte_more_does_not(kind: str
 
 def test_a_declared_length_beyond_every_limit_is_refused_before_the_first_byte() -> None:
     with pytest.raises(BodyTooLarge, match="a file has at most 50 MB"):
-        FormMeter(FORM, declared=LARGEST + 70_000).check()
+        UploadLimit(FORM, declared=LARGEST + 70_000).check()
 
 
 def test_a_declared_length_beyond_the_limit_of_the_kind_is_refused_as_soon_as_the_kind_is_known() -> None:
@@ -90,10 +90,10 @@ def test_what_is_odd_and_still_a_form_is_measured() -> None:
 
 
 def test_an_empty_piece_is_not_the_end_of_the_form() -> None:
-    meter = fed(part("kind", b"image"))
-    meter.feed(b"")
+    upload_limit = fed(part("kind", b"image"))
+    upload_limit.feed(b"")
     with pytest.raises(BodyTooLarge, match="kind image"):
-        meter.feed(file(IMAGE + 1))
+        upload_limit.feed(file(IMAGE + 1))
 
 
 def test_a_quoted_boundary_and_a_preamble_are_understood() -> None:
@@ -105,6 +105,6 @@ def test_a_quoted_boundary_and_a_preamble_are_understood() -> None:
 @given(size=st.integers(1, 400), content=st.binary(max_size=300))
 def test_how_a_form_is_cut_into_pieces_changes_nothing(size: int, content: bytes) -> None:
     hidden = part("file", content.replace(b"\r\n--b0und", b""), filename="f")
-    meter = fed(form(hidden, part("kind", b" audio "), part("model", b"m")), size=size)
-    assert meter._kind == b" audio "
-    assert meter._size == len(content.replace(b"\r\n--b0und", b""))
+    upload_limit = fed(form(hidden, part("kind", b" audio "), part("model", b"m")), size=size)
+    assert upload_limit._kind == b" audio "
+    assert upload_limit._size == len(content.replace(b"\r\n--b0und", b""))
