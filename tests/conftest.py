@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
+from tests.support.certificate_store import read_certificates_once
 from tests.support.databases import Databases, GivenServer, PostgresDatabases, PostgresServer, SqliteDatabases
 from tests.support.memory_files import temporary_root
 from tests.support.network_guard import NetworkGuard
@@ -21,6 +22,7 @@ GIVEN_SERVER = "DATABASE_URL_TEST"
 # What a deployment would set, and what would send a loopback request through somebody's proxy.
 _UNWANTED = ("RIVYA_", "RECEIVER_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
+read_certificates_once()
 tempfile.tempdir = temporary_root()  # before anything makes a directory: pytest's and the clusters' lie in it
 
 settings.register_profile(

@@ -16,6 +16,7 @@ from app.sandbox.server import serve_sandbox
 from bench.machine import cpu_seconds
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresCluster
+from tests.support.receiver_process import COMMAND
 from tests.support.receivers import environment, receiver
 
 
@@ -103,8 +104,11 @@ async def test_told_to_stop_while_rivya_is_silent_a_create_is_answered_504_and_r
 async def test_told_to_stop_it_is_idle_while_connections_that_are_kept_say_goodbye(
     sqlite_url: str, tmp_path: Path
 ) -> None:
-    """Its listener is closed then, and an event loop that still asked it for connections would never rest."""
-    async with serve_sandbox() as rivya, receiver(rivya, sqlite_url, tmp_path) as service:
+    """Its listener is closed then, and an event loop that still asked it for connections would never rest.
+
+    It is a child of this process, which learns how much processor time it has used.
+    """
+    async with serve_sandbox() as rivya, receiver(rivya, sqlite_url, tmp_path, program=COMMAND) as service:
         _, writer = await asyncio.open_connection("127.0.0.1", service.process.port)
         used = cpu_seconds(service.process.pid)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -20,7 +20,7 @@ async def _run(r: RegistrationHarness, replica: Replica) -> None:
     async with asyncio.timeout(30):
         while not await _is_settled(replica, await replica.reconciler.run_once()):
             if replica.reconciler.retry_in:  # a failure: time moves only while no call is under way
-                r.clock.advance(seconds=0.2)
+                r.clock.advance(seconds=1)
             await asyncio.sleep(0)
 
 

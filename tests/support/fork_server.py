@@ -29,6 +29,7 @@ from app import cli
 from app.cli.server import make_server
 from app.core.settings import Settings
 from app.main import Service
+from tests.support.certificate_store import read_certificates_once
 from tests.support.fault_points import FaultPoints
 
 
@@ -78,6 +79,7 @@ def _start_receivers() -> None:
 
 def _warm_up() -> None:
     """Make a service once, and throw it away: what its making has worked out and kept, each child finds done."""
+    read_certificates_once()
     make_server(Service(Settings(rivya_api_key=SecretStr("nobody's"), receiver_public_url="https://nobody.example")))
 
 
