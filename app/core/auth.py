@@ -73,16 +73,16 @@ class Access:
     def caller(self, token: str | None) -> Caller:
         """The caller with this token. Raises `Unauthorized`. Takes the same time whichever token matches."""
         if not token:
-            message = "Send one of the receiver's tokens: Authorization: Bearer <token>."
-            raise Unauthorized(message, code="api_key_missing")
+            raise Unauthorized(
+                "Send one of the receiver's tokens: Authorization: Bearer <token>.", code="api_key_missing"
+            )
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
         match: ApiToken | None = None
         for known in self._tokens:
             if hmac.compare_digest(known.digest, digest):
                 match = known
         if match is None:
-            message = "This token is not one of the receiver's."
-            raise Unauthorized(message)
+            raise Unauthorized("This token is not one of the receiver's.")
         return Caller(match.name, match.role)
 
     def require(self, role: Role) -> Callable[..., Awaitable[Caller]]:
@@ -94,8 +94,7 @@ class Access:
             caller = self.caller(credentials.credentials if credentials is not None else None)
             request.state.caller = caller  # set before a 403: `app.core.middleware` counts calls by caller
             if not caller.role.allows(role):
-                message = f"Token {caller.name} has the role {caller.role}; {role} is needed."
-                raise Forbidden(message)
+                raise Forbidden(f"Token {caller.name} has the role {caller.role}; {role} is needed.")
             return caller
 
         return authorize

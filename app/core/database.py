@@ -188,8 +188,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            message = "a time to be stored must be aware"
-            raise ValueError(message)
+            raise ValueError("a time to be stored must be aware")
         utc = value.astimezone(UTC)
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 

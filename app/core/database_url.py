@@ -115,11 +115,9 @@ def normal_url(url: str) -> str:
         raise ValueError(_NOT_A_URL) from None
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
-        message = f"names {parsed.drivername}; write sqlite+aiosqlite:///… or postgresql+asyncpg://…"
-        raise ValueError(message)
+        raise ValueError(f"names {parsed.drivername}; write sqlite+aiosqlite:///… or postgresql+asyncpg://…")
     if parsed.database in (None, "", ":memory:"):
-        message = "is in memory, which would lose everything; name a file: sqlite+aiosqlite:///./receiver.db"
-        raise ValueError(message)
+        raise ValueError("is in memory, which would lose everything; name a file: sqlite+aiosqlite:///./receiver.db")
     return parsed.set(drivername=driver).render_as_string(hide_password=False)
 
 
@@ -145,8 +143,9 @@ def postgres_options(url: str) -> PostgresOptions:
         connect_seconds=_connect_seconds(given.get("connect_timeout")),
     )
     if options.settings_named & {"timezone", "client_encoding"}:
-        message = "has options that set timezone or client_encoding, which are UTC and UTF8 here: leave them out"
-        raise ValueError(message)
+        raise ValueError(
+            "has options that set timezone or client_encoding, which are UTC and UTF8 here: leave them out"
+        )
     return options
 
 
@@ -158,11 +157,11 @@ def _parameters(query: str) -> dict[str, str]:
         if name not in _ALLOWED:
             # It may be what follows a raw "?" in a password: that must not be shown.
             shown = f"parameter {name}" if re.fullmatch(r"[a-z][a-z_]*", name) else "a parameter"
-            message = f"has {shown}, which this service does not support: leave it out"
-            raise ValueError(message)
+            raise ValueError(f"has {shown}, which this service does not support: leave it out")
         if value and _ALLOWED[name] and value not in _ALLOWED[name]:
-            message = f"has {name} with a value that this service does not support; {' or '.join(_ALLOWED[name])}"
-            raise ValueError(message)
+            raise ValueError(
+                f"has {name} with a value that this service does not support; {' or '.join(_ALLOWED[name])}"
+            )
         given.setdefault(name, []).append(value)
     if "options" in given:
         given["options"] = [
@@ -183,8 +182,7 @@ def _hosts(hosts: str, ports: str) -> tuple[tuple[str, int | None], ...]:
     if len(numbers) == 1:
         numbers *= len(named)
     if len(numbers) != len(named):
-        message = "names more or fewer ports than hosts"
-        raise ValueError(message)
+        raise ValueError("names more or fewer ports than hosts")
     if len(named) > 1 and any(not host for host, _ in named):
         raise ValueError(_NOT_A_URL)
     return tuple((host, port or number) for (host, port), number in zip(named, numbers, strict=True))
@@ -211,8 +209,7 @@ def _connect_seconds(text: str | None) -> float | None:
     if text is None:
         return None
     if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
-        message = "has a connect_timeout that is no whole number of seconds, 1 to 9999"
-        raise ValueError(message)
+        raise ValueError("has a connect_timeout that is no whole number of seconds, 1 to 9999")
     return float(text)
 
 
@@ -220,8 +217,9 @@ def _driver_arguments(given: dict[str, str]) -> dict[str, Any]:
     """Arguments for `asyncpg.connect`, which accepts most of these parameters only in a URL."""
     if given.get("sslrootcert") == "system":
         if given.get("sslmode", "verify-full") != "verify-full" or any(name in given for name in ("sslcert", "sslcrl")):
-            message = "has sslrootcert=system, which goes with sslmode=verify-full, and without sslcert and sslcrl"
-            raise ValueError(message)
+            raise ValueError(
+                "has sslrootcert=system, which goes with sslmode=verify-full, and without sslcert and sslcrl"
+            )
         given = {name: value for name, value in given.items() if name not in ("sslrootcert", "sslmode")}
         return {**_dsn(given), "ssl": True}
     _require_files(given)
@@ -237,8 +235,7 @@ def _require_files(given: Mapping[str, str]) -> None:
     mode, root = given.get("sslmode", ""), given.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")
     default = Path(os.environ.get("HOME", "/"), ".postgresql", "root.crt")
     if mode.startswith("verify") and not root and not default.exists():
-        message = f"has sslmode={mode} without sslrootcert: name a file of certificates there, or write system"
-        raise ValueError(message)
+        raise ValueError(f"has sslmode={mode} without sslrootcert: name a file of certificates there, or write system")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for name in ("sslrootcert", "sslcrl", "sslcert"):
         if name not in given:
@@ -249,5 +246,4 @@ def _require_files(given: Mapping[str, str]) -> None:
             else:
                 context.load_verify_locations(given[name])
         except OSError as error:
-            message = f"has {name} with a file that can't be used ({type(error).__name__})"
-            raise ValueError(message) from None
+            raise ValueError(f"has {name} with a file that can't be used ({type(error).__name__})") from None

@@ -29,8 +29,7 @@ class SecretBox:
     def encrypt(self, secret: str) -> str:
         """`secret` as `<key id>:<Fernet token>`. Raises `DecryptionFailed` without any key."""
         if self._newest is None:
-            message = "RECEIVER_ENCRYPTION_KEYS is not set, so no secret can be stored"
-            raise DecryptionFailed(message)
+            raise DecryptionFailed("RECEIVER_ENCRYPTION_KEYS is not set, so no secret can be stored")
         return f"{self._newest}:{self._keys[self._newest].encrypt(secret.encode()).decode()}"
 
     def decrypt(self, sealed: str) -> str:
@@ -38,13 +37,13 @@ class SecretBox:
         needed, _, token = sealed.partition(":")
         fernet = self._keys.get(needed)
         if fernet is None:
-            message = f"a stored secret was sealed with key {needed}, which is not in RECEIVER_ENCRYPTION_KEYS"
-            raise DecryptionFailed(message)
+            raise DecryptionFailed(
+                f"a stored secret was sealed with key {needed}, which is not in RECEIVER_ENCRYPTION_KEYS"
+            )
         try:
             return fernet.decrypt(token).decode()
         except InvalidToken as error:
-            message = f"a stored secret does not open with its key {needed}: it was changed"
-            raise DecryptionFailed(message) from error
+            raise DecryptionFailed(f"a stored secret does not open with its key {needed}: it was changed") from error
 
     def __repr__(self) -> str:
         """The ids of the keys, never the keys."""

@@ -23,8 +23,7 @@ def _seconds(value: object) -> object:
     except ValueError:
         number = 0.0
     if not 0 < number <= _LONGEST_SECONDS:
-        message = f"must be a number of seconds, more than 0 and at most {_LONGEST_SECONDS}"
-        raise ValueError(message)
+        raise ValueError(f"must be a number of seconds, more than 0 and at most {_LONGEST_SECONDS}")
     return timedelta(seconds=number)
 
 
@@ -81,16 +80,14 @@ class Settings(BaseSettings):
     @classmethod
     def _printable(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and not is_plain(value.get_secret_value()):
-            message = "must be plain ASCII without spaces or line breaks"
-            raise ValueError(message)
+            raise ValueError("must be plain ASCII without spaces or line breaks")
         return value
 
     @field_validator("rivya_signing_secret")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < _SHORTEST_SECRET:
-            message = f"must be the endpoint's whole secret (whsec_…), at least {_SHORTEST_SECRET} characters"
-            raise ValueError(message)
+            raise ValueError(f"must be the endpoint's whole secret (whsec_…), at least {_SHORTEST_SECRET} characters")
         return value
 
     @field_validator("database_url")
@@ -140,8 +137,7 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests
         missing = _missing(_Given(**overrides))
         settings = Settings(**overrides)
     except UnicodeDecodeError:
-        message = ".env: is not UTF-8 text; save it as such"
-        raise SettingsInvalid(message) from None
+        raise SettingsInvalid(".env: is not UTF-8 text; save it as such") from None
     except ValidationError as error:
         raise SettingsInvalid("\n".join([*explain(error), *missing])) from None
     try:
@@ -251,20 +247,16 @@ def parse_tokens(text: str) -> tuple[ApiToken, ...]:
         name, _, rest = entry.partition(":")
         role, _, token = rest.partition(":")
         if not name or not token or role not in tuple(Role):
-            message = f"entry {position} must be name:role:token with a role of read, write or admin"
-            raise ValueError(message)
+            raise ValueError(f"entry {position} must be name:role:token with a role of read, write or admin")
         if not name.isprintable():  # it is stored with every generation that the caller submits
-            message = f"the name of entry {position} must have printable characters only"
-            raise ValueError(message)
+            raise ValueError(f"the name of entry {position} must have printable characters only")
         if len(token) < SHORTEST_TOKEN or not is_plain(token):
-            message = (
+            raise ValueError(
                 f"the token of {name} has {len(token)} characters; at least {SHORTEST_TOKEN} are needed, plain ASCII"
             )
-            raise ValueError(message)
         tokens.append(ApiToken.of(name, Role(role), token))
     if len({token.name for token in tokens}) < len(tokens) or len({token.digest for token in tokens}) < len(tokens):
-        message = "two entries have the same name or the same token"
-        raise ValueError(message)
+        raise ValueError("two entries have the same name or the same token")
     return tuple(tokens)
 
 
@@ -280,6 +272,5 @@ def parse_keys(text: str) -> tuple[SecretStr, ...]:
         try:
             Fernet(key)
         except ValueError:
-            message = f"key {position} must be 32 bytes in URL-safe base64 (44 characters)"
-            raise ValueError(message) from None
+            raise ValueError(f"key {position} must be 32 bytes in URL-safe base64 (44 characters)") from None
     return tuple(SecretStr(key) for key in keys)

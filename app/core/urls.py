@@ -26,8 +26,7 @@ def checked_base_url(url: str) -> str:
     """
     parts = _split(url)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        message = "must be https; plain http is for a sandbox on this machine only"
-        raise ValueError(message)
+        raise ValueError("must be https; plain http is for a sandbox on this machine only")
     return url.rstrip("/")
 
 
@@ -42,12 +41,10 @@ def checked_public_url(url: str, *, may_be_local: bool = False) -> str:
     if may_be_local:
         return url.rstrip("/")
     if parts.scheme != "https":
-        message = "must begin with https://, since Rivya calls nothing else"
-        raise ValueError(message)
+        raise ValueError("must begin with https://, since Rivya calls nothing else")
     host = parts.hostname or ""
     if _is_private(host):
-        message = "must be a host that Rivya can reach from outside, not a loopback, private or reserved one"
-        raise ValueError(message)
+        raise ValueError("must be a host that Rivya can reach from outside, not a loopback, private or reserved one")
     return url.rstrip("/")
 
 
@@ -56,20 +53,15 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        message = "is not a URL; write https://host/path"
-        raise ValueError(message) from error
+        raise ValueError("is not a URL; write https://host/path") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        message = "is not a URL; write https://host"
-        raise ValueError(message)
+        raise ValueError("is not a URL; write https://host")
     if parts.username is not None or parts.password is not None:
-        message = "must not carry credentials"
-        raise ValueError(message)
+        raise ValueError("must not carry credentials")
     if parts.fragment or parts.query or url.rstrip().endswith(("#", "?")):
-        message = "must not carry a query or a fragment"
-        raise ValueError(message)
+        raise ValueError("must not carry a query or a fragment")
     if any(character.isspace() for character in url):
-        message = "must not contain spaces"
-        raise ValueError(message)
+        raise ValueError("must not contain spaces")
     return parts
 
 
