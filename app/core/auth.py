@@ -77,13 +77,10 @@ class Access:
                 "Send one of the receiver's tokens: Authorization: Bearer <token>.", code="api_key_missing"
             )
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        match: ApiToken | None = None
-        for known in self._tokens:
-            if hmac.compare_digest(known.digest, digest):
-                match = known
-        if match is None:
+        matches = [known for known in self._tokens if hmac.compare_digest(known.digest, digest)]
+        if not matches:
             raise Unauthorized("This token is not one of the receiver's.")
-        return Caller(match.name, match.role)
+        return Caller(matches[-1].name, matches[-1].role)
 
     def require(self, role: Role) -> Callable[..., Awaitable[Caller]]:
         """A FastAPI dependency: the caller. It raises `Unauthorized`, or `Forbidden` for a role below `role`."""

@@ -59,20 +59,12 @@ class SystemClock:
         self._zero_before, self._zero = self._zero, reference.timestamp() - self._elapsed()
 
 
+@dataclass(frozen=True, slots=True)
 class DerivedClock:
     """A clock made of two functions."""
 
-    def __init__(self, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
-        self._now = now
-        self._monotonic = monotonic
-
-    def now(self) -> datetime:
-        """The present time, aware, in UTC."""
-        return self._now()
-
-    def monotonic(self) -> float:
-        """Seconds since an arbitrary start; they never go back."""
-        return self._monotonic()
+    now: Callable[[], datetime]
+    monotonic: Callable[[], float]
 
 
 def _from_seconds(seconds: float) -> datetime:

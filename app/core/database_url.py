@@ -163,16 +163,10 @@ def _parameters(query: str) -> dict[str, str]:
                 f"has {name} with a value that this service does not support; {' or '.join(_ALLOWED[name])}"
             )
         given.setdefault(name, []).append(value)
-    if "options" in given:
-        given["options"] = [
-            " ".join(given["options"]).replace("+", " ")
-        ]  # SQLAlchemy and many examples write + for a space here
-    last = {name: (",".join if name == "host" else _last)(values) for name, values in given.items()}
+    if "options" in given:  # SQLAlchemy and many examples write + for a space here
+        given["options"] = [" ".join(given["options"]).replace("+", " ")]
+    last = {name: ",".join(values) if name == "host" else values[-1] for name, values in given.items()}
     return {name: value for name, value in last.items() if value and name not in _WITHOUT_EFFECT}
-
-
-def _last(values: list[str]) -> str:
-    return values[-1]
 
 
 def _hosts(hosts: str, ports: str) -> tuple[tuple[str, int | None], ...]:

@@ -21,7 +21,6 @@ from app.core.errors import DatabaseUnavailable
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000")
 _SECONDS_FOR_LOCK = 5.0
 
@@ -126,10 +125,8 @@ def translate_errors() -> Iterator[None]:
 def is_of_connection(error: BaseException) -> bool:
     """Whether the connection that raised `error` is broken or leads to the wrong server and must be replaced."""
     cause = _cause(error)
-    sqlstate = getattr(cause, "sqlstate", None)
-    if sqlstate is not None:
-        return str(sqlstate).startswith(_OF_CONNECTION)
-    return isinstance(cause, _BROKEN)
+    sqlstate = _sqlstate(cause)
+    return sqlstate.startswith(_OF_CONNECTION) if sqlstate else isinstance(cause, _BROKEN)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -138,17 +135,18 @@ def _cause(error: BaseException) -> BaseException:
     return orig.__cause__ if isinstance(orig.__cause__, _DRIVER) else orig
 
 
+def _sqlstate(cause: BaseException) -> str:
+    return str(getattr(cause, "sqlstate", None) or "")
+
+
 def _is_of_value(cause: BaseException) -> bool:
-    sqlstate = getattr(cause, "sqlstate", None)
-    if sqlstate is not None:
-        return str(sqlstate).startswith(_OF_VALUES)
-    return isinstance(cause, sqlite3.IntegrityError | sqlite3.DataError)
+    is_sqlites = isinstance(cause, sqlite3.IntegrityError | sqlite3.DataError)
+    return is_sqlites or _sqlstate(cause).startswith(_OF_VALUES)
 
 
 def _is_expected(cause: BaseException) -> bool:
-    sqlstate = getattr(cause, "sqlstate", None)
-    if sqlstate is not None:
-        return str(sqlstate).startswith(_EXPECTED)
+    if sqlstate := _sqlstate(cause):
+        return sqlstate.startswith(_EXPECTED)
     # SQLite: locked, disk full, read-only and I/O errors are all OperationalError, and so is bad SQL (SQLITE_ERROR).
     if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
         return str(cause).startswith(_NOT_MIGRATED)
@@ -157,7 +155,7 @@ def _is_expected(cause: BaseException) -> bool:
 
 def _reason(cause: BaseException) -> str:
     """SQLSTATE, class and first line of an error. Its details and a trigger's text may quote values: left out."""
-    sqlstate = str(getattr(cause, "sqlstate", None) or "")
+    sqlstate = _sqlstate(cause)
     name = f"{sqlstate} {type(cause).__name__}".strip()
     text = "" if sqlstate.startswith("P0") or not cause.args else str(cause.args[0])
     first = next(iter(text.splitlines()), "") if isinstance(cause, _DRIVER) else ""
@@ -185,7 +183,8 @@ async def connect(
     startup = {**{name: ours.pop(name) for name in (_IN_STARTUP,) if name in ours}, **options.startup}
     seconds = options.connect_seconds or _SECONDS_TO_CONNECT / len(options.hosts)
     failure: Exception | None = None
-    for target in _targets(options.target_session_attrs):
+    wanted = options.target_session_attrs
+    for target in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
         for host, port in options.hosts:
             try:
                 async with asyncio.timeout(seconds):
@@ -207,10 +206,6 @@ async def connect(
                 failure = ConnectionError(f"the server is not {target}")
     assert failure is not None  # noqa: S101 - there is at least one host
     raise failure
-
-
-def _targets(wanted: str | None) -> tuple[str | None, ...]:
-    return ("standby", "any") if wanted == "prefer-standby" else (wanted,)
 
 
 async def _connect(settings: Mapping[str, str], **arguments: Any) -> Connection:  # noqa: ANN401 - those of asyncpg
@@ -265,13 +260,8 @@ class RawPostgres:
     async def fetch(self, statement: str, *arguments: object) -> list[Any]:
         """The rows of one statement, run as its own transaction. Raises like `transaction`."""
         with translate_errors():
-            connection = await self._acquire()
-            try:
+            async with self._connection() as connection:
                 rows: list[Any] = await connection.fetch(statement, *arguments)
-            except BaseException as error:
-                self._release(connection, error)
-                raise
-            self._release(connection)
         return rows
 
     async def is_read_only(self) -> bool:
@@ -293,25 +283,18 @@ class RawPostgres:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:
-        connection = await self._acquire()
+        async with asyncio.timeout(_SECONDS_FOR_CONNECTION):
+            await self._free.acquire()
         try:
-            yield connection
-        except BaseException as error:
-            self._release(connection, error)
-            raise
-        self._release(connection)
-
-    async def _acquire(self) -> Connection:
-        if self._free.locked():
-            async with asyncio.timeout(_SECONDS_FOR_CONNECTION):
-                await self._free.acquire()
-        else:
-            await self._free.acquire()  # at once
-        try:
-            return await self._take()
-        except BaseException:
+            connection = await self._take()
+            try:
+                yield connection
+            except BaseException as error:
+                self._give_back(connection, error)
+                raise
+            self._give_back(connection)
+        finally:
             self._free.release()
-            raise
 
     async def _take(self) -> Connection:
         while self._idle:
@@ -320,8 +303,7 @@ class RawPostgres:
                 return connection
         return await self._connect()
 
-    def _release(self, connection: Connection, error: BaseException | None = None) -> None:
-        self._free.release()  # first: it must be released even if the rest raises
+    def _give_back(self, connection: Connection, error: BaseException | None = None) -> None:
         if error is not None and is_of_connection(error):
             connection.terminate()
             self._drop_idle()  # they lead to the same server and are older

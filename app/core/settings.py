@@ -78,15 +78,12 @@ class Settings(BaseSettings):
 
     @field_validator("rivya_api_key", "rivya_signing_secret")
     @classmethod
-    def _printable(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not is_plain(value.get_secret_value()):
+    def _secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if value is None:
+            return None
+        if not is_plain(value.get_secret_value()):
             raise ValueError("must be plain ASCII without spaces or line breaks")
-        return value
-
-    @field_validator("rivya_signing_secret")
-    @classmethod
-    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(value.get_secret_value()) < _SHORTEST_SECRET:
+        if info.field_name == "rivya_signing_secret" and len(value.get_secret_value()) < _SHORTEST_SECRET:
             raise ValueError(f"must be the endpoint's whole secret (whsec_…), at least {_SHORTEST_SECRET} characters")
         return value
 

@@ -70,9 +70,8 @@ def _is_private(host: str) -> bool:
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
-        if name.rpartition(".")[2][
-            :1
-        ].isdigit():  # some programs read 127.1 and 0x7f.1 as addresses, and no name ends like this
+        # Some programs read 127.1 and 0x7f.1 as addresses, and no name ends like this.
+        if name.rpartition(".")[2][:1].isdigit():
             return True
         return "." not in name or name.endswith(tuple(f".{local}" for local in _LOCAL_NAMES))
     return not address.is_global or address in _TRANSLATED
