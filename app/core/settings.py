@@ -104,7 +104,8 @@ class Settings(BaseSettings):
             return None
         # Without a base URL that setting is itself wrong, and its message is enough.
         base_url = info.data.get("rivya_base_url")
-        return checked_public_url(value, may_be_local=base_url is None or _is_local(base_url))
+        is_sandbox = base_url is None or is_loopback(urlsplit(base_url).hostname or "")
+        return checked_public_url(value, may_be_local=is_sandbox)
 
     @field_validator("receiver_api_tokens", mode="before")
     @classmethod
@@ -146,10 +147,6 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests
     return settings
 
 
-def _is_local(base_url: str) -> bool:
-    return is_loopback(urlsplit(base_url).hostname or "")
-
-
 class _Given(BaseSettings):
     """The variables that are set, valid or not."""
 
@@ -171,13 +168,8 @@ def has_api_key() -> bool:
 
 def _missing(given: _Given) -> list[str]:
     """A line for each missing variable that registering an endpoint needs; none if its secret was given."""
-    if given.rivya_signing_secret is not None:
-        return []
-    needed = {
-        "receiver_public_url": given.receiver_public_url,
-        "receiver_encryption_keys": given.receiver_encryption_keys,
-    }
-    return [explain_missing(name) for name, value in needed.items() if value is None]
+    needed = ("receiver_public_url", "receiver_encryption_keys") if given.rivya_signing_secret is None else ()
+    return [explain_missing(name) for name in needed if getattr(given, name) is None]
 
 
 _SECRET = ("rivya_api_key", "rivya_signing_secret", "receiver_api_tokens", "receiver_encryption_keys", "database_url")
@@ -201,7 +193,9 @@ def _line(details: ErrorDetails) -> str:
     name = str(details["loc"][0])
     if details["type"] == "missing":
         return explain_missing(name)
-    return f"{name.upper()}: got {_shown(name, details)}; {_reason(details)}"
+    value = str(details["input"])
+    is_secret = name in _SECRET or "@" in value  # a URL may carry a password
+    return f"{name.upper()}: got {'a value that is not shown' if is_secret else repr(value)}; {_reason(details)}"
 
 
 _MISSING = {
@@ -225,13 +219,6 @@ def _reason(details: ErrorDetails) -> str:
         return "must be true or false"
     message = details["msg"]
     return f"{message[0].lower()}{message[1:]}"
-
-
-def _shown(name: str, details: ErrorDetails) -> str:
-    value = str(details["input"])
-    if name in _SECRET or "@" in value:  # a URL may carry a password
-        return "a value that is not shown"
-    return repr(value)
 
 
 SHORTEST_TOKEN = 16

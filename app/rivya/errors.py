@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 import orjson
 
@@ -17,14 +16,24 @@ class PayloadUnreadable(ValueError):
     """A body can't be read. Its content is unknown, which is not the same as empty."""
 
 
+class _Details(TypedDict, total=False):
+    message: str | None
+    request_id: str | None
+    retry_after: float | None
+
+
 class RivyaError(Exception):
     """A call to Rivya failed. The text never has a body or a secret.
 
-    `request_id` is Rivya's id of the call, `retry_after` the seconds it asks to wait; None if it gave none.
+    `message` is Rivya's own, `request_id` its id of the call, `retry_after` the seconds it asks to wait; None if it
+    gave none.
     """
 
-    request_id: str | None = None
-    retry_after: float | None = None
+    def __init__(self, situation: str = "", **details: Unpack[_Details]) -> None:
+        super().__init__(situation)
+        self.message = details.get("message")
+        self.request_id = details.get("request_id")
+        self.retry_after = details.get("retry_after")
 
 
 class RivyaRefused(RivyaError):
@@ -43,12 +52,10 @@ class RivyaRefused(RivyaError):
         retry_after: float | None = None,
         body: bytes = b"",
     ) -> None:
-        super().__init__(f"Rivya answered {status} {code} (request {request_id or 'unnamed'})")
+        situation = f"Rivya answered {status} {code} (request {request_id or 'unnamed'})"
+        super().__init__(situation, message=message, request_id=request_id, retry_after=retry_after)
         self.status = status
         self.code = code
-        self.message = message
-        self.request_id = request_id
-        self.retry_after = retry_after
         self.body = body
 
 
@@ -86,17 +93,12 @@ class RivyaUnavailable(RivyaError):
         sent: bool,
         status: int | None = None,
         code: str | None = None,
-        message: str | None = None,
-        request_id: str | None = None,
-        retry_after: float | None = None,
+        **details: Unpack[_Details],
     ) -> None:
-        super().__init__(situation)
+        super().__init__(situation, **details)
         self.sent = sent
         self.status = status
         self.code = code
-        self.message = message
-        self.request_id = request_id
-        self.retry_after = retry_after
 
 
 class RivyaMalformed(RivyaUnavailable):
@@ -119,43 +121,23 @@ _CLASSES: Final[Mapping[int, type[RivyaRefused]]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorBody:
-    """The members of an error response. Without a `code` it is not in Rivya's shape."""
-
-    code: str | None
-    message: str | None
-    request_id: str | None
-
-
-def read_error_body(body: bytes, headers: Mapping[str, str]) -> ErrorBody:
-    """Read `{"error": {"code", "message", "requestId"}}`, and the request id from a header where the body lacks it."""
-    error = _error_member(body)
-    request_id = usable_name(error.get("requestId")) or usable_name(headers.get("x-request-id"))
-    return ErrorBody(usable_name(error.get("code")), readable_text(error.get("message")), request_id)
-
-
 def read_error(status: int, body: bytes, headers: Mapping[str, str]) -> RivyaError:
     """The typed error for a response that is no 2xx; header names in lower case.
 
     A 429 counts as Rivya's whatever its body: a rate limit is often enforced in front of the service. Any other
     response that isn't in Rivya's shape, and any 5xx, says nothing about the request itself.
     """
-    error = read_error_body(body, headers)
-    retry_after = read_retry_after(headers)
-    code = error.code or ("rate_limited" if status == 429 else None)
+    error = _error_member(body)
+    code = usable_name(error.get("code")) or ("rate_limited" if status == 429 else None)
+    details: _Details = {
+        "message": readable_text(error.get("message")),
+        "request_id": usable_name(error.get("requestId")) or usable_name(headers.get("x-request-id")),
+        "retry_after": read_retry_after(headers),
+    }
     if code is None or not 400 <= status < 500:
-        return RivyaUnavailable(
-            f"Rivya answered {status} {code or 'without an error of its own'}",
-            sent=True,
-            status=status,
-            code=code,
-            message=error.message,
-            request_id=error.request_id,
-            retry_after=retry_after,
-        )
-    refusal = _CLASSES.get(status, RivyaRefused)
-    return refusal(status, code, error.message, request_id=error.request_id, retry_after=retry_after, body=body)
+        situation = f"Rivya answered {status} {code or 'without an error of its own'}"
+        return RivyaUnavailable(situation, sent=True, status=status, code=code, **details)
+    return _CLASSES.get(status, RivyaRefused)(status, code, body=body, **details)
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
