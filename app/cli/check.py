@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import typer
@@ -19,7 +20,7 @@ from app.core.settings import Settings, SettingsInvalid, load
 from app.endpoint.errors import explain
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
-from app.endpoint.models import Endpoint, callback_url, current, is_same_place, live
+from app.endpoint.models import callback_url, current, is_same_place, live
 from app.endpoint.probe import ProbeKey
 from app.endpoint.reachability import Reachability
 from app.endpoint.repository import EndpointRepository
@@ -30,9 +31,7 @@ from app.rivya.schemes import Scheme, SchemeInvalid, wanted_scheme
 
 _UNREADABLE = (DatabaseUnavailable, SQLAlchemyError)
 """The database does not answer, or not what is asked."""
-_UNTIL_MIGRATED = "unknown until the database is migrated"
 _MIGRATES = "`rivya-receiver serve` sees to it unless RECEIVER_MIGRATE_ON_START=false; so does `alembic upgrade head`"
-_REGISTERED = "endpoint registered"
 _NAMES = {"signature_scheme": "scheme in use"}  # "signature scheme" is the line of the setting
 
 _Call = Callable[[], Awaitable[Any]]
@@ -69,10 +68,14 @@ def _result(name: str, ok: bool, detail: str) -> HealthCheck:
 
 
 async def _checks(settings: Settings, *, is_public: bool) -> AsyncGenerator[HealthCheck, None]:
-    yield _settings(settings)
+    count = len(settings.receiver_api_tokens)
+    tokens = f"{count} API token{'s' if count > 1 else ''}" if count else "no RECEIVER_API_TOKENS: nobody may call"
+    yield _result("settings", True, f"complete; {tokens}")
     scheme, check = _scheme(settings)
     yield check
-    yield _public_url(settings)
+    registers, url = settings.registers_endpoint, f"{settings.receiver_public_url} has the form that is needed"
+    unused = "not needed: RIVYA_SIGNING_SECRET is set, nothing is registered"
+    yield _result("public URL", True, url if registers else unused)
     database = Database(settings.database_url)
     try:
         reached = await _database(database)
@@ -82,20 +85,42 @@ async def _checks(settings: Settings, *, is_public: bool) -> AsyncGenerator[Heal
         async with RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value()) as client:
             async for check in _api_key(client):
                 yield check
-            yield await _registration(client, database, settings, is_migrated=migrated.ok)
-        async for check in _stored(database, settings, scheme=scheme, is_migrated=migrated.ok):
-            yield check
-        if is_public:
-            async for check in _reachability(database, settings, is_migrated=migrated.ok):
-                yield check
+            groups = [
+                _Group(["endpoint registered"], _registration(client, database, settings), needs_tables=registers),
+                _Group(
+                    ["signing secret", "scheme in use"], _deliveries(database, settings, scheme), needs_tables=registers
+                ),
+                _Group(["polling"], _polling(database, settings)),
+                _Group(["public URL reached"], _reachability(client, database, settings)),
+            ]
+            for group in groups if is_public else groups[:-1]:
+                async for check in group.run(is_migrated=migrated.ok):
+                    yield check
     finally:
         await database.dispose()
 
 
-def _settings(settings: Settings) -> HealthCheck:
-    count = len(settings.receiver_api_tokens)
-    tokens = f"{count} API token{'s' if count > 1 else ''}" if count else "no RECEIVER_API_TOKENS: nobody may call"
-    return _result("settings", True, f"complete; {tokens}")
+@dataclass(frozen=True)
+class _Group:
+    """Checks that read the database."""
+
+    names: Sequence[str]
+    """The checks that are shown as unknown while they can't run; if one fails unexpectedly, only the first."""
+    checks: AsyncIterator[HealthCheck]
+    needs_tables: bool = True
+
+    async def run(self, *, is_migrated: bool) -> AsyncIterator[HealthCheck]:
+        if self.needs_tables and not is_migrated:
+            for name in self.names:
+                yield _result(name, False, "unknown until the database is migrated")
+            return
+        try:
+            async for check in self.checks:
+                yield check
+        except DecryptionFailed as error:
+            yield _result(self.names[0], False, f"RECEIVER_ENCRYPTION_KEYS: {error}")
+        except _UNREADABLE as error:
+            yield _result(self.names[0], False, _unknown(error))
 
 
 def _scheme(settings: Settings) -> tuple[Scheme | None, HealthCheck]:
@@ -106,12 +131,6 @@ def _scheme(settings: Settings) -> tuple[Scheme | None, HealthCheck]:
     except SchemeInvalid as error:
         return None, _result(name, False, f"RIVYA_SIGNATURE_SCHEME: got {given!r}; {error}")
     return scheme, _result(name, True, "auto: found out by proof" if scheme is None else str(scheme))
-
-
-def _public_url(settings: Settings) -> HealthCheck:
-    if not settings.registers_endpoint:
-        return _result("public URL", True, "not needed: RIVYA_SIGNING_SECRET is set, nothing is registered")
-    return _result("public URL", True, f"{settings.receiver_public_url} has the form that is needed")
 
 
 async def _database(database: Database) -> HealthCheck:
@@ -203,103 +222,62 @@ async def _error(call: _Call) -> RivyaError | None:
     return None
 
 
-# Our registration: in the database, and at Rivya.
+# Our registration, and what is stored. These read the database and may raise what `_Group.run` catches.
 
 
-async def _registration(
-    client: RivyaClient, database: Database, settings: Settings, *, is_migrated: bool
-) -> HealthCheck:
+async def _registration(client: RivyaClient, database: Database, settings: Settings) -> AsyncIterator[HealthCheck]:
+    name = "endpoint registered"
     if settings.receiver_public_url is None or not settings.registers_endpoint:
-        return _result(_REGISTERED, True, "made by hand: RIVYA_SIGNING_SECRET is set")
-    if not is_migrated:
-        return _result(_REGISTERED, False, _UNTIL_MIGRATED)
-    try:
-        endpoints = await EndpointRepository(database).endpoints()
-    except _UNREADABLE as error:
-        return _result(_REGISTERED, False, _unknown(error))
-    serving = live(endpoints)
-    if serving is None or serving.rivya_id is None:
-        newest = current(endpoints)
-        why = "" if newest is None or newest.last_error is None else f": {explain(newest.last_error)}"
-        return _result(_REGISTERED, False, f"not yet{why or '; `rivya-receiver serve` registers it'}")
-    return await _at_rivya(client, serving, serving.rivya_id, settings.receiver_public_url)
-
-
-async def _at_rivya(client: RivyaClient, serving: Endpoint, rivya_id: str, public_url: str) -> HealthCheck:
-    try:
-        endpoint = await client.get_endpoint(rivya_id)
-    except RivyaError as error:
-        return _result(_REGISTERED, False, f"{rivya_id}: {error}")
-    if not is_same_place(endpoint.url, callback_url(public_url, serving.path_key)):
-        message = f"{rivya_id} leads elsewhere than RECEIVER_PUBLIC_URL; `rivya-receiver serve` moves it"
-        return _result(_REGISTERED, False, message)
-    return _result(
-        _REGISTERED, endpoint.status in (None, "active"), f"{rivya_id} is {endpoint.status or 'known'} at Rivya"
-    )
-
-
-# What is stored: the signing secret can be decrypted, deliveries are verified, polling works.
-
-
-async def _stored(
-    database: Database, settings: Settings, *, scheme: Scheme | None, is_migrated: bool
-) -> AsyncIterator[HealthCheck]:
-    keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
-    fixed = settings.rivya_signing_secret
-    fixed_secret = None if fixed is None else fixed.get_secret_value()
-    keyring = Keyring(database, clock=SystemClock(), keys=keys, scheme=scheme, fixed_secret=fixed_secret)
-
-    async def deliveries() -> list[HealthCheck]:
-        await keyring.load()
-        checks = await EndpointHealth(database, keyring, clock=SystemClock()).health_checks()
-        return [check for check in checks if check.name != "endpoint"]  # `_registration` asks Rivya about it
-
-    async def polling() -> list[HealthCheck]:
-        key, rate = settings.rivya_api_key.get_secret_value(), settings.receiver_poll_rate
-        return [await RateLimiter(database, SystemClock(), rate=rate, api_key=key).health()]
-
-    if is_migrated or keyring.is_fixed:
-        for check in await _or_why_not("signing secret", deliveries):
-            yield check
-    else:
-        yield _result("signing secret", False, _UNTIL_MIGRATED)
-        yield _result("scheme in use", False, _UNTIL_MIGRATED)
-    if is_migrated:
-        for check in await _or_why_not("polling", polling):
-            yield check
-    else:
-        yield _result("polling", False, _UNTIL_MIGRATED)
-
-
-async def _or_why_not(name: str, checks: Callable[[], Awaitable[Sequence[HealthCheck]]]) -> Sequence[HealthCheck]:
-    """The checks, or one that says why they could not be made."""
-    try:
-        return await checks()
-    except DecryptionFailed as error:
-        return [_result(name, False, f"RECEIVER_ENCRYPTION_KEYS: {error}")]
-    except _UNREADABLE as error:
-        return [_result(name, False, _unknown(error))]
-
-
-async def _reachability(database: Database, settings: Settings, *, is_migrated: bool) -> AsyncIterator[HealthCheck]:
-    """The way from Rivya to us: the proxy, TLS, clocks, a test delivery."""
-    if not is_migrated:
-        yield _result("public URL reached", False, _UNTIL_MIGRATED)
+        yield _result(name, True, "made by hand: RIVYA_SIGNING_SECRET is set")
         return
-    api_key = settings.rivya_api_key.get_secret_value()
-    async with RivyaClient(settings.rivya_base_url, api_key) as client:
-        reachability = Reachability(
-            client,
-            EndpointRepository(database),
-            clock=SystemClock(),
-            key=ProbeKey(api_key),
-            public_url=settings.receiver_public_url,
-        )
-        try:
-            async for check in reachability.health_checks():
-                yield check
-        except _UNREADABLE as error:
-            yield _result("public URL reached", False, _unknown(error))
+    endpoints = await EndpointRepository(database).endpoints()
+    serving, newest = live(endpoints), current(endpoints)
+    if serving is None or serving.rivya_id is None:
+        error = None if newest is None else newest.last_error
+        why = "; `rivya-receiver serve` registers it" if error is None else f": {explain(error)}"
+        yield _result(name, False, f"not yet{why}")
+        return
+    try:
+        endpoint = await client.get_endpoint(serving.rivya_id)
+    except RivyaError as error:
+        yield _result(name, False, f"{serving.rivya_id}: {error}")
+        return
+    if is_same_place(endpoint.url, callback_url(settings.receiver_public_url, serving.path_key)):
+        detail = f"{serving.rivya_id} is {endpoint.status or 'known'} at Rivya"
+        yield _result(name, endpoint.status in (None, "active"), detail)
+    else:
+        detail = f"{serving.rivya_id} leads elsewhere than RECEIVER_PUBLIC_URL; `rivya-receiver serve` moves it"
+        yield _result(name, False, detail)
+
+
+async def _deliveries(database: Database, settings: Settings, scheme: Scheme | None) -> AsyncIterator[HealthCheck]:
+    """The signing secret can be decrypted, deliveries are verified."""
+    clock, fixed = SystemClock(), settings.rivya_signing_secret
+    keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
+    fixed_secret = None if fixed is None else fixed.get_secret_value()
+    keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed_secret)
+    await keyring.load()
+    for check in await EndpointHealth(database, keyring, clock=clock).health_checks():
+        if check.name != "endpoint":  # `_registration` asks Rivya about it
+            yield check
+
+
+async def _polling(database: Database, settings: Settings) -> AsyncIterator[HealthCheck]:
+    key, rate = settings.rivya_api_key.get_secret_value(), settings.receiver_poll_rate
+    yield await RateLimiter(database, SystemClock(), rate=rate, api_key=key).health()
+
+
+async def _reachability(client: RivyaClient, database: Database, settings: Settings) -> AsyncIterator[HealthCheck]:
+    """The way from Rivya to us: the proxy, TLS, clocks, a test delivery."""
+    reachability = Reachability(
+        client,
+        EndpointRepository(database),
+        clock=SystemClock(),
+        key=ProbeKey(settings.rivya_api_key.get_secret_value()),
+        public_url=settings.receiver_public_url,
+    )
+    async for check in reachability.health_checks():
+        yield check
 
 
 def _unknown(error: Exception) -> str:
