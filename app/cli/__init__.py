@@ -53,6 +53,9 @@ def version() -> None:
 @cli.command()
 def serve() -> None:
     """Serve, with settings from the environment and .env."""
+    import gc
+
+    gc.disable()  # until `serve_until_stopped`: imports make many objects and almost no garbage
     import uvloop
 
     from app.cli.server import serve_until_stopped

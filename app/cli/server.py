@@ -207,9 +207,9 @@ def _tune_gc() -> None:
     By default Python collects after every 700 new objects, which is every few deliveries: a sixth of the processor time
     under load. The objects of requests have no reference cycles, and their number is bounded.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
+    gc.enable()
 
 
 def _refuse(message: str) -> int:
