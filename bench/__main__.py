@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import intake, plans, polling, postgres, pressure, profile, reads, retention, snapshot, waiting
+from bench import intake, plans, polling, postgres, pressure, profile, reads, retention, snapshot, start, waiting
 from bench.report import written
 from bench.results import Results
 from bench.servers import NeverServed
@@ -22,6 +22,7 @@ SECTIONS: dict[str, Callable[[World, Results], None]] = {
     "waiting": waiting.run,
     "polling": polling.run,
     "pressure": pressure.run,
+    "start": start.run,
 }
 ON_DEMAND: dict[str, Callable[[World, Results], None]] = {
     "postgres": postgres.run,
