@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final
 
-import orjson
 import structlog
 from prometheus_client import Gauge
 from starlette.responses import Response
@@ -19,6 +18,7 @@ from app.core.middleware import record_result
 from app.gateway.headers import response_headers
 from app.gateway.upstream import AnswerUnusable, Outgoing, Relay
 from app.rivya.errors import RivyaUnavailable
+from app.rivya.parsing import json_object
 from app.rivya.transport import StreamedResponse
 
 log = structlog.stdlib.get_logger(__name__)
@@ -193,12 +193,8 @@ async def _read_ahead(response: StreamedResponse, pieces: AsyncIterator[bytes]) 
 
 def is_about(asked_id: str, body: bytes) -> bool:
     """False if a JSON answer names ids, and none of them is the one that was asked for."""
-    try:
-        answer = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return True
-    members = [answer.get(name) for name in ("id", "file_id", "session_id")] if isinstance(answer, dict) else []
-    ids = [value for value in members if isinstance(value, str)]
+    answer = json_object(body) or {}
+    ids = [answer[name] for name in ("id", "file_id", "session_id") if isinstance(answer.get(name), str)]
     return not ids or asked_id in ids
 
 

@@ -1,6 +1,6 @@
 """A client of Rivya's API: one method per call, with typed results, typed errors and a deadline."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -13,7 +13,7 @@ import orjson
 
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable, read_date, read_error
-from app.rivya.parsing import usable_name
+from app.rivya.parsing import json_object, usable_name
 from app.rivya.payloads import Generation, read_credits, read_generation, read_json, read_models
 from app.rivya.transport import (
     MOST_BODY_BYTES,
@@ -21,7 +21,6 @@ from app.rivya.transport import (
     BeforeSend,
     PollConnections,
     RawResponse,
-    StreamedResponse,
     Transport,
     is_header_value,
 )
@@ -75,6 +74,8 @@ class RivyaClient:
         )
         self._polls = PollConnections(base_url, api_key, most=polls, verify=verify, most_body_bytes=most_body_bytes)
         self._deadlines = deadlines
+        self.open = self._transport.open
+        """Relays a call with our key: Rivya's response, whatever its status; the caller closes it."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,13 +106,12 @@ class RivyaClient:
         """
         if len(idempotency_key) > _LONGEST_KEY or not is_header_value(idempotency_key):
             raise ValueError("an idempotency key has 1 to 255 printable ASCII characters")
-        response = await self._call(
-            "POST", "/api/v1/generations", seconds=self._deadlines.create, body=body, idempotency_key=idempotency_key
-        )
+        headers = {"idempotency-key": idempotency_key}
+        seconds = self._deadlines.create
+        response = await self._call("POST", "/api/v1/generations", seconds=seconds, body=body, headers=headers)
         generation = _read(read_generation, response)
-        if not _answers_create(body, generation) or response.headers.get("idempotency-key", idempotency_key) != (
-            idempotency_key
-        ):
+        returned_key = response.headers.get("idempotency-key", idempotency_key)
+        if returned_key != idempotency_key or not _answers_create(body, generation):
             raise RivyaUnreadable("the answer is about another create", status=response.status)
         return CreateAnswer(response.status, generation, response.body)
 
@@ -140,9 +140,10 @@ class RivyaClient:
         """Change members of an endpoint; None when it succeeded but the response has no endpoint."""
         response = await self._manage("PATCH", endpoint_id, fields=fields)
         try:
-            return _read_endpoint_body(response.body)
+            endpoint = _read_endpoint_body(response.body)
         except PayloadUnreadable:
             return None
+        return endpoint if endpoint.id == endpoint_id else None
 
     async def delete_endpoint(self, endpoint_id: str) -> None:
         """Delete an endpoint."""
@@ -159,46 +160,25 @@ class RivyaClient:
 
     async def server_time(self) -> datetime | None:
         """The time in the `Date` header of Rivya's responses, to the second; None without one."""
-        response = await self._call("GET", "/api/v1/models", seconds=self._deadlines.manage)
-        return read_date(response.headers)
+        return read_date((await self._call("GET", "/api/v1/models")).headers)
 
     async def models(self) -> dict[str, str]:
         """The category of each model by its id."""
-        return _read(read_models, await self._call("GET", "/api/v1/models", seconds=self._deadlines.manage))
+        return _read(read_models, await self._call("GET", "/api/v1/models"))
 
     async def credits(self) -> Decimal:
         """The account's current credits."""
-        return _read(read_credits, await self._call("GET", "/api/v1/credits", seconds=self._deadlines.manage))
-
-    async def open(
-        self,
-        method: str,
-        target: str,
-        *,
-        silence: float,
-        headers: Sequence[tuple[bytes, bytes]] = (),
-        content: bytes | AsyncIterator[bytes] | None = None,
-    ) -> StreamedResponse:
-        """Relay a call with our key: Rivya's response, whatever its status; the caller closes it.
-
-        Raises RivyaUnavailable where no response began within `silence` seconds.
-        """
-        return await self._transport.open(method, target, silence=silence, headers=headers, content=content)
+        return _read(read_credits, await self._call("GET", "/api/v1/credits"))
 
     async def _manage(
         self, method: str, endpoint_id: str | None = None, *, action: str = "", fields: dict[str, Any] | None = None
     ) -> RawResponse:
         path = "/api/v1/webhooks" if endpoint_id is None else f"/api/v1/webhooks/{segment(endpoint_id)}{action}"
-        body = None if fields is None else orjson.dumps(fields)
-        return await self._call(method, path, seconds=self._deadlines.manage, body=body)
+        return await self._call(method, path, body=None if fields is None else orjson.dumps(fields))
 
-    async def _call(
-        self, method: str, path: str, *, seconds: float, body: bytes | None = None, idempotency_key: str | None = None
-    ) -> RawResponse:
-        headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
-        return _raise_for_status(
-            await self._transport.exchange(method, path, seconds=seconds, body=body, headers=headers)
-        )
+    async def _call(self, method: str, path: str, *, seconds: float | None = None, **content: Any) -> RawResponse:  # noqa: ANN401
+        seconds = self._deadlines.manage if seconds is None else seconds
+        return _raise_for_status(await self._transport.exchange(method, path, seconds=seconds, **content))
 
 
 def _raise_for_status(response: RawResponse) -> RawResponse:
@@ -218,11 +198,7 @@ def _read(reader: Callable[[bytes], _Read], response: RawResponse) -> _Read:
 
 def _answers_create(body: bytes, generation: Generation) -> bool:
     """False if Rivya returned a client_request_id (which is not documented) that is not the one in the create."""
-    try:
-        create = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return True
-    asked = create.get("client_request_id") if isinstance(create, dict) else None
+    asked = (json_object(body) or {}).get("client_request_id")
     returned = generation.client_request_id
     return asked is None or returned is None or asked == returned
 

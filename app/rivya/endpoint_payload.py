@@ -63,7 +63,7 @@ def read_endpoint(value: object) -> WebhookEndpoint:
 
 
 def read_rotation(body: bytes, endpoint_id: str) -> WebhookEndpoint:
-    """The endpoint with its new secret. Raises PayloadUnreadable.
+    """The endpoint with its new secret. Raises PayloadUnreadable, also for the secret of another endpoint.
 
     The shape of this response isn't documented: if it has a secret but no endpoint, the secret is
     returned all the same, with an empty URL.
@@ -73,9 +73,12 @@ def read_rotation(body: bytes, endpoint_id: str) -> WebhookEndpoint:
     if secret is None:
         raise PayloadUnreadable("no secret")
     try:
-        return read_endpoint(value)
+        endpoint = read_endpoint(value)
     except PayloadUnreadable:
         return WebhookEndpoint(id=endpoint_id, url="", secret=secret)
+    if endpoint.id != endpoint_id:
+        raise PayloadUnreadable("about another endpoint")
+    return endpoint
 
 
 def read_endpoint_list(body: bytes) -> EndpointList:

@@ -5,11 +5,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import Any, Final, TypedDict, Unpack
+from typing import Final, TypedDict, Unpack
 
-import orjson
-
-from app.rivya.parsing import readable_text, usable_name
+from app.rivya.parsing import json_object, readable_text, usable_name
 
 
 class PayloadUnreadable(ValueError):
@@ -127,7 +125,8 @@ def read_error(status: int, body: bytes, headers: Mapping[str, str]) -> RivyaErr
     A 429 counts as Rivya's whatever its body: a rate limit is often enforced in front of the service. Any other
     response that isn't in Rivya's shape, and any 5xx, says nothing about the request itself.
     """
-    error = _error_member(body)
+    error = (json_object(body) or {}).get("error")
+    error = error if isinstance(error, dict) else {}
     code = usable_name(error.get("code")) or ("rate_limited" if status == 429 else None)
     details: _Details = {
         "message": readable_text(error.get("message")),
@@ -165,12 +164,3 @@ def _http_date(text: str) -> datetime | None:
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return time if time.tzinfo is not None else None
-
-
-def _error_member(body: bytes) -> dict[str, Any]:
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    error = value.get("error") if isinstance(value, dict) else None
-    return error if isinstance(error, dict) else {}

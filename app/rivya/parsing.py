@@ -13,6 +13,15 @@ _LARGEST_AMOUNT: Final = 10**12
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 
 
+def json_object(text: bytes) -> dict[str, Any] | None:
+    """The members of a JSON object, None if the text is anything else."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def usable_name(value: object) -> str | None:
     """A text fit to be an id or a name (printable, neither blank nor too long), or None."""
     if not isinstance(value, str) or len(value) > LONGEST_NAME or not value.isprintable() or not value.strip():

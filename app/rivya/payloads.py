@@ -12,7 +12,15 @@ import orjson
 
 from app.core.records import hot_dataclass
 from app.rivya.errors import PayloadUnreadable
-from app.rivya.parsing import is_storable, plausible_amount, read_iso, storable, usable_name, usable_reference
+from app.rivya.parsing import (
+    is_storable,
+    json_object,
+    plausible_amount,
+    read_iso,
+    storable,
+    usable_name,
+    usable_reference,
+)
 
 
 def read_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
@@ -164,7 +172,7 @@ class DeliveryBody:
 
 def read_delivery(body: bytes, *, header_id: str | None) -> DeliveryBody:
     """The content of a delivery's body. Never raises: what can't be read is of kind `unreadable`."""
-    envelope = _parsed(body)
+    envelope = json_object(body) or {}
     generation = find_generation(envelope, is_clean=is_storable(body))
     # A body that is itself the generation has the generation's id, not the event's: its two events would look like one.
     bare = generation is not None and generation.id == envelope.get("id")
@@ -177,14 +185,6 @@ def read_delivery(body: bytes, *, header_id: str | None) -> DeliveryBody:
         event_type=usable_name(event_type),
         generation=None if kind == "test" else generation,
     )
-
-
-def _parsed(body: bytes) -> dict[str, Any]:
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _kind(event_type: str | None, generation: Generation | None) -> Kind:
@@ -204,8 +204,7 @@ def read_models(body: bytes) -> dict[str, str]:
 
 def read_credits(body: bytes) -> Decimal:
     """The account's current credits. Raises PayloadUnreadable."""
-    value = read_json(body)
-    amount = plausible_amount(value.get("current_credits")) if isinstance(value, dict) else None
+    amount = plausible_amount((json_object(body) or {}).get("current_credits"))
     if amount is None:
         raise PayloadUnreadable("no current_credits")
     return Decimal(str(amount))

@@ -16,8 +16,7 @@ from datetime import datetime
 from itertools import product
 from typing import Final
 
-import orjson
-
+from app.rivya.parsing import json_object
 from app.rivya.schemes import Encoding, Family, KeyForm, Scheme, derive_key
 from app.rivya.signature import (
     RawHeaders,
@@ -49,7 +48,7 @@ def detect_scheme(headers: RawHeaders, body: bytes, *, secrets: Sequence[str], n
 
     The strongest is the one that signs most beside the body: id and timestamp, timestamp, nothing.
     """
-    if not _is_object(body):
+    if json_object(body) is None:
         return None
     budget = _MOST_HASHED_BYTES
     for scheme, claim in _claims(headers):
@@ -63,13 +62,6 @@ def detect_scheme(headers: RawHeaders, body: bytes, *, secrets: Sequence[str], n
                 result = check_timestamp(number, claim, now)
                 return DetectedScheme(replace(scheme, key_form=form), result)
     return None
-
-
-def _is_object(body: bytes) -> bool:
-    try:
-        return isinstance(orjson.loads(body), dict)
-    except orjson.JSONDecodeError:
-        return False
 
 
 def _claims(headers: RawHeaders) -> Iterator[tuple[Scheme, SignatureClaim]]:

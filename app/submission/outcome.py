@@ -17,7 +17,7 @@ from app.rivya.errors import (
     RivyaUnauthorized,
     RivyaUnavailable,
 )
-from app.rivya.parsing import storable
+from app.rivya.parsing import json_object, storable
 from app.submission.models import Reply, State, error_reply, not_recorded, unknown, unreachable, whole_seconds
 
 
@@ -190,11 +190,7 @@ def relayed(error: RivyaRefused, *, request_id: str) -> Reply:
 
 
 def _error_member(body: bytes) -> dict[str, Any]:
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    error = value.get("error") if isinstance(value, dict) else None
+    error = (json_object(body) or {}).get("error")
     return storable(error) if isinstance(error, dict) else {}
 
 

@@ -135,3 +135,8 @@ def test_a_search_for_a_secret_is_bounded() -> None:
     for _ in range(2000):
         value = {"data": value}
     assert find_secret(value) is None
+
+
+def test_a_secret_of_another_endpoint_is_not_taken_for_ours() -> None:
+    with pytest.raises(PayloadUnreadable, match="another endpoint"):
+        read_rotation(orjson.dumps({**STORED, "signing_secret": SECRET}), "whend_2")
