@@ -50,26 +50,24 @@ class DeliveryCounts:
         """The row with these counts added: times only grow, and a verified delivery resets the count of refusals."""
         verified = _latest(stored.last_verified_at, self.verified_at)
         refused = _latest(stored.last_refused_at, self.refused_at)
-        before = (
-            0 if self.verified_at is not None and _is_not_after(stored.last_refused_at, verified) else stored.refusals
-        )
-        refusals = 0 if _is_not_after(refused, verified) else before + self.refusals
-        return StoredCounts(verified, refused, refusals)
+        if _is_not_after(refused, verified):
+            return StoredCounts(verified, refused, 0)
+        is_reset = self.verified_at is not None and _is_not_after(stored.last_refused_at, verified)
+        return StoredCounts(verified, refused, self.refusals + (0 if is_reset else stored.refusals))
 
     def added(self, later: "DeliveryCounts") -> "DeliveryCounts":
         """The sum of these counts and `later` ones."""
         refusals = later.refusals + (0 if later.verified_at is not None else self.refusals)
-        return DeliveryCounts(
-            _latest(self.verified_at, later.verified_at), _latest(self.refused_at, later.refused_at), refusals
-        )
+        verified, refused = _latest(self.verified_at, later.verified_at), _latest(self.refused_at, later.refused_at)
+        return DeliveryCounts(verified, refused, refusals)
 
 
 def _latest(one: datetime | None, other: datetime | None) -> datetime | None:
     return max((at for at in (one, other) if at is not None), default=None)
 
 
-def _is_not_after(refused: datetime | None, verified: datetime | None) -> bool:
-    return refused is None or (verified is not None and refused <= verified)
+def _is_not_after(failure: datetime | None, success: datetime | None) -> bool:
+    return failure is None or (success is not None and failure <= success)
 
 
 _SECONDS_BETWEEN_FLUSHES = 1.0
@@ -111,7 +109,10 @@ class EndpointHealth:
         if not self._keyring.is_fixed:
             await self._flush()
             self._endpoints = await self._repository.endpoints()
-            self._measure(current(self._endpoints))
+            endpoint = current(self._endpoints)
+            REFUSALS_SINCE_VERIFIED.set(0 if endpoint is None else endpoint.refusals)
+            ENDPOINT_PROVEN.set(endpoint is not None and endpoint.secret_proven_at is not None)
+            RIVYA_FAILURES.set(0 if endpoint is None else endpoint.failure_count)
         return _SECONDS_BETWEEN_FLUSHES
 
     async def health_checks(self) -> list[HealthCheck]:
@@ -119,25 +120,19 @@ class EndpointHealth:
         if not self._keyring.is_fixed:
             with suppress(DatabaseUnavailable):
                 self._endpoints = await self._repository.endpoints()
-        return describe(self._endpoints, self._keyring, now=self._clock.now())
-
-    def _measure(self, endpoint: Endpoint | None) -> None:
-        REFUSALS_SINCE_VERIFIED.set(0 if endpoint is None else endpoint.refusals)
-        ENDPOINT_PROVEN.set(endpoint is not None and endpoint.secret_proven_at is not None)
-        RIVYA_FAILURES.set(0 if endpoint is None else endpoint.failure_count)
+        return _describe(self._endpoints, self._keyring, now=self._clock.now())
 
     def _counts(self, endpoint_id: str) -> DeliveryCounts:
         return self._unwritten.setdefault(endpoint_id, DeliveryCounts())
 
     async def _flush(self) -> None:
         taken, self._unwritten = self._unwritten, {}
-        if not taken:
-            return
         try:
-            await self._write(taken)
+            if taken:
+                await self._write(taken)
         except BaseException:
             for endpoint_id, counts in taken.items():
-                self._unwritten[endpoint_id] = counts.added(self._unwritten.get(endpoint_id, DeliveryCounts()))
+                self._unwritten[endpoint_id] = counts.added(self._counts(endpoint_id))
             raise
 
     async def _write(self, taken: dict[str, DeliveryCounts]) -> None:
@@ -156,98 +151,79 @@ def check(name: str, detail: str, *, ok: bool = False) -> HealthCheck:
     return HealthCheck(name, ok=ok, detail=detail, is_required=False)
 
 
-def describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime) -> list[HealthCheck]:
-    """The checks of secret, scheme, registration and deliveries.
-
-    Only an unknown secret makes the service unready, because every delivery is refused without one.
-    """
+def _describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime) -> list[HealthCheck]:
+    """Only an unknown secret makes the service unready, because every delivery is refused without one."""
     checks = [_secret(endpoints, keyring), _scheme(endpoints, keyring)]
     if keyring.is_fixed:
-        return [*checks, check("endpoint", ok=True, detail="made by hand (RIVYA_SIGNING_SECRET)")]
+        return [*checks, check("endpoint", "made by hand (RIVYA_SIGNING_SECRET)", ok=True)]
     wanted = live(endpoints)
     if wanted is None:
-        return [*checks, check("endpoint", ok=False, detail=f"not registered: {_why(endpoints)}")]
+        return [*checks, check("endpoint", f"not registered: {_why(endpoints)}")]
     return [*checks, _registered(wanted), _deliveries(wanted, now)]
 
 
 def _secret(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
-    scheme = keyring.snapshot.scheme
-    usable = keyring.snapshot.usable_secrets > 0
-    if usable:
-        detail = "known"
-    elif keyring.snapshot.secrets and scheme is not None:
-        detail = f"known, but without a key of the form {scheme.key_form}: correct RIVYA_SIGNATURE_SCHEME"
-    else:
+    snapshot, detail = keyring.snapshot, "known"
+    is_usable = snapshot.usable_secrets > 0
+    if not is_usable and snapshot.secrets and snapshot.scheme is not None:
+        detail = f"known, but without a key of the form {snapshot.scheme.key_form}: correct RIVYA_SIGNATURE_SCHEME"
+    elif not is_usable:
         detail = f"not known: {_why(endpoints)}"
-    return HealthCheck("signing_secret", ok=usable, detail=detail, is_required=True)
+    return HealthCheck("signing_secret", ok=is_usable, detail=detail, is_required=True)
 
 
 def _scheme(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
     name, scheme = "signature_scheme", keyring.snapshot.scheme
     contradicted = next((endpoint for endpoint in endpoints if endpoint.is_contradicted), None)
+    is_given = keyring.wanted_scheme is not None
     if contradicted is not None:
+        remedy = "correct RIVYA_SIGNATURE_SCHEME, or leave it at auto"
+        remedy = remedy if is_given else "run `rivya-receiver endpoint repin`"
         detail = (
             f"deliveries are verified as {scheme}, but {contradicted.other_scheme_count} were refused that "
-            f"{contradicted.other_scheme} proves: if Rivya has changed how it signs, {_remedy(keyring)}"
+            f"{contradicted.other_scheme} proves: if Rivya has changed how it signs, {remedy}"
         )
-        return check(name, ok=False, detail=detail)
-    if keyring.wanted_scheme is not None:
-        return check(name, ok=True, detail=f"{scheme}, given by RIVYA_SIGNATURE_SCHEME")
+        return check(name, detail)
     if scheme is None and pinned_scheme(endpoints) is None:
-        return check(name, ok=True, detail="the first delivery will prove it")
-    return check(name, ok=True, detail=f"{scheme}, proven by a delivery")
-
-
-def _remedy(keyring: Keyring) -> str:
-    if keyring.wanted_scheme is not None:
-        return "correct RIVYA_SIGNATURE_SCHEME, or leave it at auto"
-    return "run `rivya-receiver endpoint repin`"
-
-
-def _registered(wanted: Endpoint) -> HealthCheck:
-    error = wanted.last_error
-    detail = f"registered as {wanted.rivya_id} ({wanted.state})"
-    if error is not None:
-        detail += f", but: {explain(error)}"
-    elif wanted.is_in_doubt:
-        detail += "; a new secret was asked for, and its answer is awaited"
-    return check("endpoint", ok=error is None, detail=detail)
-
-
-def _deliveries(wanted: Endpoint, now: datetime) -> HealthCheck:
-    if wanted.is_refused:
-        return check("deliveries", ok=False, detail=_refused(wanted))
-    failing = wanted.failure_count
-    if failing and not _is_after(wanted.last_success_at, wanted.last_failure_at):
-        detail = (
-            f"Rivya counts {failing} failed deliveries since its last success; `rivya-receiver check --public` helps"
-        )
-        return check("deliveries", ok=False, detail=detail)
-    if wanted.last_verified_at is not None:
-        detail = f"the last one was verified at {wanted.last_verified_at:%FT%TZ}"
-    elif wanted.test_asked_at is not None and not wanted.is_awaiting_proof(now) and wanted.secret_proven_at is None:
-        detail = (
-            "none has come yet, not even the test delivery that was asked for: `rivya-receiver check --public` tells "
-            "whether Rivya can reach us; outcomes are polled meanwhile"
-        )
-        return check("deliveries", ok=False, detail=detail)
-    else:
-        detail = "none has come yet"
-    return check("deliveries", ok=True, detail=detail)
-
-
-def _refused(wanted: Endpoint) -> str:
-    verified = wanted.last_verified_at
-    since = "and none verified yet" if verified is None else f"since {verified:%FT%TZ}"
-    return (
-        f"{wanted.refusals} refused at the endpoint's own path {since}: RIVYA_SIGNATURE_SCHEME may be wrong, "
-        "or the secret was replaced elsewhere (`rivya-receiver endpoint rotate` gives a new one); "
-        "outcomes are polled meanwhile"
+        return check(name, "the first delivery will prove it", ok=True)
+    return check(
+        name, f"{scheme}, {'given by RIVYA_SIGNATURE_SCHEME' if is_given else 'proven by a delivery'}", ok=True
     )
 
 
-def _is_after(success: datetime | None, failure: datetime | None) -> bool:
-    return success is not None and (failure is None or success >= failure)
+def _registered(wanted: Endpoint) -> HealthCheck:
+    detail = f"registered as {wanted.rivya_id} ({wanted.state})"
+    if wanted.last_error is not None:
+        return check("endpoint", f"{detail}, but: {explain(wanted.last_error)}")
+    if wanted.is_in_doubt:
+        detail += "; a new secret was asked for, and its answer is awaited"
+    return check("endpoint", detail, ok=True)
+
+
+def _deliveries(wanted: Endpoint, now: datetime) -> HealthCheck:
+    name, verified, failing = "deliveries", wanted.last_verified_at, wanted.failure_count
+    if wanted.is_refused:
+        since = "and none verified yet" if verified is None else f"since {verified:%FT%TZ}"
+        return check(
+            name,
+            f"{wanted.refusals} refused at the endpoint's own path {since}: RIVYA_SIGNATURE_SCHEME may be wrong, "
+            "or the secret was replaced elsewhere (`rivya-receiver endpoint rotate` gives a new one); "
+            "outcomes are polled meanwhile",
+        )
+    if failing and (
+        wanted.last_success_at is None or not _is_not_after(wanted.last_failure_at, wanted.last_success_at)
+    ):
+        remedy = "`rivya-receiver check --public` helps"
+        return check(name, f"Rivya counts {failing} failed deliveries since its last success; {remedy}")
+    if verified is not None:
+        return check(name, f"the last one was verified at {verified:%FT%TZ}", ok=True)
+    if wanted.test_asked_at is not None and not wanted.is_awaiting_proof(now) and wanted.secret_proven_at is None:
+        return check(
+            name,
+            "none has come yet, not even the test delivery that was asked for: `rivya-receiver check --public` tells "
+            "whether Rivya can reach us; outcomes are polled meanwhile",
+        )
+    return check(name, "none has come yet", ok=True)
 
 
 def _why(endpoints: Sequence[Endpoint]) -> str:

@@ -1,6 +1,6 @@
 """Compares the live endpoint with its state at Rivya, repairs differences and removes surplus endpoints."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -26,36 +26,24 @@ from app.rivya.errors import (
 
 log = structlog.stdlib.get_logger(__name__)
 
-
-NAME: Final = "rivya-receiver"
 EVENT_TYPES: Final = ("generation.succeeded", "generation.failed")
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A field that differs at Rivya, and the value that it should have."""
-
-    field: str
-    wanted: Any
-
-
-def differences(actual: WebhookEndpoint, *, url: str) -> list[Difference]:
-    """Every field that has to change, `status` first; a field that Rivya leaves out counts as right."""
-    differing = []
+def differences(actual: WebhookEndpoint, *, url: str) -> dict[str, Any]:
+    """The fields that have to change, each with its right value, `status` first; one that Rivya leaves out is right."""
+    differing: dict[str, Any] = {}
     if actual.status is not None and actual.status != "active":
-        differing.append(Difference("status", "active"))
+        differing["status"] = "active"
     if actual.url and not is_same_place(actual.url, url):
-        differing.append(Difference("url", url))
+        differing["url"] = url
     if actual.event_types and set(actual.event_types) != set(EVENT_TYPES):
-        differing.append(Difference("event_types", list(EVENT_TYPES)))
+        differing["event_types"] = list(EVENT_TYPES)
     return differing
 
 
-def repaired(actual: WebhookEndpoint | None, differing: Sequence[Difference], *, url: str) -> bool:
+def repaired(actual: WebhookEndpoint | None, differing: Mapping[str, Any], *, url: str) -> bool:
     """True if none of the fields in `differing` differs any more."""
-    return actual is not None and not {one.field for one in differences(actual, url=url)} & {
-        one.field for one in differing
-    }
+    return actual is not None and not differences(actual, url=url).keys() & differing.keys()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,51 +67,80 @@ class StepContext:
         if self.keys.newest is None:
             raise OutcomeUnknown("encryption_key_missing")
 
+    async def change(
+        self,
+        endpoint: Endpoint,
+        *,
+        event: str | None = None,
+        detail: str | None = None,
+        **values: Any,  # noqa: ANN401 - columns
+    ) -> None:
+        """Set columns of an endpoint now, and add `event` to its history. Raises `StaleState`."""
+        await self.repository.change(endpoint, now=self.clock.now(), event=event, detail=detail, **values)
 
-class Repair:
-    """Changes an endpoint at Rivya in place. Each repair is logged, counted and written to the history."""
+
+class Inspection:
+    """Compares and changes an endpoint at Rivya in place. Each repair is logged, counted and put into the history."""
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
+
+    async def check(self, wanted: Endpoint, known: Sequence[Endpoint]) -> bool:
+        """Retire it if it is gone, repair differences, record failures, remove others that carry a key of ours.
+
+        False if it can't be repaired and a new endpoint has to replace it. An answer that can't be read changes
+        nothing. Raises `RivyaError` if Rivya can't be asked.
+        """
+        await self._context.repository.drop_expired_secrets(now=self._context.clock.now())
+        try:
+            response = await self._context.client.list_endpoints()
+        except RivyaUnreadable:
+            response = EndpointList((), complete=False)
+        actual = next((listed for listed in response.endpoints if listed.id == wanted.rivya_id), None)
+        # A missing entry does not prove that the endpoint is gone: the list may have pages that it does not announce.
+        actual = actual or await self._get(wanted)
+        if actual is None:
+            return True
+        if actual.revoked_at is not None:
+            await self.record_gone(wanted)
+            return True
+        await self._remove_others(response.endpoints, known)
+        await self._record_failures(wanted, actual)
+        differing = differences(actual, url=self._context.url(wanted.path_key))
+        if differing:
+            return await self._patch(wanted, differing, kind=f"{next(iter(differing))}_restored")
+        if wanted.secret_proven_at is None and wanted.test_asked_at is not None:
+            # The process that recorded the request of a test may have been killed before it could send it.
+            await self._context.change(wanted, event="test_unanswered", test_asked_at=None)
+        return True
 
     async def relocate(self, wanted: Endpoint) -> bool:
         """Change the URL and keep the secret; False if Rivya refuses and a new endpoint is needed.
 
         Raises `RivyaError` if Rivya can't be asked, or allows no endpoint at that URL.
         """
-        url = self._context.url(wanted.path_key)
-        return await self.patch(wanted, [Difference("url", url)], kind="moved")
-
-    async def patch(self, wanted: Endpoint, differing: Sequence[Difference], *, kind: str) -> bool:
-        """Change the differing fields; False if Rivya refuses, or if they still differ afterwards."""
-        url = self._context.url(wanted.path_key)
-        actual = await self._send_patch(wanted, differing)
-        if not repaired(actual, differing, url=url):
-            self._log_repair(wanted, f"not_{kind}")
-            return False
-        now = self._context.clock.now()
-        await self._context.repository.change(wanted, now=now, event=kind, url=url, last_error=None, test_asked_at=None)
-        self._log_repair(wanted, kind)
-        return True
+        return await self._patch(wanted, {"url": self._context.url(wanted.path_key)}, kind="moved")
 
     async def record_gone(self, wanted: Endpoint) -> None:
         """Retire an endpoint that was removed at Rivya; its secret is not accepted any more, as this was on purpose."""
-        await self._context.repository.retire(
-            wanted, now=self._context.clock.now(), overlap=timedelta(0), why="gone_at_rivya"
-        )
-        self._log_repair(wanted, "gone")
+        now = self._context.clock.now()
+        await self._context.repository.retire(wanted, now=now, overlap=timedelta(0), why="gone_at_rivya")
+        _count_repair("gone", wanted)
 
-    def _log_repair(self, wanted: Endpoint, kind: str) -> None:
-        REPAIRS.labels(kind).inc()
-        log.warning("endpoint.repair", repair=kind, endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
+    async def _patch(self, wanted: Endpoint, differing: Mapping[str, Any], *, kind: str) -> bool:
+        """Change the differing fields; False if Rivya refuses, or if they still differ afterwards."""
+        url = self._context.url(wanted.path_key)
+        if not repaired(await self._send_patch(wanted.rivya_id or "", differing), differing, url=url):
+            _count_repair(f"not_{kind}", wanted)
+            return False
+        await self._context.change(wanted, event=kind, url=url, last_error=None, test_asked_at=None)
+        _count_repair(kind, wanted)
+        return True
 
-    async def _send_patch(self, wanted: Endpoint, differing: Sequence[Difference]) -> WebhookEndpoint | None:
+    async def _send_patch(self, rivya_id: str, fields: Mapping[str, Any]) -> WebhookEndpoint | None:
         """The endpoint as Rivya shows it after the change; None if Rivya refuses or its answer can't be read."""
-        rivya_id = wanted.rivya_id or ""
         try:
-            actual = await self._context.client.update_endpoint(
-                rivya_id, **{one.field: one.wanted for one in differing}
-            )
+            actual = await self._context.client.update_endpoint(rivya_id, **fields)
             return actual or await self._context.client.get_endpoint(rivya_id)
         except (RivyaUnauthorized, RivyaForbidden, RivyaRateLimited):
             raise
@@ -134,53 +151,6 @@ class Repair:
         except RivyaUnreadable:
             return None
 
-
-class Inspection:
-    """Compares an endpoint of ours with its state at Rivya; an answer that can't be read changes nothing."""
-
-    def __init__(self, context: StepContext, repair: Repair) -> None:
-        self._context = context
-        self._repair = repair
-
-    async def check(self, wanted: Endpoint, known: Sequence[Endpoint]) -> bool:
-        """Retire it if it is gone, repair differences, record failures, remove others that carry a key of ours.
-
-        False if it can't be repaired and a new endpoint has to replace it. Raises `RivyaError` if Rivya can't be
-        asked.
-        """
-        await self._context.repository.drop_expired_secrets(now=self._context.clock.now())
-        response = await self._list()
-        actual = next((listed for listed in response.endpoints if listed.id == wanted.rivya_id), None)
-        # A missing entry does not prove that the endpoint is gone: the list may have pages that it does not announce.
-        actual = actual or await self._get(wanted)
-        if actual is None:
-            return True
-        if actual.revoked_at is not None:
-            await self._repair.record_gone(wanted)
-            return True
-        await self._remove_others(response.endpoints, known)
-        await self._record_failures(wanted, actual)
-        differing = differences(actual, url=self._context.url(wanted.path_key))
-        if not differing:
-            await self._ask_again(wanted)
-            return True
-        return await self._repair.patch(wanted, differing, kind=f"{differing[0].field}_restored")
-
-    async def _ask_again(self, wanted: Endpoint) -> None:
-        """Request another test delivery as long as no delivery has proved the secret.
-
-        The process that recorded the earlier request may have been killed before it could send it.
-        """
-        if wanted.secret_proven_at is None and wanted.test_asked_at is not None:
-            now = self._context.clock.now()
-            await self._context.repository.change(wanted, now=now, event="test_unanswered", test_asked_at=None)
-
-    async def _list(self) -> EndpointList:
-        try:
-            return await self._context.client.list_endpoints()
-        except RivyaUnreadable:
-            return EndpointList((), complete=False)
-
     async def _get(self, wanted: Endpoint) -> WebhookEndpoint | None:
         """The endpoint at Rivya, None if its state is unknown; retires it if Rivya says that it does not exist."""
         try:
@@ -189,21 +159,16 @@ class Inspection:
             return None
         except RivyaNotFound as error:
             if is_gone(error):
-                await self._repair.record_gone(wanted)
+                await self.record_gone(wanted)
             return None
 
     async def _record_failures(self, wanted: Endpoint, actual: WebhookEndpoint) -> None:
         """Store Rivya's delivery counts; log if there are new failures since the last check."""
-        news: dict[str, Any] = {
-            "last_error": None,
-            "failure_count": actual.failure_count,
-            "last_success_at": actual.last_success_at,
-            "last_failure_at": actual.last_failure_at,
-        }
+        counts = {name: getattr(actual, name) for name in ("failure_count", "last_success_at", "last_failure_at")}
+        values = {"last_error": None, **counts}
         is_failing = actual.failure_count > wanted.failure_count or _is_newer_failure(wanted, actual)
-        if any(getattr(wanted, name) != value for name, value in news.items()):
-            event = "deliveries_failing" if is_failing else None
-            await self._context.repository.change(wanted, now=self._context.clock.now(), event=event, **news)
+        if any(getattr(wanted, name) != value for name, value in values.items()):
+            await self._context.change(wanted, event="deliveries_failing" if is_failing else None, **values)
         if is_failing:
             log.warning(
                 "endpoint.deliveries_failing",
@@ -218,15 +183,19 @@ class Inspection:
         """Delete endpoints left over from a create that took effect after all: they carry a key of our database."""
         carried = {path_key_of(endpoint.url) or "" for endpoint in listed}
         # The URL of a foreign endpoint may hold characters that a database refuses and that no key of ours has.
-        keys = await self._context.repository.path_keys_among(
-            {key for key in carried if key.isascii() and key.isprintable()}
-        )
+        candidates = {key for key in carried if key.isascii() and key.isprintable()}
+        keys = await self._context.repository.path_keys_among(candidates)
         wanted = {endpoint.rivya_id for endpoint in known if endpoint.state is not State.RETIRED}
         for endpoint in listed:
             if path_key_of(endpoint.url) in keys and endpoint.id not in wanted and endpoint.revoked_at is None:
                 await self._context.client.delete_endpoint(endpoint.id)
                 REPAIRS.labels("extra_removed").inc()
                 log.warning("endpoint.repair", repair="extra_removed", rivya_id=endpoint.id)
+
+
+def _count_repair(kind: str, wanted: Endpoint) -> None:
+    REPAIRS.labels(kind).inc()
+    log.warning("endpoint.repair", repair=kind, endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
 
 
 def _is_newer_failure(wanted: Endpoint, actual: WebhookEndpoint) -> bool:

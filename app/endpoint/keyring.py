@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 import structlog
@@ -21,25 +20,39 @@ from app.rivya.signature import Verifier
 log = structlog.stdlib.get_logger(__name__)
 
 
+_WITHOUT_SECRET: Final = 0.5
+_UNPROVEN: Final = 1.0
+_SETTLED: Final = 10.0
+_OFF: Final = 3600.0
+_BETWEEN_READS: Final = 1.0
+_BETWEEN_READS_IN_DOUBT: Final = 0.1
+_PATIENCE: Final = 3.0
+"""Seconds that a delivery waits for a read of the database."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyringSnapshot:
-    """A snapshot of our endpoints and decrypted secrets. Immutable, so that one delivery is verified with one state."""
+    """Our endpoints and their decrypted secrets. Immutable, so that one delivery is verified with one state."""
 
     scheme: Scheme | None
     """From the setting or pinned by a delivery; None until a delivery proves one."""
     secrets: tuple[str, ...] = field(repr=False, default=())
-    verifier: Verifier | None = None
+    verifier: Verifier | None = field(compare=False, default=None)
     stored: tuple[StoredSecret, ...] = ()
     """In the order of `secrets`; empty if the secret comes from a setting."""
     endpoint_ids: dict[bytes, str] = field(repr=False, default_factory=dict)
     in_doubt: frozenset[str] = frozenset()
     """Endpoints of which Rivya may hold a secret that is not stored yet."""
-    has_unproven: bool = False
 
     @property
     def usable_secrets(self) -> int:
         """The number of secrets that deliveries can be verified with; with 0, every delivery is refused."""
         return len(self.secrets) if self.verifier is None else self.verifier.usable_secrets
+
+    @property
+    def has_unproven(self) -> bool:
+        """True if one of the stored secrets has not verified any delivery yet."""
+        return any(secret.proven_at is None for secret in self.stored)
 
     def endpoint_id(self, path_key: str | None) -> str | None:
         """Our id of the endpoint with this path key, None if the key is not ours."""
@@ -50,27 +63,25 @@ class KeyringSnapshot:
 def from_setting(secret: str, *, scheme: Scheme | None, endpoints: Sequence[Endpoint] = ()) -> KeyringSnapshot:
     """The snapshot with a secret from a setting; from the database only a proven scheme is used."""
     chosen = scheme or _pinned(endpoints)
-    verifier = None if chosen is None else Verifier(chosen, [secret])
-    return KeyringSnapshot(chosen, (secret,), verifier, has_unproven=False)
+    return KeyringSnapshot(chosen, (secret,), None if chosen is None else Verifier(chosen, [secret]))
 
 
-def read(
+def from_database(
     endpoints: Sequence[Endpoint], stored: Sequence[StoredSecret], *, keys: SecretBox, scheme: Scheme | None
 ) -> KeyringSnapshot:
     """The snapshot of what is stored. Raises `DecryptionFailed` if any of the secrets can't be decrypted."""
     chosen = scheme or _pinned(endpoints)
     secrets = tuple(keys.decrypt(secret.sealed) for secret in stored)
     with_secret = {secret.endpoint_id for secret in stored}
+    # Deliveries may still come to the path of a retired endpoint as long as its secret is valid.
+    callable_ = [one for one in endpoints if one.state not in (State.MANUAL, State.RETIRED) or one.id in with_secret]
     return KeyringSnapshot(
         scheme=chosen,
         secrets=secrets,
         verifier=None if chosen is None else Verifier(chosen, secrets),
         stored=tuple(stored),
-        endpoint_ids={
-            _digest(endpoint.path_key): endpoint.id for endpoint in endpoints if _is_callable(endpoint, with_secret)
-        },
+        endpoint_ids={_digest(endpoint.path_key): endpoint.id for endpoint in callable_},
         in_doubt=frozenset(endpoint.id for endpoint in endpoints if endpoint.is_in_doubt),
-        has_unproven=any(secret.proven_at is None for secret in stored),
     )
 
 
@@ -79,25 +90,8 @@ def _pinned(endpoints: Sequence[Endpoint]) -> Scheme | None:
     return None if text is None else parse_scheme(text)
 
 
-def _is_callable(endpoint: Endpoint, with_secret: set[str]) -> bool:
-    """True if deliveries may still come to its path."""
-    if endpoint.state is State.MANUAL:
-        return False
-    return endpoint.state is not State.RETIRED or endpoint.id in with_secret
-
-
 def _digest(path_key: str) -> bytes:
     return hashlib.sha256(path_key.casefold().encode(errors="replace")).digest()
-
-
-_WITHOUT_SECRET: Final = 0.5
-_UNPROVEN: Final = 1.0
-_SETTLED: Final = 10.0
-_OFF: Final = 3600.0
-_BETWEEN_LOOKS: Final = 1.0
-_BETWEEN_LOOKS_IN_DOUBT: Final = 0.1
-_PATIENCE: Final = 3.0
-"""Seconds that a delivery waits for a read of the database."""
 
 
 class Keyring:
@@ -127,8 +121,8 @@ class Keyring:
         """The database has been read at least once, or need not be."""
         self.version = 0
         """Grows with each change of `snapshot`."""
-        self._looked_at: float | None = None
-        self._looking = asyncio.Lock()
+        self._read_at: float | None = None
+        self._lock = asyncio.Lock()
         self._planned: asyncio.Task[bool] | None = None
 
     async def load(self) -> None:
@@ -136,8 +130,16 @@ class Keyring:
 
         Raises `DecryptionFailed` if a secret can't be decrypted with our keys, `DatabaseUnavailable`.
         """
-        if not self.is_off:
-            await self._look()
+        if self.is_off:
+            return
+        async with self._lock:
+            self._read_at = self._clock.monotonic()
+            endpoints = await self._repository.endpoints()
+            if self._fixed_secret is not None:
+                self._set(from_setting(self._fixed_secret, scheme=self.wanted_scheme, endpoints=endpoints))
+                return
+            stored = await self._repository.secrets(now=self._clock.now())
+            self._set(from_database(endpoints, stored, keys=self._keys, scheme=self.wanted_scheme))
 
     async def refresh(self, version: int, *, is_patient: bool = False) -> bool:
         """Read newer secrets before a delivery is refused; True if there is anything newer than `version`.
@@ -148,32 +150,29 @@ class Keyring:
         """
         if self.version != version:
             return True
-        if self.is_off or (self._planned is None and not is_patient and self._wait() > 0):
+        if self.is_off or not (is_patient or self.may_read):
             return False
         if self._planned is None:
-            self._planned = asyncio.create_task(self._look_in_turn())
+            self._planned = asyncio.create_task(self._read_when_allowed())
         try:
             async with asyncio.timeout(_PATIENCE):
-                is_sent_back = await asyncio.shield(self._planned)
+                is_done = await asyncio.shield(self._planned)
         except TimeoutError:
-            is_sent_back = False
-        if not is_sent_back and is_patient:
+            is_done = False
+        if not is_done and is_patient:
             raise DatabaseUnavailable
         return self.version != version
 
     @property
-    def may_look(self) -> bool:
+    def may_read(self) -> bool:
         """True if `refresh` would read the database now, also for a caller that is not patient."""
-        return not self.is_off and (self._planned is not None or self._wait() <= 0)
+        return not self.is_off and (self._planned is not None or self._seconds_to_wait() <= 0)
 
     async def run_once(self) -> float:
         """Read what is stored; returns the seconds until the next run. Raises `DatabaseUnavailable`."""
         if self.is_off:
             return _OFF
-        try:
-            await self._look()
-        except DecryptionFailed as error:
-            log.error("keyring.seal_broken", detail=str(error))  # noqa: TRY400 - its text says it all
+        await self._load_if_decrypted()
         if not self.snapshot.secrets:
             return _WITHOUT_SECRET
         return _UNPROVEN if self.snapshot.has_unproven or self.snapshot.scheme is None else _SETTLED
@@ -182,53 +181,33 @@ class Keyring:
         """The number of secrets, never a secret."""
         return f"Keyring({len(self.snapshot.secrets)} secrets)"
 
-    def _wait(self) -> float:
-        """Seconds until the next read is allowed."""
-        between = _BETWEEN_LOOKS_IN_DOUBT if self.snapshot.in_doubt else _BETWEEN_LOOKS
-        return 0.0 if self._looked_at is None else self._looked_at + between - self._clock.monotonic()
+    def _seconds_to_wait(self) -> float:
+        between = _BETWEEN_READS_IN_DOUBT if self.snapshot.in_doubt else _BETWEEN_READS
+        return 0.0 if self._read_at is None else max(self._read_at + between - self._clock.monotonic(), 0.0)
 
-    async def _look_in_turn(self) -> bool:
-        """Read when it is allowed; False if the database is unavailable. Callers can join until the read begins."""
+    async def _read_when_allowed(self) -> bool:
+        """False if the database is unavailable. Callers can join until the read begins."""
         try:
-            await asyncio.sleep(max(self._wait(), 0))
+            await asyncio.sleep(self._seconds_to_wait())
             self._planned = None
-            await self._look()
-        except DecryptionFailed as error:
-            log.error("keyring.seal_broken", detail=str(error))  # noqa: TRY400 - its text says it all
+            await self._load_if_decrypted()
         except DatabaseUnavailable:
             log.warning("keyring.database_unavailable")
             return False
         return True
 
-    async def _look(self) -> None:
-        async with self._looking:
-            self._looked_at = self._clock.monotonic()
-            endpoints = await self._repository.endpoints()
-            if self._fixed_secret is not None:
-                self._take(from_setting(self._fixed_secret, scheme=self.wanted_scheme, endpoints=endpoints))
-                return
-            stored = await self._repository.secrets(now=self._clock.now())
-            self._take(read(endpoints, stored, keys=self._keys, scheme=self.wanted_scheme))
+    async def _load_if_decrypted(self) -> None:
+        try:
+            await self.load()
+        except DecryptionFailed as error:
+            log.error("keyring.seal_broken", detail=str(error))  # noqa: TRY400 - its text says it all
 
-    def _take(self, snapshot: KeyringSnapshot) -> None:
+    def _set(self, snapshot: KeyringSnapshot) -> None:
         self.is_read = True
-        if _comparable(snapshot) == _comparable(self.snapshot):
+        if snapshot == self.snapshot:
             return
         if snapshot.secrets != self.snapshot.secrets or snapshot.scheme != self.snapshot.scheme:
-            newest = max((secret.valid_from for secret in snapshot.stored), default=None)
-            log.info(
-                "keyring.changed",
-                secrets=len(snapshot.secrets),
-                scheme=str(snapshot.scheme),
-                newest_from=_isoformat(newest),
-            )
+            newest = max((secret.valid_from.isoformat() for secret in snapshot.stored), default=None)
+            log.info("keyring.changed", secrets=len(snapshot.secrets), scheme=str(snapshot.scheme), newest_from=newest)
         self.snapshot = snapshot
         self.version += 1
-
-
-def _comparable(snapshot: KeyringSnapshot) -> tuple[object, ...]:
-    return snapshot.scheme, snapshot.secrets, snapshot.stored, snapshot.endpoint_ids, snapshot.in_doubt
-
-
-def _isoformat(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat()

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
-from sqlalchemy import and_, insert, select, update
+from sqlalchemy import and_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.ids import path_key, uuid7
+from app.core.ids import path_key
 from app.endpoint.keyring import Keyring, KeyringSnapshot
 from app.endpoint.models import Endpoint, State
-from app.endpoint.repository import record_event
+from app.endpoint.repository import insert_endpoint, record_event
 from app.endpoint.tables import endpoint_secrets, endpoints
 from app.rivya.payloads import read_delivery
 from app.rivya.signature import Verified
@@ -99,11 +99,7 @@ async def _manual(connection: AsyncConnection, rows: Sequence[_Pin], *, now: dat
     for pin in rows:
         if pin.state == State.MANUAL:
             return pin.id
-    endpoint_id = str(uuid7(now))
-    stamped = {"state_since": now, "created_at": now, "updated_at": now}
-    row = {"id": endpoint_id, "path_key": path_key(), "url": "", "state": State.MANUAL, "refusals": 0}
-    await connection.execute(insert(endpoints).values(**row, **stamped))
-    return endpoint_id
+    return await insert_endpoint(connection, State.MANUAL, path_key=path_key(), url="", now=now)
 
 
 async def _advance(connection: AsyncConnection, endpoint_id: str, proof: DeliveryProof, *, now: datetime) -> None:

@@ -162,5 +162,5 @@ class Reconciler:
             failures=self._failures,
             pause=round(pause, 1),
         )
-        if endpoint is not None:
-            await self._repository.record_error(endpoint, code=failure.code, now=self._clock.now())
+        if endpoint is not None and endpoint.last_error != failure.code:
+            await self._repository.change(endpoint, now=self._clock.now(), last_error=failure.code)

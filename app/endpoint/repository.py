@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import RowMapping, Select, and_, delete, func, insert, or_, select, union, update
@@ -70,14 +69,6 @@ class Entry:
     detail: str | None
 
 
-class RotationReason(StrEnum):
-    """The reason why a secret is replaced."""
-
-    OPERATOR = "operator"
-    SCHEDULE = "schedule"
-    LOST = "secret_lost"
-
-
 class EndpointRepository:
     """Our endpoints and their secrets in the database. Methods raise `DatabaseUnavailable`."""
 
@@ -124,27 +115,27 @@ class EndpointRepository:
 
     async def add_intent(self, *, path_key: str, url: str, now: datetime) -> None:
         """Insert an intended endpoint. Raises `StaleState` if there is one already."""
-        endpoint_id = str(uuid7(now))
-        row = {"id": endpoint_id, "path_key": path_key, "url": url, "state": State.INTENDED, "refusals": 0}
         try:
             async with self._database.transaction() as connection:
-                stamped = {"state_since": now, "created_at": now, "updated_at": now}
-                await connection.execute(insert(endpoints).values(**row, **stamped))
+                endpoint_id = await insert_endpoint(connection, State.INTENDED, path_key=path_key, url=url, now=now)
                 await record_event(connection, endpoint_id, event=State.INTENDED, now=now)
         except IntegrityError as error:
             raise StaleState from error
 
-    async def change(self, endpoint: Endpoint, *, now: datetime, event: str | None = None, **values: Any) -> None:  # noqa: ANN401 - columns
+    async def change(
+        self,
+        endpoint: Endpoint,
+        *,
+        now: datetime,
+        event: str | None = None,
+        detail: str | None = None,
+        **values: Any,  # noqa: ANN401 - columns
+    ) -> None:
         """Set columns of an endpoint, and add `event` to its history. Raises `StaleState` if it has left its state."""
         async with self._database.transaction() as connection:
             await _change(connection, endpoint, now=now, **values)
             if event is not None:
-                await record_event(connection, endpoint.id, event=event, now=now)
-
-    async def record_error(self, endpoint: Endpoint, *, code: str | None, now: datetime) -> None:
-        """Store the code of the last failed call about it, None if there is none. Raises `StaleState`."""
-        if endpoint.last_error != code:
-            await self.change(endpoint, now=now, last_error=code)
+                await record_event(connection, endpoint.id, event=event, now=now, detail=detail)
 
     async def store_created(self, endpoint: Endpoint, *, rivya_id: str, url: str, sealed: str, now: datetime) -> None:
         """Make an intended endpoint the live one, with Rivya's id and its secret; the one before is now retiring.
@@ -153,27 +144,31 @@ class EndpointRepository:
         """
         # Deliveries that were refused before its secret was known are not a sign of bad health.
         fresh = {"create_attempted_at": None, "last_error": None, "last_refused_at": None, "refusals": 0}
-        news = {"state": State.CREATED, "state_since": now, "rivya_id": rivya_id, "url": url, **fresh}
         before = select(endpoints.c.id).where(endpoints.c.state.in_(LIVE)).with_for_update()
         async with self._database.transaction() as connection:
             for replaced in (await connection.execute(before)).scalars().all():
                 retiring = {"state": State.RETIRING, "state_since": now, "updated_at": now}
                 await connection.execute(update(endpoints).where(endpoints.c.id == replaced).values(**retiring))
                 await record_event(connection, replaced, event=State.RETIRING, now=now)
-            await _change(connection, endpoint, now=now, **news)
+            created = {"state": State.CREATED, "state_since": now, "rivya_id": rivya_id, "url": url}
+            await _change(connection, endpoint, now=now, **created, **fresh)
             await _add_secret(connection, endpoint.id, sealed=sealed, now=now)
             await record_event(connection, endpoint.id, event=State.CREATED, now=now, detail=rivya_id)
 
-    async def serve(self, endpoint: Endpoint, *, now: datetime) -> None:
-        """Set the state of a proven endpoint to serving. Raises `StaleState`."""
-        await self.change(endpoint, now=now, event=State.SERVING, state=State.SERVING, state_since=now)
+    async def store_rotated(self, endpoint: Endpoint, *, sealed: str, now: datetime, overlap: timedelta) -> None:
+        """Store the new secret; the one before is valid for `overlap`. Raises `StaleState`, and then stores nothing."""
+        done = ("rotation_requested_at", "rotation_attempted_at", "test_asked_at", "last_error")
+        async with self._database.transaction() as connection:
+            await _change(connection, endpoint, now=now, **dict.fromkeys(done))
+            await _end_secret(connection, endpoint.id, at=now + overlap)
+            await _add_secret(connection, endpoint.id, sealed=sealed, now=now)
+            await record_event(connection, endpoint.id, event="rotated", now=now)
 
-    async def retire(self, endpoint: Endpoint, *, now: datetime, overlap: timedelta, why: str | None = None) -> None:
+    async def retire(self, endpoint: Endpoint, *, now: datetime, overlap: timedelta, why: str) -> None:
         """Retire an endpoint that no longer exists at Rivya; its secret is valid for `overlap`. Raises `StaleState`."""
-        its_current = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
         async with self._database.transaction() as connection:
             await _change(connection, endpoint, now=now, state=State.RETIRED, state_since=now)
-            await connection.execute(update(endpoint_secrets).where(its_current).values(valid_until=now + overlap))
+            await _end_secret(connection, endpoint.id, at=now + overlap)
             await record_event(connection, endpoint.id, event=State.RETIRED, now=now, detail=why)
 
     async def drop_expired_secrets(self, *, now: datetime) -> None:
@@ -181,42 +176,25 @@ class EndpointRepository:
         async with self._database.transaction() as connection:
             await connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.valid_until <= now))
 
-    async def request_rotation(self, endpoint: Endpoint, *, why: RotationReason, now: datetime) -> None:
-        """Request a new secret; the process with the lease replaces it. Raises `StaleState`."""
-        async with self._database.transaction() as connection:
-            await _change(connection, endpoint, now=now, rotation_requested_at=now)
-            await record_event(connection, endpoint.id, event="rotation_requested", now=now, detail=why)
 
-    async def record_rotation_attempt(self, endpoint: Endpoint, *, now: datetime) -> None:
-        """Mark that a rotation is sent next: Rivya may then sign with a secret we don't hold. Raises `StaleState`."""
-        async with self._database.transaction() as connection:
-            await _change(connection, endpoint, now=now, rotation_attempted_at=now)
+async def insert_endpoint(connection: AsyncConnection, state: State, *, path_key: str, url: str, now: datetime) -> str:
+    """Insert an endpoint within a transaction; returns its id."""
+    endpoint_id = str(uuid7(now))
+    row = {"id": endpoint_id, "path_key": path_key, "url": url, "state": state, "refusals": 0}
+    stamped = {"state_since": now, "created_at": now, "updated_at": now}
+    await connection.execute(insert(endpoints).values(**row, **stamped))
+    return endpoint_id
 
-    async def undo_rotation_attempt(self, endpoint: Endpoint, *, now: datetime, code: str, is_final: bool) -> None:
-        """Remove the mark of an attempt that changed nothing; `is_final`: and the request too. Raises `StaleState`.
 
-        An earlier attempt whose outcome is unknown stays in doubt.
-        """
-        requested = None if is_final else endpoint.rotation_requested_at
-        before = {"rotation_attempted_at": endpoint.rotation_attempted_at, "rotation_requested_at": requested}
-        async with self._database.transaction() as connection:
-            await _change(connection, endpoint, now=now, **before)
-            if is_final:
-                await record_event(connection, endpoint.id, event="rotation_refused", now=now, detail=code)
-
-    async def store_rotated(self, endpoint: Endpoint, *, sealed: str, now: datetime, overlap: timedelta) -> None:
-        """Store the new secret; the one before is valid for `overlap`. Raises `StaleState`, and then stores nothing."""
-        mine = and_(endpoint_secrets.c.endpoint_id == endpoint.id, endpoint_secrets.c.valid_until.is_(None))
-        done = {"rotation_requested_at": None, "rotation_attempted_at": None, "test_asked_at": None, "last_error": None}
-        async with self._database.transaction() as connection:
-            await _change(connection, endpoint, now=now, **done)
-            await connection.execute(update(endpoint_secrets).where(mine).values(valid_until=now + overlap))
-            await _add_secret(connection, endpoint.id, sealed=sealed, now=now)
-            await record_event(connection, endpoint.id, event="rotated", now=now)
+async def record_event(
+    connection: AsyncConnection, endpoint_id: str, *, event: str, now: datetime, detail: str | None = None
+) -> None:
+    """Add an entry to the history, within the transaction of the change that it describes."""
+    row = {"endpoint_id": endpoint_id, "recorded_at": now, "event": event, "detail": detail}
+    await connection.execute(insert(endpoint_history).values(**row))
 
 
 async def _change(connection: AsyncConnection, endpoint: Endpoint, *, now: datetime, **values: Any) -> None:  # noqa: ANN401 - columns
-    """Set columns within a transaction. Raises `StaleState` if the endpoint is no longer in the state we read."""
     # A delivery may prove an endpoint at any time, so only a change of state requires the exact state.
     states = LIVE if endpoint.state in LIVE and "state" not in values else {endpoint.state}
     unchanged = and_(endpoints.c.id == endpoint.id, endpoints.c.state.in_(states))
@@ -226,21 +204,17 @@ async def _change(connection: AsyncConnection, endpoint: Endpoint, *, now: datet
 
 
 async def _add_secret(connection: AsyncConnection, endpoint_id: str, *, sealed: str, now: datetime) -> None:
-    """Store a secret as the current one, within a transaction that has set the end of the one before."""
     row = {"id": str(uuid7(now)), "endpoint_id": endpoint_id, "sealed": sealed, "valid_from": now}
     await connection.execute(insert(endpoint_secrets).values(**row))
 
 
+async def _end_secret(connection: AsyncConnection, endpoint_id: str, *, at: datetime) -> None:
+    current = and_(endpoint_secrets.c.endpoint_id == endpoint_id, endpoint_secrets.c.valid_until.is_(None))
+    await connection.execute(update(endpoint_secrets).where(current).values(valid_until=at))
+
+
 def _endpoint(row: RowMapping) -> Endpoint:
     return Endpoint(**{**row, "state": State(row["state"])})
-
-
-async def record_event(
-    connection: AsyncConnection, endpoint_id: str, *, event: str, now: datetime, detail: str | None = None
-) -> None:
-    """Add an entry to the history, within the transaction of the change that it describes."""
-    row = {"endpoint_id": endpoint_id, "recorded_at": now, "event": event, "detail": detail}
-    await connection.execute(insert(endpoint_history).values(**row))
 
 
 _ALL_SECRETS = (

@@ -1,15 +1,13 @@
 """The answers about our endpoint: never its secret, and its full path for an admin only."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from app.core.errors import HealthCheck
 from app.endpoint.models import Endpoint, State, masked
-from app.endpoint.repository import Entry, StoredSecret
+from app.endpoint.repository import StoredSecret
 
 _EXAMPLE: dict[str, JsonValue] = {
     "object": "endpoint",
@@ -38,6 +36,8 @@ _EXAMPLE: dict[str, JsonValue] = {
 
 class SecretView(BaseModel):
     """When a signing secret is valid; never the secret itself."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     valid_from: datetime
     valid_until: datetime | None = Field(description="null: until it is replaced")
@@ -81,31 +81,16 @@ class EndpointView(BaseModel):
     def of(cls, endpoint: Endpoint, secrets: Sequence[StoredSecret], *, scheme: str | None, shows_path: bool) -> Self:
         """The endpoint, with the secrets that are valid now."""
         is_manual = endpoint.state is State.MANUAL
-        return cls(
-            id=None if is_manual else endpoint.id,
-            rivya_id=endpoint.rivya_id,
-            url=None if is_manual else endpoint.url if shows_path else masked(endpoint.url, endpoint.path_key),
-            state=endpoint.state.value,
-            scheme=scheme,
-            proven_at=endpoint.proven_at,
-            proven_by=endpoint.proven_by,
-            other_scheme=endpoint.other_scheme,
-            other_scheme_count=endpoint.other_scheme_count,
-            rotation=_rotation(endpoint),
-            created_at=None if is_manual else endpoint.created_at,
-            last_verified_at=endpoint.last_verified_at,
-            last_refused_at=endpoint.last_refused_at,
-            refusals=endpoint.refusals,
-            last_error=endpoint.last_error,
-            failure_count=endpoint.failure_count,
-            last_success_at=endpoint.last_success_at,
-            last_failure_at=endpoint.last_failure_at,
-            secret_count=1 if is_manual else len(secrets),
-            secrets=[
-                SecretView(valid_from=known.valid_from, valid_until=known.valid_until, proven_at=known.proven_at)
-                for known in secrets
-            ],
-        )
+        values = {name: getattr(endpoint, name) for name in cls.model_fields if hasattr(endpoint, name)}
+        values |= {
+            "url": endpoint.url if shows_path else masked(endpoint.url, endpoint.path_key),
+            "state": endpoint.state.value,
+            "scheme": scheme,
+            "rotation": _rotation(endpoint),
+            "secret_count": 1 if is_manual else len(secrets),
+            "secrets": secrets,
+        }
+        return cls.model_validate(values | dict.fromkeys(("id", "url", "created_at") if is_manual else ()))
 
     @classmethod
     def from_setting(cls, *, scheme: str | None, now: datetime) -> Self:
@@ -118,6 +103,7 @@ class EntryView(BaseModel):
     """One step, repair or observation in the history of our endpoints."""
 
     model_config = ConfigDict(
+        from_attributes=True,
         json_schema_extra={
             "examples": [
                 {
@@ -127,7 +113,7 @@ class EntryView(BaseModel):
                     "detail": "evt_6b1f",
                 }
             ]
-        }
+        },
     )
 
     endpoint_id: str
@@ -142,14 +128,11 @@ class HistoryView(BaseModel):
     object: Literal["list"] = "list"
     data: list[EntryView]
 
-    @classmethod
-    def of(cls, entries: Sequence[Entry]) -> Self:
-        """The list of these entries, in their order."""
-        return cls(data=[EntryView(**asdict(entry)) for entry in entries])
-
 
 class CheckView(BaseModel):
     """One check, its result, and what to do about it."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     name: str
     ok: bool
@@ -174,12 +157,6 @@ class ReachabilityView(BaseModel):
     object: Literal["endpoint_test"] = "endpoint_test"
     ok: bool
     checks: list[CheckView]
-
-    @classmethod
-    def of(cls, health_checks: Sequence[HealthCheck]) -> Self:
-        """The result of these checks; `ok` if all of them are."""
-        checks = [CheckView(name=check.name, ok=check.ok, detail=check.detail) for check in health_checks]
-        return cls(ok=all(check.ok for check in checks), checks=checks)
 
 
 def _rotation(endpoint: Endpoint) -> Literal["none", "requested", "in_doubt"]:

@@ -13,7 +13,7 @@ from app.core.errors import ServiceError
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import Endpoint, current, live
 from app.endpoint.proofs import ProofRepository
-from app.endpoint.repository import EndpointRepository, RotationReason, StaleState
+from app.endpoint.repository import EndpointRepository, StaleState
 from app.endpoint.schemas import EndpointView, HistoryView
 
 log = structlog.stdlib.get_logger(__name__)
@@ -46,7 +46,10 @@ class EndpointCommands:
         if wanted is None:
             raise EndpointUnknown("No endpoint is registered yet, so there is no secret to replace.")
         try:
-            await self._repository.request_rotation(wanted, why=RotationReason.OPERATOR, now=self._clock.now())
+            now = self._clock.now()
+            await self._repository.change(
+                wanted, now=now, event="rotation_requested", detail="operator", rotation_requested_at=now
+            )
         except StaleState as error:
             raise EndpointUnknown("The endpoint has just been replaced; look again.") from error
         log.info("endpoint.rotation_requested", endpoint_id=wanted.id)
@@ -98,4 +101,4 @@ class EndpointQueries:
 
     async def history(self) -> HistoryView:
         """The newest entries in the history of all our endpoints, newest first."""
-        return HistoryView.of(await self._repository.history())
+        return HistoryView.model_validate({"data": await self._repository.history()})

@@ -86,7 +86,7 @@ class Verification:
         result = snapshot.verifier.verify(headers, body, now)
         if isinstance(result, Verified):
             return None if _is_unproven(snapshot, result) else result
-        is_final = result.reason in _FINAL_REASONS and not snapshot.in_doubt and not self._keyring.may_look
+        is_final = result.reason in _FINAL_REASONS and not snapshot.in_doubt and not self._keyring.may_read
         return result if is_final and self._is_unknown_path(path_key) else None
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
