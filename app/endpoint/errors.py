@@ -73,13 +73,12 @@ def read_failure(error: RivyaError | OutcomeUnknown) -> Failure:
         case OutcomeUnknown():
             return Failure(error.code)
         case RivyaRefused():
+            code = error.code if _CODE.fullmatch(error.code) else f"refused_{error.status}"
             passes = isinstance(error, RivyaRateLimited | RivyaNotFound) or error.status in (408, 409)
-            return Failure(_refusal_code(error), error.retry_after, not passes, error.request_id)
+            return Failure(code, error.retry_after, not passes, error.request_id)
         case RivyaUnavailable():
             return Failure("rivya_unavailable", error.retry_after, request_id=error.request_id)
-        case RivyaUnreadable():
-            return Failure("rivya_unreadable")
-    return Failure("rivya_unavailable")
+    return Failure("rivya_unreadable" if isinstance(error, RivyaUnreadable) else "rivya_unavailable")
 
 
 def explain(code: str) -> str:
@@ -100,7 +99,3 @@ def is_definite(error: RivyaError) -> bool:
 def is_gone(error: RivyaError) -> bool:
     """True if Rivya states that the endpoint does not exist. A 404 with another code, as of a proxy, does not count."""
     return isinstance(error, RivyaNotFound) and error.code == "not_found"
-
-
-def _refusal_code(error: RivyaRefused) -> str:
-    return error.code if _CODE.fullmatch(error.code) else f"refused_{error.status}"

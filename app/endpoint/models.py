@@ -4,45 +4,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 
 class State(StrEnum):
     """The states of an endpoint: intended → created → proven → serving → retiring → retired.
 
-    intended → created: Rivya's id and the encrypted secret are stored. The endpoint that was live is now retiring.
-    created → proven: a delivery was verified with its secret; the history names the event.
-    proven → serving: the registration is complete; the endpoint before it may be removed.
-    live → retiring: another endpoint was created in its place.
-    retiring → retired: removed at Rivya, once the new one is proven or a day has passed.
-    created, proven, serving → retired: somebody removed it at Rivya.
+    A live endpoint (created, proven or serving) is retiring once another was created in its place, and retired if
+    somebody removes it at Rivya. A retiring one is removed once the new one is proven, or after a day.
     """
 
-    INTENDED = "intended"
-    """Stored; it may or may not exist at Rivya."""
-    CREATED = "created"
-    """It exists at Rivya, and we hold its secret."""
-    PROVEN = "proven"
-    """A delivery was verified with its secret."""
-    SERVING = "serving"
-    """The endpoint in use, proven by a delivery."""
-    RETIRING = "retiring"
-    """Replaced; its deliveries are still accepted."""
-    RETIRED = "retired"
-    """It no longer exists at Rivya."""
-    MANUAL = "manual"
-    """Registered by hand: its secret is a setting, and we store only the proven scheme and its health."""
+    INTENDED = "intended"  # stored; it may or may not exist at Rivya
+    CREATED = "created"  # it exists at Rivya, and its encrypted secret is stored
+    PROVEN = "proven"  # a delivery was verified with its secret
+    SERVING = "serving"  # in use; the endpoint before it may be removed
+    RETIRING = "retiring"  # replaced; its deliveries are still accepted
+    RETIRED = "retired"  # it no longer exists at Rivya
+    MANUAL = "manual"  # registered by hand: its secret is a setting; only its proven scheme and health are stored
 
 
-LIVE = frozenset({State.CREATED, State.PROVEN, State.SERVING})
+LIVE: Final = frozenset({State.CREATED, State.PROVEN, State.SERVING})
 """The endpoint exists at Rivya, we hold its secret, and no other has replaced it."""
-
-
 PROOF_PATIENCE: Final = timedelta(seconds=30)
 """How long a test delivery is awaited after it was requested."""
 CONTRADICTIONS: Final = 3
 """From this many deliveries that another scheme proves, Rivya probably signs differently from what is pinned."""
+RETIRING: Final = timedelta(hours=24)
+"""How long a replaced endpoint stays at Rivya, unless the new one is proven earlier."""
+PATH: Final = "/rivya/webhook/"
+
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+_VISIBLE: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,21 +73,26 @@ class Endpoint:
     @property
     def is_refused(self) -> bool:
         """True if a delivery to its secret path was refused after the last one that was verified."""
-        if self.last_refused_at is None:
-            return False
-        return self.last_verified_at is None or self.last_refused_at > self.last_verified_at
+        refused, verified = self.last_refused_at, self.last_verified_at
+        return refused is not None and (verified is None or refused > verified)
 
     @property
     def is_in_doubt(self) -> bool:
         """True if Rivya may sign with a secret that we don't have: one was requested, and the answer is not stored."""
-        return self.rotation_attempted_at is not None or (
-            self.state is State.INTENDED and self.create_attempted_at is not None
-        )
+        is_create_sent = self.state is State.INTENDED and self.create_attempted_at is not None
+        return is_create_sent or self.rotation_attempted_at is not None
 
     @property
     def is_contradicted(self) -> bool:
         """True if another scheme than the pinned one proved at least `CONTRADICTIONS` deliveries to its path."""
         return self.other_scheme_count >= CONTRADICTIONS
+
+    @property
+    def rotation(self) -> Literal["none", "requested", "in_doubt"]:
+        """The state of the replacement of its secret."""
+        if self.rotation_attempted_at is not None:
+            return "in_doubt"
+        return "none" if self.rotation_requested_at is None else "requested"
 
     def is_awaiting_proof(self, now: datetime) -> bool:
         """True if a test delivery was requested and may still come."""
@@ -130,12 +128,6 @@ def pinned_scheme(endpoints: Sequence[Endpoint]) -> str | None:
     return next((endpoint.scheme for endpoint in newest_first if endpoint.scheme is not None), None)
 
 
-PATH = "/rivya/webhook/"
-
-_DEFAULT_PORTS = {"https": 443, "http": 80}
-_SHOWN = 4
-
-
 def callback_url(public_url: str, path_key: str) -> str:
     """The URL to register with Rivya; the random key at its end proves that an endpoint is ours."""
     return f"{public_url.rstrip('/')}{PATH}{path_key}"
@@ -160,7 +152,7 @@ def is_same_place(one: str, other: str) -> bool:
 def masked(url: str, path_key: str) -> str:
     """The URL with all but the first 4 characters of its key hidden; only asterisks if it doesn't hold the key."""
     before, key, _ = url.partition(path_key)
-    return f"{before}{path_key[:_SHOWN]}****" if key else "****"
+    return f"{before}{path_key[:_VISIBLE]}****" if key else "****"
 
 
 def _place(url: str) -> tuple[str, str, int | None, str] | None:
@@ -174,14 +166,10 @@ def _place(url: str) -> tuple[str, str, int | None, str] | None:
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        _ = parts.port  # raises if it is not a number
     except ValueError:
         return None
     return parts
-
-
-RETIRING: Final = timedelta(hours=24)
-"""How long a replaced endpoint stays at Rivya, unless the new one is proven earlier."""
 
 
 class Step(Enum):
@@ -229,9 +217,7 @@ def next_step(  # noqa: PLR0911 - a list of rules, the first that applies
 
 def is_rotation_due(endpoint: Endpoint, *, now: datetime, rotate_every: timedelta | None) -> bool:
     """True if it needs a new secret: it has none, an admin requests one, a rotation is in doubt, or it is too old."""
-    if endpoint.secret_since is None:
-        return True
-    if endpoint.rotation_requested_at is not None or endpoint.rotation_attempted_at is not None:
+    if endpoint.secret_since is None or endpoint.rotation != "none":
         return True
     return rotate_every is not None and now >= endpoint.secret_since + rotate_every
 

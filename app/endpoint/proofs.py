@@ -1,14 +1,12 @@
 """Stores what deliveries prove: the pinned signature scheme, secrets that work, and contradictions."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 from sqlalchemy import and_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database
@@ -36,13 +34,6 @@ class DeliveryProof:
     secret_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Pin:
-    id: str
-    state: str
-    scheme: str | None
-
-
 class ProofRepository:
     """The proofs in the database; each method is one transaction. Of concurrent proofs, the first pins its scheme."""
 
@@ -62,17 +53,28 @@ class ProofRepository:
 
     async def _prove(self, proof: DeliveryProof, *, now: datetime, is_pinning: bool) -> str:
         async with self._database.transaction() as connection:
-            rows = [_Pin(*row) for row in await connection.execute(_PINS)]
-            pinned = next((row.scheme for row in rows if row.scheme is not None), None)
+            rows = (await connection.execute(_PINS)).all()
+            pinned: str | None = next((row.scheme for row in rows if row.scheme is not None), None)
             if is_pinning and pinned is not None and pinned != proof.scheme:
                 return pinned
-            endpoint_id = proof.endpoint_id or await _manual(connection, rows, now=now)
+            endpoint_id = proof.endpoint_id or next((row.id for row in rows if row.state == State.MANUAL), None)
+            if endpoint_id is None:  # its path key is random and used nowhere
+                endpoint_id = await insert_endpoint(connection, State.MANUAL, path_key=path_key(), url="", now=now)
+            this = endpoints.c.id == endpoint_id
             if is_pinning and not any(row.id == endpoint_id and row.scheme is not None for row in rows):
                 pin = {"scheme": proof.scheme, "proven_at": now, "proven_by": proof.event_id}
-                await connection.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**pin))
+                await connection.execute(update(endpoints).where(this).values(**pin))
                 detail = f"{proof.scheme} by {proof.event_id}"
                 await record_event(connection, endpoint_id, event="scheme_pinned", now=now, detail=detail)
-            await _advance(connection, endpoint_id, proof, now=now)
+            unproven = and_(endpoint_secrets.c.id == proof.secret_id, endpoint_secrets.c.proven_at.is_(None))
+            await connection.execute(update(endpoint_secrets).where(unproven).values(proven_at=now))
+            created, proven = (
+                and_(this, endpoints.c.state == State.CREATED),
+                {"state": State.PROVEN, "state_since": now},
+            )
+            statement = update(endpoints).where(created).values(**proven, updated_at=now)
+            if (await connection.execute(statement)).rowcount:
+                await record_event(connection, endpoint_id, event=State.PROVEN, now=now, detail=proof.event_id)
             return proof.scheme
 
     async def record_other_scheme(self, endpoint_id: str, scheme: str) -> None:
@@ -92,25 +94,6 @@ class ProofRepository:
             again = update(endpoints).where(endpoints.c.id == endpoint.id)
             await connection.execute(again.values(test_asked_at=None, updated_at=now))
             await record_event(connection, endpoint.id, event="scheme_unpinned", now=now, detail=endpoint.scheme)
-
-
-async def _manual(connection: AsyncConnection, rows: Sequence[_Pin], *, now: datetime) -> str:
-    """The id of the manual endpoint, inserted if missing; its path key is random and used nowhere."""
-    for pin in rows:
-        if pin.state == State.MANUAL:
-            return pin.id
-    return await insert_endpoint(connection, State.MANUAL, path_key=path_key(), url="", now=now)
-
-
-async def _advance(connection: AsyncConnection, endpoint_id: str, proof: DeliveryProof, *, now: datetime) -> None:
-    """Mark the secret as proven, and an endpoint in state `created` as `proven`."""
-    this = endpoint_secrets.c.id == proof.secret_id
-    unproven = and_(this, endpoint_secrets.c.proven_at.is_(None))
-    await connection.execute(update(endpoint_secrets).where(unproven).values(proven_at=now))
-    created = and_(endpoints.c.id == endpoint_id, endpoints.c.state == State.CREATED)
-    news = {"state": State.PROVEN, "state_since": now, "updated_at": now}
-    if (await connection.execute(update(endpoints).where(created).values(**news))).rowcount:
-        await record_event(connection, endpoint_id, event=State.PROVEN, now=now, detail=proof.event_id)
 
 
 _Key = tuple[str, str | None, str | None]

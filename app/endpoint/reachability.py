@@ -18,14 +18,25 @@ from app.core.proxies import ProxyInvalid, proxy_for
 from app.endpoint.errors import explain, read_failure
 from app.endpoint.health import check
 from app.endpoint.models import PATH, Endpoint, live
-from app.endpoint.probe import Probe, ProbeKey, changed_headers
+from app.endpoint.probe import ProbeKey, changed_headers
 from app.endpoint.repository import EndpointRepository
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
 MOST_OFFSET: Final = timedelta(seconds=30)
 """A tenth of the offset that a signed timestamp may have."""
-_LOOK_EVERY: Final = 0.5
+SLOW_SECONDS: Final = 2.0
+"""Rivya documents that its time-out is short, without a number."""
+_REFUSED: Final = (
+    "came and was refused: GET /api/v1/rejections says why. If its signature does not match, "
+    "`rivya-receiver endpoint rotate` gives a new secret, `rivya-receiver endpoint repin` proves the scheme anew"
+)
+_SILENT: Final = (
+    "does a firewall or the proxy let Rivya's requests in? Rivya's own list of deliveries tells how it fared"
+)
+_MOST_BYTES: Final = 256 * 1024
+"""Several times the largest answer of ours, which repeats the headers that arrived."""
+_SECONDS_BETWEEN_READS: Final = 0.5
 
 
 class Reachability:
@@ -55,8 +66,8 @@ class Reachability:
             return
         wanted = live(await self._repository.endpoints())
         url = wanted.url if wanted is not None else f"{self._public_url}{PATH.rstrip('/')}"
-        async for finding in self._probe_checks(url):
-            yield finding
+        async for result in self._probe_checks(url):
+            yield result
         yield await self._clock_offset()
         yield await self._delivered(wanted)
 
@@ -66,16 +77,32 @@ class Reachability:
             answer = await send_probe(url, probe.body, headers=probe.headers)
             slashed = await send_probe(f"{url}/", probe.body, headers=probe.headers)
         except ProbeFailed as failure:
-            yield unreached(failure)
+            detail = f"nothing answers ({failure}): does the name lead to the proxy, and is the proxy up?"
+            if failure.is_tls:
+                detail = f"TLS fails ({failure}): give the proxy a valid certificate with its whole chain"
+            yield check("public_url", detail)
             return
         report = self._key.read(probe, answer.body)
-        yield answered(answer, report)
+        yield _answered(answer, report)
         if report is None:
             return
-        yield slash(slashed, self._key.read(probe, slashed.body))
-        yield body(probe, report)
-        yield headers(probe, report)
-        yield time_taken(answer)
+
+        is_same = self._key.read(probe, slashed.body) is not None
+        remedy = f"a slash at the end makes it {slashed.status}: let the proxy pass both forms on"
+        yield check("trailing_slash", "makes no difference" if is_same else remedy, ok=is_same)
+
+        sent, is_same = len(probe.body), hashlib.sha256(probe.body).hexdigest() == report.get("sha256")
+        remedy = f"({sent} bytes became {report.get('size')}): switch off whatever rewrites bodies in the proxy"
+        detail = f"all {sent} bytes arrive unchanged" if is_same else f"was changed on the way {remedy}"
+        yield check("body", detail, ok=is_same)
+
+        changed = ", ".join(changed_headers(probe, report))
+        remedy = f"{changed} did not arrive as sent: let the proxy pass all request headers on"
+        yield check("headers", remedy if changed else "those of a signature arrive unchanged", ok=not changed)
+
+        is_fast, detail = answer.seconds <= SLOW_SECONDS, f"answered within {answer.seconds:.2f} s"
+        remedy = f"{detail}, and Rivya's time-out is short: look for what slows the way there"
+        yield check("time_taken", detail if is_fast else remedy, ok=is_fast)
 
     async def _clock_offset(self) -> HealthCheck:
         try:
@@ -85,11 +112,10 @@ class Reachability:
         if theirs is None:
             return check("clock", "Rivya's answers carry no time to compare with", ok=True)
         offset = (theirs - self._clock.now()).total_seconds()
-        if abs(offset) > MOST_OFFSET.total_seconds():
-            return check(
-                "clock", f"Rivya's clock is {offset:+.0f} s from ours: set ours by NTP, or deliveries are refused"
-            )
-        return check("clock", f"{offset:+.0f} s from Rivya's", ok=True)
+        if abs(offset) <= MOST_OFFSET.total_seconds():
+            return check("clock", f"{offset:+.0f} s from Rivya's", ok=True)
+        remedy = "set ours by NTP, or deliveries are refused"
+        return check("clock", f"Rivya's clock is {offset:+.0f} s from ours: {remedy}")
 
     async def _delivered(self, wanted: Endpoint | None) -> HealthCheck:
         name = "test_delivery"
@@ -100,12 +126,12 @@ class Reachability:
             await self._client.test_endpoint(wanted.rivya_id)
         except RivyaError as error:
             return check(name, f"Rivya sends none: {explain(read_failure(error).code)}")
+        seconds = self._patience.total_seconds()
         try:
-            async with asyncio.timeout(self._patience.total_seconds()):
+            async with asyncio.timeout(seconds):
                 return await self._arrived(wanted, asked_at)
         except TimeoutError:
-            waited = f"{self._patience.total_seconds():.0f} s"
-            return check(name, f"was asked for and did not come within {waited}: {SILENT}")
+            return check(name, f"was asked for and did not come within {seconds:.0f} s: {_SILENT}")
 
     async def _arrived(self, wanted: Endpoint, asked_at: datetime) -> HealthCheck:
         """Wait until the replica that received the delivery has stored whether it was verified or refused."""
@@ -115,12 +141,8 @@ class Reachability:
                 seconds = (known.last_verified_at - asked_at).total_seconds()
                 return check("test_delivery", f"came and was verified after {seconds:.1f} s", ok=True)
             if known.last_refused_at is not None and known.last_refused_at >= asked_at:
-                return check("test_delivery", REFUSED)
-            await asyncio.sleep(_LOOK_EVERY)
-
-
-_MOST_BYTES: Final = 256 * 1024
-"""Several times the largest answer of ours, which repeats the headers that arrived."""
+                return check("test_delivery", _REFUSED)
+            await asyncio.sleep(_SECONDS_BETWEEN_READS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,24 +202,7 @@ def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
     return None
 
 
-SLOW_SECONDS: Final = 2.0
-"""Rivya documents that its time-out is short, without a number."""
-REFUSED = (
-    "came and was refused: GET /api/v1/rejections says why. If its signature does not match, "
-    "`rivya-receiver endpoint rotate` gives a new secret, `rivya-receiver endpoint repin` proves the scheme anew"
-)
-SILENT = "does a firewall or the proxy let Rivya's requests in? Rivya's own list of deliveries tells how it fared"
-
-
-def unreached(failure: ProbeFailed) -> HealthCheck:
-    """The check of the public URL if nothing answered."""
-    if failure.is_tls:
-        return check("public_url", f"TLS fails ({failure}): give the proxy a valid certificate with its whole chain")
-    return check("public_url", f"nothing answers ({failure}): does the name lead to the proxy, and is the proxy up?")
-
-
-def answered(answer: ProbeResponse, report: dict[str, Any] | None) -> HealthCheck:
-    """The check of the public URL: this receiver, a redirect, a proxy or another server answered."""
+def _answered(answer: ProbeResponse, report: dict[str, Any] | None) -> HealthCheck:
     name = "public_url"
     if report is not None and answer.status == 200:
         return check(name, "leads to this receiver", ok=True)
@@ -212,36 +217,3 @@ def answered(answer: ProbeResponse, report: dict[str, Any] | None) -> HealthChec
         f"answered {answer.status}, but not by a receiver with our RIVYA_API_KEY: does the proxy pass "
         f"POST {PATH}… on to this receiver, unchanged?",
     )
-
-
-def slash(answer: ProbeResponse, report: dict[str, Any] | None) -> HealthCheck:
-    """The check of the same path with a slash at its end."""
-    if report is None:
-        return check("trailing_slash", f"a slash at the end makes it {answer.status}: let the proxy pass both forms on")
-    return check("trailing_slash", "makes no difference", ok=True)
-
-
-def body(probe: Probe, report: dict[str, Any]) -> HealthCheck:
-    """The check that the bytes, which are signed, arrive as they were sent."""
-    sent, came = len(probe.body), report.get("size")
-    if hashlib.sha256(probe.body).hexdigest() == report.get("sha256"):
-        return check("body", f"all {sent} bytes arrive unchanged", ok=True)
-    return check(
-        "body", f"was changed on the way ({sent} bytes became {came}): switch off whatever rewrites bodies in the proxy"
-    )
-
-
-def headers(probe: Probe, report: dict[str, Any]) -> HealthCheck:
-    """The check that the headers, which carry the signature, arrive as they were sent."""
-    changed = changed_headers(probe, report)
-    if not changed:
-        return check("headers", "those of a signature arrive unchanged", ok=True)
-    return check("headers", f"{', '.join(changed)} did not arrive as sent: let the proxy pass all request headers on")
-
-
-def time_taken(answer: ProbeResponse) -> HealthCheck:
-    """The check that the answer came well within Rivya's time-out."""
-    detail = f"answered within {answer.seconds:.2f} s"
-    if answer.seconds <= SLOW_SECONDS:
-        return check("time_taken", detail, ok=True)
-    return check("time_taken", f"{detail}, and Rivya's time-out is short: look for what slows the way there")

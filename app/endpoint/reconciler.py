@@ -2,15 +2,14 @@
 
 Every step starts from what is stored and ends with a commit (`app.endpoint.models` decides which is next):
 
-- An endpoint is stored first, as `intended`, with a new random key at the end of its path. Until a create is sent,
-  no endpoint at Rivya can have this key, so the create does not need Rivya's list. The first registration therefore
-  works even if that list can't be read.
+- An endpoint is stored first, as `intended`, with a new random key at the end of its path. No endpoint at Rivya can
+  have this key yet, so the first registration works even if Rivya's list of endpoints can't be read.
 - `create_attempted_at` is committed before the create is sent. From then on the endpoint may exist at Rivya. A clear
   refusal, or a request that was certainly not sent, removes the mark. After anything else (a time-out, a 5xx, an
   answer without a secret, a killed process) only Rivya's list can decide: an endpoint whose path ends with our key is
   ours. It is adopted and gets a new secret, because the first one is lost. If a complete list lacks it some seconds
-  after the create was sent, it does not exist and the create is sent again. A list that fails, can't be read or has
-  further pages decides nothing, and no step is taken.
+  after the create was sent, the create is sent again. A list that fails, can't be read or has further pages decides
+  nothing, and no step is taken.
 - Rivya's id and the encrypted secret are stored in one transaction: the endpoint is now `created`, and the one that it
   replaces is `retiring`. A test delivery is requested. The first delivery to arrive proves secret and scheme
   (`app.endpoint.verification`); a `proven` endpoint becomes `serving`, and the replaced one is deleted at Rivya.
@@ -115,10 +114,18 @@ class Reconciler:
 
     async def _take_steps(self) -> float:
         for _ in range(_MOST_STEPS):
-            endpoints = await self._repository.endpoints()
-            step = self._next_step(endpoints)
+            endpoints, now = await self._repository.endpoints(), self._clock.now()
+            step = next_step(
+                endpoints,
+                now=now,
+                public_url=self._public_url,
+                is_check_due=self._clock.monotonic() >= self._check_at,
+                rotate_every=self._rotate_every,
+            )
             if step is Step.IDLE:
-                return self._rest(endpoints)
+                self._failures = 0
+                wanted = live(endpoints)
+                return PROOF_SECONDS if wanted is not None and wanted.is_awaiting_proof(now) else IDLE_SECONDS
             if self.retry_in > 0 and step is not Step.SERVE:
                 return min(self.retry_in, IDLE_SECONDS)
             try:
@@ -127,27 +134,9 @@ class Reconciler:
                 await self._record_failure(current(endpoints), error)
                 return min(self.retry_in, IDLE_SECONDS)
             if step in _CHECKS:
-                self._plan_check()
+                jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads receivers over time, no secret
+                self._check_at = self._clock.monotonic() + self._check_every.total_seconds() * jitter
         return IDLE_SECONDS
-
-    def _next_step(self, endpoints: list[Endpoint]) -> Step:
-        return next_step(
-            endpoints,
-            now=self._clock.now(),
-            public_url=self._public_url,
-            is_check_due=self._clock.monotonic() >= self._check_at,
-            rotate_every=self._rotate_every,
-        )
-
-    def _rest(self, endpoints: list[Endpoint]) -> float:
-        self._failures = 0
-        wanted = live(endpoints)
-        awaits = wanted is not None and wanted.is_awaiting_proof(self._clock.now())
-        return PROOF_SECONDS if awaits else IDLE_SECONDS
-
-    def _plan_check(self) -> None:
-        jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads receivers over time, no secret
-        self._check_at = self._clock.monotonic() + self._check_every.total_seconds() * jitter
 
     async def _record_failure(self, endpoint: Endpoint | None, error: RivyaError | OutcomeUnknown) -> None:
         self._failures += 1

@@ -217,11 +217,6 @@ def _endpoint(row: RowMapping) -> Endpoint:
     return Endpoint(**{**row, "state": State(row["state"])})
 
 
-_ALL_SECRETS = (
-    select(endpoint_secrets.c.id, endpoint_secrets.c.sealed).order_by(endpoint_secrets.c.id).with_for_update()
-)
-
-
 @dataclass(frozen=True, slots=True)
 class ReencryptionResult:
     """How many secrets were encrypted again, of how many."""
@@ -235,14 +230,15 @@ async def reencrypt_secrets(database: Database, keys: SecretBox) -> Reencryption
 
     Raises `DecryptionFailed` if one can't be decrypted, `DatabaseUnavailable`; then nothing is changed.
     """
+    secret, changed = endpoint_secrets.c, 0
+    every = select(secret.id, secret.sealed).order_by(secret.id).with_for_update()
     async with database.transaction() as connection:
-        stored = (await connection.execute(_ALL_SECRETS)).all()
-        changed = [(row.id, keys.decrypt(row.sealed)) for row in stored if not keys.is_newest(row.sealed)]
-        for secret_id, secret in changed:
-            anew = update(endpoint_secrets).where(endpoint_secrets.c.id == secret_id)
-            await connection.execute(anew.values(sealed=keys.encrypt(secret)))
-        # Those with the newest key must decrypt too, or a mistyped key would go unnoticed.
+        stored = (await connection.execute(every)).all()
         for row in stored:
-            if keys.is_newest(row.sealed):
-                keys.decrypt(row.sealed)
-    return ReencryptionResult(len(changed), len(stored))
+            # Those with the newest key must decrypt too, or a mistyped key would go unnoticed.
+            plain = keys.decrypt(row.sealed)
+            if not keys.is_newest(row.sealed):
+                anew = update(endpoint_secrets).where(secret.id == row.id)
+                await connection.execute(anew.values(sealed=keys.encrypt(plain)))
+                changed += 1
+    return ReencryptionResult(changed, len(stored))

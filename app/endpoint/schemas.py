@@ -32,6 +32,17 @@ _EXAMPLE: dict[str, JsonValue] = {
     "secret_count": 1,
     "secrets": [{"valid_from": "2026-05-11T00:00:00Z", "valid_until": None, "proven_at": "2026-05-11T00:00:01Z"}],
 }
+_ENTRY_EXAMPLE: dict[str, JsonValue] = {
+    "endpoint_id": "0196b9a4-3f00-7d0e-8a51-2f3b6c9d1e70",
+    "recorded_at": "2026-05-11T00:00:01Z",
+    "event": "proven",
+    "detail": "evt_6b1f",
+}
+_REACHABILITY_EXAMPLE: dict[str, JsonValue] = {
+    "object": "endpoint_test",
+    "ok": True,
+    "checks": [{"name": "public_url", "ok": True, "detail": "leads to this receiver"}],
+}
 
 
 class SecretView(BaseModel):
@@ -82,15 +93,17 @@ class EndpointView(BaseModel):
         """The endpoint, with the secrets that are valid now."""
         is_manual = endpoint.state is State.MANUAL
         values = {name: getattr(endpoint, name) for name in cls.model_fields if hasattr(endpoint, name)}
+        if is_manual:
+            values |= {"id": None, "url": None, "created_at": None}
+        elif not shows_path:
+            values["url"] = masked(endpoint.url, endpoint.path_key)
         values |= {
-            "url": endpoint.url if shows_path else masked(endpoint.url, endpoint.path_key),
             "state": endpoint.state.value,
             "scheme": scheme,
-            "rotation": _rotation(endpoint),
             "secret_count": 1 if is_manual else len(secrets),
             "secrets": secrets,
         }
-        return cls.model_validate(values | dict.fromkeys(("id", "url", "created_at") if is_manual else ()))
+        return cls.model_validate(values)
 
     @classmethod
     def from_setting(cls, *, scheme: str | None, now: datetime) -> Self:
@@ -102,19 +115,7 @@ class EndpointView(BaseModel):
 class EntryView(BaseModel):
     """One step, repair or observation in the history of our endpoints."""
 
-    model_config = ConfigDict(
-        from_attributes=True,
-        json_schema_extra={
-            "examples": [
-                {
-                    "endpoint_id": "0196b9a4-3f00-7d0e-8a51-2f3b6c9d1e70",
-                    "recorded_at": "2026-05-11T00:00:01Z",
-                    "event": "proven",
-                    "detail": "evt_6b1f",
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [_ENTRY_EXAMPLE]})
 
     endpoint_id: str
     recorded_at: datetime
@@ -142,24 +143,8 @@ class CheckView(BaseModel):
 class ReachabilityView(BaseModel):
     """Whether Rivya can reach us."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "object": "endpoint_test",
-                    "ok": True,
-                    "checks": [{"name": "public_url", "ok": True, "detail": "leads to this receiver"}],
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_REACHABILITY_EXAMPLE]})
 
     object: Literal["endpoint_test"] = "endpoint_test"
     ok: bool
     checks: list[CheckView]
-
-
-def _rotation(endpoint: Endpoint) -> Literal["none", "requested", "in_doubt"]:
-    if endpoint.rotation_attempted_at is not None:
-        return "in_doubt"
-    return "none" if endpoint.rotation_requested_at is None else "requested"

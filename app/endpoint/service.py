@@ -19,7 +19,7 @@ from app.endpoint.schemas import EndpointView, HistoryView
 log = structlog.stdlib.get_logger(__name__)
 
 
-_LOOK_EVERY: Final = 0.2
+_SECONDS_BETWEEN_READS: Final = 0.2
 
 
 class EndpointUnknown(ServiceError):
@@ -59,11 +59,14 @@ class EndpointCommands:
         """Wait until the secret is replaced; False if that takes longer than `patience`, and it goes on then."""
         try:
             async with asyncio.timeout(patience.total_seconds()):
-                while not await self._is_rotated(wanted):  # noqa: ASYNC110 - the leader may be another process
-                    await asyncio.sleep(_LOOK_EVERY)
+                while True:
+                    endpoints = await self._repository.endpoints()
+                    known = next((endpoint for endpoint in endpoints if endpoint.id == wanted.id), None)
+                    if known is None or known.rotation == "none":
+                        return True
+                    await asyncio.sleep(_SECONDS_BETWEEN_READS)  # the leader may be another process
         except TimeoutError:
             return False
-        return True
 
     async def repin(self) -> Endpoint:
         """Remove the pinned scheme; the next delivery proves it again, and a test delivery is requested."""
@@ -73,10 +76,6 @@ class EndpointCommands:
         await self._proofs.unpin(endpoint, now=self._clock.now())
         log.warning("signature.unpinned", endpoint_id=endpoint.id, scheme=endpoint.scheme)
         return endpoint
-
-    async def _is_rotated(self, wanted: Endpoint) -> bool:
-        known = [endpoint for endpoint in await self._repository.endpoints() if endpoint.id == wanted.id]
-        return not any(endpoint.rotation_requested_at or endpoint.rotation_attempted_at for endpoint in known)
 
 
 class EndpointQueries:
