@@ -54,7 +54,7 @@ class Fleet:
 async def _fleet(parent: ForkServer, url: str, directory: Path, size: int) -> AsyncIterator[Fleet]:
     ports = [free_port() for _ in range(size)]
     script = directory / "never.json"
-    script.write_text('{"phase": "", "kill_at": null}')
+    script.write_text('{"phase": "", "kill_at": []}')
     limits = httpx.Limits(max_connections=64)
     async with serve_sandbox() as rivya, httpx.AsyncClient(timeout=30, limits=limits) as client:
         pids = []

@@ -21,9 +21,10 @@ _LAST = "last_statement"
 
 
 class FaultPoints:
-    """Notes every point that is passed, and kills the process at the one that its script names.
+    """Notes every point that is passed, and kills the process at each one that its script names.
 
-    The script is a JSON file that the test writes: `phase`, and `kill_at` or null. Points go to `<script>.passed`.
+    The script is a JSON file that the test writes: `phase`, and the points in `kill_at`. What is passed is appended to
+    `<script>.passed`, last the point of a kill.
     """
 
     def __init__(self, script: str) -> None:
@@ -63,7 +64,7 @@ class FaultPoints:
         script = json.loads(self._script.read_text())
         with self._passed.open("a") as passed:
             passed.write(json.dumps([script["phase"], point]) + "\n")
-        if script["kill_at"] == point:
+        if point in script["kill_at"]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def _after_statement(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:

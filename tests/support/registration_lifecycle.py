@@ -29,8 +29,8 @@ class Life:
     rivya: ServedSandbox
     database_url: str
     directory: Path
-    kills: dict[str, str] = field(default_factory=dict)
-    """Phase → fault point."""
+    kills: dict[str, list[str]] = field(default_factory=dict)
+    """Phase → fault points, at each of which it is killed once if it comes there, whatever was killed before."""
     killed: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -42,6 +42,7 @@ class Life:
         self._pid: int | None = None
         self._host = "127.0.0.1"
         self._phase = ""
+        self._kill_at: list[str] = []
         self._client = httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=15
         )
@@ -71,12 +72,13 @@ class Life:
         if self._pid is not None and host != self._host:
             await self._stop()
         self._phase, self._host = phase, host
-        self._write(self.kills.get(phase))
+        self._kill_at = list(self.kills.get(phase, ()))
+        self._write_script()
         if self._pid is None:
             await self._start()
 
-    def _write(self, kill_at: str | None) -> None:
-        self.script.write_text(json.dumps({"phase": self._phase, "kill_at": kill_at}))
+    def _write_script(self) -> None:
+        self.script.write_text(json.dumps({"phase": self._phase, "kill_at": self._kill_at}))
 
     async def _start(self) -> None:
         settings = environment(
@@ -92,19 +94,27 @@ class Life:
         self._pid = await self.fork_server.start(settings, log=self.log, script=self.script)
 
     async def _stop(self) -> None:
-        if self._pid is not None and not self.fork_server.ended(self._pid).done():
-            os.kill(self._pid, signal.SIGTERM)
-            await self.fork_server.ended(self._pid)
+        if self._pid is not None:
+            ended = self.fork_server.ended(self._pid)
+            if not ended.done():
+                os.kill(self._pid, signal.SIGTERM)
+            if await ended == -signal.SIGKILL:
+                self._record_kill()
         self._pid = None
 
     async def _revive(self) -> None:
-        """Start again what has killed itself, this time to live."""
+        """Start again what has killed itself; it no longer does at the same point."""
         if self._pid is not None and self.fork_server.ended(self._pid).done():
             status = self.fork_server.ended(self._pid).result()
             assert status == -signal.SIGKILL, f"ended with {status}:\n{self.log.read_text()}"
-            self.killed.append((self._phase, self.kills[self._phase]))
-            self._write(None)
+            self._record_kill()
+            self._write_script()
             await self._start()
+
+    def _record_kill(self) -> None:
+        _, point = self._passed()[-1]
+        self._kill_at.remove(point)
+        self.killed.append((self._phase, point))
 
     async def _until(self, what: str, is_true: Callable[[], Awaitable[bool]]) -> None:
         try:
@@ -164,5 +174,8 @@ class Life:
 
     def points(self) -> list[tuple[str, str]]:
         """What was passed, each point of a phase once, in order."""
+        return list(dict.fromkeys(self._passed()))
+
+    def _passed(self) -> list[tuple[str, str]]:
         lines = Path(f"{self.script}.passed").read_text().splitlines()
-        return list(dict.fromkeys((phase, point) for phase, point in map(json.loads, lines)))
+        return [(phase, point) for phase, point in map(json.loads, lines)]
