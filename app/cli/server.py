@@ -15,7 +15,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.core.settings import Settings
 from app.fastpath.application import FastHandler, FastPathApp
-from app.fastpath.protocol import BoundedProtocol, FastPathProtocol
+from app.fastpath.connections import BoundedProtocol
+from app.fastpath.protocol import FastPathProtocol
 from app.main import Service
 from app.rivya.schemes import SchemeInvalid
 
