@@ -2,12 +2,15 @@
 
 import asyncio
 import gc
+import resource
 import select
 import signal
 import socket
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
 import structlog
 import uvicorn
@@ -15,7 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.core.settings import Settings
 from app.fastpath.application import FastHandler, FastPathApp
-from app.fastpath.connections import BoundedProtocol
+from app.fastpath.connections import BoundedProtocol, ConnectionLimits
 from app.fastpath.protocol import FastPathProtocol
 from app.main import Service
 from app.rivya.schemes import SchemeInvalid
@@ -29,6 +32,9 @@ _STOP_SECONDS = 15
 _KEEP_ALIVE_SECONDS = 75
 """Longer than nginx and AWS load balancers keep a connection (60 s). So they close it, and never send a request on a
 connection that we are closing."""
+_MAX_CONNECTIONS, _MIN_CONNECTIONS = 4000, 16
+_OTHER_DESCRIPTORS = 200
+"""For the database, creates and polls that are sent to Rivya, and files; relayed calls come on top."""
 _GC_THRESHOLD = 50_000
 _STOPPED, _FAILED, _REFUSED = 0, 1, 2
 
@@ -132,10 +138,13 @@ def _is_idle(connection: object) -> bool:
 class Server(uvicorn.Server):
     """A uvicorn server that answers long polls before it waits for their connections to close."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, drain: ConnectionDrain) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, drain: ConnectionDrain, limits: ConnectionLimits
+    ) -> None:
         super().__init__(config)
         self._service = service
         self._drain = drain
+        self._limits = limits
         self.gave_up: str | None = None
         """The reason given to `give_up`."""
 
@@ -149,6 +158,12 @@ class Server(uvicorn.Server):
         """Stop at a signal. uvicorn's own method raises the signal again afterwards, which kills the process."""
         with on_stop_signal(lambda number: self.handle_exit(number, None)):
             yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Do what uvicorn does ten times a second, and once a second close the connections of slow clients."""
+        if counter % 10 == 0:
+            self._limits.enforce(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more connections, answer the requests that came or are on their way, then stop."""
@@ -164,11 +179,12 @@ class Server(uvicorn.Server):
 
 def make_server(service: Service) -> Server:
     """A server for `service`, configured as in production."""
-    drain = ConnectionDrain(service.app)
+    drain, limits = ConnectionDrain(service.app), ConnectionLimits(max_connections(service.settings))
+    protocol = FastPathProtocol if service.settings.receiver_fast_path else BoundedProtocol
     config = uvicorn.Config(
         drain,
         loop="uvloop",
-        http=FastPathProtocol if service.settings.receiver_fast_path else BoundedProtocol,
+        http=cast("type[asyncio.Protocol]", partial(protocol, limits=limits)),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -177,7 +193,18 @@ def make_server(service: Service) -> Server:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
-    return Server(config, service, drain)
+    return Server(config, service, drain, limits)
+
+
+def max_connections(settings: Settings) -> int:
+    """`RECEIVER_MAX_CONNECTIONS`; by default 4,000, or fewer if the process may not open as many files."""
+    if settings.receiver_max_connections is not None:
+        return settings.receiver_max_connections
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return _MAX_CONNECTIONS
+    rest = descriptors - settings.receiver_rivya_concurrency - _OTHER_DESCRIPTORS
+    return max(_MIN_CONNECTIONS, min(_MAX_CONNECTIONS, rest))
 
 
 async def serve_until_stopped(settings: Settings) -> int:

@@ -51,6 +51,7 @@ class Settings(BaseSettings):
     receiver_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     receiver_host: str = "127.0.0.1"
     receiver_port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    receiver_max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     receiver_max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     receiver_poll_grace: Seconds | None = None
     receiver_poll_interval: Seconds = timedelta(seconds=10)

@@ -1,5 +1,6 @@
 """A FastAPI application with a few paths that are served before any middleware, for the most frequent requests."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
@@ -8,6 +9,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 OK: Final = b"200 OK"
+_REPEATED_SLASHES: Final = re.compile("/{2,}")
 
 
 class Exchange(Protocol):
@@ -70,7 +72,8 @@ class FastPathApp(FastAPI):
         """Let `application` answer all requests whose path begins with `prefix`, errors included, and count them.
 
         Under our server (`app.fastpath.protocol`) `handler` is called first. Without `application`, requests that it
-        does not accept are routed as usual.
+        does not accept are routed as usual. Only `application` is also served where proxies have doubled a slash: a
+        proxy's rules may let `//api/…` pass.
         """
         self._first = (*self._first, FastRoute(prefix, application, handler))
 
@@ -84,8 +87,9 @@ class FastPathApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "http":
-            path = scope["path"]
+            path = _REPEATED_SLASHES.sub("/", scope["path"])
             for first in self._first:
                 if first.application is not None and path.startswith(first.prefix):
+                    scope["path"] = path
                     return await first.application(scope, receive, send)
         return await super().__call__(scope, receive, send)

@@ -5,11 +5,9 @@ pieces, or that its fast handler does not accept, goes through uvicorn's own pat
 """
 
 import asyncio
-import sys
 from collections.abc import Callable
 from typing import Any, cast
 
-import httptools
 import structlog
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -111,9 +109,6 @@ class FastExchange:
             self._protocol.transport.close()
 
 
-_OUR_FAULT = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-
-
 class FastPathProtocol(BoundedProtocol):
     """Gives requests to fast handlers before uvicorn creates a cycle; `requirements.txt` pins the uvicorn version."""
 
@@ -123,32 +118,20 @@ class FastPathProtocol(BoundedProtocol):
         self._routes: HasFastRoutes | None = cast("HasFastRoutes", self.app) if is_plain else None
         self._pending: FastExchange | None = None
         """The request that is being parsed."""
-        self._current: RequestResponseCycle | FastExchange | None = None
-        """The request being answered. With pipelined requests `cycle` is the last that came instead."""
-        self._idle_since: float | None = None
 
-    def data_received(self, data: bytes) -> None:
-        """A request that is incomplete after these bytes goes through uvicorn's path, where slow bodies time out."""
-        self._idle_since = None
-        super().data_received(data)
-        self._release_incomplete()
+    def after_parsing(self) -> None:
+        """Let uvicorn have a request that is still incomplete: its path has deadlines for slow bodies."""
+        pending, self._pending = self._pending, None
+        if pending is not None and not self.transport.is_closing():
+            pending.fall_back()
+        super().after_parsing()
 
-    def read_on(self) -> None:
-        """Do the same as `data_received` for bytes that waited."""
-        self._idle_since = None
-        super().read_on()
-        self._release_incomplete()
-
-    def on_headers_complete(self) -> None:
+    def start_request(self) -> None:
         """Hold the request if it has a fast handler."""
-        if not self.url.startswith(b"/") and httptools.parse_url(self.url).path is None:
-            raise httptools.HttpParserInvalidURLError(self.url)
         handler = self._handler()
         if handler is None:
-            super().on_headers_complete()
+            super().start_request()
             return
-        self.head_size = 0
-        self.headers = []  # what follows is trailers
         path, _, query = self.url.partition(b"?")
         scope, version = cast("Scope", self.scope), self.parser.get_http_version()
         scope["method"] = self.parser.get_method().decode("ascii")
@@ -156,74 +139,28 @@ class FastPathProtocol(BoundedProtocol):
         scope["path"], scope["raw_path"], scope["query_string"] = path.decode("ascii"), path, query
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         self._pending = FastExchange(self, scope, handler, keep_alive=keep_alive)
-        self._current = self._pending
         self.cycle = cast("RequestResponseCycle", self._pending)
 
-    def on_body(self, body: bytes) -> None:
+    def add_body(self, body: bytes) -> None:
         """Collect a piece of the body."""
         if self._pending is not None:
             self._pending.pieces.append(body)
         else:
-            super().on_body(body)
+            super().add_body(body)
 
-    def on_message_complete(self) -> None:
+    def end_request(self) -> None:
         """Give the complete request to its handler, if it was held for that."""
         pending, self._pending = self._pending, None
-        if pending is None:
-            super().on_message_complete()
-            return
-        pending.offer()
-
-    def on_response_complete(self) -> None:
-        """Do what uvicorn does, but with one timer for each connection instead of one for each request."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        self.read_on_soon()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            return
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._check_idle_in(self.timeout_keep_alive)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close the connection if it was idle for the keep-alive time; else check again after the rest of it."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since is None:
-            return  # the next response starts the timer again
-        rest = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if rest > 0:
-            self._check_idle_in(rest)
+        if pending is not None:
+            pending.offer()
         else:
-            super().timeout_keep_alive_handler()
+            super().end_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timer too, and notify the request being answered: uvicorn notifies only the last that came."""
+        """Do what uvicorn does, and break the reference cycle, so that no work is left for the garbage collector."""
         super().connection_lost(exc)
-        if self._current is not None and not self._current.response_complete:
-            self._current.disconnected = True
-            self._current.message_event.set()
-        self.pipeline.clear()
-        self._pending = self._current = None
-        self.cycle = cast(
-            "RequestResponseCycle", None
-        )  # break the reference cycle, so that no work is left for the garbage collector
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
-
-    def send_400_response(self, msg: str) -> None:
-        """Do what uvicorn does, but answer 500 if the parser's error comes from an exception in our code."""
-        failure = sys.exception()
-        cause = failure.__context__ if isinstance(failure, httptools.HttpParserCallbackError) else None
-        if cause is None or isinstance(cause, httptools.HttpParserError):
-            super().send_400_response(msg)
-            return
-        log.error("request.not_parsed", exc_info=cause)
-        self.transport.write(_OUR_FAULT)
-        self.transport.close()
+        self._pending = None
+        self.cycle = cast("RequestResponseCycle", None)
 
     @property
     def is_draining(self) -> bool:
@@ -248,40 +185,16 @@ class FastPathProtocol(BoundedProtocol):
         cycle.body += b"".join(pending.pieces)
         cycle.more_body, cycle.disconnected = not pending.is_whole, pending.disconnected
         cycle.message_event.set()
-        if cast("object", self.cycle) is pending:
-            self.cycle = cycle
+        self.cycle = cycle
         self._start_asgi_task(cycle, self.app)
 
-    def _release_incomplete(self) -> None:
-        pending, self._pending = self._pending, None
-        if pending is not None and not self.transport.is_closing():
-            pending.fall_back()
-
     def _handler(self) -> FastHandler | None:
-        """The fast handler for the request whose headers have come; None while another request is not answered.
-
-        None also while the client does not read its responses: uvicorn waits for that and pauses reading.
-        """
-        before: RequestResponseCycle | FastExchange | None = self.cycle
-        if (before is not None and not before.response_complete) or self.flow.write_paused:
-            return None
+        """The fast handler for the request whose headers have come."""
         url = self.url
         if self._routes is None or self.expect_100_continue or not url.isascii() or b"%" in url or b"#" in url:
-            return None
-        if self.parser.should_upgrade():
             return None
         try:
             return self._routes.handler(url.decode("ascii"))
         except Exception:
             log.exception("fast_path.failed")
             return None
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401 - uvicorn's own
-        self._current = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def _check_idle_in(self, seconds: float) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
-
-    def _unset_keepalive_if_required(self) -> None:
-        """Keep the timer: `data_received` has reset `_idle_since`."""

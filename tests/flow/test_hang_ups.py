@@ -20,6 +20,8 @@ LONG = {
 
 
 def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[ServerPair], Awaitable[None]]) -> None:
+    monkeypatch.setattr("app.fastpath.connections.HALF_CLOSED_SECONDS", 0)
+
     async def run() -> None:
         async with server_pair(monkeypatch, url) as both:
             await both.service.batch.put(submit("task_7"))

@@ -68,13 +68,13 @@ def _is_cut(answers: Sequence[Answer]) -> bool:
 
 
 @asynccontextmanager
-async def server_pair(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[ServerPair]:
-    """Both, ready, with the generation `task_0` in the record; for uvloop, without anyio."""
+async def server_pair(monkeypatch: pytest.MonkeyPatch, url: str, **changes: str) -> AsyncIterator[ServerPair]:
+    """Both, ready, with the generation `task_0` in the record; for uvloop, without anyio. `changes`: settings."""
     listeners = [listen("127.0.0.1", 0) for _ in range(2)]
     ports = listeners[0].getsockname()[1], listeners[1].getsockname()[1]
     tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
     by_hand = {"RIVYA_SIGNING_SECRET": SECRET, "RIVYA_SIGNATURE_SCHEME": "timestamped"}
-    for name, value in environment(NOBODY, url, ports[0], RECEIVER_API_TOKENS=tokens, **by_hand).items():
+    for name, value in environment(NOBODY, url, ports[0], RECEIVER_API_TOKENS=tokens, **by_hand, **changes).items():
         monkeypatch.setenv(name, value)
     service = Service(Settings())
     fast = make_server(service)
