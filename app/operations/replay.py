@@ -110,11 +110,12 @@ class Replay:
 
     async def _page(self, chosen: Chosen, after: Position | None) -> Sequence[StoredDelivery]:
         async with self._database.read() as connection:
-            page = await connection.execute(_statement(chosen, after, is_sqlite=self._database.is_sqlite))
+            page = await connection.execute(page_statement(chosen, after, is_sqlite=self._database.is_sqlite))
             return [rows.to_delivery(row) for row in page.mappings()]
 
 
-def _statement(chosen: Chosen, after: Position | None, *, is_sqlite: bool) -> Select[tuple[object, ...]]:
+def page_statement(chosen: Chosen, after: Position | None, *, is_sqlite: bool) -> Select[tuple[object, ...]]:
+    """The statement that reads the next recorded deliveries of a choice, in the order of their arrival."""
     statement = select(deliveries)
     if chosen.event_id is not None:
         statement = statement.where(_d.event_id == chosen.event_id)

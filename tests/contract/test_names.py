@@ -82,6 +82,18 @@ def test_no_module_imports_from_a_test_module() -> None:
     assert imports == []
 
 
+def test_no_test_imports_a_private_name_of_ours() -> None:
+    imports = [
+        f"{path.relative_to(ROOT)}: {module}"
+        for folder in ("tests", "bench")
+        for path in modules(folder)
+        for node in ast.walk(ast.parse(path.read_text()))
+        for module in _imported(node)
+        if re.search(r"^(app|bench|tests)\.(\w+\.)*_(?!_)", module)
+    ]
+    assert imports == []
+
+
 def _imported(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [f"{node.module}.{alias.name}" for alias in node.names]

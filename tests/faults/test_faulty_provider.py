@@ -10,6 +10,7 @@ from app.ledger.metrics import CALLBACKS_MISSED
 from app.ledger.tables import deliveries
 from app.sandbox.faults import ApiFault, DeliveryFaults
 from tests.support.faulty_provider import CALLBACKS, FaultyProvider, faulty_provider
+from tests.support.metric_values import value
 from tests.support.run_counts import counted, delivered_by, faults_of, is_over
 
 ANSWERS = st.sampled_from(
@@ -81,7 +82,7 @@ async def _step(rivya: FaultyProvider, what: str, how: Any) -> None:  # noqa: C9
 async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
     if is_over():
         return
-    before = CALLBACKS_MISSED._value.get()
+    before = value(CALLBACKS_MISSED)
     async with faulty_provider(url) as rivya:
         await rivya.create()
         for what, how in steps:
@@ -90,7 +91,7 @@ async def _live(url: str, steps: list[tuple[str, Any]]) -> None:
         assert await rivya.record() == rivya.truth()
         assert await rivya.is_legal()
         assert set(rivya.carrier.statuses) <= {200, 401}
-        assert CALLBACKS_MISSED._value.get() - before >= await rivya.missed()
+        assert value(CALLBACKS_MISSED) - before >= await rivya.missed()
         recorded = {row["event_id"]: row["attempts"] for row in await rivya.replica.rows(deliveries)}
         sent, accepted = delivered_by(rivya.room.sandbox.sender.log)
         of_rivya = {event_id: count for event_id, count in recorded.items() if event_id in sent}

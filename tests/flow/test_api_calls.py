@@ -5,14 +5,14 @@ import pytest
 from app.core.auth import Role
 from app.core.middleware import API_CALLS
 from tests.support.api_harness import open_api
+from tests.support.metric_values import value
 
 LIST = "/api/v1/generations"
 ONE = "/api/v1/generations/{generation_id}"
 
 
 def count(token: str, route: str, result: str) -> float:
-    counted: float = API_CALLS.labels(token, route, result)._value.get()
-    return counted
+    return value(API_CALLS.labels(token, route, result))
 
 
 def total() -> float:

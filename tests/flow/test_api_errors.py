@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from app.core.errors import Overloaded
 from app.core.middleware import HTTP_REQUESTS
 from tests.support.api_harness import ApiHarness, error_of, open_api
+from tests.support.metric_values import value
 
 SECRET = "postgresql://user:hunter2@db/receiver"
 
@@ -83,8 +84,7 @@ async def test_any_other_request_id_is_replaced(sqlite_url: str, given: str) -> 
 
 async def test_requests_are_counted_by_route_and_never_by_path(sqlite_url: str) -> None:
     def count(route: str, status: int) -> float:
-        counted: float = HTTP_REQUESTS.labels(route, "GET", status)._value.get()
-        return counted
+        return value(HTTP_REQUESTS.labels(route, "GET", status))
 
     async with open_api(sqlite_url) as api:
         template = "/api/v1/generations/{generation_id}"

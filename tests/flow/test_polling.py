@@ -8,6 +8,7 @@ from app.ledger.tables import transitions
 from app.polling.categories import Categories
 from app.polling.schedule import Schedule
 from app.sandbox.faults import ApiFault
+from tests.support.metric_values import value
 from tests.support.polling_harness import GRACE, open_polling
 from tests.support.reports import webhook
 
@@ -18,7 +19,7 @@ async def test_a_missed_callback_is_found_at_the_end_of_its_grace_and_counted(da
         [task] = await room.submit(replica)
         room.sandbox.faults.deliveries.drop = True
         await room.sandbox.settle(task)
-        missed = CALLBACKS_MISSED._value.get()
+        missed = value(CALLBACKS_MISSED)
 
         assert await replica.wait_until_due(task) == GRACE.total_seconds()
         await replica.poll()
@@ -27,7 +28,7 @@ async def test_a_missed_callback_is_found_at_the_end_of_its_grace_and_counted(da
         assert (row["status"], row["settled_by"], row["tracking"]) == ("succeeded", "poll", "settled")
         assert (row["polls"], row["next_poll_at"], row["lease_until"]) == (1, None, None)
         assert [step["source"] for step in await replica.rows(transitions)] == ["submit", "poll"]
-        assert CALLBACKS_MISSED._value.get() == missed + 1
+        assert value(CALLBACKS_MISSED) == missed + 1
 
 
 async def test_nothing_is_asked_before_it_is_due(database_url: str) -> None:

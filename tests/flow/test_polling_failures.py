@@ -8,6 +8,7 @@ from app.ledger.tables import transitions
 from app.polling.metrics import LOST, POLLS
 from app.polling.poller import Poller
 from app.sandbox.faults import ApiFault
+from tests.support.metric_values import value
 from tests.support.polling_harness import IMPATIENT, PollingHarness, Replica, open_polling
 from tests.support.reports import webhook
 
@@ -32,8 +33,7 @@ async def overdue(room: PollingHarness, replica: Replica) -> str:
 
 
 def counted(result: str) -> float:
-    value: float = POLLS.labels(result)._value.get()
-    return value
+    return value(POLLS.labels(result))
 
 
 @pytest.mark.parametrize("error", FAILURES)
@@ -127,7 +127,7 @@ async def test_a_generation_not_found_for_ten_minutes_is_lost(database_url: str)
         [task] = await room.submit(replica)
         del room.sandbox.generations.by_id[task]
         await replica.wait_until_due(task)
-        lost = LOST._value.get()
+        lost = value(LOST)
 
         assert 600 <= await not_found_until_lost(replica, task) <= 700
 
@@ -135,7 +135,7 @@ async def test_a_generation_not_found_for_ten_minutes_is_lost(database_url: str)
         assert (row["tracking"], row["status"]) == ("lost", "queued")
         assert row["not_found_count"] >= 3
         assert row["last_poll_error"] == "not_found 404 not_found"
-        assert LOST._value.get() == lost + 1
+        assert value(LOST) == lost + 1
 
 
 async def test_a_lost_generation_is_not_asked_for_again_but_takes_its_outcome(database_url: str) -> None:

@@ -14,7 +14,7 @@ from app.ledger.queries import Queries
 from app.ledger.sql import list_deliveries, list_generations
 from app.ledger.tables import deliveries, generations
 from app.operations.alarms import AlarmQuery
-from app.operations.replay import Chosen, _statement
+from app.operations.replay import Chosen, page_statement
 from app.operations.retention import SETTLED
 from tests.support.clock import NOON
 
@@ -90,7 +90,7 @@ def of_generations(**chosen: Any) -> Any:
 
 
 def of_replay(**chosen: Any) -> Any:
-    return lambda is_sqlite: _statement(Chosen(**chosen), AFTER, is_sqlite=is_sqlite)
+    return lambda is_sqlite: page_statement(Chosen(**chosen), AFTER, is_sqlite=is_sqlite)
 
 
 def of_settled(_is_sqlite: bool) -> Any:

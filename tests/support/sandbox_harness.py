@@ -46,7 +46,7 @@ class Inbox:
     def types(self) -> list[str]:
         return [request.event["type"] for request in self.received]
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         fields = [line.partition(":") for line in head.split("\r\n")[1:] if line]
         headers = {name.lower(): value.strip() for name, _, value in fields}
@@ -85,7 +85,7 @@ class World:
 async def world(settings: SandboxSettings | None = None, *, clock: Clock | None = None) -> AsyncIterator[World]:
     """All three, in manual mode: the sandbox does nothing by itself."""
     inbox = Inbox()
-    server = await asyncio.start_server(inbox._answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(inbox.answer, "127.0.0.1", 0)
     inbox.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
     async with (
         server,
