@@ -27,7 +27,7 @@ _KEY = "rvya_sk_sandbox"
 _HOST = "127.0.0.1"
 _DEFAULT_PORT = 8000
 _READY_SECONDS = 30.0
-_GRACE_SECONDS = 5
+_GRACE_SECONDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Case:
 
 CASES = (
     Case("an image", "z-image", {"seconds": 1}),
-    Case("another image", "z-image", {"seconds": 2}),
-    Case("a video that takes longer", "sandbox-video", {"seconds": 7}),
+    Case("another image", "z-image", {"seconds": 1.5}),
+    Case("a video that takes longer", "sandbox-video", {"seconds": 5}),
     Case("an image that fails", "z-image", {"seconds": 1.5, "fail": True}),
     Case("an image whose callback is dropped", "z-image", {"seconds": 2, "callback": "drop"}),
     Case("an image delivered twice and out of order", "z-image", {"seconds": 1, "callback": "duplicate,reorder"}),
