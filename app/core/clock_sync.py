@@ -43,16 +43,13 @@ class ClockSync:
         AHEAD.set(ahead)
         before, self._skew = self._skew, track_skew(self._skew, ahead, at=at)
         if self._skew is not None and (self._is_first or is_confirmed(self._skew, at=at)):
-            self._correct(reference, ahead)
+            self._clock.set_reference(reference)
+            self._skew = None
+            log.warning("clock.adopted", ahead=round(ahead, 1))
         elif self._skew is not None and self._skew is not before:
             log.warning("clock.stepped", ahead=round(ahead, 1))
         self._is_first = False
         return _SECONDS_BETWEEN_CHECKS
-
-    def _correct(self, reference: datetime, ahead: float) -> None:
-        self._clock.set_reference(reference)
-        self._skew = None
-        log.warning("clock.adopted", ahead=round(ahead, 1))
 
     async def _reference(self) -> datetime:
         if self._database.is_sqlite:

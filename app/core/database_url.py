@@ -131,6 +131,9 @@ def postgres_options(url: str) -> PostgresOptions:
         raise ValueError(_NOT_A_URL)
     given = _parameters(parts["query"] or "")
     hosts = _hosts(given.get("host") or parts["hosts"], given.get("port", ""))
+    seconds = given.get("connect_timeout")
+    if seconds is not None and not re.fullmatch(r"[1-9][0-9]{0,3}", seconds):
+        raise ValueError("has a connect_timeout that is no whole number of seconds, 1 to 9999")
     options = PostgresOptions(
         hosts=hosts,
         user=given.get("user") or unquote(parts["user"] or "") or None,
@@ -140,7 +143,7 @@ def postgres_options(url: str) -> PostgresOptions:
         startup={name: given[name] for name in ("application_name", "options") if name in given},
         # Of several hosts some may be standbys, which take no writes.
         target_session_attrs=given.get("target_session_attrs", "read-write" if len(hosts) > 1 else None),
-        connect_seconds=_connect_seconds(given.get("connect_timeout")),
+        connect_seconds=None if seconds is None else float(seconds),
     )
     if options.settings_named & {"timezone", "client_encoding"}:
         raise ValueError(
@@ -199,29 +202,18 @@ def _port(text: str) -> int | None:
     return int(text)
 
 
-def _connect_seconds(text: str | None) -> float | None:
-    if text is None:
-        return None
-    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
-        raise ValueError("has a connect_timeout that is no whole number of seconds, 1 to 9999")
-    return float(text)
-
-
 def _driver_arguments(given: dict[str, str]) -> dict[str, Any]:
     """Arguments for `asyncpg.connect`, which accepts most of these parameters only in a URL."""
+    system = {}
     if given.get("sslrootcert") == "system":
         if given.get("sslmode", "verify-full") != "verify-full" or any(name in given for name in ("sslcert", "sslcrl")):
-            raise ValueError(
-                "has sslrootcert=system, which goes with sslmode=verify-full, and without sslcert and sslcrl"
-            )
+            raise ValueError("has sslrootcert=system, which goes with sslmode=verify-full, without sslcert and sslcrl")
         given = {name: value for name, value in given.items() if name not in ("sslrootcert", "sslmode")}
-        return {**_dsn(given), "ssl": True}
-    _require_files(given)
-    return _dsn(given)
-
-
-def _dsn(given: Mapping[str, str]) -> dict[str, str]:
-    return {"dsn": f"postgresql://?{urlencode(given, quote_via=quote)}"} if given else {}
+        system = {"ssl": True}
+    else:
+        _require_files(given)
+    dsn = {"dsn": f"postgresql://?{urlencode(given, quote_via=quote)}"} if given else {}
+    return {**dsn, **system}
 
 
 def _require_files(given: Mapping[str, str]) -> None:

@@ -11,9 +11,9 @@ def uuid7(now: datetime) -> uuid.UUID:
     These ids sort by the time they were created.
     """
     milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
-    random_a = secrets.randbits(12)
-    random_b = secrets.randbits(62)
-    return uuid.UUID(int=milliseconds << 80 | 0x7 << 76 | random_a << 64 | 0b10 << 62 | random_b)
+    return uuid.UUID(
+        int=milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    )
 
 
 def request_id() -> str:

@@ -73,10 +73,9 @@ class Leadership:
 
     async def lead(self) -> bool:
         """Take the lease or keep it, renewed after a third of its term; False while another process has it."""
-        if self._renewed_at is not None:
-            age = self._clock.monotonic() - self._renewed_at
-            if age < self._term.total_seconds() / 3:
-                return True
+        third = self._term.total_seconds() / 3
+        if self._renewed_at is not None and self._clock.monotonic() - self._renewed_at < third:
+            return True
         return await self._acquire()
 
     async def hold(self) -> None:

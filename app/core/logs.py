@@ -81,7 +81,8 @@ class _Handler(logging.StreamHandler[TextIO]):
         common = {**structlog.contextvars.get_contextvars(), "level": "info", "logger": name, "timestamp": now}
         try:
             with self.lock or nullcontext():
-                self.stream.write(self._text(common, lines) + self.terminator)
+                text = _json_lines if self._is_json else self._console_lines
+                self.stream.write(text(common, lines) + self.terminator)
                 self.flush()
         except Exception:  # noqa: BLE001 - as the standard library does
             self.handleError(logging.makeLogRecord({"name": name, "msg": "each"}))
@@ -91,9 +92,7 @@ class _Handler(logging.StreamHandler[TextIO]):
         with suppress(Exception):
             super().handleError(record)
 
-    def _text(self, common: Mapping[str, object], lines: Sequence[Mapping[str, object]]) -> str:
-        if self._is_json:
-            return _json_lines(common, lines)
+    def _console_lines(self, common: Mapping[str, object], lines: Sequence[Mapping[str, object]]) -> str:
         return "\n".join(str(self._one(None, "info", {**common, **line})) for line in lines)
 
 

@@ -1,7 +1,6 @@
 """ASGI middleware: request ids, counts of responses by route and caller, security headers."""
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -63,19 +62,14 @@ class RequestContextMiddleware:
 def ensure_request_id(scope: Scope) -> str:
     """The request's id: the caller's own, else a new one; it is stored in `scope["state"]`."""
     state = scope.setdefault("state", {})
-    identity: str = state.get("request_id") or _given(scope["headers"]) or request_id()
-    state["request_id"] = identity
+    if "request_id" not in state:
+        given = next((value for name, value in scope["headers"] if name == _HEADER), b"")
+        state["request_id"] = given.decode() if _PLAIN.fullmatch(given) else request_id()
+    identity: str = state["request_id"]
     return identity
 
 
-def _given(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    for name, value in headers:
-        if name == _HEADER:
-            return value.decode() if _PLAIN.fullmatch(value) else None
-    return None
-
-
-def record_result(scope: Scope, result: str) -> None:
+def set_result(scope: Scope, result: str) -> None:
     """Set the result under which this call is counted; it replaces the one from the status."""
     scope["state"][_RESULT] = result
 

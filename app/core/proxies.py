@@ -5,6 +5,7 @@ httpx reads the same variables, but raises at IPv6 networks and brackets, and ig
 
 import ipaddress
 import re
+from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -34,18 +35,12 @@ def proxy_for(url: str) -> str | None:
     if _is_excepted(host, parts.port or 443, proxies.get("no", "")):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    if not _is_usable(proxy):
-        message = f"{name.upper()}_PROXY: must be http://host:port or https://host:port; no other kind is supported"
-        raise ProxyInvalid(f"{message} (to ask {host} without a proxy, add it to NO_PROXY)")
-    return proxy
-
-
-def _is_usable(proxy: str) -> bool:
-    try:
+    with suppress(httpx.InvalidURL):
         parsed = httpx.URL(proxy)
-    except httpx.InvalidURL:
-        return False
-    return parsed.scheme in ("http", "https") and bool(parsed.host)
+        if parsed.scheme in ("http", "https") and parsed.host:
+            return proxy
+    message = f"{name.upper()}_PROXY: must be http://host:port or https://host:port; no other kind is supported"
+    raise ProxyInvalid(f"{message} (to ask {host} without a proxy, add it to NO_PROXY)")
 
 
 def _is_excepted(host: str, port: int, exceptions: str) -> bool:

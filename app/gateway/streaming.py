@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.bodies import ClientDisconnected
 from app.core.errors import Overloaded, ServiceError
-from app.core.middleware import record_result
+from app.core.middleware import set_result
 from app.gateway.headers import response_headers
 from app.gateway.upstream import AnswerUnusable, Outgoing, Relay
 from app.rivya.errors import RivyaUnavailable
@@ -145,7 +145,7 @@ class ProxyResponse(Response):
         if not self._has_begun:
             raise Stopping
         log.warning("relay.stopped")
-        record_result(scope, "broken")
+        set_result(scope, "broken")
 
     async def _relay_answer(self, scope: Scope, send: Send) -> None:
         call = self._call
@@ -162,7 +162,7 @@ class ProxyResponse(Response):
             except RivyaUnavailable as error:
                 # No end of the answer is sent, so the server cuts the connection and the caller notices the break.
                 log.warning("relay.broken", route=call.relayed.name, reason=str(error))
-                record_result(scope, "broken")
+                set_result(scope, "broken")
 
     async def _pump(self, start: bytes, pieces: AsyncIterator[bytes], send: Send) -> None:
         if start:
@@ -200,4 +200,4 @@ def is_about(asked_id: str, body: bytes) -> bool:
 
 def _log_abandoned(scope: Scope) -> None:
     log.info("relay.abandoned")
-    record_result(scope, "abandoned")
+    set_result(scope, "abandoned")
