@@ -76,8 +76,16 @@ async def test_a_database_that_others_migrate_is_waited_for(empty_database_url: 
 
 
 async def test_told_to_stop_while_rivya_is_silent_a_create_is_answered_504_and_resolved_later(
-    empty_database_url: str, tmp_path: Path
+    empty_postgres_url: str, tmp_path: Path
 ) -> None:
+    async with asyncio.TaskGroup() as group:  # at once: each waits as long as a stop may take
+        for name, url in (("sqlite", f"sqlite+aiosqlite:///{tmp_path}/receiver.db"), ("pg", empty_postgres_url)):
+            directory = tmp_path / name
+            directory.mkdir()
+            group.create_task(_stopped_while_rivya_is_silent(url, directory))
+
+
+async def _stopped_while_rivya_is_silent(empty_database_url: str, tmp_path: Path) -> None:
     port = free_port()
     async with serve_sandbox() as rivya:
         async with receiver(rivya, empty_database_url, tmp_path, port=port) as service:

@@ -1,11 +1,11 @@
 """The fast path of a real server: an ordinary request is answered in it, any other as if it were not there."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
+import httpx
 import pytest
 import uvloop
 
@@ -14,9 +14,10 @@ from app.core.settings import Settings
 from app.main import Service
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
+from tests.support.databases import Databases
 from tests.support.intake_harness import SECRET, event
 from tests.support.ports import free_port
-from tests.support.receiver_process import serving
+from tests.support.receiver_process import ReceiverProcess
 from tests.support.receivers import TOKEN, environment
 
 NOBODY = "http://127.0.0.1:1"
@@ -76,27 +77,40 @@ class Wire:
             return await self._reader.read() == b""
 
 
+@pytest.fixture(scope="module")
+def port(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Of a server for all tests of this module, with the generation `task_0` in its record."""
+    url = databases.migrated()
+    number = free_port()
+    settings = {**environment(NOBODY, url, number), "RIVYA_SIGNING_SECRET": SECRET}
+    process = ReceiverProcess(settings, tmp_path_factory.mktemp("fast-path"), port=number)
+    try:
+        process.start()
+        while not _is_recorded(process.url):
+            process.exit_status(within=0.05)
+        yield process.port
+    finally:
+        process.kill()
+        databases.drop(url)
+
+
+def _is_recorded(url: str) -> bool:
+    """Whether the service is ready by now, so that `task_0` was recorded."""
+    head, _, body = delivery(0).partition(b"\r\n\r\n")
+    name, _, signature = head.decode().rpartition("\r\n")[2].partition(": ")
+    return httpx.post(f"{url}/rivya/webhook", content=body, headers={name: signature}).status_code == 200
+
+
 @asynccontextmanager
-async def wired(url: str, directory: Path) -> AsyncIterator[Wire]:
-    port = free_port()
-    settings = {**environment(NOBODY, url, port), "RIVYA_SIGNING_SECRET": SECRET}
-    async with serving(settings, directory, port=port):
-        while True:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            wire = Wire(reader, writer)
-            await wire.say(delivery(0))
-            if (await wire.hear())[0] == 200:
-                break  # migrated by now
-            writer.close()
-        yield wire
-        writer.close()
+async def wired(port: int) -> AsyncIterator[Wire]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    yield Wire(reader, writer)
+    writer.close()
 
 
 @pytest.mark.parametrize("cut", [1, 60, 250, -1])
-async def test_a_request_in_pieces_is_answered_like_one_that_came_whole(
-    database_url: str, tmp_path: Path, cut: int
-) -> None:
-    async with wired(database_url, tmp_path) as wire:
+async def test_a_request_in_pieces_is_answered_like_one_that_came_whole(port: int, cut: int) -> None:
+    async with wired(port) as wire:
         whole = delivery(1)
         await wire.say(whole[:cut], whole[cut:])
         assert (await wire.hear())[0] == 200
@@ -104,10 +118,10 @@ async def test_a_request_in_pieces_is_answered_like_one_that_came_whole(
         assert (await wire.hear())[0] == 200
 
 
-async def test_requests_sent_without_waiting_are_answered_in_their_order(database_url: str, tmp_path: Path) -> None:
-    async with wired(database_url, tmp_path) as wire:
+async def test_requests_sent_without_waiting_are_answered_in_their_order(port: int) -> None:
+    async with wired(port) as wire:
         forged = delivery(2).replace(b"task_2", b"task_9")
-        await wire.say(delivery(1) + forged + delivery(3) + read(0) + read(7) + read(0, query="?wait=0.0"))
+        await wire.say(delivery(1) + forged + delivery(3) + read(0) + read(98) + read(0, query="?wait=0.0"))
         statuses = [(await wire.hear())[0] for _ in range(6)]
         assert statuses == [200, 401, 200, 200, 404, 200]
 
@@ -115,36 +129,32 @@ async def test_requests_sent_without_waiting_are_answered_in_their_order(databas
 @pytest.mark.parametrize("bad", [b"no HTTP\r\n\r\n", b"no HTTP", b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000])
 @pytest.mark.parametrize("query", ["", "?wait=0.0"], ids=["lane", "route"])
 async def test_what_is_no_http_is_refused_after_the_answers_to_what_came_before(
-    database_url: str, tmp_path: Path, bad: bytes, query: str
+    port: int, bad: bytes, query: str
 ) -> None:
-    async with wired(database_url, tmp_path) as wire:
+    async with wired(port) as wire:
         await wire.say(delivery(1) + read(0) + delivery(2) + read(0, query=query) + delivery(3) + bad)
         assert [(await wire.hear())[0] for _ in range(6)] == [200, 200, 200, 200, 200, 400]
         assert await wire.is_over()
 
 
-async def test_nothing_is_answered_after_a_request_that_closes_the_connection(
-    database_url: str, tmp_path: Path
-) -> None:
-    async with wired(database_url, tmp_path) as wire:
+async def test_nothing_is_answered_after_a_request_that_closes_the_connection(port: int) -> None:
+    async with wired(port) as wire:
         await wire.say(delivery(1) + read(0, query="?wait=0.0", extra="Connection: close\r\n") + read(0) * 9)
         assert [(await wire.hear())[0] for _ in range(2)] == [200, 200]
         assert await wire.is_over()
 
 
-async def test_a_body_with_many_empty_lines_is_read_as_it_is(database_url: str, tmp_path: Path) -> None:
-    async with wired(database_url, tmp_path) as wire:
-        padded = track(4, body=b'{"metadata":{"order":7}' + b"\r\n" * 9000 + b"}")
-        await wire.say(padded + read(4), padded[:5000], padded[5000:] + read(4))
+async def test_a_body_with_many_empty_lines_is_read_as_it_is(port: int) -> None:
+    async with wired(port) as wire:
+        padded = track(30, body=b'{"metadata":{"order":7}' + b"\r\n" * 9000 + b"}")
+        await wire.say(padded + read(30), padded[:5000], padded[5000:] + read(30))
         answers = [await wire.hear() for _ in range(4)]
         assert [status for status, _, _ in answers] == [201, 200, 200, 200]
         assert all(b'"order":7' in body for _, _, body in answers)
 
 
-async def test_a_trailer_is_no_header_neither_of_its_own_request_nor_of_the_next(
-    database_url: str, tmp_path: Path
-) -> None:
-    async with wired(database_url, tmp_path) as wire:
+async def test_a_trailer_is_no_header_neither_of_its_own_request_nor_of_the_next(port: int) -> None:
+    async with wired(port) as wire:
         whole = delivery(1)
         head, _, body = whole.partition(b"\r\n\r\n")
         *_, length, signature = head.split(b"\r\n")
@@ -160,24 +170,24 @@ async def test_a_trailer_is_no_header_neither_of_its_own_request_nor_of_the_next
             assert [(await wire.hear())[0] for _ in range(3)] == [401, 401, 200]
 
 
-@pytest.mark.parametrize("to", ["h2c", "websocket"])
-async def test_an_upgrade_is_ignored_and_the_body_is_read(database_url: str, tmp_path: Path, to: str) -> None:
+@pytest.mark.parametrize(("number", "to"), [(40, "h2c"), (41, "websocket")])
+async def test_an_upgrade_is_ignored_and_the_body_is_read(port: int, number: int, to: str) -> None:
     offer = f"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: {to}\r\nHTTP2-Settings: AAMAAABk\r\n"
-    async with wired(database_url, tmp_path) as wire:
-        requests = track(4, extra=offer, body=b'{"metadata":{"order":7}}') + delivery(4, extra=offer)
-        requests += read(4, extra=offer) + read(4, query="?wait=0.0", extra=offer)
+    async with wired(port) as wire:
+        requests = track(number, extra=offer, body=b'{"metadata":{"order":7}}') + delivery(number, extra=offer)
+        requests += read(number, extra=offer) + read(number, query="?wait=0.0", extra=offer)
         await wire.say(requests)
         answers = [await wire.hear() for _ in range(4)]
         await wire.say(*(requests[at : at + 50] for at in range(0, len(requests), 50)))
         answers += [await wire.hear() for _ in range(4)]
         assert [status for status, _, _ in answers] == [201, 200, 200, 200, 200, 200, 200, 200]
-        for number in (2, 3, 6, 7):
-            assert b'"order":7' in answers[number][2]
-            assert b'"status":"succeeded"' in answers[number][2]
+        for place in (2, 3, 6, 7):
+            assert b'"order":7' in answers[place][2]
+            assert b'"status":"succeeded"' in answers[place][2]
 
 
-async def test_the_lane_and_the_route_tell_the_same(database_url: str, tmp_path: Path) -> None:
-    async with wired(database_url, tmp_path) as wire:
+async def test_the_lane_and_the_route_tell_the_same(port: int) -> None:
+    async with wired(port) as wire:
         await wire.say(read(0, extra="X-Request-Id: mine\r\n") + read(0, query="?wait=0.0"))
         (_, head, plain), (_, _, waited) = await wire.hear(), await wire.hear()
         assert plain == waited
@@ -185,8 +195,8 @@ async def test_the_lane_and_the_route_tell_the_same(database_url: str, tmp_path:
         assert b"content-type: application/json" in head
 
 
-async def test_what_the_lane_refuses_is_refused_as_documented(database_url: str, tmp_path: Path) -> None:
-    async with wired(database_url, tmp_path) as wire:
+async def test_what_the_lane_refuses_is_refused_as_documented(port: int) -> None:
+    async with wired(port) as wire:
         await wire.say(
             read(0, token="nobody-gave-me-this") + read(0, query="?wait=x") + read(0, extra="Prefer: wait=1\r\n")
         )
@@ -196,8 +206,8 @@ async def test_what_the_lane_refuses_is_refused_as_documented(database_url: str,
         assert b"preference-applied: wait=1" in applied
 
 
-async def test_a_forged_delivery_is_told_the_same_in_the_lane_and_in_pieces(database_url: str, tmp_path: Path) -> None:
-    async with wired(database_url, tmp_path) as wire:
+async def test_a_forged_delivery_is_told_the_same_in_the_lane_and_in_pieces(port: int) -> None:
+    async with wired(port) as wire:
         whole = forged(extra="X-Request-Id: mine\r\n")
         await wire.say(whole + whole)  # the first may look for newer secrets, and then the second waits for it
         answers = [await wire.hear() for _ in range(2)]
@@ -211,8 +221,8 @@ async def test_a_forged_delivery_is_told_the_same_in_the_lane_and_in_pieces(data
         assert [(await wire.hear())[0] for _ in range(3)] == [400, 400, 401]
 
 
-async def test_whoever_waits_is_told_in_the_lane_as_soon_as_it_is_known(database_url: str, tmp_path: Path) -> None:
-    async with wired(database_url, tmp_path) as wire, wire.another() as other:
+async def test_whoever_waits_is_told_in_the_lane_as_soon_as_it_is_known(port: int) -> None:
+    async with wired(port) as wire, wire.another() as other:
         await other.say(track(7))
         assert (await other.hear())[0] == 201
         await wire.say(read(7, query="?wait=60") + read(0))
@@ -230,10 +240,8 @@ async def test_whoever_waits_is_told_in_the_lane_as_soon_as_it_is_known(database
 
 
 @pytest.mark.parametrize("how", [{"version": "1.0"}, {"extra": "Connection: close\r\n"}])
-async def test_a_connection_is_closed_where_that_is_asked_for(
-    database_url: str, tmp_path: Path, how: dict[str, str]
-) -> None:
-    async with wired(database_url, tmp_path) as wire:
+async def test_a_connection_is_closed_where_that_is_asked_for(port: int, how: dict[str, str]) -> None:
+    async with wired(port) as wire:
         await wire.say(delivery(1, **how))
         status, head, _ = await wire.hear()
         assert (status, b"connection: close" in head) == (200, True)
