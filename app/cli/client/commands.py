@@ -28,35 +28,35 @@ WaitTimeout = Annotated[
 ]
 
 
-def _call(act: Callable[["Receiver"], Awaitable[bool]], *, as_json: bool) -> NoReturn:
+def _call(
+    act: Callable[["Receiver"], Awaitable[dict[str, Any]]], render: output.Render, *, as_json: bool, waits: bool = False
+) -> NoReturn:
+    """Print the object that `act` returns, and exit: with 1 if `waits` and the generation did not succeed."""
     from app.cli.client.http import call
 
-    sys.exit(call(act, as_json=as_json))
+    async def run(receiver: "Receiver") -> bool:
+        document = await act(receiver)
+        if as_json:
+            output.print_json(document)
+        else:
+            typer.echo(render(document))
+            if document.get("next_cursor"):
+                typer.echo(f"more: --cursor {document['next_cursor']}", err=True)
+        return not waits or document.get("status") == "succeeded"
 
-
-def _show(*path: str, render: output.Render, as_json: bool, **parameters: str | int | None) -> NoReturn:
-    """GET a path, print the response, exit."""
-
-    async def act(receiver: "Receiver") -> bool:
-        document = await receiver.get(*path, **parameters)
-        output.print_document(document, render, as_json=as_json)
-        if document.get("next_cursor") and not as_json:
-            typer.echo(f"more: --cursor {document['next_cursor']}", err=True)
-        return True
-
-    _call(act, as_json=as_json)
+    sys.exit(call(run, as_json=as_json))
 
 
 @client.command()
 def models(as_json: AsJson = False) -> None:
     """List the models."""
-    _show("models", render=output.models, as_json=as_json)
+    _call(lambda receiver: receiver.get("models"), output.models, as_json=as_json)
 
 
 @client.command("credits")
 def credits_left(as_json: AsJson = False) -> None:
     """Show the credits that are left."""
-    _show("credits", render=lambda document: output.cell(document.get("current_credits")), as_json=as_json)
+    _call(lambda receiver: receiver.get("credits"), output.credits_left, as_json=as_json)
 
 
 @client.command()
@@ -66,7 +66,7 @@ def usage(
     as_json: AsJson = False,
 ) -> None:
     """Sum generations and credits by token, model and day."""
-    _show("usage", render=output.usage, as_json=as_json, **{"from": first, "to": to})
+    _call(lambda receiver: receiver.get("usage", **{"from": first, "to": to}), output.usage, as_json=as_json)
 
 
 @client.command()
@@ -80,9 +80,10 @@ def chat(
 ) -> None:
     """Say something to a model and print its answer. The session to continue is printed to standard error."""
 
-    async def act(receiver: "Receiver") -> bool:
-        from app.cli.client.chat import choose_model, print_answer, print_stream
+    from app.cli.client.chat import choose_model, print_answer, print_stream
+    from app.cli.client.http import Receiver, call
 
+    async def act(receiver: Receiver) -> bool:
         body: dict[str, Any] = {"model": model or await choose_model(receiver, session), "message": message}
         if session is not None:
             body["session_id"] = session
@@ -91,7 +92,7 @@ def chat(
         await (print_stream if stream else print_answer)(receiver, body, as_json=as_json)
         return True
 
-    _call(act, as_json=as_json)
+    sys.exit(call(act, as_json=as_json))
 
 
 @generations_group.command()
@@ -107,13 +108,15 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a generation. With --watch, wait for it as `watch` does."""
-    from app.cli.client.http import CallFailed, local_failure, new_key
+    from uuid import uuid4
+
+    from app.cli.client.http import CallFailed, Receiver, local_failure
 
     given = {"model": model, "prompt": prompt, "params": _object(params), "client_request_id": client_request_id}
     body = {name: value for name, value in given.items() if value is not None}
-    key = idempotency_key or new_key()
+    key = idempotency_key or str(uuid4())
 
-    async def act(receiver: "Receiver") -> bool:
+    async def act(receiver: Receiver) -> dict[str, Any]:
         try:
             document = await receiver.post("/generations", body, key=key)
         except CallFailed as failure:
@@ -121,27 +124,26 @@ def create(
                 typer.echo(f"to repeat it and pay once at most, add --idempotency-key {key}", err=True)
             raise
         if not waits:
-            output.print_document(document, output.generation, as_json=as_json)
-            return True
+            return document
         generation_id = document.get("id")
         if not isinstance(generation_id, str):
             raise local_failure("unexpected_answer", "it was created, and the answer does not tell its id")
         typer.echo(f"generation: {output.plain(generation_id)}", err=True)  # for `watch`, if this wait ends early
-        return await _watch(receiver, generation_id, timeout, as_json=as_json)
+        return await _watch(receiver, generation_id, timeout)
 
-    _call(act, as_json=as_json)
+    _call(act, output.generation, as_json=as_json, waits=waits)
 
 
 @generations_group.command()
 def get(generation_id: GenerationId, as_json: AsJson = False) -> None:
     """Show a generation as it is now. The exit status is 0 whatever its own status."""
-    _show("generations", generation_id, render=output.generation, as_json=as_json)
+    _call(lambda receiver: receiver.get("generations", generation_id), output.generation, as_json=as_json)
 
 
 @generations_group.command()
 def watch(generation_id: GenerationId, timeout: WaitTimeout = None, as_json: AsJson = False) -> None:
     """Wait for a generation's outcome. Exit status 0 if it succeeded, 1 if it failed."""
-    _call(lambda receiver: _watch(receiver, generation_id, timeout, as_json=as_json), as_json=as_json)
+    _call(lambda receiver: _watch(receiver, generation_id, timeout), output.generation, as_json=as_json, waits=True)
 
 
 @generations_group.command("list")
@@ -156,18 +158,16 @@ def list_generations(
     as_json: AsJson = False,
 ) -> None:
     """List generations, newest first."""
-    _show(
-        "generations",
-        render=output.generations,
-        as_json=as_json,
-        status=status,
-        tracking=tracking,
-        model=model,
-        submitted_by=submitted_by,
-        client_request_id=client_request_id,
-        limit=limit,
-        cursor=cursor,
-    )
+    chosen: dict[str, str | int | None] = {
+        "status": status,
+        "tracking": tracking,
+        "model": model,
+        "submitted_by": submitted_by,
+        "client_request_id": client_request_id,
+        "limit": limit,
+        "cursor": cursor,
+    }
+    _call(lambda receiver: receiver.get("generations", **chosen), output.generations, as_json=as_json)
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
@@ -184,13 +184,11 @@ def _object(text: str | None) -> dict[str, Any] | None:
     return value
 
 
-async def _watch(receiver: "Receiver", generation_id: str, max_seconds: float | None, *, as_json: bool) -> bool:
+async def _watch(receiver: "Receiver", generation_id: str, max_seconds: float | None) -> dict[str, Any]:
     from app.cli.client.watch import progress_on, wait_for_outcome
 
     with progress_on(sys.stderr) as show:
-        document = await wait_for_outcome(receiver, generation_id, show, max_seconds=max_seconds)
-    output.print_document(document, output.generation, as_json=as_json)
-    return document.get("status") == "succeeded"
+        return await wait_for_outcome(receiver, generation_id, show, max_seconds=max_seconds)
 
 
 class Kind(StrEnum):
@@ -222,10 +220,8 @@ def upload(
     given = {"kind": kind or guessed, "model": model, "client_request_id": client_request_id}
     fields = {name: str(value) for name, value in given.items() if value is not None}
 
-    async def act(receiver: "Receiver") -> bool:
+    async def act(receiver: "Receiver") -> dict[str, Any]:
         with path.open("rb") as file:
-            document = await receiver.upload(file, path.name, media_type, fields=fields)
-        output.print_document(document, output.file, as_json=as_json)
-        return True
+            return await receiver.upload(file, path.name, media_type, fields=fields)
 
-    _call(act, as_json=as_json)
+    _call(act, output.file, as_json=as_json)

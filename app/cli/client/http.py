@@ -16,16 +16,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cli.client.output import plain, print_json
 from app.core.proxies import ProxyInvalid, proxy_for
-from app.core.settings import is_plain
+from app.core.settings import SettingsInvalid, is_plain
 from app.core.urls import checked_public_url
 
 _TIMEOUT = httpx.Timeout(15, read=300)
 """Seconds. A chat turn is answered when it is complete, which may take minutes."""
 _SUCCEEDED, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
-
-
-class TargetInvalid(Exception):
-    """A variable is missing or wrong; the text names it and says what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +40,20 @@ class _Given(BaseSettings):
 
 
 def load_target() -> Target:
-    """Read RECEIVER_URL and RECEIVER_TOKEN from the environment or `.env`. Raises `TargetInvalid`."""
+    """Read RECEIVER_URL and RECEIVER_TOKEN from the environment or `.env`. Raises `SettingsInvalid`."""
     try:
         given = _Given()
     except UnicodeDecodeError:
-        raise TargetInvalid(".env: is not UTF-8 text; save it as such") from None
+        raise SettingsInvalid(".env: is not UTF-8 text; save it as such") from None
     if given.receiver_token is None:
         message = "RECEIVER_TOKEN: is not set; it is the token of an entry (name:role:token) of RECEIVER_API_TOKENS"
-        raise TargetInvalid(message)
+        raise SettingsInvalid(message)
     if not is_plain(given.receiver_token):
-        raise TargetInvalid("RECEIVER_TOKEN: must be plain ASCII without blanks")
+        raise SettingsInvalid("RECEIVER_TOKEN: must be plain ASCII without blanks")
     try:
         url = checked_public_url(given.receiver_url, may_be_local=True)
     except ValueError as error:
-        raise TargetInvalid(f"RECEIVER_URL: {error}, such as https://receiver.example.com") from None
+        raise SettingsInvalid(f"RECEIVER_URL: {error}, such as https://receiver.example.com") from None
     return Target(url, given.receiver_token)
 
 
@@ -109,8 +105,8 @@ class Receiver:
         params = {name: value for name, value in parameters.items() if value is not None}
         return await self._send(self._client.build_request("GET", url, params=params))
 
-    async def post(self, path: str, body: Mapping[str, Any], *, key: str) -> dict[str, Any]:
-        """The response to a POST with the Idempotency-Key `key`."""
+    async def post(self, path: str, body: Mapping[str, Any], *, key: str | None = None) -> dict[str, Any]:
+        """The response to a POST with the Idempotency-Key `key`, or a new one."""
         return await self._send(self._post_request(path, body, key=key))
 
     async def upload(self, file: BinaryIO, name: str, media_type: str, *, fields: dict[str, str]) -> dict[str, Any]:
@@ -118,10 +114,10 @@ class Receiver:
         form = {"file": (name, file, media_type)}
         return await self._send(self._client.build_request("POST", "/api/v1/files", data=fields, files=form))
 
-    async def stream(self, path: str, body: Mapping[str, Any], *, key: str) -> AsyncIterator[ServerSentEvent]:
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[ServerSentEvent]:
         """The events of the response to a POST, as they arrive. Events with neither name nor data are left out."""
         with _call_errors():
-            response = await self._client.send(self._post_request(path, body, key=key), stream=True)
+            response = await self._client.send(self._post_request(path, body), stream=True)
             try:
                 if not response.is_success:
                     await response.aread()
@@ -132,8 +128,8 @@ class Receiver:
             finally:
                 await response.aclose()
 
-    def _post_request(self, path: str, body: Mapping[str, Any], *, key: str) -> httpx.Request:
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+    def _post_request(self, path: str, body: Mapping[str, Any], *, key: str | None = None) -> httpx.Request:
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key or str(uuid4())}
         return self._client.build_request("POST", f"/api/v1{path}", content=orjson.dumps(body), headers=headers)
 
     async def _send(self, request: httpx.Request) -> dict[str, Any]:
@@ -175,7 +171,7 @@ def call(act: Callable[[Receiver], Awaitable[bool]], *, as_json: bool) -> int:
 
     try:
         return _SUCCEEDED if uvloop.run(run(load_target())) else _FAILED
-    except TargetInvalid as error:
+    except SettingsInvalid as error:
         typer.echo(str(error), err=True)
         return _USAGE
     except CallFailed as failure:
@@ -185,11 +181,6 @@ def call(act: Callable[[Receiver], Awaitable[bool]], *, as_json: bool) -> int:
         return _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
-
-
-def new_key() -> str:
-    """A new Idempotency-Key."""
-    return str(uuid4())
 
 
 @contextmanager

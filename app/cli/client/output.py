@@ -8,14 +8,6 @@ import typer
 Render = Callable[[Mapping[str, Any]], str]
 
 
-def print_document(document: Mapping[str, Any], render: Render, *, as_json: bool) -> None:
-    """Print a response: as JSON, or as `render` writes it for people."""
-    if as_json:
-        print_json(document)
-    else:
-        typer.echo(render(document))
-
-
 def print_json(document: object) -> None:
     """Print JSON in one line."""
     import orjson
@@ -40,6 +32,11 @@ def models(response: Mapping[str, Any]) -> str:
     names = ("MODEL", "NAME", "CATEGORY", "CREDITS", "STATUS")
     keys = ("id", "display_name", "category", "base_credits", "api_status")
     return table(names, ([model.get(key) for key in keys] for model in items(response)))
+
+
+def credits_left(response: Mapping[str, Any]) -> str:
+    """The number of credits."""
+    return cell(response.get("current_credits"))
 
 
 def generations(response: Mapping[str, Any]) -> str:
