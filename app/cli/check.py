@@ -171,14 +171,15 @@ async def _api_key(client: RivyaClient) -> AsyncIterator[HealthCheck]:
         "generations:create": lambda: client.create_generation(b"{}", idempotency_key=key),
         "webhooks:manage": client.list_endpoints,
     }
-    valid = await _valid_key(calls["generations:read"])
+    advice = "see RIVYA_API_KEY"
+    valid = await _call("API key valid", calls["generations:read"], "accepted", denied=RivyaUnauthorized, advice=advice)
     yield valid
+    advice = "give the key this scope at Rivya"
     for scope, call in calls.items():
-        yield (
-            await _scope(scope, call)
-            if valid.ok
-            else _result(f"scope {scope}", False, "unknown until the key is valid")
-        )
+        if valid.ok:
+            yield await _call(f"scope {scope}", call, "granted", denied=RivyaForbidden, advice=advice)
+        else:
+            yield _result(f"scope {scope}", False, "unknown until the key is valid")
 
 
 async def _rivya(client: RivyaClient) -> HealthCheck:
@@ -192,34 +193,16 @@ async def _rivya(client: RivyaClient) -> HealthCheck:
     return _result(name, True, f"lists {len(models)} models")
 
 
-async def _valid_key(call: _Call) -> HealthCheck:
-    name = "API key valid"
-    match await _error(call):
-        case RivyaUnauthorized() as error:
-            return _result(name, False, f"{error.code}; see RIVYA_API_KEY")
-        case RivyaError() as error if isinstance(error, RivyaRateLimited) or not isinstance(error, RivyaRefused):
-            return _result(name, False, f"unknown: {error}")
-    return _result(name, True, "accepted")  # also if refused for another reason, which only a valid key can be
-
-
-async def _scope(scope: str, call: _Call) -> HealthCheck:
-    name = f"scope {scope}"
-    match await _error(call):
-        case RivyaForbidden() as error:
-            return _result(name, False, f"{error.code}; give the key this scope at Rivya")
-        case RivyaUnauthorized() | RivyaRateLimited() as error:
-            return _result(name, False, f"unknown: {error}")
-        case RivyaError() as error if not isinstance(error, RivyaRefused):
-            return _result(name, False, f"unknown: {error}")
-    return _result(name, True, "granted")
-
-
-async def _error(call: _Call) -> RivyaError | None:
+async def _call(name: str, call: _Call, granted: str, *, denied: type[RivyaRefused], advice: str) -> HealthCheck:
     try:
         await call()
+    except denied as error:
+        return _result(name, False, f"{error.code}; {advice}")
     except RivyaError as error:
-        return error
-    return None
+        # Any other refusal proves that Rivya has accepted the key and its scope before.
+        if not isinstance(error, RivyaRefused) or isinstance(error, RivyaUnauthorized | RivyaRateLimited):
+            return _result(name, False, f"unknown: {error}")
+    return _result(name, True, granted)
 
 
 # Our registration, and what is stored. These read the database and may raise what `_Group.run` catches.

@@ -7,7 +7,7 @@ import shutil
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import orjson
@@ -30,23 +30,15 @@ _READY_SECONDS = 30.0
 _GRACE_SECONDS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A generation to submit; `sandbox` tells the sandbox how to treat it."""
-
-    name: str
-    model: str
-    sandbox: dict[str, Any]
-
-
-CASES = (
-    Case("an image", "z-image", {"seconds": 1}),
-    Case("another image", "z-image", {"seconds": 1.5}),
-    Case("a video that takes longer", "sandbox-video", {"seconds": 5}),
-    Case("an image that fails", "z-image", {"seconds": 1.5, "fail": True}),
-    Case("an image whose callback is dropped", "z-image", {"seconds": 2, "callback": "drop"}),
-    Case("an image delivered twice and out of order", "z-image", {"seconds": 1, "callback": "duplicate,reorder"}),
+_CASES: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
+    ("an image", "z-image", {"seconds": 1}),
+    ("another image", "z-image", {"seconds": 1.5}),
+    ("a video that takes longer", "sandbox-video", {"seconds": 5}),
+    ("an image that fails", "z-image", {"seconds": 1.5, "fail": True}),
+    ("an image whose callback is dropped", "z-image", {"seconds": 2, "callback": "drop"}),
+    ("an image delivered twice and out of order", "z-image", {"seconds": 1, "callback": "duplicate,reorder"}),
 )
+"""Prompt, model, and the parameters that tell the sandbox how to treat the generation."""
 
 
 def run_demo(*, keep: bool) -> int:
@@ -137,17 +129,17 @@ async def _show(service: Service, url: str, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
         async with asyncio.timeout(_READY_SECONDS):
-            while not await _is_ready(client):  # noqa: ASYNC110 - over HTTP, as any client does
+            while not (await client.get("/readyz")).is_success:  # noqa: ASYNC110 - over HTTP, as any client does
                 await asyncio.sleep(0.1)
         typer.echo("ready: the endpoint is registered, its one-time secret stored encrypted\n")
         with service.changes.listen() as transitions:
-            typer.echo(f"submitting {len(CASES)} generations; a callback is overdue after {_GRACE_SECONDS} s here\n")
+            typer.echo(f"submitting {len(_CASES)} generations; a callback is overdue after {_GRACE_SECONDS} s here\n")
             names: dict[str, str] = {}
-            for case in CASES:
-                body = {"model": case.model, "prompt": case.name, "params": {"sandbox": case.sandbox}}
+            for name, model, sandbox in _CASES:
+                body = {"model": model, "prompt": name, "params": {"sandbox": sandbox}}
                 response = await client.post("/api/v1/generations", json=body)
                 response.raise_for_status()
-                names[response.json()["id"]] = case.name
+                names[response.json()["id"]] = name
             open_ids = set(names)
             while open_ids:
                 transition = await transitions.get()
@@ -156,13 +148,6 @@ async def _show(service: Service, url: str, token: str) -> None:
                     open_ids.discard(transition.generation_id)
         typer.echo("\nall settled: every outcome is known, whatever became of its callback")
         typer.echo(await _deliveries(client))
-
-
-async def _is_ready(client: httpx.AsyncClient) -> bool:
-    try:
-        return (await client.get("/readyz")).is_success
-    except httpx.TransportError:
-        return False
 
 
 async def _deliveries(client: httpx.AsyncClient) -> str:

@@ -91,7 +91,7 @@ def on_stop_signal(stop: Callable[[int], object]) -> Iterator[None]:
 
 
 class ConnectionDrain:
-    """ASGI middleware that adds `Connection: close` to every response after `begin`.
+    """ASGI middleware that adds `Connection: close` to every response while `is_draining`.
 
     Responses of the fast path do not pass through it: `FastPathProtocol` adds the header itself.
     """
@@ -113,10 +113,6 @@ class ConnectionDrain:
     def handler(self, path: str) -> FastHandler | None:
         """The fast handler of the application for `path`."""
         return self._app.handler(path)
-
-    def begin(self) -> None:
-        """Close each connection after its next response."""
-        self.is_draining = True
 
     async def wait_idle_closed(self, connections: Callable[[], Collection[object]]) -> None:
         """Wait until every open connection is answering a request, 1 second at most.
@@ -168,7 +164,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more connections, answer the requests that came or are on their way, then stop."""
         self._service.release_callers()
-        self._drain.begin()
+        self._drain.is_draining = True
         for listener in sockets or ():
             await close_when_empty(listener)
         for server in self.servers:

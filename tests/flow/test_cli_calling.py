@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from app.cli import cli
 from app.cli.client import watch
-from app.cli.client.http import Target, calling
+from app.cli.client.http import calling
 from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import Dialect
@@ -153,7 +153,7 @@ async def test_watching_goes_on_when_the_receiver_is_gone_for_a_moment() -> None
         if len(shown) == 1:
             desk.rivya.faults.api = [ApiFault("generations.get", times=1, connection="reset")]
 
-    async with a_desk() as desk, calling(Target(desk.url, API_KEY)) as receiver:
+    async with a_desk() as desk, calling(desk.url, API_KEY) as receiver:
         created = await receiver.post("/generations", {"model": "z-image", "params": json.loads(QUICK)}, key="key-1")
         outcome = await watch.wait_for_outcome(receiver, created["id"], interrupt)
     assert outcome["status"] == "succeeded"

@@ -4,9 +4,8 @@
 
 import sys
 from collections.abc import Awaitable, Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
 
 import typer
 
@@ -23,6 +22,7 @@ client.add_typer(files_group, name="files")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 GenerationId = Annotated[str, typer.Argument(metavar="ID", help="The generation's id.", show_default=False)]
+Kind = Literal["image", "video", "audio"]
 WaitTimeout = Annotated[
     float | None, typer.Option("--timeout", min=0, help="Seconds to wait at most; then exit status 1.")
 ]
@@ -56,7 +56,11 @@ def models(as_json: AsJson = False) -> None:
 @client.command("credits")
 def credits_left(as_json: AsJson = False) -> None:
     """Show the credits that are left."""
-    _call(lambda receiver: receiver.get("credits"), output.credits_left, as_json=as_json)
+    _call(
+        lambda receiver: receiver.get("credits"),
+        lambda document: output.cell(document.get("current_credits")),
+        as_json=as_json,
+    )
 
 
 @client.command()
@@ -191,14 +195,6 @@ async def _watch(receiver: "Receiver", generation_id: str, max_seconds: float | 
         return await wait_for_outcome(receiver, generation_id, show, max_seconds=max_seconds)
 
 
-class Kind(StrEnum):
-    """The kinds of files that Rivya takes."""
-
-    IMAGE = "image"
-    VIDEO = "video"
-    AUDIO = "audio"
-
-
 @files_group.command()
 def upload(
     path: Annotated[
@@ -214,7 +210,7 @@ def upload(
 
     media_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     guessed = media_type.partition("/")[0]
-    if kind is None and guessed not in tuple(Kind):
+    if kind is None and guessed not in get_args(Kind):
         message = "can't be guessed from the file's name; give image, video or audio"
         raise typer.BadParameter(message, param_hint="--kind")
     given = {"kind": kind or guessed, "model": model, "client_request_id": client_request_id}

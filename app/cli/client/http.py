@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 from urllib.parse import quote
 from uuid import uuid4
@@ -24,14 +23,6 @@ _TIMEOUT = httpx.Timeout(15, read=300)
 _SUCCEEDED, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A receiver, or any other server with Rivya's API."""
-
-    url: str
-    token: str = field(repr=False)
-
-
 class _Given(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True)
 
@@ -39,8 +30,8 @@ class _Given(BaseSettings):
     receiver_token: str | None = None
 
 
-def load_target() -> Target:
-    """Read RECEIVER_URL and RECEIVER_TOKEN from the environment or `.env`. Raises `SettingsInvalid`."""
+def load_target() -> tuple[str, str]:
+    """RECEIVER_URL and RECEIVER_TOKEN from the environment or `.env`. Raises `SettingsInvalid`."""
     try:
         given = _Given()
     except UnicodeDecodeError:
@@ -54,7 +45,7 @@ def load_target() -> Target:
         url = checked_public_url(given.receiver_url, may_be_local=True)
     except ValueError as error:
         raise SettingsInvalid(f"RECEIVER_URL: {error}, such as https://receiver.example.com") from None
-    return Target(url, given.receiver_token)
+    return url, given.receiver_token
 
 
 class CallFailed(Exception):
@@ -142,15 +133,15 @@ class Receiver:
 
 
 @asynccontextmanager
-async def calling(target: Target) -> AsyncIterator[Receiver]:
-    """A client of `target`. Raises `CallFailed` for a proxy in the environment that can't be used."""
+async def calling(url: str, token: str) -> AsyncIterator[Receiver]:
+    """A client of the receiver at `url`. Raises `CallFailed` for a proxy in the environment that can't be used."""
     try:
-        proxy = proxy_for(target.url)
+        proxy = proxy_for(url)
     except ProxyInvalid as error:
         raise local_failure("proxy_invalid", str(error)) from None
     async with httpx.AsyncClient(
-        base_url=target.url,
-        headers={"Authorization": f"Bearer {target.token}"},
+        base_url=url,
+        headers={"Authorization": f"Bearer {token}"},
         timeout=_TIMEOUT,
         proxy=proxy,
         trust_env=False,
@@ -165,12 +156,12 @@ def call(act: Callable[[Receiver], Awaitable[bool]], *, as_json: bool) -> int:
     0: `act` returned True, 1: it returned False or raised `CallFailed`, 2: invalid variables, 130: interrupted.
     """
 
-    async def run(target: Target) -> bool:
-        async with calling(target) as receiver:
+    async def run(url: str, token: str) -> bool:
+        async with calling(url, token) as receiver:
             return await act(receiver)
 
     try:
-        return _SUCCEEDED if uvloop.run(run(load_target())) else _FAILED
+        return _SUCCEEDED if uvloop.run(run(*load_target())) else _FAILED
     except SettingsInvalid as error:
         typer.echo(str(error), err=True)
         return _USAGE

@@ -34,11 +34,6 @@ def models(response: Mapping[str, Any]) -> str:
     return table(names, ([model.get(key) for key in keys] for model in items(response)))
 
 
-def credits_left(response: Mapping[str, Any]) -> str:
-    """The number of credits."""
-    return cell(response.get("current_credits"))
-
-
 def generations(response: Mapping[str, Any]) -> str:
     """A list of generations as a table."""
     names = ("GENERATION", "STATUS", "MODEL", "SUBMITTED BY", "CREDITS", "FIRST SEEN", "REQUEST")
