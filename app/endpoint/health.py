@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import select, update
 
@@ -16,6 +17,8 @@ from app.endpoint.metrics import ENDPOINT_PROVEN, REFUSALS_SINCE_VERIFIED, RIVYA
 from app.endpoint.models import Endpoint, current, live, pinned_scheme
 from app.endpoint.repository import EndpointRepository
 from app.endpoint.tables import endpoints
+
+_SECONDS_BETWEEN_FLUSHES: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +71,6 @@ def _latest(one: datetime | None, other: datetime | None) -> datetime | None:
 
 def _is_not_after(failure: datetime | None, success: datetime | None) -> bool:
     return failure is None or (success is not None and failure <= success)
-
-
-_SECONDS_BETWEEN_FLUSHES = 1.0
 
 
 class EndpointHealth:

@@ -166,7 +166,9 @@ class Inspection:
         """Store Rivya's delivery counts; log if there are new failures since the last check."""
         counts = {name: getattr(actual, name) for name in ("failure_count", "last_success_at", "last_failure_at")}
         values = {"last_error": None, **counts}
-        is_failing = actual.failure_count > wanted.failure_count or _is_newer_failure(wanted, actual)
+        succeeded, failed = actual.last_success_at, actual.last_failure_at
+        is_newer = failed is not None and failed != wanted.last_failure_at and (not succeeded or failed > succeeded)
+        is_failing = is_newer or actual.failure_count > wanted.failure_count
         if any(getattr(wanted, name) != value for name, value in values.items()):
             await self._context.change(wanted, event="deliveries_failing" if is_failing else None, **values)
         if is_failing:
@@ -175,8 +177,8 @@ class Inspection:
                 endpoint_id=wanted.id,
                 rivya_id=wanted.rivya_id,
                 failure_count=actual.failure_count,
-                last_success_at=str(actual.last_success_at),
-                last_failure_at=str(actual.last_failure_at),
+                last_success_at=str(succeeded),
+                last_failure_at=str(failed),
             )
 
     async def _remove_others(self, listed: Sequence[WebhookEndpoint], known: Sequence[Endpoint]) -> None:
@@ -196,11 +198,3 @@ class Inspection:
 def _count_repair(kind: str, wanted: Endpoint) -> None:
     REPAIRS.labels(kind).inc()
     log.warning("endpoint.repair", repair=kind, endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
-
-
-def _is_newer_failure(wanted: Endpoint, actual: WebhookEndpoint) -> bool:
-    """True if a delivery failed since the last check and none has succeeded after it."""
-    failed = actual.last_failure_at
-    if failed is None or failed == wanted.last_failure_at:
-        return False
-    return actual.last_success_at is None or failed > actual.last_success_at

@@ -19,7 +19,6 @@ from app.rivya.signature import Verifier
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 _WITHOUT_SECRET: Final = 0.5
 _UNPROVEN: Final = 1.0
 _SETTLED: Final = 10.0

@@ -20,7 +20,6 @@ from app.rivya.signature import Verified
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 _PINS = select(endpoints.c.id, endpoints.c.state, endpoints.c.scheme).order_by(endpoints.c.id.desc()).with_for_update()
 
 

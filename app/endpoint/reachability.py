@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import httpx
@@ -129,20 +129,16 @@ class Reachability:
         seconds = self._patience.total_seconds()
         try:
             async with asyncio.timeout(seconds):
-                return await self._arrived(wanted, asked_at)
+                while True:  # until the replica that received the delivery has stored what it did with it
+                    known = next(known for known in await self._repository.endpoints() if known.id == wanted.id)
+                    if known.last_verified_at is not None and known.last_verified_at >= asked_at:
+                        seconds = (known.last_verified_at - asked_at).total_seconds()
+                        return check(name, f"came and was verified after {seconds:.1f} s", ok=True)
+                    if known.last_refused_at is not None and known.last_refused_at >= asked_at:
+                        return check(name, _REFUSED)
+                    await asyncio.sleep(_SECONDS_BETWEEN_READS)
         except TimeoutError:
             return check(name, f"was asked for and did not come within {seconds:.0f} s: {_SILENT}")
-
-    async def _arrived(self, wanted: Endpoint, asked_at: datetime) -> HealthCheck:
-        """Wait until the replica that received the delivery has stored whether it was verified or refused."""
-        while True:
-            known = next(known for known in await self._repository.endpoints() if known.id == wanted.id)
-            if known.last_verified_at is not None and known.last_verified_at >= asked_at:
-                seconds = (known.last_verified_at - asked_at).total_seconds()
-                return check("test_delivery", f"came and was verified after {seconds:.1f} s", ok=True)
-            if known.last_refused_at is not None and known.last_refused_at >= asked_at:
-                return check("test_delivery", _REFUSED)
-            await asyncio.sleep(_SECONDS_BETWEEN_READS)
 
 
 @dataclass(frozen=True, slots=True)

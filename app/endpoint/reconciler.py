@@ -17,9 +17,8 @@ Every step starts from what is stored and ends with a commit (`app.endpoint.mode
   the transaction that stores the new secret. A rotation in doubt is repeated, and deliveries wait for it meanwhile.
 
 Only the process that holds the lease "endpoint" takes these steps. The lease is renewed before each call that creates
-something and before its result is stored, and it lasts longer than a call's deadline. Two more safeguards limit a
-process that was suspended: the database allows one row in each state that matters, and a check removes other
-endpoints that have a key of ours.
+something and before its result is stored. Two safeguards limit a process that was suspended: the database allows one
+row in each state that matters, and a check removes other endpoints that have a key of ours.
 """
 
 import random

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, and_, delete, func, insert, or_, select, union, update
+from sqlalchemy import Select, and_, delete, func, insert, or_, select, union, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -83,7 +83,8 @@ class EndpointRepository:
         newest one with a scheme. Raises `DatabaseUnavailable`.
         """
         async with self._database.read() as connection:
-            return [_endpoint(row) for row in (await connection.execute(self._needed)).mappings()]
+            rows = (await connection.execute(self._needed)).mappings()
+            return [Endpoint(**{**row, "state": State(row["state"])}) for row in rows]
 
     async def path_keys_among(self, keys: Collection[str]) -> set[str]:
         """Those of `keys` that any endpoint of ours has or had. Raises `DatabaseUnavailable`."""
@@ -211,10 +212,6 @@ async def _add_secret(connection: AsyncConnection, endpoint_id: str, *, sealed: 
 async def _end_secret(connection: AsyncConnection, endpoint_id: str, *, at: datetime) -> None:
     current = and_(endpoint_secrets.c.endpoint_id == endpoint_id, endpoint_secrets.c.valid_until.is_(None))
     await connection.execute(update(endpoint_secrets).where(current).values(valid_until=at))
-
-
-def _endpoint(row: RowMapping) -> Endpoint:
-    return Endpoint(**{**row, "state": State(row["state"])})
 
 
 @dataclass(frozen=True, slots=True)

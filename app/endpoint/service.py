@@ -18,7 +18,6 @@ from app.endpoint.schemas import EndpointView, HistoryView
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 _SECONDS_BETWEEN_READS: Final = 0.2
 
 

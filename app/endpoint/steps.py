@@ -95,7 +95,10 @@ class Steps:
             listed = await self._context.client.list_endpoints()
         except RivyaUnreadable as error:
             raise OutcomeUnknown("list_unreadable") from error
-        ours = _ours(listed.endpoints, intended)
+        # Its path ends with our key, whatever the rest of its URL; an active one is preferred.
+        key, unrevoked = intended.path_key, [one for one in listed.endpoints if one.revoked_at is None]
+        candidates = [one for one in unrevoked if is_path_key(key, path_key_of(one.url))]
+        ours = min(candidates, key=lambda one: one.status != "active", default=None)
         if ours is not None:
             await self._context.hold()
             # Its first secret was in an answer that was lost, or that a killed process received.
@@ -171,16 +174,6 @@ class Steps:
             event, code = "rotation_refused", read_failure(error).code
             values["rotation_requested_at"] = None
         await self._context.change(endpoint, event=event, detail=code, **values)
-
-
-def _ours(listed: Sequence[WebhookEndpoint], intended: Endpoint) -> WebhookEndpoint | None:
-    """The endpoint whose path ends with our key, whatever the rest of its URL; an active one if possible."""
-    candidates = [
-        endpoint
-        for endpoint in listed
-        if is_path_key(intended.path_key, path_key_of(endpoint.url)) and endpoint.revoked_at is None
-    ]
-    return min(candidates, key=lambda endpoint: endpoint.status != "active", default=None)
 
 
 def _rotation_reason(endpoint: Endpoint) -> str:

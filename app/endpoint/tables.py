@@ -53,13 +53,7 @@ endpoint_secrets = Table(
     Column("valid_until", UtcDateTime, comment="null: current"),
     Column("proven_at", UtcDateTime, comment="the first delivery that it verified"),
     Index("ix_endpoint_secrets_endpoint_id", "endpoint_id"),
-    Index(
-        "uq_endpoint_secrets_current",
-        "endpoint_id",
-        unique=True,
-        postgresql_where=_CURRENT,
-        sqlite_where=_CURRENT,
-    ),
+    Index("uq_endpoint_secrets_current", "endpoint_id", unique=True, postgresql_where=_CURRENT, sqlite_where=_CURRENT),
 )
 
 endpoint_history = Table(

@@ -86,8 +86,10 @@ class Verification:
         result = snapshot.verifier.verify(headers, body, now)
         if isinstance(result, Verified):
             return None if _is_unproven(snapshot, result) else result
-        is_final = result.reason in _FINAL_REASONS and not snapshot.in_doubt and not self._keyring.may_read
-        return result if is_final and self._is_unknown_path(path_key) else None
+        if result.reason not in _FINAL_REASONS or snapshot.in_doubt or self._keyring.may_read:
+            return None
+        is_full = self._waiting >= _MOST_WAITING and self.endpoint_id(path_key) is None
+        return result if is_full or path_key is None else None
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         """Verified or Refused, by all our secrets. `path_key`: the end of the request path, ours or not.
@@ -109,12 +111,6 @@ class Verification:
         if isinstance(result, Refused) and endpoint_id is not None:
             await self._record_contradiction(headers, body, endpoint_id)
         return result
-
-    def _is_unknown_path(self, path_key: str | None) -> bool:
-        """True for a path that is not ours, if `verify` would not wait for a read for it either."""
-        if path_key is None:
-            return True
-        return self._waiting >= _MOST_WAITING and self.endpoint_id(path_key) is None
 
     async def _refresh(self, path_key: str | None, version: int) -> bool:
         """Refresh the keyring; True if there is anything newer than `version`.
