@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 
+from app.sandbox.delivery import DeliveryClient
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import ServedSandbox
 from tests.support.fork_client import ForkServer
@@ -19,6 +20,14 @@ from tests.support.receivers import TOKEN, environment
 
 PHASES = ("register", "rotate", "replace", "move")
 PATIENCE = 90.0
+
+
+class OneRequestClient(DeliveryClient):
+    """Keeps no connection: a receiver that stops would wait a second for the next request on it."""
+
+    async def post(self, url: str, body: bytes, *, headers: dict[str, str], timeout_seconds: float) -> int:
+        headers = {**headers, "connection": "close"}
+        return await super().post(url, body, headers=headers, timeout_seconds=timeout_seconds)
 
 
 @dataclass
@@ -43,9 +52,9 @@ class Life:
         self._host = "127.0.0.1"
         self._phase = ""
         self._kill_at: list[str] = []
-        self._client = httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=15
-        )
+        self.rivya.sandbox.sender.client = OneRequestClient()
+        headers = {"Authorization": f"Bearer {TOKEN}", "Connection": "close"}
+        self._client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=15)
 
     async def live(self) -> None:
         try:
