@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import orjson
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.routing import Route
 
+from app.core.bodies import json_body
 from app.ledger.models import Outcome, Source, Status, Tracking
 
 _FIRST_SEEN_AT = "2026-05-10T00:00:00.120Z"
@@ -201,11 +203,11 @@ class Step:
 
 STEPS = (
     Step(
-        "where the receiver is, and a token with the role write; call shows errors and ends answers with a new line",
+        "where the receiver is, and a token with the role write; call shows errors",
         """\
 URL=${RECEIVER_URL:-http://127.0.0.1:8000}
 JSON='Content-Type: application/json'
-call() { curl -sS --fail-with-body -w '\\n' -H "Authorization: Bearer $RECEIVER_TOKEN" "$@"; }
+call() { curl -sS --fail-with-body -H "Authorization: Bearer $RECEIVER_TOKEN" "$@"; }
 member() { python3 -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }""",
     ),
     Step(
@@ -326,9 +328,17 @@ def _documented(description: str) -> dict[str, Any]:
     return {"model": ErrorOut, "description": description}
 
 
+class JsonResponse(JSONResponse):
+    """A response whose JSON ends with a newline."""
+
+    def render(self, content: object) -> bytes:
+        """The body."""
+        return json_body(content)
+
+
 def answer(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A response with `content` as JSON. The documented models only describe it: they would cost time."""
-    return Response(orjson.dumps(content), status_code=status, headers=headers, media_type="application/json")
+    return JsonResponse(content, status_code=status, headers=headers)
 
 
 def list_of(items: Sequence[Mapping[str, Any]], *, next_cursor: str | None = None) -> dict[str, Any]:
@@ -340,7 +350,10 @@ Schemas = dict[str, dict[str, Any]]
 
 
 def complete(app: FastAPI) -> None:
-    """Make `app` serve complete examples: FastAPI leaves out the nulls that a response has."""
+    """Make `app` serve complete examples, and render its document once.
+
+    FastAPI leaves out the nulls that a response has.
+    """
     build = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -351,6 +364,15 @@ def complete(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI documents it
+    rendered: list[bytes] = []
+
+    async def document(_: Request) -> Response:
+        if not rendered:
+            rendered.append(json_body(app.openapi()))
+        return Response(rendered[0], media_type="application/json")
+
+    # Before FastAPI's own route, which renders the document for each request.
+    app.router.routes.insert(0, Route(app.openapi_url or "", document))
 
 
 def _complete(schemas: Schemas) -> None:

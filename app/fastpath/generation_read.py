@@ -4,12 +4,12 @@ import asyncio
 import re
 from functools import partial
 
-import orjson
 import structlog
 from starlette.types import Scope
 
 from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting, generation_in
 from app.core.auth import Access, Caller
+from app.core.bodies import json_body
 from app.core.errors import ServiceError
 from app.core.middleware import ANSWER_LINES, API_CALLS, HTTP_REQUESTS, ensure_request_id
 from app.fastpath.application import Exchange
@@ -91,5 +91,5 @@ class FastGenerationRead:
 
     def _body(self, generation: Generation) -> bytes:
         if self._written is None or self._written[0] is not generation:
-            self._written = (generation, orjson.dumps(render(generation)))
+            self._written = (generation, json_body(render(generation)))
         return self._written[1]

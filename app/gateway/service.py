@@ -5,11 +5,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
-import orjson
 from fastapi import Request, Response
 from prometheus_client import Gauge
 
-from app.core.bodies import declared_length, iter_body, read_body
+from app.core.bodies import declared_length, iter_body, json_body, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound
 from app.gateway.headers import request_headers
@@ -102,7 +101,7 @@ class Gateway:
         if entry is None:
             raise NotFound("model_id: Rivya lists no model with this id; see GET /api/v1/models.")
         headers = [(b"content-type", b"application/json")]
-        return WholeAnswer(200, {}, headers, orjson.dumps(entry)).response(self._age(models))
+        return WholeAnswer(200, {}, headers, json_body(entry)).response(self._age(models))
 
     async def credits(self, request: Request) -> Response:
         """Rivya's current answer, recorded for the metrics."""

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
 
-import orjson
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from app.core.bodies import BodyIncomplete, read_body
+from app.core.bodies import BodyIncomplete, json_body, read_body
 from app.core.clock import Clock
 from app.core.errors import BodyTooLarge, DatabaseUnavailable, ServiceError
 from app.core.middleware import HTTP_REQUESTS, count, ensure_request_id
@@ -118,7 +117,7 @@ def render_error(scope: Scope, error: ServiceError) -> tuple[bytes, Mapping[byte
         headers[b"retry-after"] = str(math.ceil(error.retry_after)).encode()
     if error.status == 405:
         headers[b"allow"] = b"POST"
-    return orjson.dumps({"error": detail}), headers
+    return json_body({"error": detail}), headers
 
 
 async def _send(send: Send, status: int, body: bytes, headers: Mapping[bytes, bytes]) -> None:

@@ -61,7 +61,7 @@ def missing(what: str) -> RivyaError:
 
 def json_response(content: object, *, status: int = 200) -> Response:
     """A JSON response."""
-    return Response(orjson.dumps(content), status, media_type="application/json")
+    return Response(orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE), status, media_type="application/json")
 
 
 async def json_object(request: Request) -> dict[str, Any]:

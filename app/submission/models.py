@@ -10,6 +10,7 @@ from enum import StrEnum
 import orjson
 from sqlalchemy import RowMapping
 
+from app.core.bodies import json_body
 from app.core.errors import RequestInvalid
 from app.rivya.parsing import LONGEST_REFERENCE, usable_reference
 
@@ -95,7 +96,7 @@ class Reply:
 
 def error_reply(status: int, code: str, message: str, *, request_id: str, retry_after: float | None = None) -> Reply:
     """An error reply in Rivya's format; `retry_after` is in seconds."""
-    body = orjson.dumps({"error": {"code": code, "message": message, "requestId": request_id}})
+    body = json_body({"error": {"code": code, "message": message, "requestId": request_id}})
     return Reply(status=status, body=body, retry_after=whole_seconds(retry_after))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from app.core.bodies import json_body
 from app.ledger.models import Generation
 from app.ledger.serializers import render
 from app.rivya.errors import (
@@ -108,7 +109,7 @@ def _is_a_clear_no(status: int, code: str | None) -> bool:
 
 
 def _accepted(attempt: Accepted) -> Verdict:
-    body = orjson.dumps(render(attempt.generation)) if attempt.generation is not None else attempt.body
+    body = json_body(render(attempt.generation)) if attempt.generation is not None else attempt.body
     return Verdict(
         result=Result.ACCEPTED,
         state=State.ACCEPTED,
@@ -185,7 +186,7 @@ def relayed(error: RivyaRefused, *, request_id: str) -> Reply:
         "message": error.message or "Rivya refused this without giving a reason.",
         "requestId": error.request_id or request_id,
     }
-    body = orjson.dumps({"error": {**documented, **members, "code": error.code}})
+    body = json_body({"error": {**documented, **members, "code": error.code}})
     return Reply(status=error.status, body=body, retry_after=whole_seconds(error.retry_after))
 
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from app.core.auth import Role
 from tests.support.asgi_service import TOKENS, serve
-from tests.support.openapi_cases import check_timestamp, drawn
+from tests.support.openapi_cases import drawn, problems_of
 from tests.support.reports import webhook
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW")
@@ -33,7 +33,7 @@ def test_every_operation_answers_what_its_document_says_to_what_it_allows_and_fo
         async with serve(monkeypatch, database_url) as (service, client):
             await service.batch.put(webhook("known", "succeeded"))
             for number, case in enumerate(cases):
-                problems = await check_timestamp(client, case, number)
+                problems = await problems_of(client, case, number)
                 wrong.extend(problems or ())
                 sent += problems is not None
 

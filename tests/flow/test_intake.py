@@ -225,3 +225,4 @@ async def test_a_body_that_stops_coming_is_answered_408(monkeypatch: pytest.Monk
     async with open_intake(sqlite_url) as intake:
         answer = await intake.client.post("/rivya/webhook", content=stalled())
     assert (answer.status_code, answer.json()["error"]["code"]) == (408, "body_incomplete")
+    assert answer.content.endswith(b"}\n")

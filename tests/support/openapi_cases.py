@@ -66,7 +66,7 @@ def drawn(document: str, *, examples: int) -> tuple[Any, ...]:
     return tuple(cases)
 
 
-async def check_timestamp(client: httpx.AsyncClient, case: Any, number: int) -> list[str] | None:
+async def problems_of(client: httpx.AsyncClient, case: Any, number: int) -> list[str] | None:
     """What is wrong with the answer to this case; None where no HTTP client can send it."""
     request = _request(client, case, number)
     if request is None:
@@ -81,6 +81,8 @@ async def check_timestamp(client: httpx.AsyncClient, case: Any, number: int) -> 
         problems.append("a server error")
     if answer.status_code >= 400 and case.path.startswith("/api/"):
         problems += [] if set(answer.json()["error"]) == {"code", "message", "requestId"} else ["no error of ours"]
+    if answer.headers.get("content-type") == "application/json" and not answer.content.endswith(b"}\n"):
+        problems.append("JSON without a newline at its end")
     where = f"{request.method} {request.url} {request.content[:300]!r} -> {answer.status_code} {answer.text[:300]}"
     return [f"{each}\n  {where}" for each in problems]
 
