@@ -180,6 +180,7 @@ class Service:
             openapi_tags=schemas.TAGS,
             lifespan=lambda _: self.running(),
             redirect_slashes=False,
+            default_response_class=schemas.JsonResponse,
         )
         errors.install(app)
         app.add_fast_route(self.intake.path, self.intake, handler=FastDelivery(self.intake, self.batch.submit))
@@ -210,7 +211,8 @@ class Service:
         app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())
         tasks = (self._unstarted, self.loops.health_checks, self.batch.health_checks)
         parts = (self.endpoint_health.health_checks, self.limiter.health_checks, self.alarms.health_checks)
-        app.include_router(health.router([health.database_check(self.database), *tasks, *parts]))
+        self.readiness = health.Readiness(self.database, [*tasks, *parts])
+        app.include_router(health.router(self.readiness))
         app.include_router(metrics.router(self.queries, clock=self.clock))
         schemas.complete(app)
         return app

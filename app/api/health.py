@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from app.api.schemas import answer
 from app.core import migrations
+from app.core.bodies import json_body
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, HealthCheck, ServiceError
 
@@ -50,13 +51,92 @@ class LivenessOut(BaseModel):
     status: Literal["alive"]
 
 
-def router(checks: Sequence[Check]) -> APIRouter:
-    """The health routes; `checks` run at the same time, three seconds at most."""
+class Readiness:
+    """Runs the checks of `/readyz` at the same time, three seconds at most; callers within a second share a run."""
+
+    def __init__(self, database: Database, checks: Sequence[Check], *, keep_seconds: float = 1.0) -> None:
+        self._database = database
+        self._checks = (self._check_database, *checks)
+        self.keep_seconds = keep_seconds
+        """How long the result of a run is given to those who ask after it."""
+        self._revision, self._known_revisions = migrations.head(), migrations.known()
+        self._run: asyncio.Task[tuple[bool, bytes]] | None = None
+        self._run_ended_at = 0.0
+        self._tasks: set[asyncio.Future[Any]] = set()
+        """The checks that run; also those that go on after their time, because a driver is slow to clean up."""
+
+    async def get(self) -> tuple[bool, bytes]:
+        """Whether the service is ready, and the JSON of the results."""
+        now = asyncio.get_running_loop().time()
+        if self._run is None or (self._run.done() and now >= self._run_ended_at + self.keep_seconds):
+            self._run = asyncio.create_task(self._check())
+        return await asyncio.shield(self._run)
+
+    async def _check(self) -> tuple[bool, bytes]:
+        results = await asyncio.gather(*(self._run_check(check) for check in self._checks))
+        health_checks = [health_check for result in results for health_check in result]
+        is_ready = all(each.ok for each in health_checks if each.is_required)
+        checks = [
+            {"name": each.name, "ok": each.ok, "detail": each.detail, "required": each.is_required}
+            for each in health_checks
+        ]
+        self._run_ended_at = asyncio.get_running_loop().time()
+        return is_ready, json_body({"status": "ready" if is_ready else "not_ready", "checks": checks})
+
+    async def _run_check(self, check: Check) -> Sequence[HealthCheck]:
+        try:
+            return await self._within(_SECONDS_PER_CHECK, check())
+        except Exception as error:  # noqa: BLE001 - a check that raises counts as failed
+            # The class of a method, because the methods all have the same name.
+            name = (
+                getattr(check, "__qualname__", type(check).__name__).removesuffix(".health_checks").rpartition(".")[2]
+            )
+            log.warning("check.failed", check=name, error=type(error).__name__)
+            return [HealthCheck(name, ok=False, detail=_reason(error), is_required=True)]
+
+    async def _check_database(self) -> Sequence[HealthCheck]:
+        """That the database answers, accepts writes, and has this code's schema."""
+        try:
+            revision, is_read_only = await self._within(_SECONDS_FOR_DATABASE, self._database_state())
+        except (DatabaseUnavailable, TimeoutError):
+            return [
+                HealthCheck("database", ok=False, detail="can't be reached; look at DATABASE_URL", is_required=True)
+            ]
+        detail = "answers, but takes no writes: it is a standby, or set to be read-only" if is_read_only else "answers"
+        return [
+            HealthCheck("database", ok=not is_read_only, detail=detail, is_required=True),
+            _migrated(revision, self._revision, self._known_revisions),
+        ]
+
+    async def _database_state(self) -> tuple[str | None, bool]:
+        return await migrations.current(self._database), await self._database.is_read_only()
+
+    async def _within(self, seconds: float, check: Awaitable[Result]) -> Result:
+        """The result of `check`. Raises `TimeoutError` after `seconds`, without waiting for the driver to clean up."""
+        task = asyncio.ensure_future(check)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+            if not task.done():
+                raise TimeoutError
+            return task.result()
+        finally:
+            task.cancel()
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: nobody else will, once the time is over
+
+
+def router(readiness: Readiness) -> APIRouter:
+    """The health routes."""
     routes = APIRouter(tags=["operations"])
 
     @routes.get("/livez", summary="The process runs", response_model=LivenessOut)
     async def livez() -> Response:
-        """200 as long as the process answers at all; looks at nothing."""
+        """200 as long as the process answers at all; checks nothing."""
         return answer({"status": "alive"})
 
     @routes.get(
@@ -66,41 +146,11 @@ def router(checks: Sequence[Check]) -> APIRouter:
         responses={503: {"model": ReadinessOut, "description": "Something that is required is not ok."}},
     )
     async def readyz() -> Response:
-        """What was looked at, and what is wrong where something is."""
-        results = await asyncio.gather(*(_look(check) for check in checks))
-        health_checks = [finding for result in results for finding in result]
-        is_ready = all(finding.ok for finding in health_checks if finding.is_required)
-        rendered = [
-            {"name": finding.name, "ok": finding.ok, "detail": finding.detail, "required": finding.is_required}
-            for finding in health_checks
-        ]
-        status = "ready" if is_ready else "not_ready"
-        return answer({"status": status, "checks": rendered}, status=200 if is_ready else 503)
+        """What was checked within the last second, and what is wrong where something is."""
+        is_ready, body = await readiness.get()
+        return Response(body, status_code=200 if is_ready else 503, media_type="application/json")
 
     return routes
-
-
-def database_check(database: Database) -> Check:
-    """A check that `database` answers, accepts writes, and has this code's schema."""
-    wanted, known = migrations.head(), migrations.known()
-
-    async def state() -> tuple[str | None, bool]:
-        return await migrations.current(database), await database.is_read_only()
-
-    async def look_at_database() -> Sequence[HealthCheck]:
-        try:
-            revision, is_read_only = await _within(_SECONDS_FOR_DATABASE, state())
-        except (DatabaseUnavailable, TimeoutError):
-            return [
-                HealthCheck("database", ok=False, detail="can't be reached; look at DATABASE_URL", is_required=True)
-            ]
-        detail = "answers, but takes no writes: it is a standby, or set to be read-only" if is_read_only else "answers"
-        return [
-            HealthCheck("database", ok=not is_read_only, detail=detail, is_required=True),
-            _migrated(revision, wanted, known),
-        ]
-
-    return look_at_database
 
 
 def not_started(error: Exception) -> HealthCheck:
@@ -131,39 +181,6 @@ def _migrated(revision: str | None, wanted: str | None, known: Collection[str]) 
         "with RECEIVER_MIGRATE_ON_START=true"
     )
     return HealthCheck("migrations", ok=is_current, detail=detail, is_required=True)
-
-
-async def _look(check: Check) -> Sequence[HealthCheck]:
-    try:
-        return await _within(_SECONDS_PER_CHECK, check())
-    except Exception as error:  # noqa: BLE001 - a check that raises counts as failed
-        # The class of a method, because the methods all have the same name.
-        name = getattr(check, "__qualname__", type(check).__name__).removesuffix(".health_checks").rpartition(".")[2]
-        log.warning("check.failed", check=name, error=type(error).__name__)
-        return [HealthCheck(name, ok=False, detail=_reason(error), is_required=True)]
-
-
-_running: set[asyncio.Future[Any]] = set()
-
-
-async def _within(seconds: float, looking: Awaitable[Result]) -> Result:
-    """The result of `looking`. Raises `TimeoutError` after `seconds`, without waiting for the driver to clean up."""
-    task = asyncio.ensure_future(looking)
-    _running.add(task)
-    task.add_done_callback(_ended)
-    try:
-        await asyncio.wait({task}, timeout=seconds)
-        if not task.done():
-            raise TimeoutError
-        return task.result()
-    finally:
-        task.cancel()
-
-
-def _ended(task: asyncio.Future[Any]) -> None:
-    _running.discard(task)
-    if not task.cancelled():
-        task.exception()  # retrieved: nobody else will, once the time is over
 
 
 def _reason(error: Exception) -> str:

@@ -28,16 +28,37 @@ def router(queries: Queries, *, clock: Clock) -> APIRouter:
     """The route for Prometheus."""
     routes = APIRouter(tags=["operations"])
     disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
-    gauges = _Gauges(clock)
+    scrapes = _Scrapes(queries, clock)
 
     @routes.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Never fails for want of the database: its gauges are NaN then, and `receiver_database_up` is 0."""
-        gauges.show(await _stats(queries, clock))
-        text = generate_latest(REGISTRY) + generate_latest(gauges.registry)
-        return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Response(await scrapes.get(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return routes
+
+
+class _Scrapes:
+    """Renders the metrics, once for all who ask while they are rendered for others: it costs milliseconds."""
+
+    def __init__(self, queries: Queries, clock: Clock) -> None:
+        self._queries = queries
+        self._clock = clock
+        self._gauges = _Gauges(clock)
+        self._lock = asyncio.Lock()
+        self._next: asyncio.Task[bytes] | None = None
+
+    async def get(self) -> bytes:
+        """The metrics as text, none older than the call."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._render())
+        return await asyncio.shield(self._next)
+
+    async def _render(self) -> bytes:
+        async with self._lock:
+            self._next = None  # whoever asks from here on waits for the next text
+            self._gauges.show(await _stats(self._queries, self._clock))
+            return generate_latest(REGISTRY) + generate_latest(self._gauges.registry)
 
 
 class _Gauges:

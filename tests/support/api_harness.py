@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from app.api.waiting import Waiting
 from app.core.auth import Access, ApiToken, Role
 from app.core.clock import SystemClock
 from app.core.errors import HealthCheck
-from app.ledger.models import Generation, Report
+from app.ledger.models import Generation, LedgerStats, Report
 from app.ledger.queries import Queries
 from app.ledger.write_queue import WriteQueue
 from tests.support.clock import ManualClock
@@ -30,6 +31,11 @@ class CountedQueries(Queries):
 
     reads = 0
     looks = 0
+    stats_read = 0
+
+    async def standing(self, now: datetime) -> LedgerStats:
+        self.stats_read += 1
+        return await super().standing(now)
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
         generations_by_id = await super().generations_by_id(ids)
@@ -48,6 +54,7 @@ class ApiHarness:
     queries: CountedQueries
     waiting: Waiting
     clock: ManualClock
+    readiness: health.Readiness
     clients: dict[Role | None, httpx.AsyncClient]
 
     @property
@@ -96,14 +103,14 @@ async def open_api(url: str, *, checks: Sequence[Check] = ()) -> AsyncIterator[A
         stack.push_async_callback(batch.stop)
         queries, clock = CountedQueries(room.database), ManualClock()
         waiting = Waiting(queries, room.changes)
-        looks = [*checks, health.database_check(room.database)]
-        app = assemble(queries, waiting, batch, clock=clock, checks=looks)
+        readiness = health.Readiness(room.database, checks, keep_seconds=0)
+        app = assemble(queries, waiting, batch, clock=clock, readiness=readiness)
         clients = {role: await stack.enter_async_context(_client(app, role)) for role in (*Role, None)}
-        yield ApiHarness(room, app, queries, waiting, clock, clients)
+        yield ApiHarness(room, app, queries, waiting, clock, readiness, clients)
 
 
 def assemble(
-    queries: Queries, waiting: Waiting, batch: WriteQueue, *, clock: ManualClock, checks: Sequence[Check]
+    queries: Queries, waiting: Waiting, batch: WriteQueue, *, clock: ManualClock, readiness: health.Readiness
 ) -> FastAPI:
     access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
     app = FastAPI(title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS)
@@ -112,7 +119,7 @@ def assemble(
     app.include_router(generations.router(queries, access, waiting, batch.put, clock=clock))
     app.include_router(deliveries.router(queries, access))
     app.include_router(usage.router(queries, access, clock=clock))
-    app.include_router(health.router(checks))
+    app.include_router(health.router(readiness))
     app.include_router(metrics.router(queries, clock=clock))
     return app
 

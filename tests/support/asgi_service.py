@@ -24,6 +24,7 @@ async def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[tupl
         for name, value in environment(rivya.base_url, url, 8000, RECEIVER_API_TOKENS=tokens).items():
             monkeypatch.setenv(name, value)
         service = Service(load())
+        service.readiness.keep_seconds = 0
         await service.batch.start()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://receiver") as client:
             yield service, client

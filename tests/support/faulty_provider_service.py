@@ -177,6 +177,7 @@ async def faulty_provider_service(url: str) -> AsyncIterator[FaultyProviderServi
         wanted = environment(served.base_url, url, 1, RECEIVER_MIGRATE_ON_START="false", RECEIVER_POLL_RATE="100")
         wanted |= {"RECEIVER_POLL_GRACE": str(GRACE.seconds), "RECEIVER_POLL_INTERVAL": str(INTERVAL.seconds)}
         service = Service(load(**{name.lower(): value for name, value in wanted.items()}), clock)
+        service.readiness.keep_seconds = 0
         stack.push_async_callback(service.close)
         service.limiter._pause = clock.pause
         clock.stands_still_while.append(lambda: bool(service.poller._asking))

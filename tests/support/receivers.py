@@ -88,13 +88,20 @@ class Receiver:
 
     async def ready(self) -> dict[str, Any]:
         """Wait until /readyz answers 200."""
+        return await self._readiness(200)
+
+    async def not_ready(self) -> dict[str, Any]:
+        """Wait until /readyz answers 503: its answer may be a second old."""
+        return await self._readiness(503)
+
+    async def _readiness(self, status: int) -> dict[str, Any]:
         for _ in range(200):
             answer = await self.client.get("/readyz")
-            if answer.status_code == 200:
+            if answer.status_code == status:
                 report: dict[str, Any] = answer.json()
                 return report
             self.process.exit_status(within=0.05)
-        raise AssertionError(f"never ready: {answer.text}\n{self.process.log()}")
+        raise AssertionError(f"never {status} at /readyz: {answer.text}\n{self.process.log()}")
 
 
 @asynccontextmanager

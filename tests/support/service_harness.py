@@ -109,6 +109,7 @@ async def open_service(url: str, *, goes_by: Clock | None = None, **changes: str
         served = await stack.enter_async_context(serve_sandbox(Sandbox(manual=True, clock=clock)))
         given = environment(served.base_url, url, 1, **{"RECEIVER_MIGRATE_ON_START": "false", **changes})
         service = Service(load(**{name.lower(): value for name, value in given.items()}), goes_by or clock)
+        service.readiness.keep_seconds = 0
         stack.push_async_callback(service.close)
         await service.batch.start()
         stack.push_async_callback(service.batch.stop)
