@@ -5,8 +5,6 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-import orjson
-
 from app.core.bodies import json_body
 from app.ledger.models import Generation
 from app.ledger.serializers import render
