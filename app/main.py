@@ -79,16 +79,16 @@ class Service:
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes)
-        self._join_endpoint()
-        self._join_polling()
-        self._join_ledger()
-        self._join_submission()
-        self._join_operations()
+        self._build_endpoint()
+        self._build_polling()
+        self._build_ledger()
+        self._build_submission()
+        self._build_operations()
         self.app = self._application()
         self.give_up: Callable[[str], None] = log.error
         """Called with the reason if the service can never become ready."""
 
-    def _join_endpoint(self) -> None:
+    def _build_endpoint(self) -> None:
         settings, database, clock = self.settings, self.database, self.clock
         scheme, fixed = wanted_scheme(settings.rivya_signature_scheme), settings.rivya_signing_secret
         keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
@@ -112,7 +112,7 @@ class Service:
             rotate_every=settings.rotate_every,
         )
 
-    def _join_polling(self) -> None:
+    def _build_polling(self) -> None:
         settings = self.settings
         self.limiter = RateLimiter(self.database, self.clock, rate=settings.receiver_poll_rate, api_key=self._key)
         timeouts = call_timeouts(chat=settings.rivya_chat_timeout, stream=settings.rivya_stream_timeout)
@@ -129,7 +129,7 @@ class Service:
         )
         self.timing = Timing(schedule, self.categories, callbacks_expected=self.endpoint_health.callbacks_expected)
 
-    def _join_ledger(self) -> None:
+    def _build_ledger(self) -> None:
         ledger = Recorder(self.database, first_poll=self.timing.first_poll, changes=self.changes)
         self.batch = WriteQueue(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
         polling = PollExecutor(self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock)
@@ -146,13 +146,13 @@ class Service:
             probed=self.probe_key.answer,
         )
 
-    def _join_submission(self) -> None:
+    def _build_submission(self) -> None:
         store, waiters = Submissions(self.database), Waiters()
         sender = Sender(self.client, self.batch, store, self.clock, waiters=waiters)
         self.submitter = Submitter(store, sender, self.limiter, self.clock, waiters=waiters)
         self.retrier = Retrier(store, sender, self.limiter, self.clock)
 
-    def _join_operations(self) -> None:
+    def _build_operations(self) -> None:
         settings, database, clock = self.settings, self.database, self.clock
         self.alarms = AlarmWatch(
             AlarmQuery(database, by_hand=not settings.registers_endpoint),
@@ -209,7 +209,7 @@ class Service:
             responses=schemas.errors(404),
         )
         app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())
-        tasks = (self._unstarted, self.loops.health_checks, self.batch.health_checks)
+        tasks = (self._start_checks, self.loops.health_checks, self.batch.health_checks)
         parts = (self.endpoint_health.health_checks, self.limiter.health_checks, self.alarms.health_checks)
         self.readiness = health.Readiness(self.database, [*tasks, *parts])
         app.include_router(health.router(self.readiness))
@@ -271,7 +271,7 @@ class Service:
         for part in (*ours, *others, self.alarms, self.retention, self.usage_sums, *self.clock_sync):
             self.loops.start(type(part).__name__, part.run_once)
 
-    async def _unstarted(self) -> list[HealthCheck]:
+    async def _start_checks(self) -> list[HealthCheck]:
         return self._not_started
 
     async def close(self) -> None:
