@@ -19,6 +19,7 @@ Result = TypeVar("Result")
 
 _SECONDS_PER_CHECK = 3.0
 _SECONDS_FOR_DATABASE = 2.5
+_SECONDS_PER_WAIT = 0.05
 
 _NO_RIGHTS = "42501"
 _NO_RIGHTS_HELP = (
@@ -52,24 +53,30 @@ class LivenessOut(BaseModel):
 
 
 class Readiness:
-    """Runs the checks of `/readyz` at the same time, three seconds at most; callers within a second share a run."""
+    """Runs the checks of `/readyz` at the same time, three seconds at most; callers share a run."""
 
     def __init__(self, database: Database, checks: Sequence[Check], *, keep_seconds: float = 1.0) -> None:
         self._database = database
         self._checks = (self._check_database, *checks)
         self.keep_seconds = keep_seconds
-        """How long the result of a run is given to those who ask after it."""
+        """A result that is older starts another run; callers meanwhile get the last result, up to five times as old.
+
+        So a process that is flooded with requests, in which a run takes long, answers its balancer nevertheless.
+        """
         self._revision, self._known_revisions = migrations.head(), migrations.known()
         self._run: asyncio.Task[tuple[bool, bytes]] | None = None
-        self._run_ended_at = 0.0
+        self._latest: tuple[bool, bytes] | None = None
+        self._latest_at = 0.0
         self._tasks: set[asyncio.Future[Any]] = set()
         """The checks that run; also those that go on after their time, because a driver is slow to clean up."""
 
     async def get(self) -> tuple[bool, bytes]:
         """Whether the service is ready, and the JSON of the results."""
         now = asyncio.get_running_loop().time()
-        if self._run is None or (self._run.done() and now >= self._run_ended_at + self.keep_seconds):
+        if self._run is None or (self._run.done() and now >= self._latest_at + self.keep_seconds):
             self._run = asyncio.create_task(self._check())
+        if self._latest is not None and now < self._latest_at + 5 * self.keep_seconds:
+            return self._latest
         return await asyncio.shield(self._run)
 
     async def _check(self) -> tuple[bool, bytes]:
@@ -80,8 +87,9 @@ class Readiness:
             {"name": each.name, "ok": each.ok, "detail": each.detail, "required": each.is_required}
             for each in health_checks
         ]
-        self._run_ended_at = asyncio.get_running_loop().time()
-        return is_ready, json_body({"status": "ready" if is_ready else "not_ready", "checks": checks})
+        self._latest_at = asyncio.get_running_loop().time()
+        self._latest = is_ready, json_body({"status": "ready" if is_ready else "not_ready", "checks": checks})
+        return self._latest
 
     async def _run_check(self, check: Check) -> Sequence[HealthCheck]:
         try:
@@ -112,15 +120,19 @@ class Readiness:
         return await migrations.current(self._database), await self._database.is_read_only()
 
     async def _within(self, seconds: float, check: Awaitable[Result]) -> Result:
-        """The result of `check`. Raises `TimeoutError` after `seconds`, without waiting for the driver to clean up."""
+        """The result of `check`. Raises `TimeoutError` after `seconds`, without waiting for the driver to clean up.
+
+        Time in which the event loop was busy with other requests hardly counts: the check could not go on then.
+        """
         task = asyncio.ensure_future(check)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         try:
-            await asyncio.wait({task}, timeout=seconds)
-            if not task.done():
-                raise TimeoutError
-            return task.result()
+            for _ in range(round(seconds / _SECONDS_PER_WAIT)):
+                await asyncio.wait({task}, timeout=_SECONDS_PER_WAIT)
+                if task.done():
+                    return task.result()
+            raise TimeoutError
         finally:
             task.cancel()
 
@@ -146,7 +158,7 @@ def router(readiness: Readiness) -> APIRouter:
         responses={503: {"model": ReadinessOut, "description": "Something that is required is not ok."}},
     )
     async def readyz() -> Response:
-        """What was checked within the last second, and what is wrong where something is."""
+        """The results of the checks, a few seconds old at most, and what is wrong where something is."""
         is_ready, body = await readiness.get()
         return Response(body, status_code=200 if is_ready else 503, media_type="application/json")
 
