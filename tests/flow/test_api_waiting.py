@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.pool import QueuePool
 
 from tests.support.api_harness import ApiHarness, error_of, open_api
+from tests.support.http_paths import HttpPath, on_both_paths
 from tests.support.reports import poll, submit, webhook
 
 LONG = {"wait": 60}
@@ -23,8 +24,9 @@ async def asked(api: ApiHarness, path: str, **options: object) -> AsyncIterator[
         yield asking
 
 
-async def test_a_wait_ends_with_the_commit_that_settles_it(database_url: str) -> None:
-    async with open_api(database_url) as api:
+@on_both_paths
+async def test_a_wait_ends_with_the_commit_that_settles_it(database_url: str, http: HttpPath) -> None:
+    async with open_api(database_url, http=http) as api:
         await api.record(submit("g"))
         async with asked(api, "/api/v1/generations/g", params=LONG) as asking:
             await api.parked()
@@ -33,8 +35,9 @@ async def test_a_wait_ends_with_the_commit_that_settles_it(database_url: str) ->
         assert api.waiters() == 0
 
 
-async def test_a_step_that_settles_nothing_does_not_end_a_wait(database_url: str) -> None:
-    async with open_api(database_url) as api:
+@on_both_paths
+async def test_a_step_that_settles_nothing_does_not_end_a_wait(database_url: str, http: HttpPath) -> None:
+    async with open_api(database_url, http=http) as api:
         await api.record(submit("g"))
         async with asked(api, "/api/v1/generations/g", params=LONG) as asking:
             await api.parked()
@@ -43,23 +46,26 @@ async def test_a_step_that_settles_nothing_does_not_end_a_wait(database_url: str
             assert (await asking).json()["status"] == "failed"
 
 
-async def test_a_settled_generation_is_not_waited_for(database_url: str) -> None:
-    async with open_api(database_url) as api:
+@on_both_paths
+async def test_a_settled_generation_is_not_waited_for(database_url: str, http: HttpPath) -> None:
+    async with open_api(database_url, http=http) as api:
         await api.record(webhook("g", "failed"))
         async with asked(api, "/api/v1/generations/g", params=LONG) as asking:
             assert (await asking).json()["status"] == "failed"
 
 
-async def test_a_wait_that_is_over_answers_what_is_known(database_url: str) -> None:
-    async with open_api(database_url) as api:
+@on_both_paths
+async def test_a_wait_that_is_over_answers_what_is_known(database_url: str, http: HttpPath) -> None:
+    async with open_api(database_url, http=http) as api:
         await api.record(submit("g"))
         answer = await api.client.get("/api/v1/generations/g", params={"wait": 0.01})
         assert (answer.status_code, answer.json()["status"]) == (200, "queued")
         assert api.waiters() == 0
 
 
-async def test_a_hundred_who_wait_are_answered_by_one_read(database_url: str) -> None:
-    async with open_api(database_url) as api:
+@on_both_paths
+async def test_a_hundred_who_wait_are_answered_by_one_read(database_url: str, http: HttpPath) -> None:
+    async with open_api(database_url, http=http) as api:
         await api.record(submit("g"), submit("h"))
         async with asyncio.timeout(SOON), asyncio.TaskGroup() as group:
             paths = [f"/api/v1/generations/{'gh'[n % 2]}" for n in range(100)]
@@ -83,8 +89,9 @@ async def test_no_connection_is_held_while_waiting(database_url: str) -> None:
             await asking
 
 
-async def test_a_stop_answers_at_once_what_is_known(database_url: str) -> None:
-    async with open_api(database_url) as api:
+@on_both_paths
+async def test_a_stop_answers_at_once_what_is_known(database_url: str, http: HttpPath) -> None:
+    async with open_api(database_url, http=http) as api:
         await api.record(submit("g"))
         async with asked(api, "/api/v1/generations/g", params=LONG) as asking:
             await api.parked()
@@ -94,8 +101,9 @@ async def test_a_stop_answers_at_once_what_is_known(database_url: str) -> None:
             assert (await asking).json()["status"] == "queued"
 
 
-async def test_one_who_hangs_up_takes_no_answer_from_the_others(database_url: str) -> None:
-    async with open_api(database_url) as api:
+@on_both_paths
+async def test_one_who_hangs_up_takes_no_answer_from_the_others(database_url: str, http: HttpPath) -> None:
+    async with open_api(database_url, http=http) as api:
         await api.record(submit("g"))
         async with asked(api, "/api/v1/generations/g", params=LONG) as asking:
             leaving = asyncio.create_task(api.client.get("/api/v1/generations/g", params=LONG))
@@ -106,8 +114,9 @@ async def test_one_who_hangs_up_takes_no_answer_from_the_others(database_url: st
         assert api.waiters() == 0
 
 
-async def test_the_preference_is_told_back_and_the_query_wins(database_url: str) -> None:
-    async with open_api(database_url) as api:
+@on_both_paths
+async def test_the_preference_is_told_back_and_the_query_wins(database_url: str, http: HttpPath) -> None:
+    async with open_api(database_url, http=http) as api:
         await api.record(webhook("g", "succeeded"))
         response = await api.client.get("/api/v1/generations/g", headers={"Prefer": "respond-async, wait=90"})
         assert response.headers["preference-applied"] == "wait=60"
@@ -116,8 +125,9 @@ async def test_the_preference_is_told_back_and_the_query_wins(database_url: str)
 
 
 @pytest.mark.parametrize("wait", ["61", "-1", "soon", "nan", "inf", "1e400", ""])
-async def test_a_wait_that_is_no_number_up_to_60_is_refused(sqlite_url: str, wait: str) -> None:
-    async with open_api(sqlite_url) as api:
+@on_both_paths
+async def test_a_wait_that_is_no_number_up_to_60_is_refused(sqlite_url: str, wait: str, http: HttpPath) -> None:
+    async with open_api(sqlite_url, http=http) as api:
         answer = await api.client.get("/api/v1/generations/g", params={"wait": wait})
         assert error_of(answer) == (400, "validation_failed")
         assert answer.json()["error"]["message"].startswith("wait: ")

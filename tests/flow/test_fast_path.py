@@ -15,6 +15,7 @@ from app.main import Service
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from tests.support.databases import Databases
+from tests.support.http_paths import CountedTasks
 from tests.support.intake_harness import SECRET, event
 from tests.support.ports import free_port
 from tests.support.receiver_process import ReceiverProcess
@@ -248,16 +249,6 @@ async def test_a_connection_is_closed_where_that_is_asked_for(port: int, how: di
         assert await wire.is_over()
 
 
-class Counted(set[asyncio.Task[None]]):
-    """The tasks of a server, and how many there ever were."""
-
-    ever = 0
-
-    def add(self, task: asyncio.Task[None]) -> None:
-        self.ever += 1
-        super().add(task)
-
-
 def test_an_ordinary_request_needs_no_task(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
@@ -265,7 +256,7 @@ def test_an_ordinary_request_needs_no_task(database_url: str, monkeypatch: pytes
     for name, value in {**environment(NOBODY, database_url, port), **given}.items():
         monkeypatch.setenv(name, value)
     server = make_server(Service(Settings()))
-    tasks = server.server_state.tasks = Counted()
+    tasks = server.server_state.tasks = CountedTasks()
 
     async def ask() -> None:
         serving_ = asyncio.create_task(server.serve(sockets=[listener]))

@@ -9,11 +9,13 @@ import pytest
 
 from app.intake.rejections import rejections
 from app.ledger.tables import deliveries, generations, transitions
+from tests.support.http_paths import HttpPath, on_both_paths
 from tests.support.intake_harness import MOST_BYTES, PATH_KEY, event, open_intake
 
 
-async def test_a_signed_delivery_is_recorded_and_answered_200(database_url: str) -> None:
-    async with open_intake(database_url) as intake:
+@on_both_paths
+async def test_a_signed_delivery_is_recorded_and_answered_200(database_url: str, http: HttpPath) -> None:
+    async with open_intake(database_url, http=http) as intake:
         body = event()
         answer = await intake.deliver(body)
         assert answer.status_code == 200
@@ -26,8 +28,17 @@ async def test_a_signed_delivery_is_recorded_and_answered_200(database_url: str)
         assert intake.health.verified == ["endpoint-1"]
 
 
-async def test_a_replayed_delivery_is_answered_200_and_changes_nothing(database_url: str) -> None:
-    async with open_intake(database_url) as intake:
+@pytest.mark.parametrize(("http", "tasks"), [(HttpPath.FAST, 0), (HttpPath.PLAIN, 2)])
+async def test_only_the_fast_path_answers_without_a_task(sqlite_url: str, http: HttpPath, tasks: int) -> None:
+    async with open_intake(sqlite_url, http=http) as intake:
+        assert (await intake.deliver(event())).status_code == 200
+        assert (await intake.client.post("/rivya/webhook", content=b"{}")).status_code == 401
+        assert intake.served.tasks.ever == tasks
+
+
+@on_both_paths
+async def test_a_replayed_delivery_is_answered_200_and_changes_nothing(database_url: str, http: HttpPath) -> None:
+    async with open_intake(database_url, http=http) as intake:
         assert [(await intake.deliver(event())).status_code for _ in range(3)] == [200, 200, 200]
         assert [row["attempts"] for row in await intake.room.rows(deliveries)] == [3]
         assert len(await intake.room.rows(transitions)) == 1
@@ -42,8 +53,9 @@ async def test_a_replayed_delivery_is_answered_200_and_changes_nothing(database_
         (b"\x00\xff not JSON at all", "unreadable"),
     ],
 )
-async def test_nothing_verified_is_thrown_away(database_url: str, body: bytes, outcome: str) -> None:
-    async with open_intake(database_url) as intake:
+@on_both_paths
+async def test_nothing_verified_is_thrown_away(database_url: str, body: bytes, outcome: str, http: HttpPath) -> None:
+    async with open_intake(database_url, http=http) as intake:
         assert (await intake.deliver(body)).status_code == 200
         [delivery] = await intake.room.rows(deliveries)
         assert (delivery["outcome"], delivery["body"]) == (outcome, body)
@@ -60,16 +72,22 @@ async def test_nothing_verified_is_thrown_away(database_url: str, body: bytes, o
         lambda it: {"payload": {"deep": [{"inside": it}]}},
     ],
 )
-async def test_the_generation_is_found_wherever_the_envelope_holds_it(sqlite_url: str, wrap: object) -> None:
+@on_both_paths
+async def test_the_generation_is_found_wherever_the_envelope_holds_it(
+    sqlite_url: str, wrap: object, http: HttpPath
+) -> None:
     assert callable(wrap)
     body = orjson.dumps({"id": "evt_1", "type": "generation.failed", **wrap({"id": "task_7", "status": "failed"})})
-    async with open_intake(sqlite_url) as intake:
+    async with open_intake(sqlite_url, http=http) as intake:
         assert (await intake.deliver(body)).status_code == 200
         assert [(row["id"], row["status"]) for row in await intake.room.rows(generations)] == [("task_7", "failed")]
 
 
-async def test_a_contradicting_delivery_is_kept_as_a_conflict_and_answered_200(database_url: str) -> None:
-    async with open_intake(database_url) as intake:
+@on_both_paths
+async def test_a_contradicting_delivery_is_kept_as_a_conflict_and_answered_200(
+    database_url: str, http: HttpPath
+) -> None:
+    async with open_intake(database_url, http=http) as intake:
         await intake.deliver(event())
         answer = await intake.deliver(event(status="failed", event_id="evt_2"))
         assert answer.status_code == 200
@@ -85,10 +103,11 @@ async def test_a_contradicting_delivery_is_kept_as_a_conflict_and_answered_200(d
         ({"Rivya-Signature": f"t=1778414400,v1={'0' * 64}"}, "signature_mismatch"),
     ],
 )
+@on_both_paths
 async def test_an_unproved_delivery_is_refused_with_its_reason_and_not_stored(
-    sqlite_url: str, headers: dict[str, str], code: str
+    sqlite_url: str, headers: dict[str, str], code: str, http: HttpPath
 ) -> None:
-    async with open_intake(sqlite_url) as intake:
+    async with open_intake(sqlite_url, http=http) as intake:
         answer = await intake.client.post(f"/rivya/webhook/{PATH_KEY}", content=event(), headers=headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, code)
         assert await intake.room.rows(deliveries) == []
@@ -96,31 +115,35 @@ async def test_an_unproved_delivery_is_refused_with_its_reason_and_not_stored(
 
 
 @pytest.mark.parametrize(("late", "code"), [(301, "stale_timestamp"), (-301, "future_timestamp")])
+@on_both_paths
 async def test_a_right_signature_out_of_time_is_refused_with_its_offset(
-    sqlite_url: str, late: float, code: str
+    sqlite_url: str, late: float, code: str, http: HttpPath
 ) -> None:
-    async with open_intake(sqlite_url) as intake:
+    async with open_intake(sqlite_url, http=http) as intake:
         answer = await intake.deliver(event(), late=late)
         assert answer.status_code == 401
         assert answer.json()["error"] | {"code": code, "offsetSeconds": -late} == answer.json()["error"]
 
 
 @pytest.mark.parametrize("late", [299, -299])
-async def test_a_signature_within_300_seconds_is_accepted(sqlite_url: str, late: float) -> None:
-    async with open_intake(sqlite_url) as intake:
+@on_both_paths
+async def test_a_signature_within_300_seconds_is_accepted(sqlite_url: str, late: float, http: HttpPath) -> None:
+    async with open_intake(sqlite_url, http=http) as intake:
         assert (await intake.deliver(event(), late=late)).status_code == 200
 
 
-async def test_without_any_secret_everything_is_refused(sqlite_url: str) -> None:
-    async with open_intake(sqlite_url) as intake:
+@on_both_paths
+async def test_without_any_secret_everything_is_refused(sqlite_url: str, http: HttpPath) -> None:
+    async with open_intake(sqlite_url, http=http) as intake:
         intake.secrets.verifier = type(intake.secrets.verifier)(intake.secrets.verifier.scheme, [])
         answer = await intake.deliver(event())
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "no_secret")
 
 
 @pytest.mark.parametrize("path", ["/rivya/webhook", "/rivya/webhook/", f"/rivya/webhook/{PATH_KEY}/"])
-async def test_no_form_of_the_path_is_redirected(sqlite_url: str, path: str) -> None:
-    async with open_intake(sqlite_url) as intake:
+@on_both_paths
+async def test_no_form_of_the_path_is_redirected(sqlite_url: str, path: str, http: HttpPath) -> None:
+    async with open_intake(sqlite_url, http=http) as intake:
         assert (await intake.deliver(event(), path=path)).status_code == 200
 
 
@@ -139,20 +162,23 @@ async def test_a_body_that_is_too_large_is_refused_before_it_is_read(sqlite_url:
         assert await intake.room.rows(deliveries) == []
 
 
-async def test_a_body_of_exactly_the_limit_is_taken(sqlite_url: str) -> None:
-    async with open_intake(sqlite_url) as intake:
+@on_both_paths
+async def test_a_body_of_exactly_the_limit_is_taken(sqlite_url: str, http: HttpPath) -> None:
+    async with open_intake(sqlite_url, http=http) as intake:
         assert (await intake.deliver(b" " * MOST_BYTES)).status_code == 200
 
 
-async def test_what_is_signed_is_kept_whatever_its_form(sqlite_url: str) -> None:
-    async with open_intake(sqlite_url) as intake:
+@on_both_paths
+async def test_what_is_signed_is_kept_whatever_its_form(sqlite_url: str, http: HttpPath) -> None:
+    async with open_intake(sqlite_url, http=http) as intake:
         assert (await intake.deliver(b"")).status_code == 200
         assert (await intake.deliver(gzip.compress(event()))).status_code == 200
         assert [row["outcome"] for row in await intake.room.rows(deliveries)] == ["unreadable", "unreadable"]
 
 
-async def test_before_the_secrets_have_been_read_nothing_is_refused_for_good(sqlite_url: str) -> None:
-    async with open_intake(sqlite_url) as intake:
+@on_both_paths
+async def test_before_the_secrets_have_been_read_nothing_is_refused_for_good(sqlite_url: str, http: HttpPath) -> None:
+    async with open_intake(sqlite_url, http=http) as intake:
         intake.secrets.verifier = type(intake.secrets.verifier)(intake.secrets.verifier.scheme, [])
         intake.secrets.is_read = False
         answer = await intake.deliver(event())
@@ -160,8 +186,9 @@ async def test_before_the_secrets_have_been_read_nothing_is_refused_for_good(sql
         assert intake.health.refused == []
 
 
-async def test_what_is_no_delivery_at_all_is_a_400(sqlite_url: str) -> None:
-    async with open_intake(sqlite_url) as intake:
+@on_both_paths
+async def test_what_is_no_delivery_at_all_is_a_400(sqlite_url: str, http: HttpPath) -> None:
+    async with open_intake(sqlite_url, http=http) as intake:
         assert (await intake.client.post("/rivya/webhook", content=b"")).status_code == 400
         packed = gzip.compress(event())
         answer = await intake.client.post("/rivya/webhook", content=packed, headers={"Content-Encoding": "gzip"})
@@ -169,8 +196,9 @@ async def test_what_is_no_delivery_at_all_is_a_400(sqlite_url: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-async def test_only_post_delivers(sqlite_url: str, method: str) -> None:
-    async with open_intake(sqlite_url) as intake:
+@on_both_paths
+async def test_only_post_delivers(sqlite_url: str, method: str, http: HttpPath) -> None:
+    async with open_intake(sqlite_url, http=http) as intake:
         answer = await intake.client.request(method, "/rivya/webhook")
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
@@ -197,9 +225,10 @@ async def test_at_most_1000_refusals_are_kept(sqlite_url: str) -> None:
         assert len(await intake.room.rows(rejections)) == 1000
 
 
-async def test_a_claim_that_cannot_be_recorded_is_kept_as_unreadable(sqlite_url: str) -> None:
+@on_both_paths
+async def test_a_claim_that_cannot_be_recorded_is_kept_as_unreadable(sqlite_url: str, http: HttpPath) -> None:
     """A credit amount that no column holds, say, must not cost the delivery."""
-    async with open_intake(sqlite_url) as intake:
+    async with open_intake(sqlite_url, http=http) as intake:
         async with intake.room.database.transaction() as connection:
             await connection.exec_driver_sql(
                 "CREATE TRIGGER poison BEFORE INSERT ON generations BEGIN SELECT RAISE(ABORT, 'poisoned'); END"
@@ -208,8 +237,9 @@ async def test_a_claim_that_cannot_be_recorded_is_kept_as_unreadable(sqlite_url:
         assert [row["outcome"] for row in await intake.room.rows(deliveries)] == ["unreadable"]
 
 
-async def test_while_the_database_is_away_the_answer_is_503_and_come_again() -> None:
-    async with open_intake("postgresql+asyncpg://nobody@127.0.0.1:1/none") as intake:
+@on_both_paths
+async def test_while_the_database_is_away_the_answer_is_503_and_come_again(http: HttpPath) -> None:
+    async with open_intake("postgresql+asyncpg://nobody@127.0.0.1:1/none", http=http) as intake:
         answer = await intake.deliver(event())
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0

@@ -16,10 +16,13 @@ from app.api.waiting import Waiting
 from app.core.auth import Access, ApiToken, Role
 from app.core.clock import SystemClock
 from app.core.errors import HealthCheck
+from app.fastpath import generation_read
+from app.fastpath.application import FastPathApp
 from app.ledger.models import Generation, LedgerStats, Report
 from app.ledger.queries import Queries
 from app.ledger.write_queue import WriteQueue
 from tests.support.clock import ManualClock
+from tests.support.http_paths import HttpPath, ServedApp, serve_app
 from tests.support.ledger_harness import LedgerHarness, open_ledger
 
 TOKENS = {role: f"a-token-of-role-{role}" for role in Role}
@@ -96,7 +99,10 @@ async def eventually(is_so: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def open_api(url: str, *, checks: Sequence[Check] = ()) -> AsyncIterator[ApiHarness]:
+async def open_api(
+    url: str, *, checks: Sequence[Check] = (), http: HttpPath | None = None
+) -> AsyncIterator[ApiHarness]:
+    """`http`: behind a server; None: the clients call the application."""
     async with open_ledger(url) as room, AsyncExitStack() as stack:
         batch = WriteQueue(room.ledger, SystemClock())
         await batch.start()
@@ -105,17 +111,19 @@ async def open_api(url: str, *, checks: Sequence[Check] = ()) -> AsyncIterator[A
         waiting = Waiting(queries, room.changes)
         readiness = health.Readiness(room.database, checks, keep_seconds=0)
         app = assemble(queries, waiting, batch, clock=clock, readiness=readiness)
-        clients = {role: await stack.enter_async_context(_client(app, role)) for role in (*Role, None)}
+        served = await stack.enter_async_context(serve_app(app, http))
+        clients = {role: await stack.enter_async_context(_client(served, role)) for role in (*Role, None)}
         yield ApiHarness(room, app, queries, waiting, clock, readiness, clients)
 
 
 def assemble(
     queries: Queries, waiting: Waiting, batch: WriteQueue, *, clock: ManualClock, readiness: health.Readiness
-) -> FastAPI:
+) -> FastPathApp:
     access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
-    app = FastAPI(title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS)
+    app = FastPathApp(title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS)
     errors.install(app)
     schemas.complete(app)
+    app.add_fast_route(generation_read.PREFIX, handler=generation_read.FastGenerationRead(waiting, access))
     app.include_router(generations.router(queries, access, waiting, batch.put, clock=clock))
     app.include_router(deliveries.router(queries, access))
     app.include_router(usage.router(queries, access, clock=clock))
@@ -124,9 +132,8 @@ def assemble(
     return app
 
 
-def _client(app: FastAPI, role: Role | None) -> httpx.AsyncClient:
-    headers = {"Authorization": f"Bearer {TOKENS[role]}"} if role is not None else {}
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver", headers=headers)
+def _client(served: ServedApp, role: Role | None) -> httpx.AsyncClient:
+    return served.client(**({"Authorization": f"Bearer {TOKENS[role]}"} if role is not None else {}))
 
 
 def ids(answer: httpx.Response, key: str = "id") -> list[Any]:

@@ -8,17 +8,18 @@ from typing import Any
 
 import httpx
 import orjson
-from starlette.applications import Starlette
-from starlette.routing import Route
 
 from app.core.clock import SystemClock
 from app.endpoint.probe import ProbeKey
+from app.fastpath.application import FastPathApp
+from app.fastpath.delivery import FastDelivery
 from app.intake.rejections import Rejections
-from app.intake.webhook import Intake
+from app.intake.webhook import ROUTE, Intake
 from app.ledger.write_queue import WriteQueue
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import RawHeaders, Refused, Verified, Verifier, sign
 from tests.support.clock import NOON, ManualClock
+from tests.support.http_paths import HttpPath, ServedApp, serve_app
 from tests.support.ledger_harness import LedgerHarness, open_ledger
 
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
@@ -40,7 +41,7 @@ class Secrets:
     def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
     ) -> Verified | Refused | None:
-        return self.verifier.verify(headers, body, now)
+        return self.verifier.verify(headers, body, now) if self.is_read else None
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         return self.verifier.verify(headers, body, self.clock.now())
@@ -71,6 +72,7 @@ class IntakeHarness:
     health: Noted
     refusals: Rejections
     clock: ManualClock
+    served: ServedApp
 
     async def deliver(
         self, body: bytes, *, secret: str = SECRET, path: str = f"/rivya/webhook/{PATH_KEY}", late: float = 0
@@ -82,7 +84,8 @@ class IntakeHarness:
 
 
 @asynccontextmanager
-async def open_intake(url: str, *secrets: str) -> AsyncIterator[IntakeHarness]:
+async def open_intake(url: str, *secrets: str, http: HttpPath | None = None) -> AsyncIterator[IntakeHarness]:
+    """`http`: behind a server; None: the client calls the application."""
     async with open_ledger(url) as room:
         clock = ManualClock(NOON)
         batch = WriteQueue(room.ledger, SystemClock())
@@ -92,10 +95,10 @@ async def open_intake(url: str, *secrets: str) -> AsyncIterator[IntakeHarness]:
         intake = Intake(
             keyring, health, refusals, batch.put, clock=clock, most_bytes=MOST_BYTES, probed=PROBE_KEY.answer
         )
-        app = Starlette(routes=[Route("/rivya/webhook{tail:path}", intake)])
-        transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://receiver") as client:
-            yield IntakeHarness(room, client, keyring, health, refusals, clock)
+        app = FastPathApp()
+        app.add_fast_route(ROUTE, intake, handler=FastDelivery(intake, batch.submit))
+        async with serve_app(app, http) as served, served.client() as client:
+            yield IntakeHarness(room, client, keyring, health, refusals, clock, served)
         await batch.stop()
 
 
