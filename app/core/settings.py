@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.core.auth import ApiToken, Role
 from app.core.database_url import normal_url
+from app.core.headers import is_header_value
 from app.core.proxies import ProxyInvalid, proxy_for
 from app.core.urls import checked_base_url, checked_public_url, is_loopback
 
@@ -246,8 +247,8 @@ def parse_tokens(text: str) -> tuple[ApiToken, ...]:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a header can carry `text` unchanged: printable ASCII without spaces."""
-    return text.isascii() and text.isprintable() and " " not in text
+    """Whether `text` can be a credential in a header: printable ASCII without spaces."""
+    return is_header_value(text) and " " not in text
 
 
 def parse_keys(text: str) -> tuple[SecretStr, ...]:

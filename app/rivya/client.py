@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
+from app.core.headers import is_header_value
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable, read_date, read_error
 from app.rivya.parsing import json_object, usable_name
@@ -22,7 +23,6 @@ from app.rivya.transport import (
     PollConnections,
     RawResponse,
     Transport,
-    is_header_value,
 )
 
 _LONGEST_KEY: Final = 255

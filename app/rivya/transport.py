@@ -13,6 +13,7 @@ from typing import Any, Final
 import h11
 import httpx
 
+from app.core.headers import is_header_value
 from app.core.proxies import proxy_for
 from app.rivya.errors import RequestWithheld, RivyaError, RivyaMalformed, RivyaUnavailable
 from app.rivya.response_checks import KeyFilter, OneAnswerTransport, check_head, unreadable
@@ -238,11 +239,6 @@ def default_headers(api_key: str) -> dict[str, str]:
         "accept": "application/json",
         "accept-encoding": "identity",
     }
-
-
-def is_header_value(text: str) -> bool:
-    """Whether a text can be sent in a header unchanged."""
-    return bool(text) and text.isascii() and text.isprintable() and text == text.strip()
 
 
 def _opening(seconds: float) -> float:

@@ -12,6 +12,7 @@ from sqlalchemy import RowMapping
 
 from app.core.bodies import json_body
 from app.core.errors import RequestInvalid
+from app.core.headers import is_header_value
 from app.rivya.parsing import LONGEST_REFERENCE, usable_reference
 
 # Checks only what this service needs of the body and the key of a create; Rivya checks the rest. Pure.
@@ -54,8 +55,7 @@ def read_key(values: Sequence[str]) -> str | None:
     if not values:
         return None
     key = values[0]
-    is_plain = key.isascii() and key.isprintable() and key == key.strip()  # HTTP strips blanks at the ends
-    if len(values) > 1 or not 0 < len(key) <= LONGEST_KEY or not is_plain:
+    if len(values) > 1 or len(key) > LONGEST_KEY or not is_header_value(key):
         raise RequestInvalid(f"Idempotency-Key must be one value of 1 to {LONGEST_KEY} printable ASCII characters.")
     return key
 
