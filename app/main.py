@@ -78,7 +78,7 @@ class Service:
         self._attempts = 0
         self.changes = Changes()
         self.queries = Queries(self.database)
-        self.waiting = Waiting(self.queries, self.changes)
+        self.waiting = Waiting(self.queries, self.changes, max_seconds=settings.receiver_max_wait.total_seconds())
         self._build_endpoint()
         self._build_polling()
         self._build_ledger()
@@ -144,6 +144,7 @@ class Service:
             clock=self.clock,
             most_bytes=self.settings.receiver_max_body_bytes,
             probed=self.probe_key.answer,
+            trusted_proxies=self.settings.receiver_trusted_proxies,
         )
 
     def _build_submission(self) -> None:

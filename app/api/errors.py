@@ -103,7 +103,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 def _allowed(request: Request) -> str:
     # A route knows only its own methods; the OpenAPI document has all methods of the path.
     methods = request.app.openapi()["paths"].get(_route(request.scope), {})
-    return ", ".join(sorted(method.upper() for method in methods))
+    return ", ".join(sorted({method.upper() for method in methods} | ({"HEAD"} if "get" in methods else set())))
 
 
 def _error(

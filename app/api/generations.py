@@ -93,7 +93,6 @@ def checked_id(generation_id: str) -> str:
     return generation_id
 
 
-MOST_SECONDS = 60
 _WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*', re.IGNORECASE)
 
 
@@ -106,20 +105,16 @@ class Wait:
     """The value of `Preference-Applied`."""
 
 
-def requested_wait(query: float | None, prefer: Sequence[str]) -> Wait:
-    """The requested wait: the query parameter wins; a preference is capped at 60 s, and an invalid one ignored."""
+def requested_wait(query: float | None, prefer: Sequence[str], *, max_seconds: float) -> Wait:
+    """The requested wait, `max_seconds` at most: the query parameter wins, and an invalid preference is ignored."""
     if query is not None:
-        return Wait(query)
-    preferred = _preferred(prefer)
-    return Wait(0) if preferred is None else Wait(preferred, applied=f"wait={preferred}")
-
-
-def _preferred(prefer: Sequence[str]) -> int | None:
+        return Wait(min(query, max_seconds))
     for preference in ",".join(prefer).split(","):
         match = _WAIT.fullmatch(preference.partition(";")[0])
         if match:  # if it is given twice, the first counts
-            return min(int(match[1]), MOST_SECONDS)
-    return None
+            preferred = min(int(match[1]), int(max_seconds))
+            return Wait(preferred, applied=f"wait={preferred}")
+    return Wait(0)
 
 
 _TRACK_BODY: dict[str, Any] = {
@@ -170,14 +165,18 @@ def router(
         request: Request,
         generation_id: str,
         wait: Annotated[
-            float | None, Query(ge=0, le=MOST_SECONDS, description="Seconds to wait for the outcome.")
+            float | None,
+            Query(
+                ge=0,
+                allow_inf_nan=False,
+                description="Seconds to wait for the outcome, RECEIVER_MAX_WAIT (55) at most.",
+            ),
         ] = None,
-        prefer: Annotated[
-            list[str] | None, Header(description="`wait=SECONDS`, at most 60; the query parameter wins.")
-        ] = None,
+        prefer: Annotated[list[str] | None, Header(description="`wait=SECONDS`; the query parameter wins.")] = None,
     ) -> Response:
         """Answers as soon as the generation is settled, or when the time is over with what is known then."""
-        return await _awaited(request, waiting, generation_id, requested_wait(wait, prefer or ()))
+        requested = requested_wait(wait, prefer or (), max_seconds=waiting.max_seconds)
+        return await _awaited(request, waiting, generation_id, requested)
 
     @routes.put(
         "/generations/{generation_id}",

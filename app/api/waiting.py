@@ -172,16 +172,20 @@ def generation_in(answer: "asyncio.Future[GenerationsById]", generation_id: str)
 
 
 _SECONDS_BETWEEN_READS = 0.5
+MAX_SECONDS = 55.0
+"""Less than the 60 s after which most proxies answer 504."""
 
 
 class Waiting:
     """Waits without holding a database connection. `run_once` wakes for commits of other replicas."""
 
-    def __init__(self, queries: Queries, changes: Waiters) -> None:
+    def __init__(self, queries: Queries, changes: Waiters, *, max_seconds: float = MAX_SECONDS) -> None:
         self._queries = queries
         self._changes = changes
         self.reads = ReadCoalescer(queries.generations_by_id)
         """For every read by id, with a wait or without."""
+        self.max_seconds = max_seconds
+        """The longest wait; a longer one is answered then."""
         self._stopping = asyncio.Event()
 
     async def generation(self, generation_id: str, receive: Receive, *, seconds: float = 0) -> Generation | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import math
 import resource
 import select
 import signal
@@ -29,9 +30,6 @@ _BACKLOG = 2048
 _ACCEPT_INTERVAL, _MAX_ACCEPT_CHECKS = 0.002, 500
 _DRAIN_INTERVAL, _MAX_DRAIN_CHECKS = 0.02, 50
 _STOP_SECONDS = 15
-_KEEP_ALIVE_SECONDS = 75
-"""Longer than nginx and AWS load balancers keep a connection (60 s). So they close it, and never send a request on a
-connection that we are closing."""
 _MAX_CONNECTIONS, _MIN_CONNECTIONS = 4000, 16
 _OTHER_DESCRIPTORS = 200
 """For the database, creates and polls that are sent to Rivya, and files; relayed calls come on top."""
@@ -186,7 +184,7 @@ def make_server(service: Service) -> Server:
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=math.ceil(service.settings.receiver_keep_alive.total_seconds()),
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
     return Server(config, service, drain, limits)

@@ -27,6 +27,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 class RequestContextMiddleware:
     """Gives every request an id, in `scope["state"]`, X-Request-Id and log lines, and counts its response.
 
+    HEAD is served as GET; the server leaves the body out.
     The caller's own X-Request-Id is used if it is at most 64 letters, digits, dots, dashes and underscores.
     """
 
@@ -39,14 +40,16 @@ class RequestContextMiddleware:
             await self._app(scope, receive, send)
             return
         identity = ensure_request_id(scope)
-        header = (_HEADER, identity.encode())
+        header, method = (_HEADER, identity.encode()), scope["method"]
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # a copy, because the server has to know
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
                 scope["state"].setdefault(_RESULT, _result_of(message["status"]))
                 message["headers"] = [*message.get("headers", ()), header]
                 # The route's template, never the path: there is no end of paths, and one of them holds a secret.
-                count(getattr(scope.get("route"), "path", "none"), scope["method"], message["status"])
+                count(getattr(scope.get("route"), "path", "none"), method, message["status"])
             elif not message.get("more_body", False):
                 _count_call(scope)  # before the end is sent: a caller that has the whole response finds it counted
             await send(message)

@@ -1,20 +1,25 @@
-"""Finds the proxy for a URL from HTTPS_PROXY, ALL_PROXY and NO_PROXY.
+"""Proxies on both sides: the one to call a URL through, and the ones in front of us that we trust.
 
-httpx reads the same variables, but raises at IPv6 networks and brackets, and ignores IPv4 networks.
+httpx reads HTTPS_PROXY, ALL_PROXY and NO_PROXY too, but raises at IPv6 networks and ignores IPv4 networks.
 """
 
 import ipaddress
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import httpx
+from starlette.types import Scope
 
 from app.core.urls import is_loopback
 
 _ENTRY: Final = re.compile(r"(?P<host>\[[^\]]*\](?:/\d+)?|[^:]*)(?::(?P<port>\d+))?")
+
+_HOP: Final = re.compile(r"\[(?P<v6>[^\]]*)\](?::\d+)?|(?P<v4>[\d.]+):\d+")  # some proxies add the port
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ProxyInvalid(Exception):
@@ -63,3 +68,37 @@ def _is_within(name: str, excepted: str) -> bool:
     except ValueError:
         domain = excepted.removeprefix("*").strip(".")
         return bool(domain) and (name == domain or name.endswith(f".{domain}"))
+
+
+def client_address(scope: Scope, trusted: Sequence[Network]) -> str | None:
+    """The address of the client: the peer's, or if that is a trusted proxy, the one that the proxy names.
+
+    X-Forwarded-For is read from the right, because a client can send any entries at its left.
+    """
+    client = scope.get("client")
+    address = None if client is None else str(client[0])
+    forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
+    for hop in reversed(forwarded.split(",")):
+        peer, named = _ip(address or ""), _ip(hop)
+        if peer is None or named is None or not any(peer in network for network in trusted):
+            break
+        address = str(named)
+    return address
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    parts = _HOP.fullmatch(text.strip())
+    with suppress(ValueError):
+        ip = ipaddress.ip_address(text.strip() if parts is None else parts["v6"] or parts["v4"])
+        return getattr(ip, "ipv4_mapped", None) or ip
+    return None
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """The networks in a comma separated list of addresses and networks. Raises `ValueError` that names a wrong one."""
+    entries = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return tuple(ipaddress.ip_network(entry, strict=False) for entry in entries)
+    except ValueError as error:
+        message = f"must be addresses or networks, such as 10.0.0.0/8,fd00::/8 ({error})"
+        raise ValueError(message) from None

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from app.core.auth import ApiToken, Role
 from app.core.database_url import normal_url
 from app.core.headers import is_header_value
-from app.core.proxies import ProxyInvalid, proxy_for
+from app.core.proxies import Network, ProxyInvalid, parse_networks, proxy_for
 from app.core.urls import checked_base_url, checked_public_url, is_loopback
 
 
@@ -53,6 +53,9 @@ class Settings(BaseSettings):
     receiver_host: str = "127.0.0.1"
     receiver_port: Annotated[int, Field(ge=0, le=65535)] = 8000
     receiver_max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    receiver_keep_alive: Seconds = timedelta(seconds=75)
+    receiver_max_wait: Seconds = timedelta(seconds=55)
+    receiver_trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
     receiver_max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     receiver_poll_grace: Seconds | None = None
     receiver_poll_interval: Seconds = timedelta(seconds=10)
@@ -118,6 +121,11 @@ class Settings(BaseSettings):
     @classmethod
     def _keys(cls, value: object) -> object:
         return parse_keys(value) if isinstance(value, str) else value
+
+    @field_validator("receiver_trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        return parse_networks(value) if isinstance(value, str) else value
 
     @property
     def rotate_every(self) -> timedelta | None:

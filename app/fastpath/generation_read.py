@@ -22,7 +22,7 @@ log = structlog.stdlib.get_logger(__name__)
 PREFIX = "/api/v1/generations/"
 _ROUTE = PREFIX + "{generation_id}"
 _COUNTED = HTTP_REQUESTS.labels(_ROUTE, "GET", 200)
-_WAIT = re.compile(rb"(?:wait=([0-9]|[1-5][0-9]|60))?")
+_WAIT = re.compile(rb"(?:wait=([0-9]{1,9}))?")
 _BEARER = b"bearer "
 _HEADERS = b"content-type: application/json\r\n" + ANSWER_LINES + b"x-request-id: %b\r\n"
 
@@ -46,7 +46,7 @@ class FastGenerationRead:
         caller = self._reader(scope)
         if caller is None:
             return False
-        seconds = int(wait[1] or 0)
+        seconds = min(int(wait[1] or 0), self._waiting.max_seconds)
         if seconds:
             scope["state"][DEADLINE] = asyncio.get_running_loop().time() + seconds
         leave = self._waiting.add_callback(generation_id, seconds, partial(self._answer, scope, caller, exchange))

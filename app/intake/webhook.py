@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -14,6 +14,7 @@ from app.core.bodies import BodyIncomplete, json_body, read_body
 from app.core.clock import Clock
 from app.core.errors import BodyTooLarge, DatabaseUnavailable, ServiceError
 from app.core.middleware import HTTP_REQUESTS, count, ensure_request_id
+from app.core.proxies import Network, client_address
 from app.intake.parse import as_unreadable, is_delivery, parse_delivery
 from app.intake.rejections import Rejection, Rejections
 from app.ledger.decide import Recorded
@@ -173,6 +174,7 @@ class Intake:
         clock: Clock,
         most_bytes: int,
         probed: Callable[[RawHeaders, bytes, datetime], bytes | None],
+        trusted_proxies: Sequence[Network] = (),
     ) -> None:
         self._verification = verification
         self._health = health
@@ -182,6 +184,7 @@ class Intake:
         self._most_bytes = most_bytes
         self._probed = probed
         """The response body for a probe of our own; None for every other request."""
+        self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request and count it. No content of the request makes this raise."""
@@ -290,7 +293,6 @@ class Intake:
     def _record_rejection(self, scope: Scope, path_key: str | None, body: bytes, reason: str) -> None:
         now, endpoint_id = self._clock.now(), self._verification.endpoint_id(path_key)
         self._health.record_refused(endpoint_id, now)
-        client = scope.get("client")
         self._rejections.record(
             Rejection(
                 reason=reason,
@@ -298,7 +300,7 @@ class Intake:
                 endpoint_id=endpoint_id,
                 body=body,
                 header_names=[name for name, _ in scope["headers"]],
-                remote_address=client[0] if client else None,
+                remote_address=client_address(scope, self._trusted_proxies),
             )
         )
 

@@ -10,6 +10,7 @@ import httpx
 import orjson
 
 from app.core.clock import SystemClock
+from app.core.proxies import parse_networks
 from app.endpoint.probe import ProbeKey
 from app.fastpath.application import FastPathApp
 from app.fastpath.delivery import FastDelivery
@@ -84,7 +85,9 @@ class IntakeHarness:
 
 
 @asynccontextmanager
-async def open_intake(url: str, *secrets: str, http: HttpPath | None = None) -> AsyncIterator[IntakeHarness]:
+async def open_intake(
+    url: str, *secrets: str, http: HttpPath | None = None, trusted_proxies: str = ""
+) -> AsyncIterator[IntakeHarness]:
     """`http`: behind a server; None: the client calls the application."""
     async with open_ledger(url) as room:
         clock = ManualClock(NOON)
@@ -93,7 +96,14 @@ async def open_intake(url: str, *secrets: str, http: HttpPath | None = None) -> 
         keyring, health, refusals = Secrets(*(secrets or (SECRET,))), Noted(), Rejections(room.database)
         keyring.clock = clock
         intake = Intake(
-            keyring, health, refusals, batch.put, clock=clock, most_bytes=MOST_BYTES, probed=PROBE_KEY.answer
+            keyring,
+            health,
+            refusals,
+            batch.put,
+            clock=clock,
+            most_bytes=MOST_BYTES,
+            probed=PROBE_KEY.answer,
+            trusted_proxies=parse_networks(trusted_proxies),
         )
         app = FastPathApp()
         app.add_fast_route(ROUTE, intake, handler=FastDelivery(intake, batch.submit))

@@ -68,6 +68,8 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RECEIVER_POLL_HORIZON", "1e9", "at most 31622400"),
         ("RECEIVER_MIGRATE_ON_START", "perhaps", "must be true or false"),
         ("RECEIVER_MAX_CONNECTIONS", "0", "greater than or equal to 1"),
+        ("RECEIVER_KEEP_ALIVE", "0", "more than 0 and at most"),
+        ("RECEIVER_TRUSTED_PROXIES", "10.0.0.0/8,*", "must be addresses or networks"),
         ("RECEIVER_FAST_PATH", "sometimes", "must be true or false"),
         ("DATABASE_URL", "postgresql://me@db:abc/receiver", "write sqlite+aiosqlite"),
         ("RECEIVER_PORT", "http", "valid integer"),
