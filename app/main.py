@@ -41,12 +41,14 @@ from app.gateway.upstream import Relay, call_timeouts
 from app.intake import rejections
 from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
+from app.ledger.activity import Activity
 from app.ledger.queries import Queries
 from app.ledger.recorder import Changes, Recorder
 from app.ledger.write_queue import WRITERS, WriteQueue
 from app.operations.alarms import AlarmQuery, AlarmWatch, alarm_thresholds
+from app.operations.replicas import Heartbeat
 from app.operations.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Pruning, Retention
-from app.operations.usage_rollup import UsageSums
+from app.operations.usage_rollup import UsageRollup
 from app.polling.categories import Categories
 from app.polling.poller import Poller, PollExecutor
 from app.polling.schedule import Schedule, Timing
@@ -72,6 +74,7 @@ class Service:
         self._key, relayed = settings.rivya_api_key.get_secret_value(), settings.receiver_rivya_concurrency
         polls = polls_at_once(settings.receiver_poll_rate)
         self.client = RivyaClient(settings.rivya_base_url, self._key, polls=polls, relayed_calls=relayed)
+        self.name = secrets.token_hex(8)
         self.access = Access(settings.receiver_api_tokens)
         self.loops = BackgroundLoops(self.clock)
         self._not_started: list[HealthCheck] = []
@@ -103,7 +106,7 @@ class Service:
             self.client,
             database,
             clock=clock,
-            leases=Leases(database, holder=secrets.token_hex(8)),
+            leases=Leases(database, holder=self.name),
             keys=keys,
             public_url=settings.receiver_public_url if settings.registers_endpoint else None,
             term=settings.receiver_leader_lease,
@@ -130,7 +133,10 @@ class Service:
         self.timing = Timing(schedule, self.categories, callbacks_expected=self.endpoint_health.callbacks_expected)
 
     def _build_ledger(self) -> None:
-        ledger = Recorder(self.database, first_poll=self.timing.first_poll, changes=self.changes)
+        self.activity = Activity(self.database)
+        ledger = Recorder(
+            self.database, first_poll=self.timing.first_poll, changes=self.changes, activity=self.activity
+        )
         self.batch = WriteQueue(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
         polling = PollExecutor(self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, limiter=self.limiter, clock=self.clock)
@@ -164,13 +170,14 @@ class Service:
         )
         self.retention = Retention(
             Pruning(database),
-            Leases(database, holder=secrets.token_hex(8)),
+            Leases(database, holder=self.name),
             clock=clock,
             days=settings.receiver_retention_days,
             share=SHARE_OF_ONE_WRITER if database.is_sqlite else SHARE,
             most=MOST,
         )
-        self.usage_sums = UsageSums(database)
+        self.usage_rollup = UsageRollup(database)
+        self.heartbeat = Heartbeat(database, clock, name=self.name)
         self.clock_sync = (ClockSync(clock, database),) if isinstance(clock, SystemClock) else ()
         """Empty if the clock is not the system's."""
 
@@ -269,7 +276,16 @@ class Service:
         self._not_started = []
         ours = (self.reconciler, self.keyring, self.endpoint_health)
         others = (self.poller, self.categories, self.retrier, self.waiting, self.rejections)
-        for part in (*ours, *others, self.alarms, self.retention, self.usage_sums, *self.clock_sync):
+        for part in (
+            *ours,
+            *others,
+            self.alarms,
+            self.retention,
+            self.usage_rollup,
+            self.activity,
+            self.heartbeat,
+            *self.clock_sync,
+        ):
             self.loops.start(type(part).__name__, part.run_once)
 
     async def _start_checks(self) -> list[HealthCheck]:

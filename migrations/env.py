@@ -13,10 +13,12 @@ import app.core.leases
 import app.endpoint.tables
 import app.intake.rejections
 import app.ledger.tables
+import app.operations.replicas
 import app.ratelimit.store
 import app.submission.store  # noqa: F401 - each import adds its tables to the metadata
 from app.core.database import Database, UtcDateTime, metadata
 from app.core.database_url import normal_url
+from app.core.migrations import VERSION_TABLE
 
 
 def render_item(kind: str, item: Any, _autogen: Any) -> str | Literal[False]:  # noqa: ANN401 - alembic's own signature
@@ -36,6 +38,7 @@ def run(connection: Connection) -> None:
     context.configure(
         connection=connection,
         target_metadata=metadata,
+        version_table=VERSION_TABLE,
         render_as_batch=connection.dialect.name == "sqlite",
         render_item=render_item,
         compare_type=compare_type,

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from app.api.parameters import GenerationParameters, decode, encode, without_nul
 from app.api.schemas import GenerationListOut, GenerationOut, TransitionListOut, answer, errors, list_of
 from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting
-from app.core.auth import Access, Role
+from app.core.auth import Access, Caller, Role
 from app.core.bodies import read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound, RequestInvalid
@@ -134,7 +134,6 @@ def router(
     """The routes about generations, the create excepted. `record` returns once the report is committed."""
     routes = APIRouter(prefix="/api/v1", tags=["generations"])
     reads = [Depends(access.require(Role.READ))]
-    writes = [Depends(access.require(Role.WRITE))]
 
     @routes.get(
         "/generations",
@@ -183,17 +182,19 @@ def router(
         summary="Track a generation made elsewhere",
         response_model=GenerationOut,
         responses=errors(400, 413, also=_CREATED),
-        dependencies=writes,
         openapi_extra=_TRACK_BODY,
     )
-    async def track_generation(generation_id: str, request: Request) -> Response:
+    async def track_generation(
+        generation_id: str, request: Request, caller: Annotated[Caller, Depends(access.require(Role.WRITE))]
+    ) -> Response:
         """Idempotent: 201 where the generation was not known, 200 where it was; its status never moves back."""
         identity = checked_id(generation_id)
         track = Track.read(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES))
         claim = TrackedClaim(id=identity, model=track.model, client_request_id=track.client_request_id)
-        recorded = await record(
-            Report(source=Source.OPERATOR, reported_at=clock.now(), claim=claim, metadata=track.metadata)
+        report = Report(
+            source=Source.OPERATOR, reported_at=clock.now(), claim=claim, token=caller.name, metadata=track.metadata
         )
+        recorded = await record(report)
         if recorded.generation is None:
             raise NotFound(_UNKNOWN)
         is_new = recorded.transition is not None and recorded.transition.from_status is None

@@ -106,6 +106,11 @@ class Readiness:
         """That the database answers, accepts writes, and has this code's schema."""
         try:
             revision, is_read_only = await self._within(_SECONDS_FOR_DATABASE, self._database_state())
+        except migrations.TableTaken as error:
+            return [
+                HealthCheck("database", ok=True, detail="answers", is_required=True),
+                HealthCheck("migrations", ok=False, detail=str(error), is_required=True),
+            ]
         except (DatabaseUnavailable, TimeoutError):
             return [
                 HealthCheck("database", ok=False, detail="can't be reached; look at DATABASE_URL", is_required=True)
@@ -167,6 +172,8 @@ def router(readiness: Readiness) -> APIRouter:
 
 def not_started(error: Exception) -> HealthCheck:
     """The health check of a start that failed with `error`, without any value of a statement or setting."""
+    if isinstance(error, migrations.TableTaken):
+        return HealthCheck("start", ok=False, detail=str(error), is_required=True)
     causes = [error]
     while isinstance(cause := causes[-1].__cause__, Exception):
         causes.append(cause)

@@ -150,6 +150,8 @@ async def _migrations(database: Database, reached: HealthCheck) -> HealthCheck:
         return _result(name, False, f"unknown while the database can't be reached; {wanted} is needed")
     try:
         revision = await migrations.current(database)
+    except migrations.TableTaken as error:
+        return _result(name, False, str(error))
     except _UNREADABLE as error:
         return _result(name, False, f"{_unknown(error)}; {wanted} is needed")
     if revision is not None and revision not in migrations.known():

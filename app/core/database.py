@@ -16,7 +16,10 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ExceptionContext,
+    Index,
     MetaData,
+    Text,
+    TextClause,
     TypeDecorator,
     event,
     make_url,
@@ -177,6 +180,10 @@ metadata = MetaData(
 )
 
 
+Id = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that is compared and indexed byte by byte: a locale's order costs time and changes with the C library."""
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware time in UTC: `timestamptz` on PostgreSQL, sortable text on SQLite."""
 
@@ -203,3 +210,8 @@ def enum_check(column: str, words: type[StrEnum] | Iterable[str]) -> CheckConstr
     """A CHECK constraint that allows only these words in `column`."""
     listed = ", ".join(f"'{word}'" for word in words)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def partial_index(name: str, *columns: str, where: TextClause, unique: bool = False) -> Index:
+    """An index that holds only the rows for which `where` is true, on both databases."""
+    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)

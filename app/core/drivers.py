@@ -229,7 +229,10 @@ _SECONDS_TO_CLOSE = 2.0
 
 # Planned once, and never as a scan: a plan made while a table was empty would scan it from then on, and these
 # statements have only one good plan, by their keys.
-DIRECT_SETTINGS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "jit": "off"}
+DIRECT_SETTINGS = {
+    "plan_cache_mode": "force_generic_plan",
+    **dict.fromkeys(("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
+}
 
 
 class RawPostgres:

@@ -7,12 +7,12 @@ from sqlalchemy import Column, Table, Text, delete, or_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.clock import Clock
-from app.core.database import Database, UtcDateTime, metadata
+from app.core.database import Database, Id, UtcDateTime, metadata
 
 leases = Table(
     "leases",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", Id, primary_key=True),
     Column("holder", Text, nullable=False),
     Column("held_until", UtcDateTime, nullable=False),
 )

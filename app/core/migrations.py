@@ -1,5 +1,6 @@
 """Migrates the database to the schema of this code, one process at a time."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import structlog
@@ -7,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 import migrations
 from app.core.database import Database
@@ -15,6 +16,9 @@ from app.core.database_url import normal_url
 
 # An arbitrary number that nobody else uses: the first 8 bytes of SHA-256("rivya-receiver migrations"), signed.
 _LOCK = 3111748936867286410
+
+VERSION_TABLE = "receiver_alembic_version"
+"""Not Alembic's usual name: another program in the same database may have that one."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -24,6 +28,16 @@ def alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     return config
+
+
+class TableTaken(Exception):
+    """The database holds a table of another program, or of release 0.1, with the name of one of ours."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        super().__init__(
+            f"the database already has {', '.join(sorted(names))}, which this release did not make: another program's, "
+            "or those of release 0.1, which is not migrated. Give the receiver a database or a schema of its own"
+        )
 
 
 def head() -> str | None:
@@ -51,16 +65,27 @@ async def migrate_database(database: Database) -> None:
 
     A database that a later release has migrated is left as it is: this code runs on it while the upgrade lasts.
 
-    Raises `DatabaseUnavailable`.
+    Raises `DatabaseUnavailable`, and `TableTaken` before the first migration.
     """
     async with database.transaction() as connection:
         await connection.run_sync(_upgrade)
 
 
 async def current(database: Database) -> str | None:
-    """The revision of the database, None before the first migration. Raises `DatabaseUnavailable`."""
+    """The revision of the database, None before the first migration.
+
+    Raises `DatabaseUnavailable`, and `TableTaken` before the first migration.
+    """
     async with database.read() as connection:
-        return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+        return await connection.run_sync(_current)
+
+
+def _current(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+    revision = context.get_current_revision()
+    if revision is None and (taken := migrations.FIRST_TABLES & set(inspect(connection).get_table_names())):
+        raise TableTaken(taken)
+    return revision
 
 
 def _upgrade(connection: Connection) -> None:
@@ -68,7 +93,7 @@ def _upgrade(connection: Connection) -> None:
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    revision = MigrationContext.configure(connection).get_current_revision()
+    revision = _current(connection)
     if revision is not None and revision not in known():
         log.warning("migrations.later", revision=revision, head=head())
         return

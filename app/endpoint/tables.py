@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, Table, Text, text
 
-from app.core.database import UtcDateTime, enum_check, metadata
+from app.core.database import Id, UtcDateTime, enum_check, metadata
 from app.endpoint.models import State
 
 ONE_EACH = text("state IN ('intended', 'created', 'proven', 'serving', 'manual')")
@@ -12,12 +12,12 @@ _CURRENT = text("valid_until IS NULL")
 endpoints = Table(
     "endpoints",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column(
-        "path_key", Text, nullable=False, unique=True, comment="the random end of the callback path: proof it is ours"
+        "path_key", Id, nullable=False, unique=True, comment="the random end of the callback path: proof it is ours"
     ),
     Column("url", Text, nullable=False),
-    Column("rivya_id", Text, unique=True),
+    Column("rivya_id", Id, unique=True),
     Column("state", Text, nullable=False),
     Column("state_since", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),
@@ -46,8 +46,8 @@ endpoints = Table(
 endpoint_secrets = Table(
     "endpoint_secrets",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("endpoint_id", Text, ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("id", Id, primary_key=True),
+    Column("endpoint_id", Id, ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False),
     Column("sealed", Text, nullable=False, comment="encrypted, under the key it names"),
     Column("valid_from", UtcDateTime, nullable=False),
     Column("valid_until", UtcDateTime, comment="null: current"),
@@ -60,7 +60,7 @@ endpoint_history = Table(
     "endpoint_history",
     metadata,
     Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
-    Column("endpoint_id", Text, nullable=False),
+    Column("endpoint_id", Id, nullable=False),
     Column("recorded_at", UtcDateTime, nullable=False),
     Column("event", Text, nullable=False),
     Column("detail", Text, comment="a code or a scheme; never a secret, a path key or a body"),

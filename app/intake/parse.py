@@ -28,8 +28,8 @@ def parse_delivery(
         received_at=now,
         body=body,
         headers=stored_headers(headers),
-        kept_as=None if is_claim else _outcome_of(read),
-        about=read.generation.id if read.generation is not None else None,
+        stored_outcome=None if is_claim else _outcome_of(read),
+        mentioned_id=read.generation.id if read.generation is not None else None,
     )
     claim = read.generation if is_claim else None
     return Report(source=Source.WEBHOOK, reported_at=now, claim=claim, delivery=delivery)
@@ -45,7 +45,9 @@ def as_unreadable(report: Report) -> Report:
     """The same delivery without its claim, as evidence only."""
     if report.delivery is None:
         return report
-    return replace(report, claim=None, delivery=replace(report.delivery, kept_as=Outcome.UNREADABLE, about=None))
+    return replace(
+        report, claim=None, delivery=replace(report.delivery, stored_outcome=Outcome.UNREADABLE, mentioned_id=None)
+    )
 
 
 def stored_headers(headers: RawHeaders) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Column, Index, Integer, Table, Text, delete, func, insert, select
 
 from app.core.auth import Access, Caller, Role
-from app.core.database import Database, UtcDateTime, metadata
+from app.core.database import Database, Id, UtcDateTime, metadata
 from app.core.ids import uuid7
 
 log = structlog.stdlib.get_logger(__name__)
@@ -148,7 +148,7 @@ def router(sample: Rejections, access: Access) -> APIRouter:
 rejections = Table(
     "rejections",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("rejected_at", UtcDateTime, nullable=False),
     Column("reason", Text, nullable=False),
     Column("endpoint_id", Text, comment="set when it came to the secret path of an endpoint of ours"),

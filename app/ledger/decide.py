@@ -1,8 +1,9 @@
 """Decides what a report changes: pure functions of the stored generation and the report's claim."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 from app.core.records import hot_dataclass
@@ -24,7 +25,7 @@ FirstPoll = Callable[[str | None, datetime], datetime]
 """Returns when to poll a generation of this model, first seen at this time, if no callback has come by then."""
 
 Changes = dict[str, Any]
-"""New values of members of a `Generation`, by name."""
+"""New values of members of a `Generation`, by name. Only `next_poll_at` ever becomes None again."""
 
 _NOTHING_KNOWN = Generation(
     id="", status=Status.QUEUED, tracking=Tracking.WATCHING, first_seen_at=datetime(1970, 1, 1, tzinfo=UTC)
@@ -34,10 +35,11 @@ _CLAIMED_MEMBERS = ("model", "reserved_credits", "final_credits", "created_at", 
 
 @hot_dataclass()
 class Decision:
-    """The result of one report: the generation after it, and the transition if the status changed."""
+    """The result of one report: the generation after it, what changed, and the transition if the status did."""
 
     outcome: Outcome
     generation: Generation
+    changes: Changes
     transition: Transition | None = None
 
 
@@ -51,18 +53,20 @@ def decide(current: Generation | None, report: Report, claim: Claim, *, first_po
         if claimed is known.status:
             changes |= _filled_changes(known, claim)
         changes |= _poll_changes(known, known.status, changes, report, first_poll)
-        return Decision(outcome, _as_it_is(current, changes, report, claim))
+        return Decision(outcome, _apply(current, changes, report, claim), changes)
     changes |= _newer_changes(known, claim)
     changes["status"], changes["last_number"] = claimed, known.last_number + 1
-    changes |= (
-        _settled_changes(report) if claimed.is_terminal else _poll_changes(known, claimed, changes, report, first_poll)
-    )
-    return Decision(outcome, _as_it_is(current, changes, report, claim), _transition(current, report, claim, claimed))
+    if claimed.is_terminal:
+        changes |= _settled_changes(report, claimed)
+    else:
+        changes |= _poll_changes(known, claimed, changes, report, first_poll)
+    generation = _apply(current, changes, report, claim)
+    return Decision(outcome, generation, changes, _transition(current, report, claim, claimed))
 
 
-def _as_it_is(current: Generation | None, changes: Changes, report: Report, claim: Claim) -> Generation:
+def _apply(current: Generation | None, changes: Changes, report: Report, claim: Claim) -> Generation:
     if current is not None:
-        return changed(current, changes)
+        return changed(current, changes) if changes else current
     first = {"id": claim.id, "first_seen_at": report.reported_at, "tracking": Tracking.WATCHING}
     return Generation(**{**first, **changes})
 
@@ -87,25 +91,20 @@ def _transition(current: Generation | None, report: Report, claim: Claim, claime
 def _common_changes(known: Generation, report: Report, claim: Claim) -> Changes:
     """Changes that apply whatever the outcome: the report was received, and whose generation it is."""
     changes: Changes = {}
-    if known.client_request_id is None:
-        changes["client_request_id"] = report.client_request_id or claim.client_request_id
-    if known.submitted_by is None:
-        changes["submitted_by"] = report.submitted_by
-    if known.model is None:
+    if known.client_request_id is None and (order := report.client_request_id or claim.client_request_id) is not None:
+        changes["client_request_id"] = order
+    if known.submitted_by is None and report.source is Source.SUBMIT and report.token is not None:
+        changes["submitted_by"] = report.token
+    if known.model is None and claim.model is not None:
         changes["model"] = claim.model
     if report.metadata is not None:
         changes["metadata"] = report.metadata
+        if known.metadata is None and report.token is not None:
+            changes["metadata_by"] = report.token
     if report.source is Source.WEBHOOK and known.callback_received_at is None:
         changes["callback_received_at"] = report.reported_at
     if report.source is Source.POLL:
-        changes |= {
-            "polls": known.polls + 1,
-            "poll_failures": 0,
-            "last_poll_error": None,
-            "not_found_count": 0,
-            "not_found_since": None,
-            "lease_until": None,
-        }
+        changes["polls"] = known.polls + 1
     return changes
 
 
@@ -114,7 +113,7 @@ def _newer_changes(known: Generation, claim: Claim) -> Changes:
     changes: Changes = {"rivya_object": {**known.rivya_object, **claim.object} if known.rivya_object else claim.object}
     for name in _CLAIMED_MEMBERS:
         value = getattr(claim, name)
-        if value is not None:
+        if value is not None and value != getattr(known, name):
             changes[name] = value
     return changes
 
@@ -122,21 +121,19 @@ def _newer_changes(known: Generation, claim: Claim) -> Changes:
 def _filled_changes(known: Generation, claim: Claim) -> Changes:
     """Changes by a claim with the stored status: it fills members that are missing, and replaces none."""
     present = {name: value for name, value in known.rivya_object.items() if value is not None}
-    changes: Changes = {"rivya_object": {**known.rivya_object, **claim.object, **present}}
+    merged = {**known.rivya_object, **claim.object, **present}
+    changes: Changes = {"rivya_object": merged} if merged != known.rivya_object else {}
     for name in _CLAIMED_MEMBERS:
-        if getattr(known, name) is None and name != "model":  # `_common_changes` sets the model
-            changes[name] = getattr(claim, name)
+        value = getattr(claim, name)
+        if value is not None and getattr(known, name) is None:
+            changes[name] = value
     return changes
 
 
-def _settled_changes(report: Report) -> Changes:
-    return {
-        "tracking": Tracking.SETTLED,
-        "settled_at": report.reported_at,
-        "settled_by": report.source,
-        "next_poll_at": None,
-        "lease_until": None,
-    }
+def _settled_changes(report: Report, status: Status) -> Changes:
+    settled: Changes = {"tracking": Tracking.SETTLED, "next_poll_at": None}
+    settled |= {"settled_at": report.reported_at, "settled_by": report.source}
+    return {**settled, "failed_at": report.reported_at} if status is Status.FAILED else settled
 
 
 def _poll_changes(
@@ -179,14 +176,42 @@ class Recorded:
         )
 
 
+@hot_dataclass()
+class KnownEvent:
+    """What is stored of an event."""
+
+    outcome: Outcome
+    event_type: str | None
+    generation_id: str | None
+    body: bytes | None
+    """Only where neither a type nor a generation could be read."""
+
+
 @dataclass(slots=True)
 class DeliveryRow:
-    """A delivery to store, or one more attempt of a stored one."""
+    """A delivery to store, or more attempts of a stored one."""
 
     delivery: Delivery
     outcome: Outcome
     generation_id: str | None
     attempts: int = 1
+    is_stored: bool = False
+
+
+@dataclass(slots=True)
+class GenerationRow:
+    """A generation to insert or to update, with all changes of a batch."""
+
+    generation: Generation
+    stored: Generation | None
+    """As it was read; None: it is new."""
+    report: Report
+    """The first one that changed it."""
+    changes: Changes = field(default_factory=dict)
+
+
+UsageKey = tuple[datetime, str | None, str | None]
+"""Hour, name of the token that submitted, model."""
 
 
 @dataclass(slots=True)
@@ -195,18 +220,18 @@ class Plan:
 
     recorded: list[Recorded] = field(default_factory=list)
     deliveries: dict[str, DeliveryRow] = field(default_factory=dict)
-    generations: dict[str, Generation] = field(default_factory=dict)
+    generations: dict[str, GenerationRow] = field(default_factory=dict)
     transitions: list[Transition] = field(default_factory=list)
 
 
-Decide = Callable[[Mapping[str, Generation], Mapping[str, Outcome]], Plan]
+Decide = Callable[[Mapping[str, Generation], Mapping[str, KnownEvent]], Plan]
 """`plan` for given reports: takes the stored generations and events, returns what to write."""
 
 
 def plan(
     reports: Sequence[Report],
     generations: Mapping[str, Generation],
-    known_events: Mapping[str, Outcome],
+    known_events: Mapping[str, KnownEvent],
     *,
     first_poll: FirstPoll,
 ) -> Plan:
@@ -221,33 +246,112 @@ def _fold(
     report: Report,
     result: Plan,
     generations: Mapping[str, Generation],
-    known_events: Mapping[str, Outcome],
+    known_events: Mapping[str, KnownEvent],
     first_poll: FirstPoll,
 ) -> Recorded:
     delivery = report.delivery
-    if delivery is not None and delivery.event_id in result.deliveries:
-        row = result.deliveries[delivery.event_id]
+    if delivery is None:
+        return _record(report, result, generations, first_poll)
+    row = _stored(delivery, result, known_events)
+    if row is not None and not _is_same(row, report, delivery):
+        delivery = replace(delivery, event_id=reused_id(delivery))
+        report = replace(report, delivery=delivery)
+        row = _stored(delivery, result, known_events)
+    if row is not None:
         row.attempts += 1
+        result.deliveries[delivery.event_id] = row
         return Recorded(row.outcome, is_duplicate=True)
-    if delivery is not None and delivery.event_id in known_events:
-        outcome = known_events[delivery.event_id]
-        result.deliveries[delivery.event_id] = DeliveryRow(delivery, outcome, report.generation_id or delivery.about)
-        return Recorded(outcome, is_duplicate=True)
-    recorded = _apply(report, result, generations, first_poll)
-    if delivery is not None:
-        generation_id = report.generation_id or delivery.about
-        result.deliveries[delivery.event_id] = DeliveryRow(delivery, recorded.outcome, generation_id)
+    recorded = _record(report, result, generations, first_poll)
+    generation_id = report.generation_id or delivery.mentioned_id
+    result.deliveries[delivery.event_id] = DeliveryRow(delivery, recorded.outcome, generation_id)
     return recorded
 
 
-def _apply(report: Report, result: Plan, generations: Mapping[str, Generation], first_poll: FirstPoll) -> Recorded:
+def _stored(delivery: Delivery, result: Plan, known_events: Mapping[str, KnownEvent]) -> DeliveryRow | None:
+    """The row of the event with this id, of this batch or as it is stored with no new attempt yet."""
+    row = result.deliveries.get(delivery.event_id)
+    if row is not None or (known := known_events.get(delivery.event_id)) is None:
+        return row
+    stored = replace(delivery, event_type=known.event_type, body=known.body or b"")
+    return DeliveryRow(stored, known.outcome, known.generation_id, attempts=0, is_stored=True)
+
+
+def _is_same(row: DeliveryRow, report: Report, delivery: Delivery) -> bool:
+    """Whether this is another attempt of the stored event: about the same generation, of the same type.
+
+    Rivya may write the body of an attempt anew, so bytes are compared only where nothing could be read from them.
+    """
+    generation_id = report.generation_id or delivery.mentioned_id
+    if (row.generation_id, row.delivery.event_type) != (generation_id, delivery.event_type):
+        return False
+    return generation_id is not None or delivery.event_type is not None or row.delivery.body == delivery.body
+
+
+def reused_id(delivery: Delivery) -> str:
+    """The key of a delivery that came under the id of another event: nothing verified is thrown away."""
+    return f"{delivery.event_id}:{sha256(delivery.body).hexdigest()[:32]}"
+
+
+def reused_ids(reports: Iterable[Report], known_events: Mapping[str, KnownEvent]) -> list[str]:
+    """The keys under which the deliveries of `reports` may be stored that reuse an id of `known_events`."""
+    nothing = Plan()
+    return [
+        reused_id(report.delivery)
+        for report in reports
+        if report.delivery is not None
+        and (row := _stored(report.delivery, nothing, known_events)) is not None
+        and not _is_same(row, report, report.delivery)
+    ]
+
+
+def _record(report: Report, result: Plan, generations: Mapping[str, Generation], first_poll: FirstPoll) -> Recorded:
     claim = report.claim
     if claim is None:
-        kept_as = report.delivery.kept_as if report.delivery is not None else None
-        return Recorded(kept_as or Outcome.UNREADABLE)
-    current = result.generations.get(claim.id) or generations.get(claim.id)
+        stored_outcome = report.delivery.stored_outcome if report.delivery is not None else None
+        return Recorded(stored_outcome or Outcome.UNREADABLE)
+    row = result.generations.get(claim.id)
+    current = row.generation if row is not None else generations.get(claim.id)
     decision = decide(current, report, claim, first_poll=first_poll)
-    result.generations[claim.id] = decision.generation
+    # With a delivery the generation is written even if nothing changed: a removal at the same time then shows.
+    if decision.changes or report.delivery is not None:
+        if row is None:
+            row = result.generations[claim.id] = GenerationRow(decision.generation, current, report)
+        row.generation = decision.generation
+        row.changes |= decision.changes
     if decision.transition is not None:
         result.transitions.append(decision.transition)
     return Recorded(decision.outcome, decision.generation, decision.transition)
+
+
+# Usage: how a generation counts in the sums by hour, token and model.
+
+_COUNTED = frozenset({"submitted_by", "model", "settled_at", "reserved_credits", "final_credits"})
+_DECIMALS = 9
+
+
+def usage_changes(rows: Iterable[GenerationRow]) -> list[tuple[Any, ...]]:
+    """What the sums of usage change by: rows of the table `usage_changes`, without those that change nothing."""
+    sums: dict[UsageKey, list[float]] = {}
+    for row in rows:
+        if row.stored is not None:
+            if row.changes.keys().isdisjoint(_COUNTED):
+                continue
+            add_usage(sums, row.stored, times=-1)
+        add_usage(sums, row.generation, times=1)
+    return usage_rows(sums)
+
+
+def add_usage(sums: dict[UsageKey, list[float]], generation: Generation, *, times: int) -> None:
+    """Add the generation to `sums`, `times` is 1, or take it away, `times` is -1."""
+    hour = generation.first_seen_at.replace(minute=0, second=0, microsecond=0)
+    line = sums.setdefault((hour, generation.submitted_by, generation.model), [0, 0, 0.0, 0.0])
+    line[0] += times
+    line[1] += times * (generation.settled_at is None)
+    line[2] += times * (generation.reserved_credits or 0)
+    line[3] += times * (generation.final_credits or 0)
+
+
+def usage_rows(sums: Mapping[UsageKey, Sequence[float]]) -> list[tuple[Any, ...]]:
+    """Rows of the table `usage_changes`."""
+    rounded = [(*key, *line[:2], *(round(value, _DECIMALS) for value in line[2:])) for key, line in sums.items()]
+    return [row for row in rounded if any(row[3:])]

@@ -39,6 +39,10 @@ class Tracking(StrEnum):
     """Rivya answered 404 repeatedly; not polled any more, still accepts an outcome."""
 
 
+OPEN_STATES = (Tracking.WATCHING, Tracking.STALLED, Tracking.LOST)
+"""How an open generation is followed: the states of the rows of `polls`."""
+
+
 class Outcome(StrEnum):
     """What a report did to the ledger."""
 
@@ -128,9 +132,9 @@ class Delivery:
     body: bytes
     headers: Mapping[str, str]
     """Only the content type, the user agent and those of the signature."""
-    kept_as: Outcome | None = None
+    stored_outcome: Outcome | None = None
     """`test`, `unknown_type` or `unreadable` where the delivery does not affect the status of a generation."""
-    about: str | None = None
+    mentioned_id: str | None = None
     """The id of the generation that such a delivery mentions, if any."""
 
 
@@ -153,8 +157,8 @@ class Report:
     delivery: Delivery | None = None
     polled: Polled | None = None
     client_request_id: str | None = None
-    submitted_by: str | None = None
-    """Name of the token that sent the create."""
+    token: str | None = None
+    """Name of the token of the caller that submitted or tracked the generation."""
     metadata: Mapping[str, Any] | None = None
     replayed_event_id: str | None = None
     """The stored event that an operator replays; it is not stored or counted again."""
@@ -185,17 +189,18 @@ class TrackedClaim:
     object: Mapping[str, Any] = field(default_factory=dict)
 
 
-# A generation as the ledger stores it: one row of `generations`, immutable in memory.
+# A generation as the ledger stores it: one row of `generations` and, while it is open, one of `polls`.
 
 
 @hot_dataclass(kw_only=True)
 class Generation:
-    """Members are the columns of `generations`; JSON columns are parsed."""
+    """Members are the columns of `generations`, with JSON parsed, and what the API shows of `polls`."""
 
     id: str
     status: Status
     first_seen_at: datetime
     tracking: Tracking
+    """Settled if it has no row in `polls`."""
     model: str | None = None
     rivya_object: Mapping[str, Any] = field(default_factory=dict)
     reserved_credits: float | None = None
@@ -205,18 +210,15 @@ class Generation:
     client_request_id: str | None = None
     submitted_by: str | None = None
     metadata: Mapping[str, Any] | None = None
+    metadata_by: str | None = None
     settled_at: datetime | None = None
     settled_by: Source | None = None
+    failed_at: datetime | None = None
     callback_received_at: datetime | None = None
     last_number: int = 0
     revision: int = 0
-    next_poll_at: datetime | None = None
-    lease_until: datetime | None = None
     polls: int = 0
-    poll_failures: int = 0
-    last_poll_error: str | None = None
-    not_found_count: int = 0
-    not_found_since: datetime | None = None
+    next_poll_at: datetime | None = None
 
 
 _NAMES = tuple(field.name for field in fields(Generation))
@@ -240,19 +242,6 @@ class Transition:
     event_id: str | None
     occurred_at: datetime | None
     recorded_at: datetime
-
-
-# The latest times for which a poll can have been scheduled: a later one was written before the clock was set back.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollTimeLimits:
-    """The latest possible `next_poll_at`, by the result of the last poll."""
-
-    watched: datetime
-    failing: datetime
-    """For a watched generation whose last poll failed."""
-    stalled: datetime
 
 
 # Filters, positions and pages of the reads.

@@ -1,18 +1,21 @@
 """Records a batch on PostgreSQL: one statement reads, one writes; rows are locked only after a conflict."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import Table
+from sqlalchemy import ColumnElement, Select, Table
 from sqlalchemy.dialects import postgresql
 
 from app.core.drivers import RawPostgres
+from app.core.errors import DatabaseUnavailable
 from app.ledger import rows
-from app.ledger.decide import Decide, Plan
-from app.ledger.models import Outcome, Report
-from app.ledger.tables import deliveries, generations, transitions
+from app.ledger.decide import Decide, KnownEvent, Plan, reused_ids
+from app.ledger.models import Generation, Report
+from app.ledger.tables import deliveries, generations, polls, transitions, usage_changes
+
+Fetch = Callable[..., Awaitable[list[Any]]]
 
 
 class WriteConflict(Exception):
@@ -37,32 +40,36 @@ class PostgresRecord:
         If everything is new, as where other programs create the generations, one round trip is enough.
         Raises `WriteConflict` and `DatabaseUnavailable`; nothing is written then.
         """
-        concerned = _concerned(reports)
+        ids, event_ids = _concerned(reports)
         with _map_conflicts():
             if self._expects_new:
                 plan = decide({}, {})
-                known = await self._direct.fetch(WRITE_NEW, *_written(plan), *concerned)
+                known = await self._direct.fetch(WRITE_NEW, *_arguments(plan)[:_INSERTED], ids, event_ids)
                 if not known:
                     return plan
             else:
-                known = await self._direct.fetch(LOOK, *concerned)
+                known = await self._direct.fetch(LOOK, ids, event_ids)
             self._expects_new = not known
-            plan = _plan(known, decide)
-            await self._direct.fetch(WRITE, *_written(plan), len(plan.generations))
-        return plan
+            return await self._write(self._direct.fetch, reports, decide, known)
 
     async def record_locked(self, reports: Sequence[Report], decide: Decide) -> Plan:
         """Like `record`, with the generations locked in the order of their ids, so that another conflict is unlikely.
 
         Raises `WriteConflict` only where another writer inserts one of them at the same time.
         """
+        ids, event_ids = _concerned(reports)
         with _map_conflicts():
             async with self._direct.transaction() as connection:
-                ids, event_ids = _concerned(reports)
                 await connection.execute(LOCK, ids)
                 known = await connection.fetch(LOOK, ids, event_ids)
-                plan = _plan(known, decide)
-                await connection.fetch(WRITE, *_written(plan), len(plan.generations))
+                return await self._write(connection.fetch, reports, decide, known)
+
+    async def _write(self, fetch: Fetch, reports: Sequence[Report], decide: Decide, known: Sequence[Any]) -> Plan:
+        generations, events = _parse(known)
+        if reused := reused_ids(reports, events):
+            events |= _parse(await fetch(LOOK, [], reused))[1]
+        plan = decide(generations, events)
+        await fetch(WRITE, *_arguments(plan))
         return plan
 
 
@@ -72,6 +79,10 @@ def _map_conflicts() -> Iterator[None]:
         yield
     except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
         raise WriteConflict from error
+    except DatabaseUnavailable as error:
+        if isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
+            raise WriteConflict from error
+        raise
 
 
 def _concerned(reports: Sequence[Report]) -> tuple[list[str], list[str]]:
@@ -79,113 +90,148 @@ def _concerned(reports: Sequence[Report]) -> tuple[list[str], list[str]]:
     return list(ids), [report.delivery.event_id for report in reports if report.delivery is not None]
 
 
-def _plan(known: Iterable[Any], decide: Decide) -> Plan:
-    generations, known_events = {}, {}
+def _parse(known: Iterable[Any]) -> tuple[dict[str, Generation], dict[str, KnownEvent]]:
+    generations, events = {}, {}
     for row in known:
-        if row["known_event_id"] is None:
+        if row["event_id"] is None:
             generations[row["id"]] = rows.to_generation(row)
         else:
-            known_events[row["known_event_id"]] = Outcome(row["known_outcome"])
-    return decide(generations, known_events)
+            events[row["event_id"]] = rows.to_known_event(row)
+    return generations, events
 
 
-def _written(plan: Plan) -> tuple[str, str, str, bytes]:
-    """Rows as JSON texts: with arrays the driver encodes each element, which takes five times as long.
+def _arguments(plan: Plan) -> tuple[object, ...]:
+    """Those of `WRITE`. Rows are JSON texts: of arrays the driver encodes each element, in five times as long."""
+    written = rows.written_rows(plan)
+    delivered, bodies = rows.apart(written.delivered)
+    inserted = (written.inserted, written.opened, delivered, written.moved, written.usage)
+    changed = (rows.dump_json(written.updated), rows.dump_json(written.repeated))
+    return (*map(rows.dump_json, inserted), bodies, *changed, written.closed, len(written.updated))
 
-    Rows are always in the order of their keys, so that two batches can't deadlock.
-    """
-    bodies, delivered = rows.bodies_apart(plan.deliveries[key] for key in sorted(plan.deliveries))
-    generations = [rows.from_generation(plan.generations[key]) for key in sorted(plan.generations)]
-    transitions = [rows.from_transition(transition) for transition in plan.transitions]
-    return rows.dump_json(generations), rows.dump_json(delivered), rows.dump_json(transitions), bodies
 
+_INSERTED: Final = 6
+"""The first arguments of `WRITE` are those of `WRITE_NEW`."""
 
 # The statements of every batch, as constant text, so that PostgreSQL plans them once.
 
 
-_TYPES = {
-    f"{table.name}.{column.name}": column.type.compile(postgresql.dialect())  # type: ignore[no-untyped-call]
-    for table in (generations, deliveries, transitions)
-    for column in table.c
-}
+_DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 
-_NO_GENERATION = ", ".join(f"NULL::{_TYPES[f'generations.{name}']}" for name in rows.GENERATION_COLUMNS)
+
+def _type(column: ColumnElement[Any]) -> str:
+    return str(column.type.compile(_DIALECT))
+
+
+def _sql(statement: Select[Any]) -> str:
+    text = str(statement.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
+    return text.replace("\n", "")
+
+
+_GENERATIONS: Final = _sql(rows.SELECT_GENERATIONS)
+_KNOWN_EVENT: Final = ("event_id", "outcome", "event_type", "generation_id")
 
 
 def _look(*, ids: str = "$1", events: str = "$2") -> str:
-    g = rows.GENERATION_COLUMNS
+    read, _, source = _GENERATIONS.partition(" FROM ")
+    no_event = ", ".join(f"NULL::text AS {name}" for name in _KNOWN_EVENT)
+    no_generation = ", ".join(f"NULL::{_type(column)}" for column in _READ)
     return (
-        f"SELECT {', '.join(g)}, NULL::text AS known_event_id, NULL::text AS known_outcome FROM generations "  # noqa: S608
-        f"WHERE id = ANY({ids}::text[]) UNION ALL "
-        f"SELECT {_NO_GENERATION}, event_id, outcome FROM deliveries WHERE event_id = ANY({events}::text[])"
+        f"{read}, {no_event}, NULL::bytea AS body FROM {source} WHERE generations.id = ANY({ids}::text[]) UNION ALL "  # noqa: S608
+        f"SELECT {no_generation}, {', '.join(_KNOWN_EVENT)}, "
+        f"CASE WHEN event_type IS NULL AND generation_id IS NULL THEN body END "
+        f"FROM deliveries WHERE event_id = ANY({events}::text[])"
     )
 
 
-_COUNTED = "\n    ON CONFLICT (event_id) DO UPDATE SET attempts = deliveries.attempts + excluded.attempts"
-_IF_NEW = " WHERE NOT EXISTS (SELECT FROM known)"
+_READ: Final = tuple(rows.SELECT_GENERATIONS.selected_columns)
+
+# Positions in the feed are handed out before the commit, so a reader that went by them could pass a row that is
+# committed later. Each batch therefore locks the next position, shared and until its end, before it takes any. A reader
+# first asks the sequence for the next position, then `pg_locks` for the lowest of these locks, and then reads the rows
+# below both: nobody can add another row there. Unlike the ids of transactions, positions survive a dump, and only
+# writers of this table hold a reader up.
+FEED_LOCK: Final = 0x52CB << 48
+"""Added to the position: the key of the advisory lock."""
+
+_NEXT_POSITION: Final = "SELECT last_value + is_called::int FROM transitions_feed_position_seq"
+_AHEAD: Final = f"ahead AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({FEED_LOCK} + ({_NEXT_POSITION})))"
+_IF_NEW: Final = " WHERE NOT EXISTS (SELECT FROM known)"
+
+
+def _insert(table: Table, columns: Sequence[str], parameter: str, *, source: str = "") -> str:
+    values = [f"(row ->> {number})::{_type(table.c[name])}" for number, name in enumerate(columns)]
+    if table is deliveries:
+        place = len(columns) - 1
+        values[place] = f"substring($6::bytea, (row ->> {place})::int, (row ->> {place + 1})::int)"
+    return (
+        f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT {', '.join(values)} "  # noqa: S608
+        f"FROM {source}jsonb_array_elements({parameter}::jsonb) AS row"
+    )
+
+
+def _inserts(ending: str = "", *, scheduled: str = "") -> str:
+    """The inserts that both statements have; `ending` follows each."""
+    return f"""{_AHEAD}, added AS (
+    {_insert(generations, rows.GENERATION_COLUMNS, "$1")}{ending} RETURNING 1
+), opened AS (
+    {_insert(polls, rows.POLL_COLUMNS, "$2")}{ending}{scheduled}
+), delivered AS (
+    {_insert(deliveries, rows.DELIVERY_COLUMNS, "$3")}{ending}
+), moved AS (
+    {_insert(transitions, rows.TRANSITION_COLUMNS, "$4", source="ahead, ")}{ending}
+), counted AS (
+    {_insert(usage_changes, rows.USAGE_COLUMNS, "$5")}{ending}
+)"""
 
 
 def _write() -> str:
-    g, t = rows.GENERATION_COLUMNS, rows.TRANSITION_COLUMNS
-    changed = ", ".join(f"{name} = excluded.{name}" for name in g if name not in ("id", "first_seen_at"))
-    return f"""WITH written AS (
-    {_insert(generations, g, "$1")}
-    ON CONFLICT (id) DO UPDATE SET {changed} WHERE generations.revision = excluded.revision - 1
-    RETURNING (xmax = 0) = (revision = 1) AS is_as_it_was
-), {_delivered(_COUNTED)}, moved AS (
-    {_insert(transitions, t, "$3")}
-)
-SELECT 1 / (count(*) FILTER (WHERE is_as_it_was) = $5::bigint)::int FROM written"""  # noqa: S608 - of columns of ours
+    changed = ", ".join(
+        f"{name} = coalesce((row ->> {number})::{_type(generations.c[name])}, g.{name})"
+        for number, name in enumerate(rows.CHANGED_COLUMNS, start=2)
+    )
+    again = ", ".join(f"{name} = excluded.{name}" for name in rows.RESCHEDULED_COLUMNS)
+    scheduled = f"\n    ON CONFLICT (generation_id) DO UPDATE SET {again}"
+    return f"""WITH changed AS (
+    UPDATE generations AS g SET {changed}, revision = g.revision + 1
+    FROM jsonb_array_elements($7::jsonb) AS row WHERE g.id = row ->> 0 AND g.revision = (row ->> 1)::int RETURNING 1
+), repeated AS (
+    UPDATE deliveries AS d SET attempts = d.attempts + (row ->> 1)::int
+    FROM jsonb_array_elements($8::jsonb) AS row WHERE d.event_id = row ->> 0
+), closed AS (
+    DELETE FROM polls WHERE generation_id = ANY($9::text[])
+), {_inserts(scheduled=scheduled)}
+SELECT 1 / (count(*) FILTER (WHERE is_changed) = $10::bigint)::int
+FROM (SELECT true AS is_changed FROM changed UNION ALL SELECT false FROM added) AS written"""  # noqa: S608
 
 
 def _write_new() -> str:
-    # Without ON CONFLICT, which looks up every key twice: a seventh of PostgreSQL's time for recording. The last line
-    # adds no row, but makes PostgreSQL insert generations first: concurrent batches then wait in the order of ids.
+    # The last line adds no row, but makes PostgreSQL insert generations first: concurrent batches then wait in the
+    # order of ids.
+    nothing = ", ".join(["NULL"] * (len(_READ) + len(_KNOWN_EVENT) + 1))
     return f"""WITH known AS MATERIALIZED (
-    {_look(ids="$5", events="$6")}
-), written AS (
-    {_insert(generations, rows.GENERATION_COLUMNS, "$1")}{_IF_NEW}
-    RETURNING 1
-), {_delivered(_IF_NEW)}, moved AS (
-    {_insert(transitions, rows.TRANSITION_COLUMNS, "$3")}{_IF_NEW}
-)
-SELECT * FROM known UNION ALL SELECT {_NO_GENERATION}, NULL, NULL FROM written HAVING count(*) < 0"""  # noqa: S608
-
-
-def _delivered(ending: str) -> str:
-    return f"delivered AS (\n    {_insert(deliveries, rows.DELIVERY_COLUMNS, '$2')}{ending}\n)"
-
-
-def _insert(table: Table, columns: Sequence[str], parameter: str) -> str:
-    return f"INSERT INTO {table.name} ({', '.join(columns)}) {_rows_from(table, columns, parameter)}"
-
-
-def _rows_from(table: Table, columns: Sequence[str], parameter: str) -> str:
-    values = [f"(row ->> {number})::{_TYPES[f'{table.name}.{name}']}" for number, name in enumerate(columns)]
-    if table is generations:
-        values[columns.index("revision")] += " + 1"  # counts writes, however many reports a batch holds
-    if table is deliveries:
-        values[rows.BODY] = f"substring($4::bytea, (row ->> {rows.BODY})::int, (row ->> {len(columns)})::int)"
-    return f"SELECT {', '.join(values)} FROM jsonb_array_elements({parameter}::jsonb) AS row"  # noqa: S608
+    {_look(ids="$7", events="$8")}
+), {_inserts(_IF_NEW)}
+SELECT * FROM known UNION ALL SELECT {nothing} FROM added HAVING count(*) < 0"""  # noqa: S608
 
 
 LOOK: Final = _look()
-"""A row for each of the generations $1 and of the events $2 that is stored; for an event, its outcome."""
+"""A row for each of the generations $1 and of the events $2 that is stored."""
 
-BY_ID: Final = f"SELECT {', '.join(rows.GENERATION_COLUMNS)} FROM generations WHERE id = ANY($1::text[])"  # noqa: S608
+BY_ID: Final = f"{_GENERATIONS} WHERE generations.id = ANY($1::text[])"
 
 LOCK: Final = "SELECT FROM generations WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
 
 WRITE: Final = _write()
-"""The three writes, all or nothing: generations $1, deliveries $2 with their bodies in $4, transitions $3.
+"""All writes or none: rows to insert into generations $1, polls $2, deliveries $3 with their bodies in $6,
+transitions $4 and usage_changes $5; changed generations $7, repeated deliveries $8 and settled ids $9.
 
-$5 is the number of generations. If one of them was changed, inserted or removed since it was read, the last line
-divides by zero, which rolls everything back. Conflicts are found by the primary keys' indexes, never by a scan.
+$10 is the number of changed generations. If one of them was changed or removed since it was read, the last line divides
+by zero, which rolls everything back. Conflicts are found by the primary keys' indexes, never by a scan.
 """
 
-
 WRITE_NEW: Final = _write_new()
-"""The three writes if none of the generations $5 and events $6 is stored, returning no row; else the rows of `LOOK`.
+"""The inserts of `WRITE` if none of the generations $7 and events $8 is stored, returning no row; else the rows of
+`LOOK`.
 
 Fails with a unique violation if another writer inserts one of them at the same time.
 """

@@ -36,7 +36,7 @@ from app.ledger.sql import (
     to_usage_line,
     usage_statement,
 )
-from app.ledger.tables import OPEN, deliveries, generations, transitions
+from app.ledger.tables import deliveries, generations, polls, transitions
 
 
 class Queries:
@@ -45,7 +45,7 @@ class Queries:
     def __init__(self, database: Database) -> None:
         self._database = database
         among_ids = any_of(generations.c.id, "ids", is_sqlite=database.is_sqlite)
-        self._by_id: Select[Any] = select(generations).where(among_ids)
+        self._by_id: Select[Any] = rows.SELECT_GENERATIONS.where(among_ids)
         self._settled: Select[Any] = select(generations.c.id).where(among_ids, generations.c.settled_at.is_not(None))
         self._standing = _standing()
         self._usage = usage_statement(is_sqlite=database.is_sqlite)
@@ -66,11 +66,7 @@ class Queries:
 
     async def generations(self, chosen: GenerationFilter, *, after: Position | None, limit: int) -> Page[Generation]:
         """At most `limit` generations that come after `after`, newest first."""
-        statement = list_generations(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
-        async with self._database.read() as connection:
-            if chosen.tracking is not None and chosen.status is not None and not self._database.is_sqlite:
-                await connection.execute(IN_ORDER)
-            stored = (await connection.execute(statement)).mappings().all()
+        stored = await self._page(list_generations(chosen, after=after, limit=limit + 1))
         items = [rows.to_generation(row) for row in stored]
         return _page(items, limit, lambda item: Position(item.first_seen_at, item.id))
 
@@ -82,7 +78,7 @@ class Queries:
 
     async def deliveries(self, chosen: DeliveryFilter, *, after: Position | None, limit: int) -> Page[StoredDelivery]:
         """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
-        stored = await self._rows(
+        stored = await self._page(
             list_deliveries(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
         )
         items = [rows.to_delivery(row) for row in stored]
@@ -116,6 +112,13 @@ class Queries:
             stored: Sequence[RowMapping] = (await connection.execute(statement, parameters)).mappings().all()
         return stored
 
+    async def _page(self, statement: Select[Any]) -> Sequence[RowMapping]:
+        async with self._database.read() as connection:
+            if not self._database.is_sqlite:
+                await connection.execute(IN_ORDER)
+            stored: Sequence[RowMapping] = (await connection.execute(statement)).mappings().all()
+        return stored
+
     def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
         return {"ids": ids_parameter(ids, is_sqlite=self._database.is_sqlite)}
 
@@ -129,19 +132,19 @@ def overdue() -> ScalarSelect[int]:
     """How many watched generations should have been polled before the parameter `now`, up to `MOST_OVERDUE`.
 
     A generation with a next poll is watched or stalled. With this condition PostgreSQL reads the index of next polls
-    only as far as it counts; with `tracking = 'watching'` it may expect few rows and read all of them by another index.
+    only as far as it counts; with `state = 'watching'` it may expect few rows and read all of them by another index.
     """
-    g = generations.c
-    late = select(g.id).where(g.next_poll_at < bindparam("now", type_=UtcDateTime), g.tracking != Tracking.STALLED)
+    p = polls.c
+    late = select(p.generation_id).where(
+        p.next_poll_at < bindparam("now", type_=UtcDateTime), p.state != Tracking.STALLED
+    )
     return counted(late, most=MOST_OVERDUE)
 
 
 def _standing() -> Select[Any]:
-    g = generations.c
-    open_ = select(g.id).where(OPEN)
     newest = select(func.max(deliveries.c.received_at, type_=UtcDateTime))
     return select(
-        counted(open_, most=MOST_OPEN).label("open"),
+        counted(select(polls.c.generation_id), most=MOST_OPEN).label("open"),
         overdue().label("overdue"),
         newest.scalar_subquery().label("last_verified_at"),
     )

@@ -10,6 +10,7 @@ from app.core.database import Database
 from app.core.drivers import RawSqlite
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.waiters import Waiters
+from app.ledger.activity import Activity
 from app.ledger.decide import FirstPoll, Recorded, plan
 from app.ledger.metrics import log_recorded
 from app.ledger.models import Report, Transition
@@ -72,11 +73,14 @@ _TRIES = 5
 class Recorder:
     """Records reports in the database and publishes transitions to `changes`; every report enters the ledger here."""
 
-    def __init__(self, database: Database, *, first_poll: FirstPoll, changes: Changes) -> None:
+    def __init__(
+        self, database: Database, *, first_poll: FirstPoll, changes: Changes, activity: Activity | None = None
+    ) -> None:
         direct = database.direct
         self._store = SqliteRecord(direct) if isinstance(direct, RawSqlite) else PostgresRecord(direct)
         self._first_poll = first_poll
         self._changes = changes
+        self._activity = activity
 
     async def record(self, reports: Sequence[Report]) -> list[Recorded]:
         """Call `commit` and `note`, and return the result of each report. Raises `DatabaseUnavailable`."""
@@ -104,3 +108,5 @@ class Recorder:
         """Count, log and publish what was committed."""
         log_recorded(reports, recorded)
         self._changes.publish(recorded)
+        if self._activity is not None:
+            self._activity.add(reports, recorded)

@@ -1,35 +1,64 @@
 """Converts between rows and the types of the ledger; only this module knows which columns hold JSON."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
 import orjson
-from sqlalchemy import RowMapping
+from sqlalchemy import FromClause, RowMapping, Select, func, select
 
-from app.ledger.decide import DeliveryRow
+from app.ledger.decide import DeliveryRow, GenerationRow, KnownEvent, Plan, usage_changes
 from app.ledger.models import Generation, Outcome, Source, Status, StoredDelivery, Tracking, Transition
+from app.ledger.tables import generations, polls
 
 Row = RowMapping | Mapping[str, Any]
 """A row with access by column name, from SQLAlchemy or from a driver."""
 
-_PLAIN = tuple(
-    name
-    for name in (field.name for field in fields(Generation))
-    if name not in ("status", "tracking", "settled_by", "rivya_object", "metadata")
+Values = Sequence[Any]
+
+# The columns that each statement writes, in the order of their values.
+GENERATION_COLUMNS = tuple(column.name for column in generations.c)
+UNINDEXED_COLUMNS = (
+    *("status", "rivya_object", "last_number", "settled_at", "settled_by", "callback_received_at", "updated_at"),
+    *("final_credits", "polls", "reserved_credits", "created_at", "metadata", "metadata_by"),
 )
-_WRITTEN_AS_THEY_ARE = (*_PLAIN, "status", "tracking", "settled_by")
-_DELIVERED = ("event_id", "event_type", "endpoint_id", "received_at", "body")
-
-GENERATION_COLUMNS = (*_WRITTEN_AS_THEY_ARE, "rivya_object", "metadata")
-DELIVERY_COLUMNS = (*_DELIVERED, "headers", "generation_id", "outcome", "attempts")
+CHANGED_COLUMNS = (*UNINDEXED_COLUMNS, "failed_at", "model", "client_request_id", "submitted_by")
+"""Those that change most come first: the values of a row end with its last change, and the rest stays as it is."""
+RESCHEDULED_COLUMNS = (
+    *("model", "state", "next_poll_at", "polls", "failures", "not_found_count"),
+    *("lease_until", "last_error", "not_found_since"),
+)
+"""Those that are written again when the next poll of a known generation is scheduled."""
+POLL_COLUMNS = ("generation_id", "first_seen_at", "source", "token", *RESCHEDULED_COLUMNS)
+DELIVERY_COLUMNS = (
+    *("event_id", "event_type", "generation_id", "endpoint_id", "received_at", "outcome", "attempts", "headers"),
+    "body",
+)
 TRANSITION_COLUMNS = tuple(field.name for field in fields(Transition))
-BODY = DELIVERY_COLUMNS.index("body")
+USAGE_COLUMNS = ("hour", "submitted_by", "model", "generations", "open", "reserved_credits", "final_credits")
 
-_generation = attrgetter(*_WRITTEN_AS_THEY_ARE)
-_delivered = attrgetter(*_DELIVERED)
+_NAMES = tuple(field.name for field in fields(Generation))
+
+
+def select_generations(source: FromClause) -> Select[Any]:
+    """The members of each generation of `source`, which has the columns of `generations`, for `to_generation`."""
+    members = {
+        **source.c,
+        "tracking": func.coalesce(polls.c.state, Tracking.SETTLED.value).label("tracking"),
+        "polls": func.coalesce(polls.c.polls, source.c.polls).label("polls"),
+        "next_poll_at": polls.c.next_poll_at,
+    }
+    joined = source.outerjoin(polls, polls.c.generation_id == source.c.id)
+    return select(*(members[name] for name in _NAMES)).select_from(joined)
+
+
+SELECT_GENERATIONS = select_generations(generations)
+
+_generation = attrgetter(*GENERATION_COLUMNS)
+_delivery = attrgetter("event_type", "endpoint_id", "received_at")
 _transition = attrgetter(*TRANSITION_COLUMNS)
+_JSON = tuple(GENERATION_COLUMNS.index(name) for name in ("metadata", "rivya_object"))
 
 
 def dump_json(value: object) -> str:
@@ -38,54 +67,110 @@ def dump_json(value: object) -> str:
 
 
 def to_generation(row: Row) -> Generation:
-    """The generation in a row of `generations`."""
-    settled_by = row["settled_by"]
-    metadata = row["metadata"]
-    return Generation(
-        status=Status(row["status"]),
-        tracking=Tracking(row["tracking"]),
-        settled_by=Source(settled_by) if settled_by is not None else None,
-        rivya_object=orjson.loads(row["rivya_object"]),
-        metadata=orjson.loads(metadata) if metadata is not None else None,
-        **{name: row[name] for name in _PLAIN},
+    """The generation in a row of `SELECT_GENERATIONS`."""
+    members = {name: row[name] for name in _NAMES}
+    members["status"], members["tracking"] = Status(members["status"]), Tracking(members["tracking"])
+    members["rivya_object"] = orjson.loads(members["rivya_object"])
+    if members["settled_by"] is not None:
+        members["settled_by"] = Source(members["settled_by"])
+    if members["metadata"] is not None:
+        members["metadata"] = orjson.loads(members["metadata"])
+    return Generation(**members)
+
+
+def to_known_event(row: Row) -> KnownEvent:
+    """What is stored of an event, in a row with its four columns."""
+    return KnownEvent(Outcome(row["outcome"]), row["event_type"], row["generation_id"], row["body"])
+
+
+@dataclass(slots=True)
+class WrittenRows:
+    """The values to write for a plan, always in the order of the keys, so that two batches can't deadlock."""
+
+    inserted: Sequence[Values]
+    """In the order of `GENERATION_COLUMNS`."""
+    updated: Sequence[Values]
+    """Id and revision as it was read, then `CHANGED_COLUMNS`; None for what stays as it is, left out at the end."""
+    opened: Sequence[Values]
+    """In the order of `POLL_COLUMNS`."""
+    closed: Sequence[str]
+    """Ids of the generations that are settled now."""
+    delivered: Sequence[Values]
+    """In the order of `DELIVERY_COLUMNS`."""
+    repeated: Sequence[Values]
+    """Event ids with their new attempts."""
+    moved: Sequence[Values]
+    """In the order of `TRANSITION_COLUMNS`."""
+    usage: Sequence[Values]
+    """In the order of `USAGE_COLUMNS`."""
+
+
+def written_rows(plan: Plan) -> WrittenRows:
+    """The rows to write for `plan`."""
+    changed = [plan.generations[key] for key in sorted(plan.generations)]
+    deliveries = [plan.deliveries[key] for key in sorted(plan.deliveries)]
+    return WrittenRows(
+        inserted=[_inserted(row.generation) for row in changed if row.stored is None],
+        updated=[_updated(row, row.stored) for row in changed if row.stored is not None],
+        opened=[_opened(row) for row in changed if row.changes.get("next_poll_at") is not None],
+        closed=[row.generation.id for row in changed if _is_closed(row)],
+        delivered=[_delivered(row) for row in deliveries if not row.is_stored],
+        repeated=[(row.delivery.event_id, row.attempts) for row in deliveries if row.is_stored],
+        moved=[_transition(transition) for transition in plan.transitions],
+        usage=usage_changes(changed),
     )
 
 
-def from_generation(generation: Generation) -> tuple[Any, ...]:
-    """The values to write to `generations`, in the order of `GENERATION_COLUMNS`."""
-    metadata = generation.metadata
-    return (
-        *_generation(generation),
-        orjson.dumps(generation.rivya_object).decode(),
-        orjson.dumps(metadata).decode() if metadata is not None else None,
-    )
+def _inserted(generation: Generation) -> Values:
+    values = list(_generation(generation))
+    for place in _JSON:
+        if values[place] is not None:
+            values[place] = dump_json(values[place])
+    values[_REVISION] = 1
+    return values
 
 
-def from_delivery(row: DeliveryRow) -> tuple[Any, ...]:
-    """The values to write to `deliveries`, in the order of `DELIVERY_COLUMNS`."""
-    headers = orjson.dumps(row.delivery.headers).decode()
-    return (*_delivered(row.delivery), headers, row.generation_id, row.outcome, row.attempts)
+def _updated(row: GenerationRow, stored: Generation) -> Values:
+    changes = row.changes
+    for name in ("metadata", "rivya_object"):
+        if name in changes:
+            changes = {**changes, name: dump_json(changes[name])}
+    values = [stored.id, stored.revision, *map(changes.get, CHANGED_COLUMNS)]
+    if _is_closed(row):
+        values[_POLLS] = row.generation.polls
+    while values[-1] is None:
+        values.pop()
+    return values
 
 
-def from_transition(transition: Transition) -> tuple[Any, ...]:
-    """The values to write to `transitions`, in the order of `TRANSITION_COLUMNS`."""
-    written: tuple[Any, ...] = _transition(transition)
-    return written
+def _is_closed(row: GenerationRow) -> bool:
+    return row.stored is not None and row.stored.settled_at is None and row.generation.settled_at is not None
 
 
-def bodies_apart(written: Iterable[DeliveryRow]) -> tuple[bytes, list[tuple[Any, ...]]]:
-    """All bodies joined, and rows that refer to them by position and length: JSON can't hold bytes.
+def _opened(row: GenerationRow) -> Values:
+    it, report = row.generation, row.report
+    schedule = (it.model, it.tracking, it.next_poll_at, it.polls, 0, 0, None, None, None)
+    return (it.id, it.first_seen_at, report.source, report.token, *schedule)
 
-    In place of `body`, a row has the position of its body's first byte, counted from 1; its last value is the length.
+
+def _delivered(row: DeliveryRow) -> Values:
+    delivery = row.delivery
+    event_type, endpoint_id, received_at = _delivery(delivery)
+    headers = dump_json(delivery.headers)
+    about = (delivery.event_id, event_type, row.generation_id, endpoint_id, received_at)
+    return (*about, row.outcome, row.attempts, headers, delivery.body)
+
+
+def apart(delivered: Sequence[Values]) -> tuple[list[Values], bytes]:
+    """The rows of deliveries with position and length of their bodies, and all bodies: JSON can't hold bytes.
+
+    The position is the one of the first byte, counted from 1.
     """
-    bodies = bytearray()
-    placed = []
-    for item in written:
-        row = list(from_delivery(item))
-        body, row[BODY] = row[BODY], len(bodies) + 1
+    bodies, placed = bytearray(), list[Values]()
+    for *values, body in delivered:
+        placed.append((*values, len(bodies) + 1, len(body)))
         bodies += body
-        placed.append((*row, len(body)))
-    return bytes(bodies), placed
+    return placed, bytes(bodies)
 
 
 def to_transition(row: Row) -> Transition:
@@ -118,3 +203,7 @@ def to_delivery(row: Row) -> StoredDelivery:
         body=row.get("body"),
         headers=orjson.loads(headers) if headers is not None else None,
     )
+
+
+_REVISION = GENERATION_COLUMNS.index("revision")
+_POLLS = 2 + CHANGED_COLUMNS.index("polls")

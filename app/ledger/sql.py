@@ -1,6 +1,6 @@
 """The statements of the reads: lists, usage, and the expressions that they share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -10,6 +10,7 @@ from sqlalchemy import (
     ARRAY,
     Boolean,
     ColumnElement,
+    CompoundSelect,
     Date,
     RowMapping,
     ScalarSelect,
@@ -28,46 +29,76 @@ from sqlalchemy import (
 )
 
 from app.core.database import UtcDateTime
-from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
-from app.ledger.rows import dump_json
-from app.ledger.tables import NOT_APPLIED, NOT_SUCCEEDED, OPEN, deliveries, generations, usage_changes, usage_hours
+from app.ledger import rows
+from app.ledger.models import OPEN_STATES, DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
+from app.ledger.tables import (
+    FAILED,
+    NOT_APPLIED,
+    NOT_SUCCEEDED,
+    deliveries,
+    generations,
+    polls,
+    transitions,
+    usage_changes,
+    usage_hours,
+)
 
-# PostgreSQL assumes that tracking and status are independent: it expects few rows with both, and would sort them all.
-IN_ORDER = text("SET LOCAL enable_bitmapscan = off")
 TERMINAL = (Status.SUCCEEDED, Status.FAILED)
 _USUAL = "generation.succeeded"
 _ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not in ("body", "headers"))
 Conditions = tuple[ColumnElement[bool], ...]
 
 
-def list_generations(chosen: GenerationFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Select[Any]:
+def list_generations(chosen: GenerationFilter, *, after: Position | None, limit: int) -> Select[Any]:
     """At most `limit` generations that come after `after`, newest first."""
-    g = generations.c
-    matching = select(generations).where(
+    g, p = generations.c, polls.c
+    is_open = chosen.tracking in OPEN_STATES or chosen.status in (Status.QUEUED, Status.PROCESSING)
+    if is_open and (chosen.tracking is Tracking.SETTLED or chosen.status in TERMINAL):
+        return rows.SELECT_GENERATIONS.where(false())
+    matching = (
         *_equal(g.model, chosen.model),
         *_equal(g.client_request_id, chosen.client_request_id),
         *_equal(g.submitted_by, chosen.submitted_by),
-        *_between(g.first_seen_at, chosen.created_after, chosen.created_before),
+        *(_status(chosen) if not is_open else _equal(g.status, chosen.status)),
     )
-    if chosen.tracking is Tracking.SETTLED:
-        # The index on tracking leaves settled rows out: read them by terminal status, one list for each.
-        settled = [matching.where(g.status == status) for status in TERMINAL if chosen.status in (None, status)]
-        parts = [_newest_first(part, g.first_seen_at, g.id, after=after, limit=limit).subquery() for part in settled]
-        if not parts:
-            return matching.where(false())
-        both = union_all(*(select(part) for part in parts)).subquery("settled")
-        return select(both).order_by(both.c.first_seen_at.desc(), both.c.id.desc()).limit(limit)
-    if chosen.tracking is not None:
-        matching = matching.where(*is_rare(g.tracking, chosen.tracking, OPEN, is_sqlite=is_sqlite))
-    matching = matching.where(*_equal(g.status, chosen.status))
-    return _newest_first(matching, g.first_seen_at, g.id, after=after, limit=limit)
+    if is_open:
+        joined = generations.join(polls, p.generation_id == g.id)
+        states = OPEN_STATES if chosen.tracking is None else (chosen.tracking,)
+        parts = [
+            (select(generations).select_from(joined).where(p.state == it), p.first_seen_at, p.generation_id)
+            for it in states
+        ]
+    else:
+        parts = [(select(generations), g.first_seen_at, g.id)]
+    lists = [
+        _newest_first(
+            part.where(*matching, *_between(at, chosen.created_after, chosen.created_before)),
+            at,
+            key,
+            after=after,
+            limit=limit,
+        )
+        for part, at, key in parts
+    ]
+    # The rows are chosen first, whatever a planner expects of the other table.
+    page = lists[0] if len(lists) == 1 else union_all(*(select(part.subquery()) for part in lists))
+    listed = page.subquery("page")
+    return rows.select_generations(listed).order_by(listed.c.first_seen_at.desc(), listed.c.id.desc()).limit(limit)
+
+
+def _status(chosen: GenerationFilter) -> Conditions:
+    if chosen.status is Status.FAILED:
+        return (type_coerce(FAILED, Boolean),)
+    if chosen.status is None and chosen.tracking is Tracking.SETTLED:
+        return (generations.c.settled_at.is_not(None),)
+    return _equal(generations.c.status, chosen.status)
 
 
 def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Select[Any]:
     """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
     d = deliveries.c
     matching = select(*_ABOUT_DELIVERIES).where(
-        *_equal(d.generation_id, chosen.generation_id),
+        *_about(chosen.generation_id),
         *of_outcome(chosen.outcome, is_sqlite=is_sqlite),
         *_of_type(chosen.event_type),
         *_between(d.received_at, chosen.received_after, chosen.received_before),
@@ -75,11 +106,25 @@ def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: in
     return _newest_first(matching, d.received_at, d.event_id, after=after, limit=limit)
 
 
+def events_of(is_theirs: Callable[[ColumnElement[str]], ColumnElement[bool]]) -> CompoundSelect[Any]:
+    """The ids of the events about some generations; `is_theirs` is a condition on a column of their ids.
+
+    What was applied is in the history: the index of deliveries by generation has only the others.
+    """
+    t, d = transitions.c, deliveries.c
+    applied = select(t.event_id).where(is_theirs(t.generation_id), t.event_id.is_not(None))
+    return union_all(applied, select(d.event_id).where(is_theirs(d.generation_id), NOT_APPLIED))
+
+
 def of_outcome(outcome: Outcome | None, *, is_sqlite: bool) -> Conditions:
     """The condition for this outcome; nearly all deliveries are applied, and only the index by time contains those."""
     if outcome in (None, Outcome.APPLIED):
         return _equal(deliveries.c.outcome, outcome)
     return tuple(is_rare(deliveries.c.outcome, outcome, NOT_APPLIED, is_sqlite=is_sqlite))
+
+
+def _about(generation_id: str | None) -> Conditions:
+    return () if generation_id is None else (deliveries.c.event_id.in_(events_of(lambda it: it == generation_id)),)
 
 
 def _of_type(event_type: str | None) -> Conditions:
@@ -112,6 +157,17 @@ BY_INDEX = text("SET LOCAL enable_seqscan = off")
 """Executed on PostgreSQL before a statement that must use an index, where its estimates would make it scan a table."""
 
 
+IN_ORDER = text(
+    "SELECT "
+    + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in ("seqscan", "bitmapscan", "hashjoin", "sort"))
+)
+"""Executed on PostgreSQL before a statement that reads a page: it walks along an index and ends with the page.
+
+PostgreSQL estimates a comparison of pairs by its first column only, and takes columns for independent of each other:
+it would rather read and sort all rows.
+"""
+
+
 def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> ColumnElement[bool]:
     """The condition that `column` is one of `parameter`: an array on PostgreSQL, a JSON array on SQLite."""
     if is_sqlite:
@@ -122,7 +178,7 @@ def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> Co
 
 def ids_parameter(ids: Sequence[str], *, is_sqlite: bool) -> str | list[str]:
     """The value of a parameter of `any_of`."""
-    return dump_json(list(ids)) if is_sqlite else list(ids)
+    return rows.dump_json(list(ids)) if is_sqlite else list(ids)
 
 
 def is_rare(

@@ -3,17 +3,19 @@
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from functools import lru_cache, partial
 from typing import Any, Final
 
 from sqlalchemy import Table
+from sqlalchemy.dialects.sqlite import dialect
 
 from app.core.database import UtcDateTime
 from app.core.drivers import RawSqlite
 from app.ledger import rows
-from app.ledger.decide import Decide, Plan
-from app.ledger.models import Generation, Outcome, Report
-from app.ledger.tables import deliveries, generations, transitions
+from app.ledger.decide import Decide, KnownEvent, Plan, reused_ids
+from app.ledger.models import Generation, Report
+from app.ledger.tables import deliveries, generations, polls, transitions, usage_changes
 
 
 class SqliteRecord:
@@ -21,14 +23,6 @@ class SqliteRecord:
 
     def __init__(self, direct: RawSqlite) -> None:
         self._direct = direct
-        g = rows.GENERATION_COLUMNS
-        self._find = f"SELECT {', '.join(g)} FROM generations WHERE {_AMONG.format('id')}"  # noqa: S608
-        self._known = f"SELECT event_id, outcome FROM deliveries WHERE {_AMONG.format('event_id')}"  # noqa: S608
-        changed = ", ".join(f"{name} = excluded.{name}" for name in g if name not in ("id", "first_seen_at"))
-        self._generations = Rows(generations, g, f"ON CONFLICT (id) DO UPDATE SET {changed}")
-        one_more = "ON CONFLICT (event_id) DO UPDATE SET attempts = deliveries.attempts + excluded.attempts"
-        self._deliveries = Rows(deliveries, rows.DELIVERY_COLUMNS, one_more)
-        self._transitions = Rows(transitions, rows.TRANSITION_COLUMNS)
 
     async def record(self, reports: Sequence[Report], decide: Decide) -> Plan:
         """Record `reports` in one transaction, and return what was written. Raises `DatabaseUnavailable`."""
@@ -39,24 +33,30 @@ class SqliteRecord:
 
     def _record(self, connection: sqlite3.Connection, *, reports: Sequence[Report], decide: Decide) -> Plan:
         ids = {report.claim.id for report in reports if report.claim is not None}
-        event_ids = {report.delivery.event_id for report in reports if report.delivery is not None}
-        stored = connection.execute(self._find, (rows.dump_json(list(ids)),)).fetchall()
-        known = connection.execute(self._known, (rows.dump_json(list(event_ids)),)).fetchall()
-        plan = decide(
-            {row["id"]: _to_generation(row) for row in stored},
-            {event_id: Outcome(outcome) for event_id, outcome in known},
-        )
-        self._write(connection, plan)
+        stored = connection.execute(_FIND, (rows.dump_json(list(ids)),)).fetchall()
+        events = _events(connection, [report.delivery.event_id for report in reports if report.delivery is not None])
+        if reused := reused_ids(reports, events):
+            events |= _events(connection, reused)
+        plan = decide({row["id"]: _to_generation(row) for row in stored}, events)
+        written = rows.written_rows(plan)
+        for statement, values in (
+            (_INSERT_GENERATIONS, written.inserted),
+            (_UPDATE_UNINDEXED, [row for row in written.updated if len(row) <= _UNINDEXED]),
+            (_UPDATE_GENERATIONS, [row for row in written.updated if len(row) > _UNINDEXED]),
+            (_SCHEDULE, written.opened),
+            (_SETTLE, [(generation_id,) for generation_id in written.closed]),
+            (_INSERT_DELIVERIES, written.delivered),
+            (_REPEAT_DELIVERIES, written.repeated),
+            (_INSERT_TRANSITIONS, written.moved),
+            (_COUNT, written.usage),
+        ):
+            statement.write(connection, values)
         return plan
 
-    def _write(self, connection: sqlite3.Connection, plan: Plan) -> None:
-        self._generations.write(connection, [rows.from_generation(item) for item in plan.generations.values()])
-        self._deliveries.write(connection, [rows.from_delivery(item) for item in plan.deliveries.values()])
-        self._transitions.write(connection, [rows.from_transition(item) for item in plan.transitions])
 
-
-_AMONG = "{} IN (SELECT value FROM json_each(?))"
-_TIMES = tuple(column.name for column in generations.c if isinstance(column.type, UtcDateTime))
+def _events(connection: sqlite3.Connection, event_ids: Sequence[str]) -> dict[str, KnownEvent]:
+    stored = connection.execute(_EVENTS, (rows.dump_json(event_ids),))
+    return {row["event_id"]: rows.to_known_event(row) for row in stored}
 
 
 def _to_generation(row: sqlite3.Row) -> Generation:
@@ -67,10 +67,17 @@ def _to_generation(row: sqlite3.Row) -> Generation:
     return rows.to_generation(known)
 
 
+_TIMES: Final = tuple(it.name for it in rows.SELECT_GENERATIONS.selected_columns if isinstance(it.type, UtcDateTime))
+_GENERATIONS: Final = rows.SELECT_GENERATIONS.compile(dialect=dialect(), compile_kwargs={"literal_binds": True})
+_FIND: Final = f"{_GENERATIONS} WHERE generations.id IN (SELECT value FROM json_each(?))"  # noqa: S608 - text of ours
+_EVENTS: Final = """
+SELECT event_id, outcome, event_type, generation_id,
+    CASE WHEN event_type IS NULL AND generation_id IS NULL THEN body END AS body
+FROM deliveries WHERE event_id IN (SELECT value FROM json_each(?))
+"""
+
 _LARGEST: Final = 128
-"""Rows of one statement: 3,200 values of at most 32,766 (SQLite's default limit)."""
-_WORDS: Final = frozenset({"status", "tracking", "settled_by", "from_status", "to_status", "source", "outcome"})
-"""Columns with enum members: binding one takes the driver three times as long as binding its text."""
+"""Rows of one statement: 2,600 values of at most 32,766 (SQLite's default limit)."""
 
 
 # Every step of a statement releases the interpreter lock, and a busy event loop returns it late: therefore one step
@@ -78,48 +85,38 @@ _WORDS: Final = frozenset({"status", "tracking", "settled_by", "from_status", "t
 
 
 class Rows:
-    """Inserts any number of rows by few statements, which are for 128, 64, 32 … 1 rows and stay prepared.
+    """A statement for any number of rows: prepared for 128, 64, 32 … 1 of them, written as SQLAlchemy would."""
 
-    Stores values as SQLAlchemy would. Binding a value takes half the time of reading it out of JSON in SQLite.
-    """
+    def __init__(self, columns: int, template: str) -> None:
+        self._columns = columns
+        row = f"({', '.join('?' * columns)})"
+        sizes = [_LARGEST >> shift for shift in range(_LARGEST.bit_length())]
+        self._statements = [(size, template.format(values=f"VALUES {', '.join([row] * size)}")) for size in sizes]
 
-    def __init__(self, table: Table, columns: Sequence[str], on_conflict: str = "") -> None:
-        places = ["?"] * len(columns)
-        if table is generations:
-            places[columns.index("revision")] = "? + 1"  # counts writes, however many reports a batch holds
-        row = f"({', '.join(places)})"
-        self._times = tuple(n for n, name in enumerate(columns) if isinstance(table.c[name].type, UtcDateTime))
-        self._words = tuple(n for n, name in enumerate(columns) if name in _WORDS)
-        self._statements: list[tuple[int, str]] = []
-        size = _LARGEST
-        while size:
-            values = ", ".join([row] * size)
-            text = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES {values} {on_conflict}"  # noqa: S608
-            self._statements.append((size, text))
-            size //= 2
+    def write(self, connection: sqlite3.Connection, written: Sequence[rows.Values]) -> None:
+        """Write rows; a row may have fewer values than columns, and None is bound for the rest.
 
-    def write(self, connection: sqlite3.Connection, written: Sequence[Sequence[Any]]) -> None:
-        """Insert rows, each with its values in the order of the columns. Raises `sqlite3.Error`."""
+        Raises `sqlite3.Error`.
+        """
         begin, left = 0, len(written)
         for size, statement in self._statements:
             while left >= size:
                 connection.execute(statement, self._flat(written[begin : begin + size]))
                 begin, left = begin + size, left - size
 
-    def _flat(self, written: Sequence[Sequence[Any]]) -> list[Any]:
+    def _flat(self, written: Sequence[rows.Values]) -> list[Any]:
         values: list[Any] = []
         for row in written:
-            at = len(values)
-            values.extend(row)
-            for place in self._times:
-                time = values[at + place]
-                if time is not None:
-                    values[at + place] = stamp(time)
-            for place in self._words:
-                word = values[at + place]
-                if word is not None:
-                    values[at + place] = str.__str__(word)
+            values.extend(map(_bound, row))
+            values.extend([None] * (self._columns - len(row)))
         return values
+
+
+def _bound(value: Any) -> Any:  # noqa: ANN401 - as the driver takes it
+    if isinstance(value, datetime):
+        return stamp(value)
+    # Binding a member of an enumeration takes the driver three times as long as binding its text.
+    return value.value if isinstance(value, Enum) else value
 
 
 @lru_cache(256)  # the many rows of a batch share few times
@@ -131,3 +128,36 @@ def stamp(time: datetime) -> str:
             raise TypeError(message)
         time = time.astimezone(UTC)
     return time.isoformat(" ", "microseconds")[:26]
+
+
+def _insert(table: Table, columns: Sequence[str], ending: str = "") -> Rows:
+    text = f"INSERT INTO {table.name} ({', '.join(columns)}) {{values}} {ending}"
+    return Rows(len(columns), text)
+
+
+def _update(table: Table, key: str, columns: Sequence[str], changes: str) -> Rows:
+    names = (key, *columns)
+    new = f"WITH new ({', '.join(names)}) AS ({{values}})"
+    return Rows(len(names), f"{new} UPDATE {table.name} SET {changes} FROM new WHERE {table.name}.{key} = new.{key}")  # noqa: S608
+
+
+def _update_generations(columns: Sequence[str]) -> Rows:
+    changes = ", ".join(f"{name} = coalesce(new.{name}, generations.{name})" for name in columns)
+    return _update(generations, "id", ("revision", *columns), f"{changes}, revision = new.revision + 1")
+
+
+_AGAIN: Final = ", ".join(f"{name} = excluded.{name}" for name in rows.RESCHEDULED_COLUMNS)
+
+# SQLite writes into every index that has a column which the statement names, whether its value changes or not.
+_UNINDEXED: Final = 2 + len(rows.UNINDEXED_COLUMNS)
+_UPDATE_UNINDEXED: Final = _update_generations(rows.UNINDEXED_COLUMNS)
+_UPDATE_GENERATIONS: Final = _update_generations(rows.CHANGED_COLUMNS)
+_INSERT_GENERATIONS: Final = _insert(generations, rows.GENERATION_COLUMNS)
+_SCHEDULE: Final = _insert(polls, rows.POLL_COLUMNS, f"ON CONFLICT (generation_id) DO UPDATE SET {_AGAIN}")
+_SETTLE: Final = Rows(1, "DELETE FROM polls WHERE generation_id IN ({values})")
+_INSERT_DELIVERIES: Final = _insert(deliveries, rows.DELIVERY_COLUMNS)
+_REPEAT_DELIVERIES: Final = _update(
+    deliveries, "event_id", ("attempts",), "attempts = deliveries.attempts + new.attempts"
+)
+_INSERT_TRANSITIONS: Final = _insert(transitions, rows.TRANSITION_COLUMNS)
+_COUNT: Final = _insert(usage_changes, rows.USAGE_COLUMNS)

@@ -22,8 +22,7 @@ from app.endpoint.tables import endpoints
 from app.intake.rejections import rejections
 from app.ledger.models import Source, Status, Tracking
 from app.ledger.queries import overdue
-from app.ledger.sql import is_rare
-from app.ledger.tables import OPEN, deliveries, generations, transitions
+from app.ledger.tables import deliveries, polls, transitions
 from app.submission.store import submissions
 
 log = structlog.stdlib.get_logger(__name__)
@@ -130,7 +129,7 @@ class AlarmQuery:
 
     def __init__(self, database: Database, *, by_hand: bool) -> None:
         self._database = database
-        self._statement = _statement(by_hand=by_hand, is_sqlite=database.is_sqlite)
+        self._statement = _statement(by_hand=by_hand)
 
     async def at(self, now: datetime) -> Measurements:
         """The measurements at `now`. Raises `DatabaseUnavailable`."""
@@ -150,12 +149,13 @@ class AlarmQuery:
         )
 
 
-def _statement(*, by_hand: bool, is_sqlite: bool) -> Select[Any]:
-    g, s, d, e = generations.c, submissions.c, deliveries.c, endpoints.c
-    watched = is_rare(g.tracking, Tracking.WATCHING, OPEN, is_sqlite=is_sqlite)
+def _statement(*, by_hand: bool) -> Select[Any]:
+    p, s, d, e = polls.c, submissions.c, deliveries.c, endpoints.c
     last_delivery_at = select(func.max(d.received_at, type_=UtcDateTime)).scalar_subquery()
     parts = {
-        "watched_since": select(func.min(g.first_seen_at, type_=UtcDateTime)).where(*watched).scalar_subquery(),
+        "watched_since": (
+            select(func.min(p.first_seen_at, type_=UtcDateTime)).where(p.state == Tracking.WATCHING).scalar_subquery()
+        ),
         "last_delivery_at": last_delivery_at,
         "last_verified_at": select(func.max(e.last_verified_at, type_=UtcDateTime)).scalar_subquery(),
         "refusals": _refused_since(last_delivery_at) if by_hand else _refused_at_our_path(),
@@ -172,7 +172,9 @@ def _statement(*, by_hand: bool, is_sqlite: bool) -> Select[Any]:
 def _settled_lately() -> Any:  # noqa: ANN401 - a subquery
     # The newest rows are read by the primary key, so no index by time is needed.
     t = transitions.c
-    newest = select(t.source, t.to_status, t.recorded_at).order_by(t.sequence.desc()).limit(_NEWEST).subquery("newest")
+    newest = (
+        select(t.source, t.to_status, t.recorded_at).order_by(t.feed_position.desc()).limit(_NEWEST).subquery("newest")
+    )
     n = newest.c
     by_poll = func.coalesce(func.sum(case((n.source == Source.POLL, 1), else_=0)), 0)
     chosen = select(func.count().label("settled"), by_poll.label("found_by_poll")).where(

@@ -83,7 +83,7 @@ class Replay:
             if report.claim.id not in known:
                 known |= await self._queries.generations_by_id([report.claim.id])
             planned = plan([report], known, {}, first_poll=self._first_poll)
-            known |= planned.generations
+            known |= {key: row.generation for key, row in planned.generations.items()}
             yield Replayed(delivery, planned.recorded[0])
 
     def _report(self, delivery: StoredDelivery) -> Report | None:

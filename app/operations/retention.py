@@ -4,31 +4,27 @@ import collections
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import takewhile
+from functools import partial
 from typing import Any, Final
 
-import orjson
 import structlog
 from prometheus_client import Counter
 from sqlalchemy import (
-    CompoundSelect,
-    Delete,
+    ColumnElement,
     Integer,
     Row,
     Select,
     Text,
-    Update,
     and_,
     bindparam,
     delete,
     exists,
     func,
+    insert,
     literal,
     or_,
     select,
-    text,
     tuple_,
-    union_all,
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,9 +34,11 @@ from app.core.database import Database, UtcDateTime
 from app.core.errors import DatabaseUnavailable
 from app.core.ids import uuid7
 from app.core.leases import Leadership, Leases
-from app.ledger.models import Position, Status
-from app.ledger.sql import BY_INDEX, TERMINAL, any_of
-from app.ledger.tables import deliveries, generations
+from app.ledger import rows
+from app.ledger.decide import UsageKey, add_usage, usage_rows
+from app.ledger.models import Generation, Position
+from app.ledger.sql import IN_ORDER, any_of, events_of, ids_parameter
+from app.ledger.tables import NOT_PRUNED, deliveries, generations, polls, transitions, usage_changes
 from app.submission.store import submissions
 
 log = structlog.stdlib.get_logger(__name__)
@@ -50,7 +48,7 @@ log = structlog.stdlib.get_logger(__name__)
 #
 # The bodies are removed in the transaction that removes their generation and its history. The deliveries stay for a
 # longer time, so that an event that comes again is recognised. Open generations and their deliveries are never touched.
-# Locked rows are left for the next run: a transaction here never waits for a lock, so a delivery waits for one small
+# Locked rows are left for the next pass: a transaction here never waits for a lock, so a delivery waits for one small
 # transaction at most, and there are no deadlocks. A generation with a locked delivery stays too, so that no body
 # outlives its generation. Of a create only the two bodies are emptied.
 
@@ -58,45 +56,41 @@ log = structlog.stdlib.get_logger(__name__)
 _g, _d, _s = generations.c, deliveries.c, submissions.c
 _BEFORE: Final = bindparam("before", type_=UtcDateTime)
 _MOST: Final = bindparam("most", type_=Integer)
-
-
-def _settled_with(status: Status) -> Select[Any]:
-    # A generation is settled after it is first seen, so the index scan can end at the limit. These conditions
-    # and this order allow only the index by status: the one by time would read all older open rows in every batch.
-    is_old = tuple_(_g.status, _g.first_seen_at) < tuple_(literal(status, _g.status.type), _BEFORE)
-    old = (_g.status >= status, is_old, _g.settled_at < _BEFORE)
-    return select(_g.id).where(*old).order_by(_g.status, _g.first_seen_at, _g.id).limit(_MOST)
-
-
-SETTLED: Final = union_all(*(select(_settled_with(status).subquery()) for status in TERMINAL)).limit(_MOST)
-"""Reads the index by status, the only one that separates settled rows from older open ones."""
+_UNTIL: Final = bindparam("until", type_=Text)
 _SUBMISSIONS_AT_ONCE: Final = 5000
 _CLOCKS_DIFFER: Final = timedelta(hours=1)
-_IN_ITS_ORDER: Final = text("SET LOCAL enable_sort = off")
 _READ_PER_ROW: Final = 10
-"""Deliveries read in one step, for each that it may empty."""
+"""Rows read in one step, for each that it may remove."""
 
-EXPIRED: Final = select(_d.event_id).where(_d.body_pruned_at < _BEFORE).order_by(_d.body_pruned_at).limit(_MOST)
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a pass over all rows of a kind, in their order."""
+
+    after: Any = None
+    """Where the next step begins; None at the end of the pass."""
+    due: Sequence[str] = ()
+    """The keys of the rows that are old enough."""
 
 
 class Pruning:
-    """Removes or empties up to `most` old rows for each call. All methods raise `DatabaseUnavailable`."""
+    """Removes or empties old rows. All methods raise `DatabaseUnavailable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lock_generations = _lock_generations(is_sqlite=database.is_sqlite)
-        self._bodies_of = _bodies_of(is_sqlite=database.is_sqlite)
-        self._lock_bodies = _lock_bodies(is_sqlite=database.is_sqlite)
-        self._clear = _clear(is_sqlite=database.is_sqlite)
-        self._empty_submissions = _empty_submissions(is_sqlite=database.is_sqlite)
-        self._remove_generations = _remove(_g.id, is_sqlite=database.is_sqlite)
-        self._remove_deliveries = _remove(_d.event_id, is_sqlite=database.is_sqlite)
+        self._among = partial(any_of, parameter="ids", is_sqlite=database.is_sqlite)
 
-    async def settled_generations(self, before: datetime, *, most: int, now: datetime) -> int:
-        """Remove generations settled before this, with histories and deliveries' bodies; returns how many it found."""
-        ids = await self._find(SETTLED, {"before": before, "most": most})
-        await self.generations(ids, now=now)
-        return len(ids)
+    async def old_generations(self, before: datetime, *, after: Position | None, most: int) -> Step:
+        """The next `most` generations, or fewer, that were settled before this."""
+        return await self._step(generation_page(after), most, before=before)
+
+    async def old_bodies(self, before: datetime, *, after: Position | None, most: int) -> Step:
+        """The next `most` deliveries, or fewer, that came before this, belong to no generation and have a body."""
+        return await self._step(body_page(after), most, before=before)
+
+    async def old_submissions(self, before: datetime, *, after: str | None, most: int) -> Step:
+        """The next `most` creates, or fewer, that were answered before this and have a body."""
+        return await self._step(_ANSWERED, most, before=before, after=after or "", until=str(uuid7(before)))
 
     async def generations(self, ids: Sequence[str], *, now: datetime, submissions: Sequence[str] = ()) -> int:
         """Remove these generations in any state; returns how many were removed: those that exist and are not locked.
@@ -106,50 +100,31 @@ class Pruning:
         if not ids and not submissions:
             return 0
         async with self._database.transaction() as connection:
-            locked = set((await connection.execute(self._lock_generations, self._ids(ids))).scalars())
-            theirs = (await connection.execute(self._bodies_of, self._ids(sorted(locked)))).all()
-            bodies = await self._lock(connection, [row.event_id for row in theirs])
-            removable = sorted(locked - {row.generation_id for row in theirs if row.event_id not in bodies})
-            emptied = [row.event_id for row in theirs if row.generation_id in removable]
-            await connection.execute(self._clear, {**self._ids(emptied), "now": now})
-            await connection.execute(self._remove_generations, self._ids(removable))
+            stored = rows.SELECT_GENERATIONS.where(self._among(_g.id)).with_for_update(skip_locked=True, of=generations)
+            free = (await connection.execute(stored, self._ids(ids))).mappings()
+            locked = {row["id"]: rows.to_generation(row) for row in free}
+            theirs = (await connection.execute(self._bodies_of(), self._ids(locked))).all()
+            unlocked = await self._lock_bodies(connection, [row.event_id for row in theirs])
+            busy = {row.generation_id for row in theirs if row.event_id not in unlocked}
+            removable = {key: one for key, one in locked.items() if key not in busy}
+            await self._clear(connection, [row.event_id for row in theirs if row.generation_id in removable], now)
+            await self._remove(connection, removable)
             if len(removable) == len(ids):
-                await connection.execute(self._empty_submissions, self._ids(submissions))
+                await self._empty_submissions(connection, submissions)
         return len(removable)
 
-    async def bodies_of_none(
-        self, before: datetime, *, after: Position | None, most: int, now: datetime
-    ) -> tuple[Position | None, bool]:
-        """Empty bodies that came before `before`, after the position `after`, and belong to no stored generation.
+    async def bodies(self, event_ids: Sequence[str], *, now: datetime) -> None:
+        """Empty the bodies of these deliveries, except those that are locked."""
+        async with self._database.transaction() as connection:
+            await self._clear(connection, sorted(await self._lock_bodies(connection, event_ids)), now)
 
-        Returns the position for the next call, and whether there may be more now. No row before that position is left
-        to do: the position stops at a locked delivery, and a generation's deliveries are emptied together with it.
+    async def submissions(self, ids: Sequence[str]) -> None:
+        """Empty both bodies of these creates, except those that are sent again.
+
+        The key, the hash, the state and the generation's id stay, so that nothing is paid twice.
         """
-        page = await self._read(_page(after), {"before": before, "most": most * _READ_PER_ROW})
-        due = [row.event_id for row in page if row.is_due][:most]
-        if len(due) == most:  # the rest of the page is for the next call
-            page = page[: 1 + next(place for place, row in enumerate(page) if row.event_id == due[-1])]
-        if due:
-            async with self._database.transaction() as connection:
-                locked = await self._lock(connection, due)
-                await connection.execute(self._clear, {**self._ids(sorted(locked)), "now": now})
-            page = list(takewhile(lambda row: not row.is_due or row.event_id in locked, page))
-        if not page:
-            return after, False
-        return Position(page[-1].received_at, page[-1].event_id), True
-
-    async def answered_submissions(self, before: datetime, *, after: str | None, most: int) -> tuple[str | None, bool]:
-        """Empty both bodies of creates that were answered before `before`, after the id `after`.
-
-        The key, the hash, the state and the generation's id stay, so that nothing is paid twice. Returns the id for the
-        next call, and whether there may be more now. Open creates are skipped.
-        """
-        parameters = {"before": before, "after": after or "", "until": str(uuid7(before)), "most": most}
-        page = await self._read(_ANSWERED, parameters)
-        if due := [row.id for row in page if row.is_due]:
-            async with self._database.transaction() as connection:
-                await connection.execute(self._empty_submissions, self._ids(due))
-        return (page[-1].id if page else after), len(page) == most
+        async with self._database.transaction() as connection:
+            await self._empty_submissions(connection, ids)
 
     async def submissions_of(self, generation_id: str, *, until: datetime) -> list[str]:
         """Ids of the creates of this generation that were stored before `until` and still have a body."""
@@ -157,55 +132,98 @@ class Pruning:
         before: str | None = str(uuid7(until + _CLOCKS_DIFFER))
         while before is not None:
             page = await self._read(_SUBMITTED, {"until": before, "most": _SUBMISSIONS_AT_ONCE})
-            if rows := [row for row in page if row.generation_id == generation_id]:
-                return [row.id for row in rows if row.has_body]
+            if theirs := [row for row in page if row.generation_id == generation_id]:
+                return [row.id for row in theirs if row.has_body]
             before = page[-1].id if page else None
         return []
 
     async def expired_deliveries(self, before: datetime, *, most: int) -> int:
         """Remove deliveries emptied before this; returns how many. Such an event, if sent again, counts as new."""
-        ids = await self._find(EXPIRED, {"before": before, "most": most})
+        ids = [row.event_id for row in await self._read(EXPIRED, {"before": before, "most": most})]
         if ids:
             async with self._database.transaction() as connection:
-                await connection.execute(self._remove_deliveries, self._ids(ids))
+                await connection.execute(delete(deliveries).where(self._among(_d.event_id)), self._ids(ids))
         return len(ids)
 
-    async def _find(self, statement: Select[Any] | CompoundSelect[Any], parameters: dict[str, Any]) -> Sequence[str]:
-        return [row[0] for row in await self._read(statement, parameters)]
+    async def _step(self, statement: Select[Any], most: int, **parameters: Any) -> Step:  # noqa: ANN401 - its own
+        page = await self._read(statement, {**parameters, "most": most * _READ_PER_ROW})
+        due = [row for row in page if row.is_due][:most]
+        if not page:
+            return Step()
+        last = due[-1] if len(due) == most else page[-1]  # the rest of the page is for the next step
+        after = Position(last.at, last.key) if hasattr(last, "at") else last.key
+        return Step(after, [row.key for row in due])
 
-    async def _read(
-        self, statement: Select[Any] | CompoundSelect[Any], parameters: dict[str, Any]
-    ) -> Sequence[Row[Any]]:
+    async def _read(self, statement: Select[Any], parameters: dict[str, Any]) -> Sequence[Row[Any]]:
         async with self._database.read() as connection:
-            if not self._database.is_sqlite:  # PostgreSQL estimates a row comparison by its first column only
-                await connection.execute(BY_INDEX)
-                await connection.execute(_IN_ITS_ORDER)
-            rows: Sequence[Row[Any]] = (await connection.execute(statement, parameters)).all()
-            return rows
+            if not self._database.is_sqlite:
+                await connection.execute(IN_ORDER)
+            stored: Sequence[Row[Any]] = (await connection.execute(statement, parameters)).all()
+            return stored
 
-    async def _lock(self, connection: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
+    async def _lock_bodies(self, connection: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
         """Lock those that have a body and are not locked; returns their ids."""
-        return set((await connection.execute(self._lock_bodies, self._ids(event_ids))).scalars())
+        these = select(_d.event_id).where(self._among(_d.event_id), _d.body_pruned_at.is_(None))
+        return set((await connection.execute(these.with_for_update(skip_locked=True), self._ids(event_ids))).scalars())
 
-    def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
-        return {"ids": orjson.dumps(list(ids)).decode() if self._database.is_sqlite else list(ids)}
+    async def _clear(self, connection: AsyncConnection, event_ids: Sequence[str], now: datetime) -> None:
+        # The headers are emptied too: a signature proves nothing without the signed body.
+        emptied = {"body": b"", "headers": "{}", "body_pruned_at": now}
+        await connection.execute(
+            update(deliveries).where(self._among(_d.event_id)).values(emptied), self._ids(event_ids)
+        )
+
+    async def _remove(self, connection: AsyncConnection, stored: dict[str, Generation]) -> None:
+        sums: dict[UsageKey, list[float]] = {}
+        for generation in stored.values():
+            add_usage(sums, generation, times=-1)
+        if changes := usage_rows(sums):
+            values = [dict(zip(rows.USAGE_COLUMNS, change, strict=True)) for change in changes]
+            await connection.execute(insert(usage_changes), values)
+        for column in (polls.c.generation_id, transitions.c.generation_id, _g.id):
+            await connection.execute(delete(column.table).where(self._among(column)), self._ids(stored))
+
+    async def _empty_submissions(self, connection: AsyncConnection, ids: Sequence[str]) -> None:
+        # A create that is being sent again keeps the request that is sent.
+        chosen = self._among(_s.id) & _s.next_attempt_at.is_(None)
+        emptied = update(submissions).where(chosen).values(request=b"", response=None, last_error=None)
+        await connection.execute(emptied, self._ids(ids))
+
+    def _bodies_of(self) -> Select[Any]:
+        is_theirs = _d.event_id.in_(events_of(self._among))
+        return select(_d.event_id, _d.generation_id).where(is_theirs, _d.body_pruned_at.is_(None))
+
+    def _ids(self, ids: Sequence[str] | dict[str, Any]) -> dict[str, Any]:
+        return {"ids": ids_parameter(list(ids), is_sqlite=self._database.is_sqlite)}
 
 
-def _page(after: Position | None) -> Select[Any]:
-    # Emptied rows are included: a statement that filtered them out would read on until it has enough others.
-    page = select(_d.event_id, _d.received_at, _d.body_pruned_at, _d.generation_id).where(_d.received_at < _BEFORE)
+def generation_page(after: Position | None) -> Select[Any]:
+    """At most `:most` generations after this position, oldest first, and which were settled before `:before`."""
+    # A generation is settled after it is first seen, so a pass ends there. No index tells open ones apart: few are old.
+    is_due = func.coalesce(_g.settled_at < _BEFORE, False)
+    page = select(_g.id.label("key"), _g.first_seen_at.label("at"), is_due.label("is_due"))
+    return _page(page, _g.first_seen_at, _g.id, after)
+
+
+def body_page(after: Position | None) -> Select[Any]:
+    """At most `:most` deliveries with bodies after this position, and which belong to no generation."""
+    is_due = ~exists().where(_g.id == _d.generation_id)
+    page = select(_d.event_id.label("key"), _d.received_at.label("at"), is_due.label("is_due")).where(NOT_PRUNED)
+    return _page(page, _d.received_at, _d.event_id, after)
+
+
+def _page(
+    page: Select[Any], at: ColumnElement[datetime], key: ColumnElement[str], after: Position | None
+) -> Select[Any]:
     if after is not None:
-        position = tuple_(literal(after.at, _d.received_at.type), literal(after.id, _d.event_id.type))
-        page = page.where(tuple_(_d.received_at, _d.event_id) > position)
-    p = page.order_by(_d.received_at, _d.event_id).limit(_MOST).subquery("page").c
-    is_due = and_(p.body_pruned_at.is_(None), ~exists().where(_g.id == p.generation_id))
-    return select(p.event_id, p.received_at, is_due.label("is_due")).order_by(p.received_at, p.event_id)
+        page = page.where(tuple_(at, key) > tuple_(literal(after.at, at.type), literal(after.id, key.type)))
+    return page.where(at < _BEFORE).order_by(at, key).limit(_MOST)
 
 
-_UNTIL: Final = bindparam("until", type_=Text)
+EXPIRED: Final = select(_d.event_id).where(_d.body_pruned_at < _BEFORE).order_by(_d.body_pruned_at).limit(_MOST)
 _HAS_BODY: Final = or_(func.length(_s.request) > 0, _s.response.is_not(None))
 _ANSWERED: Final = (
-    select(_s.id, and_(_s.resolved_at < _BEFORE, _HAS_BODY).label("is_due"))
+    select(_s.id.label("key"), and_(_s.resolved_at < _BEFORE, _HAS_BODY).label("is_due"))
     .where(_s.id > bindparam("after", type_=Text), _s.id < _UNTIL)
     .order_by(_s.id)
     .limit(_MOST)
@@ -216,36 +234,6 @@ _SUBMITTED: Final = (
     .order_by(_s.id.desc())
     .limit(_MOST)
 )
-
-
-def _lock_generations(*, is_sqlite: bool) -> Select[Any]:
-    return select(_g.id).where(any_of(_g.id, "ids", is_sqlite=is_sqlite)).with_for_update(skip_locked=True)
-
-
-def _bodies_of(*, is_sqlite: bool) -> Select[Any]:
-    theirs = any_of(_d.generation_id, "ids", is_sqlite=is_sqlite)
-    return select(_d.event_id, _d.generation_id).where(theirs, _d.body_pruned_at.is_(None))
-
-
-def _lock_bodies(*, is_sqlite: bool) -> Select[Any]:
-    these = any_of(_d.event_id, "ids", is_sqlite=is_sqlite)
-    return select(_d.event_id).where(these, _d.body_pruned_at.is_(None)).with_for_update(skip_locked=True)
-
-
-def _clear(*, is_sqlite: bool) -> Update:
-    # The headers are emptied too: a signature proves nothing without the signed body.
-    emptied = {"body": b"", "headers": "{}", "body_pruned_at": bindparam("now", type_=UtcDateTime)}
-    return update(deliveries).where(any_of(_d.event_id, "ids", is_sqlite=is_sqlite)).values(emptied)
-
-
-def _empty_submissions(*, is_sqlite: bool) -> Update:
-    # A create that is being sent again keeps the request that is sent.
-    chosen = any_of(_s.id, "ids", is_sqlite=is_sqlite) & _s.next_attempt_at.is_(None)
-    return update(submissions).where(chosen).values(request=b"", response=None, last_error=None)
-
-
-def _remove(key: Any, *, is_sqlite: bool) -> Delete:  # noqa: ANN401 - a column
-    return delete(key.table).where(any_of(key, "ids", is_sqlite=is_sqlite))
 
 
 KEYS_KEPT: Final = timedelta(days=30)
@@ -302,11 +290,10 @@ class Retention:
         self._most = most
         self._batches: dict[str, int] = {}
         """Rows in one transaction for each kind; smaller after a statement timeout."""
-        self._after: Position | None = None
-        """Bodies up to this position are done. A new process begins at the oldest."""
-        self._submitted: str | None = None
+        self._after: dict[str, Any] = {}
+        """Where the pass over each kind goes on."""
         self._walk_began: datetime | None = None
-        """When the current pass over the creates began. Each day has a new one, for those that were open before."""
+        """When the current pass over the creates began. They are never removed, so there is one pass a day."""
         self._counts: collections.Counter[str] = collections.Counter()
 
     async def run_once(self) -> float:
@@ -354,17 +341,15 @@ class Retention:
         return is_more
 
     async def _generations(self, old: Limits, most: int) -> bool:
-        now = self._clock.now()
-        pruned = await self._pruning.settled_generations(old.settled_before, most=most, now=now)
-        self._count("generations", pruned)
-        return pruned == most
+        step = await self._pruning.old_generations(old.settled_before, after=self._after.get("generations"), most=most)
+        self._count("generations", await self._pruning.generations(step.due, now=self._clock.now()))
+        return self._go_on("generations", step)
 
     async def _bodies(self, old: Limits, most: int) -> bool:
-        now = self._clock.now()
-        self._after, is_more = await self._pruning.bodies_of_none(
-            old.settled_before, after=self._after, most=most, now=now
-        )
-        return is_more
+        step = await self._pruning.old_bodies(old.settled_before, after=self._after.get("bodies"), most=most)
+        if step.due:
+            await self._pruning.bodies(step.due, now=self._clock.now())
+        return self._go_on("bodies", step)
 
     async def _deliveries(self, old: Limits, most: int) -> bool:
         pruned = await self._pruning.expired_deliveries(old.pruned_before, most=most)
@@ -373,17 +358,25 @@ class Retention:
 
     async def _submissions(self, old: Limits, most: int) -> bool:
         now = self._clock.now()
-        if self._walk_began is None or now - self._walk_began >= _BETWEEN_WALKS:
-            self._walk_began, self._submitted = now, None
-        self._submitted, is_more = await self._pruning.answered_submissions(
-            old.settled_before, after=self._submitted, most=most
-        )
-        return is_more
+        if "submissions" not in self._after:
+            if self._walk_began is not None and now - self._walk_began < _BETWEEN_WALKS:
+                return False
+            self._walk_began = now
+        step = await self._pruning.old_submissions(old.settled_before, after=self._after.get("submissions"), most=most)
+        if step.due:
+            await self._pruning.submissions(step.due)
+        return self._go_on("submissions", step)
 
-    def _count(self, what: str, rows: int) -> None:
-        if rows:
-            PRUNED.labels(what).inc(rows)
-            self._counts[what] += rows
+    def _go_on(self, kind: str, step: Step) -> bool:
+        self._after.pop(kind, None)
+        if step.after is not None:
+            self._after[kind] = step.after
+        return step.after is not None
+
+    def _count(self, what: str, count: int) -> None:
+        if count:
+            PRUNED.labels(what).inc(count)
+            self._counts[what] += count
 
     def _log_counts(self) -> None:
         if self._counts:

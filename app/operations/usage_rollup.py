@@ -56,7 +56,7 @@ _ON_SQLITE: Final = (
 )
 
 
-class UsageSums:
+class UsageRollup:
     """Moves usage changes into the hourly sums; every replica runs it."""
 
     def __init__(self, database: Database) -> None:

@@ -1,23 +1,70 @@
-"""Claims due generations, each for one poller at a time and with a reserved slot, in one short transaction."""
+"""Claims due generations for one poller at a time, and writes what comes of the polls: the rows of `polls`."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import RowMapping, Update, bindparam, select, update
+from sqlalchemy import ARRAY, RowMapping, Select, Update, and_, bindparam, func, or_, select, update
 
 from app.core.clock import Clock
 from app.core.database import Database, UtcDateTime
 from app.ledger.models import Tracking
-from app.ledger.poll_state import PollLease
-from app.ledger.tables import generations
+from app.ledger.sql import any_of, ids_parameter
+from app.ledger.tables import polls
 from app.ratelimit.limiter import RateLimiter, Reservation
 
 LEASE = timedelta(seconds=60)
 """Longer than a poll may take: 2 seconds until its slot, 10 for the response, 10 for the commit, and time to write."""
 
-_g = generations.c
-NEXT_DUE = select(_g.next_poll_at).where(_g.next_poll_at.is_not(None)).order_by(_g.next_poll_at).limit(1)
+_AT_ONCE = 1000
+_WRITTEN = ("next_poll_at", "state", "polls", "failures", "last_error", "not_found_count", "not_found_since")
+_p = polls.c
+NEXT_DUE = select(_p.next_poll_at).where(_p.next_poll_at.is_not(None)).order_by(_p.next_poll_at).limit(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollLease:
+    """A generation that a poller has leased: columns of `polls` at the time of the claim."""
+
+    generation_id: str
+    lease_until: datetime
+    """Identifies the lease: results of an earlier lease are not written."""
+    model: str | None
+    first_seen_at: datetime
+    state: Tracking
+    polls: int
+    failures: int
+    last_error: str | None
+    not_found_count: int
+    not_found_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollResult:
+    """The new row of a generation after a poll without a report; writing it ends the lease."""
+
+    lease: PollLease
+    next_poll_at: datetime | None
+    state: Tracking
+    polls: int
+    failures: int
+    last_error: str | None
+    not_found_count: int
+    not_found_since: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollTimeLimits:
+    """The latest possible `next_poll_at`, by the result of the last poll.
+
+    A later one was written before the clock was set back.
+    """
+
+    watched: datetime
+    failing: datetime
+    """For a watched generation whose last poll failed."""
+    stalled: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,26 +102,118 @@ class Claims:
         return [Claimed(*claimed) for claimed in zip(leases, reservations, strict=True)]
 
 
-def _claim() -> Update:
+class PollStateRepository:
+    """Writes `polls` where there is no report to record; `Recorder` inserts and deletes its rows."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = _lock(is_sqlite=database.is_sqlite)
+        self._write = _write_each() if database.is_sqlite else _write_all()
+
+    async def record_poll_failures(self, results: Sequence[PollResult]) -> list[PollResult]:
+        """Write `results` in one transaction, and return those that were written.
+
+        A generation that was settled meanwhile, or is leased to another poller, is not changed. Locks rows in the
+        order of ids, like `Recorder.record`. Raises `DatabaseUnavailable`.
+        """
+        ids = sorted({result.lease.generation_id for result in results})
+        if not ids:
+            return []
+        parameter = ids_parameter(ids, is_sqlite=self._database.is_sqlite)
+        async with self._database.transaction() as connection:
+            leased = await connection.execute(self._lock, {"ids": parameter})
+            leases = {row.generation_id: row.lease_until for row in leased}
+            current = [
+                result for result in results if leases.get(result.lease.generation_id) == result.lease.lease_until
+            ]
+            if current:
+                await connection.execute(self._write, self._parameters(current))
+        return current
+
+    async def advance(self, *, to: datetime, later_than: datetime) -> int:
+        """Move polls that are scheduled after `later_than` to the time `to`, and return how many (1000 at most).
+
+        For generations whose callbacks can't be expected any more. Leased generations, and those that are polled less
+        often after failures, keep their time. Where there are none, nothing is written. Raises `DatabaseUnavailable`.
+        """
+        async with self._database.read() as connection:
+            later = await connection.execute(_LATER, {"later_than": later_than, "most": 1})
+            if later.first() is None:
+                return 0
+        parameters = {"to": to, "later_than": later_than, "most": _AT_ONCE}
+        async with self._database.transaction() as connection:
+            return (await connection.execute(ADVANCE, parameters)).rowcount
+
+    async def reset_impossible(self, bounds: PollTimeLimits, *, to: datetime) -> int:
+        """Move polls that are scheduled later than `bounds` to the time `to`, and return how many (1000 at most).
+
+        Such a time was written before the clock was set back. Raises `DatabaseUnavailable`.
+        """
+        parameters = {"to": to, "most": _AT_ONCE, **asdict(bounds)}
+        async with self._database.transaction() as connection:
+            return (await connection.execute(_RESET_IMPOSSIBLE, parameters)).rowcount
+
+    def _parameters(self, results: Sequence[PollResult]) -> Any:  # noqa: ANN401 - as the two statements take them
+        rows = [
+            {"new_id": result.lease.generation_id, **{f"new_{name}": getattr(result, name) for name in _WRITTEN}}
+            for result in results
+        ]
+        return rows if self._database.is_sqlite else {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _chosen(*conditions: Any, order: Any = None) -> Select[Any]:  # noqa: ANN401 - SQL expressions
+    # Skips locked rows, so that it can't take part in a deadlock; they are found by a later run.
+    chosen = select(_p.generation_id).where(*conditions).limit(bindparam("most"))
+    return (chosen if order is None else chosen.order_by(order)).with_for_update(skip_locked=True)
+
+
+def _update_chosen(chosen: Select[Any]) -> Update:
     # The CTE is evaluated once, because it locks: a subquery in the WHERE could be evaluated again and claim more.
-    due = (
-        select(_g.id)
-        .where(_g.next_poll_at <= bindparam("now", type_=UtcDateTime))
-        .order_by(_g.next_poll_at)
-        .limit(bindparam("most"))
-        .with_for_update(skip_locked=True)
-        .cte("due")
-    )
-    until = bindparam("until", type_=UtcDateTime)
-    changes = {"lease_until": until, "next_poll_at": until, "revision": _g.revision + 1}
-    change = update(generations).where(_g.id.in_(select(due.c.id))).values(changes)
-    return change.returning(*(_g[name] for name in PollLease.__dataclass_fields__))
+    return update(polls).where(_p.generation_id.in_(select(chosen.cte("chosen").c.generation_id)))
 
 
-CLAIM = _claim()
+def _lock(*, is_sqlite: bool) -> Select[Any]:
+    is_polled = any_of(_p.generation_id, "ids", is_sqlite=is_sqlite) & _p.next_poll_at.is_not(None)
+    return select(_p.generation_id, _p.lease_until).where(is_polled).order_by(_p.generation_id).with_for_update()
+
+
+def _write_each() -> Update:
+    new = {name: bindparam(f"new_{name}", type_=_p[name].type) for name in _WRITTEN}
+    return update(polls).where(_p.generation_id == bindparam("new_id")).values({**new, "lease_until": None})
+
+
+def _write_all() -> Update:
+    arrays = [
+        func.unnest(bindparam(f"new_{name}", type_=ARRAY(column.type))).label(name)
+        for name, column in {"id": _p.generation_id, **{name: _p[name] for name in _WRITTEN}}.items()
+    ]
+    new = select(*arrays).subquery("new")
+    changes = {name: new.c[name] for name in _WRITTEN}
+    return update(polls).where(_p.generation_id == new.c.id).values({**changes, "lease_until": None})
+
+
+_TO = bindparam("to", type_=UtcDateTime)
+_UNTIL = bindparam("until", type_=UtcDateTime)
+_IS_WATCHED = _p.state == Tracking.WATCHING
+_IS_WELL = and_(_IS_WATCHED, _p.failures == 0, _p.not_found_count == 0)
+_BEYOND = {name: _p.next_poll_at > bindparam(name, type_=UtcDateTime) for name in ("watched", "failing", "stalled")}
+_IS_LATER = (_p.next_poll_at > bindparam("later_than", type_=UtcDateTime), _p.lease_until.is_(None), _IS_WELL)
+_LATER = select(_p.generation_id).where(*_IS_LATER).limit(bindparam("most"))
+
+ADVANCE = _update_chosen(_chosen(*_IS_LATER)).values(next_poll_at=_TO)
+
+_RESET_IMPOSSIBLE = _update_chosen(
+    _chosen(_BEYOND["watched"], or_(_IS_WELL, and_(_IS_WATCHED, _BEYOND["failing"]), _BEYOND["stalled"]))
+).values(next_poll_at=_TO, lease_until=None)
+
+CLAIM = (
+    _update_chosen(_chosen(_p.next_poll_at <= bindparam("now", type_=UtcDateTime), order=_p.next_poll_at))
+    .values(lease_until=_UNTIL, next_poll_at=_UNTIL)
+    .returning(*(_p[name] for name in PollLease.__dataclass_fields__))
+)
 """`next_poll_at` is set only where a poll is scheduled, so that one indexed condition finds what is due."""
 
 
 def _lease_from(row: RowMapping) -> PollLease:
-    columns: dict[str, Any] = {**row, "tracking": Tracking(row["tracking"])}
+    columns: dict[str, Any] = {**row, "state": Tracking(row["state"])}
     return PollLease(**columns)

@@ -9,9 +9,8 @@ from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.ledger.models import Claim, Polled, Report, Source, Tracking
-from app.ledger.poll_state import PollLease, PollResult, PollStateRepository
 from app.ledger.write_queue import WriteQueue
-from app.polling.claims import Claimed, Claims
+from app.polling.claims import Claimed, Claims, PollLease, PollResult, PollStateRepository
 from app.polling.metrics import POLLS, log_failed, log_reset, log_tracking
 from app.polling.schedule import NextPoll, Timing
 from app.ratelimit.budget import polls_ahead, polls_at_once
@@ -59,7 +58,7 @@ class PollExecutor:
         Raises `DatabaseUnavailable`.
         """
         try:
-            claim = await self._client.get_generation(lease.id, before_send=before_send)
+            claim = await self._client.get_generation(lease.generation_id, before_send=before_send)
         except RequestWithheld:
             return given_back(lease, self._clock.now())
         except RivyaError as error:
@@ -81,8 +80,8 @@ class PollExecutor:
         except ServiceError as error:
             return self._failed(lease, f"not_recorded {error.code}")
         is_stalled = recorded.generation is not None and recorded.generation.tracking is Tracking.STALLED
-        if is_stalled and lease.tracking is not Tracking.STALLED:
-            log_tracking(lease.id, Tracking.STALLED)
+        if is_stalled and lease.state is not Tracking.STALLED:
+            log_tracking(lease.generation_id, Tracking.STALLED)
         return None
 
     async def _after_error(self, lease: PollLease, error: RivyaError) -> PollResult:
@@ -99,13 +98,13 @@ class PollExecutor:
     def _not_found(self, lease: PollLease, error: RivyaNotFound) -> PollResult:
         now = self._clock.now()
         described, count = error_of(error), lease.not_found_count + 1
-        log_failed(lease.id, error=described, request_id=error.request_id, in_a_row=count)
+        log_failed(lease.generation_id, error=described, request_id=error.request_id, in_a_row=count)
         return not_found(lease, self._timing.after_not_found(lease, now), described, now=now)
 
     def _failed(
         self, lease: PollLease, described: str, *, request_id: str | None = None, retry_after: float | None = None
     ) -> PollResult:
-        log_failed(lease.id, error=described, request_id=request_id, in_a_row=lease.poll_failures + 1)
+        log_failed(lease.generation_id, error=described, request_id=request_id, in_a_row=lease.failures + 1)
         following = self._timing.after_failure(lease, self._clock.now(), retry_after=retry_after)
         return failed(lease, following, described)
 
@@ -160,7 +159,7 @@ class Poller:
         if due_at is None or due_at > now:
             return min(LONGEST_IDLE, due_at - now if due_at is not None else LONGEST_IDLE).total_seconds()
         for claimed in await self._claims.claim(room):
-            task = asyncio.create_task(self._poll(claimed), name=f"poll-{claimed.lease.id}")
+            task = asyncio.create_task(self._poll(claimed), name=f"poll-{claimed.lease.generation_id}")
             self._tasks[task] = claimed
             task.add_done_callback(self._finished)
         return self._limiter.seconds_until_capacity
@@ -173,7 +172,7 @@ class Poller:
 
     async def stop(self) -> None:
         """Finish the polls that were sent, within the grace period, and give the other leases back."""
-        leaving = [task for task, claimed in self._tasks.items() if claimed.lease.id in self._asking]
+        leaving = [task for task, claimed in self._tasks.items() if claimed.lease.generation_id in self._asking]
         for task in self._tasks.keys() - set(leaving):
             task.cancel()
         if leaving:
@@ -215,19 +214,19 @@ class Poller:
             before_send = await self._limiter.wait_for_slot(claimed.reservation)
             if before_send is None or len(self._asking) >= self._most_asking:
                 return given_back(lease, self._clock.now())
-            self._asking.add(lease.id)
+            self._asking.add(lease.generation_id)
             return await self._polling.poll(lease, before_send)
         except DatabaseUnavailable:
             return given_back(lease, self._clock.now())
         except Exception as error:
             # One generation that causes a bug must not stop the others, nor be polled without a pause.
-            log.exception("poll.broken", generation_id=lease.id)
+            log.exception("poll.broken", generation_id=lease.generation_id)
             following = self._timing.after_failure(lease, self._clock.now(), retry_after=None)
             return failed(lease, following, f"broken {type(error).__name__}")
 
     def _finished(self, task: "asyncio.Task[PollResult | None]") -> None:
         lease = self._tasks.pop(task).lease
-        self._asking.discard(lease.id)
+        self._asking.discard(lease.generation_id)
         result = given_back(lease, self._clock.now()) if task.cancelled() else task.result()
         if result is not None:
             self._results.append(result)
@@ -243,8 +242,8 @@ class Poller:
             self._results = waiting + self._results
             raise
         for result in written:
-            if result.tracking is not result.lease.tracking:
-                log_tracking(result.lease.id, result.tracking)
+            if result.state is not result.lease.state:
+                log_tracking(result.lease.generation_id, result.state)
 
 
 # The poll state to write after a poll without a report. Pure.
@@ -276,10 +275,10 @@ def given_back(lease: PollLease, now: datetime) -> PollResult:
     return PollResult(
         lease=lease,
         next_poll_at=now,
-        tracking=lease.tracking,
+        state=lease.state,
         polls=lease.polls,
-        poll_failures=lease.poll_failures,
-        last_poll_error=lease.last_poll_error,
+        failures=lease.failures,
+        last_error=lease.last_error,
         not_found_count=lease.not_found_count,
         not_found_since=lease.not_found_since,
     )
@@ -290,10 +289,10 @@ def failed(lease: PollLease, following: NextPoll, error: str) -> PollResult:
     return PollResult(
         lease=lease,
         next_poll_at=following.poll_at,
-        tracking=following.tracking,
+        state=following.tracking,
         polls=lease.polls + 1,
-        poll_failures=lease.poll_failures + 1,
-        last_poll_error=error,
+        failures=lease.failures + 1,
+        last_error=error,
         not_found_count=lease.not_found_count,
         not_found_since=lease.not_found_since,
     )
@@ -304,10 +303,10 @@ def not_found(lease: PollLease, following: NextPoll, error: str, *, now: datetim
     return PollResult(
         lease=lease,
         next_poll_at=following.poll_at,
-        tracking=following.tracking,
+        state=following.tracking,
         polls=lease.polls + 1,
-        poll_failures=0,
-        last_poll_error=error,
+        failures=0,
+        last_error=error,
         not_found_count=lease.not_found_count + 1,
         not_found_since=lease.not_found_since or now,
     )

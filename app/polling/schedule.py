@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from app.ledger.models import PollTimeLimits, Tracking
-from app.ledger.poll_state import PollLease
+from app.ledger.models import Tracking
 from app.polling.categories import Categories
+from app.polling.claims import PollLease, PollTimeLimits
 
 GRACES: Final = MappingProxyType(
     {"image": timedelta(seconds=60), "audio": timedelta(seconds=120), "video": timedelta(seconds=300)}
@@ -166,7 +166,7 @@ class Timing:
 
     def after_failure(self, lease: PollLease, now: datetime, *, retry_after: float | None) -> NextPoll:
         """The next poll after a failed one, not before `retry_after` seconds, which Rivya asked for."""
-        failures = lease.poll_failures + 1
+        failures = lease.failures + 1
         following = self._schedule.after_failure(lease.first_seen_at, failures=failures, now=now, chance=self._chance())
         asked = now + min(timedelta(seconds=retry_after or 0), LONGEST_ASKED)
         return NextPoll(max(following.poll_at or asked, asked), following.tracking)

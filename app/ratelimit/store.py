@@ -7,13 +7,13 @@ from sqlalchemy import Column, Integer, Table, Text, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.core.database import Database, UtcDateTime, metadata
+from app.core.database import Database, Id, UtcDateTime, metadata
 from app.ratelimit.budget import Budget
 
 poll_budget = Table(
     "poll_budget",
     metadata,
-    Column("name", Text, primary_key=True),
+    Column("name", Id, primary_key=True),
     Column("next_slot_at", UtcDateTime, nullable=False, comment="the next request may leave then, not before"),
     Column("blocked_until", UtcDateTime, comment="Rivya asked for a pause (429)"),
     Column("blocks", Integer, nullable=False, comment="429 answers in a row"),

@@ -129,7 +129,7 @@ def _report(claimed: Submission, answer: CreateAnswer, now: datetime) -> Report:
         reported_at=now,
         claim=answer.generation,
         client_request_id=read_create(claimed.request).client_request_id,
-        submitted_by=claimed.submitted_by,
+        token=claimed.submitted_by,
     )
 
 

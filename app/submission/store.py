@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Column, Index, Integer, LargeBinary, Table, Text, select, text, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from app.core.database import Database, UtcDateTime, enum_check, metadata
+from app.core.database import Database, Id, UtcDateTime, enum_check, metadata
 from app.core.ids import uuid7
 from app.submission.models import Create, State, Submission, from_row
 from app.submission.outcome import Verdict
@@ -17,8 +17,8 @@ from app.submission.outcome import Verdict
 submissions = Table(
     "submissions",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("idempotency_key", Text, nullable=False, unique=True),
+    Column("id", Id, primary_key=True),
+    Column("idempotency_key", Id, nullable=False, unique=True),
     Column("request_hash", Text, nullable=False, comment="SHA-256 of the body, hex"),
     Column("request", LargeBinary, nullable=False, comment="the body, as it is sent"),
     Column("state", Text, nullable=False),
@@ -26,8 +26,10 @@ submissions = Table(
     Column("response_status", Integer),
     Column("response", LargeBinary),
     Column("response_retry_after", Integer, comment="seconds"),
-    Column("generation_id", Text),
+    Column("generation_id", Id),
     Column("submitted_by", Text, comment="name of the caller's token"),
+    Column("callback_url", Text, comment="where the caller wants to be told of the outcome"),
+    Column("traceparent", Text, comment="of the caller's request"),
     Column("attempts", Integer, nullable=False, comment="numbers the attempts: a late one can't undo a later one"),
     Column("retries", Integer, nullable=False, comment="by the background, since a caller last sent it"),
     Column("sent_at", UtcDateTime, nullable=False, comment="when a caller last sent it"),

@@ -2,19 +2,23 @@
 
 import asyncio
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 
 import app.core.leases
 import app.endpoint.tables
 import app.intake.rejections
 import app.ledger.tables
+import app.operations.replicas
 import app.ratelimit.store
 import app.submission.store  # noqa: F401 - each import adds its tables to the metadata
+import migrations
 from app.core.database import Database, metadata
-from app.core.migrations import alembic_config, current, head, migrate, migrate_database
+from app.core.migrations import VERSION_TABLE, TableTaken, alembic_config, current, head, migrate, migrate_database
+from tests.support.api_harness import open_api
 
 
 async def test_many_processes_that_start_together_migrate_once(empty_database_url: str) -> None:
@@ -36,10 +40,10 @@ async def test_every_migration_goes_down_and_up_again(database_url: str) -> None
     database = Database(database_url)
     async with database.transaction() as connection:
         await connection.run_sync(_down)
-        assert await connection.run_sync(_tables) == {"alembic_version"}
+        assert await connection.run_sync(_tables) == {VERSION_TABLE}
     await migrate_database(database)
     async with database.read() as connection:
-        assert await connection.run_sync(_tables) == {"alembic_version", *metadata.tables}
+        assert await connection.run_sync(_tables) == {VERSION_TABLE, *metadata.tables}
     await database.dispose()
 
 
@@ -48,6 +52,42 @@ async def test_the_migrations_build_what_the_code_declares(database_url: str) ->
     async with database.read() as connection:
         assert await connection.run_sync(_differences) == []
     await database.dispose()
+
+
+FOREIGN = "CREATE TABLE alembic_version (version_num varchar(32) NOT NULL)"
+
+
+async def test_another_programs_version_table_is_neither_read_nor_written(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    async with database.transaction() as connection:
+        await connection.execute(text(FOREIGN))
+        await connection.execute(text("INSERT INTO alembic_version VALUES ('0006')"))
+    await migrate_database(database)
+    assert await current(database) == head()
+    async with database.read() as connection:
+        assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == ["0006"]
+    await database.dispose()
+
+
+async def test_a_table_of_others_with_a_name_of_ours_is_named_and_nothing_is_changed(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    async with database.transaction() as connection:
+        await connection.execute(text("CREATE TABLE generations (born integer)"))
+        await connection.execute(text("CREATE TABLE users (id integer)"))
+    with pytest.raises(TableTaken, match="already has generations, "):
+        await migrate_database(database)
+    async with open_api(empty_database_url) as api:
+        answer = await api.stranger.get("/readyz")
+        checks = {check["name"]: check for check in answer.json()["checks"]}
+        assert (answer.status_code, checks["database"]["ok"], checks["migrations"]["ok"]) == (503, True, False)
+        assert "already has generations, " in checks["migrations"]["detail"]
+    async with database.read() as connection:
+        assert await connection.run_sync(_tables) == {"generations", "users"}
+    await database.dispose()
+
+
+def test_the_first_migration_makes_the_tables_that_it_says() -> None:
+    assert metadata.tables.keys() >= migrations.FIRST_TABLES
 
 
 def _down(connection: Connection) -> None:
@@ -61,5 +101,5 @@ def _tables(connection: Connection) -> set[str]:
 
 
 def _differences(connection: Connection) -> list[object]:
-    context = MigrationContext.configure(connection, opts={"compare_type": False})
+    context = MigrationContext.configure(connection, opts={"compare_type": False, "version_table": VERSION_TABLE})
     return list(compare_metadata(context, metadata))

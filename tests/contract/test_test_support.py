@@ -63,7 +63,7 @@ async def test_a_frozen_cluster_answers_nothing_until_it_is_resumed(cluster: Pos
 async def test_a_fresh_database_is_at_the_head_of_the_migrations(database_url: str) -> None:
     database = Database(database_url)
     async with database.read() as connection:
-        revision = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+        revision = await connection.scalar(text("SELECT version_num FROM receiver_alembic_version"))
     await database.dispose()
     assert revision == head()
 

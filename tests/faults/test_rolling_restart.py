@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from app.core.database import Database
 from app.core.leases import leases
-from app.ledger.tables import generations
+from app.ledger.tables import polls
 from app.sandbox.server import serve_sandbox
 from tests.soak.fleet import fleet
 from tests.soak.load import Load
@@ -50,7 +50,7 @@ async def test_told_to_stop_a_replica_gives_its_leases_back(postgres_url: str, t
             load.stop()
             await replicas.terminate(replicas.ports[0])
             await running
-        held = select(func.count()).where(generations.c.lease_until > func.now())
+        held = select(func.count()).where(polls.c.lease_until > func.now())
         leading = select(func.count()).where(leases.c.held_until > func.now())
         async with database.read() as connection:
             assert [(await connection.execute(each)).scalar_one() for each in (held, leading)] == [0, 0]

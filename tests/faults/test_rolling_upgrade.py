@@ -1,4 +1,4 @@
-"""A rolling upgrade: the previous release goes on serving on the new schema, beside the new one."""
+"""A rolling upgrade: the code of the first migration goes on serving on the new schema, beside the new one."""
 
 import asyncio
 from pathlib import Path
@@ -52,7 +52,7 @@ async def test_this_release_is_ready_on_the_schema_of_a_later_one_and_leaves_it_
     database = Database(database_url)
     async with database.transaction() as connection:
         await connection.execute(text("ALTER TABLE deliveries ADD COLUMN of_a_later_release TEXT"))
-        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await connection.execute(text("UPDATE receiver_alembic_version SET version_num = '9999'"))
     await migrate(database_url)
     assert await current(database) == "9999"
     await database.dispose()

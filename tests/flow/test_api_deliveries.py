@@ -15,18 +15,22 @@ PATH = "/api/v1/deliveries"
 BODY = '{"id":"evt_0","ü":1}'.encode()
 
 
-def came(number: int, *, body: bytes = BODY, kept_as: Outcome | None = None, event_type: str | None = None) -> Report:
+def came(
+    number: int, *, body: bytes = BODY, stored_outcome: Outcome | None = None, event_type: str | None = None
+) -> Report:
     report = webhook(f"g{number}", "succeeded", event_id=f"evt_{number}", at=NOON + timedelta(minutes=number))
     assert report.delivery is not None
-    delivery = replace(report.delivery, body=body, headers={"rivya-signature": "t=1,v1=00"}, kept_as=kept_as)
+    delivery = replace(
+        report.delivery, body=body, headers={"rivya-signature": "t=1,v1=00"}, stored_outcome=stored_outcome
+    )
     if event_type is not None:
         delivery = replace(delivery, event_type=event_type)
-    claim = None if kept_as is not None else report.claim
+    claim = None if stored_outcome is not None else report.claim
     return Report(source=Source.WEBHOOK, reported_at=report.reported_at, claim=claim, delivery=delivery)
 
 
 async def a_few(api: ApiHarness) -> None:
-    await api.record(came(0), came(1), came(2, kept_as=Outcome.TEST, event_type="webhook.test"), came(0))
+    await api.record(came(0), came(1), came(2, stored_outcome=Outcome.TEST, event_type="webhook.test"), came(0))
 
 
 async def test_a_delivery_is_told_without_what_it_carried(database_url: str) -> None:
@@ -58,7 +62,7 @@ async def test_an_admin_sees_what_it_carried(database_url: str) -> None:
 
 async def test_bytes_that_are_no_text_are_shown_as_bytes(database_url: str) -> None:
     async with open_api(database_url) as api:
-        await api.record(came(0, body=b"\xff\x00", kept_as=Outcome.UNREADABLE))
+        await api.record(came(0, body=b"\xff\x00", stored_outcome=Outcome.UNREADABLE))
         delivery = (await api.admin.get(f"{PATH}/evt_0")).json()
         assert (delivery["body"], base64.b64decode(delivery["body_base64"])) == (None, b"\xff\x00")
 

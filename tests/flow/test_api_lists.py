@@ -25,7 +25,7 @@ def created(
         reported_at=NOON + minutes(minute),
         claim=StatusClaim(id=generation_id, status="queued", model=model),
         client_request_id=order,
-        submitted_by=by,
+        token=by,
     )
 
 

@@ -1,13 +1,14 @@
 """PUT /api/v1/generations/{id}: a generation made elsewhere is tracked, once, however often it is said."""
 
 import asyncio
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
 
 from app.ledger.tables import generations, transitions
 from tests.support.api_harness import error_of, ids, open_api
-from tests.support.reports import webhook
+from tests.support.reports import submit, webhook
 
 PATH = "/api/v1/generations/"
 DETAILS = {"model": "z-image", "client_request_id": "order-1", "metadata": {"customer": "c-42", "n": [1, None]}}
@@ -120,3 +121,12 @@ async def test_a_body_without_end_is_not_read_to_its_end(sqlite_url: str) -> Non
     async with open_api(sqlite_url) as api:
         answer = await api.writer.put(f"{PATH}g", content=b" " * 70_000)
         assert error_of(answer) == (413, "payload_too_large")
+
+
+async def test_who_tracks_it_and_who_first_attached_metadata_is_recorded(database_url: str) -> None:
+    async with open_api(database_url) as api:
+        await api.writer.put(f"{PATH}plain")
+        await api.writer.put(f"{PATH}g", json=DETAILS)
+        await api.room.ledger.record([replace(submit("g"), token="other", metadata={"more": 1})])
+        names = {(row["id"], row["token"], row["metadata_by"]) for row in await api.room.rows(generations)}
+        assert names == {("plain", "write", None), ("g", "write", "write")}

@@ -16,7 +16,7 @@ PATH = "/api/v1/usage"
 
 def submitted(generation_id: str, by: str | None, *, hours: float = 0, model: str | None = "z-image") -> Report:
     claim = StatusClaim(id=generation_id, status="queued", model=model, reserved_credits=2)
-    return Report(source=Source.SUBMIT, reported_at=NOON + timedelta(hours=hours), claim=claim, submitted_by=by)
+    return Report(source=Source.SUBMIT, reported_at=NOON + timedelta(hours=hours), claim=claim, token=by)
 
 
 def ended(generation_id: str, *, charged: float) -> Report:

@@ -34,7 +34,9 @@ async def run(words: str, url: str, directory: Path) -> Ended:
     return await command(f"deliveries replay {words}".strip(), environment(NOBODY, url, 1), directory)
 
 
-def stored(event_id: str, status: str | None, *, at: datetime = NOON, kept_as: Outcome = Outcome.UNREADABLE) -> Report:
+def stored(
+    event_id: str, status: str | None, *, at: datetime = NOON, stored_outcome: Outcome = Outcome.UNREADABLE
+) -> Report:
     """A delivery that an older version could not read; its body is a callback of generation g with this status."""
     generation = {} if status is None else {"data": {"id": "g", "status": status, "result": None}}
     body = orjson.dumps({"id": event_id, "type": f"generation.{status}", **generation})
@@ -45,7 +47,7 @@ def stored(event_id: str, status: str | None, *, at: datetime = NOON, kept_as: O
         received_at=at,
         body=body,
         headers={},
-        kept_as=kept_as,
+        stored_outcome=stored_outcome,
     )
     return Report(source=Source.WEBHOOK, reported_at=at, delivery=delivery)
 
@@ -85,7 +87,7 @@ async def test_deliveries_are_chosen_by_time_and_outcome_and_replayed_oldest_fir
             [
                 stored("evt_z", "failed", at=NOON),
                 stored("evt_a", "succeeded", at=NOON + MINUTE),
-                stored("evt_other", "succeeded", at=NOON, kept_as=Outcome.TEST),
+                stored("evt_other", "succeeded", at=NOON, stored_outcome=Outcome.TEST),
                 stored("evt_late", "succeeded", at=NOON + 5 * MINUTE),
                 stored("evt_says_nothing", None, at=NOON + MINUTE),
             ]

@@ -7,7 +7,7 @@ from datetime import timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.ledger.models import Report
+from app.ledger.models import Outcome, Report
 from app.ledger.tables import deliveries, generations, transitions
 from tests.support.clock import NOON
 from tests.support.ledger_harness import LedgerHarness, open_ledger
@@ -100,3 +100,23 @@ def test_every_order_of_reports_ends_in_the_outcome_that_came_first_with_a_legal
 
 def _first_success(order: list[str]) -> int:
     return min(order.index("succeeded"), order.index("duplicate"))
+
+
+async def test_an_event_id_that_comes_with_another_content_is_kept_as_a_delivery_of_its_own(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        first, other = webhook("g", "succeeded", event_id="evt"), webhook("other", "failed", event_id="evt")
+        await room.ledger.record([submit("g")])
+        outcomes = [(await room.ledger.record([report]))[0] for report in (first, other, first, other)]
+        assert [(item.outcome, item.is_duplicate) for item in outcomes] == [
+            *((Outcome.APPLIED, False), (Outcome.APPLIED, False), (Outcome.APPLIED, True), (Outcome.APPLIED, True)),
+        ]
+        stored = {row["generation_id"]: row for row in await room.rows(deliveries)}
+        assert stored["g"]["event_id"] == "evt"
+        assert stored["other"]["event_id"].startswith("evt:")
+        assert [row["attempts"] for row in stored.values()] == [2, 2]
+        assert {row["id"]: row["status"] for row in await room.rows(generations)} == {
+            "g": "succeeded",
+            "other": "failed",
+        }
+        history = [step["event_id"] for step in await room.rows(transitions) if step["generation_id"] == "other"]
+        assert history == [stored["other"]["event_id"]]

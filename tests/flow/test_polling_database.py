@@ -43,7 +43,7 @@ async def test_what_a_poll_came_to_is_written_when_the_database_is_back(cluster:
         cluster.start()
         await replica.poller.run_once()
         row = await replica.row(task)
-        assert (row["poll_failures"], row["lease_until"]) == (1, None)
+        assert (row["failures"], row["lease_until"]) == (1, None)
 
 
 async def test_an_outcome_found_while_it_is_away_is_asked_for_again(cluster: PostgresCluster, url: str) -> None:
@@ -53,7 +53,7 @@ async def test_an_outcome_found_while_it_is_away_is_asked_for_again(cluster: Pos
         cluster.start()
         await replica.poller.run_once()
         row = await replica.row(task)
-        assert row["last_poll_error"] == "not_recorded database_unavailable"
+        assert row["last_error"] == "not_recorded database_unavailable"
         await room.sandbox.settle(task)
         await replica.wait_until_due(task)
         await replica.poll()

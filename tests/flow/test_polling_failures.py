@@ -21,7 +21,7 @@ FAILURES = {
     "refused 400 validation_failed": ApiFault(status=400),
     "refused 418 teapot": ApiFault(status=418, code="teapot"),
 }
-BOOKKEEPING = {"revision", "next_poll_at", "polls", "poll_failures", "last_poll_error"}
+BOOKKEEPING = {"next_poll_at", "polls", "failures", "last_error"}
 
 
 async def overdue(room: PollingHarness, replica: Replica) -> str:
@@ -47,7 +47,7 @@ async def test_a_failed_poll_changes_nothing_but_its_bookkeeping(database_url: s
 
         after = await replica.row(task)
         assert {name for name in after if after[name] != before[name]} == BOOKKEEPING
-        assert (after["polls"], after["poll_failures"], after["last_poll_error"]) == (1, 1, error)
+        assert (after["polls"], after["failures"], after["last_error"]) == (1, 1, error)
         assert len(await replica.rows(transitions)) == 1
         assert counted(error.partition(" ")[0]) == polls + 1
 
@@ -58,7 +58,7 @@ async def test_an_answer_that_takes_too_long_is_a_failure(database_url: str) -> 
         task = await overdue(room, replica)
         room.sandbox.faults.api.append(ApiFault(hang=120))
         await replica.poll()
-        assert (await replica.row(task))["last_poll_error"] == "unavailable"
+        assert (await replica.row(task))["last_error"] == "unavailable"
 
 
 async def test_an_answer_about_another_generation_is_unreadable(database_url: str) -> None:
@@ -70,7 +70,7 @@ async def test_an_answer_about_another_generation_is_unreadable(database_url: st
         known[task] = known[other]
         await replica.poll()
         row = await replica.row(task)
-        assert (row["status"], row["last_poll_error"]) == ("queued", "unreadable 200")
+        assert (row["status"], row["last_error"]) == ("queued", "unreadable 200")
 
 
 async def test_failures_in_a_row_back_off_and_an_answer_forgets_them(database_url: str) -> None:
@@ -87,7 +87,7 @@ async def test_failures_in_a_row_back_off_and_an_answer_forgets_them(database_ur
 
         await replica.poll()
         row = await replica.row(task)
-        assert (row["poll_failures"], row["last_poll_error"]) == (0, None)
+        assert (row["failures"], row["last_error"]) == (0, None)
 
 
 async def test_a_server_that_names_the_time_to_come_back_is_not_asked_before(database_url: str) -> None:
@@ -134,7 +134,7 @@ async def test_a_generation_not_found_for_ten_minutes_is_lost(database_url: str)
         row = await replica.row(task)
         assert (row["tracking"], row["status"]) == ("lost", "queued")
         assert row["not_found_count"] >= 3
-        assert row["last_poll_error"] == "not_found 404 not_found"
+        assert row["last_error"] == "not_found 404 not_found"
         assert value(LOST) == lost + 1
 
 
@@ -178,7 +178,7 @@ async def test_one_generation_that_breaks_the_poller_holds_up_no_other(database_
         _break(replica.poller, tasks[1])
         await replica.poll()
         assert [(await replica.row(task))["status"] for task in tasks] == ["succeeded", "queued", "succeeded"]
-        assert (await replica.row(tasks[1]))["last_poll_error"] == "broken ZeroDivisionError"
+        assert (await replica.row(tasks[1]))["last_error"] == "broken ZeroDivisionError"
 
 
 def _break(poller: Poller, generation_id: str) -> None:
@@ -186,7 +186,7 @@ def _break(poller: Poller, generation_id: str) -> None:
     poll = poller._polling.poll
 
     async def broken(lease: Any, before_send: Any) -> Any:
-        return 1 / 0 if lease.id == generation_id else await poll(lease, before_send)
+        return 1 / 0 if lease.generation_id == generation_id else await poll(lease, before_send)
 
     poller._polling.poll = broken  # type: ignore[method-assign]
 

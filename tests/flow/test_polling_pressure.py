@@ -119,7 +119,7 @@ async def test_an_outcome_that_could_not_be_recorded_is_asked_for_again(database
         await replica.batch.stop()
         await replica.poll()
         row = await replica.row(task)
-        assert (row["status"], row["last_poll_error"]) == ("queued", "not_recorded overloaded")
+        assert (row["status"], row["last_error"]) == ("queued", "not_recorded overloaded")
 
         await replica.batch.start()
         assert await replica.wait_until_due(task) == 10

@@ -56,7 +56,7 @@ async def test_what_was_leased_when_the_429_came_is_given_back_unsent(database_u
         await replica.poll()
         assert len(room.polls) == 1
         rows = [await replica.row(task) for task in tasks]
-        assert {(row["lease_until"], row["poll_failures"], row["polls"]) for row in rows} == {(None, 0, 0)}
+        assert {(row["lease_until"], row["failures"], row["polls"]) for row in rows} == {(None, 0, 0)}
         assert all(row["next_poll_at"] <= room.clock.now() for row in rows)
 
 

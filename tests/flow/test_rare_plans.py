@@ -1,6 +1,6 @@
 """What is rare is found without reading what is usual: on both databases, also before anybody has run ANALYZE."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -9,13 +9,22 @@ import pytest
 from sqlalchemy import insert
 
 from app.core.database import Database
-from app.ledger.models import MOST_OVERDUE, DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
+from app.ledger.models import (
+    MOST_OVERDUE,
+    DeliveryFilter,
+    GenerationFilter,
+    Outcome,
+    Position,
+    Source,
+    Status,
+    Tracking,
+)
 from app.ledger.queries import Queries
 from app.ledger.sql import list_deliveries, list_generations
-from app.ledger.tables import deliveries, generations
+from app.ledger.tables import deliveries, generations, polls
 from app.operations.alarms import AlarmQuery
 from app.operations.replay import Chosen, page_statement
-from app.operations.retention import SETTLED
+from app.operations.retention import body_page, generation_page
 from tests.support.clock import NOON
 
 ROWS = 3000
@@ -46,12 +55,23 @@ def generation(number: int) -> dict[str, Any]:
         "first_seen_at": first_seen_at,
         "settled_at": None if is_open else first_seen_at,
         "settled_by": None if is_open else "webhook",
+        "failed_at": first_seen_at if number % 50 == 1 else None,
         "last_number": 1,
         "revision": 1,
-        "tracking": Tracking.WATCHING if is_open else Tracking.SETTLED,
-        "next_poll_at": first_seen_at if is_open else None,
         "polls": 0,
-        "poll_failures": 0,
+    }
+
+
+def poll(number: int) -> dict[str, Any]:
+    first_seen_at = NOON + timedelta(seconds=number)
+    return {
+        "generation_id": f"task_{number}",
+        "first_seen_at": first_seen_at,
+        "source": Source.SUBMIT,
+        "state": Tracking.WATCHING,
+        "next_poll_at": first_seen_at,
+        "polls": 0,
+        "failures": 0,
         "not_found_count": 0,
     }
 
@@ -63,6 +83,7 @@ async def filled(url: str) -> AsyncIterator[Database]:
         async with database.transaction() as connection:
             await connection.execute(insert(deliveries), [delivery(number) for number in range(ROWS)])
             await connection.execute(insert(generations), [generation(number) for number in range(ROWS)])
+            await connection.execute(insert(polls), [poll(number) for number in range(0, ROWS, 2)])
         yield database
     finally:
         await database.dispose()
@@ -86,15 +107,19 @@ def of_deliveries(**chosen: Any) -> Any:
 
 
 def of_generations(**chosen: Any) -> Any:
-    return lambda is_sqlite: list_generations(GenerationFilter(**chosen), after=AFTER, limit=51, is_sqlite=is_sqlite)
+    return lambda _: list_generations(GenerationFilter(**chosen), after=AFTER, limit=51)
 
 
 def of_replay(**chosen: Any) -> Any:
     return lambda is_sqlite: page_statement(Chosen(**chosen), AFTER, is_sqlite=is_sqlite)
 
 
-def of_settled(_is_sqlite: bool) -> Any:
-    return SETTLED.params(before=NOON, most=100)
+def of_old_ones(page: Callable[[Position], Any]) -> Any:
+    return lambda _: page(AFTER).params(before=NOON + timedelta(days=1), most=100)
+
+
+def of_generation(is_sqlite: bool) -> Any:
+    return list_deliveries(DeliveryFilter(generation_id="task_7"), after=None, limit=51, is_sqlite=is_sqlite)
 
 
 READ_FROM = {
@@ -107,10 +132,16 @@ READ_FROM = {
     ),
     "a replay of conflicts": (of_replay(outcome=Outcome.CONFLICT), "ix_deliveries_outcome"),
     "a replay of a time": (of_replay(since=NOON), "ix_deliveries_received_at_event_id"),
-    "watched generations": (of_generations(tracking=Tracking.WATCHING), "ix_generations_tracking_first_seen_at_id"),
-    "lost generations": (of_generations(tracking=Tracking.LOST), "ix_generations_tracking_first_seen_at_id"),
-    "settled generations": (of_generations(tracking=Tracking.SETTLED), "ix_generations_status_first_seen_at_id"),
-    "generations to be pruned": (of_settled, "ix_generations_status_first_seen_at_id"),
+    "watched generations": (of_generations(tracking=Tracking.WATCHING), "ix_polls_state_first_seen_at"),
+    "lost generations": (of_generations(tracking=Tracking.LOST), "ix_polls_state_first_seen_at"),
+    "queued generations": (of_generations(status=Status.QUEUED), "ix_polls_state_first_seen_at"),
+    "settled generations": (of_generations(tracking=Tracking.SETTLED), "ix_generations_first_seen_at_id"),
+    "succeeded generations": (of_generations(status=Status.SUCCEEDED), "ix_generations_first_seen_at_id"),
+    "failed generations": (of_generations(status=Status.FAILED), "ix_generations_failed"),
+    "generations to be pruned": (of_old_ones(generation_page), "ix_generations_first_seen_at_id"),
+    "bodies to be pruned": (of_old_ones(body_page), "ix_deliveries_not_pruned"),
+    "applied deliveries of a generation": (of_generation, "transitions"),
+    "other deliveries of a generation": (of_generation, "ix_deliveries_generation_id"),
 }
 
 

@@ -1,14 +1,6 @@
 """A generation remembers the name of the token that submitted it, however its outcome became known."""
 
-from alembic import command
-from sqlalchemy import Connection, text
-
-from app.core.database import Database
-from app.core.migrations import alembic_config, migrate_database
-from app.ledger.tables import generations
 from app.sandbox.faults import ApiFault
-from tests.support.ledger_harness import open_ledger
-from tests.support.reports import submit, webhook
 from tests.support.submission_harness import LEASE_SECONDS, open_submission, serve_manually
 
 
@@ -40,28 +32,3 @@ async def test_a_create_that_the_background_resolved_still_knows_its_caller(data
         room.clock.advance(seconds=LEASE_SECONDS)
         await room.retrier.run_once()
         assert (await room.generation())["submitted_by"] == "shop"
-
-
-async def test_what_was_submitted_before_the_column_was_there_is_told_by_its_submission(database_url: str) -> None:
-    async with serve_manually() as rivya, open_submission(database_url, rivya) as room:
-        await room.create()
-    async with open_ledger(database_url) as room_of_others:
-        await room_of_others.ledger.record([webhook("elsewhere", "succeeded"), submit("unknown")])
-    database = Database(database_url)
-    async with database.transaction() as connection:
-        await connection.run_sync(_down)
-        columns = (await connection.execute(text("SELECT * FROM generations"))).keys()
-        assert "submitted_by" not in columns
-    await migrate_database(database)
-    async with database.read() as connection:
-        rows = await connection.execute(generations.select().order_by(generations.c.submitted_by))
-        names = {row.id: row.submitted_by for row in rows}
-    await database.dispose()
-    assert sorted(names.values(), key=str) == [None, None, "shop"]
-    assert (names["elsewhere"], names["unknown"]) == (None, None)
-
-
-def _down(connection: Connection) -> None:
-    config = alembic_config()
-    config.attributes["connection"] = connection
-    command.downgrade(config, "0003-1")

@@ -5,13 +5,12 @@ from collections import defaultdict
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import delete, func, select, text, update
-
 from app.core.database import Database
 from app.ledger.models import Report, Source
 from app.ledger.queries import Queries
 from app.ledger.tables import generations, usage_changes, usage_hours
-from app.operations.usage_rollup import UsageSums
+from app.operations.retention import Pruning
+from app.operations.usage_rollup import UsageRollup
 from tests.support.clock import NOON
 from tests.support.ledger_harness import LedgerHarness, open_ledger
 from tests.support.reports import StatusClaim, poll, webhook
@@ -22,7 +21,7 @@ Lines = dict[tuple[Any, ...], tuple[float, ...]]
 
 def submitted(generation_id: str, *, by: str | None = "shop", hours: float = 0, reserved: float | None = 2) -> Report:
     claim = StatusClaim(id=generation_id, status="queued", model="z-image", reserved_credits=reserved)
-    return Report(source=Source.SUBMIT, reported_at=NOON + timedelta(hours=hours), claim=claim, submitted_by=by)
+    return Report(source=Source.SUBMIT, reported_at=NOON + timedelta(hours=hours), claim=claim, token=by)
 
 
 async def usage_lines(database: Database) -> Lines:
@@ -46,26 +45,23 @@ async def there(room: LedgerHarness) -> Lines:
 
 async def test_usage_is_what_the_generations_say_before_and_after_it_is_summed(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        sums, g = UsageSums(room.database), generations
+        sums, pruning = UsageRollup(room.database), Pruning(room.database)
         late = StatusClaim(id="one", status="succeeded", final_credits=1.25)
         steps: list[Any] = [
             [submitted("one"), submitted("two", hours=0.9), submitted("of yesterday", hours=-24), submitted("gone")],
             [webhook("one", "succeeded"), webhook("overtook", "succeeded")],
             [submitted("overtook", by="studio", reserved=0.1), submitted("unpriced", reserved=None)],
             [Report(source=Source.OPERATOR, reported_at=NOON, claim=late), poll("two", "failed")],
-            update(g).where(g.c.id == "gone").values(next_poll_at=NOON, revision=g.c.revision + 1),
-            update(g).values(reserved_credits=0.1),
-            delete(g).where(g.c.id == "gone"),
-            [webhook("of yesterday", "failed")],
-            delete(g),
-            [submitted("new")],
+            "gone",
+            [webhook("of yesterday", "failed"), webhook("gone", "succeeded")],
+            "overtook",
+            [submitted("new"), submitted("new", hours=1)],
         ]
         for number, step in enumerate(steps):
             if isinstance(step, list):
                 await room.ledger.record(step)
             else:
-                async with room.database.transaction() as connection:
-                    await connection.execute(step)
+                assert await pruning.generations([step], now=NOON) == 1
             assert await usage_lines(room.database) == await there(room), step
             if number % 2:
                 await sums.move()
@@ -77,21 +73,19 @@ async def test_what_changes_nothing_about_usage_is_not_counted(database_url: str
     async with open_ledger(database_url) as room:
         await room.ledger.record([submitted("one")])
         before = await room.rows(usage_changes)
-        async with room.database.transaction() as connection:
-            await connection.execute(update(generations).values(lease_until=NOON, revision=generations.c.revision + 1))
+        await room.ledger.record([poll("one", "queued"), submitted("one")])
         assert await room.rows(usage_changes) == before
 
 
 async def test_sums_are_kept_one_row_for_an_hour_and_none_for_nothing(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        sums = UsageSums(room.database)
+        sums = UsageRollup(room.database)
         for number in range(3):
             await room.ledger.record([submitted(f"g{number}", hours=number / 4)])
             assert await sums.move() == 1
         [row] = await room.rows(usage_hours)
         assert (row["hour"], row["generations"], row["open"]) == (NOON, 3, 3)
-        async with room.database.transaction() as connection:
-            await connection.execute(delete(generations))
+        assert await Pruning(room.database).generations(["g0", "g1", "g2"], now=NOON) == 3
         assert await sums.move() > 0
         assert await room.rows(usage_hours) == []
         assert await sums.move() == 0
@@ -99,7 +93,7 @@ async def test_sums_are_kept_one_row_for_an_hour_and_none_for_nothing(database_u
 
 async def test_more_changes_than_one_transaction_takes_are_taken_one_after_another(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        sums = UsageSums(room.database)
+        sums = UsageRollup(room.database)
         sums._most = 2
         for number in range(5):
             await room.ledger.record([submitted(f"g{number}", hours=number)])
@@ -111,7 +105,7 @@ async def test_more_changes_than_one_transaction_takes_are_taken_one_after_anoth
 
 async def test_replicas_that_sum_at_once_lose_nothing_and_double_nothing(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        several = [UsageSums(Database(database_url)) for _ in range(4)]
+        several = [UsageRollup(Database(database_url)) for _ in range(4)]
         for each in several:
             each._most = 3
         for number in range(40):
@@ -121,18 +115,3 @@ async def test_replicas_that_sum_at_once_lose_nothing_and_double_nothing(databas
                 assert await usage_lines(room.database) == await there(room)
         for each in several:
             await each._database.dispose()
-
-
-async def test_generations_written_by_hand_are_counted_too(postgres_url: str) -> None:
-    async with open_ledger(postgres_url) as room:
-        async with room.database.transaction() as connection:
-            await connection.execute(
-                text(
-                    "INSERT INTO generations (id, status, rivya_object, first_seen_at, last_number, revision, "
-                    "tracking, polls, poll_failures, not_found_count) SELECT 'g' || n, 'queued', '{}', :noon, 1, 1, "
-                    "'watching', 0, 0, 0 FROM generate_series(1, 1000) AS n"
-                ),
-                {"noon": NOON},
-            )
-            assert await connection.scalar(select(func.count()).select_from(usage_changes)) == 1
-        assert await usage_lines(room.database) == await there(room)

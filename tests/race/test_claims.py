@@ -7,10 +7,9 @@ from datetime import timedelta
 import pytest
 
 from app.ledger.models import Tracking
-from app.ledger.poll_state import PollStateRepository
 from app.ledger.tables import generations
 from app.polling import poller
-from app.polling.claims import LEASE
+from app.polling.claims import LEASE, PollStateRepository
 from app.polling.schedule import NextPoll
 from tests.support.clock import NOON
 from tests.support.polling_harness import PollingHarness, Replica, most_in_any_second, open_polling
@@ -43,7 +42,7 @@ async def test_claims_made_at_the_same_moment_are_disjoint_and_their_slots_too(d
         tasks = await overdue(room, replicas[0], 100)
         claims = await asyncio.gather(*(replica.poller._claims.claim(10) for replica in replicas for _ in range(2)))
         claimed = [one for claim in claims for one in claim]
-        ids = [one.lease.id for one in claimed]
+        ids = [one.lease.generation_id for one in claimed]
         assert len(set(ids)) == len(ids) > 10
         assert set(ids) <= set(tasks)
         slots = sorted(one.reservation.at for one in claimed)
@@ -125,7 +124,7 @@ async def test_what_was_learnt_under_an_older_lease_is_not_written(database_url:
         assert (
             await book.record_poll_failures([poller.failed(old.lease, NextPoll(NOON, Tracking.STALLED), "late")]) == []
         )
-        row = await slow.row(new.lease.id)
+        row = await slow.row(new.lease.generation_id)
         assert (row["lease_until"], row["polls"], row["tracking"]) == (new.lease.lease_until, 0, "watching")
 
 

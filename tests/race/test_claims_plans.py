@@ -7,24 +7,16 @@ from sqlalchemy import Executable, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
-from app.ledger.poll_state import PollStateRepository
 from app.ledger.queries import overdue
-from app.polling.claims import CLAIM, LEASE, NEXT_DUE
+from app.polling.claims import ADVANCE, CLAIM, LEASE, NEXT_DUE
 from tests.support.clock import NOON
 
-# 19,000 settled, 900 that wait for their poll, 100 that are due.
+# 900 that wait for their poll, 100 that are due, and 19,000 that are lost.
 _FILL = """
-INSERT INTO generations (id, status, rivya_object, first_seen_at, settled_at, settled_by, last_number, revision,
-    tracking, next_poll_at, polls, poll_failures, not_found_count)
-SELECT 'g' || n, s.status, '{}', :noon, s.settled_at, s.settled_by, 1, 1, s.tracking, s.next_poll_at, 0, 0, 0
-FROM generate_series(1, 20000) AS n, LATERAL (
-    SELECT 'succeeded' AS status, CAST(:noon AS timestamptz) AS settled_at, 'webhook' AS settled_by,
-        'settled' AS tracking, CAST(NULL AS timestamptz) AS next_poll_at
-    WHERE n > 1000
-    UNION ALL
-    SELECT 'queued', NULL, NULL, 'watching', CAST(:noon AS timestamptz) + (n - 100) * interval '1 second'
-    WHERE n <= 1000
-) AS s
+INSERT INTO polls (generation_id, first_seen_at, source, state, next_poll_at, polls, failures, not_found_count)
+SELECT 'g' || n, :noon, 'submit', CASE WHEN n > 1000 THEN 'lost' ELSE 'watching' END,
+    CASE WHEN n <= 1000 THEN CAST(:noon AS timestamptz) + (n - 100) * interval '1 second' END, 0, 0, 0
+FROM generate_series(1, 20000) AS n
 """
 
 
@@ -43,14 +35,14 @@ async def test_no_statement_of_polling_scans_the_table(postgres_url: str, statem
     statements = {
         "claim": CLAIM,
         "next due": NEXT_DUE,
-        "pull forward": PollStateRepository(database)._advance,
+        "pull forward": ADVANCE,
         "overdue": select(overdue()),
     }
     parameters = {"now": NOON, "until": NOON + LEASE, "to": NOON, "later_than": NOON + timedelta(seconds=890)}
     async with database.transaction() as connection:
         await connection.execute(text(_FILL), {"noon": NOON})
-        await connection.execute(text("ANALYZE generations"))
+        await connection.execute(text("ANALYZE polls"))
         query_plan = await plan(connection, statements[statement], most=5, **parameters)
     await database.dispose()
-    assert "ix_generations_next_poll_at" in query_plan
+    assert "ix_polls_next_poll_at" in query_plan
     assert "Seq Scan" not in query_plan

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from app.core.database import Database
-from app.ledger.tables import deliveries, generations, transitions
+from app.ledger.tables import deliveries, generations, polls, transitions
 from app.sandbox.state import Sandbox
 from app.submission.store import submissions
 from tests.soak.account import Account
@@ -44,11 +44,11 @@ class Verdict:
 
 
 async def read_all(database: Database) -> dict[str, Rows]:
-    """The four tables, by name."""
+    """The tables that are compared, by name."""
     async with database.read() as connection:
         return {
             table.name: [dict(row) for row in (await connection.execute(select(table))).mappings()]
-            for table in (deliveries, generations, transitions, submissions)
+            for table in (deliveries, generations, polls, transitions, submissions)
         }
 
 
@@ -58,6 +58,7 @@ def audit(tables: dict[str, Rows], account: Account, sandbox: Sandbox) -> Verdic
     _deliveries(verdict, tables["deliveries"], account, sandbox)
     _histories(verdict, tables["generations"], tables["transitions"])
     _outcomes(verdict, tables["generations"], account, sandbox)
+    _polls(verdict, tables["generations"], tables["polls"])
     _submissions(verdict, tables["submissions"], account, sandbox)
     return verdict
 
@@ -95,10 +96,14 @@ def _outcomes(verdict: Verdict, rows: Rows, account: Account, sandbox: Sandbox) 
         if row is None:
             verdict.missing.append(f"{generation_id} is not recorded")
         elif row["status"] != status:
-            verdict.wrong.append(f"{generation_id} is {status}, recorded as {row['status']} ({row['tracking']})")
-        elif row["lease_until"] is not None and status in TERMINAL and row["next_poll_at"] is not None:
-            verdict.wrong.append(f"{generation_id} is settled and still to be polled")
+            verdict.wrong.append(f"{generation_id} is {status}, recorded as {row['status']}")
     verdict.missed = sum(row["settled_by"] == "poll" for row in rows)
+
+
+def _polls(verdict: Verdict, rows: Rows, polled: Rows) -> None:
+    open_ones = {row["id"] for row in rows if row["settled_at"] is None}
+    for generation_id in open_ones ^ {row["generation_id"] for row in polled}:
+        verdict.wrong.append(f"{generation_id} is settled and polled, or open and not polled")
 
 
 def _submissions(verdict: Verdict, rows: Rows, account: Account, sandbox: Sandbox) -> None:

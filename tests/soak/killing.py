@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import func, select, update
 
 from app.core.database import Database
-from app.ledger.tables import generations
+from app.ledger.tables import polls
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
@@ -93,7 +93,7 @@ async def come_to_an_end(replicas: Fleet, database: Database, *, is_hurried: boo
 
 async def _open(database: Database) -> int:
     submitted = select(func.count()).select_from(submissions).where(submissions.c.state != "accepted")
-    tracked = select(func.count()).select_from(generations).where(generations.c.tracking != "settled")
+    tracked = select(func.count()).select_from(polls)
     async with database.read() as connection:
         return sum([(await connection.execute(each)).scalar_one() for each in (submitted, tracked)])
 
@@ -104,5 +104,5 @@ async def _let_leases_run_out(database: Database) -> None:
     async with database.transaction() as connection:
         held = submissions.c.next_attempt_at.is_not(None)
         await connection.execute(update(submissions).where(held).values(next_attempt_at=past))
-        held = generations.c.next_poll_at.is_not(None)
-        await connection.execute(update(generations).where(held).values(next_poll_at=past, lease_until=None))
+        held = polls.c.next_poll_at.is_not(None)
+        await connection.execute(update(polls).where(held).values(next_poll_at=past, lease_until=None))

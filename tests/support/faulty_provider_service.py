@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from sqlalchemy import Table, select
+from sqlalchemy import Table
 
 from app.core.settings import load
 from app.ledger.tables import generations
@@ -23,6 +23,7 @@ from app.submission.store import submissions
 from tests.support.faulty_provider_metrics import Posted
 from tests.support.polling_harness import PacedClock
 from tests.support.receivers import TOKEN, environment
+from tests.support.rows import table_rows
 
 GRACE, INTERVAL = timedelta(seconds=60), timedelta(seconds=10)
 PATIENT = Deadlines()
@@ -128,9 +129,7 @@ class FaultyProviderService:
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:
         """All that is in the table."""
-        async with self.service.database.read() as connection:
-            rows = await connection.execute(select(table).order_by(*table.primary_key.columns))
-            return [dict(row) for row in rows.mappings()]
+        return await table_rows(self.service.database, table)
 
     def be_hurried(self, deadlines: Deadlines) -> None:
         """How long our client waits for Rivya from now on."""

@@ -5,10 +5,11 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table
 
 from app.core.database import Database
 from app.ledger.recorder import Changes, Recorder
+from tests.support.rows import table_rows
 
 GRACE = timedelta(seconds=60)
 
@@ -26,9 +27,7 @@ class LedgerHarness:
         self.ledger = Recorder(self.database, first_poll=first_poll, changes=self.changes)
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:
-        async with self.database.read() as connection:
-            rows = await connection.execute(select(table).order_by(*table.primary_key.columns))
-            return [dict(row) for row in rows.mappings()]
+        return await table_rows(self.database, table)
 
 
 @asynccontextmanager

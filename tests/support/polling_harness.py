@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import Table, update
 
 from app.core.database import Database
 from app.ledger.recorder import Changes, Recorder
-from app.ledger.tables import generations
+from app.ledger.tables import generations, polls
 from app.ledger.write_queue import WriteQueue
 from app.polling.categories import Categories
 from app.polling.poller import Poller, PollExecutor
@@ -22,6 +22,7 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from tests.support.clock import ManualClock
 from tests.support.reports import submit
+from tests.support.rows import table_rows
 
 GRACE = timedelta(seconds=60)
 SCHEDULE = Schedule(grace=GRACE)
@@ -108,9 +109,7 @@ class Replica:
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:
         """All that is in the table."""
-        async with self.database.read() as connection:
-            rows = await connection.execute(select(table).order_by(*table.primary_key.columns))
-            return [dict(row) for row in rows.mappings()]
+        return await table_rows(self.database, table)
 
     async def row(self, generation_id: str) -> dict[str, Any]:
         """The generation as it is recorded."""
@@ -126,7 +125,7 @@ class Replica:
     async def make_due(self) -> None:
         """Have every open generation due now."""
         async with self.database.transaction() as connection:
-            open_ones = update(generations).where(generations.c.next_poll_at.is_not(None))
+            open_ones = update(polls).where(polls.c.next_poll_at.is_not(None))
             await connection.execute(open_ones.values(next_poll_at=self.clock.now(), lease_until=None))
 
 

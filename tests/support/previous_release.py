@@ -1,4 +1,4 @@
-"""The code of the previous release, as a command: out of this repository's history, with the packages of today."""
+"""The code that upgrades begin with, as a command: out of this repository's history, with the packages of today."""
 
 import io
 import subprocess
@@ -8,18 +8,18 @@ from pathlib import Path
 
 from tests.support.deployment import ROOT
 
-PREVIOUS = "3be8e245e5f5ce844647dc24dda7e3ef9d60217b"
-"""What is upgraded from: the tag of the last release, once there is one; until then a commit of main."""
+BASELINE = "migrations/versions/0001_tables.py"
+"""The commit that added this file is upgraded from: databases of release 0.1, before it, are not migrated."""
 
 
 def previous_command(directory: Path) -> Path:
-    """The previous `rivya-receiver`, unpacked into `directory`."""
-    packed = subprocess.run(
-        ["git", "archive", "--format=tar", PREVIOUS, "app", "migrations"], cwd=ROOT, check=False, capture_output=True
-    )
-    assert packed.returncode == 0, f"the previous release, {PREVIOUS}, is not in the history: {packed.stderr.decode()}"
+    """The `rivya-receiver` of the baseline, unpacked into `directory`. Fails where the history is too short."""
+    shallow = _git("rev-parse", "--is-shallow-repository").decode().strip()
+    assert shallow == "false", "this clone has a part of the history only: run `git fetch --unshallow`"
+    commit = _git("log", "--diff-filter=A", "--format=%H", "--", BASELINE).decode().strip()
+    assert commit, f"no commit in the history adds {BASELINE}: is it not committed yet?"
     code = directory / "previous"
-    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+    with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", commit, "app", "migrations"))) as archive:
         archive.extractall(code, filter="data")
     command = directory / "previous-rivya-receiver"
     lines = [f"#!{sys.executable}", "import sys", f"sys.path.insert(0, {str(code)!r})"]
@@ -27,3 +27,9 @@ def previous_command(directory: Path) -> Path:
     command.write_text("\n".join(lines) + "\n")
     command.chmod(0o755)
     return command
+
+
+def _git(*arguments: str) -> bytes:
+    ran = subprocess.run(["git", *arguments], cwd=ROOT, check=False, capture_output=True)
+    assert ran.returncode == 0, f"git {arguments[0]} failed: {ran.stderr.decode()}"
+    return ran.stdout

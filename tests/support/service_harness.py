@@ -15,7 +15,7 @@ from app.core.settings import load
 from app.endpoint.models import State
 from app.endpoint.tables import endpoints
 from app.ledger.models import Report
-from app.ledger.tables import generations
+from app.ledger.tables import polls
 from app.main import Service
 from app.operations.alarms import Alarm
 from app.sandbox.server import serve_sandbox
@@ -67,7 +67,7 @@ class ServiceHarness:
     async def make_due(self) -> None:
         """Have every open generation due now."""
         async with self.service.database.transaction() as connection:
-            open_ones = update(generations).where(generations.c.next_poll_at.is_not(None))
+            open_ones = update(polls).where(polls.c.next_poll_at.is_not(None))
             await connection.execute(open_ones.values(next_poll_at=self.clock.now(), lease_until=None))
 
     async def poll(self) -> None:

@@ -17,7 +17,7 @@ from app.core.auth import Role
 from app.core.database import metadata
 from app.core.settings import Settings
 from app.endpoint.tables import endpoints
-from app.ledger.tables import generations
+from app.ledger.tables import polls
 from app.main import Service
 from app.ratelimit.store import poll_budget
 from app.rivya.schemes import parse_scheme
@@ -80,9 +80,9 @@ class UnstorableTextHarness:
     async def polled(self) -> None:
         """Everything open is asked for at once."""
         async with self.service.database.transaction() as connection:
-            due = update(generations).where(generations.c.next_poll_at.is_not(None))
+            due = update(polls).where(polls.c.next_poll_at.is_not(None))
             long_ago = datetime.now(UTC) - timedelta(days=1)
-            await connection.execute(due.values(next_poll_at=long_ago, revision=generations.c.revision + 1))
+            await connection.execute(due.values(next_poll_at=long_ago))
             free = {"stopped_status": None, "stopped_until": None, "blocked_until": None, "next_slot_at": long_ago}
             await connection.execute(update(poll_budget).values(**free))
         await self.service.poller.run_once()

@@ -130,6 +130,6 @@ def test_the_model_that_was_heard_first_stands_until_rivya_itself_says_another()
 
 
 def test_who_submitted_it_is_learnt_once_also_after_its_callback() -> None:
-    by_shop, by_other = (replace(submit("g", at=LATER), submitted_by=name) for name in ("shop", "other"))
+    by_shop, by_other = (replace(submit("g", at=LATER), token=name) for name in ("shop", "other"))
     assert after(webhook("g", "succeeded"), by_shop, by_other, submit("g")).generation.submitted_by == "shop"
     assert after(webhook("g", "succeeded"), poll("g", "succeeded")).generation.submitted_by is None

@@ -39,29 +39,29 @@ def test_a_documented_event_is_a_claim_with_its_bytes_as_evidence() -> None:
         "evt_1",
         "end_1",
     )
-    assert translated.delivery.kept_as is None
+    assert translated.delivery.stored_outcome is None
 
 
 @pytest.mark.parametrize(
-    ("body", "kept_as"),
+    ("body", "stored_outcome"),
     [
         (event("generation.cancelled", **OBJECT), Outcome.UNKNOWN_TYPE),
         (event("generation.succeeded"), Outcome.UNREADABLE),
         (b"\xff", Outcome.UNREADABLE),
     ],
 )
-def test_what_claims_nothing_is_kept_for_what_it_is(body: bytes, kept_as: Outcome) -> None:
+def test_what_claims_nothing_is_kept_for_what_it_is(body: bytes, stored_outcome: Outcome) -> None:
     translated = report(body)
     assert translated.claim is None
     assert translated.delivery is not None
-    assert (translated.delivery.kept_as, translated.delivery.body) == (kept_as, body)
+    assert (translated.delivery.stored_outcome, translated.delivery.body) == (stored_outcome, body)
 
 
 def test_a_claim_that_cannot_be_recorded_is_kept_as_evidence() -> None:
     unreadable = as_unreadable(report(event("generation.succeeded", **OBJECT)))
     assert unreadable.claim is None
     assert unreadable.delivery is not None
-    assert unreadable.delivery.kept_as is Outcome.UNREADABLE
+    assert unreadable.delivery.stored_outcome is Outcome.UNREADABLE
 
 
 def test_a_report_without_a_delivery_has_no_evidence_to_keep() -> None:
