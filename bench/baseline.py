@@ -75,10 +75,7 @@ def _generation(generation: dict[str, Any], body: bytes, now: datetime) -> dict[
         "callback_received_at": now,
         "last_number": 1,
         "revision": 1,
-        "tracking": "settled",
         "polls": 0,
-        "poll_failures": 0,
-        "not_found_count": 0,
     }
 
 

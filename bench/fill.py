@@ -20,13 +20,18 @@ FROM (
 """
 _GENERATIONS = f"""
 INSERT INTO generations (id, status, model, rivya_object, reserved_credits, final_credits, client_request_id,
-    submitted_by, first_seen_at, settled_at, settled_by, callback_received_at, last_number, revision, tracking,
-    next_poll_at, polls, poll_failures, not_found_count)
+    submitted_by, first_seen_at, settled_at, failed_at, settled_by, callback_received_at, last_number, revision, polls)
 SELECT id, CASE WHEN is_due THEN 'queued' WHEN n % 20 = 1 THEN 'failed' ELSE 'succeeded' END, 'model-' || n % 20,
     {_OBJECT}, 1, 1, 'order-' || n, 'token-' || n % 9, seen, CASE WHEN NOT is_due THEN seen END,
-    CASE WHEN NOT is_due THEN 'webhook' END, CASE WHEN NOT is_due THEN seen END, 1, 1,
-    CASE WHEN is_due THEN 'watching' ELSE 'settled' END, CASE WHEN is_due THEN seen END, 0, 0, 0
+    CASE WHEN NOT is_due AND n % 20 = 1 THEN seen END, CASE WHEN NOT is_due THEN 'webhook' END,
+    CASE WHEN NOT is_due THEN seen END, 1, 1, 0
 {_NUMBERS}
+"""
+_POLLS = f"""
+INSERT INTO polls (generation_id, first_seen_at, source, state, next_poll_at, polls, failures, not_found_count)
+SELECT id, seen, 'submit', 'watching', seen, 0, 0, 0
+{_NUMBERS}
+WHERE is_due
 """
 
 _PAST = f"""
@@ -73,8 +78,7 @@ def fill_history(url: str, *, last: int, due_each: int = 100) -> None:
 
 async def _insert_history(last: int, due_each: int, connection: Any) -> None:  # noqa: ANN401 - asyncpg tells no types
     start = datetime.now(UTC) - timedelta(days=2)
-    # Their generations are there: looking each of them up would take longer than all the rest.
-    await connection.execute("SET synchronous_commit = off; SET session_replication_role = replica")
+    await connection.execute("SET synchronous_commit = off")
     for begin in range(1, last + 1, _AT_ONCE):
         numbers = (begin, min(begin + _AT_ONCE - 1, last), start, due_each)
         await connection.execute(_PAST, *numbers)
@@ -92,21 +96,29 @@ async def _insert(first: int, last: int, due_each: int, connection: Any) -> None
     start = datetime.now(UTC) - timedelta(days=2)
     await connection.execute("SET synchronous_commit = off")
     for begin in range(first, last + 1, _AT_ONCE):
-        await connection.execute(_GENERATIONS, begin, min(begin + _AT_ONCE - 1, last), start, due_each)
-    await connection.execute("VACUUM ANALYZE generations")
+        for statement in (_GENERATIONS, _POLLS):
+            await connection.execute(statement, begin, min(begin + _AT_ONCE - 1, last), start, due_each)
+    await connection.execute("VACUUM ANALYZE generations, polls")
 
 
-_ON_SQLITE = f"""
+_MADE_ON_SQLITE = """
 WITH RECURSIVE numbers (n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last),
 made AS (SELECT n, 'task_' || n AS id, n % 100 = 0 AS is_due,
     strftime('%Y-%m-%d %H:%M:%f000', :start, '+' || (n / 1000.0) || ' seconds') AS seen FROM numbers)
+"""
+_ON_SQLITE = (
+    f"""{_MADE_ON_SQLITE}
 INSERT INTO generations (id, status, model, rivya_object, reserved_credits, final_credits, client_request_id,
-    submitted_by, first_seen_at, settled_at, settled_by, callback_received_at, last_number, revision, tracking,
-    next_poll_at, polls, poll_failures, not_found_count)
+    submitted_by, first_seen_at, settled_at, settled_by, callback_received_at, last_number, revision, polls)
 SELECT id, iif(is_due, 'queued', 'succeeded'), 'model-' || (n % 20), {_OBJECT}, 1, 1, 'order-' || n,
-    'token-' || (n % 9), seen, iif(is_due, NULL, seen), iif(is_due, NULL, 'webhook'), iif(is_due, NULL, seen), 1, 1,
-    iif(is_due, 'watching', 'settled'), iif(is_due, seen, NULL), 0, 0, 0 FROM made
-"""  # noqa: S608 - of text of ours
+    'token-' || (n % 9), seen, iif(is_due, NULL, seen), iif(is_due, NULL, 'webhook'), iif(is_due, NULL, seen), 1, 1, 0
+FROM made
+""",  # noqa: S608 - of text of ours
+    f"""{_MADE_ON_SQLITE}
+INSERT INTO polls (generation_id, first_seen_at, source, state, next_poll_at, polls, failures, not_found_count)
+SELECT id, seen, 'submit', 'watching', seen, 0, 0, 0 FROM made WHERE is_due
+""",  # noqa: S608
+)
 
 
 def fill_sqlite(url: str, *, first: int, last: int) -> None:
@@ -115,7 +127,8 @@ def fill_sqlite(url: str, *, first: int, last: int) -> None:
     connection = sqlite3.connect(url.partition("///")[2])
     try:
         connection.execute("PRAGMA synchronous = off")
-        connection.execute(_ON_SQLITE, {"first": first, "last": last, "start": start})
+        for statement in _ON_SQLITE:
+            connection.execute(statement, {"first": first, "last": last, "start": start})
         connection.commit()
     finally:
         connection.close()

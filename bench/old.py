@@ -17,10 +17,9 @@ WITH made AS MATERIALIZED (
     ) AS numbered
 ), known AS (
     INSERT INTO generations (id, status, model, rivya_object, reserved_credits, final_credits, client_request_id,
-        submitted_by, first_seen_at, settled_at, settled_by, callback_received_at, last_number, revision, tracking,
-        polls, poll_failures, not_found_count)
+        submitted_by, first_seen_at, settled_at, settled_by, callback_received_at, last_number, revision, polls)
     SELECT id, 'succeeded', 'model-' || n % 20, rivya_object, 1, 1, 'order-' || n, 'token-' || n % 9, seen, seen,
-        'webhook', seen, 2, 2, 'settled', 0, 0, 0 FROM made
+        'webhook', seen, 2, 2, 0 FROM made
 ), moved AS (
     INSERT INTO transitions (generation_id, number, from_status, to_status, source, event_id, recorded_at)
     SELECT id, step, CASE step WHEN 2 THEN 'queued' END, CASE step WHEN 1 THEN 'queued' ELSE 'succeeded' END,
@@ -33,10 +32,13 @@ SELECT 'evt_' || id, 'generation.succeeded', id, seen, convert_to({_BODY}, 'UTF8
 FROM made
 """  # noqa: S608
 _OPEN = """
-INSERT INTO generations (id, status, rivya_object, first_seen_at, last_number, revision, tracking, polls,
-    poll_failures, not_found_count)
-SELECT 'open_' || n, 'queued', '{}', now() - interval '300 days', 1, 1, 'stalled', 0, 0, 0
-FROM generate_series(1, $1::bigint) AS n
+WITH opened AS (
+    INSERT INTO generations (id, status, rivya_object, first_seen_at, last_number, revision, polls)
+    SELECT 'open_' || n, 'queued', '{}', now() - interval '300 days', 1, 1, 0 FROM generate_series(1, $1::bigint) AS n
+    RETURNING id, first_seen_at
+)
+INSERT INTO polls (generation_id, first_seen_at, source, state, polls, failures, not_found_count)
+SELECT id, first_seen_at, 'submit', 'lost', 0, 0, 0 FROM opened
 """
 _KEYS = """
 INSERT INTO deliveries (event_id, received_at, body, headers, outcome, attempts, body_pruned_at)
@@ -93,7 +95,7 @@ def _filling(settled: int, others: int) -> Callable[[Any], Awaitable[None]]:
         await connection.execute(_OPEN, others)
         await connection.execute(_KEYS, "young", others, 29.0)
         await connection.execute(_KEYS, "expired", others, 31.0)
-        for table in ("generations", "transitions", "deliveries"):
+        for table in ("generations", "polls", "transitions", "deliveries"):
             await connection.execute(f"VACUUM ANALYZE {table}", timeout=600)
         await connection.execute("CHECKPOINT", timeout=600)
 

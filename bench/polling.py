@@ -25,12 +25,15 @@ _GRACE = 5
 _RATE_SECONDS = 15
 _MOST_SECONDS = 65.0
 _DUE = """
-INSERT INTO generations (id, status, model, rivya_object, first_seen_at, last_number, revision, tracking, next_poll_at,
-    polls, poll_failures, not_found_count)
-SELECT 'task_lost_' || n, 'queued', 'z-image', '{}', $2::timestamptz, 1, 1, 'watching', $2::timestamptz, 0, 0, 0
-FROM generate_series(1, $1::int) AS n
+WITH opened AS (
+    INSERT INTO generations (id, status, model, rivya_object, first_seen_at, last_number, revision, polls)
+    SELECT 'task_lost_' || n, 'queued', 'z-image', '{}', $2::timestamptz, 1, 1, 0 FROM generate_series(1, $1::int) AS n
+    RETURNING *
+)
+INSERT INTO polls (generation_id, model, first_seen_at, source, state, next_poll_at, polls, failures, not_found_count)
+SELECT id, model, first_seen_at, 'submit', 'watching', first_seen_at, 0, 0, 0 FROM opened
 """
-_OPEN = "SELECT count(*) FROM generations WHERE settled_at IS NULL"
+_OPEN = "SELECT count(*) FROM polls"
 _SETTLED = "SELECT count(*) FILTER (WHERE settled_by = 'webhook'), coalesce(sum(polls), 0) FROM generations"
 
 
@@ -142,7 +145,7 @@ def _due(world: World) -> str:
 
     async def act(connection: Any) -> None:  # noqa: ANN401 - asyncpg tells no types
         await connection.execute(_DUE, LOST, past)
-        await connection.execute("ANALYZE generations")
+        await connection.execute("ANALYZE generations, polls")
 
     on_postgres(url, act)
     return url

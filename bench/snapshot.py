@@ -22,8 +22,9 @@ CLAIMED = 50_000
 _AT_ONCE = 100
 _LAST = 30
 _SETTLE = text(
-    "UPDATE generations SET status = 'succeeded', settled_at = now(), settled_by = 'poll', tracking = 'settled', "
-    "next_poll_at = NULL, lease_until = NULL, revision = revision + 1 WHERE id = ANY(:ids)"
+    "WITH settled AS (UPDATE generations SET status = 'succeeded', settled_at = now(), settled_by = 'poll', "
+    "revision = revision + 1 WHERE id = ANY(:ids) RETURNING id) "
+    "DELETE FROM polls WHERE generation_id IN (SELECT id FROM settled)"
 )
 
 
@@ -61,7 +62,7 @@ async def _claimed(url: str, *, is_open: bool) -> float:
                 claimed = (await connection.execute(CLAIM, parameters)).mappings().all()
             times.append((time.perf_counter() - started) * 1000)
             async with database.transaction() as connection:
-                await connection.execute(_SETTLE, {"ids": [row["id"] for row in claimed]})
+                await connection.execute(_SETTLE, {"ids": [row["generation_id"] for row in claimed]})
     await database.dispose()
     return statistics.median(times[-_LAST:])
 

@@ -13,9 +13,11 @@ from bench.world import on_postgres
 _SETTLED_ONCE = """
 SELECT count(*) FROM {wanted}
 JOIN deliveries AS d ON d.event_id = wanted.event_id AND d.outcome = 'applied' AND d.attempts = 1
-JOIN generations AS g ON g.id = wanted.generation_id AND g.status = 'succeeded' AND g.tracking = 'settled'
+JOIN generations AS g ON g.id = wanted.generation_id AND g.status = 'succeeded' AND NOT EXISTS (
+    SELECT 1 FROM polls WHERE generation_id = g.id)
 WHERE (SELECT count(*) FROM transitions AS t WHERE t.generation_id = wanted.generation_id) = 1
-  AND (SELECT count(*) FROM deliveries AS o WHERE o.generation_id = wanted.generation_id) = 1
+  AND NOT EXISTS (
+    SELECT 1 FROM deliveries AS o WHERE o.generation_id = wanted.generation_id AND o.outcome <> 'applied')
 """
 _ON_POSTGRES = _SETTLED_ONCE.format(wanted="unnest($1::text[], $2::text[]) AS wanted (event_id, generation_id)")
 _ON_SQLITE = _SETTLED_ONCE.format(

@@ -21,9 +21,12 @@ TIMES = 3
 MILLISECONDS = 200.0
 _DELIVERING = 64
 _OPEN = """
-INSERT INTO generations (id, status, model, rivya_object, first_seen_at, last_number, revision, tracking, polls,
-    poll_failures, not_found_count)
-SELECT id, 'queued', 'z-image', '{}', $2, 1, 1, 'watching', 0, 0, 0 FROM unnest($1::text[]) AS id
+WITH opened AS (
+    INSERT INTO generations (id, status, model, rivya_object, first_seen_at, last_number, revision, polls)
+    SELECT id, 'queued', 'z-image', '{}', $2, 1, 1, 0 FROM unnest($1::text[]) AS id RETURNING *
+)
+INSERT INTO polls (generation_id, first_seen_at, source, state, next_poll_at, polls, failures, not_found_count)
+SELECT id, first_seen_at, 'submit', 'watching', first_seen_at + interval '1 day', 0, 0, 0 FROM opened
 """
 
 
