@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import (
     URL,
+    AdaptedConnection,
     CheckConstraint,
     Connection,
     DateTime,
@@ -22,6 +24,7 @@ from sqlalchemy import (
     TextClause,
     TypeDecorator,
     event,
+    exc,
     make_url,
     text,
 )
@@ -31,10 +34,10 @@ from app.core.database_url import PostgresOptions, postgres_options
 from app.core.drivers import (
     DIRECT_SETTINGS,
     PRAGMAS,
+    ConnectionChecks,
     RawPostgres,
     RawSqlite,
     connect,
-    is_of_connection,
     translate_errors,
 )
 
@@ -66,8 +69,9 @@ class Database:
         else:
             options = postgres_options(url)
             self.url = _shown(options)
-            self.engine = _postgres_engine(self.url, options, pool_size)
-            self.direct = RawPostgres(partial(connect, options, {**_POSTGRES_SETTINGS, **DIRECT_SETTINGS}))
+            checks = ConnectionChecks()
+            self.engine = _postgres_engine(self.url, options, pool_size, checks)
+            self.direct = RawPostgres(partial(connect, options, {**_POSTGRES_SETTINGS, **DIRECT_SETTINGS}), checks)
         """The driver without SQLAlchemy, for the statements that run for every delivery."""
 
     @asynccontextmanager
@@ -124,7 +128,7 @@ def _shown(options: PostgresOptions) -> URL:
     )
 
 
-def _postgres_engine(url: URL, options: PostgresOptions, pool_size: int) -> AsyncEngine:
+def _postgres_engine(url: URL, options: PostgresOptions, pool_size: int, checks: ConnectionChecks) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -133,14 +137,23 @@ def _postgres_engine(url: URL, options: PostgresOptions, pool_size: int) -> Asyn
         hide_parameters=True,  # parameters are bodies and secrets, and errors are logged
         async_creator=partial(connect, options, _POSTGRES_SETTINGS),
     )
-    event.listen(engine.sync_engine, "handle_error", _drop_broken)
+
+    def check_out(connection: AdaptedConnection, *_: object) -> None:
+        if not connection.run_async(checks.is_usable):
+            raise exc.DisconnectionError  # another connection is opened
+
+    def check_in(connection: AdaptedConnection | None, _: object) -> None:
+        if connection is not None:
+            connection.driver_connection.used_at = monotonic()
+
+    def handle_error(context: ExceptionContext) -> None:
+        if checks.failed(context.original_exception):
+            context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+
+    event.listen(engine.sync_engine, "checkout", check_out)
+    event.listen(engine.sync_engine, "checkin", check_in)
+    event.listen(engine.sync_engine, "handle_error", handle_error)
     return engine
-
-
-def _drop_broken(context: ExceptionContext) -> None:
-    # The pool's other connections lead to the same server: they are replaced too when they are next used.
-    if is_of_connection(context.original_exception):
-        context.is_disconnect = True
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:

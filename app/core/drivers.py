@@ -5,10 +5,12 @@ constant text and whole columns. Everything else goes through `app.core.database
 """
 
 import asyncio
+import socket
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
+from time import monotonic
 from traceback import format_stack, format_tb
 from typing import Any, Final, TypeVar
 
@@ -165,9 +167,68 @@ def _reason(cause: BaseException) -> str:
 _SECONDS_TO_CONNECT: Final = 5.0
 _SECONDS_FOR_STATEMENT: Final = 35.0
 _IN_STARTUP: Final = "application_name"
+_READ_ONLY: Final = "SHOW transaction_read_only"
 
-Connection = Any
-"""An `asyncpg.Connection`: the package has no types."""
+_KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc] # the package has no types
+    """A connection to PostgreSQL that knows its age. TCP keepalive is on, so that a NAT does not forget it."""
+
+    def __init__(self, protocol: Any, transport: asyncio.Transport, *arguments: Any) -> None:  # noqa: ANN401
+        super().__init__(protocol, transport, *arguments)
+        self.opened_at = self.used_at = monotonic()
+        sock = transport.get_extra_info("socket")
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in _KEEP_ALIVE.items():
+                if hasattr(socket, name):  # they differ between systems
+                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+_SECONDS_TO_ANSWER: Final = 1.0
+_LONGEST_IDLE: Final = 240.0
+"""Seconds. Shorter than the five minutes after which many NATs and firewalls forget a connection."""
+
+
+class ConnectionChecks:
+    """Decides whether a pool may use a connection again. All pools of a process share one."""
+
+    def __init__(self) -> None:
+        self.unchecked_seconds = 1.0
+        """A connection that was used less long ago is used again without asking it."""
+        self._broken_at = 0.0
+        """Connections opened before are not used again: they lead to the same server, or through the same NAT."""
+
+    def failed(self, error: BaseException) -> bool:
+        """Whether `error` means that the connection must be replaced; then all pools replace theirs."""
+        is_broken = is_of_connection(error)
+        if is_broken:
+            self.drop_all()
+        return is_broken
+
+    def drop_all(self) -> None:
+        """Have every connection that is open now replaced before its next use."""
+        self._broken_at = monotonic()
+
+    async def is_usable(self, connection: Connection) -> bool:
+        """Whether the connection works, and leads to a server that takes writes. Otherwise it is terminated."""
+        now, is_usable = monotonic(), False
+        idle = now - connection.used_at
+        try:
+            if not connection.is_closed() and connection.opened_at > self._broken_at and idle < _LONGEST_IDLE:
+                is_usable = idle < self.unchecked_seconds or await self._takes_writes(connection)
+                if not is_usable:
+                    self._broken_at = max(self._broken_at, now)
+        finally:
+            if not is_usable:
+                connection.terminate()
+        return is_usable
+
+    async def _takes_writes(self, connection: Connection) -> bool:
+        with suppress(asyncpg.PostgresError, *_BROKEN):
+            return bool(await connection.fetchval(_READ_ONLY, timeout=_SECONDS_TO_ANSWER) == "off")
+        return False
 
 
 async def connect(
@@ -209,7 +270,7 @@ async def connect(
 
 
 async def _connect(settings: Mapping[str, str], **arguments: Any) -> Connection:  # noqa: ANN401 - those of asyncpg
-    connection = await asyncpg.connect(**arguments)
+    connection: Connection = await asyncpg.connect(**arguments, connection_class=Connection)
     # Not in the startup packet: PgBouncer refuses settings that it does not know. One statement is one round trip.
     try:
         calls = (f"set_config({_literal(name)}, {_literal(value)}, false)" for name, value in settings.items())
@@ -238,8 +299,11 @@ DIRECT_SETTINGS = {
 class RawPostgres:
     """A pool of at most `most` connections, opened when first needed and kept until they break."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, most: int = 4) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[Connection]], checks: ConnectionChecks, *, most: int = 4
+    ) -> None:
         self._connect = connect
+        self.checks = checks
         self._idle: list[Connection] = []
         self._free = asyncio.Semaphore(most)
 
@@ -268,14 +332,14 @@ class RawPostgres:
         return rows
 
     async def is_read_only(self) -> bool:
-        """Whether the server refuses writes, as a standby does; idle connections are then dropped.
+        """Whether the server refuses writes, as a standby does; all connections are then replaced.
 
         Raises like `transaction`.
         """
-        [[is_read_only]] = await self.fetch("SHOW transaction_read_only")
-        if is_read_only == "on":
-            self._drop_idle()
-        return bool(is_read_only == "on")
+        [[setting]] = await self.fetch(_READ_ONLY)
+        if is_read_only := bool(setting == "on"):
+            self.checks.drop_all()
+        return is_read_only
 
     async def close(self) -> None:
         """Close the idle connections; the others are closed where they are used."""
@@ -302,21 +366,15 @@ class RawPostgres:
     async def _take(self) -> Connection:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed():
+            if await self.checks.is_usable(connection):
                 return connection
         return await self._connect()
 
     def _give_back(self, connection: Connection, error: BaseException | None = None) -> None:
-        if error is not None and is_of_connection(error):
+        is_broken = error is not None and self.checks.failed(error)
+        is_cancelled = not isinstance(error, Exception | None)  # perhaps in the middle of a statement
+        if is_broken or is_cancelled or connection.is_closed() or connection.is_in_transaction():
             connection.terminate()
-            self._drop_idle()  # they lead to the same server and are older
-        elif connection.is_closed():
-            return
-        elif connection.is_in_transaction() or not isinstance(error, Exception | None):
-            connection.terminate()  # it may be in the middle of a statement
         else:
+            connection.used_at = monotonic()
             self._idle.append(connection)
-
-    def _drop_idle(self) -> None:
-        while self._idle:
-            self._idle.pop().terminate()

@@ -1,6 +1,7 @@
 """PostgreSQL fails over: connections that lead to a standby are replaced, and `/readyz` says so meanwhile."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 import asyncpg
@@ -12,26 +13,53 @@ from app.core.drivers import RawPostgres
 from app.core.errors import DatabaseUnavailable
 from app.ledger.tables import generations
 from tests.support.api_harness import ApiHarness, open_api
+from tests.support.ports import free_port
 from tests.support.postgres import PostgresCluster
 from tests.support.reports import webhook
+from tests.support.tcp_balancer import balancing
 
 CONNECTIONS = 3
 
 
-async def test_both_pools_write_again_once_the_name_leads_to_the_writer(postgres_url: str) -> None:
+async def _record(api: ApiHarness, name: str) -> None:
+    await api.record(webhook(name, "succeeded"))
+
+
+async def _write(api: ApiHarness, name: str) -> None:
+    async with api.room.database.transaction() as connection:
+        await connection.execute(text("UPDATE generations SET model = :name WHERE id = :name"), {"name": name})
+
+
+@pytest.mark.parametrize("refused", [_record, _write])
+async def test_one_refusal_has_both_pools_write_again_once_the_name_leads_to_the_writer(
+    postgres_url: str, refused: Callable[[ApiHarness, str], Awaitable[None]]
+) -> None:
     """Each connection keeps what it was opened with, as one to a standby does."""
     async with open_api(postgres_url) as api:
         await _name_leads_to(postgres_url, "reader")
         await _connect(api.room.database)
         await _name_leads_to(postgres_url, "writer")
-        database = api.room.database
+        with pytest.raises(DatabaseUnavailable) as failed:
+            await refused(api, "refused")
+        assert failed.value.reason.startswith("25006")
         for pool in (_record, _write):
-            with pytest.raises(DatabaseUnavailable) as failed:
-                await pool(api, "refused")
-            assert failed.value.reason.startswith("25006")
             await asyncio.gather(*(pool(api, f"{pool.__name__}_{n}") for n in range(CONNECTIONS)))
         assert len(await api.room.rows(generations)) == CONNECTIONS
-        assert not await database.is_read_only()
+        assert not await api.room.database.is_read_only()
+
+
+async def test_what_a_nat_has_forgotten_costs_one_second_and_is_replaced(postgres_url: str) -> None:
+    """In both pools, under parallel load: what is sent on such a connection is lost without an error."""
+    target = make_url(postgres_url)
+    port = free_port()
+    async with balancing(port, [target.port or 0]) as nat, open_api(target.set(port=port).render_as_string()) as api:
+        await _connect(api.room.database)
+        assert isinstance(api.room.database.direct, RawPostgres)
+        api.room.database.direct.checks.unchecked_seconds = 0.0
+        nat.forget()
+        async with asyncio.timeout(3):
+            await asyncio.gather(*(pool(api, f"{n}") for pool in (_record, _write) for n in range(2 * CONNECTIONS)))
+        assert (await api.stranger.get("/readyz")).status_code == 200
 
 
 async def test_not_ready_while_the_name_leads_to_a_reader(postgres_url: str) -> None:
@@ -70,15 +98,6 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_used(postgres_url: 
             await _record(api, "direct")
             await _write(api, "engine")
             assert (await api.stranger.get("/readyz")).status_code == 200
-
-
-async def _record(api: ApiHarness, name: str) -> None:
-    await api.record(webhook(name, "succeeded"))
-
-
-async def _write(api: ApiHarness, name: str) -> None:
-    async with api.room.database.transaction() as connection:
-        await connection.execute(text("UPDATE generations SET model = :name WHERE id = :name"), {"name": name})
 
 
 async def _connect(database: Database) -> None:

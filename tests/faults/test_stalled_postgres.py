@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from app.core.database_url import postgres_options
-from app.core.drivers import RawPostgres, connect
+from app.core.drivers import ConnectionChecks, RawPostgres, connect
 from app.core.errors import DatabaseUnavailable
 from app.core.migrations import migrate
 from app.ledger.decide import plan
@@ -20,7 +20,7 @@ async def test_deliveries_are_recorded_after_more_stalls_than_there_are_connecti
         url = cluster.url("postgres")
         await migrate(url)
         options = postgres_options(url)
-        direct = RawPostgres(partial(connect, options, {}, statement_seconds=1.5), most=1)
+        direct = RawPostgres(partial(connect, options, {}, statement_seconds=1.5), ConnectionChecks(), most=1)
         store = PostgresRecord(direct)
         for stall, record in enumerate((store.record, store.record_locked, store.record)):
             for name in (f"before_{stall}", f"during_{stall}"):

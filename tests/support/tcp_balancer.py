@@ -12,6 +12,11 @@ class Balancer:
         self._backends = backends
         self._turn = 0
         self._open: set[asyncio.Task[None]] = set()
+        self._forgotten: set[asyncio.Task[None]] = set()
+
+    def forget(self) -> None:
+        """Lose whatever comes on the connections that are open now, without closing them, as a NAT does."""
+        self._forgotten |= self._open
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until both sides have closed it."""
@@ -22,7 +27,8 @@ class Balancer:
         try:
             backend = await self._connect()
             if backend is not None:
-                await asyncio.gather(_pipe(reader, backend[1]), _pipe(backend[0], writer))
+                ways = ((reader, backend[1]), (backend[0], writer))
+                await asyncio.gather(*(self._pipe(task, *way) for way in ways))
         except asyncio.CancelledError:
             pass
         finally:
@@ -42,25 +48,25 @@ class Balancer:
                 return await asyncio.open_connection("127.0.0.1", port)
         return None
 
-
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    except OSError:
-        pass
-    finally:
-        writer.close()
+    async def _pipe(self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                if task not in self._forgotten:
+                    writer.write(data)
+                    await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
 
 
 @asynccontextmanager
-async def balancing(port: int, backends: Sequence[int]) -> AsyncIterator[None]:
+async def balancing(port: int, backends: Sequence[int]) -> AsyncIterator[Balancer]:
     """A balancer on `port`."""
     balancer = Balancer(backends)
     server = await asyncio.start_server(balancer.serve, "127.0.0.1", port)
     try:
-        yield
+        yield balancer
     finally:
         server.close()
         await balancer.close()
