@@ -1,14 +1,14 @@
 """Metrics and log events of the ledger: reports that were committed, and reports that could not be recorded."""
 
+import logging
 from collections import Counter as Count
 from collections.abc import Sequence
 
 import structlog
 from prometheus_client import Counter, Histogram
 
-from app.core.logs import info_each
 from app.ledger.decide import Recorded
-from app.ledger.models import Report, Transition
+from app.ledger.models import Report
 
 DELIVERIES = Counter("receiver_deliveries", "Verified deliveries, by outcome.", ["outcome"])
 TRANSITIONS = Counter("receiver_transitions", "Accepted status changes.", ["from_status", "to_status", "source"])
@@ -26,27 +26,43 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 def log_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
-    """Count what was committed, and log a line for each delivery and each transition."""
-    lines: list[dict[str, object]] = []
-    outcomes: list[str] = []
-    steps: list[tuple[str | None, str, str]] = []
-    missed = 0
+    """Count what was committed, in one log line; a line for each missed callback, and at debug for everything."""
+    outcomes = Count(
+        "duplicate" if item.is_duplicate else item.outcome.value
+        for report, item in zip(reports, recorded, strict=True)
+        if report.delivery is not None
+    )
+    moved = [item.transition for item in recorded if item.transition is not None]
+    missed = [item.transition for item in recorded if item.transition is not None and item.missed_callback]
+    for outcome, count in outcomes.items():
+        DELIVERIES.labels(outcome).inc(count)
+    for step, count in Count((it.from_status or "none", it.to_status, it.source) for it in moved).items():
+        TRANSITIONS.labels(*step).inc(count)
+    CALLBACKS_MISSED.inc(len(missed))
+    if reports:
+        settled = sum(transition.to_status.is_terminal for transition in moved)
+        log.info("batch.recorded", reports=len(reports), transitions=len(moved), settled=settled, **outcomes)
+    for transition in missed:
+        log.info("callback.missed", generation_id=transition.generation_id, status=transition.to_status.value)
+    if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
+        _log_each(reports, recorded)
+
+
+def _log_each(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
     for report, item in zip(reports, recorded, strict=True):
         if report.delivery is not None:
-            outcome = "duplicate" if item.is_duplicate else item.outcome
-            outcomes.append(outcome)
-            lines.append(_delivered(report.delivery.event_id, report.generation_id, outcome))
-        transition = item.transition
-        if transition is not None:
-            steps.append((transition.from_status, transition.to_status, transition.source))
-            missed += item.missed_callback
-            lines.append(_moved(transition, missed_callback=item.missed_callback))
-    for outcome, count in Count(outcomes).items():
-        DELIVERIES.labels(outcome).inc(count)
-    for (from_status, to_status, source), count in Count(steps).items():
-        TRANSITIONS.labels(from_status or "none", to_status, source).inc(count)
-    CALLBACKS_MISSED.inc(missed)
-    info_each(__name__, lines)
+            outcome = "duplicate" if item.is_duplicate else item.outcome.value
+            ids = {"event_id": report.event_id, "generation_id": report.generation_id}
+            log.debug("delivery.recorded", **ids, outcome=outcome)
+        if (transition := item.transition) is not None:
+            log.debug(
+                "generation.settled" if transition.to_status.is_terminal else "generation.moved",
+                generation_id=transition.generation_id,
+                number=transition.number,
+                from_status=transition.from_status,
+                to_status=transition.to_status.value,
+                source=transition.source.value,
+            )
 
 
 def log_failed(report: Report, error: Exception) -> None:
@@ -58,19 +74,3 @@ def log_failed(report: Report, error: Exception) -> None:
         generation_id=report.generation_id,
         event_id=report.event_id,
     )
-
-
-def _delivered(event_id: str, generation_id: str | None, outcome: str) -> dict[str, object]:
-    return {"event": "delivery.recorded", "event_id": event_id, "generation_id": generation_id, "outcome": outcome}
-
-
-def _moved(transition: Transition, *, missed_callback: bool) -> dict[str, object]:
-    return {
-        "event": "generation.settled" if transition.to_status.is_terminal else "generation.moved",
-        "generation_id": transition.generation_id,
-        "number": transition.number,
-        "from_status": transition.from_status,
-        "to_status": transition.to_status,
-        "source": transition.source,
-        "missed_callback": missed_callback,
-    }

@@ -1,4 +1,4 @@
-"""Lines written past the pipeline look like those that pass it, obey the level, and never raise."""
+"""Log lines have what every line has, and never raise."""
 
 import io
 import json
@@ -10,8 +10,6 @@ import pytest
 import structlog
 
 from app.core import logs
-
-LINES = [{"event": "delivery.recorded", "event_id": "evt_1", "outcome": "applied"}, {"event": "generation.settled"}]
 
 
 @contextmanager
@@ -26,39 +24,16 @@ def configured(monkeypatch: pytest.MonkeyPatch, form: logs.LogFormat, *, least: 
     structlog.configure(**known)
 
 
-def test_as_json_they_have_what_the_pipeline_gives_every_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_has_what_is_bound_and_its_level_logger_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with configured(monkeypatch, "json", least=logging.INFO) as written, structlog.contextvars.bound_contextvars(a=1):
-        structlog.stdlib.get_logger("app.elsewhere").info("usual")
-        logs.info_each("app.somewhere", LINES)
-        usual, *lines = [json.loads(line) for line in written.getvalue().splitlines()]
-    assert [{name: line[name] for name in wanted} for line, wanted in zip(lines, LINES, strict=True)] == LINES
-    for line, wanted in zip(lines, LINES, strict=True):
-        assert line.keys() - wanted.keys() == usual.keys() - {"event"}
-        assert (line["level"], line["logger"], line["a"]) == ("info", "app.somewhere", 1)
-        assert len(line["timestamp"]) == len(usual["timestamp"])
-        assert line["timestamp"].endswith("Z")
-
-
-def test_on_a_console_each_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with configured(monkeypatch, "console", least=logging.INFO) as written:
-        logs.info_each("app.somewhere", LINES)
-        first, second = written.getvalue().splitlines()
-    assert "delivery.recorded" in first
-    assert "event_id=evt_1" in first
-    assert "generation.settled" in second
-
-
-@pytest.mark.parametrize(("least", "lines"), [(logging.WARNING, LINES), (logging.INFO, [])], ids=["level", "none"])
-def test_nothing_is_written_where_there_is_nothing_to_say(
-    monkeypatch: pytest.MonkeyPatch, least: int, lines: list[dict[str, str]]
-) -> None:
-    with configured(monkeypatch, "json", least=least) as written:
-        logs.info_each("app.somewhere", lines)
-        assert written.getvalue() == ""
+        structlog.stdlib.get_logger("app.somewhere").info("usual", b=2)
+        structlog.stdlib.get_logger("app.somewhere").debug("less")
+        [line] = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"event": "usual", "level": "info", "logger": "app.somewhere", "a": 1, "b": 2}
 
 
 def test_a_closed_stream_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     with configured(monkeypatch, "json", least=logging.INFO) as written:
         written.close()
-        logs.info_each("app.somewhere", LINES)
         structlog.stdlib.get_logger("app.elsewhere").warning("usual")
