@@ -45,7 +45,7 @@ from app.ledger.activity import Activity
 from app.ledger.queries import Queries
 from app.ledger.recorder import Changes, Recorder
 from app.ledger.write_queue import WRITERS, WriteQueue
-from app.operations.alarms import AlarmQuery, AlarmWatch, alarm_thresholds
+from app.operations.alarms import AlarmMonitor, AlarmQuery, alarm_thresholds
 from app.operations.replicas import Heartbeat
 from app.operations.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Pruning, Retention
 from app.operations.usage_rollup import UsageRollup
@@ -146,7 +146,7 @@ class Service:
             self.verification,
             self.endpoint_health,
             self.rejections,
-            self.batch.put,
+            self.batch.record,
             clock=self.clock,
             most_bytes=self.settings.receiver_max_body_bytes,
             probed=self.probe_key.answer,
@@ -161,7 +161,7 @@ class Service:
 
     def _build_operations(self) -> None:
         settings, database, clock = self.settings, self.database, self.clock
-        self.alarms = AlarmWatch(
+        self.alarms = AlarmMonitor(
             AlarmQuery(database, by_hand=not settings.registers_endpoint),
             alarm_thresholds(settings),
             clock=clock,
@@ -191,13 +191,13 @@ class Service:
             default_response_class=schemas.JsonResponse,
         )
         errors.install(app)
-        app.add_fast_route(self.intake.path, self.intake, handler=FastDelivery(self.intake, self.batch.submit))
+        app.add_fast_route(self.intake.path, self.intake, handler=FastDelivery(self.intake, self.batch.enqueue))
         app.add_fast_route(
             generation_read.PREFIX, handler=generation_read.FastGenerationRead(self.waiting, self.access)
         )
         app.include_router(submission.router(self.submitter, self.access))
         app.include_router(
-            generations.router(self.queries, self.access, self.waiting, self.batch.put, clock=self.clock)
+            generations.router(self.queries, self.access, self.waiting, self.batch.record, clock=self.clock)
         )
         app.include_router(gateway.router(self.gateway, self.access), responses=schemas.errors(400, 404, 413))
         app.include_router(deliveries.router(self.queries, self.access))

@@ -91,7 +91,7 @@ class _Gauges:
 async def _stats(queries: Queries, clock: Clock) -> LedgerStats | None:
     try:
         async with asyncio.timeout(_SECONDS):
-            return await queries.standing(clock.now())
+            return await queries.describe_status(clock.now())
     except Exception as error:  # noqa: BLE001 - the other metrics are served without the database
         log.warning("metrics.standing_unknown", error=type(error).__name__)
         return None

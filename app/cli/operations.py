@@ -18,7 +18,7 @@ from app.core.encryption import DecryptionFailed
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.settings import Settings, SettingsInvalid, load
 from app.ledger.recorder import Changes, Recorder
-from app.operations.commands import Orders
+from app.operations.commands import GenerationCommands
 from app.operations.replay import Chosen, Replay, Replayed
 from app.polling.schedule import Schedule
 from app.ratelimit.limiter import RateLimiter
@@ -34,7 +34,7 @@ class OperatorContext:
     """The parts of the service that these commands use. No background loop runs."""
 
     replay: Replay
-    orders: Orders
+    commands: GenerationCommands
 
 
 def run_command(work: _Work) -> NoReturn:
@@ -97,7 +97,7 @@ async def open_context(settings: Settings, database: Database, clock: Clock) -> 
     async with RivyaClient(settings.rivya_base_url, key) as client:
         yield OperatorContext(
             Replay(database, ledger, clock=clock, first_poll=first_poll),
-            Orders(database, ledger, client=client, limiter=limiter, clock=clock),
+            GenerationCommands(database, ledger, client=client, limiter=limiter, clock=clock),
         )
 
 
@@ -135,7 +135,7 @@ def _effect(replayed: Replayed) -> str:
 
 async def poll(context: OperatorContext, generation_id: str) -> bool:
     """Print the status that Rivya returns now, and whether recording it changed anything."""
-    recorded = await context.orders.poll(generation_id)
+    recorded = await context.commands.poll(generation_id)
     status = recorded.generation.status if recorded.generation is not None else "unknown"
     typer.echo(f"{generation_id}: {status} ({recorded.outcome})")
     return True
@@ -143,6 +143,6 @@ async def poll(context: OperatorContext, generation_id: str) -> bool:
 
 async def forget(context: OperatorContext, generation_id: str, *, even_open: bool) -> bool:
     """Delete the generation and print that."""
-    await context.orders.forget(generation_id, even_open=even_open)
+    await context.commands.delete(generation_id, even_open=even_open)
     typer.echo(f"{generation_id}: forgotten")
     return True

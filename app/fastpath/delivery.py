@@ -21,9 +21,9 @@ _UNAUTHORIZED = b"401 Unauthorized"
 class FastDelivery:
     """Verifies a delivery and queues its report; other requests go to `Intake`, which repeats no work done here."""
 
-    def __init__(self, intake: Intake, submit: Callable[[Report, Completion], None]) -> None:
+    def __init__(self, intake: Intake, enqueue: Callable[[Report, Completion], None]) -> None:
         self._intake = intake
-        self._submit = submit
+        self._enqueue = enqueue
 
     def __call__(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
         """`app.fastpath.application.FastHandler`."""
@@ -34,7 +34,7 @@ class FastDelivery:
             respond_unauthorized(scope, exchange, attempt.error)
         elif attempt.report is not None:
             try:
-                self._submit(attempt.report, FastDeliveryReply(exchange, attempt))
+                self._enqueue(attempt.report, FastDeliveryReply(exchange, attempt))
             except ServiceError as error:
                 attempt.error = error
                 return False

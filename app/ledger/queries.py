@@ -47,7 +47,7 @@ class Queries:
         among_ids = any_of(generations.c.id, "ids", is_sqlite=database.is_sqlite)
         self._by_id: Select[Any] = rows.SELECT_GENERATIONS.where(among_ids)
         self._settled: Select[Any] = select(generations.c.id).where(among_ids, generations.c.settled_at.is_not(None))
-        self._standing = _standing()
+        self._status = _status()
         self._usage = usage_statement(is_sqlite=database.is_sqlite)
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
@@ -102,9 +102,9 @@ class Queries:
         # Sorted here, because the databases sort null differently.
         return sorted(map(to_usage_line, stored), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
 
-    async def standing(self, now: datetime) -> LedgerStats:
+    async def describe_status(self, now: datetime) -> LedgerStats:
         """Counts of open and overdue generations at `now`, and when the newest delivery was received."""
-        (row,) = await self._rows(self._standing, {"now": now})
+        (row,) = await self._rows(self._status, {"now": now})
         return LedgerStats(open=row["open"], overdue=row["overdue"], last_verified_at=row["last_verified_at"])
 
     async def _rows(self, statement: Select[Any], parameters: dict[str, Any] | None = None) -> Sequence[RowMapping]:
@@ -141,7 +141,7 @@ def overdue() -> ScalarSelect[int]:
     return counted(late, most=MOST_OVERDUE)
 
 
-def _standing() -> Select[Any]:
+def _status() -> Select[Any]:
     newest = select(func.max(deliveries.c.received_at, type_=UtcDateTime))
     return select(
         counted(select(polls.c.generation_id), most=MOST_OPEN).label("open"),

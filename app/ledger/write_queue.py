@@ -129,18 +129,18 @@ class WriteQueue:
         await asyncio.sleep(0)  # the last commit is published in the next run of the event loop
         self._tasks = []
 
-    async def put(self, report: Report) -> Recorded:
+    async def record(self, report: Report) -> Recorded:
         """Wait until `report` is committed, and return its result.
 
         Raises `Overloaded` when the queue is full, `DatabaseUnavailable` when the database is away or too slow,
         `RecordFailed` when only this report can't be recorded.
         """
         answer: asyncio.Future[Recorded] = asyncio.get_running_loop().create_future()
-        self.submit(report, answer)
+        self.enqueue(report, answer)
         return await answer
 
-    def submit(self, report: Report, completion: Completion) -> None:
-        """Like `put`, but pass the result to `completion` instead of waiting. Raises `Overloaded`."""
+    def enqueue(self, report: Report, completion: Completion) -> None:
+        """Like `record`, but pass the result to `completion` instead of waiting. Raises `Overloaded`."""
         if self._stopping or len(self._queue) >= self._most_waiting:
             raise Overloaded
         loop = self._loop if self._loop is not None else asyncio.get_running_loop()

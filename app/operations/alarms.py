@@ -52,7 +52,7 @@ class Alarm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurements:
+class AlarmInputs:
     """The values of one query of the database."""
 
     settled: int
@@ -74,7 +74,7 @@ class Measurements:
         return self.leader_until is not None and self.leader_until > now
 
 
-def measure(measured: Measurements, now: datetime, *, poll_errors: int, leaderless: float) -> dict[Alarm, float]:
+def measure(measured: AlarmInputs, now: datetime, *, poll_errors: int, leaderless: float) -> dict[Alarm, float]:
     """The value of every alarm. `leaderless`: seconds since a replica last had the lease."""
     enough = measured.settled >= FEWEST_SETTLED
     return {
@@ -106,7 +106,7 @@ def exceeded(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -
     return frozenset(alarm for alarm, value in values.items() if value > thresholds[alarm])
 
 
-def _silence(measured: Measurements, now: datetime) -> float:
+def _silence(measured: AlarmInputs, now: datetime) -> float:
     if measured.watched_since is None:
         return 0.0
     # Before the oldest open generation no delivery was expected, so silence is counted from there at the earliest.
@@ -123,7 +123,7 @@ _TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED)
 
 
 class AlarmQuery:
-    """Reads `Measurements` in one statement that uses indexes only, so its time does not grow with the tables.
+    """Reads `AlarmInputs` in one statement that uses indexes only, so its time does not grow with the tables.
 
     `by_hand`: the endpoint was not registered by us, so no row of ours counts refusals."""
 
@@ -131,13 +131,13 @@ class AlarmQuery:
         self._database = database
         self._statement = _statement(by_hand=by_hand)
 
-    async def at(self, now: datetime) -> Measurements:
+    async def at(self, now: datetime) -> AlarmInputs:
         """The measurements at `now`. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
             parameters = {"now": now, "hour_ago": now - _HOUR}
             row = (await connection.execute(self._statement, parameters)).mappings().one()
         verified = [at for at in (row["last_delivery_at"], row["last_verified_at"]) if at is not None]
-        return Measurements(
+        return AlarmInputs(
             settled=row["settled"],
             found_by_poll=row["found_by_poll"],
             watched_since=row["watched_since"],
@@ -197,7 +197,7 @@ def _refused_since(last_delivery_at: Any) -> Any:  # noqa: ANN401 - scalar subqu
 SECONDS_BETWEEN_LOOKS: Final = 5.0
 
 
-class AlarmWatch:
+class AlarmMonitor:
     """Measures the alarms every 5 s, sets the gauges and logs each change; every replica runs it."""
 
     def __init__(
@@ -315,7 +315,7 @@ def show(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float], *, ra
         RAISED.labels(alarm).set(int(alarm in raised))
 
 
-def show_measurements(measured: Measurements, *, at: float, has_leader: bool) -> None:
+def show_measurements(measured: AlarmInputs, *, at: float, has_leader: bool) -> None:
     """Set the gauges that belong to no alarm; `at` in Unix seconds."""
     LOOKED_AT.set(at)
     LEADER_ALIVE.set(int(has_leader))

@@ -38,7 +38,7 @@ class NotNow(ServiceError):
     code = "not_now"
 
 
-class Orders:
+class GenerationCommands:
     """Commands for one generation. All raise `DatabaseUnavailable`."""
 
     def __init__(
@@ -76,7 +76,7 @@ class Orders:
         )
         return recorded
 
-    async def forget(self, generation_id: str, *, even_open: bool = False) -> None:
+    async def delete(self, generation_id: str, *, even_open: bool = False) -> None:
         """Delete a generation, its history, and the bodies of its deliveries and its create; its event ids stay.
 
         If the generation is deleted already, only the remaining bodies of its create are emptied. A later report from

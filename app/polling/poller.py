@@ -76,7 +76,7 @@ class PollExecutor:
         polled = Polled(next_poll_at=following.poll_at or now, tracking=following.tracking)
         report = Report(source=Source.POLL, reported_at=now, claim=claim, polled=polled)
         try:
-            recorded = await self._batch.put(report)
+            recorded = await self._batch.record(report)
         except ServiceError as error:
             return self._failed(lease, f"not_recorded {error.code}")
         is_stalled = recorded.generation is not None and recorded.generation.tracking is Tracking.STALLED

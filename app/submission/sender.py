@@ -90,7 +90,7 @@ class Sender:
         except RivyaError as error:
             return error
         try:
-            recorded = await self._batch.put(_report(claimed, answer, self._clock.now()))
+            recorded = await self._batch.record(_report(claimed, answer, self._clock.now()))
         except ServiceError as error:
             return NotRecorded(f"{type(error).__name__} for generation {answer.generation.id}")
         return Accepted(answer.status, answer.generation.id, answer.body, recorded.generation)

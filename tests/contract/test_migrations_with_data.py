@@ -44,7 +44,7 @@ async def fill(url: str) -> None:
         headers = {"Authorization": f"Bearer {TOKEN}"}
         assert (await room.client.post("/api/v1/generations", json=body, headers=headers)).is_success
         await room.record(webhook("done", "succeeded"), poll("found", "failed"))
-        await room.service.batch.put(webhook("called", "succeeded"))
+        await room.service.batch.record(webhook("called", "succeeded"))
         await room.service.usage_rollup.move()
         await room.service.activity.run_once()
         await room.service.heartbeat.run_once()

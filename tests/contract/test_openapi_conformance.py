@@ -31,7 +31,7 @@ def test_every_operation_answers_what_its_document_says_to_what_it_allows_and_fo
     async def run() -> None:
         nonlocal sent
         async with serve(monkeypatch, database_url) as (service, client):
-            await service.batch.put(webhook("known", "succeeded"))
+            await service.batch.record(webhook("known", "succeeded"))
             for number, case in enumerate(cases):
                 problems = await problems_of(client, case, number)
                 wrong.extend(problems or ())

@@ -37,7 +37,7 @@ class Side:
 
     async def prepare(self) -> None:
         """Record a generation that nothing has settled."""
-        await self.both.service.batch.put(submit(self.open_id))
+        await self.both.service.batch.record(submit(self.open_id))
 
     def waiting(self, wait: str) -> bytes:
         """A read that waits for that generation."""
@@ -183,7 +183,7 @@ def test_a_request_that_takes_longer_than_any_deadline_is_waited_for(serve: Serv
 def test_who_reads_no_answer_is_read_no_further_and_cut(serve: Serve, request_: bytes) -> None:
     async def ask(side: Side) -> None:
         claim = status_claim("task_large", "succeeded", result={"urls": ["u" * 100_000]})
-        await side.both.service.batch.put(replace(webhook("task_large", "succeeded"), claim=claim))
+        await side.both.service.batch.record(replace(webhook("task_large", "succeeded"), claim=claim))
         deaf = side.deaf()
         await eventually(lambda: bool(side.connections))
         [connection] = side.connections
@@ -248,7 +248,7 @@ def test_where_every_connection_is_being_answered_a_new_one_is_closed(serve: Ser
         async with side.open(fast) as (first, _), side.open(plain) as (second, _):
             await eventually(lambda: side.waiters == 2)
             assert await side.ask(LIVE) == []
-            await side.both.service.batch.put(webhook(side.open_id, "succeeded"))
+            await side.both.service.batch.record(webhook(side.open_id, "succeeded"))
             for reader in (first, second):
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200")
 

@@ -125,6 +125,6 @@ async def test_reads_by_id_and_the_look_for_settled_ones_use_the_key(postgres_ur
 async def test_the_standing_is_told_from_indexes(postgres_url: str) -> None:
     async with filled(postgres_url) as database:
         explained = Explained(database)
-        standing = await Queries(database).standing(NOON + timedelta(seconds=1))
+        standing = await Queries(database).describe_status(NOON + timedelta(seconds=1))
         assert (standing.open, standing.overdue) == (ROWS // 50, ROWS // 50)
         assert "Seq Scan" not in explained.plans[0].replace("Seq Scan on polls", "")  # of which 5,000 are counted

@@ -25,8 +25,8 @@ def poisoned(generation_id: str) -> Report:
 async def test_a_poisoned_report_is_isolated_and_the_others_are_recorded(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         batch = WriteQueue(room.ledger, SystemClock())
-        good = [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(10)]
-        bad = asyncio.create_task(batch.put(poisoned("bad")))
+        good = [asyncio.create_task(batch.record(webhook(f"g{n}", "succeeded"))) for n in range(10)]
+        bad = asyncio.create_task(batch.record(poisoned("bad")))
         await asyncio.sleep(0)  # all of them are waiting before the first commit begins
         await batch.start()
         assert {item.outcome for item in await asyncio.gather(*good)} == {Outcome.APPLIED}
@@ -39,14 +39,14 @@ async def test_a_poisoned_report_is_isolated_and_the_others_are_recorded(databas
 async def test_where_a_whole_batch_is_refused_none_of_it_is_at_fault(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         batch = WriteQueue(room.ledger, SystemClock())
-        together = [asyncio.create_task(batch.put(poisoned(f"bad{n}"))) for n in range(2)]
+        together = [asyncio.create_task(batch.record(poisoned(f"bad{n}"))) for n in range(2)]
         await asyncio.sleep(0)  # both are waiting before the first commit begins
         await batch.start()
         for refused in together:
             with pytest.raises(DatabaseUnavailable):
                 await refused
         with pytest.raises(RecordFailed):
-            await batch.put(poisoned("alone"))
+            await batch.record(poisoned("alone"))
         await batch.stop()
         assert await room.rows(generations) == []
 
@@ -69,9 +69,9 @@ async def test_who_can_not_be_told_any_more_stops_nobody_elses_answer(database_u
         batch = WriteQueue(room.ledger, SystemClock())
         await batch.start()
         for attempt in range(3):
-            batch.submit(webhook(f"left{attempt}", "succeeded"), Untellable())
-            batch.submit(poisoned(f"bad{attempt}"), Untellable())
-            assert (await batch.put(webhook(f"g{attempt}", "succeeded"))).outcome is Outcome.APPLIED
+            batch.enqueue(webhook(f"left{attempt}", "succeeded"), Untellable())
+            batch.enqueue(poisoned(f"bad{attempt}"), Untellable())
+            assert (await batch.record(webhook(f"g{attempt}", "succeeded"))).outcome is Outcome.APPLIED
         await batch.stop()
         assert len(await room.rows(generations)) == 6
 
@@ -94,7 +94,7 @@ async def test_what_goes_wrong_after_the_commit_does_not_end_the_writer(database
         batch = WriteQueue(Unnoted(room), SystemClock())
         await batch.start()
         for n in range(3):
-            assert (await batch.put(webhook(f"g{n}", "succeeded"))).outcome is Outcome.APPLIED
+            assert (await batch.record(webhook(f"g{n}", "succeeded"))).outcome is Outcome.APPLIED
         await batch.stop()
         assert len(await room.rows(generations)) == 3
 
@@ -123,9 +123,9 @@ async def test_an_error_outside_of_the_commit_is_answered_and_ends_no_writer(dat
         async with asyncio.timeout(9):  # less than anybody waits for a commit
             for n in range(4):
                 with pytest.raises(DatabaseUnavailable):
-                    await batch.put(webhook(f"g{n}", "succeeded"))
-            assert (await batch.put(webhook("g", "succeeded"))).outcome is Outcome.APPLIED
-            assert (await batch.put(webhook("g0", "succeeded"))).is_duplicate
+                    await batch.record(webhook(f"g{n}", "succeeded"))
+            assert (await batch.record(webhook("g", "succeeded"))).outcome is Outcome.APPLIED
+            assert (await batch.record(webhook("g0", "succeeded"))).is_duplicate
         assert all(finding.ok for finding in await batch.health_checks())
         await batch.stop()
         assert len(await room.rows(generations)) == 5
@@ -137,11 +137,11 @@ async def test_a_queue_whose_writer_fails_each_time_is_down_and_can_be_stopped(d
         await batch.start()
         for n in range(3):
             with pytest.raises(DatabaseUnavailable):
-                await batch.put(webhook(f"g{n}", "succeeded"))
+                await batch.record(webhook(f"g{n}", "succeeded"))
         [finding] = await batch.health_checks()
         assert (finding.name, finding.ok, finding.is_required) == ("write_queue", False, True)
         assert "batch-0" in finding.detail
-        left = asyncio.create_task(batch.put(webhook("left", "succeeded")))
+        left = asyncio.create_task(batch.record(webhook("left", "succeeded")))
         await asyncio.sleep(0)
         await batch.stop()
         with pytest.raises(DatabaseUnavailable):
@@ -172,9 +172,9 @@ async def test_what_arrives_during_a_commit_goes_into_the_next_one_together(data
         gate = Gate(room)
         batch = WriteQueue(gate, SystemClock())
         await batch.start()
-        tasks = [asyncio.create_task(batch.put(webhook("first", "succeeded")))]
+        tasks = [asyncio.create_task(batch.record(webhook("first", "succeeded")))]
         await gate.reached.wait()
-        tasks += [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(30)]
+        tasks += [asyncio.create_task(batch.record(webhook(f"g{n}", "succeeded"))) for n in range(30)]
         await asyncio.sleep(0)
         assert not any(task.done() for task in tasks), "nothing is answered before its commit"
         gate.open.set()
@@ -193,7 +193,7 @@ async def test_a_lone_writer_begins_once_nothing_more_comes_in(database_url: str
 
         def arrive(following: int) -> None:
             """One in each turn of the loop."""
-            tasks.append(asyncio.create_task(batch.put(webhook(f"g{following}", "succeeded"))))
+            tasks.append(asyncio.create_task(batch.record(webhook(f"g{following}", "succeeded"))))
             if following > 0:
                 asyncio.get_running_loop().call_soon(arrive, following - 1)
 
@@ -209,10 +209,10 @@ async def test_more_than_the_queue_holds_is_refused_at_once(database_url: str) -
     async with open_ledger(database_url) as room:
         gate = Gate(room)
         batch = WriteQueue(gate, SystemClock(), most_waiting=5)
-        waiting = [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(5)]
+        waiting = [asyncio.create_task(batch.record(webhook(f"g{n}", "succeeded"))) for n in range(5)]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
-            await batch.put(webhook("g6", "succeeded"))
+            await batch.record(webhook("g6", "succeeded"))
         gate.open.set()
         await batch.start()
         await asyncio.gather(*waiting)
@@ -225,7 +225,7 @@ async def test_a_commit_that_takes_too_long_is_not_waited_for_but_still_stands(d
         batch = WriteQueue(gate, SystemClock(), patience=0.01)
         await batch.start()
         with pytest.raises(DatabaseUnavailable):
-            await batch.put(webhook("g", "succeeded"))
+            await batch.record(webhook("g", "succeeded"))
         gate.open.set()
         await batch.stop()
         assert len(await room.rows(deliveries)) == 1
@@ -234,13 +234,13 @@ async def test_a_commit_that_takes_too_long_is_not_waited_for_but_still_stands(d
 async def test_stopping_records_what_is_waiting(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         batch = WriteQueue(room.ledger, SystemClock())
-        tasks = [asyncio.create_task(batch.put(webhook(f"g{n}", "succeeded"))) for n in range(3)]
+        tasks = [asyncio.create_task(batch.record(webhook(f"g{n}", "succeeded"))) for n in range(3)]
         await asyncio.sleep(0)
         await batch.start()
         await batch.stop()
         assert all(item.outcome is Outcome.APPLIED for item in await asyncio.gather(*tasks))
         with pytest.raises(Overloaded):
-            await batch.put(webhook("late", "succeeded"))
+            await batch.record(webhook("late", "succeeded"))
 
 
 async def test_a_database_that_is_away_fails_all_of_a_batch_as_unavailable() -> None:
@@ -248,7 +248,7 @@ async def test_a_database_that_is_away_fails_all_of_a_batch_as_unavailable() -> 
     batch = WriteQueue(room.ledger, SystemClock())
     await batch.start()
     with pytest.raises(DatabaseUnavailable):
-        await batch.put(webhook("g", "succeeded"))
+        await batch.record(webhook("g", "succeeded"))
     await batch.stop()
     await room.database.dispose()
 
@@ -260,7 +260,7 @@ async def test_a_second_batch_begins_beside_the_first_and_a_third_waits_for_one_
         await batch.start()
         tasks: list[asyncio.Task[Recorded]] = []
         for size in (1, 20, 5):
-            tasks += [asyncio.create_task(batch.put(webhook(f"{size}-{n}", "succeeded"))) for n in range(size)]
+            tasks += [asyncio.create_task(batch.record(webhook(f"{size}-{n}", "succeeded"))) for n in range(size)]
             for _ in range(5):
                 await asyncio.sleep(0)
         assert gate.sizes == [1, 20]
@@ -276,10 +276,10 @@ async def test_a_few_do_not_wait_long_for_a_batch_that_is_held_up(database_url: 
         gate = Gate(room)
         batch = WriteQueue(gate, SystemClock(), writers=2)
         await batch.start()
-        tasks = [asyncio.create_task(batch.put(webhook("first", "succeeded")))]
+        tasks = [asyncio.create_task(batch.record(webhook("first", "succeeded")))]
         await gate.reached.wait()
         gate.reached.clear()
-        tasks += [asyncio.create_task(batch.put(webhook(f"few{n}", "succeeded"))) for n in range(3)]
+        tasks += [asyncio.create_task(batch.record(webhook(f"few{n}", "succeeded"))) for n in range(3)]
         async with asyncio.timeout(10):
             await gate.reached.wait()
         assert gate.sizes == [1, 3]

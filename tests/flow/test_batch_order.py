@@ -51,7 +51,7 @@ async def test_what_was_committed_is_answered_then_the_next_is_begun_and_only_th
         happened: list[str] = []
         batch = WriteQueue(Ordered(room, happened), SystemClock(), most_at_once=1)
         for generation_id in ("one", "two"):
-            batch.submit(webhook(generation_id, "succeeded"), Sender(happened))
+            batch.enqueue(webhook(generation_id, "succeeded"), Sender(happened))
         await batch.start()
         await batch.stop()
         assert happened == [

@@ -35,7 +35,7 @@ async def test_a_poll_records_what_rivya_says_as_the_operators_word(database_url
         generation_id = await finished_generation(rivya, room)
         async with at_desk(database_url, rivya=rivya) as desk:
             for _ in range(20):
-                recorded = await desk.orders.poll(generation_id)
+                recorded = await desk.commands.poll(generation_id)
                 if recorded.generation is not None and recorded.generation.status.is_terminal:
                     break
         last = (await room.rows(transitions))[-1]
@@ -50,17 +50,17 @@ async def test_a_poll_stops_where_rivya_refuses_the_key(database_url: str) -> No
         rivya.sandbox.keys["rvya_sk_sandbox"].revoked = True
         async with at_desk(database_url, rivya=rivya) as desk:
             with pytest.raises(RivyaUnauthorized):
-                await desk.orders.poll(generation_id)
+                await desk.commands.poll(generation_id)
         async with at_desk(database_url, rivya=rivya) as desk:
             with pytest.raises(NotNow, match="try again later: stopped: Rivya refuses RIVYA_API_KEY"):
-                await desk.orders.poll(generation_id)
+                await desk.commands.poll(generation_id)
         assert len(rivya.sandbox.calls.of("generations.get")) == 1
 
 
 async def test_nothing_is_asked_about_what_is_not_in_the_record(sqlite_url: str) -> None:
     async with serve_sandbox() as rivya, at_desk(sqlite_url, rivya=rivya) as desk:
         with pytest.raises(GenerationUnknown):
-            await desk.orders.poll("nobody")
+            await desk.commands.poll("nobody")
         assert rivya.sandbox.calls.of("generations.get") == []
 
 
@@ -69,10 +69,10 @@ async def test_a_rivya_that_is_away_or_knows_nothing_changes_nothing(sqlite_url:
         await room.ledger.record([submit("g")])
         async with at_desk(sqlite_url) as desk:
             with pytest.raises(RivyaUnavailable):
-                await desk.orders.poll("g")
+                await desk.commands.poll("g")
         async with at_desk(sqlite_url, rivya=rivya) as desk:
             with pytest.raises(RivyaNotFound):
-                await desk.orders.poll("g")
+                await desk.commands.poll("g")
         [row] = await room.rows(generations)
         assert (row["status"], row["not_found_count"]) == ("queued", 0)
 
@@ -80,23 +80,23 @@ async def test_a_rivya_that_is_away_or_knows_nothing_changes_nothing(sqlite_url:
 async def test_what_is_forgotten_is_gone_and_its_events_change_nothing(database_url: str) -> None:
     async with open_ledger(database_url) as room, at_desk(database_url) as desk:
         await room.ledger.record([submit("g"), webhook("g", "succeeded"), webhook("other", "failed")])
-        await desk.orders.forget("g")
+        await desk.commands.delete("g")
         await room.ledger.record([webhook("g", "succeeded")])
         assert [row["id"] for row in await room.rows(generations)] == ["other"]
         assert {row["generation_id"] for row in await room.rows(transitions)} == {"other"}
         bodies = {row["event_id"]: row["body"] for row in await room.rows(deliveries)}
         assert bodies == {"evt_g_succeeded": b"", "evt_other_failed": b"{}"}
         with pytest.raises(GenerationUnknown):
-            await desk.orders.forget("g")
+            await desk.commands.delete("g")
 
 
 async def test_what_is_open_is_forgotten_only_when_that_is_said(sqlite_url: str) -> None:
     async with open_ledger(sqlite_url) as room, at_desk(sqlite_url) as desk:
         await room.ledger.record([submit("g")])
         with pytest.raises(StillOpen):
-            await desk.orders.forget("g")
+            await desk.commands.delete("g")
         assert len(await room.rows(generations)) == 1
-        await desk.orders.forget("g", even_open=True)
+        await desk.commands.delete("g", even_open=True)
         assert await room.rows(generations) == []
 
 

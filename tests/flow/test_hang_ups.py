@@ -24,7 +24,7 @@ def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[ServerPair]
 
     async def run() -> None:
         async with server_pair(monkeypatch, url) as both:
-            await both.service.batch.put(submit("task_7"))
+            await both.service.batch.record(submit("task_7"))
             await ask(both)
 
     uvloop.run(run())

@@ -68,7 +68,7 @@ async def fallen_back(
                 answer.set_exception(outcome)
 
         async def record(report: Report) -> Any:
-            return await (asyncio.Event().wait() if is_stuck else batch.put(report))
+            return await (asyncio.Event().wait() if is_stuck else batch.record(report))
 
         intake = Intake(
             secrets, health, Rejections(room.database), record, clock=clock, most_bytes=MOST_BYTES,

@@ -171,8 +171,8 @@ async def test_what_is_rare_is_listed_whole(database_url: str) -> None:
 async def test_what_is_overdue_is_counted_as_far_as_it_matters(database_url: str) -> None:
     async with filled(database_url) as database:
         later = NOON + timedelta(days=1)
-        standing = await Queries(database).standing(later)
+        standing = await Queries(database).describe_status(later)
         assert (standing.open, standing.overdue) == (ROWS // 2, MOST_OVERDUE)
         look = await AlarmQuery(database, by_hand=False).at(later)
         assert (look.overdue, look.watched_since) == (MOST_OVERDUE, NOON)
-        assert (await Queries(database).standing(NOON + timedelta(seconds=9))).overdue == 5
+        assert (await Queries(database).describe_status(NOON + timedelta(seconds=9))).overdue == 5

@@ -93,9 +93,9 @@ async def test_a_forgotten_generation_takes_its_prompt_along(database_url: str, 
             async with room.room.database.transaction() as connection:
                 await connection.execute(generations.delete().where(generations.c.id == generation_id))
         async with at_desk(database_url) as desk:
-            await desk.orders.forget(generation_id, even_open=True)
+            await desk.commands.delete(generation_id, even_open=True)
             with pytest.raises(GenerationUnknown):
-                await desk.orders.forget(generation_id, even_open=True)
+                await desk.commands.delete(generation_id, even_open=True)
         assert is_expired(await room.create())
         assert (await room.create(key="other")).status_code == 200
         assert (room.calls, room.charged()) == (2, 1)

@@ -16,7 +16,7 @@ async def test_200_concurrent_deliveries_of_one_event_on_two_connections_are_one
         batches = [WriteQueue(room.ledger, SystemClock(), most_at_once=7) for room in (one, other)]
         for batch in batches:
             await batch.start()
-        await asyncio.gather(*(batches[n % 2].put(webhook("g", "succeeded")) for n in range(200)))
+        await asyncio.gather(*(batches[n % 2].record(webhook("g", "succeeded")) for n in range(200)))
         for batch in batches:
             await batch.stop()
         assert [row["attempts"] for row in await one.rows(deliveries)] == [200]

@@ -106,7 +106,7 @@ async def test_a_late_answer_and_the_backgrounds_agree_on_one(database_url: str)
         room.clock.advance(seconds=LEASE_SECONDS)  # this process was asleep: its lease ran out
         await room.retrier.run_once()
         resolved = await room.create()
-        await room.batch.put(webhook(resolved.json()["id"], "succeeded"))  # from here on our record says more
+        await room.batch.record(webhook(resolved.json()["id"], "succeeded"))  # from here on our record says more
         await room.sandbox.advance(1)
         assert (await slow).content == (await room.create()).content == resolved.content
         assert (room.calls, room.charged()) == (2, 1)
@@ -132,7 +132,7 @@ async def test_a_callback_that_overtakes_the_answer_leaves_a_legal_history(datab
         task = asyncio.create_task(room.create())
         await eventually(lambda: room.charged() == 1)
         [generation_id] = room.sandbox.generations.by_id
-        await room.batch.put(webhook(generation_id, "succeeded"))
+        await room.batch.record(webhook(generation_id, "succeeded"))
         await room.sandbox.advance(1)
         generation = (await task).json()
         assert (generation["id"], generation["status"], generation["tracking"]["client_request_id"]) == (

@@ -36,9 +36,9 @@ class CountedQueries(Queries):
     looks = 0
     stats_read = 0
 
-    async def standing(self, now: datetime) -> LedgerStats:
+    async def describe_status(self, now: datetime) -> LedgerStats:
         self.stats_read += 1
-        return await super().standing(now)
+        return await super().describe_status(now)
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
         generations_by_id = await super().generations_by_id(ids)
@@ -124,7 +124,7 @@ def assemble(
     errors.install(app)
     schemas.complete(app)
     app.add_fast_route(generation_read.PREFIX, handler=generation_read.FastGenerationRead(waiting, access))
-    app.include_router(generations.router(queries, access, waiting, batch.put, clock=clock))
+    app.include_router(generations.router(queries, access, waiting, batch.record, clock=clock))
     app.include_router(deliveries.router(queries, access))
     app.include_router(usage.router(queries, access, clock=clock))
     app.include_router(health.router(readiness))

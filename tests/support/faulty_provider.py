@@ -145,7 +145,7 @@ async def faulty_provider(url: str) -> AsyncIterator[FaultyProvider]:
             keyring,
             Noted(),
             Rejections(replica.database),
-            replica.batch.put,
+            replica.batch.record,
             clock=room.clock,
             most_bytes=65536,
             probed=PROBE_KEY.answer,

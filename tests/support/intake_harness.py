@@ -99,14 +99,14 @@ async def open_intake(
             keyring,
             health,
             refusals,
-            batch.put,
+            batch.record,
             clock=clock,
             most_bytes=MOST_BYTES,
             probed=PROBE_KEY.answer,
             trusted_proxies=parse_networks(trusted_proxies),
         )
         app = FastPathApp()
-        app.add_fast_route(ROUTE, intake, handler=FastDelivery(intake, batch.submit))
+        app.add_fast_route(ROUTE, intake, handler=FastDelivery(intake, batch.enqueue))
         async with serve_app(app, http) as served, served.client() as client:
             yield IntakeHarness(room, client, keyring, health, refusals, clock, served)
         await batch.stop()

@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 
-from app.operations.alarms import FEWEST_SETTLED, Alarm, Measurements, describe, exceeded, measure
+from app.operations.alarms import FEWEST_SETTLED, Alarm, AlarmInputs, describe, exceeded, measure
 from tests.support.clock import NOON
 
-QUIET = Measurements(
+QUIET = AlarmInputs(
     settled=0,
     found_by_poll=0,
     watched_since=None,
