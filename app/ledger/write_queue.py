@@ -42,6 +42,12 @@ class PendingReport:
     deadline: float
     """Time of the event loop's clock, in seconds."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the delivery's body."""
+        delivery = self.report.delivery
+        return 0 if delivery is None else len(delivery.body)
+
 
 def resolve(completion: Completion, result: Recorded | ServiceError) -> None:
     """Set the result of one report. An error of the receiver is only logged: the writer has to serve the others."""
@@ -75,6 +81,10 @@ PATIENCE = 10.0
 """Seconds that a report may wait for its commit before its sender gets an error and has to repeat it."""
 
 
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""Limit of the bodies in the queue and in the batches being recorded; a body on its own may be larger."""
+
+
 class WriteQueue:
     """A bounded queue of reports, recorded by `writers` loops in batches of up to `most_at_once`."""
 
@@ -85,6 +95,7 @@ class WriteQueue:
         *,
         writers: int = 1,
         most_waiting: int = 2000,
+        most_bytes: int = MAX_BYTES,
         most_at_once: int = 200,
         patience: float = PATIENCE,
     ) -> None:
@@ -92,10 +103,12 @@ class WriteQueue:
         self._clock = clock
         self._writers = writers
         self._most_waiting = most_waiting
+        self._most_bytes = most_bytes
         self._most_at_once = most_at_once
         self._patience = patience
         self._queue: deque[PendingReport] = deque()
         self._being_recorded: list[list[PendingReport]] = []
+        self._bytes = 0
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """Stored, because getting the running loop is a system call."""
@@ -126,6 +139,7 @@ class WriteQueue:
         await self._loops.stop()
         reject(list(self._queue), DatabaseUnavailable())
         self._queue.clear()
+        self._bytes = 0
         await asyncio.sleep(0)  # the last commit is published in the next run of the event loop
         self._tasks = []
 
@@ -145,6 +159,9 @@ class WriteQueue:
             raise Overloaded
         loop = self._loop if self._loop is not None else asyncio.get_running_loop()
         waiting = PendingReport(report, completion, loop.time() + self._patience)
+        if self._bytes and self._bytes + waiting.size > self._most_bytes:
+            raise Overloaded
+        self._bytes += waiting.size
         self._queue.append(waiting)
         self._arrived.set()
         if self._deadline_timer is None:
@@ -178,6 +195,7 @@ class WriteQueue:
             raise
         finally:
             self._being_recorded.remove(batch)
+            self._bytes -= sum(waiting.size for waiting in batch)
         return 0.0
 
     async def _collect(self) -> None:
@@ -191,7 +209,9 @@ class WriteQueue:
         batch: list[PendingReport] = []
         while self._queue and len(batch) < self._most_at_once:
             waiting = self._queue.popleft()
-            if not waiting.completion.done():  # else its sender got an error, and will repeat it
+            if waiting.completion.done():  # its sender got an error, and will repeat it
+                self._bytes -= waiting.size
+            else:
                 batch.append(waiting)
         return batch
 

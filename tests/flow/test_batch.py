@@ -219,6 +219,25 @@ async def test_more_than_the_queue_holds_is_refused_at_once(database_url: str) -
         await batch.stop()
 
 
+async def test_more_bytes_than_the_queue_holds_are_refused_until_they_are_recorded(sqlite_url: str) -> None:
+    async with open_ledger(sqlite_url) as room:
+        gate = Gate(room)
+        batch = WriteQueue(gate, SystemClock(), most_bytes=1)
+        alone = asyncio.create_task(batch.put(webhook("g", "succeeded")))  # larger than the queue, so on its own
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await batch.put(webhook("other", "succeeded"))
+        await batch.start()
+        await gate.reached.wait()
+        with pytest.raises(Overloaded):
+            await batch.put(webhook("other", "succeeded"))
+        gate.open.set()
+        await alone
+        await asyncio.sleep(0)
+        await batch.put(webhook("other", "succeeded"))
+        await batch.stop()
+
+
 async def test_a_commit_that_takes_too_long_is_not_waited_for_but_still_stands(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         gate = Gate(room)
