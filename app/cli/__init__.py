@@ -51,7 +51,9 @@ def version() -> None:
 
 
 @cli.command()
-def serve() -> None:
+def serve(
+    force: Annotated[bool, typer.Option("--force", help="Also on a SQLite file that another receiver uses.")] = False,
+) -> None:
     """Serve, with settings from the environment and .env."""
     import gc
 
@@ -68,7 +70,7 @@ def serve() -> None:
         typer.echo(str(error), err=True)
         sys.exit(2)
     logs.configure(settings.receiver_log_format)
-    sys.exit(uvloop.run(serve_until_stopped(settings)))
+    sys.exit(uvloop.run(serve_until_stopped(settings, may_share_file=force)))
 
 
 @cli.command()
@@ -79,7 +81,7 @@ def run(
     from app.core.settings import has_api_key
 
     if has_api_key():
-        serve()
+        serve(force=False)
     from app.cli.demo import run_demo
 
     sys.exit(run_demo(keep=keep))

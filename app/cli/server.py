@@ -17,6 +17,7 @@ import structlog
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
+from app.core.database import DatabaseInUse
 from app.core.settings import Settings
 from app.fastpath.application import FastHandler, FastPathApp
 from app.fastpath.connections import BoundedProtocol, ConnectionLimits
@@ -201,15 +202,17 @@ def max_connections(settings: Settings) -> int:
     return max(_MIN_CONNECTIONS, min(_MAX_CONNECTIONS, rest))
 
 
-async def serve_until_stopped(settings: Settings) -> int:
-    """Serve until a signal; returns the exit status.
+async def serve_until_stopped(settings: Settings, *, may_share_file: bool = False) -> int:
+    """Serve until a signal; returns the exit status. `may_share_file`: also on a SQLite file that is in use.
 
     0: stopped by a signal, 1: could not start, 2: settings contradict each other or the stored data.
     """
     try:
         listener = listen(settings.receiver_host, settings.receiver_port)
         service = Service(settings)
-    except AddressTaken as error:
+        if not may_share_file:
+            service.database.lock()
+    except (AddressTaken, DatabaseInUse) as error:
         return _refuse(str(error))
     except SchemeInvalid as error:
         return _refuse(f"RIVYA_SIGNATURE_SCHEME: got {settings.rivya_signature_scheme!r}; {error}")

@@ -1,6 +1,9 @@
 """The database, PostgreSQL or SQLite, with write transactions that commit before they return."""
 
 import asyncio
+import fcntl
+import os
+import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
@@ -10,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import structlog
 from sqlalchemy import (
     URL,
     AdaptedConnection,
@@ -41,6 +45,8 @@ from app.core.drivers import (
     translate_errors,
 )
 
+log = structlog.stdlib.get_logger(__name__)
+
 _WRITES = "receiver_writes"
 
 # plan_cache_mode: a generic plan made while a table was empty scans it from then on; planning again costs far less.
@@ -54,11 +60,16 @@ _POSTGRES_SETTINGS = {
 }
 
 
+class DatabaseInUse(Exception):
+    """Another process serves on this SQLite file; the text says which, and what to do."""
+
+
 class Database:
     """One engine for the life of a process: `transaction()` to write, `read()` to read."""
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.is_sqlite = not url.startswith("postgres")
+        self._lock_file: int | None = None
         # SQLite has one writer: waiting for this lock is fair and costs nothing, waiting inside SQLite is a busy loop.
         self._writer = asyncio.Lock() if self.is_sqlite else None
         self.direct: RawPostgres | RawSqlite
@@ -101,6 +112,30 @@ class Database:
         """False if this is a SQLite file that is not there yet; connecting would create it."""
         return not self.is_sqlite or Path(str(self.url.database)).exists()
 
+    def lock(self) -> None:
+        """Lock a SQLite file for this process, until `dispose` or the end of the process, however it ends.
+
+        The lock is on a file beside it: SQLite loses its own locks when the process closes another handle of its file.
+
+        Raises `DatabaseInUse`.
+        """
+        if not self.is_sqlite:
+            return
+        path = Path(f"{Path(str(self.url.database)).resolve()}.lock")
+        try:
+            self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.truncate(self._lock_file, 0)
+            os.write(self._lock_file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except BlockingIOError:
+            holder = path.read_text(errors="replace")
+            raise DatabaseInUse(
+                f"DATABASE_URL: {path.with_suffix('')} is used by another receiver ({holder}), and SQLite is for one: "
+                "stop that one, or use PostgreSQL; --force starts this one all the same"
+            ) from None
+        except OSError as error:  # no folder, no right to write, or no locks: the database itself says more
+            log.warning("database.not_locked", path=str(path), reason=error.strerror)
+
     async def ping(self) -> None:
         """Return when the database answers. Raises `DatabaseUnavailable` if it does not within 2 seconds."""
         with translate_errors():
@@ -118,6 +153,9 @@ class Database:
         """Close every connection."""
         await self.direct.close()
         await self.engine.dispose()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
 
 
 def _shown(options: PostgresOptions) -> URL:

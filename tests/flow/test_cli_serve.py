@@ -108,6 +108,24 @@ async def test_a_database_that_is_away_is_waited_for_until_told_to_stop(tmp_path
     assert "Traceback" not in process.log()
 
 
+async def test_a_second_process_on_a_sqlite_file_refuses_unless_forced_and_a_kill_leaves_no_lock(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    (tmp_path / "elsewhere").symlink_to(Path(str(make_url(sqlite_url).database)))
+    port = free_port()
+    others = {**environment(NOBODY, f"sqlite+aiosqlite:///{tmp_path}/elsewhere", port), "RECEIVER_PORT": str(port)}
+    async with serve_sandbox() as rivya, receiver(rivya, sqlite_url, tmp_path) as first:
+        ended = await command("serve", others, tmp_path)
+        assert ended.status == 2
+        [line] = ended.errors.splitlines()
+        assert line.startswith(f"DATABASE_URL: {make_url(sqlite_url).database} is used by another receiver (process ")
+        assert f"(process {first.process.pid} on {socket.gethostname()})" in line
+        async with serving(others, tmp_path, port=port, command="serve --force"):
+            await asyncio.to_thread(first.process.kill)
+        async with serving(others, tmp_path, port=port) as second:
+            assert await asyncio.to_thread(second.terminate) == 0
+
+
 async def test_a_file_env_is_honoured_and_the_environment_wins_over_it(tmp_path: Path, sqlite_url: str) -> None:
     async with serve_sandbox() as rivya:
         port = free_port()

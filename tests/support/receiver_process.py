@@ -151,10 +151,15 @@ class ReceiverProcess:
 
 @asynccontextmanager
 async def serving(
-    settings: Mapping[str, str], directory: Path, *, port: int = 0, program: Path | None = None
+    settings: Mapping[str, str],
+    directory: Path,
+    *,
+    command: str = "serve",
+    port: int = 0,
+    program: Path | None = None,
 ) -> AsyncIterator[ReceiverProcess]:
     """A `rivya-receiver serve` that is live, killed at the end of the block if it still runs."""
-    process = ReceiverProcess(settings, directory, port=port, program=program)
+    process = ReceiverProcess(settings, directory, command=command, port=port, program=program)
     try:
         # In a thread: what the receiver calls while it starts may well be served by this very event loop.
         await asyncio.to_thread(process.start)
