@@ -10,7 +10,7 @@ from app.core.auth import Access, Caller, Role
 from app.core.errors import NotFound
 from app.ledger.queries import Queries
 from app.ledger.serializers import render_delivery, render_evidence
-from app.rivya.parsing import usable_name
+from app.rivya.parsing import usable_id
 
 
 def router(queries: Queries, access: Access) -> APIRouter:
@@ -33,14 +33,14 @@ def router(queries: Queries, access: Access) -> APIRouter:
         return answer(list_of([render_delivery(item) for item in page.items], next_cursor=following))
 
     @routes.get(
-        "/deliveries/{event_id}",
+        "/deliveries/{event_id:path}",
         summary="Read a delivery",
         response_model=EvidenceOut,
         responses=errors(404),
     )
     async def get_delivery(event_id: str, caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> Response:
         """What is known of it; for the role admin also its headers and its bytes."""
-        delivery = await queries.delivery(event_id) if usable_name(event_id) is not None else None
+        delivery = await queries.delivery(event_id) if usable_id(event_id) is not None else None
         if delivery is None:
             raise NotFound("No delivery with this event id was ever recorded.")
         evidence = render_evidence(delivery) if caller.role.allows(Role.ADMIN) else {}

@@ -114,7 +114,7 @@ def _error(
 
 
 def _route(scope: Scope) -> str:
-    return getattr(scope.get("route"), "path", "none")
+    return getattr(scope.get("route"), "path_format", "none")
 
 
 _AT_MOST = 5

@@ -18,11 +18,12 @@ from app.core.auth import Access, Caller, Role
 from app.core.bodies import read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound, RequestInvalid
+from app.core.json_codec import dump_json, parse_json
 from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source, TrackedClaim
 from app.ledger.queries import Queries
 from app.ledger.serializers import render, render_transition
-from app.rivya.parsing import LONGEST_NAME, storable, usable_name
+from app.rivya.parsing import LONGEST_ID, LONGEST_NAME, storable, usable_id, usable_name
 
 MOST_BYTES = 64 * 1024
 MOST_METADATA_BYTES = 16 * 1024
@@ -40,7 +41,7 @@ def _small(value: dict[str, Any]) -> dict[str, Any]:
     if storable(value) != value:
         message = "must not contain NUL, nor nest more than 200 levels"
         raise ValueError(message)
-    if len(orjson.dumps(value)) > MOST_METADATA_BYTES:
+    if len(dump_json(value)) > MOST_METADATA_BYTES:
         message = f"must be at most {MOST_METADATA_BYTES} bytes as JSON"
         raise ValueError(message)
     return value
@@ -73,7 +74,7 @@ class Track(BaseModel):
         if not body.strip():
             return cls()
         try:
-            members = orjson.loads(body)
+            members = parse_json(body)
         except orjson.JSONDecodeError:
             members = None
         if not isinstance(members, dict):
@@ -87,8 +88,8 @@ class Track(BaseModel):
 
 def checked_id(generation_id: str) -> str:
     """`generation_id`, if a request to Rivya can contain it. Raises `RequestInvalid`."""
-    if usable_name(generation_id) is None or generation_id in {".", ".."}:
-        message = f"generation_id: must be 1 to {LONGEST_NAME} printable characters."
+    if usable_id(generation_id) is None or generation_id in {".", ".."}:
+        message = f"generation_id: must be 1 to {LONGEST_ID} printable characters."
         raise RequestInvalid(message)
     return generation_id
 
@@ -154,7 +155,21 @@ def router(
         return answer(list_of([render(generation) for generation in page.items], next_cursor=following))
 
     @routes.get(
-        "/generations/{generation_id}",
+        "/generations/{generation_id:path}/transitions",
+        summary="The history of a generation",
+        response_model=TransitionListOut,
+        responses=errors(404),
+        dependencies=reads,
+    )
+    async def list_transitions(generation_id: str) -> Response:
+        """Every status change that was accepted, oldest first, with its source."""
+        history = await queries.transitions(generation_id) if usable_id(generation_id) is not None else []
+        if not history:
+            raise NotFound(_UNKNOWN)
+        return answer(list_of([render_transition(transition) for transition in history]))
+
+    @routes.get(
+        "/generations/{generation_id:path}",
         summary="Read a generation, or wait for its outcome",
         response_model=GenerationOut,
         responses=errors(400, 404),
@@ -178,7 +193,7 @@ def router(
         return await _awaited(request, waiting, generation_id, requested)
 
     @routes.put(
-        "/generations/{generation_id}",
+        "/generations/{generation_id:path}",
         summary="Track a generation made elsewhere",
         response_model=GenerationOut,
         responses=errors(400, 413, also=_CREATED),
@@ -200,20 +215,6 @@ def router(
         is_new = recorded.transition is not None and recorded.transition.from_status is None
         return answer(render(recorded.generation), status=201 if is_new else 200)
 
-    @routes.get(
-        "/generations/{generation_id}/transitions",
-        summary="The history of a generation",
-        response_model=TransitionListOut,
-        responses=errors(404),
-        dependencies=reads,
-    )
-    async def list_transitions(generation_id: str) -> Response:
-        """Every status change that was accepted, oldest first, with its source."""
-        history = await queries.transitions(generation_id) if usable_name(generation_id) is not None else []
-        if not history:
-            raise NotFound(_UNKNOWN)
-        return answer(list_of([render_transition(transition) for transition in history]))
-
     return routes
 
 
@@ -232,7 +233,7 @@ async def _read(request: Request, waiting: Waiting, generation_id: str, seconds:
         # Not assigned to a variable: its error would refer to this frame, and the frame to the error.
         generations: GenerationsById = await state.pop(READ)
         return generations.get(generation_id)
-    if usable_name(generation_id) is None:
+    if usable_id(generation_id) is None:
         return None
     if DEADLINE in state:
         seconds = state[DEADLINE] - asyncio.get_running_loop().time()

@@ -10,9 +10,9 @@ from pydantic import BaseModel
 
 from app.api.schemas import answer
 from app.core import migrations
-from app.core.bodies import json_body
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, HealthCheck, ServiceError
+from app.core.json_codec import json_body
 
 Check = Callable[[], Awaitable[Sequence[HealthCheck]]]
 Result = TypeVar("Result")

@@ -1,10 +1,9 @@
-"""Reads request bodies within one limit of time and a limit of bytes, and writes JSON bodies, for every route."""
+"""Reads request bodies within one limit of time and a limit of bytes, for every route."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
-import orjson
 from starlette.types import Receive, Scope
 
 from app.core.errors import BodyTooLarge, ServiceError
@@ -77,8 +76,3 @@ def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
         if name == b"content-length":
             return int(value[:20]) if value.isdigit() else None  # no body has a length of more than 20 digits
     return None
-
-
-def json_body(content: object) -> bytes:
-    """`content` as JSON with a newline at its end, so that a terminal shows what follows on a line of its own."""
-    return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)

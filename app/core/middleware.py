@@ -49,7 +49,7 @@ class RequestContextMiddleware:
                 scope["state"].setdefault(_RESULT, _result_of(message["status"]))
                 message["headers"] = [*message.get("headers", ()), header]
                 # The route's template, never the path: there is no end of paths, and one of them holds a secret.
-                count(getattr(scope.get("route"), "path", "none"), method, message["status"])
+                count(getattr(scope.get("route"), "path_format", "none"), method, message["status"])
             elif not message.get("more_body", False):
                 _count_call(scope)  # before the end is sent: a caller that has the whole response finds it counted
             await send(message)
@@ -85,7 +85,7 @@ def _count_call(scope: Scope) -> None:
     state = scope["state"]
     if "caller" in state and not state.setdefault(_IS_COUNTED, False):
         state[_IS_COUNTED] = True
-        route = getattr(scope.get("route"), "path", "none")
+        route = getattr(scope.get("route"), "path_format", "none")
         API_CALLS.labels(state["caller"].name, route, state.get(_RESULT, "abandoned")).inc()
 
 

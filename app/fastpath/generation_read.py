@@ -9,13 +9,13 @@ from starlette.types import Scope
 
 from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting, generation_in
 from app.core.auth import Access, Caller
-from app.core.bodies import json_body
 from app.core.errors import ServiceError
+from app.core.json_codec import json_body
 from app.core.middleware import ANSWER_LINES, API_CALLS, HTTP_REQUESTS, ensure_request_id
 from app.fastpath.application import Exchange
 from app.ledger.models import Generation
 from app.ledger.serializers import render
-from app.rivya.parsing import usable_name
+from app.rivya.parsing import usable_id
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class FastGenerationRead:
         generation_id, query = scope["path"][len(PREFIX) :], scope["query_string"]
         wait = _WAIT.fullmatch(query)
         is_plain = scope["method"] == "GET" and not body and "/" not in generation_id
-        if not is_plain or wait is None or usable_name(generation_id) is None:
+        if not is_plain or wait is None or usable_id(generation_id) is None:
             return False
         caller = self._reader(scope)
         if caller is None:

@@ -94,7 +94,7 @@ def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
 
 def _route(relayed: Relayed, access: Access) -> dict[str, Any]:
     return {
-        "path": relayed.path.removeprefix("/api/v1"),
+        "path": relayed.path.removeprefix("/api/v1").replace("}", ":path}"),  # an id may contain slashes
         "dependencies": [Depends(access.require(relayed.role))],
         "response_model": None,
     }

@@ -8,9 +8,10 @@ from typing import Final
 from fastapi import Request, Response
 from prometheus_client import Gauge
 
-from app.core.bodies import declared_length, iter_body, json_body, read_body
+from app.core.bodies import declared_length, iter_body, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound
+from app.core.json_codec import json_body
 from app.gateway.headers import request_headers
 from app.gateway.models_cache import CachedModels, Catalogue, WholeAnswer, read_whole
 from app.gateway.streaming import ProxyResponse, ShutdownDeadline, Slots

@@ -10,9 +10,10 @@ from typing import Protocol
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from app.core.bodies import BodyIncomplete, json_body, read_body
+from app.core.bodies import BodyIncomplete, read_body
 from app.core.clock import Clock
 from app.core.errors import BodyTooLarge, DatabaseUnavailable, ServiceError
+from app.core.json_codec import json_body
 from app.core.middleware import HTTP_REQUESTS, count, ensure_request_id
 from app.core.proxies import Network, client_address
 from app.intake.parse import as_unreadable, is_delivery, parse_delivery

@@ -5,9 +5,10 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
-import orjson
 from sqlalchemy import FromClause, RowMapping, Select, func, select
 
+from app.core import json_codec
+from app.core.json_codec import parse_json
 from app.ledger.decide import DeliveryRow, GenerationRow, KnownEvent, Plan, usage_changes
 from app.ledger.models import Generation, Outcome, Source, Status, StoredDelivery, Tracking, Transition
 from app.ledger.tables import generations, polls
@@ -63,18 +64,18 @@ _JSON = tuple(GENERATION_COLUMNS.index(name) for name in ("metadata", "rivya_obj
 
 def dump_json(value: object) -> str:
     """A value as JSON text."""
-    return orjson.dumps(value).decode()
+    return json_codec.dump_json(value).decode()
 
 
 def to_generation(row: Row) -> Generation:
     """The generation in a row of `SELECT_GENERATIONS`."""
     members = {name: row[name] for name in _NAMES}
     members["status"], members["tracking"] = Status(members["status"]), Tracking(members["tracking"])
-    members["rivya_object"] = orjson.loads(members["rivya_object"])
+    members["rivya_object"] = parse_json(members["rivya_object"])
     if members["settled_by"] is not None:
         members["settled_by"] = Source(members["settled_by"])
     if members["metadata"] is not None:
-        members["metadata"] = orjson.loads(members["metadata"])
+        members["metadata"] = parse_json(members["metadata"])
     return Generation(**members)
 
 
@@ -201,7 +202,7 @@ def to_delivery(row: Row) -> StoredDelivery:
         attempts=row["attempts"],
         body_pruned_at=row["body_pruned_at"],
         body=row.get("body"),
-        headers=orjson.loads(headers) if headers is not None else None,
+        headers=parse_json(headers) if headers is not None else None,
     )
 
 

@@ -14,7 +14,7 @@ import orjson
 from app.core.headers import is_header_value
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable, read_date, read_error
-from app.rivya.parsing import json_object, usable_name
+from app.rivya.parsing import json_object, usable_id
 from app.rivya.payloads import Generation, read_credits, read_generation, read_json, read_models
 from app.rivya.transport import (
     MOST_BODY_BYTES,
@@ -209,6 +209,6 @@ def _read_endpoint_body(body: bytes) -> WebhookEndpoint:
 
 def segment(identity: str) -> str:
     """An id as one path segment. Raises RivyaNotFound for a text that can't be an id, and for `.` and `..`."""
-    if usable_name(identity) is None or identity in {".", ".."}:
+    if usable_id(identity) is None or identity in {".", ".."}:
         raise RivyaNotFound(404, "not_found", "this can't be an id of Rivya's")
     return quote(identity, safe="")

@@ -6,7 +6,11 @@ from typing import Any, Final
 
 import orjson
 
+from app.core.json_codec import dump_json, parse_json
+
 LONGEST_NAME: Final = 200
+LONGEST_ID: Final = 500
+_MOST_ID_BYTES: Final = 1200  # an index of PostgreSQL holds entries of 2,700 bytes
 LONGEST_REFERENCE: Final = 500
 _DEEPEST: Final = 200  # orjson writes 254 levels; the rest is for objects into which a value is put later
 _LARGEST_AMOUNT: Final = 10**12
@@ -16,17 +20,24 @@ _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
 def json_object(text: bytes) -> dict[str, Any] | None:
     """The members of a JSON object, None if the text is anything else."""
     try:
-        value = orjson.loads(text)
+        value = parse_json(text)
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None
 
 
 def usable_name(value: object) -> str | None:
-    """A text fit to be an id or a name (printable, neither blank nor too long), or None."""
+    """A text fit to be a name (printable, neither blank nor longer than `LONGEST_NAME`), or None."""
     if not isinstance(value, str) or len(value) > LONGEST_NAME or not value.isprintable() or not value.strip():
         return None
     return value
+
+
+def usable_id(value: object) -> str | None:
+    """A text fit to be an id (printable, neither blank nor longer than `LONGEST_ID`), or None."""
+    if not isinstance(value, str) or len(value) > LONGEST_ID or not value.isprintable() or not value.strip():
+        return None
+    return value if len(value) <= LONGEST_NAME or len(value.encode()) <= _MOST_ID_BYTES else None
 
 
 def usable_reference(value: object) -> str | None:
@@ -54,8 +65,8 @@ def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     NUL and lone surrogates become U+FFFD, what is nested deeper than 200 levels becomes null.
     """
     try:
-        text = orjson.dumps(value)
-    except orjson.JSONEncodeError:
+        text = dump_json(value)
+    except (TypeError, ValueError, RecursionError):
         return _cleaned(value, _DEEPEST)
     return value if is_storable(text) else _cleaned(value, _DEEPEST)
 

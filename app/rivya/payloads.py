@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from app.core.json_codec import parse_json
 from app.core.records import hot_dataclass
 from app.rivya.errors import PayloadUnreadable
 from app.rivya.parsing import (
@@ -18,6 +19,7 @@ from app.rivya.parsing import (
     plausible_amount,
     read_iso,
     storable,
+    usable_id,
     usable_name,
     usable_reference,
 )
@@ -26,7 +28,7 @@ from app.rivya.parsing import (
 def read_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """The JSON value of a body. Raises PayloadUnreadable."""
     try:
-        return orjson.loads(body)
+        return parse_json(body)
     except orjson.JSONDecodeError:
         raise PayloadUnreadable("not JSON") from None
 
@@ -118,7 +120,7 @@ def _nodes(value: object) -> Iterator[Any]:
 def _is_generation(value: object) -> bool:
     if not isinstance(value, dict):
         return False
-    status, identity = value.get("status"), usable_name(value.get("id"))
+    status, identity = value.get("status"), usable_id(value.get("id"))
     if identity is None or identity.startswith(_OTHER_THINGS):
         return False
     return isinstance(status, str) and status in STATUSES
@@ -176,7 +178,7 @@ def read_delivery(body: bytes, *, header_id: str | None) -> DeliveryBody:
     generation = find_generation(envelope, is_clean=is_storable(body))
     # A body that is itself the generation has the generation's id, not the event's: its two events would look like one.
     bare = generation is not None and generation.id == envelope.get("id")
-    event_id = (None if bare else usable_name(envelope.get("id"))) or usable_name(header_id)
+    event_id = (None if bare else usable_id(envelope.get("id"))) or usable_id(header_id)
     event_type = envelope.get("type") or None
     kind = _kind(event_type if isinstance(event_type, str) else None, generation)
     return DeliveryBody(

@@ -10,9 +10,9 @@ from enum import StrEnum
 import orjson
 from sqlalchemy import RowMapping
 
-from app.core.bodies import json_body
 from app.core.errors import RequestInvalid
 from app.core.headers import is_header_value
+from app.core.json_codec import json_body
 from app.rivya.parsing import LONGEST_REFERENCE, usable_reference
 
 # Checks only what this service needs of the body and the key of a create; Rivya checks the rest. Pure.

@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 
+from app.rivya.payloads import read_generation
 from tests.support.api_harness import error_of, ids, open_api
 from tests.support.clock import NOON
 from tests.support.http_paths import HttpPath, on_both_paths
 from tests.support.ledger_harness import GRACE
 from tests.support.reports import poll, status_claim, submit, webhook
 
+ODD_IDS = ["a/b", "/a//b/", "a/transitions", "a?b#c%2F", "ü 图", "図" * 300, "x" * 300]
 UNKNOWN = ["nobody", "%00", "%ff", "a" * 5000, "%0a", "..%5c", "🦜"]
 
 
@@ -77,3 +80,33 @@ async def test_the_history_tells_each_step_and_who_told_of_it(database_url: str)
             "recorded_at": "2026-05-10T12:00:00.000Z",
         }
         assert answer.json()["data"][0]["from"] is None
+
+
+@on_both_paths
+@pytest.mark.parametrize("identity", ODD_IDS)
+async def test_a_generation_is_read_whatever_characters_its_id_has(
+    database_url: str, identity: str, http: HttpPath
+) -> None:
+    async with open_api(database_url, http=http) as api:
+        await api.record(webhook(identity, "succeeded", event_id=f"evt/{identity}"))
+        path = f"/api/v1/generations/{quote(identity, safe='')}"
+        [transition] = (await api.client.get(f"{path}/transitions")).json()["data"]
+        assert transition["event_id"] == f"evt/{identity}"
+        delivery = await api.client.get(f"/api/v1/deliveries/{quote(transition['event_id'], safe='')}")
+        assert delivery.json()["generation_id"] == identity
+        if not identity.endswith("/transitions"):  # HTTP can't tell this id from the path of a history
+            assert (await api.client.get(path)).json()["id"] == identity
+        assert (await api.writer.put(path)).json()["id"] == identity
+
+
+@on_both_paths
+async def test_an_integer_of_any_size_keeps_its_digits(database_url: str, http: HttpPath) -> None:
+    seeds = (2**64 - 1, 2**64, -(2**63) - 1, 10**40 + 7)
+    text = ",".join(map(str, seeds))
+    body = b'{"id":"g","status":"succeeded","result":{"urls":[],"seeds":[%b]}}' % text.encode()
+    async with open_api(database_url, http=http) as api:
+        await api.record(replace(webhook("g", "succeeded"), claim=read_generation(body)))
+        tracked = await api.writer.put("/api/v1/generations/g", content=b'{"metadata":{"seeds":[%b]}}' % text.encode())
+        read, listed = await api.client.get("/api/v1/generations/g"), await api.client.get("/api/v1/generations")
+        for answer in (tracked, read, listed):
+            assert answer.text.replace(" ", "").count(f"[{text}]") == 2

@@ -110,7 +110,8 @@ def test_an_object_that_looks_like_an_event_is_a_generation_only_if_nothing_else
         {"id": 7, "status": "queued"},
         {"id": "task\x00", "status": "queued"},
         {"id": "task\ud800", "status": "queued"},
-        {"id": "t" * 201, "status": "queued"},
+        {"id": "t" * 501, "status": "queued"},
+        {"id": "\N{PARROT}" * 301, "status": "queued"},
         {"data": "x", "generation": [[]]},
     ],
 )

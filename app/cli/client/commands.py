@@ -179,8 +179,10 @@ def _object(text: str | None) -> dict[str, Any] | None:
         return None
     import orjson
 
+    from app.core.json_codec import parse_json
+
     try:
-        value = orjson.loads(text)
+        value = parse_json(text)
     except orjson.JSONDecodeError:
         value = None
     if not isinstance(value, dict):

@@ -14,6 +14,7 @@ from httpx_sse import EventSource, ServerSentEvent, SSEError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cli.client.output import plain, print_json
+from app.core.json_codec import dump_json, parse_json
 from app.core.proxies import ProxyInvalid, proxy_for
 from app.core.settings import SettingsInvalid, is_plain
 from app.core.urls import checked_public_url
@@ -121,7 +122,7 @@ class Receiver:
 
     def _post_request(self, path: str, body: Mapping[str, Any], *, key: str | None = None) -> httpx.Request:
         headers = {"Content-Type": "application/json", "Idempotency-Key": key or str(uuid4())}
-        return self._client.build_request("POST", f"/api/v1{path}", content=orjson.dumps(body), headers=headers)
+        return self._client.build_request("POST", f"/api/v1{path}", content=dump_json(body), headers=headers)
 
     async def _send(self, request: httpx.Request) -> dict[str, Any]:
         with _call_errors():
@@ -195,7 +196,7 @@ def _raise_for_status(response: httpx.Response) -> None:
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
-        document = orjson.loads(body)
+        document = parse_json(body)
     except orjson.JSONDecodeError:
         return None
     return document if isinstance(document, dict) else None

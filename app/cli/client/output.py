@@ -10,9 +10,9 @@ Render = Callable[[Mapping[str, Any]], str]
 
 def print_json(document: object) -> None:
     """Print JSON in one line."""
-    import orjson
+    from app.core.json_codec import dump_json
 
-    typer.echo(orjson.dumps(document).decode())
+    typer.echo(dump_json(document).decode())
 
 
 def items(response: Mapping[str, Any]) -> list[Mapping[str, Any]]:
