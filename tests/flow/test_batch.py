@@ -223,18 +223,18 @@ async def test_more_bytes_than_the_queue_holds_are_refused_until_they_are_record
     async with open_ledger(sqlite_url) as room:
         gate = Gate(room)
         batch = WriteQueue(gate, SystemClock(), most_bytes=1)
-        alone = asyncio.create_task(batch.put(webhook("g", "succeeded")))  # larger than the queue, so on its own
+        alone = asyncio.create_task(batch.record(webhook("g", "succeeded")))  # larger than the queue, so on its own
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
-            await batch.put(webhook("other", "succeeded"))
+            await batch.record(webhook("other", "succeeded"))
         await batch.start()
         await gate.reached.wait()
         with pytest.raises(Overloaded):
-            await batch.put(webhook("other", "succeeded"))
+            await batch.record(webhook("other", "succeeded"))
         gate.open.set()
         await alone
         await asyncio.sleep(0)
-        await batch.put(webhook("other", "succeeded"))
+        await batch.record(webhook("other", "succeeded"))
         await batch.stop()
 
 
