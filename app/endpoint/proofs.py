@@ -95,7 +95,7 @@ class ProofRepository:
             await record_event(connection, endpoint.id, event="scheme_unpinned", now=now, detail=endpoint.scheme)
 
 
-_Key = tuple[str, str | None, str | None]
+_Key = tuple[str, bool, str | None, str | None]
 
 
 class ProofRecorder:
@@ -107,27 +107,32 @@ class ProofRecorder:
         self._clock = clock
         self._under_way: dict[_Key, asyncio.Task[str]] = {}
 
-    async def prove(self, snapshot: KeyringSnapshot, scheme: str, verified: Verified, body: bytes) -> str:
+    async def prove(
+        self, snapshot: KeyringSnapshot, scheme: str, verified: Verified, body: bytes, *, is_pinning: bool
+    ) -> str:
         """Store the proof and reload the keyring; returns the scheme that is pinned now, maybe by another replica.
 
+        `is_pinning`: pin the scheme, unless a setting gives it.
         Raises `DatabaseUnavailable` to all callers that share the write.
         """
         secret = snapshot.stored[verified.secret_number] if snapshot.stored else None
         ids = (None, None) if secret is None else (secret.endpoint_id, secret.id)
-        key = (scheme, *ids)
+        key = (scheme, is_pinning, *ids)
         task = self._under_way.get(key)
         if task is None:
             proof = DeliveryProof(scheme, read_delivery(body, header_id=verified.event_id).event_id, *ids)
-            task = asyncio.create_task(self._write(proof, is_news=snapshot.scheme is None), name="proof")
+            task = asyncio.create_task(
+                self._write(proof, is_pinning=is_pinning, is_news=snapshot.scheme is None), name="proof"
+            )
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)  # a caller that is cancelled must not cancel the write for the others
 
-    async def _write(self, proof: DeliveryProof, *, is_news: bool) -> str:
-        is_pinning = self._keyring.wanted_scheme is None
+    async def _write(self, proof: DeliveryProof, *, is_pinning: bool, is_news: bool) -> str:
+        is_pinning = is_pinning and self._keyring.wanted_scheme is None
         pinned = await self._proofs.prove(proof, now=self._clock.now(), is_pinning=is_pinning)
         await self._keyring.load()
-        if is_news and pinned == proof.scheme:
+        if is_pinning and is_news and pinned == proof.scheme:
             fields = {"scheme": pinned, "event_id": proof.event_id, "endpoint_id": proof.endpoint_id}
             log.info("signature.scheme_proven", **fields)
         return pinned

@@ -1,6 +1,7 @@
 """Verifies deliveries by the pinned scheme, else by detection; waits for a new secret before it refuses one."""
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -13,7 +14,7 @@ from app.core.errors import DatabaseUnavailable, ServiceError
 from app.endpoint.keyring import Keyring, KeyringSnapshot
 from app.endpoint.metrics import CONTRADICTIONS
 from app.endpoint.proofs import ProofRecorder, ProofRepository
-from app.rivya.scheme_detection import detect_scheme
+from app.rivya.scheme_detection import MOST_EFFORT, DetectedScheme, Effort, detect_scheme
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
@@ -26,6 +27,9 @@ _FINAL_REASONS: Final = frozenset({Reason.SIGNATURE_MISMATCH, Reason.MISSING_SIG
 _NEEDS_OTHER_CLOCK: Final = frozenset({Reason.STALE_TIMESTAMP, Reason.FUTURE_TIMESTAMP})
 _MOST_WAITING: Final = 256
 _SECONDS_BETWEEN_CONTRADICTIONS: Final = 1.0
+_EFFORT_PER_SECOND: Final = 10 * MOST_EFFORT
+"""For all deliveries together: some 40 ms of each second."""
+_MOST_CANDIDATES: Final = 256
 
 
 class SecretPending(ServiceError):
@@ -36,6 +40,16 @@ class SecretPending(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("A new signing secret is on its way; send this again.", retry_after=2)
+
+
+class DetectionBusy(ServiceError):
+    """Other deliveries have used up what detection of the scheme may cost in a second; Rivya has to resend this one."""
+
+    status = 503
+    code = "signature_undecided"
+
+    def __init__(self) -> None:
+        super().__init__("How deliveries are signed is not known yet, and too many came at once.", retry_after=1)
 
 
 class Verification:
@@ -62,6 +76,10 @@ class Verification:
         self._seconds_in_doubt = seconds_in_doubt
         self._waiting = 0
         self._contradiction_due_at = 0.0
+        self._effort_left = _EFFORT_PER_SECOND
+        self._effort_at = clock.monotonic()
+        self._candidates: dict[str, bytes] = {}
+        """Schemes that one delivery has shown, with the digest of its body."""
 
     @property
     def is_read(self) -> bool:
@@ -97,16 +115,16 @@ class Verification:
         Raises `DatabaseUnavailable` and `SecretPending` if that can't be decided now.
         """
         version = self._keyring.version
-        result = await self._attempt(headers, body, self._clock)
+        result = await self._attempt(headers, body, path_key, self._clock)
         # Another replica may have registered, rotated or pinned since our last read.
         if _is_refused(result, _NEEDS_NEWER_SECRETS) and await self._refresh(path_key, version):
-            result = await self._attempt(headers, body, self._clock)
+            result = await self._attempt(headers, body, path_key, self._clock)
         endpoint_id = self.endpoint_id(path_key)
         if _is_refused(result, _NEEDS_NEWER_SECRETS) and endpoint_id in self._keyring.snapshot.in_doubt:
             await self._wait_until_settled(endpoint_id)
-            result = await self._attempt(headers, body, self._clock)
+            result = await self._attempt(headers, body, path_key, self._clock)
         if _is_refused(result, _NEEDS_OTHER_CLOCK):
-            result = await self._attempt_by_other_clocks(result, headers, body)
+            result = await self._attempt_by_other_clocks(result, headers, body, path_key)
         endpoint_id = self.endpoint_id(path_key)
         if isinstance(result, Refused) and endpoint_id is not None:
             await self._record_contradiction(headers, body, endpoint_id)
@@ -126,29 +144,76 @@ class Verification:
         finally:
             self._waiting -= is_patient
 
-    async def _attempt(self, headers: RawHeaders, body: bytes, clock: Clock) -> Verified | Refused:
+    async def _attempt(
+        self, headers: RawHeaders, body: bytes, path_key: str | None, clock: Clock
+    ) -> Verified | Refused:
         snapshot, now = self._keyring.snapshot, clock.now()
         if not snapshot.secrets:
             return Refused(Reason.NO_SECRET)
         if snapshot.verifier is not None:
             result = snapshot.verifier.verify(headers, body, now)
             if isinstance(result, Verified) and _is_unproven(snapshot, result):
-                await self._recorder.prove(snapshot, str(snapshot.scheme), result, body)
+                await self._recorder.prove(snapshot, str(snapshot.scheme), result, body, is_pinning=True)
             return result
-        detected = detect_scheme(headers, body, secrets=snapshot.secrets, now=now)
+        detection = await self._detect_and_prove(snapshot, headers, body, path_key, now)
+        return detection or await self._attempt(headers, body, path_key, clock)  # another scheme was pinned first
+
+    async def _detect_and_prove(
+        self, snapshot: KeyringSnapshot, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
+    ) -> Verified | Refused | None:
+        """The result without a pinned scheme; None if another replica has pinned another one meanwhile.
+
+        Raises `DetectionBusy`.
+        """
+        is_ours = path_key is None if self._keyring.is_fixed else snapshot.endpoint_id(path_key) is not None
+        detected = self._detect(headers, body, snapshot, now) if is_ours else None
         if detected is None:
             is_signed = any(b"signature" in name for name, _ in headers)
             return Refused(Reason.SIGNATURE_MISMATCH if is_signed else Reason.MISSING_SIGNATURE)
         if isinstance(detected.result, Refused):
             return detected.result
-        scheme = str(detected.scheme)
-        if await self._recorder.prove(snapshot, scheme, detected.result, body) == scheme:
+        is_pinning = self._is_pinning(detected, body)
+        if not is_pinning and not _is_unproven(snapshot, detected.result):
             return detected.result
-        return await self._attempt(headers, body, clock)  # another replica has pinned another scheme first
+        scheme = str(detected.scheme)
+        pinned = await self._recorder.prove(snapshot, scheme, detected.result, body, is_pinning=is_pinning)
+        return detected.result if pinned == scheme else None
 
-    async def _attempt_by_other_clocks(self, first: Refused, headers: RawHeaders, body: bytes) -> Verified | Refused:
+    def _detect(
+        self, headers: RawHeaders, body: bytes, snapshot: KeyringSnapshot, now: datetime
+    ) -> DetectedScheme | None:
+        """Raises `DetectionBusy`."""
+        monotonic = self._clock.monotonic()
+        refill = round((monotonic - self._effort_at) * _EFFORT_PER_SECOND)
+        self._effort_left = min(self._effort_left + refill, _EFFORT_PER_SECOND)
+        self._effort_at = monotonic
+        allowed = min(self._effort_left, MOST_EFFORT)
+        effort = Effort(allowed)
+        detected = detect_scheme(headers, body, secrets=snapshot.secrets, now=now, effort=effort)
+        self._effort_left -= allowed - effort.left
+        if effort.is_exceeded and allowed < MOST_EFFORT:
+            raise DetectionBusy
+        return detected
+
+    def _is_pinning(self, detected: DetectedScheme, body: bytes) -> bool:
+        """Whether the scheme can be pinned: two deliveries have shown it.
+
+        Who saw one delivery can send it again under headers of its own choice, and Rivya's would be refused from then
+        on. One delivery is enough under documented names at a secret path.
+        """
+        if detected.has_documented_names and not self._keyring.is_fixed:
+            return True
+        scheme, digest = str(detected.scheme), hashlib.sha256(body).digest()
+        first = self._candidates.setdefault(scheme, digest)
+        if len(self._candidates) > _MOST_CANDIDATES:
+            del self._candidates[next(iter(self._candidates))]
+        return first != digest
+
+    async def _attempt_by_other_clocks(
+        self, first: Refused, headers: RawHeaders, body: bytes, path_key: str | None
+    ) -> Verified | Refused:
         for clock in self._alternate_clocks:
-            result = await self._attempt(headers, body, clock)
+            result = await self._attempt(headers, body, path_key, clock)
             if isinstance(result, Verified):
                 log.warning("delivery.taken_by_another_clock", offset=round(first.offset_seconds or 0))
                 return result
@@ -173,7 +238,10 @@ class Verification:
         if snapshot.verifier is None or monotonic < self._contradiction_due_at:
             return
         self._contradiction_due_at = monotonic + _SECONDS_BETWEEN_CONTRADICTIONS
-        detected = detect_scheme(headers, body, secrets=snapshot.secrets, now=self._clock.now())
+        try:
+            detected = self._detect(headers, body, snapshot, self._clock.now())
+        except DetectionBusy:
+            return
         if detected is None or isinstance(detected.result, Refused):
             return
         CONTRADICTIONS.inc()

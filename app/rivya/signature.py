@@ -13,6 +13,7 @@ from binascii import unhexlify
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import Final
 
 from app.core.records import hot_dataclass
@@ -29,6 +30,7 @@ RawHeaders = Sequence[tuple[bytes, bytes]]
 """Headers as ASGI gives them: names in lower case."""
 
 MOST_SIGNATURES: Final = 16
+_MOST_TOKENS: Final = 4 * MOST_SIGNATURES
 LONGEST_HEADER: Final = 4096
 _TOKEN: Final = re.compile(rb"[^\s,;]+")
 _USUAL: Final = re.compile(rb"t=([0-9]{1,14}),v1=([0-9A-Fa-f]{64})")
@@ -84,7 +86,7 @@ class SignatureHeaderParser:
         return self._read(written, headers)
 
     def _read(self, written: bytes, headers: RawHeaders) -> SignatureClaim | Reason:
-        tokens = _TOKEN.findall(written)
+        tokens = [match.group() for match in islice(_TOKEN.finditer(written), _MOST_TOKENS)]
         macs = _macs(tokens, self._encoding)
         if not macs:
             return Reason.MALFORMED_SIGNATURE

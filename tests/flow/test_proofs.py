@@ -9,6 +9,7 @@ from sqlalchemy import event, update
 
 from app.endpoint.service import EndpointCommands
 from app.endpoint.tables import endpoints
+from app.endpoint.verification import DetectionBusy
 from app.rivya.signature import Reason, Refused, Verified
 from app.sandbox.signing import Scheme, standard_webhooks
 from tests.support.registration_harness import RegistrationHarness, Replica, room
@@ -35,7 +36,9 @@ async def _finding(replica: Replica, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-async def test_the_test_delivery_that_was_asked_for_proves_secret_and_scheme(database_url: str, name: str) -> None:
+async def test_the_test_delivery_that_was_asked_for_proves_the_secret_and_a_scheme_with_documented_names(
+    database_url: str, name: str
+) -> None:
     async with room(database_url) as r:
         r.sandbox.settings.scheme = SCHEMES[name]
         replica = await _registered(r)
@@ -43,11 +46,52 @@ async def test_the_test_delivery_that_was_asked_for_proves_secret_and_scheme(dat
         assert isinstance(await replica.accept(test), Verified)
         await replica.reconciler.run_once()
         row, [secret] = await r.row(), await r.secrets()
-        assert (row["state"], row["proven_by"], row["proven_at"]) == ("serving", test.event["id"], r.clock.now())
-        assert secret["proven_at"] == r.clock.now()
+        assert (row["state"], secret["proven_at"]) == ("serving", r.clock.now())
+        proof = test if name == "timestamped" else await r.deliver()
+        assert isinstance(await replica.accept(proof), Verified)
+        row = await r.row()
+        assert (row["proven_by"], row["proven_at"]) == (proof.event["id"], r.clock.now())
         assert str(replica.keyring.snapshot.scheme) == row["scheme"]
         assert SCHEMES[name].signature_header.lower() in row["scheme"]
         assert isinstance(await replica.accept(await r.deliver()), Verified)
+
+
+async def test_whoever_saw_one_delivery_cannot_choose_the_headers_of_the_scheme(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica, delivery = await _by_hand(r)
+        value = delivery.headers["rivya-signature"]
+        stamp, mac = value.removeprefix("t=").split(",v1=")
+        others = (
+            {"x-rivya-signature": mac, "x-rivya-timestamp": stamp},
+            {"zz-signature": value},
+            {"webhook-signature": value},
+        )
+        for headers in others * 2:
+            again = replace(delivery, headers=headers)
+            assert isinstance(await replica.accept(again), Verified)
+        assert (await replica.learn()).snapshot.scheme is None
+        for following in (await r.deliver(), await r.deliver()):
+            assert isinstance(await replica.accept(following), Verified)
+        assert "signature=rivya-signature" in str(replica.keyring.snapshot.scheme)
+
+
+async def test_a_scheme_is_looked_for_only_at_our_path(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica = await _registered(r)
+        [test] = r.world.inbox.received
+        for path in ("/rivya/webhook", "/rivya/webhook/another"):
+            assert await replica.accept(replace(test, path=path)) == Refused(Reason.SIGNATURE_MISMATCH)
+
+
+async def test_what_looking_for_the_scheme_costs_in_a_second_is_bounded(database_url: str) -> None:
+    async with room(database_url) as r:
+        replica, delivery = await _by_hand(r)
+        forged = replace(delivery, body=b"x" * 1_000_000)
+        results = await asyncio.gather(*(replica.accept(forged) for _ in range(30)), return_exceptions=True)
+        assert results.count(Refused(Reason.SIGNATURE_MISMATCH)) == 10
+        assert [type(result) for result in results].count(DetectionBusy) == 20
+        r.clock.advance(seconds=1)
+        assert isinstance(await replica.accept(delivery), Verified)
 
 
 async def test_a_later_start_and_another_replica_begin_with_what_was_proved(database_url: str) -> None:
@@ -143,7 +187,8 @@ async def test_an_admin_has_the_scheme_proved_anew(database_url: str) -> None:
         await EndpointCommands(replica.database, clock=r.clock).repin()
         await replica.reconciler.run_once()  # which asks for a test delivery
         await replica.learn()
-        assert isinstance(await replica.accept(r.world.inbox.received[-1]), Verified)
+        for delivery in (r.world.inbox.received[-1], await r.deliver()):
+            assert isinstance(await replica.accept(delivery), Verified)
         row = await r.row()
         assert row["scheme"].startswith("standard-webhooks")
         assert row["other_scheme_count"] == 0
@@ -197,8 +242,10 @@ async def _by_hand(r: RegistrationHarness) -> tuple[Replica, Received]:
 
 async def test_the_scheme_of_an_endpoint_made_by_hand_is_proved_and_kept(database_url: str) -> None:
     async with room(database_url) as r:
-        replica, delivery = await _by_hand(r)
-        assert isinstance(await replica.accept(delivery), Verified)
+        replica, first = await _by_hand(r)
+        delivery = await r.deliver()
+        for each in (first, delivery):
+            assert isinstance(await replica.accept(each), Verified)
         row = await r.row()
         assert (row["state"], row["proven_by"]) == ("manual", delivery.event["id"])
         later = await r.start(public_url=None, fixed_secret=r.at_rivya()[0].secret, scheme=None)

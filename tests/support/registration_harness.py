@@ -15,11 +15,12 @@ from app.core.encryption import SecretBox
 from app.core.leases import Leases
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
-from app.endpoint.models import LIVE, path_key_of
+from app.endpoint.models import LIVE
 from app.endpoint.proofs import ProofRepository
 from app.endpoint.reconciler import TERM, Reconciler
 from app.endpoint.tables import endpoint_secrets, endpoints
 from app.endpoint.verification import Verification
+from app.intake.webhook import ROUTE
 from app.rivya.client import RivyaClient
 from app.rivya.schemes import Scheme, parse_scheme
 from app.rivya.signature import Refused, Verified
@@ -50,7 +51,9 @@ class Replica:
 
     async def accept(self, received: Received) -> Verified | Refused:
         """Verify as intake does, at the path to which it came."""
-        return await self.verification.verify(raw(received), received.body, path_key_of(received.path))
+        return await self.verification.verify(
+            raw(received), received.body, received.path.rpartition(ROUTE)[2].strip("/") or None
+        )
 
 
 @dataclass
