@@ -16,6 +16,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 COMPILE := pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras --no-emit-index-url \
 	--no-emit-find-links --no-emit-trusted-host --no-header --no-annotate
 
+# Shell: install Debian's packages in $missing, if there are any and we are root; else say so and fail. 1: why, a sentence
+define apt-install
+if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+		echo "$(1). Debian: sudo apt-get install $$missing" >&2; exit 1; fi; \
+	echo "installing $$missing"; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq; \
+	apt-get install -qq -y --no-install-recommends $$missing >/dev/null
+endef
+
 .PHONY: help
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' Makefile | while read -r target what; do printf '  %-16s %s\n' "$$target" "$$what"; done
@@ -50,7 +61,24 @@ run: .venv/running ## show the service at work: with a sandbox Rivya, or for rea
 .PHONY: test
 test: install postgres ## run every test, on SQLite and on a private PostgreSQL
 	$(BIN)/python -m tests.pure
-	$(BIN)/pytest --numprocesses 2 --dist worksteal --ignore tests/unit
+	$(BIN)/pytest --numprocesses 2 --dist worksteal --ignore tests/unit --ignore tests/image
+
+.PHONY: image
+image: ## build the container image, with docker or podman
+	@engine=$$(command -v docker || command -v podman); \
+	$$engine build --build-arg "REVISION=$$(git rev-parse HEAD)" --tag rivya-receiver .
+
+# BASE=python:3.13-slim takes the base that is shipped; by default it is made of Debian's packages, without a registry.
+.PHONY: image-test
+image-test: install postgres image-tools ## build the image and run it confined, with docker or podman
+	BASE='$(BASE)' $(BIN)/pytest tests/image
+
+.PHONY: image-tools
+image-tools: ## install Podman and mmdebstrap where no Docker runs
+	@missing=; \
+	if ! docker info >/dev/null 2>&1 && ! command -v podman >/dev/null; then missing='podman runc'; fi; \
+	if [ -z '$(BASE)' ] && ! command -v mmdebstrap >/dev/null; then missing="$${missing:+$$missing }mmdebstrap"; fi; \
+	$(call apt-install,The image test needs a container engine and a base)
 
 .PHONY: soak
 soak: install postgres ## try to break every promise for SOAK_MINUTES (30, 3 at least); ends with a table of what was found
@@ -62,15 +90,7 @@ postgres: ## install PostgreSQL's server programs and PgBouncer where the tests 
 	if [ -z "$${DATABASE_URL_TEST:-}" ] && ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; \
 	then missing=postgresql; fi; \
 	if ! PATH="$$PATH:/usr/sbin" command -v pgbouncer >/dev/null; then missing="$${missing:+$$missing }pgbouncer"; fi; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
-		echo "The tests need PostgreSQL's server and PgBouncer (Debian: sudo apt-get install $$missing);" \
-			'DATABASE_URL_TEST may name a server instead of the former.' >&2; \
-		exit 1; fi; \
-	echo "installing $$missing"; \
-	export DEBIAN_FRONTEND=noninteractive; \
-	apt-get update -qq; \
-	apt-get install -qq -y --no-install-recommends $$missing >/dev/null
+	$(call apt-install,The tests need PostgreSQL's server (or DATABASE_URL_TEST) and PgBouncer)
 
 .PHONY: check
 check: install migrations-check ## everything short of the tests: style, types, import rules, migrations, Dockerfile
@@ -118,5 +138,5 @@ bench: install postgres .venv-bench/installed ## measure what it can take, into 
 
 .PHONY: clean
 clean: ## remove what the other words made, except databases
-	rm -rf .venv .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf .image .venv .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find app bench migrations tests -name __pycache__ -prune -exec rm -rf {} +

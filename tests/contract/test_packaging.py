@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.core.settings import Settings
+from tests.support.containers import version
 from tests.support.deployment import ROOT, dockerfile, final_stage
 from tests.support.receiver_process import COMMAND
 
@@ -67,7 +68,12 @@ def test_the_image_installs_nothing_without_its_hash() -> None:
 
 
 def test_the_image_does_not_run_as_root() -> None:
-    assert int(final_stage()["USER"].rest) > 0
+    assert int(final_stage()["USER"].rest.partition(":")[0]) > 0
+
+
+def test_the_image_has_the_version_of_the_package() -> None:
+    arguments = [step.rest for step in dockerfile() if step.word == "ARG"]
+    assert f"VERSION={version()}" in arguments
 
 
 def test_the_image_exposes_the_port_it_listens_on() -> None:

@@ -12,8 +12,9 @@ from tests.support.deployment import compose, example_settings
 # The Compose Specification's words, as far as they are used here: a misspelt one would be found out at deployment only.
 TOP = {"services", "volumes"}
 SERVICE = {
-    *("build", "cap_drop", "command", "depends_on", "env_file", "environment", "healthcheck", "image", "network_mode"),
-    *("ports", "profiles", "read_only", "restart", "security_opt", "stop_grace_period", "tmpfs", "volumes"),
+    *("build", "cap_drop", "command", "depends_on", "env_file", "environment", "healthcheck", "image", "mem_limit"),
+    *("network_mode", "pids_limit", "ports", "profiles", "read_only", "restart", "security_opt", "stop_grace_period"),
+    *("tmpfs", "volumes"),
 }
 HEALTHCHECK = {"test", "interval", "timeout", "retries"}
 
@@ -59,12 +60,15 @@ def test_a_shared_network_is_that_of_a_service_which_publishes_the_ports() -> No
         assert "ports" not in SERVICES[name]
 
 
-def test_no_two_services_publish_the_same_port() -> None:
+def test_no_two_services_publish_the_same_port_and_none_to_the_network() -> None:
     ports = [
-        re.sub(r"\$\{\w+:-(\d+)\}", r"\1", port) for service in SERVICES.values() for port in service.get("ports", [])
+        re.sub(r"\$\{\w+:-([\d.]+)\}", r"\1", port)
+        for service in SERVICES.values()
+        for port in service.get("ports", [])
     ]
     published = [port.split(":")[-2] for port in ports]
     assert len(published) == len(set(published))
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -63,4 +63,5 @@ def test_there_is_something_to_read(name: str) -> None:
 def test_continuous_integration_runs_what_a_developer_runs() -> None:
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert [line for line in script.read_text().splitlines() if line.startswith("make")] == ["make check", "make test"]
+    commands = [line for line in script.read_text().splitlines() if line.startswith("make")]
+    assert commands == ["make check", "make test", "make image-test"]
