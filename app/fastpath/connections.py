@@ -157,7 +157,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._left_at = self.loop.time()
         if not self._unparsed and not self._is_busy() and self._is_one_request(data):
             self._parse(data)
-            self.after_parsing()
+            if self._is_in_body or self._refusal is not None:
+                self.after_parsing()
         else:
             self._unparsed += data
             self.read_on()
@@ -226,7 +227,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the request, unless it is to be parsed again."""
-        if not self.parser.should_upgrade():
+        if self._is_in_body:
             self._is_in_body = False
             self._limits.receiving.pop(self, None)
             self.end_request()
