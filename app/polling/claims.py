@@ -33,6 +33,7 @@ class PollLease:
     model: str | None
     first_seen_at: datetime
     state: Tracking
+    next_poll_at: datetime | None
     polls: int
     failures: int
     last_error: str | None
@@ -40,18 +41,12 @@ class PollLease:
     not_found_since: datetime | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PollResult:
-    """The new row of a generation after a poll without a report; writing it ends the lease."""
+    """What to write after a poll without a report; writing it ends the lease."""
 
     lease: PollLease
-    next_poll_at: datetime | None
-    state: Tracking
-    polls: int
-    failures: int
-    last_error: str | None
-    not_found_count: int
-    not_found_since: datetime | None
+    changed: PollLease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +150,10 @@ class PollStateRepository:
 
     def _parameters(self, results: Sequence[PollResult]) -> Any:  # noqa: ANN401 - as the two statements take them
         rows = [
-            {"new_id": result.lease.generation_id, **{f"new_{name}": getattr(result, name) for name in _WRITTEN}}
+            {
+                "new_id": result.lease.generation_id,
+                **{f"new_{name}": getattr(result.changed, name) for name in _WRITTEN},
+            }
             for result in results
         ]
         return rows if self._database.is_sqlite else {name: [row[name] for row in rows] for name in rows[0]}

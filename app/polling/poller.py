@@ -1,7 +1,9 @@
 """Polls generations whose callback is overdue; any number of processes may run it."""
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -242,8 +244,8 @@ class Poller:
             self._results = waiting + self._results
             raise
         for result in written:
-            if result.state is not result.lease.state:
-                log_tracking(result.lease.generation_id, result.state)
+            if result.changed.state is not result.lease.state:
+                log_tracking(result.lease.generation_id, result.changed.state)
 
 
 # The poll state to write after a poll without a report. Pure.
@@ -271,42 +273,21 @@ def error_of(error: RivyaError) -> str:
 
 
 def given_back(lease: PollLease, now: datetime) -> PollResult:
-    """The state of a generation that was not polled: due at once, for any poller."""
-    return PollResult(
-        lease=lease,
-        next_poll_at=now,
-        state=lease.state,
-        polls=lease.polls,
-        failures=lease.failures,
-        last_error=lease.last_error,
-        not_found_count=lease.not_found_count,
-        not_found_since=lease.not_found_since,
-    )
+    """The result for a generation that was not polled: due at once, for any poller."""
+    return PollResult(lease, replace(lease, next_poll_at=now))
 
 
 def failed(lease: PollLease, following: NextPoll, error: str) -> PollResult:
-    """The state after a failed poll."""
-    return PollResult(
-        lease=lease,
-        next_poll_at=following.poll_at,
-        state=following.tracking,
-        polls=lease.polls + 1,
-        failures=lease.failures + 1,
-        last_error=error,
-        not_found_count=lease.not_found_count,
-        not_found_since=lease.not_found_since,
-    )
+    """The result of a failed poll."""
+    return _polled(lease, following, last_error=error, failures=lease.failures + 1)
 
 
 def not_found(lease: PollLease, following: NextPoll, error: str, *, now: datetime) -> PollResult:
-    """The state after a 404, which counts as an answer."""
-    return PollResult(
-        lease=lease,
-        next_poll_at=following.poll_at,
-        state=following.tracking,
-        polls=lease.polls + 1,
-        failures=0,
-        last_error=error,
-        not_found_count=lease.not_found_count + 1,
-        not_found_since=lease.not_found_since or now,
-    )
+    """The result of a 404, which counts as an answer."""
+    count, since = lease.not_found_count + 1, lease.not_found_since or now
+    return _polled(lease, following, last_error=error, failures=0, not_found_count=count, not_found_since=since)
+
+
+def _polled(lease: PollLease, following: NextPoll, **changes: Any) -> PollResult:  # noqa: ANN401 - members of a lease
+    changes |= {"next_poll_at": following.poll_at, "state": following.tracking, "polls": lease.polls + 1}
+    return PollResult(lease, replace(lease, **changes))
