@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from app.ledger.postgres import BY_ID, WRITE
+from app.ledger.postgres import BY_ID
 from bench import events, servers
 from bench.load import is_whole
+from bench.plans import SETTLE
 from bench.results import Results, spread
 from bench.statement_log import StatementLog, logged_statements
 from bench.world import World, on_postgres
@@ -77,7 +78,7 @@ def _round(url: str, port: int, log: StatementLog, name: str, *, generations: in
         each.close()
     statements = log.statements()[before:]
     woken.reads = sum(_is(BY_ID, it) for it in statements)
-    woken.commits = sum(_is(WRITE, it) for it in statements)
+    woken.commits = sum(_is(SETTLE, it) for it in statements)
     return woken
 
 

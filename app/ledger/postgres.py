@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final
 
 import asyncpg
@@ -25,8 +26,8 @@ class WriteConflict(Exception):
 class PostgresRecord:
     """Records batches by constant statements, directly through the driver.
 
-    Every write of a generation increments its `revision`, and `WRITE` writes all or nothing: only if each generation
-    still has the revision that was read. This needs no locks, and one or two round trips instead of five.
+    Every write of a generation increments its `revision`, and one statement writes all or nothing: only if each
+    generation still has the revision that was read. This needs no locks, and one or two round trips instead of five.
     """
 
     def __init__(self, direct: RawPostgres) -> None:
@@ -44,7 +45,8 @@ class PostgresRecord:
         with _map_conflicts():
             if self._expects_new:
                 plan = decide({}, {})
-                known = await self._direct.fetch(WRITE_NEW, *_arguments(plan)[:_INSERTED], ids, event_ids)
+                new = _arguments(plan)
+                known = await self._direct.fetch(write_new_statement(*new), *new.values(), ids, event_ids)
                 if not known:
                     return plan
             else:
@@ -69,7 +71,8 @@ class PostgresRecord:
         if reused := reused_ids(reports, events):
             events |= _parse(await fetch(LOOK, [], reused))[1]
         plan = decide(generations, events)
-        await fetch(WRITE, *_arguments(plan))
+        if arguments := _arguments(plan):
+            await fetch(write_statement(*arguments), *arguments.values())
         return plan
 
 
@@ -100,17 +103,30 @@ def _parse(known: Iterable[Any]) -> tuple[dict[str, Generation], dict[str, Known
     return generations, events
 
 
-def _arguments(plan: Plan) -> tuple[object, ...]:
-    """Those of `WRITE`. Rows are JSON texts: of arrays the driver encodes each element, in five times as long."""
+def _arguments(plan: Plan) -> dict[str, object]:
+    """What is to be written, by the part that writes it: the arguments of `write_statement`.
+
+    Rows are JSON texts: of arrays the driver encodes each element, in five times as long.
+    """
     written = rows.written_rows(plan)
     delivered, bodies = rows.apart(written.delivered)
-    inserted = (written.inserted, written.opened, delivered, written.moved, written.usage)
-    changed = (rows.dump_json(written.updated), rows.dump_json(written.repeated))
-    return (*map(rows.dump_json, inserted), bodies, *changed, written.closed, len(written.updated))
+    texts = {
+        "changed": written.updated,
+        "added": written.inserted,
+        "repeated": written.repeated,
+        "opened": written.opened,
+        "delivered": delivered,
+        "moved": written.moved,
+        "counted": written.usage,
+    }
+    parts: dict[str, object] = {name: rows.dump_json(values) for name, values in texts.items() if values}
+    return {
+        **parts,
+        **({"bodies": bodies} if delivered else {}),
+        **({"closed": written.closed} if written.closed else {}),
+        **({"expected": len(written.updated)} if written.updated else {}),
+    }
 
-
-_INSERTED: Final = 6
-"""The first arguments of `WRITE` are those of `WRITE_NEW`."""
 
 # The statements of every batch, as constant text, so that PostgreSQL plans them once.
 
@@ -156,62 +172,81 @@ FEED_LOCK: Final = 0x52CB << 48
 _NEXT_POSITION: Final = "SELECT last_value + is_called::int FROM transitions_feed_position_seq"
 _AHEAD: Final = f"ahead AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({FEED_LOCK} + ({_NEXT_POSITION})))"
 _IF_NEW: Final = " WHERE NOT EXISTS (SELECT FROM known)"
+_CHANGES: Final = ", ".join(
+    f"{name} = coalesce((row ->> {number})::{_type(generations.c[name])}, g.{name})"
+    for number, name in enumerate(rows.CHANGED_COLUMNS, start=2)
+)
+_AGAIN: Final = " ON CONFLICT (generation_id) DO UPDATE SET " + ", ".join(
+    f"{name} = excluded.{name}" for name in rows.RESCHEDULED_COLUMNS
+)
 
 
-def _insert(table: Table, columns: Sequence[str], parameter: str, *, source: str = "") -> str:
+def _insert(table: Table, columns: Sequence[str], source: str) -> str:
     values = [f"(row ->> {number})::{_type(table.c[name])}" for number, name in enumerate(columns)]
     if table is deliveries:
-        place = len(columns) - 1
-        values[place] = f"substring($6::bytea, (row ->> {place})::int, (row ->> {place + 1})::int)"
-    return (
-        f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT {', '.join(values)} "  # noqa: S608
-        f"FROM {source}jsonb_array_elements({parameter}::jsonb) AS row"
-    )
+        body = len(columns) - 1
+        values[body] = f"substring({{bodies}}::bytea, (row ->> {body})::int, (row ->> {body + 1})::int)"
+    read = f"SELECT {', '.join(values)} FROM {source} AS row{{if_new}}"  # noqa: S608
+    return f"INSERT INTO {table.name} ({', '.join(columns)}) {read}"
 
 
-def _inserts(ending: str = "", *, scheduled: str = "") -> str:
-    """The inserts that both statements have; `ending` follows each."""
-    return f"""{_AHEAD}, added AS (
-    {_insert(generations, rows.GENERATION_COLUMNS, "$1")}{ending} RETURNING 1
-), opened AS (
-    {_insert(polls, rows.POLL_COLUMNS, "$2")}{ending}{scheduled}
-), delivered AS (
-    {_insert(deliveries, rows.DELIVERY_COLUMNS, "$3")}{ending}
-), moved AS (
-    {_insert(transitions, rows.TRANSITION_COLUMNS, "$4", source="ahead, ")}{ending}
-), counted AS (
-    {_insert(usage_changes, rows.USAGE_COLUMNS, "$5")}{ending}
-)"""
+_PARTS: Final = {
+    "changed": (
+        f"UPDATE generations AS g SET {_CHANGES}, revision = g.revision + 1 "  # noqa: S608
+        "FROM jsonb_array_elements({changed}::jsonb) AS row "
+        "WHERE g.id = row ->> 0 AND g.revision = (row ->> 1)::int RETURNING 1"
+    ),
+    "added": _insert(generations, rows.GENERATION_COLUMNS, "jsonb_array_elements({added}::jsonb)") + " RETURNING 1",
+    "repeated": (
+        "UPDATE deliveries AS d SET attempts = d.attempts + (row ->> 1)::int "
+        "FROM jsonb_array_elements({repeated}::jsonb) AS row WHERE d.event_id = row ->> 0"
+    ),
+    "closed": "DELETE FROM polls WHERE generation_id = ANY({closed}::text[])",
+    "opened": _insert(polls, rows.POLL_COLUMNS, "jsonb_array_elements({opened}::jsonb)") + "{again}",
+    "delivered": _insert(deliveries, rows.DELIVERY_COLUMNS, "jsonb_array_elements({delivered}::jsonb)"),
+    "moved": _insert(transitions, rows.TRANSITION_COLUMNS, "ahead, jsonb_array_elements({moved}::jsonb)"),
+    "counted": _insert(usage_changes, rows.USAGE_COLUMNS, "jsonb_array_elements({counted}::jsonb)"),
+}
+"""What a statement may write; the arguments of the same names are those of `_arguments`."""
 
 
-def _write() -> str:
-    changed = ", ".join(
-        f"{name} = coalesce((row ->> {number})::{_type(generations.c[name])}, g.{name})"
-        for number, name in enumerate(rows.CHANGED_COLUMNS, start=2)
-    )
-    again = ", ".join(f"{name} = excluded.{name}" for name in rows.RESCHEDULED_COLUMNS)
-    scheduled = f"\n    ON CONFLICT (generation_id) DO UPDATE SET {again}"
-    return f"""WITH changed AS (
-    UPDATE generations AS g SET {changed}, revision = g.revision + 1
-    FROM jsonb_array_elements($7::jsonb) AS row WHERE g.id = row ->> 0 AND g.revision = (row ->> 1)::int RETURNING 1
-), repeated AS (
-    UPDATE deliveries AS d SET attempts = d.attempts + (row ->> 1)::int
-    FROM jsonb_array_elements($8::jsonb) AS row WHERE d.event_id = row ->> 0
-), closed AS (
-    DELETE FROM polls WHERE generation_id = ANY($9::text[])
-), {_inserts(scheduled=scheduled)}
-SELECT 1 / (count(*) FILTER (WHERE is_changed) = $10::bigint)::int
-FROM (SELECT true AS is_changed FROM changed UNION ALL SELECT false FROM added) AS written"""  # noqa: S608
+def _ctes(parts: Sequence[str], *, if_new: str = "", again: str = "") -> list[str]:
+    places = {name: f"${number}" for number, name in enumerate(parts, start=1)}
+    texts = {name: _PARTS[name].format(**places, if_new=if_new, again=again) for name in parts if name in _PARTS}
+    return [*([_AHEAD] if "moved" in parts else []), *(f"{name} AS (\n    {text}\n)" for name, text in texts.items())]
 
 
-def _write_new() -> str:
-    # The last line adds no row, but makes PostgreSQL insert generations first: concurrent batches then wait in the
-    # order of ids.
+@cache
+def write_statement(*parts: str) -> str:
+    """All of these writes or none; `parts` names the arguments, in their order.
+
+    If a generation was changed or removed since it was read, the last line divides by zero, which rolls everything
+    back. It makes PostgreSQL write generations first: concurrent batches then wait in the order of ids. Conflicts are
+    found by the primary keys' indexes, never by a scan.
+    """
+    last = "SELECT count(*) FROM added" if "added" in parts else "SELECT 1"
+    if "changed" in parts:
+        added = " UNION ALL SELECT false FROM added" if "added" in parts else ""
+        last = (
+            f"SELECT 1 / (count(*) FILTER (WHERE is_changed) = ${parts.index('expected') + 1}::bigint)::int "  # noqa: S608
+            f"FROM (SELECT true AS is_changed FROM changed{added}) AS written"
+        )
+    return f"WITH {', '.join(_ctes(parts, again=_AGAIN))}\n{last}"
+
+
+@cache
+def write_new_statement(*parts: str) -> str:
+    """The inserts of `parts`, if none of the generations and events of two more arguments is stored.
+
+    Returns no row then, else those of `LOOK`. Fails with a unique violation if another writer inserts one of them at
+    the same time.
+    """
+    known = _look(ids=f"${len(parts) + 1}", events=f"${len(parts) + 2}")
+    # The last line adds no row, but makes PostgreSQL insert generations first.
     nothing = ", ".join(["NULL"] * (len(_READ) + len(_KNOWN_EVENT) + 1))
-    return f"""WITH known AS MATERIALIZED (
-    {_look(ids="$7", events="$8")}
-), {_inserts(_IF_NEW)}
-SELECT * FROM known UNION ALL SELECT {nothing} FROM added HAVING count(*) < 0"""  # noqa: S608
+    added = f" UNION ALL SELECT {nothing} FROM added HAVING count(*) < 0" if "added" in parts else ""  # noqa: S608
+    ctes = [f"known AS MATERIALIZED (\n    {known}\n)", *_ctes(parts, if_new=_IF_NEW)]
+    return f"WITH {', '.join(ctes)}\nSELECT * FROM known{added}"
 
 
 LOOK: Final = _look()
@@ -220,18 +255,3 @@ LOOK: Final = _look()
 BY_ID: Final = f"{_GENERATIONS} WHERE generations.id = ANY($1::text[])"
 
 LOCK: Final = "SELECT FROM generations WHERE id = ANY($1::text[]) ORDER BY id FOR UPDATE"
-
-WRITE: Final = _write()
-"""All writes or none: rows to insert into generations $1, polls $2, deliveries $3 with their bodies in $6,
-transitions $4 and usage_changes $5; changed generations $7, repeated deliveries $8 and settled ids $9.
-
-$10 is the number of changed generations. If one of them was changed or removed since it was read, the last line divides
-by zero, which rolls everything back. Conflicts are found by the primary keys' indexes, never by a scan.
-"""
-
-WRITE_NEW: Final = _write_new()
-"""The inserts of `WRITE` if none of the generations $7 and events $8 is stored, returning no row; else the rows of
-`LOOK`.
-
-Fails with a unique violation if another writer inserts one of them at the same time.
-"""

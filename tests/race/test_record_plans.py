@@ -4,14 +4,18 @@ import pytest
 
 from app.core.database import Database
 from app.core.drivers import RawPostgres
-from app.ledger.postgres import BY_ID, LOCK, LOOK, WRITE, WRITE_NEW
+from app.ledger.postgres import BY_ID, LOCK, LOOK, write_new_statement, write_statement
 
+INSERTS = {**dict.fromkeys(("added", "opened", "delivered", "moved", "counted"), "'[]'"), "bodies": "''"}
 ARGUMENTS = {
     LOOK: ("ARRAY['g']", "ARRAY['evt']"),
     LOCK: ("ARRAY['g']",),
     BY_ID: ("ARRAY['g']",),
-    WRITE: (*["'[]'"] * 5, "''", *["'[]'"] * 2, "ARRAY['g']", "0"),
-    WRITE_NEW: (*["'[]'"] * 5, "''", "ARRAY['g']", "ARRAY['evt']"),
+    write_statement(*INSERTS, "changed", "repeated", "closed", "expected"): (
+        *INSERTS.values(),
+        *("'[]'", "'[]'", "ARRAY['g']", "0"),
+    ),
+    write_new_statement(*INSERTS): (*INSERTS.values(), "ARRAY['g']", "ARRAY['evt']"),
 }
 
 
