@@ -30,6 +30,8 @@ Changes = dict[str, Any]
 _NOTHING_KNOWN = Generation(
     id="", status=Status.QUEUED, tracking=Tracking.WATCHING, first_seen_at=datetime(1970, 1, 1, tzinfo=UTC)
 )
+_LONGEST_PREFIX = 250
+"""Characters of an event id before a digest: the whole is no longer than an event id may be."""
 _CLAIMED_MEMBERS = ("model", "reserved_credits", "final_credits", "created_at", "updated_at")
 
 
@@ -289,7 +291,8 @@ def _is_same(row: DeliveryRow, report: Report, delivery: Delivery) -> bool:
 
 def reused_id(delivery: Delivery) -> str:
     """The key of a delivery that came under the id of another event: nothing verified is thrown away."""
-    return f"{delivery.event_id}:{sha256(delivery.body).hexdigest()[:32]}"
+    digest = sha256(delivery.event_id.encode() + b":" + delivery.body).hexdigest()[:32]
+    return f"{delivery.event_id[:_LONGEST_PREFIX]}:{digest}"
 
 
 def reused_ids(reports: Iterable[Report], known_events: Mapping[str, KnownEvent]) -> list[str]:

@@ -1,11 +1,13 @@
 """What a whole batch does."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from app.ledger.decide import KnownEvent, plan, reused_id, reused_ids, usage_changes
 from app.ledger.models import Delivery, Outcome, Report, Source
+from app.rivya.parsing import usable_id
 from tests.support.clock import NOON
 from tests.support.ledger_harness import first_poll
 from tests.support.reports import poll, submit, webhook
@@ -116,3 +118,12 @@ def test_usage_changes_by_what_changed_and_not_by_what_stayed() -> None:
 def test_a_report_without_news_writes_nothing() -> None:
     opened = plan([submit("g")], {}, {}, first_poll=first_poll).generations["g"].generation
     assert plan([submit("g")], {"g": opened}, {}, first_poll=first_poll).generations == {}
+
+
+@pytest.mark.parametrize("letter", ["e", "\U00020000"])
+def test_the_key_of_a_reused_id_is_no_longer_than_an_id_may_be(letter: str) -> None:
+    delivery = evidence(b"?").delivery
+    assert delivery is not None
+    long, other = (replace(delivery, event_id=letter * 299 + end) for end in "ab")
+    assert usable_id(reused_id(long)) is not None
+    assert reused_id(long) != reused_id(other)
