@@ -13,7 +13,7 @@ from app.core.auth import Access
 from app.core.background import BackgroundLoops
 from app.core.clock import Clock, SystemClock, alternate_clocks
 from app.core.clock_sync import ClockSync
-from app.core.database import Database
+from app.core.database import Database, DatabaseInUse
 from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable, HealthCheck
 from app.core.leases import Leases
@@ -65,9 +65,12 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 class Service:
-    """All parts of one process, and the order of their start and stop. Raises `SchemeInvalid`."""
+    """All parts of one process, and the order of their start and stop. Raises `SchemeInvalid`.
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    `may_share_file`: also start on a SQLite file that another process serves on.
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None, *, may_share_file: bool = False) -> None:
         self.settings = settings
         self.clock = clock or SystemClock()
         self.database = Database(settings.database_url)
@@ -79,6 +82,7 @@ class Service:
         self.loops = BackgroundLoops(self.clock)
         self._not_started: list[HealthCheck] = []
         self._attempts = 0
+        self._may_share_file = may_share_file
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes, max_seconds=settings.receiver_max_wait.total_seconds())
@@ -264,14 +268,18 @@ class Service:
         """Prepare and start the loops; repeated until it succeeds. Requests are served meanwhile."""
         self._attempts += 1
         try:
+            if not self._may_share_file:
+                self.database.lock()
             await self.prepare()
-        except DecryptionFailed as error:
-            self.give_up(f"RECEIVER_ENCRYPTION_KEYS: {error}")
+        except (DatabaseInUse, DecryptionFailed) as error:
+            self.give_up(str(error) if isinstance(error, DatabaseInUse) else f"RECEIVER_ENCRYPTION_KEYS: {error}")
             return
         except Exception as error:
-            self._not_started = [health.not_started(error)]
+            reason = type(error).__name__
             if isinstance(error, DatabaseUnavailable):
-                log.warning("start.database_unavailable", attempt=self._attempts, reason=error.reason)
+                reason = self.database.explain(error)
+                log.warning("start.database_unavailable", attempt=self._attempts, reason=reason)
+            self._not_started = [health.not_started(error, reason)]
             raise
         self._not_started = []
         ours = (self.reconciler, self.keyring, self.endpoint_health)

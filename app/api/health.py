@@ -22,10 +22,6 @@ _SECONDS_FOR_DATABASE = 2.5
 _SECONDS_PER_WAIT = 0.05
 
 _NO_RIGHTS = "42501"
-_NO_RIGHTS_HELP = (
-    "the role of DATABASE_URL lacks a right; GRANT it CREATE and USAGE on its schema, and all on our tables there, or "
-    "run `alembic upgrade head` as a role that has them"
-)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -111,10 +107,10 @@ class Readiness:
                 HealthCheck("database", ok=True, detail="answers", is_required=True),
                 HealthCheck("migrations", ok=False, detail=str(error), is_required=True),
             ]
-        except (DatabaseUnavailable, TimeoutError):
-            return [
-                HealthCheck("database", ok=False, detail="can't be reached; look at DATABASE_URL", is_required=True)
-            ]
+        except (DatabaseUnavailable, TimeoutError) as error:
+            cause = error if isinstance(error, DatabaseUnavailable) else DatabaseUnavailable()
+            detail = f"can't be reached ({self._database.explain(cause)}); look at DATABASE_URL"
+            return [HealthCheck("database", ok=False, detail=detail, is_required=True)]
         detail = "answers, but takes no writes: it is a standby, or set to be read-only" if is_read_only else "answers"
         return [
             HealthCheck("database", ok=not is_read_only, detail=detail, is_required=True),
@@ -170,19 +166,15 @@ def router(readiness: Readiness) -> APIRouter:
     return routes
 
 
-def not_started(error: Exception) -> HealthCheck:
-    """The health check of a start that failed with `error`, without any value of a statement or setting."""
+def not_started(error: Exception, reason: str) -> HealthCheck:
+    """The health check of a start that failed with `error`; `reason` holds no value of a statement or setting."""
     if isinstance(error, migrations.TableTaken):
         return HealthCheck("start", ok=False, detail=str(error), is_required=True)
-    causes = [error]
-    while isinstance(cause := causes[-1].__cause__, Exception):
-        causes.append(cause)
-    reason = error.reason if isinstance(error, DatabaseUnavailable) else ""
-    states = {getattr(cause, "sqlstate", None) for cause in causes}
-    what_to_do = (
-        _NO_RIGHTS_HELP if _NO_RIGHTS in states else "see `loop.failed` and `start.database_unavailable` in the log"
-    )
-    detail = f"failed ({reason or type(causes[-1]).__name__}), and is tried again every few seconds: {what_to_do}"
+    is_known = isinstance(error, DatabaseUnavailable)
+    what_to_do = "put that right, see DATABASE_URL" if is_known else "see `loop.failed` in the log"
+    if reason.startswith(_NO_RIGHTS):
+        what_to_do = migrations.NO_RIGHTS_HELP
+    detail = f"failed ({reason}), and is tried again every few seconds: {what_to_do}"
     return HealthCheck("start", ok=False, detail=detail, is_required=True)
 
 

@@ -135,12 +135,16 @@ def _scheme(settings: Settings) -> tuple[Scheme | None, HealthCheck]:
 
 async def _database(database: Database) -> HealthCheck:
     name, url = "database", database.url.render_as_string(hide_password=True)
+    if obstacle := database.obstacle():
+        return _result(name, False, f"{url} can't be used ({obstacle}); see DATABASE_URL")
     if not database.exists:
         return _result(name, False, f"{url} does not exist yet; `rivya-receiver serve` makes it")
     try:
         await database.ping()
+        if await database.is_read_only():
+            return _result(name, False, f"{url} takes no writes: it is a standby, or set to be read-only")
     except _UNREADABLE as error:
-        return _result(name, False, f"{url} can't be reached ({_cause(error)}); see DATABASE_URL")
+        return _result(name, False, f"{url} can't be used ({_cause(error)}); see DATABASE_URL")
     return _result(name, True, f"{url} answers")
 
 
@@ -150,6 +154,7 @@ async def _migrations(database: Database, reached: HealthCheck) -> HealthCheck:
         return _result(name, False, f"unknown while the database can't be reached; {wanted} is needed")
     try:
         revision = await migrations.current(database)
+        remedy = _MIGRATES if await migrations.may_migrate(database) else migrations.NO_RIGHTS_HELP
     except migrations.TableTaken as error:
         return _result(name, False, str(error))
     except _UNREADABLE as error:
@@ -157,7 +162,7 @@ async def _migrations(database: Database, reached: HealthCheck) -> HealthCheck:
     if revision is not None and revision not in migrations.known():
         return _result(name, True, f"at {revision}, which a later release made; this one serves on it")
     if revision != wanted:
-        return _result(name, False, f"at {revision or 'none'}, {wanted} is needed; {_MIGRATES}")
+        return _result(name, False, f"at {revision or 'none'}, {wanted} is needed; {remedy}")
     return _result(name, True, f"at {revision}")
 
 
@@ -270,4 +275,5 @@ def _unknown(error: Exception) -> str:
 
 
 def _cause(error: Exception) -> str:
-    return type(error.__cause__ or error).__name__
+    reason = error.reason if isinstance(error, DatabaseUnavailable) else ""
+    return reason or type(error.__cause__ or error).__name__

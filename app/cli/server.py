@@ -17,7 +17,6 @@ import structlog
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from app.core.database import DatabaseInUse
 from app.core.settings import Settings
 from app.fastpath.application import FastHandler, FastPathApp
 from app.fastpath.connections import BoundedProtocol, ConnectionLimits
@@ -209,10 +208,8 @@ async def serve_until_stopped(settings: Settings, *, may_share_file: bool = Fals
     """
     try:
         listener = listen(settings.receiver_host, settings.receiver_port)
-        service = Service(settings)
-        if not may_share_file:
-            service.database.lock()
-    except (AddressTaken, DatabaseInUse) as error:
+        service = Service(settings, may_share_file=may_share_file)
+    except AddressTaken as error:
         return _refuse(str(error))
     except SchemeInvalid as error:
         return _refuse(f"RIVYA_SIGNATURE_SCHEME: got {settings.rivya_signature_scheme!r}; {error}")

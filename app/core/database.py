@@ -44,6 +44,7 @@ from app.core.drivers import (
     connect,
     translate_errors,
 )
+from app.core.errors import DatabaseUnavailable
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -119,22 +120,49 @@ class Database:
 
         Raises `DatabaseInUse`.
         """
-        if not self.is_sqlite:
+        if not self.is_sqlite or self._lock_file is not None:
             return
         path = Path(f"{Path(str(self.url.database)).resolve()}.lock")
         try:
-            self._lock_file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.truncate(self._lock_file, 0)
-            os.write(self._lock_file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError:
+            return  # the database can't be used either, and `obstacle` says why
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(file)
             holder = path.read_text(errors="replace")
             raise DatabaseInUse(
                 f"DATABASE_URL: {path.with_suffix('')} is used by another receiver ({holder}), and SQLite is for one: "
                 "stop that one, or use PostgreSQL; --force starts this one all the same"
             ) from None
-        except OSError as error:  # no folder, no right to write, or no locks: the database itself says more
+        except OSError as error:
             log.warning("database.not_locked", path=str(path), reason=error.strerror)
+        os.truncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        self._lock_file = file
+
+    def obstacle(self) -> str | None:
+        """What keeps this process from using a SQLite file, with the path and the user id. None if nothing does."""
+        if not self.is_sqlite:
+            return None
+        # Never open the file here: closing it again would release the locks that SQLite holds on it in this process.
+        path = Path(str(self.url.database)).absolute()
+        try:
+            path.parent.stat()
+        except OSError as error:
+            return f"{path.parent}: {error.strerror} (for user id {os.geteuid()})"
+        if not path.parent.is_dir():
+            return f"{path.parent}: is not a folder"
+        for each in (path.parent, path) if path.exists() else (path.parent,):
+            if not os.access(each, os.R_OK | os.W_OK):
+                return f"{each}: can't be read and written by user id {os.geteuid()}"
+        return None if path.is_file() or not path.exists() else f"{path}: is not a file"
+
+    def explain(self, error: DatabaseUnavailable) -> str:
+        """The cause of the error, for an operator."""
+        reason = error.reason or "no answer in time"
+        return f"{reason}; {self.obstacle() or self.url.database}" if self.is_sqlite else reason
 
     async def ping(self) -> None:
         """Return when the database answers. Raises `DatabaseUnavailable` if it does not within 2 seconds."""
@@ -206,10 +234,14 @@ def _sqlite_engine(url: str) -> AsyncEngine:
 def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own object
     # We begin transactions ourselves (see _begin_sqlite): the driver's implicit ones start too late to lock.
     dbapi_connection.isolation_level = None
-    cursor = dbapi_connection.cursor()
-    for pragma in PRAGMAS:
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    try:
+        cursor = dbapi_connection.cursor()
+        for pragma in PRAGMAS:
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+    except BaseException:
+        dbapi_connection.close()  # else its thread and its file stay open
+        raise
 
 
 def _begin_sqlite(connection: Connection) -> None:

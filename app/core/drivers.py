@@ -72,10 +72,15 @@ class RawSqlite:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             # We begin transactions ourselves: the driver's implicit ones start too late to lock.
-            self._connection = sqlite3.connect(self._path, timeout=_SECONDS_FOR_LOCK, isolation_level=None)
-            self._connection.row_factory = sqlite3.Row
-            for pragma in PRAGMAS:
-                self._connection.execute(f"PRAGMA {pragma}")
+            connection = sqlite3.connect(self._path, timeout=_SECONDS_FOR_LOCK, isolation_level=None)
+            connection.row_factory = sqlite3.Row
+            try:
+                for pragma in PRAGMAS:
+                    connection.execute(f"PRAGMA {pragma}")
+            except sqlite3.Error:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
 
     def _disconnect(self) -> None:
@@ -160,12 +165,13 @@ def _reason(cause: BaseException) -> str:
     sqlstate = _sqlstate(cause)
     name = f"{sqlstate} {type(cause).__name__}".strip()
     text = "" if sqlstate.startswith("P0") or not cause.args else str(cause.args[0])
-    first = next(iter(text.splitlines()), "") if isinstance(cause, _DRIVER) else ""
+    first = next(iter(text.splitlines()), "") if isinstance(cause, (*_DRIVER, ConnectionError)) else ""
     return f"{name}: {first}"[:_LONGEST_REASON] if first else name
 
 
 _SECONDS_TO_CONNECT: Final = 5.0
 _SECONDS_FOR_STATEMENT: Final = 35.0
+_DEFAULT_PORT: Final = 5432
 _IN_STARTUP: Final = "application_name"
 _READ_ONLY: Final = "SHOW transaction_read_only"
 
@@ -238,12 +244,12 @@ async def connect(
 
     The hosts are tried in order, each for its share of five seconds or for `connect_timeout`.
 
-    Raises what asyncpg raises, or `OSError`, for the host that was tried last.
+    Raises `ConnectionError` that says what is wrong with each host, or what asyncpg raises.
     """
     ours = {name: value for name, value in settings.items() if name not in options.settings_named}
     startup = {**{name: ours.pop(name) for name in (_IN_STARTUP,) if name in ours}, **options.startup}
     seconds = options.connect_seconds or _SECONDS_TO_CONNECT / len(options.hosts)
-    failure: Exception | None = None
+    failures: dict[str, str] = {}
     wanted = options.target_session_attrs
     for target in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
         for host, port in options.hosts:
@@ -262,11 +268,11 @@ async def connect(
                         server_settings=startup,
                     )
             except (OSError, asyncpg.CannotConnectNowError) as error:
-                failure = error
+                failure = getattr(error, "strerror", None) or str(error) or f"no answer within {seconds:g} s"
             except asyncpg.TargetServerAttributeNotMatched:  # SQLAlchemy would take it for an error of the statement
-                failure = ConnectionError(f"the server is not {target}")
-    assert failure is not None  # noqa: S101 - there is at least one host
-    raise failure
+                failure = f"the server is not {target}"
+            failures[f"{host or 'the default host'}:{port or _DEFAULT_PORT}"] = failure
+    raise ConnectionError("; ".join(f"{address}: {failure}" for address, failure in failures.items()))
 
 
 async def _connect(settings: Mapping[str, str], **arguments: Any) -> Connection:  # noqa: ANN401 - those of asyncpg

@@ -20,6 +20,11 @@ _LOCK = 3111748936867286410
 VERSION_TABLE = "receiver_alembic_version"
 """Not Alembic's usual name: another program in the same database may have that one."""
 
+NO_RIGHTS_HELP = (
+    "the role of DATABASE_URL lacks a right; GRANT it CREATE and USAGE on its schema, and all on our tables there, or "
+    "run `alembic upgrade head` as a role that has them"
+)
+
 log = structlog.stdlib.get_logger(__name__)
 
 
@@ -69,6 +74,14 @@ async def migrate_database(database: Database) -> None:
     """
     async with database.transaction() as connection:
         await connection.run_sync(_upgrade)
+
+
+async def may_migrate(database: Database) -> bool:
+    """Whether we have the right to make tables. Raises `DatabaseUnavailable`."""
+    if database.is_sqlite:
+        return True
+    async with database.read() as connection:
+        return bool(await connection.scalar(text("SELECT has_schema_privilege(current_schema(), 'CREATE')")))
 
 
 async def current(database: Database) -> str | None:

@@ -14,6 +14,7 @@ from app.main import Service
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
 from bench.machine import cpu_seconds
+from tests.support.check_output import checked
 from tests.support.ports import free_port
 from tests.support.postgres import PostgresCluster
 from tests.support.receiver_process import COMMAND
@@ -47,6 +48,7 @@ async def test_a_role_that_may_not_create_tables_is_told_of_and_waited_for(tmp_p
             assert (check["ok"], check["required"]) == (False, True)
             assert "InsufficientPrivilege" in check["detail"]
             assert "GRANT" in check["detail"]
+            assert "GRANT" in (await checked(rivya, url))["migrations"][1]
             assert "InsufficientPrivilege" in service.process.log()
             assert await service.metric("receiver_background_failures_total", task="start") > 0
             await execute(admin, "GRANT CREATE ON SCHEMA public TO app")
