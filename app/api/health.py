@@ -20,6 +20,7 @@ Result = TypeVar("Result")
 _SECONDS_PER_CHECK = 3.0
 _SECONDS_FOR_DATABASE = 2.5
 _SECONDS_PER_WAIT = 0.05
+_SECONDS_FOR_NEW = 0.25
 
 _NO_RIGHTS = "42501"
 
@@ -55,7 +56,7 @@ class Readiness:
         self._database = database
         self._checks = (self._check_database, *checks)
         self.keep_seconds = keep_seconds
-        """A result that is older starts another run; callers meanwhile get the last result, up to five times as old.
+        """A result that is older starts another run; if that takes long, callers get one that is 5 times as old at most.
 
         So a process that is flooded with requests, in which a run takes long, answers its balancer nevertheless.
         """
@@ -72,6 +73,7 @@ class Readiness:
         if self._run is None or (self._run.done() and now >= self._latest_at + self.keep_seconds):
             self._run = asyncio.create_task(self._check())
         if self._latest is not None and now < self._latest_at + 5 * self.keep_seconds:
+            await asyncio.wait({self._run}, timeout=_SECONDS_FOR_NEW)
             return self._latest
         return await asyncio.shield(self._run)
 

@@ -1,9 +1,9 @@
 """The health of our endpoint, from the deliveries that all replicas verified and refused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import select, update
@@ -19,6 +19,7 @@ from app.endpoint.repository import EndpointRepository
 from app.endpoint.tables import endpoints
 
 _SECONDS_BETWEEN_FLUSHES: Final = 1.0
+_LATELY: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class EndpointHealth:
         self._keyring = keyring
         self._unwritten: dict[str, DeliveryCounts] = {}
         self._endpoints: Sequence[Endpoint] = ()
+        self._malformed: dict[str, DeliveryCounts] = {}
+        """By defect, of this process: they do not speak against the secret, so they are not among `refusals`."""
 
     def record_verified(self, endpoint_id: str | None, at: datetime) -> None:
         """Count a delivery that was verified at `at`."""
@@ -93,6 +96,11 @@ class EndpointHealth:
         """Count a delivery refused at `at`. Without `endpoint_id` it is ignored: anybody can send to other paths."""
         if endpoint_id is not None:
             self._counts(endpoint_id).record_refused(at)
+
+    def record_malformed(self, endpoint_id: str | None, defect: str, at: datetime) -> None:
+        """Count a delivery to a path of ours that was refused for its size or form; `defect` says what to do."""
+        if endpoint_id is not None:
+            self._malformed.setdefault(defect, DeliveryCounts()).record_refused(at)
 
     def callbacks_expected(self) -> bool:
         """True if callbacks are expected: by the last read an endpoint is live, and its deliveries are not refused."""
@@ -120,7 +128,13 @@ class EndpointHealth:
         if not self._keyring.is_fixed:
             with suppress(DatabaseUnavailable):
                 self._endpoints = await self._repository.endpoints()
-        return _describe(self._endpoints, self._keyring, now=self._clock.now())
+        now = self._clock.now()
+        self._malformed = {
+            defect: counts
+            for defect, counts in self._malformed.items()
+            if counts.refused_at is not None and counts.refused_at > now - _LATELY
+        }
+        return _describe(self._endpoints, self._keyring, self._malformed, now=now)
 
     def _counts(self, endpoint_id: str) -> DeliveryCounts:
         return self._unwritten.setdefault(endpoint_id, DeliveryCounts())
@@ -151,7 +165,9 @@ def check(name: str, detail: str, *, ok: bool = False) -> HealthCheck:
     return HealthCheck(name, ok=ok, detail=detail, is_required=False)
 
 
-def _describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime) -> list[HealthCheck]:
+def _describe(
+    endpoints: Sequence[Endpoint], keyring: Keyring, malformed: Mapping[str, DeliveryCounts], *, now: datetime
+) -> list[HealthCheck]:
     """Only an unknown secret makes the service unready, because every delivery is refused without one."""
     checks = [_secret(endpoints, keyring), _scheme(endpoints, keyring)]
     if keyring.is_fixed:
@@ -159,7 +175,7 @@ def _describe(endpoints: Sequence[Endpoint], keyring: Keyring, *, now: datetime)
     wanted = live(endpoints)
     if wanted is None:
         return [*checks, check("endpoint", f"not registered: {_why(endpoints)}")]
-    return [*checks, _registered(wanted), _deliveries(wanted, now)]
+    return [*checks, _registered(wanted), _deliveries(wanted, malformed, now)]
 
 
 def _secret(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
@@ -200,7 +216,7 @@ def _registered(wanted: Endpoint) -> HealthCheck:
     return check("endpoint", detail, ok=True)
 
 
-def _deliveries(wanted: Endpoint, now: datetime) -> HealthCheck:
+def _deliveries(wanted: Endpoint, malformed: Mapping[str, DeliveryCounts], now: datetime) -> HealthCheck:
     name, verified, failing = "deliveries", wanted.last_verified_at, wanted.failure_count
     if wanted.is_refused:
         since = "and none verified yet" if verified is None else f"since {verified:%FT%TZ}"
@@ -210,6 +226,12 @@ def _deliveries(wanted: Endpoint, now: datetime) -> HealthCheck:
             "or the secret was replaced elsewhere (`rivya-receiver endpoint rotate` gives a new one); "
             "outcomes are polled meanwhile",
         )
+    if malformed:
+        defects = "; ".join(
+            f"{counts.refusals} refused, the last at {counts.refused_at:%FT%TZ}, {defect}"
+            for defect, counts in malformed.items()
+        )
+        return check(name, f"{defects}; outcomes are polled meanwhile")
     if failing and (
         wanted.last_success_at is None or not _is_not_after(wanted.last_failure_at, wanted.last_success_at)
     ):
@@ -220,7 +242,7 @@ def _deliveries(wanted: Endpoint, now: datetime) -> HealthCheck:
     if wanted.test_asked_at is not None and not wanted.is_awaiting_proof(now) and wanted.secret_proven_at is None:
         return check(
             name,
-            "none has come yet, not even the test delivery that was asked for: `rivya-receiver check --public` tells "
+            "none has come yet, not even the test delivery that was asked for: `rivya-receiver check --public` shows "
             "whether Rivya can reach us; outcomes are polled meanwhile",
         )
     return check(name, "none has come yet", ok=True)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -12,7 +13,7 @@ from app.core.clock import Clock
 from app.core.database import Database
 from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable
-from app.endpoint.models import Endpoint, State, pinned_scheme
+from app.endpoint.models import PROOF_PATIENCE, Endpoint, State, pinned_scheme
 from app.endpoint.repository import EndpointRepository, StoredSecret
 from app.rivya.schemes import Scheme, parse_scheme
 from app.rivya.signature import Verifier
@@ -20,8 +21,7 @@ from app.rivya.signature import Verifier
 log = structlog.stdlib.get_logger(__name__)
 
 _WITHOUT_SECRET: Final = 0.5
-_UNPROVEN: Final = 1.0
-_SETTLED: Final = 10.0
+_WITH_SECRET: Final = 1.0
 _OFF: Final = 3600.0
 _BETWEEN_READS: Final = 1.0
 _BETWEEN_READS_IN_DOUBT: Final = 0.1
@@ -42,21 +42,23 @@ class KeyringSnapshot:
     endpoint_ids: dict[bytes, str] = field(repr=False, default_factory=dict)
     in_doubt: frozenset[str] = frozenset()
     """Endpoints of which Rivya may hold a secret that is not stored yet."""
+    tests: dict[str, tuple[datetime, bool]] = field(default_factory=dict)
+    """By endpoint: when a test delivery was requested, and whether the secret was proven before."""
 
     @property
     def usable_secrets(self) -> int:
         """The number of secrets that deliveries can be verified with; with 0, every delivery is refused."""
         return len(self.secrets) if self.verifier is None else self.verifier.usable_secrets
 
-    @property
-    def has_unproven(self) -> bool:
-        """True if one of the stored secrets has not verified any delivery yet."""
-        return any(secret.proven_at is None for secret in self.stored)
-
     def endpoint_id(self, path_key: str | None) -> str | None:
         """Our id of the endpoint with this path key, None if the key is not ours."""
         # The lookup is by digest, so that its duration does not show how much of a guessed key is right.
         return None if path_key is None else self.endpoint_ids.get(_digest(path_key))
+
+    def may_be_test(self, endpoint_id: str | None, now: datetime, *, is_first: bool) -> bool:
+        """True if a delivery may be the test that was requested; of an unproven secret, only the first one may be."""
+        test = self.tests.get(endpoint_id or "")
+        return test is not None and now < test[0] + PROOF_PATIENCE and (is_first or test[1])
 
 
 def from_setting(secret: str, *, scheme: Scheme | None, endpoints: Sequence[Endpoint] = ()) -> KeyringSnapshot:
@@ -81,6 +83,11 @@ def from_database(
         stored=tuple(stored),
         endpoint_ids={_digest(endpoint.path_key): endpoint.id for endpoint in callable_},
         in_doubt=frozenset(endpoint.id for endpoint in endpoints if endpoint.is_in_doubt),
+        tests={
+            one.id: (one.test_asked_at, one.secret_proven_at is not None and one.secret_proven_at < one.test_asked_at)
+            for one in endpoints
+            if one.test_asked_at is not None
+        },
     )
 
 
@@ -172,9 +179,7 @@ class Keyring:
         if self.is_off:
             return _OFF
         await self._load_if_decrypted()
-        if not self.snapshot.secrets:
-            return _WITHOUT_SECRET
-        return _UNPROVEN if self.snapshot.has_unproven or self.snapshot.scheme is None else _SETTLED
+        return _WITH_SECRET if self.snapshot.secrets else _WITHOUT_SECRET
 
     def __repr__(self) -> str:
         """The number of secrets, never a secret."""

@@ -6,8 +6,9 @@ import secrets
 import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import httpx
@@ -19,7 +20,7 @@ from app.endpoint.errors import explain, read_failure
 from app.endpoint.health import check
 from app.endpoint.models import PATH, Endpoint, live
 from app.endpoint.probe import ProbeKey, changed_headers
-from app.endpoint.repository import EndpointRepository
+from app.endpoint.repository import EndpointRepository, StaleState
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
@@ -32,7 +33,7 @@ _REFUSED: Final = (
     "`rivya-receiver endpoint rotate` gives a new secret, `rivya-receiver endpoint repin` proves the scheme anew"
 )
 _SILENT: Final = (
-    "does a firewall or the proxy let Rivya's requests in? Rivya's own list of deliveries tells how it fared"
+    "does a firewall or the proxy let Rivya's requests in? Rivya's own list of deliveries shows how it fared"
 )
 _MOST_BYTES: Final = 256 * 1024
 """Several times the largest answer of ours, which repeats the headers that arrived."""
@@ -51,6 +52,7 @@ class Reachability:
         key: ProbeKey,
         public_url: str | None,
         patience: timedelta = timedelta(seconds=30),
+        notice: timedelta = timedelta(seconds=1.5),
     ) -> None:
         self._client = client
         self._repository = repository
@@ -58,6 +60,8 @@ class Reachability:
         self._key = key
         self._public_url = public_url
         self._patience = patience
+        self._notice = notice
+        """How long before a test delivery is requested it is announced: every process has read that by then."""
 
     async def health_checks(self) -> AsyncIterator[HealthCheck]:
         """The checks, each as soon as it is done; a failed one says what to do. Raises `DatabaseUnavailable`."""
@@ -121,16 +125,34 @@ class Reachability:
         name = "test_delivery"
         if wanted is None or wanted.rivya_id is None:
             return check(name, "no endpoint of ours is registered, so none was asked for; see /readyz for the reason")
-        asked_at = self._clock.now()
+        while wanted.is_awaiting_proof(self._clock.now()):  # for the one of the registration, which could be mistaken
+            await asyncio.sleep(_SECONDS_BETWEEN_READS)
+            wanted = await self._read(wanted)
+        await self._announce(wanted, self._clock.now())
+        await asyncio.sleep(self._notice.total_seconds())
         try:
-            await self._client.test_endpoint(wanted.rivya_id)
+            return await self._tested(name, wanted)
         except RivyaError as error:
             return check(name, f"Rivya sends none: {explain(read_failure(error).code)}")
-        seconds = self._patience.total_seconds()
+        finally:
+            await self._announce(wanted, None)
+
+    async def _announce(self, wanted: Endpoint, at: datetime | None) -> None:
+        """Announce a test, or its end: a delivery that may be a test creates no generation meanwhile."""
+        if wanted.secret_proven_at is not None:
+            with suppress(StaleState):
+                await self._repository.change(wanted, now=self._clock.now(), test_asked_at=at)
+
+    async def _read(self, wanted: Endpoint) -> Endpoint:
+        return next(known for known in await self._repository.endpoints() if known.id == wanted.id)
+
+    async def _tested(self, name: str, wanted: Endpoint) -> HealthCheck:
+        asked_at, seconds = self._clock.now(), self._patience.total_seconds()
+        await self._client.test_endpoint(wanted.rivya_id or "")
         try:
             async with asyncio.timeout(seconds):
                 while True:  # until the replica that received the delivery has stored what it did with it
-                    known = next(known for known in await self._repository.endpoints() if known.id == wanted.id)
+                    known = await self._read(wanted)
                     if known.last_verified_at is not None and known.last_verified_at >= asked_at:
                         seconds = (known.last_verified_at - asked_at).total_seconds()
                         return check(name, f"came and was verified after {seconds:.1f} s", ok=True)

@@ -16,9 +16,18 @@ _ENDINGS = (b"signature", b"signature-256", b"timestamp", b"-id")
 
 
 def parse_delivery(
-    body: bytes, headers: RawHeaders, *, header_id: str | None, endpoint_id: str | None, now: datetime
+    body: bytes,
+    headers: RawHeaders,
+    *,
+    header_id: str | None,
+    endpoint_id: str | None,
+    now: datetime,
+    may_be_test: bool = False,
 ) -> Report:
-    """The report of a delivery, with its bytes as evidence. Never raises: an unreadable body is recorded as such."""
+    """The report of a delivery, with its bytes as evidence. Never raises: an unreadable body is recorded as such.
+
+    `may_be_test`: if no generation with its id is known, it is the test delivery that was requested.
+    """
     read = read_delivery(body, header_id=header_id)
     is_claim = read.kind == "generation" and read.generation is not None
     delivery = Delivery(
@@ -28,7 +37,7 @@ def parse_delivery(
         received_at=now,
         body=body,
         headers=stored_headers(headers),
-        stored_outcome=None if is_claim else _outcome_of(read),
+        stored_outcome=_outcome_of(read) if not is_claim else Outcome.TEST if may_be_test else None,
         mentioned_id=read.generation.id if read.generation is not None else None,
     )
     claim = read.generation if is_claim else None

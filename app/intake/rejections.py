@@ -3,9 +3,10 @@
 import collections
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import structlog
@@ -22,6 +23,14 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 REFUSALS = Counter("receiver_refusals", "Deliveries refused, by reason.", ["reason"])
+
+MALFORMED: Mapping[str, str] = MappingProxyType(
+    {
+        "too_large": "larger than RECEIVER_MAX_BODY_BYTES: raise it",
+        "not_a_delivery": "with a Content-Encoding, or without a body: let the proxy pass bodies on unchanged",
+    }
+)
+"""The reasons that say nothing about the signature, with the defect and its remedy."""
 
 _PER_FLUSH = 20
 _MOST_STORED = 1000

@@ -17,7 +17,7 @@ from app.core.json_codec import json_body
 from app.core.middleware import HTTP_REQUESTS, count, ensure_request_id
 from app.core.proxies import Network, client_address
 from app.intake.parse import as_unreadable, is_delivery, parse_delivery
-from app.intake.rejections import Rejection, Rejections
+from app.intake.rejections import MALFORMED, Rejection, Rejections
 from app.ledger.decide import Recorded
 from app.ledger.models import Report
 from app.ledger.recorder import RecordFailed
@@ -141,6 +141,9 @@ class Verification(Protocol):
     def endpoint_id(self, path_key: str | None) -> str | None:
         """The id of our endpoint that has this path key."""
 
+    def may_be_test(self, endpoint_id: str | None, verified: Verified, now: datetime) -> bool:
+        """A test delivery was requested, and this one may be it."""
+
     def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
     ) -> Verified | Refused | None:
@@ -157,7 +160,10 @@ class Health(Protocol):
         """Record a verified delivery."""
 
     def record_refused(self, endpoint_id: str | None, at: datetime) -> None:
-        """Record a refused delivery."""
+        """Record a delivery whose signature was refused."""
+
+    def record_malformed(self, endpoint_id: str | None, defect: str, at: datetime) -> None:
+        """Record a delivery that was refused for its size or form."""
 
 
 class Intake:
@@ -216,10 +222,7 @@ class Intake:
         verified = self._verification.verify_now(headers, body, path_key, now)
         if not isinstance(verified, Verified):
             return None if verified is None else self._reject_now(scope, body, path_key, verified)
-        endpoint_id = self._verification.endpoint_id(path_key)
-        report = parse_delivery(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
-        attempt = scope["state"][_ATTEMPT] = Attempt(report)
-        self._health.record_verified(endpoint_id, now)
+        attempt = scope["state"][_ATTEMPT] = Attempt(self._report(scope, body, path_key, verified, now))
         return attempt
 
     def _reject_now(self, scope: Scope, body: bytes, path_key: str | None, refused: Refused) -> Attempt | None:
@@ -245,13 +248,20 @@ class Intake:
         verified = await self._verify(scope, path_key, body)
         if isinstance(verified, bytes):
             return verified
-        now = self._clock.now()
+        await self._store(self._report(scope, body, path_key, verified, self._clock.now()))
+        return b""
+
+    def _report(self, scope: Scope, body: bytes, path_key: str | None, verified: Verified, now: datetime) -> Report:
         endpoint_id = self._verification.endpoint_id(path_key)
         self._health.record_verified(endpoint_id, now)
-        headers = scope["headers"]
-        report = parse_delivery(body, headers, header_id=verified.event_id, endpoint_id=endpoint_id, now=now)
-        await self._store(report)
-        return b""
+        return parse_delivery(
+            body,
+            scope["headers"],
+            header_id=verified.event_id,
+            endpoint_id=endpoint_id,
+            now=now,
+            may_be_test=self._verification.may_be_test(endpoint_id, verified, now),
+        )
 
     async def _resume(self, attempt: Attempt) -> bytes:
         """Finish a delivery that `verify_now` has verified."""
@@ -293,7 +303,10 @@ class Intake:
 
     def _record_rejection(self, scope: Scope, path_key: str | None, body: bytes, reason: str) -> None:
         now, endpoint_id = self._clock.now(), self._verification.endpoint_id(path_key)
-        self._health.record_refused(endpoint_id, now)
+        if reason in MALFORMED:
+            self._health.record_malformed(endpoint_id, MALFORMED[reason], now)
+        else:
+            self._health.record_refused(endpoint_id, now)
         self._rejections.record(
             Rejection(
                 reason=reason,

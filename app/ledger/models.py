@@ -133,7 +133,10 @@ class Delivery:
     headers: Mapping[str, str]
     """Only the content type, the user agent and those of the signature."""
     stored_outcome: Outcome | None = None
-    """`test`, `unknown_type` or `unreadable` where the delivery does not affect the status of a generation."""
+    """`test`, `unknown_type` or `unreadable` where the delivery does not affect the status of a generation.
+
+    `test` beside a claim: the delivery affects only a generation that is known, and is otherwise a test.
+    """
     mentioned_id: str | None = None
     """The id of the generation that such a delivery mentions, if any."""
 

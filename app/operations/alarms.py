@@ -19,7 +19,7 @@ from app.core.settings import Settings
 from app.endpoint.models import LIVE
 from app.endpoint.reconciler import LEASE as LEADER
 from app.endpoint.tables import endpoints
-from app.intake.rejections import rejections
+from app.intake.rejections import MALFORMED, rejections
 from app.ledger.models import Source, Status, Tracking
 from app.ledger.queries import overdue
 from app.ledger.tables import deliveries, polls, transitions
@@ -191,7 +191,8 @@ def _refused_at_our_path() -> Any:  # noqa: ANN401 - a scalar subquery
 def _refused_since(last_delivery_at: Any) -> Any:  # noqa: ANN401 - scalar subqueries
     # The stored sample is bounded, so the count is 1,000 at most.
     since = func.coalesce(last_delivery_at, bindparam("hour_ago", type_=UtcDateTime))
-    return select(func.count()).select_from(rejections).where(rejections.c.rejected_at > since).scalar_subquery()
+    of_signature = (rejections.c.rejected_at > since, rejections.c.reason.not_in(list(MALFORMED)))
+    return select(func.count()).select_from(rejections).where(*of_signature).scalar_subquery()
 
 
 SECONDS_BETWEEN_LOOKS: Final = 5.0

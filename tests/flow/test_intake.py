@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
-from app.intake.rejections import rejections
+from app.intake.rejections import MALFORMED, rejections
 from app.ledger.tables import deliveries, generations, transitions
 from tests.support.http_paths import HttpPath, on_both_paths
 from tests.support.intake_harness import MOST_BYTES, PATH_KEY, event, open_intake
@@ -193,6 +193,31 @@ async def test_what_is_no_delivery_at_all_is_a_400(sqlite_url: str, http: HttpPa
         packed = gzip.compress(event())
         answer = await intake.client.post("/rivya/webhook", content=packed, headers={"Content-Encoding": "gzip"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "not_a_delivery")
+
+
+async def test_a_refusal_for_size_or_form_is_not_counted_against_the_signature(sqlite_url: str) -> None:
+    async with open_intake(sqlite_url) as intake:
+        path = f"/rivya/webhook/{PATH_KEY}"
+        await intake.client.post(path, content=b" " * (MOST_BYTES + 1))
+        await intake.client.post(path, content=b"{}", headers={"Content-Encoding": "br"})
+        await intake.client.post(path, content=b"")
+        assert intake.health.refused == []
+        assert intake.health.malformed == [
+            ("endpoint-1", MALFORMED[reason]) for reason in ("too_large", "not_a_delivery", "not_a_delivery")
+        ]
+
+
+@on_both_paths
+async def test_an_event_that_may_be_the_test_makes_no_generation(database_url: str, http: HttpPath) -> None:
+    async with open_intake(database_url, http=http) as intake:
+        assert (await intake.deliver(event("known", event_id="evt_known"))).status_code == 200
+        intake.secrets.awaits_test = True
+        for event_id in ("evt_test", "evt_test"):
+            assert (await intake.deliver(event("made_up", event_id=event_id))).status_code == 200
+        assert (await intake.deliver(event("known", "failed", event_id="evt_other"))).status_code == 200
+        stored = {row["event_id"]: (row["outcome"], row["attempts"]) for row in await intake.room.rows(deliveries)}
+        assert stored == {"evt_known": ("applied", 1), "evt_test": ("test", 2), "evt_other": ("conflict", 1)}
+        assert [row["id"] for row in await intake.room.rows(generations)] == ["known"]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])

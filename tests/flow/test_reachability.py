@@ -173,6 +173,22 @@ async def _rejections(service: Receiver) -> list[dict[str, Any]]:
     raise AssertionError(service.process.log())
 
 
+async def test_a_test_event_that_looks_real_makes_no_generation_while_a_test_was_asked_for(
+    sqlite_url: str, tmp_path: Path
+) -> None:
+    looks_real = Sandbox(settings=SandboxSettings(test_type="generation.succeeded", test_carries="generation"))
+    async with serve_sandbox(looks_real) as rivya, receiver(rivya, sqlite_url, tmp_path) as service:
+        for _ in range(2):
+            assert (await _tested(service))["test_delivery"][0]
+        assert (await service.client.get("/api/v1/generations")).json()["data"] == []
+        outcomes = [item["outcome"] for item in (await service.client.get("/api/v1/deliveries")).json()["data"]]
+        assert outcomes == ["test"] * 3  # that of the registration too
+        elsewhere = await rivya.sandbox.generations.create("default", {"model": "z-image", "prompt": "x"}, key=None)
+        async with asyncio.timeout(30):
+            while not (await service.client.get(f"/api/v1/generations/{elsewhere['id']}")).is_success:
+                await asyncio.to_thread(service.process.exit_status, within=0.1)
+
+
 async def test_the_service_knocks_at_itself_and_has_a_test_delivery_sent(
     empty_database_url: str, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from app.core.errors import DatabaseUnavailable
+from app.intake.rejections import MALFORMED
 from tests.support.clock import NOON
 from tests.support.databases import PostgresDatabases
 from tests.support.registration_harness import RegistrationHarness, Replica, room
@@ -59,6 +60,28 @@ async def test_a_refusal_anywhere_else_says_nothing(database_url: str) -> None:
         await replica.health.run_once()
         assert replica.health.callbacks_expected()
         assert (await r.row())["last_refused_at"] is None
+
+
+async def test_a_refusal_for_size_or_form_is_named_and_speaks_against_neither_secret_nor_callbacks(
+    sqlite_url: str,
+) -> None:
+    async with room(sqlite_url) as r:
+        replica, endpoint_id = await _registered(r)
+        replica.health.record_malformed(None, "from anybody", NOON)
+        for defect in MALFORMED.values():
+            replica.health.record_malformed(endpoint_id, defect, r.clock.now())
+        await replica.health.run_once()
+        assert replica.health.callbacks_expected()
+        checks = {check.name: check for check in await replica.health.health_checks()}
+        assert not checks["deliveries"].ok
+        for word in ("RECEIVER_MAX_BODY_BYTES", "Content-Encoding", "1 refused, the last at"):
+            assert word in checks["deliveries"].detail
+        for word in ("secret", "SCHEME", "anybody"):
+            assert word not in checks["deliveries"].detail
+        r.clock.advance(seconds=3601)
+        assert "BODY_BYTES" not in next(
+            check.detail for check in await replica.health.health_checks() if check.name == "deliveries"
+        )
 
 
 async def test_the_latest_times_of_all_replicas_are_kept_whoever_writes_last(database_url: str) -> None:

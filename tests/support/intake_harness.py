@@ -37,6 +37,7 @@ class Secrets:
     def __init__(self, *current: str) -> None:
         self.verifier = Verifier(SCHEME, current)
         self.is_read = True
+        self.awaits_test = False
         self.clock: ManualClock = ManualClock(NOON)
 
     def verify_now(
@@ -46,6 +47,9 @@ class Secrets:
 
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         return self.verifier.verify(headers, body, self.clock.now())
+
+    def may_be_test(self, endpoint_id: str | None, verified: Verified, now: datetime) -> bool:
+        return self.awaits_test
 
     def endpoint_id(self, path_key: str | None) -> str | None:
         return "endpoint-1" if path_key == PATH_KEY else None
@@ -57,12 +61,16 @@ class Noted:
     def __init__(self) -> None:
         self.verified: list[str | None] = []
         self.refused: list[str | None] = []
+        self.malformed: list[tuple[str | None, str]] = []
 
     def record_verified(self, endpoint_id: str | None, at: datetime) -> None:
         self.verified.append(endpoint_id)
 
     def record_refused(self, endpoint_id: str | None, at: datetime) -> None:
         self.refused.append(endpoint_id)
+
+    def record_malformed(self, endpoint_id: str | None, defect: str, at: datetime) -> None:
+        self.malformed.append((endpoint_id, defect))
 
 
 @dataclass
