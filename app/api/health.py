@@ -56,7 +56,7 @@ class Readiness:
         self._database = database
         self._checks = (self._check_database, *checks)
         self.keep_seconds = keep_seconds
-        """A result that is older starts another run; if that takes long, callers get one that is 5 times as old at most.
+        """A result that is older starts another run; if that takes long, callers get one up to 5 times as old.
 
         So a process that is flooded with requests, in which a run takes long, answers its balancer nevertheless.
         """
