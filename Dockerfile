@@ -34,7 +34,7 @@ ENV PATH=/opt/receiver/bin:$PATH \
     RECEIVER_HOST=0.0.0.0 \
     DATABASE_URL=sqlite+aiosqlite:////data/receiver.db
 RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin receiver \
-    && install -d -o receiver -g receiver -m 0750 /data
+    && install -d -o receiver -g receiver -m 0700 /data
 COPY --from=build /opt/receiver /opt/receiver
 USER 10001:10001
 WORKDIR /data

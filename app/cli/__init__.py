@@ -2,6 +2,7 @@
 
 # A command imports what it needs when it is called, because importing the service takes much longer than printing help.
 
+import os
 import sys
 from datetime import datetime
 from typing import Annotated
@@ -39,6 +40,7 @@ def options(
     ] = False,
 ) -> None:
     """Options of every command."""
+    os.umask(0o077)  # what we write is for our own user: the record, its secrets, the demonstration's folder
 
 
 @cli.command()

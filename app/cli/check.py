@@ -129,7 +129,7 @@ def _scheme(settings: Settings) -> tuple[Scheme | None, HealthCheck]:
     try:
         scheme = wanted_scheme(given)
     except SchemeInvalid as error:
-        return None, _result(name, False, f"RIVYA_SIGNATURE_SCHEME: got {given!r}; {error}")
+        return None, _result(name, False, f"RIVYA_SIGNATURE_SCHEME: {error}")
     return scheme, _result(name, True, "auto: found out by proof" if scheme is None else str(scheme))
 
 

@@ -212,7 +212,7 @@ async def serve_until_stopped(settings: Settings, *, may_share_file: bool = Fals
     except AddressTaken as error:
         return _refuse(str(error))
     except SchemeInvalid as error:
-        return _refuse(f"RIVYA_SIGNATURE_SCHEME: got {settings.rivya_signature_scheme!r}; {error}")
+        return _refuse(f"RIVYA_SIGNATURE_SCHEME: {error}")
     log.info("start.listening", host=settings.receiver_host, port=listener.getsockname()[1])
     server = make_server(service)
     service.give_up = server.give_up

@@ -42,6 +42,7 @@ from app.core.drivers import (
     RawPostgres,
     RawSqlite,
     connect,
+    make_private,
     translate_errors,
 )
 from app.core.errors import DatabaseUnavailable
@@ -124,7 +125,7 @@ class Database:
             return
         path = Path(f"{Path(str(self.url.database)).resolve()}.lock")
         try:
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError:
             return  # the database can't be used either, and `obstacle` says why
         try:
@@ -226,6 +227,7 @@ def _sqlite_engine(url: str) -> AsyncEngine:
     engine = create_async_engine(
         url, pool_size=5, max_overflow=0, pool_timeout=5, hide_parameters=True, connect_args={"timeout": 5}
     )
+    event.listen(engine.sync_engine, "do_connect", lambda *_: make_private(str(engine.url.database)))
     event.listen(engine.sync_engine, "connect", _configure_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine

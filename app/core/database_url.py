@@ -115,7 +115,7 @@ def normal_url(url: str) -> str:
         raise ValueError(_NOT_A_URL) from None
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
-        raise ValueError(f"names {parsed.drivername}; write sqlite+aiosqlite:///… or postgresql+asyncpg://…")
+        raise ValueError("is for another database or driver; write sqlite+aiosqlite:///… or postgresql+asyncpg://…")
     if parsed.database in (None, "", ":memory:"):
         raise ValueError("is in memory, which would lose everything; name a file: sqlite+aiosqlite:///./receiver.db")
     return parsed.set(drivername=driver).render_as_string(hide_password=False)
@@ -155,12 +155,12 @@ def postgres_options(url: str) -> PostgresOptions:
 def _parameters(query: str) -> dict[str, str]:
     """The parameters, without those that are empty (libpq ignores these) or have no effect."""
     given: dict[str, list[str]] = {}
-    for name, value in parse_qsl(query.replace("+", "%2B"), keep_blank_values=True):  # for libpq, + is not a space
+    # For libpq, + is not a space.
+    for position, (name, value) in enumerate(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True), start=1):
         name = _OTHER_NAMES.get(name, name)  # noqa: PLW2901 - libpq's name of the parameter
         if name not in _ALLOWED:
-            # It may be what follows a raw "?" in a password: that must not be shown.
-            shown = f"parameter {name}" if re.fullmatch(r"[a-z][a-z_]*", name) else "a parameter"
-            raise ValueError(f"has {shown}, which this service does not support: leave it out")
+            # Its name is not shown: it may be what follows a raw "?" in a password.
+            raise ValueError(f"has a parameter (number {position}) that this service does not support: leave it out")
         if value and _ALLOWED[name] and value not in _ALLOWED[name]:
             raise ValueError(
                 f"has {name} with a value that this service does not support; {' or '.join(_ALLOWED[name])}"

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from time import monotonic
 from traceback import format_stack, format_tb
 from typing import Any, Final, TypeVar
@@ -27,6 +28,19 @@ PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_time
 _SECONDS_FOR_LOCK = 5.0
 
 Result = TypeVar("Result")
+
+
+def make_private(path: str) -> None:
+    """Let only our user read a SQLite file, which is made if it isn't there, and the files that SQLite has beside it.
+
+    SQLite gives new ones beside it the rights of the file itself.
+    """
+    with suppress(OSError):  # it is there, or nothing can be written: connecting says more
+        Path(path).touch(0o600, exist_ok=False)
+    for each in map(Path, (path, f"{path}-wal", f"{path}-shm", f"{path}-journal")):
+        # Not opened: closing a file of SQLite's would drop the locks that this process has on it.
+        with suppress(OSError):
+            each.chmod(each.stat().st_mode & 0o700)
 
 
 class RawSqlite:
@@ -71,6 +85,7 @@ class RawSqlite:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
+            make_private(self._path)
             # We begin transactions ourselves: the driver's implicit ones start too late to lock.
             connection = sqlite3.connect(self._path, timeout=_SECONDS_FOR_LOCK, isolation_level=None)
             connection.row_factory = sqlite3.Row

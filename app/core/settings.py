@@ -1,5 +1,6 @@
 """Settings from the environment or `.env`, checked at start; error messages name the variable."""
 
+import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -182,6 +183,7 @@ def _missing(given: _Given) -> list[str]:
     return [explain_missing(name) for name in needed if getattr(given, name) is None]
 
 
+_HARMLESS = re.compile(r"[-+]?[0-9.]{1,12}|[a-z]{1,12}|")
 _SECRET = ("rivya_api_key", "rivya_signing_secret", "receiver_api_tokens", "receiver_encryption_keys", "database_url")
 
 
@@ -203,9 +205,10 @@ def _line(details: ErrorDetails) -> str:
     name = str(details["loc"][0])
     if details["type"] == "missing":
         return explain_missing(name)
+    # Anything but a number or a short word may be a secret, written into the wrong variable.
     value = str(details["input"])
-    is_secret = name in _SECRET or "@" in value  # a URL may carry a password
-    return f"{name.upper()}: got {'a value that is not shown' if is_secret else repr(value)}; {_reason(details)}"
+    is_shown = name not in _SECRET and _HARMLESS.fullmatch(value)
+    return f"{name.upper()}: got {repr(value) if is_shown else 'a value that is not shown'}; {_reason(details)}"
 
 
 _MISSING = {
@@ -246,7 +249,8 @@ def parse_tokens(text: str) -> tuple[ApiToken, ...]:
             raise ValueError(f"the name of entry {position} must have printable characters only")
         if len(token) < SHORTEST_TOKEN or not is_plain(token):
             raise ValueError(
-                f"the token of {name} has {len(token)} characters; at least {SHORTEST_TOKEN} are needed, plain ASCII"
+                f"the token of entry {position} has {len(token)} characters; at least {SHORTEST_TOKEN} are needed, "
+                "plain ASCII"
             )
         tokens.append(ApiToken.of(name, Role(role), token))
     if len({token.name for token in tokens}) < len(tokens) or len({token.digest for token in tokens}) < len(tokens):

@@ -27,7 +27,7 @@ _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,100}")
 
 
 class SchemeInvalid(ValueError):
-    """The text names no signature scheme; the message says what is valid."""
+    """The text names no signature scheme; the message says what is valid, and shows nothing of the text."""
 
 
 class Family(StrEnum):
@@ -140,10 +140,10 @@ def parse_scheme(text: str) -> Scheme:
 def _options(pairs: list[str], family: Family) -> dict[str, str]:
     known = [*RULES[family].headers, "encoding", "key", *(["prefix"] if "id" in RULES[family].headers else [])]
     options: dict[str, str] = {}
-    for pair in filter(None, pairs):
+    for position, pair in enumerate(filter(None, pairs), start=2):
         option, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or option not in known:
-            raise SchemeInvalid(f"{pair!r} is no option of {family}: use {_listed(known)}, each as option=value")
+            raise SchemeInvalid(f"part {position} is no option of {family}: use {_listed(known)}, each as option=value")
         if not value:
             raise SchemeInvalid(f"option {option} is empty: give it a value or leave it out")
         if option in options:
@@ -159,7 +159,7 @@ def _headers(options: dict[str, str], rules: FamilyRules) -> dict[str, str]:
     }
     for option, name in headers.items():
         if not _HEADER_NAME.fullmatch(name):
-            raise SchemeInvalid(f"{option}={name!r} is no header name: use letters, digits and dashes")
+            raise SchemeInvalid(f"{option} is no header name: use letters, digits and dashes")
     if len(set(headers.values())) < len(headers):
         raise SchemeInvalid(f"{_listed(list(headers))} are the same header: give each its own")
     return headers
@@ -173,7 +173,7 @@ def _choice(kind: type[_Choice], value: str, what: str, *, also: str | None = No
         return kind(value)
     except ValueError:
         words = ([also] if also else []) + [str(word) for word in kind]
-        raise SchemeInvalid(f"unknown {what} {value!r}: use {_listed(words)}") from None
+        raise SchemeInvalid(f"unknown {what}: use {_listed(words)}") from None
 
 
 def _listed(words: list[str]) -> str:

@@ -53,7 +53,7 @@ async def test_a_signature_scheme_that_is_none_stops_the_start_before_anything_i
     ended = await command("serve", settings, tmp_path)
     assert ended.status == 2
     [line] = ended.errors.splitlines()
-    assert line.startswith("RIVYA_SIGNATURE_SCHEME: got 'morse'; ")
+    assert line.startswith("RIVYA_SIGNATURE_SCHEME: unknown signature family: ")
     assert entries(tmp_path) == []
 
 

@@ -1,6 +1,7 @@
 """Transactions commit before they return, and what is the database's state is told from what is our fault."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -114,3 +115,17 @@ async def test_errors_show_no_parameters(empty_database_url: str) -> None:
             await connection.execute(text("INSERT INTO kept VALUES (:secret)"), {"secret": "whsec_hidden"})
     assert "whsec_hidden" not in str(failed.value)
     await database.dispose()
+
+
+async def test_only_our_user_can_read_what_sqlite_writes(tmp_path: Path) -> None:
+    for name in ("new", "old"):
+        file = tmp_path / name
+        if name == "old":
+            file.touch(0o644)
+        database = Database(f"sqlite+aiosqlite:///{file}")
+        database.lock()
+        async with database.transaction() as connection:
+            await connection.execute(text("CREATE TABLE things (name TEXT)"))
+        files = [tmp_path / f"{name}{end}" for end in ("", "-wal", "-shm", ".lock")]
+        assert [oct(each.stat().st_mode & 0o777) for each in files] == ["0o600"] * 4
+        await database.dispose()

@@ -6,6 +6,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app.core.settings import Settings, SettingsInvalid, has_api_key, load
+from app.rivya.schemes import SchemeInvalid, wanted_scheme
 
 KEY = Fernet.generate_key().decode()
 GOOD = {
@@ -78,7 +79,7 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RECEIVER_LOG_FORMAT", "xml", "'json' or 'console'"),
         ("DATABASE_URL", "mysql://root:password@db/receiver", "write sqlite+aiosqlite"),
         ("DATABASE_URL", "sqlite+aiosqlite://", "would lose everything"),
-        ("DATABASE_URL", "postgresql+psycopg2://db/receiver", "names postgresql+psycopg2"),
+        ("DATABASE_URL", "postgresql+psycopg2://db/receiver", "another database or driver"),
         ("DATABASE_URL", "postgresql://db/receiver?sslmode=yes", "sslmode with a value"),
         ("DATABASE_URL", "postgresql://db/receiver?sslmode=verify-full", "without sslrootcert"),
         ("DATABASE_URL", "postgresql://db/receiver?sslmode=require&sslrootcert=/no/such", "sslrootcert with a file"),
@@ -91,7 +92,7 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASE_URL", "postgresql://db/receiver?channel_binding=require", "channel_binding with a value"),
         ("DATABASE_URL", "postgresql://db/receiver?target_session_attrs=x", "target_session_attrs with a value"),
         ("DATABASE_URL", "postgresql://db/receiver?connect_timeout=soon", "connect_timeout that is no whole number"),
-        ("DATABASE_URL", "postgresql://db/receiver?keepalives=1", "has parameter keepalives, which"),
+        ("DATABASE_URL", "postgresql://db/receiver?keepalives=1", "parameter (number 1)"),
         ("DATABASE_URL", "postgresql://db/receiver?options=-cTimeZone%3DCET", "options that set timezone"),
         ("DATABASE_URL", "postgresql://h1,h2/receiver?port=1,2,3", "more or fewer ports than hosts"),
         ("DATABASE_URL", "postgresql://h1,,h2/receiver", "is not a database URL"),
@@ -188,3 +189,35 @@ def test_a_proxy_that_rivya_cannot_be_asked_through_is_a_bad_setting(monkeypatch
     with pytest.raises(SettingsInvalid, match=r"^ALL_PROXY: must be http://[^\n]*$") as refused:
         settings(monkeypatch)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "hunter2://host"),
+        ("DATABASE_URL", "hunter"),
+        ("DATABASE_URL", "postgresql://u:h/alf?hunter@db/x"),
+        ("DATABASE_URL", "postgresql://db/x?hunter=1"),
+        ("RECEIVER_API_TOKENS", "hunter2hunter2hunter2:write:short"),
+        ("RECEIVER_API_TOKENS", "hunter2hunter2hunter2"),
+        ("RECEIVER_API_TOKENS", "shop:hunter2hunter2hunter2:write"),
+        ("RECEIVER_PORT", "rvya_sk_hunter2"),
+        ("RECEIVER_LOG_FORMAT", "rvya_sk_hunter2"),
+        ("RIVYA_BASE_URL", "rvya_sk_hunter2"),
+        ("RIVYA_BASE_URL", "https://rivya.ai?key=hunter2"),
+        ("RECEIVER_PUBLIC_URL", "whsec_hunter2"),
+        ("RECEIVER_POLL_GRACE", "hunter2hunter2"),
+        ("RECEIVER_TRUSTED_PROXIES", "hunter2"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_printed(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        settings(monkeypatch, **{name: value})
+    assert "hunter" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["whsec_hunter2", "body;key=hunter2", "body;hunter2=1", "body;signature=hunter 2"])
+def test_a_secret_in_place_of_a_scheme_is_not_printed(text: str) -> None:
+    with pytest.raises(SchemeInvalid) as refused:
+        wanted_scheme(text)
+    assert "hunter" not in str(refused.value)
