@@ -224,8 +224,8 @@ class Service:
         tasks = (self._start_checks, self.loops.health_checks, self.batch.health_checks)
         parts = (self.endpoint_health.health_checks, self.limiter.health_checks, self.alarms.health_checks)
         self.readiness = health.Readiness(self.database, [*tasks, *parts])
-        app.include_router(health.router(self.readiness))
-        app.include_router(metrics.router(self.queries, clock=self.clock))
+        app.include_router(health.router(self.readiness, self.access))
+        app.include_router(metrics.router(self.queries, self.access, clock=self.clock))
         schemas.complete(app)
         return app
 

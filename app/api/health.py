@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from app.api.schemas import answer
 from app.core import migrations
+from app.core.auth import Access
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, HealthCheck, ServiceError
 from app.core.json_codec import json_body
@@ -23,6 +25,8 @@ _SECONDS_PER_WAIT = 0.05
 _SECONDS_FOR_NEW = 0.25
 
 _NO_RIGHTS = "42501"
+_MIGRATE = "run `alembic upgrade head`, or start with RECEIVER_MIGRATE_ON_START=true"
+_TABLE_TAKEN = "another program's table has the name of one of ours: give the receiver a schema of its own"
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -49,6 +53,15 @@ class LivenessOut(BaseModel):
     status: Literal["alive"]
 
 
+@dataclass(frozen=True, slots=True)
+class ReadinessResult:
+    """Whether the service is ready, and the answers of `/readyz`: with details, and for those who have no token."""
+
+    is_ready: bool
+    full: bytes
+    public: bytes
+
+
 class Readiness:
     """Runs the checks of `/readyz` at the same time, three seconds at most; callers share a run."""
 
@@ -61,14 +74,14 @@ class Readiness:
         So a process that is flooded with requests, in which a run takes long, answers its balancer nevertheless.
         """
         self._revision, self._known_revisions = migrations.head(), migrations.known()
-        self._run: asyncio.Task[tuple[bool, bytes]] | None = None
-        self._latest: tuple[bool, bytes] | None = None
+        self._run: asyncio.Task[ReadinessResult] | None = None
+        self._latest: ReadinessResult | None = None
         self._latest_at = 0.0
         self._tasks: set[asyncio.Future[Any]] = set()
         """The checks that run; also those that go on after their time, because a driver is slow to clean up."""
 
-    async def get(self) -> tuple[bool, bytes]:
-        """Whether the service is ready, and the JSON of the results."""
+    async def get(self) -> ReadinessResult:
+        """The latest results."""
         now = asyncio.get_running_loop().time()
         if self._run is None or (self._run.done() and now >= self._latest_at + self.keep_seconds):
             self._run = asyncio.create_task(self._check())
@@ -77,16 +90,14 @@ class Readiness:
             return self._latest
         return await asyncio.shield(self._run)
 
-    async def _check(self) -> tuple[bool, bytes]:
+    async def _check(self) -> ReadinessResult:
         results = await asyncio.gather(*(self._run_check(check) for check in self._checks))
         health_checks = [health_check for result in results for health_check in result]
         is_ready = all(each.ok for each in health_checks if each.is_required)
-        checks = [
-            {"name": each.name, "ok": each.ok, "detail": each.detail, "required": each.is_required}
-            for each in health_checks
-        ]
+        full = _rendered(is_ready, [(each, each.detail) for each in health_checks])
+        public = _rendered(is_ready, [(each, "ok" if each.ok else each.remedy) for each in health_checks])
         self._latest_at = asyncio.get_running_loop().time()
-        self._latest = is_ready, json_body({"status": "ready" if is_ready else "not_ready", "checks": checks})
+        self._latest = ReadinessResult(is_ready, full, public)
         return self._latest
 
     async def _run_check(self, check: Check) -> Sequence[HealthCheck]:
@@ -106,16 +117,15 @@ class Readiness:
             revision, is_read_only = await self._within(_SECONDS_FOR_DATABASE, self._database_state())
         except migrations.TableTaken as error:
             return [
-                HealthCheck("database", ok=True, detail="answers", is_required=True),
-                HealthCheck("migrations", ok=False, detail=str(error), is_required=True),
+                _database("answers", ok=True),
+                HealthCheck("migrations", ok=False, detail=str(error), is_required=True, remedy=_TABLE_TAKEN),
             ]
         except (DatabaseUnavailable, TimeoutError) as error:
             cause = error if isinstance(error, DatabaseUnavailable) else DatabaseUnavailable()
-            detail = f"can't be reached ({self._database.explain(cause)}); look at DATABASE_URL"
-            return [HealthCheck("database", ok=False, detail=detail, is_required=True)]
+            return [_database(f"can't be reached ({self._database.explain(cause)}); look at DATABASE_URL", ok=False)]
         detail = "answers, but takes no writes: it is a standby, or set to be read-only" if is_read_only else "answers"
         return [
-            HealthCheck("database", ok=not is_read_only, detail=detail, is_required=True),
+            _database(detail, ok=not is_read_only),
             _migrated(revision, self._revision, self._known_revisions),
         ]
 
@@ -145,7 +155,12 @@ class Readiness:
             task.exception()  # retrieved: nobody else will, once the time is over
 
 
-def router(readiness: Readiness) -> APIRouter:
+def _rendered(is_ready: bool, checks: Sequence[tuple[HealthCheck, str]]) -> bytes:  # noqa: FBT001
+    rows = [{"name": it.name, "ok": it.ok, "detail": text, "required": it.is_required} for it, text in checks]
+    return json_body({"status": "ready" if is_ready else "not_ready", "checks": rows})
+
+
+def router(readiness: Readiness, access: Access) -> APIRouter:
     """The health routes."""
     routes = APIRouter(tags=["operations"])
 
@@ -160,10 +175,14 @@ def router(readiness: Readiness) -> APIRouter:
         response_model=ReadinessOut,
         responses={503: {"model": ReadinessOut, "description": "Something that is required is not ok."}},
     )
-    async def readyz() -> Response:
-        """The results of the checks, a few seconds old at most, and what is wrong where something is."""
-        is_ready, body = await readiness.get()
-        return Response(body, status_code=200 if is_ready else 503, media_type="application/json")
+    async def readyz(request: Request) -> Response:
+        """The results of the checks, a few seconds old at most, and what to do where something is wrong.
+
+        A token of the role admin is shown the details: schemes, ids, names and figures.
+        """
+        result = await readiness.get()
+        body = result.full if access.is_admin(request) else result.public
+        return Response(body, status_code=200 if result.is_ready else 503, media_type="application/json")
 
     return routes
 
@@ -171,13 +190,13 @@ def router(readiness: Readiness) -> APIRouter:
 def not_started(error: Exception, reason: str) -> HealthCheck:
     """The health check of a start that failed with `error`; `reason` holds no value of a statement or setting."""
     if isinstance(error, migrations.TableTaken):
-        return HealthCheck("start", ok=False, detail=str(error), is_required=True)
+        return HealthCheck("start", ok=False, detail=str(error), is_required=True, remedy=_TABLE_TAKEN)
     is_known = isinstance(error, DatabaseUnavailable)
     what_to_do = "put that right, see DATABASE_URL" if is_known else "see `loop.failed` in the log"
     if reason.startswith(_NO_RIGHTS):
         what_to_do = migrations.NO_RIGHTS_HELP
     detail = f"failed ({reason}), and is tried again every few seconds: {what_to_do}"
-    return HealthCheck("start", ok=False, detail=detail, is_required=True)
+    return HealthCheck("start", ok=False, detail=detail, is_required=True, remedy=what_to_do)
 
 
 def _migrated(revision: str | None, wanted: str | None, known: Collection[str]) -> HealthCheck:
@@ -190,10 +209,14 @@ def _migrated(revision: str | None, wanted: str | None, known: Collection[str]) 
     detail = (
         f"at {wanted}"
         if is_current
-        else f"at {revision or 'nothing'}, and this code is written for {wanted}: run `alembic upgrade head`, or start "
-        "with RECEIVER_MIGRATE_ON_START=true"
+        else f"at {revision or 'nothing'}, and this code is written for {wanted}: {_MIGRATE}"
     )
-    return HealthCheck("migrations", ok=is_current, detail=detail, is_required=True)
+    return HealthCheck("migrations", ok=is_current, detail=detail, is_required=True, remedy=_MIGRATE)
+
+
+def _database(detail: str, *, ok: bool) -> HealthCheck:
+    remedy = "look at DATABASE_URL, and whether the server is up and takes writes"
+    return HealthCheck("database", ok=ok, detail=detail, is_required=True, remedy=remedy)
 
 
 def _reason(error: Exception) -> str:

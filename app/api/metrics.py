@@ -4,7 +4,7 @@ import asyncio
 import math
 
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -15,7 +15,9 @@ from prometheus_client import (
     generate_latest,
 )
 
+from app.core.auth import Access
 from app.core.clock import Clock
+from app.core.middleware import CALLERS
 from app.ledger.models import LedgerStats
 from app.ledger.queries import Queries
 
@@ -24,16 +26,21 @@ _SECONDS = 2.0
 log = structlog.stdlib.get_logger(__name__)
 
 
-def router(queries: Queries, *, clock: Clock) -> APIRouter:
+def router(queries: Queries, access: Access, *, clock: Clock) -> APIRouter:
     """The route for Prometheus."""
     routes = APIRouter(tags=["operations"])
     disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
     scrapes = _Scrapes(queries, clock)
 
     @routes.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
-    async def metrics() -> Response:
-        """Never fails for want of the database: its gauges are NaN then, and `receiver_database_up` is 0."""
-        return Response(await scrapes.get(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(request: Request) -> Response:
+        """Never fails for want of the database: its gauges are NaN then, and `receiver_database_up` is 0.
+
+        Calls by token name are shown to a token of the role admin.
+        """
+        text, by_token = await scrapes.get()
+        body = text + by_token if access.is_admin(request) else text
+        return Response(body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return routes
 
@@ -46,19 +53,19 @@ class _Scrapes:
         self._clock = clock
         self._gauges = _Gauges(clock)
         self._lock = asyncio.Lock()
-        self._next: asyncio.Task[bytes] | None = None
+        self._next: asyncio.Task[tuple[bytes, bytes]] | None = None
 
-    async def get(self) -> bytes:
-        """The metrics as text, none older than the call."""
+    async def get(self) -> tuple[bytes, bytes]:
+        """The metrics as text, none older than the call: those for everybody, and those that name tokens."""
         if self._next is None:
             self._next = asyncio.create_task(self._render())
         return await asyncio.shield(self._next)
 
-    async def _render(self) -> bytes:
+    async def _render(self) -> tuple[bytes, bytes]:
         async with self._lock:
             self._next = None  # whoever asks from here on waits for the next text
             self._gauges.show(await _stats(self._queries, self._clock))
-            return generate_latest(REGISTRY) + generate_latest(self._gauges.registry)
+            return generate_latest(REGISTRY) + generate_latest(self._gauges.registry), generate_latest(CALLERS)
 
 
 class _Gauges:

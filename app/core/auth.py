@@ -82,6 +82,14 @@ class Access:
             raise Unauthorized("This token is not one of the receiver's.")
         return Caller(matches[-1].name, matches[-1].role)
 
+    def is_admin(self, request: Request) -> bool:
+        """Whether an open request carries a token of the role admin, and may be shown more."""
+        kind, _, token = request.headers.get("authorization", "").partition(" ")
+        try:
+            return kind.lower() == "bearer" and self.caller(token.strip()).role is Role.ADMIN
+        except Unauthorized:
+            return False
+
     def require(self, role: Role) -> Callable[..., Awaitable[Caller]]:
         """A FastAPI dependency: the caller. It raises `Unauthorized`, or `Forbidden` for a role below `role`."""
 

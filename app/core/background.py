@@ -17,6 +17,7 @@ FAILURES = Counter(
 )
 
 FAILURES_UNTIL_DOWN: Final = 3
+_REMEDY: Final = "see `loop.failed` in the log; restart this process if a background task has ended"
 SECONDS_DOWN: Final = 90.0
 """Longer than the longest pause plus a run that ends in a database time-out."""
 
@@ -99,7 +100,15 @@ class BackgroundLoops:
             elif it.failures >= FAILURES_UNTIL_DOWN and not it.errors:
                 waiting.append(f"{it.name} waits for the database ({it.reason})")
         detail = "; ".join(down + waiting) or f"{running} running"
-        return [HealthCheck(self._name, ok=not (down or waiting), detail=detail, is_required=bool(down) or not waiting)]
+        return [
+            HealthCheck(
+                self._name,
+                ok=not (down or waiting),
+                detail=detail,
+                is_required=bool(down) or not waiting,
+                remedy=_REMEDY,
+            )
+        ]
 
     async def _run(self, supervised: _Supervised) -> None:
         while not self._stop.is_set():

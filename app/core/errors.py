@@ -68,6 +68,9 @@ class Overloaded(ServiceError):
         super().__init__(message, retry_after=1)
 
 
+SEE_LOG = "see the log, or ask with a token of the role admin"
+
+
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
     """The result of one check, as `/readyz` shows it."""
@@ -78,3 +81,5 @@ class HealthCheck:
     """What is wrong and what to do about it, or the present state."""
     is_required: bool
     """The service is not ready while this is not ok."""
+    remedy: str = SEE_LOG
+    """What to do while it is not ok, in constant words without names or figures: strangers get this, not `detail`."""

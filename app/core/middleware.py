@@ -4,16 +4,19 @@ import re
 from typing import Final
 
 import structlog
-from prometheus_client import Counter
+from prometheus_client import CollectorRegistry, Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.ids import request_id
 
+CALLERS = CollectorRegistry()
+"""Metrics that name tokens: /metrics shows them to the role admin only."""
 API_CALLS = Counter(
     "receiver_api_calls",
     "Calls with one of the receiver's tokens, by the token's name and route; result is succeeded, refused, failed, "
     "abandoned (the caller left) or broken (Rivya broke off).",
     ["token", "route", "result"],
+    registry=CALLERS,
 )
 HTTP_REQUESTS = Counter("receiver_http_requests", "Requests answered, by route.", ["route", "method", "status"])
 

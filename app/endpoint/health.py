@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.errors import DatabaseUnavailable, HealthCheck
+from app.core.errors import SEE_LOG, DatabaseUnavailable, HealthCheck
 from app.endpoint.errors import explain
 from app.endpoint.keyring import Keyring
 from app.endpoint.metrics import ENDPOINT_PROVEN, REFUSALS_SINCE_VERIFIED, RIVYA_FAILURES
@@ -160,9 +160,27 @@ class EndpointHealth:
                     await connection.execute(update(endpoints).where(this).values(**news))
 
 
+_REMEDIES: Final = {
+    "signing_secret": (
+        "no secret is usable: see `endpoint` and `endpoint.attempt_failed` in the log, or correct "
+        "RIVYA_SIGNATURE_SCHEME; deliveries are refused until then"
+    ),
+    "signature_scheme": (
+        "deliveries are refused that another scheme proves: correct RIVYA_SIGNATURE_SCHEME, or run "
+        "`rivya-receiver endpoint repin`"
+    ),
+    "endpoint": "see `rivya-receiver endpoint`, and `endpoint.attempt_failed` in the log",
+    "deliveries": (
+        "deliveries are refused or do not come: `rivya-receiver check --public` and `rivya-receiver endpoint` help; "
+        "outcomes are polled meanwhile"
+    ),
+}
+
+
 def check(name: str, detail: str, *, ok: bool = False) -> HealthCheck:
     """A check that does not make the service unready."""
-    return HealthCheck(name, ok=ok, detail=detail, is_required=False)
+    remedy = _REMEDIES.get(name, SEE_LOG)
+    return HealthCheck(name, ok=ok, detail=detail, is_required=False, remedy=remedy)
 
 
 def _describe(
@@ -185,7 +203,9 @@ def _secret(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
         detail = f"known, but without a key of the form {snapshot.scheme.key_form}: correct RIVYA_SIGNATURE_SCHEME"
     elif not is_usable:
         detail = f"not known: {_why(endpoints)}"
-    return HealthCheck("signing_secret", ok=is_usable, detail=detail, is_required=True)
+    return HealthCheck(
+        "signing_secret", ok=is_usable, detail=detail, is_required=True, remedy=_REMEDIES["signing_secret"]
+    )
 
 
 def _scheme(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:

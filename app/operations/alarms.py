@@ -288,9 +288,8 @@ def _finding(alarm: Alarm, value: float, threshold: float) -> HealthCheck:
     what, remedy = _WORDS[alarm]
     is_over = value > threshold
     detail = f"{_shown(alarm, value)} {what}, {_shown(alarm, threshold)} at most"
-    return HealthCheck(
-        alarm.value, ok=not is_over, detail=f"{detail}; {remedy}" if is_over else detail, is_required=False
-    )
+    detail = f"{detail}; {remedy}" if is_over else detail
+    return HealthCheck(alarm.value, ok=not is_over, detail=detail, is_required=False, remedy=remedy)
 
 
 def _shown(alarm: Alarm, value: float) -> str:

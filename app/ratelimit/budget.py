@@ -139,12 +139,13 @@ class Budget:
 
 
 _NAME = "polling"
+_REMEDY = "Rivya refuses RIVYA_API_KEY: set a valid key with the scope generations:read, and restart"
 
 
 def describe_status(budget: Budget | None, key: str, *, now: datetime, rate: float) -> HealthCheck:
     """The state of polling for `/readyz` and `check`; never required, because deliveries are accepted all the same."""
     if budget is not None and budget.is_stopped(key):
-        return HealthCheck(_NAME, ok=False, detail=_stopped(budget, key), is_required=False)
+        return HealthCheck(_NAME, ok=False, detail=_stopped(budget, key), is_required=False, remedy=_REMEDY)
     if budget is not None and budget.is_blocked(now):
         until = f"{budget.blocked_until:%H:%M:%S} UTC"
         return HealthCheck(_NAME, ok=True, detail=f"paused until {until}, as Rivya asked (429)", is_required=False)

@@ -59,19 +59,19 @@ async def test_what_a_nat_has_forgotten_costs_one_second_and_is_replaced(postgre
         nat.forget()
         async with asyncio.timeout(3):
             await asyncio.gather(*(pool(api, f"{n}") for pool in (_record, _write) for n in range(2 * CONNECTIONS)))
-        assert (await api.stranger.get("/readyz")).status_code == 200
+        assert (await api.admin.get("/readyz")).status_code == 200
 
 
 async def test_not_ready_while_the_name_leads_to_a_reader(postgres_url: str) -> None:
     async with open_api(postgres_url) as api:
         await _name_leads_to(postgres_url, "reader")
-        answer = await api.stranger.get("/readyz")
+        answer = await api.admin.get("/readyz")
         assert answer.status_code == 503
         [failed] = [check for check in answer.json()["checks"] if not check["ok"]]
         assert (failed["name"], failed["detail"].partition(":")[0]) == ("database", "answers, but takes no writes")
         await _name_leads_to(postgres_url, "writer")
-        await api.stranger.get("/readyz")  # replaces what leads to the reader
-        assert (await api.stranger.get("/readyz")).status_code == 200
+        await api.admin.get("/readyz")  # replaces what leads to the reader
+        assert (await api.admin.get("/readyz")).status_code == 200
 
 
 async def test_not_ready_while_intake_has_no_connection_left(postgres_url: str) -> None:
@@ -80,9 +80,9 @@ async def test_not_ready_while_intake_has_no_connection_left(postgres_url: str) 
         assert isinstance(direct, RawPostgres)
         for _ in range(4):
             await taken.enter_async_context(direct.transaction())
-        assert (await api.stranger.get("/readyz")).status_code == 503
+        assert (await api.admin.get("/readyz")).status_code == 503
         await taken.aclose()
-        assert (await api.stranger.get("/readyz")).status_code == 200
+        assert (await api.admin.get("/readyz")).status_code == 200
 
 
 async def test_of_several_hosts_the_one_that_takes_writes_is_used(postgres_url: str) -> None:
@@ -97,7 +97,7 @@ async def test_of_several_hosts_the_one_that_takes_writes_is_used(postgres_url: 
         async with open_api(url) as api:
             await _record(api, "direct")
             await _write(api, "engine")
-            assert (await api.stranger.get("/readyz")).status_code == 200
+            assert (await api.admin.get("/readyz")).status_code == 200
 
 
 async def _connect(database: Database) -> None:

@@ -57,7 +57,7 @@ async def test_this_release_is_ready_on_the_schema_of_a_later_one_and_leaves_it_
     assert await current(database) == "9999"
     await database.dispose()
     async with open_api(database_url) as api:
-        answer = await api.stranger.get("/readyz")
+        answer = await api.admin.get("/readyz")
         assert answer.status_code == 200
         [check] = [check for check in answer.json()["checks"] if check["name"] == "migrations"]
         assert check["ok"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 
-from app.core.errors import HealthCheck
+from app.core.errors import SEE_LOG, HealthCheck
 from tests.support.api_harness import ApiHarness, open_api
 from tests.support.clock import NOON
 from tests.support.reports import submit, webhook
@@ -37,7 +37,7 @@ async def gauge(api: ApiHarness, name: str) -> str:
 
 async def test_ready_when_the_database_is_there_and_migrated(database_url: str) -> None:
     async with open_api(database_url, checks=[well, optional]) as api:
-        answer = await api.stranger.get("/readyz")
+        answer = await api.admin.get("/readyz")
         assert (answer.status_code, answer.json()["status"]) == (200, "ready")
         checks = {check["name"]: (check["ok"], check["required"]) for check in answer.json()["checks"]}
         assert checks == {
@@ -50,20 +50,20 @@ async def test_ready_when_the_database_is_there_and_migrated(database_url: str) 
 
 async def test_not_ready_while_something_required_is_not_well(database_url: str) -> None:
     async with open_api(database_url, checks=[well, required]) as api:
-        answer = await api.stranger.get("/readyz")
+        answer = await api.admin.get("/readyz")
         assert (answer.status_code, answer.json()["status"]) == (503, "not_ready")
 
 
 async def test_not_ready_before_the_first_migration(empty_database_url: str) -> None:
     async with open_api(empty_database_url) as api:
-        answer = await api.stranger.get("/readyz")
+        answer = await api.admin.get("/readyz")
         assert answer.status_code == 503
         assert [check["name"] for check in answer.json()["checks"] if not check["ok"]] == ["migrations"]
 
 
 async def test_not_ready_but_alive_while_the_database_is_away() -> None:
     async with open_api(AWAY) as api:
-        answer = await api.stranger.get("/readyz")
+        answer = await api.admin.get("/readyz")
         assert answer.status_code == 503
         assert [check["name"] for check in answer.json()["checks"]] == ["database"]
         assert "hunter2" not in answer.text
@@ -72,7 +72,7 @@ async def test_not_ready_but_alive_while_the_database_is_away() -> None:
 
 async def test_a_check_that_breaks_is_a_failed_one_and_tells_no_secret(database_url: str) -> None:
     async with open_api(database_url, checks=[broken]) as api:
-        answer = await api.stranger.get("/readyz")
+        answer = await api.admin.get("/readyz")
         assert answer.status_code == 503
         assert answer.json()["checks"][-1]["name"] == "broken"
         assert "hunter2" not in answer.text
@@ -84,7 +84,7 @@ async def test_a_check_that_breaks_is_named_by_the_part_it_looks_at(sqlite_url: 
             raise OSError
 
     async with open_api(sqlite_url, checks=[Limiter().health_checks]) as api:
-        answer = await api.stranger.get("/readyz")
+        answer = await api.admin.get("/readyz")
         assert answer.json()["checks"][-1]["name"] == "Limiter"
 
 
@@ -95,7 +95,7 @@ async def test_a_check_that_hangs_is_given_up(sqlite_url: str) -> None:
 
     async with open_api(sqlite_url, checks=[hanging]) as api:
         async with asyncio.timeout(10):
-            answer = await api.stranger.get("/readyz")
+            answer = await api.admin.get("/readyz")
         assert answer.json()["checks"][-1]["detail"] == "took too long"
 
 
@@ -110,7 +110,7 @@ async def test_a_check_that_is_slow_to_be_given_up_holds_up_no_answer(sqlite_url
 
     async with open_api(sqlite_url, checks=[tidying]) as api:
         async with asyncio.timeout(10):
-            answer = await api.stranger.get("/readyz")
+            answer = await api.admin.get("/readyz")
         is_thawed.set()
         assert answer.json()["checks"][-1]["detail"] == "took too long"
 
@@ -124,12 +124,12 @@ async def test_those_who_ask_within_a_second_get_the_result_of_one_run(sqlite_ur
 
     async with open_api(sqlite_url, checks=[counted]) as api:
         api.readiness.keep_seconds = 3600
-        answers = await asyncio.gather(*(api.stranger.get("/readyz") for _ in range(20)))
-        answers.append(await api.stranger.get("/readyz"))
+        answers = await asyncio.gather(*(api.admin.get("/readyz") for _ in range(20)))
+        answers.append(await api.admin.get("/readyz"))
         assert {answer.status_code for answer in answers} == {200}
         assert len(runs) == 1
         api.readiness.keep_seconds = 0
-        await api.stranger.get("/readyz")
+        await api.admin.get("/readyz")
         assert len(runs) == 2
 
 
@@ -175,3 +175,27 @@ async def test_the_metrics_come_without_the_database_too() -> None:
         assert await gauge(api, "database_up") == "0.0"
         assert await gauge(api, "generations_open") == "NaN"
         assert (await api.stranger.get("/metrics")).status_code == 200
+
+
+async def test_strangers_are_told_what_to_do_and_no_scheme_id_name_or_figure(sqlite_url: str) -> None:
+    remedy = "raise RECEIVER_POLL_RATE"
+    bare = HealthCheck("bare", ok=False, detail="17 are not well", is_required=False)
+
+    async def overdue() -> Sequence[HealthCheck]:
+        detail = "1001 of shop's wait for whend_123, signed as timestamped"
+        return [HealthCheck("overdue", ok=False, detail=detail, is_required=False, remedy=remedy), bare]
+
+    async with open_api(sqlite_url, checks=[well, overdue]) as api:
+        for client in (api.stranger, api.client, api.writer):
+            details = {it["name"]: it["detail"] for it in (await client.get("/readyz")).json()["checks"]}
+            assert details == {"database": "ok", "migrations": "ok", "well": "ok", "overdue": remedy, "bare": SEE_LOG}
+        details = {it["name"]: it["detail"] for it in (await api.admin.get("/readyz")).json()["checks"]}
+        assert details["overdue"].startswith("1001 of shop's")
+
+
+async def test_metrics_name_tokens_to_admins_only(sqlite_url: str) -> None:
+    async with open_api(sqlite_url) as api:
+        await api.client.get("/api/v1/generations")
+        for client in (api.stranger, api.client, api.writer):
+            assert "receiver_api_calls" not in (await client.get("/metrics")).text
+        assert 'receiver_api_calls_total{result="succeeded"' in (await api.admin.get("/metrics")).text

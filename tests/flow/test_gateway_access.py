@@ -5,9 +5,9 @@ import re
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 
 from app.core.auth import Role
+from app.core.middleware import CALLERS
 from app.sandbox.server import serve_sandbox
 from tests.support.gateway_harness import GatewayHarness, open_gateway
 
@@ -56,7 +56,7 @@ def code_of(answer: Any) -> tuple[int, str]:
 
 def counted(token: str, route: str, result: str) -> float:
     labels = {"token": token, "route": route, "result": result}
-    return REGISTRY.get_sample_value("receiver_api_calls_total", labels) or 0.0
+    return CALLERS.get_sample_value("receiver_api_calls_total", labels) or 0.0
 
 
 async def test_the_table_names_every_relayed_route() -> None:

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from prometheus_client import REGISTRY
 
+from app.core.middleware import CALLERS
 from app.gateway.streaming import MOST_AHEAD
 from app.gateway.upstream import CallTimeouts, Kind
 from app.sandbox.faults import ApiFault, StreamFault
@@ -50,7 +50,7 @@ async def read(answer: httpx.Response, *, into: bytearray) -> None:
 
 def counted(result: str) -> float:
     labels = {"token": "writeer", "route": STREAM, "result": result}
-    return REGISTRY.get_sample_value("receiver_api_calls_total", labels) or 0.0
+    return CALLERS.get_sample_value("receiver_api_calls_total", labels) or 0.0
 
 
 async def until(sandbox: Sandbox, fate: str) -> None:

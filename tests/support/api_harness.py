@@ -127,8 +127,8 @@ def assemble(
     app.include_router(generations.router(queries, access, waiting, batch.record, clock=clock))
     app.include_router(deliveries.router(queries, access))
     app.include_router(usage.router(queries, access, clock=clock))
-    app.include_router(health.router(readiness))
-    app.include_router(metrics.router(queries, clock=clock))
+    app.include_router(health.router(readiness, access))
+    app.include_router(metrics.router(queries, access, clock=clock))
     return app
 
 
