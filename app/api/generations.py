@@ -18,31 +18,20 @@ from app.core.auth import Access, Caller, Role
 from app.core.bodies import read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound, RequestInvalid
-from app.core.json_codec import dump_json, parse_json
+from app.core.json_codec import parse_json
 from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source, TrackedClaim
 from app.ledger.queries import Queries
 from app.ledger.serializers import render, render_transition
-from app.rivya.parsing import LONGEST_ID, LONGEST_NAME, storable, usable_id, usable_name
+from app.rivya.parsing import LONGEST_ID, LONGEST_NAME, checked_metadata, usable_id, usable_name
 
 MOST_BYTES = 64 * 1024
-MOST_METADATA_BYTES = 16 * 1024
 _UNKNOWN = "The receiver knows no generation with this id."
 
 
 def _name(value: str) -> str:
     if usable_name(value) is None:
         message = f"must be 1 to {LONGEST_NAME} printable characters"
-        raise ValueError(message)
-    return value
-
-
-def _small(value: dict[str, Any]) -> dict[str, Any]:
-    if storable(value) != value:
-        message = "must not contain NUL, nor nest more than 200 levels"
-        raise ValueError(message)
-    if len(dump_json(value)) > MOST_METADATA_BYTES:
-        message = f"must be at most {MOST_METADATA_BYTES} bytes as JSON"
         raise ValueError(message)
     return value
 
@@ -64,7 +53,7 @@ class Track(BaseModel):
     client_request_id: Annotated[str, AfterValidator(without_nul), Field(min_length=1, max_length=128)] | None = Field(
         None, description="Your own trace id; ignored where one is known."
     )
-    metadata: Annotated[dict[str, Any], AfterValidator(_small)] | None = Field(
+    metadata: Annotated[dict[str, Any], AfterValidator(checked_metadata)] | None = Field(
         None, description="Any object of yours, at most 16 KiB as JSON; replaces the one before."
     )
 

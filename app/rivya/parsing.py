@@ -12,6 +12,7 @@ LONGEST_NAME: Final = 200
 LONGEST_ID: Final = 500
 _MOST_ID_BYTES: Final = 1200  # an index of PostgreSQL holds entries of 2,700 bytes
 LONGEST_REFERENCE: Final = 500
+MOST_METADATA_BYTES: Final = 16 * 1024
 _DEEPEST: Final = 200  # orjson writes 254 levels; the rest is for objects into which a value is put later
 _LARGEST_AMOUNT: Final = 10**12
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
@@ -69,6 +70,17 @@ def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
     except (TypeError, ValueError, RecursionError):
         return _cleaned(value, _DEEPEST)
     return value if is_storable(text) else _cleaned(value, _DEEPEST)
+
+
+def checked_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    """What a caller attaches to a generation, if it can be stored unchanged. Raises `ValueError`."""
+    if storable(value) != value:
+        message = "must not contain NUL, nor nest more than 200 levels"
+        raise ValueError(message)
+    if len(dump_json(value)) > MOST_METADATA_BYTES:
+        message = f"must be at most {MOST_METADATA_BYTES} bytes as JSON"
+        raise ValueError(message)
+    return value
 
 
 def is_storable(text: bytes) -> bool:

@@ -2,18 +2,19 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import orjson
 from sqlalchemy import RowMapping
 
 from app.core.errors import RequestInvalid
 from app.core.headers import is_header_value
-from app.core.json_codec import json_body
-from app.rivya.parsing import LONGEST_REFERENCE, usable_reference
+from app.core.json_codec import dump_json, json_body, parse_json
+from app.rivya.parsing import LONGEST_REFERENCE, checked_metadata, usable_reference
 
 # Checks only what this service needs of the body and the key of a create; Rivya checks the rest. Pure.
 
@@ -24,18 +25,22 @@ LONGEST_KEY = 255
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """A create, with the body that is forwarded unchanged."""
+    """A create: the caller's body, and what of it is sent to Rivya."""
 
     body: bytes = field(repr=False)
     digest: str
     """SHA-256 of the body, hex."""
     client_request_id: str | None
+    metadata: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Stored with the generation, and not sent: Rivya has no such member."""
+    sent: bytes = field(default=b"", repr=False)
+    """The body without `metadata`; unchanged if it has none."""
 
 
 def read_create(body: bytes) -> Create:
     """The create with this body. Raises `RequestInvalid` with the reason."""
     try:
-        members = orjson.loads(body)
+        members = parse_json(body)
     except orjson.JSONDecodeError:
         raise RequestInvalid("The body must be a JSON object; it is not JSON.") from None
     if not isinstance(members, dict):
@@ -47,7 +52,23 @@ def read_create(body: bytes) -> Create:
     if reference is not None and usable_reference(reference) is None:
         message = f"client_request_id must be a string of 1 to {LONGEST_REFERENCE} characters without NUL."
         raise RequestInvalid(message)
-    return Create(body, hashlib.sha256(body).hexdigest(), reference)
+    metadata, sent = members.get("metadata"), body
+    if "metadata" in members:
+        sent = dump_json({name: value for name, value in members.items() if name != "metadata"})
+        metadata = _checked_metadata(metadata)
+    return Create(body, hashlib.sha256(body).hexdigest(), reference, metadata, sent)
+
+
+def _checked_metadata(value: object) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise RequestInvalid("metadata must be a JSON object.")
+    try:
+        return checked_metadata(value)
+    except ValueError as error:
+        message = f"metadata {error}."
+        raise RequestInvalid(message) from None
 
 
 def read_key(values: Sequence[str]) -> str | None:

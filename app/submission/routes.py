@@ -88,7 +88,7 @@ _GENERATION: dict[str, Any] = {
 
 
 class CreateGeneration(BaseModel):
-    """Rivya's body; forwarded byte for byte, members that are not listed here included."""
+    """Rivya's body, forwarded with members that are not listed here; byte for byte if it has no `metadata`."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"example": _REQUEST})
 
@@ -96,6 +96,9 @@ class CreateGeneration(BaseModel):
     prompt: str | None = None
     params: dict[str, Any] | None = Field(None, description="Depends on the model.")
     client_request_id: str | None = Field(None, min_length=1, max_length=500, description="Your own trace id.")
+    metadata: dict[str, Any] | None = Field(
+        None, description="Any object of yours, at most 16 KiB as JSON; stored with the generation, not sent to Rivya."
+    )
 
 
 class CreatedGeneration(BaseModel):

@@ -97,7 +97,8 @@ class Sender:
 
     async def _ask(self, claimed: Submission) -> CreateAnswer:
         """Rivya's answer. Raises `RivyaError`; `RivyaUnavailable` as soon as `abort_pending` is called."""
-        asking = asyncio.create_task(self._client.create_generation(claimed.request, idempotency_key=claimed.key))
+        body = read_create(claimed.request).sent
+        asking = asyncio.create_task(self._client.create_generation(body, idempotency_key=claimed.key))
         cutting = asyncio.create_task(self._is_aborted.wait())
         try:
             await asyncio.wait({asking, cutting}, return_when=asyncio.FIRST_COMPLETED)
@@ -124,11 +125,13 @@ class Sender:
 
 
 def _report(claimed: Submission, answer: CreateAnswer, now: datetime) -> Report:
+    create = read_create(claimed.request)
     return Report(
         source=Source.SUBMIT,
         reported_at=now,
         claim=answer.generation,
-        client_request_id=read_create(claimed.request).client_request_id,
+        client_request_id=create.client_request_id,
+        metadata=create.metadata,
         token=claimed.submitted_by,
     )
 

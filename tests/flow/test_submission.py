@@ -34,6 +34,17 @@ async def test_a_create_is_recorded_and_answered_with_rivyas_object_and_status(d
         assert (stored["submitted_by"], stored["request"], stored["attempts"]) == ("shop", BODY, 1)
 
 
+async def test_metadata_of_a_create_is_stored_with_the_generation_and_not_sent(database_url: str) -> None:
+    async with serve_manually() as rivya, open_submission(database_url, rivya) as room:
+        body = BODY.rstrip()[:-1] + b',"metadata":{"order":7}}'
+        first, again = await room.create(body), await room.create(body)
+        assert (first.status_code, first.json()["metadata"]) == (200, {"order": 7})
+        assert (again.content, room.calls) == (first.content, 1)
+        assert (await room.generation())["metadata"] == '{"order":7}'
+        refused = await room.create(body.replace(b'{"order":7}', b"[7]"), key="key-2")
+        assert (refused.status_code, code_of(refused), room.calls) == (400, "validation_failed", 1)
+
+
 async def test_a_key_is_made_for_who_sends_none(database_url: str) -> None:
     async with serve_manually() as rivya, open_submission(database_url, rivya) as room:
         key = (await room.create(key=None)).headers["Idempotency-Key"]

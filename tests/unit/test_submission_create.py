@@ -14,8 +14,15 @@ from app.submission.models import read_create, read_key
 def test_a_body_is_kept_byte_for_byte_with_its_digest() -> None:
     body = b'{ "model":"z-image", "unheard_of": [1, 2],"client_request_id" : "order-1" }'
     create = read_create(body)
-    assert (create.body, create.digest) == (body, hashlib.sha256(body).hexdigest())
+    assert (create.body, create.sent, create.digest) == (body, body, hashlib.sha256(body).hexdigest())
     assert create.client_request_id == "order-1"
+
+
+def test_metadata_is_kept_and_not_sent() -> None:
+    create = read_create(b'{"model": "m", "metadata": {"order": 7}, "seed": 36893488147419103232}')
+    assert (create.metadata, create.sent) == ({"order": 7}, b'{"model":"m","seed":36893488147419103232}')
+    create = read_create(b'{"model": "m", "metadata": null}')
+    assert (create.metadata, create.sent) == (None, b'{"model":"m"}')
 
 
 @pytest.mark.parametrize("body", [b'{"model": "m"}', b'{"model": "m", "client_request_id": null}'])
@@ -36,6 +43,9 @@ def test_a_client_request_id_is_optional(body: bytes) -> None:
         (b'{"model": "  "}', "model"),
         (b'{"model": 7}', "model"),
         (b'{"model": "m", "client_request_id": 7}', "client_request_id"),
+        (b'{"model": "m", "metadata": "order 7"}', "metadata must be a JSON object"),
+        (b'{"model": "m", "metadata": {"a": "\\u0000"}}', "metadata must not contain NUL"),
+        (b'{"model": "m", "metadata": {"a": "%b"}}' % (b"x" * 16384), "metadata must be at most 16384 bytes"),
         (b'{"model": "m", "client_request_id": ""}', "client_request_id"),
         (b'{"model": "m", "client_request_id": "a\\u0000b"}', "client_request_id"),
         (b'{"model": "m", "client_request_id": "' + b"x" * 501 + b'"}', "client_request_id"),
