@@ -64,7 +64,8 @@ def serve(
 
     from app.cli.server import serve_until_stopped
     from app.core import logs
-    from app.core.settings import SettingsInvalid, load
+    from app.core.setting_sources import SettingsInvalid
+    from app.core.settings import load
 
     try:
         settings = load()

@@ -16,7 +16,8 @@ from app.core.database import Database
 from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable, HealthCheck
 from app.core.ids import uuid7
-from app.core.settings import Settings, SettingsInvalid, load
+from app.core.setting_sources import SettingsInvalid
+from app.core.settings import Settings, load
 from app.endpoint.errors import explain
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring

@@ -17,7 +17,8 @@ from cryptography.fernet import Fernet
 
 from app.cli.server import AddressTaken, listen, make_server, on_stop_signal
 from app.core import logs
-from app.core.settings import Settings, SettingsInvalid, load
+from app.core.setting_sources import SettingsInvalid
+from app.core.settings import Settings, load
 from app.ledger.models import Transition
 from app.main import Service
 from app.sandbox.server import serve_sandbox

@@ -16,7 +16,8 @@ from app.core.clock import Clock, SystemClock
 from app.core.database import Database
 from app.core.encryption import DecryptionFailed
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.settings import Settings, SettingsInvalid, load
+from app.core.setting_sources import SettingsInvalid
+from app.core.settings import Settings, load
 from app.ledger.recorder import Changes, Recorder
 from app.operations.commands import GenerationCommands
 from app.operations.replay import Chosen, Replay, Replayed

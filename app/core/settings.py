@@ -1,19 +1,31 @@
-"""Settings from the environment or `.env`, checked at start; error messages name the variable."""
+"""Settings, checked at start; error messages name the variable."""
 
 import re
+from collections.abc import Container, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from app.core.auth import ApiToken, Role
 from app.core.database_url import normal_url
 from app.core.headers import is_header_value
 from app.core.proxies import Network, ProxyInvalid, parse_networks, proxy_for
+from app.core.setting_sources import SECRETS, SECRETS_DIR, SettingsInvalid, read_sources
 from app.core.urls import checked_base_url, checked_public_url, is_loopback
 
 
@@ -34,12 +46,23 @@ Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 _SHORTEST_SECRET = 8
 
 
-class Settings(BaseSettings):
-    """The settings, named like the environment variables in lower case; durations are given in seconds."""
+class DatabaseSettings(BaseModel):
+    """The settings of what needs the database only."""
 
-    model_config = SettingsConfigDict(
-        frozen=True, env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    receiver_secrets_dir: Path = SECRETS_DIR
+    receiver_log_format: Literal["json", "console"] = "json"
+    database_url: str = "sqlite+aiosqlite:///./receiver.db"
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str) -> str:
+        return normal_url(value)
+
+
+class Settings(DatabaseSettings):
+    """The settings, named like the environment variables in lower case; durations are given in seconds."""
 
     rivya_api_key: SecretStr
     rivya_base_url: str = "https://rivya.ai"
@@ -78,9 +101,6 @@ class Settings(BaseSettings):
     receiver_rivya_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
     receiver_migrate_on_start: bool = True
     receiver_fast_path: bool = True
-    receiver_log_format: Literal["json", "console"] = "json"
-
-    database_url: str = "sqlite+aiosqlite:///./receiver.db"
 
     @field_validator("rivya_api_key", "rivya_signing_secret")
     @classmethod
@@ -92,11 +112,6 @@ class Settings(BaseSettings):
         if info.field_name == "rivya_signing_secret" and len(value.get_secret_value()) < _SHORTEST_SECRET:
             raise ValueError(f"must be the endpoint's whole secret (whsec_…), at least {_SHORTEST_SECRET} characters")
         return value
-
-    @field_validator("database_url")
-    @classmethod
-    def _database(cls, value: str) -> str:
-        return normal_url(value)
 
     @field_validator("rivya_base_url")
     @classmethod
@@ -140,15 +155,14 @@ class Settings(BaseSettings):
         return self.rivya_signing_secret is None
 
 
+_AnySettings = TypeVar("_AnySettings", bound=DatabaseSettings)
+
+
 def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests and tools
     """The settings. Raises `SettingsInvalid` with a line for each variable that is wrong or missing."""
-    try:
-        missing = _missing(_Given(**overrides))
-        settings = Settings(**overrides)
-    except UnicodeDecodeError:
-        raise SettingsInvalid(".env: is not UTF-8 text; save it as such") from None
-    except ValidationError as error:
-        raise SettingsInvalid("\n".join([*explain(error), *missing])) from None
+    given = _given(Settings) | overrides
+    missing = _missing([name for name, value in given.items() if value is not None])
+    settings = _checked(Settings, given, missing)
     try:
         proxy_for(settings.rivya_base_url)
     except ProxyInvalid as error:
@@ -158,37 +172,37 @@ def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests
     return settings
 
 
-class _Given(BaseSettings):
-    """The variables that are set, valid or not."""
-
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore")
-
-    rivya_api_key: object = None
-    rivya_signing_secret: object = None
-    receiver_public_url: object = None
-    receiver_encryption_keys: object = None
+def load_database() -> DatabaseSettings:
+    """The settings of what needs the database only. Raises `SettingsInvalid`."""
+    return _checked(DatabaseSettings, _given(DatabaseSettings))
 
 
 def has_api_key() -> bool:
-    """Whether RIVYA_API_KEY is set, in the environment or in `.env`: then this is not the demo."""
+    """Whether RIVYA_API_KEY is set: then this is not the demo."""
     try:
-        return _Given().rivya_api_key is not None
-    except UnicodeDecodeError:
+        return "rivya_api_key" in _given(Settings)
+    except SettingsInvalid:
         return True  # there are settings; `load` reports what is wrong with them
 
 
-def _missing(given: _Given) -> list[str]:
+def _given(kind: type[DatabaseSettings]) -> dict[str, Any]:
+    return {name: value for name, (_, value) in read_sources(kind).items()}
+
+
+def _checked(kind: type[_AnySettings], given: dict[str, Any], missing: Sequence[str] = ()) -> _AnySettings:
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        raise SettingsInvalid("\n".join([*explain(error), *missing])) from None
+
+
+def _missing(given: Container[str]) -> list[str]:
     """A line for each missing variable that registering an endpoint needs; none if its secret was given."""
-    needed = ("receiver_public_url", "receiver_encryption_keys") if given.rivya_signing_secret is None else ()
-    return [explain_missing(name) for name in needed if getattr(given, name) is None]
+    needed = () if "rivya_signing_secret" in given else ("receiver_public_url", "receiver_encryption_keys")
+    return [explain_missing(name) for name in needed if name not in given]
 
 
 _HARMLESS = re.compile(r"[-+]?[0-9.]{1,12}|[a-z]{1,12}|")
-_SECRET = ("rivya_api_key", "rivya_signing_secret", "receiver_api_tokens", "receiver_encryption_keys", "database_url")
-
-
-class SettingsInvalid(Exception):
-    """The service can't start with these settings; the text has one line for each that is wrong."""
 
 
 def explain(error: ValidationError) -> list[str]:
@@ -207,7 +221,7 @@ def _line(details: ErrorDetails) -> str:
         return explain_missing(name)
     # Anything but a number or a short word may be a secret, written into the wrong variable.
     value = str(details["input"])
-    is_shown = name not in _SECRET and _HARMLESS.fullmatch(value)
+    is_shown = name not in SECRETS and _HARMLESS.fullmatch(value)
     return f"{name.upper()}: got {repr(value) if is_shown else 'a value that is not shown'}; {_reason(details)}"
 
 

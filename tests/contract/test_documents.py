@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from app.cli import cli
 from app.core.errors import ServiceError
 from app.core.migrations import VERSION_TABLE
+from app.core.setting_sources import SECRETS
 from app.core.settings import Settings, load
 from app.rivya.signature import Reason
 from tests.support.asgi_service import document
@@ -67,13 +68,8 @@ async def test_every_route_and_every_error_code_is_documented(monkeypatch: pytes
     assert {code for code in codes - operator_only if f"`{code}`" not in text} == set()
 
 
-NOT_SETTINGS = {
-    "RECEIVER_URL",
-    "RECEIVER_TOKEN",
-    "DATABASE_URL_TEST",
-    "RECEIVER_ALARM_",
-    "RECEIVER_BIND",
-    "RECEIVER_POLL_",
+NOT_SETTINGS = {"RECEIVER_URL", "RECEIVER_TOKEN", "DATABASE_URL_TEST", "RECEIVER_ALARM_", "RECEIVER_BIND"} | {
+    *("RECEIVER_POLL_", *(f"{name.upper()}_FILE" for name in SECRETS))
 }
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 

@@ -12,7 +12,7 @@ import pytest
 import uvloop
 
 from app.cli.server import Server, max_connections
-from app.core.settings import Settings
+from app.core.settings import load
 from app.fastpath.connections import MAX_UNPARSED_BYTES, BoundedProtocol
 from tests.support.fast_path_comparison import LAST, NOBODY, ServerPair, delivery, read, server_pair
 from tests.support.receivers import environment
@@ -269,7 +269,7 @@ def test_a_process_accepts_no_more_connections_than_it_may_open_files(
 ) -> None:
     for name, value in environment(NOBODY, sqlite_url, 1).items():
         monkeypatch.setenv(name, value)
-    settings = Settings()
+    settings = load()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
     assert max_connections(settings) == connections

@@ -9,7 +9,7 @@ import pytest
 
 from app.cli.server import make_server
 from app.core.migrations import migrate
-from app.core.settings import Settings
+from app.core.settings import load
 from app.main import Service
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
@@ -144,5 +144,5 @@ async def test_a_connection_that_is_kept_is_closed_at_once_by_a_stop(sqlite_url:
 def test_idle_connections_outlast_those_of_balancers(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
     for name, value in environment("http://127.0.0.1:1", sqlite_url, 1).items():
         monkeypatch.setenv(name, value)
-    server = make_server(Service(Settings()))
+    server = make_server(Service(load()))
     assert server.config.timeout_keep_alive > 60

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from app.cli.server import listen, make_server
-from app.core.settings import Settings
+from app.core.settings import load
 from app.main import Service
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
@@ -255,7 +255,7 @@ def test_an_ordinary_request_needs_no_task(database_url: str, monkeypatch: pytes
     given = {"RIVYA_SIGNING_SECRET": SECRET, "RIVYA_SIGNATURE_SCHEME": "timestamped"}
     for name, value in {**environment(NOBODY, database_url, port), **given}.items():
         monkeypatch.setenv(name, value)
-    server = make_server(Service(Settings()))
+    server = make_server(Service(load()))
     tasks = server.server_state.tasks = CountedTasks()
 
     async def ask() -> None:

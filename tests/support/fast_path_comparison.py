@@ -12,7 +12,7 @@ import pytest
 
 from app.cli.server import Server, listen, make_server
 from app.core.auth import Role
-from app.core.settings import Settings
+from app.core.settings import load
 from app.main import Service
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
@@ -76,7 +76,7 @@ async def server_pair(monkeypatch: pytest.MonkeyPatch, url: str, **changes: str)
     by_hand = {"RIVYA_SIGNING_SECRET": SECRET, "RIVYA_SIGNATURE_SCHEME": "timestamped"}
     for name, value in environment(NOBODY, url, ports[0], RECEIVER_API_TOKENS=tokens, **by_hand, **changes).items():
         monkeypatch.setenv(name, value)
-    service = Service(Settings())
+    service = Service(load())
     fast = make_server(service)
     service.settings = service.settings.model_copy(update={"receiver_fast_path": False})
     both = fast, make_server(service)

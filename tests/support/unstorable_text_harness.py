@@ -15,7 +15,7 @@ from sqlalchemy import Text, update
 import app.main  # noqa: F401 - every table is known by then
 from app.core.auth import Role
 from app.core.database import metadata
-from app.core.settings import Settings
+from app.core.settings import load
 from app.endpoint.tables import endpoints
 from app.ledger.tables import polls
 from app.main import Service
@@ -111,7 +111,7 @@ async def unstorable_room(
     async with scripted(script) as rivya:
         for name, value in environment(rivya.url, url, 8000, RECEIVER_API_TOKENS=tokens, **changes).items():
             monkeypatch.setenv(name, value)
-        service = Service(Settings())
+        service = Service(load())
         await service.prepare()
         await service.batch.start()
         headers = {"Authorization": f"Bearer {TOKENS[Role.ADMIN]}"}

@@ -1,11 +1,13 @@
 """A bad setting is refused with a line that names the variable, what it got, and what would be right."""
 
+import re
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 
-from app.core.settings import Settings, SettingsInvalid, has_api_key, load
+from app.core.setting_sources import SECRETS, SettingsInvalid, read_sources
+from app.core.settings import Settings, has_api_key, load
 from app.rivya.schemes import SchemeInvalid, wanted_scheme
 
 KEY = Fernet.generate_key().decode()
@@ -208,6 +210,8 @@ def test_a_proxy_that_rivya_cannot_be_asked_through_is_a_bad_setting(monkeypatch
         ("RECEIVER_PUBLIC_URL", "whsec_hunter2"),
         ("RECEIVER_POLL_GRACE", "hunter2hunter2"),
         ("RECEIVER_TRUSTED_PROXIES", "hunter2"),
+        ("RECEIVER_SECRETS_DIR", "hunter2"),
+        ("RIVYA_SIGNING_SECRET_FILE", "hunter2"),
     ],
 )
 def test_a_secret_in_the_wrong_place_is_not_printed(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
@@ -221,3 +225,57 @@ def test_a_secret_in_place_of_a_scheme_is_not_printed(text: str) -> None:
     with pytest.raises(SchemeInvalid) as refused:
         wanted_scheme(text)
     assert "hunter" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_each_secret_may_be_in_a_file_and_a_newline_at_its_end_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    values = {**GOOD, "RIVYA_SIGNING_SECRET": "whsec_0123456789", "DATABASE_URL": "postgresql://me@db/receiver"}
+    expected = settings(monkeypatch, **values)
+    file = tmp_path / "secret"
+    file.write_text(f"{values[name.upper()]}\n")
+    assert settings(monkeypatch, **{**values, name.upper(): None, f"{name.upper()}_FILE": str(file)}) == expected
+    assert read_sources(Settings)[name] == (str(file), values[name.upper()])
+
+
+@pytest.mark.parametrize("file", ["rivya_api_key", "RIVYA_API_KEY"])
+def test_a_directory_of_secrets_gives_what_is_not_given_otherwise(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: str
+) -> None:
+    (tmp_path / file).write_text("rvya_sk_of_a_file\n")
+    (tmp_path / "receiver_encryption_keys").write_text(Fernet.generate_key().decode())
+    taken = settings(monkeypatch, RIVYA_API_KEY=None, RECEIVER_SECRETS_DIR=str(tmp_path))
+    assert taken.rivya_api_key.get_secret_value() == "rvya_sk_of_a_file"
+    assert [key.get_secret_value() for key in taken.receiver_encryption_keys] == [KEY]
+
+
+def test_a_file_of_settings_may_name_a_file_of_a_secret_and_the_environment_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("rvya_sk_of_a_file")
+    (tmp_path / ".env").write_text("RIVYA_API_KEY_FILE=key\nRECEIVER_POLL_RATE=2\nRECEIVER_PORT=1\n")
+    settings(monkeypatch, RIVYA_API_KEY=None, RECEIVER_PORT="2", RECEIVER_HOST="")
+    sources = read_sources(Settings)
+    assert sources["rivya_api_key"] == ("key", "rvya_sk_of_a_file")
+    assert sources["receiver_poll_rate"] == (".env", "2")
+    assert sources["receiver_port"] == ("environment", "2")
+    assert "receiver_host" not in sources
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"RIVYA_API_KEY_FILE": "key"}, "RIVYA_API_KEY_FILE: is set, and so is RIVYA_API_KEY; remove one of them"),
+        (
+            {"RIVYA_API_KEY": None, "RIVYA_API_KEY_FILE": "nowhere"},
+            "RIVYA_API_KEY_FILE: the file can't be read (No such file or directory)",
+        ),
+        ({"RECEIVER_SECRETS_DIR": "nowhere"}, "RECEIVER_SECRETS_DIR: there is no such directory"),
+    ],
+)
+def test_a_file_of_a_secret_that_cannot_be_read_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str | None], line: str
+) -> None:
+    with pytest.raises(SettingsInvalid, match=f"^{re.escape(line)}$"):
+        settings(monkeypatch, **changes)

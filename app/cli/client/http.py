@@ -16,7 +16,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.cli.client.output import plain, print_json
 from app.core.json_codec import dump_json, parse_json
 from app.core.proxies import ProxyInvalid, proxy_for
-from app.core.settings import SettingsInvalid, is_plain
+from app.core.setting_sources import SettingsInvalid
+from app.core.settings import is_plain
 from app.core.urls import checked_public_url
 
 _TIMEOUT = httpx.Timeout(15, read=300)
