@@ -104,7 +104,7 @@ check: install migrations-check ## everything short of the tests: style, types, 
 migrations-check: install ## migrate an empty SQLite database and compare it with the tables in the code
 	@directory=$$(mktemp -d); trap 'rm -rf "$$directory"' EXIT; \
 	export DATABASE_URL="sqlite+aiosqlite:///$$directory/check.db"; \
-	$(BIN)/alembic upgrade head; \
+	$(BIN)/rivya-receiver migrate; \
 	$(BIN)/alembic check
 
 .PHONY: format

@@ -1,4 +1,4 @@
-"""Runs migrations: within a connection handed over by the service, or on DATABASE_URL from the command line."""
+"""Runs migrations: in a connection handed over by the service, on DATABASE_URL for `alembic`, or as SQL only."""
 
 import asyncio
 import os
@@ -63,7 +63,10 @@ async def run_from_command_line() -> None:
 
 
 handed_over: Connection | None = context.config.attributes.get("connection")
-if handed_over is not None:
+if context.is_offline_mode():
+    context.configure(dialect_name=context.config.attributes["dialect"], version_table=VERSION_TABLE)
+    context.run_migrations()
+elif handed_over is not None:
     run(handed_over)
 else:
     asyncio.run(run_from_command_line())

@@ -25,7 +25,7 @@ _SECONDS_PER_WAIT = 0.05
 _SECONDS_FOR_NEW = 0.25
 
 _NO_RIGHTS = "42501"
-_MIGRATE = "run `alembic upgrade head`, or start with RECEIVER_MIGRATE_ON_START=true"
+_MIGRATE = "run `rivya-receiver migrate`, or start with RECEIVER_MIGRATE_ON_START=true"
 _TABLE_TAKEN = "another program's table has the name of one of ours: give the receiver a schema of its own"
 
 log = structlog.stdlib.get_logger(__name__)

@@ -5,6 +5,7 @@
 import os
 import sys
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -44,11 +45,17 @@ def options(
 
 
 @cli.command()
-def version() -> None:
+def version(as_json: commands.AsJson = False) -> None:
     """Show the version."""
     from importlib import metadata
 
-    typer.echo(f"rivya-receiver {metadata.version('rivya-receiver')}")
+    from app.cli.client.output import print_json
+
+    number = metadata.version("rivya-receiver")
+    if as_json:
+        print_json({"version": number})
+    else:
+        typer.echo(f"rivya-receiver {number}")
     raise typer.Exit
 
 
@@ -90,16 +97,42 @@ def run(
     sys.exit(run_demo(keep=keep))
 
 
+@cli.command("migrate")
+def migrate_database(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit status 1 if it is not done.")] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Change nothing; print the statements.")] = False,
+    down: Annotated[
+        str | None, typer.Option(metavar="REVISION", help="Go back to an earlier revision; base: drop all tables.")
+    ] = None,
+    as_json: commands.AsJson = False,
+) -> None:
+    """Bring the database to this release's schema. Under a lock; needs DATABASE_URL only."""
+    if check + sql + (down is not None) > 1:
+        raise typer.BadParameter("give one of --check, --sql and --down")
+    from app.cli.migrate import migrate
+
+    sys.exit(migrate(only_check=check, only_sql=sql, down_to=down, as_json=as_json))
+
+
+@cli.command("config")
+def show_config(as_json: commands.AsJson = False) -> None:
+    """Show the settings in force. And where each comes from; secrets are hidden."""
+    from app.cli import config
+
+    sys.exit(config.show(as_json=as_json))
+
+
 @cli.command("check")
 def check_deployment(
     public: Annotated[
         bool, typer.Option("--public", help="Also call the public URL and have Rivya send a test delivery.")
     ] = False,
+    as_json: commands.AsJson = False,
 ) -> None:
     """Test everything that a deployment needs. One line for each test; exit status 0 if all is well, else 1."""
     from app.cli.check import run_checks
 
-    sys.exit(run_checks(is_public=public))
+    sys.exit(run_checks(is_public=public, as_json=as_json))
 
 
 @cli.command("sandbox")
@@ -116,12 +149,12 @@ def serve_sandbox(
 
 
 @endpoint_group.callback(invoke_without_command=True)
-def show_endpoint(context: typer.Context) -> None:
+def show_endpoint(context: typer.Context, as_json: commands.AsJson = False) -> None:
     """Show our endpoints. Their state, scheme and what proved it, times of their secrets, history."""
     if context.invoked_subcommand is None:
         from app.cli import endpoint, operations
 
-        operations.run_command(endpoint.show)
+        operations.run_command(partial(endpoint.show, as_json=as_json))
 
 
 @endpoint_group.command("rotate")

@@ -10,6 +10,7 @@ import typer
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.cli.client.output import print_json
 from app.core import logs, migrations
 from app.core.clock import SystemClock
 from app.core.database import Database
@@ -32,36 +33,47 @@ from app.rivya.schemes import Scheme, SchemeInvalid, wanted_scheme
 
 _UNREADABLE = (DatabaseUnavailable, SQLAlchemyError)
 """The database does not answer, or not what is asked."""
-_MIGRATES = "`rivya-receiver serve` sees to it unless RECEIVER_MIGRATE_ON_START=false; so does `alembic upgrade head`"
+_MIGRATES = "`rivya-receiver serve` sees to it unless RECEIVER_MIGRATE_ON_START=false; so does `rivya-receiver migrate`"
 _NAMES = {"signature_scheme": "scheme in use"}  # "signature scheme" is the line of the setting
 
 _Call = Callable[[], Awaitable[Any]]
 
 
-def run_checks(*, is_public: bool) -> int:
+def run_checks(*, is_public: bool, as_json: bool) -> int:
     """Check with the settings of the environment and print the results; the exit status."""
     logs.configure("console", least=logging.ERROR)
+    checks: list[HealthCheck] = []
+
+    def show(check: HealthCheck) -> None:
+        checks.append(check)
+        if not as_json:
+            typer.echo(line(check))
+
     try:
-        settings = load()
+        uvloop.run(check_deployment(load(), show, is_public=is_public))
     except SettingsInvalid as error:
-        for line in str(error).splitlines():
-            typer.echo(f"FAIL  settings: {line}")
-        return 1
-    return 0 if uvloop.run(check_deployment(settings, typer.echo, is_public=is_public)) else 1
+        for detail in str(error).splitlines():
+            show(_result("settings", False, detail))
+    all_ok = all(check.ok for check in checks)
+    if as_json:
+        print_json({"ok": all_ok, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]})
+    return 0 if all_ok else 1
 
 
-async def check_deployment(settings: Settings, write: Callable[[str], Any], *, is_public: bool = False) -> bool:
-    """Write a line for each thing tested, also after a failure; True if all are well.
+def line(check: HealthCheck) -> str:
+    """A check and its result as one line."""
+    name = _NAMES.get(check.name, check.name.replace("_", " "))
+    return f"{'ok  ' if check.ok else 'FAIL'}  {name}: {check.detail}"
+
+
+async def check_deployment(settings: Settings, show: Callable[[HealthCheck], Any], *, is_public: bool = False) -> None:
+    """Pass each thing tested to `show`, also after a failure.
 
     `is_public`: also test the way from Rivya to us, which sends a test delivery.
     """
-    all_ok = True
     async with aclosing(_checks(settings, is_public=is_public)) as checks:
         async for check in checks:
-            name = _NAMES.get(check.name, check.name.replace("_", " "))
-            write(f"{'ok  ' if check.ok else 'FAIL'}  {name}: {check.detail}")
-            all_ok = all_ok and check.ok
-    return all_ok
+            show(check)
 
 
 def _result(name: str, ok: bool, detail: str) -> HealthCheck:

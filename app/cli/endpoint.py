@@ -5,13 +5,16 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import typer
+from pydantic import BaseModel
 
+from app.cli.client.output import print_json
 from app.core.clock import SystemClock
 from app.core.database import Database
 from app.core.encryption import SecretBox
 from app.core.settings import Settings
 from app.endpoint.models import Endpoint, State, current, masked
 from app.endpoint.repository import EndpointRepository, StoredSecret, reencrypt_secrets
+from app.endpoint.schemas import EndpointView, EntryView
 from app.endpoint.service import EndpointCommands
 from app.rivya.schemes import parse_scheme
 
@@ -19,20 +22,27 @@ _ROTATION_TIMEOUT: Final = timedelta(seconds=30)
 _STATES: Final = (State.INTENDED, State.CREATED, State.PROVEN, State.SERVING, State.RETIRING, State.RETIRED)
 
 
-async def show(_settings: Settings, database: Database) -> bool:
+async def show(_settings: Settings, database: Database, *, as_json: bool) -> bool:
     """Print the endpoints that are in use and the newest history; False if there is no endpoint."""
     repository = EndpointRepository(database)
     endpoints = await repository.endpoints()
     secrets = await repository.secrets(now=SystemClock().now())
+    history = await repository.history(limit=20)
+    used = [endpoint for endpoint in endpoints if endpoint.state is not State.RETIRED or endpoint is current(endpoints)]
+    own = {endpoint.id: [secret for secret in secrets if secret.endpoint_id == endpoint.id] for endpoint in used}
+    if as_json:
+        views = [EndpointView.of(each, own[each.id], scheme=each.scheme, shows_path=False) for each in used]
+        entries = [EntryView.model_validate(entry) for entry in history]
+        shown: dict[str, Sequence[BaseModel]] = {"endpoints": views, "history": entries}
+        print_json({name: [view.model_dump(mode="json") for view in rows] for name, rows in shown.items()})
+        return bool(endpoints)
     if not endpoints:
         typer.echo("no endpoint yet: `rivya-receiver serve` registers it")
         return False
-    for endpoint in endpoints:
-        if endpoint.state is not State.RETIRED or endpoint is current(endpoints):
-            own = [secret for secret in secrets if secret.endpoint_id == endpoint.id]
-            typer.echo("\n".join(_lines(endpoint, own)))
+    for endpoint in used:
+        typer.echo("\n".join(_lines(endpoint, own[endpoint.id])))
     typer.echo("\nhistory, newest first:")
-    for entry in await repository.history(limit=20):
+    for entry in history:
         typer.echo(f"  {_time(entry.recorded_at)}  {entry.event:<20} {entry.detail or ''}".rstrip())
     return True
 

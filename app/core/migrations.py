@@ -1,6 +1,7 @@
 """Migrates the database to the schema of this code, one process at a time."""
 
 from collections.abc import Collection
+from io import StringIO
 from pathlib import Path
 
 import structlog
@@ -22,7 +23,7 @@ VERSION_TABLE = "receiver_alembic_version"
 
 NO_RIGHTS_HELP = (
     "the role of DATABASE_URL lacks a right; GRANT it CREATE and USAGE on its schema, and all on our tables there, or "
-    "run `alembic upgrade head` as a role that has them"
+    "run `rivya-receiver migrate` as a role that has them"
 )
 
 log = structlog.stdlib.get_logger(__name__)
@@ -65,15 +66,29 @@ async def migrate(url: str) -> None:
         await database.dispose()
 
 
-async def migrate_database(database: Database) -> None:
+async def migrate_database(database: Database, *, down_to: str | None = None) -> None:
     """Migrate `database` to `head()` in one transaction, under a lock: one process migrates, the others wait.
 
-    A database that a later release has migrated is left as it is: this code runs on it while the upgrade lasts.
+    `down_to` names an earlier revision ("base": none) to go back to. A database that a later release has migrated is
+    left as it is: this code runs on it while the upgrade lasts.
 
-    Raises `DatabaseUnavailable`, and `TableTaken` before the first migration.
+    Raises `DatabaseUnavailable`, `TableTaken` before the first migration, and alembic's `CommandError` for a revision
+    that isn't known.
     """
     async with database.transaction() as connection:
-        await connection.run_sync(_upgrade)
+        await connection.run_sync(_migrate, down_to)
+
+
+def migration_sql(dialect: str, *, since: str | None) -> str:
+    """The statements that migrate a database of this dialect from revision `since` (None: an empty one) to `head()`.
+
+    Raises alembic's `CommandError` for a revision that isn't known.
+    """
+    config, written = alembic_config(), StringIO()
+    config.output_buffer = written
+    config.attributes["dialect"] = dialect
+    command.upgrade(config, f"{since or 'base'}:head", sql=True)
+    return written.getvalue()
 
 
 async def may_migrate(database: Database) -> bool:
@@ -101,16 +116,19 @@ def _current(connection: Connection) -> str | None:
     return revision
 
 
-def _upgrade(connection: Connection) -> None:
+def _migrate(connection: Connection, down_to: str | None) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
     revision = _current(connection)
-    if revision is not None and revision not in known():
+    if down_to is None and revision is not None and revision not in known():
         log.warning("migrations.later", revision=revision, head=head())
         return
     # On SQLite the transaction itself is the lock (BEGIN IMMEDIATE).
     config = alembic_config()
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    if down_to is None:
+        command.upgrade(config, "head")
+    else:
+        command.downgrade(config, down_to)

@@ -368,7 +368,7 @@ def upgrade() -> None:
     )
     _index("ix_endpoint_secrets_endpoint_id", "endpoint_secrets", ["endpoint_id"])
     _index("uq_endpoint_secrets_current", "endpoint_secrets", ["endpoint_id"], where="valid_until IS NULL", unique=True)
-    if op.get_bind().dialect.name == "postgresql":
+    if op.get_context().dialect.name == "postgresql":
         # Room for the settled row in the page of the open one: then no index is written.
         op.execute("ALTER TABLE generations SET (fillfactor = 50)")
 

@@ -1,6 +1,7 @@
 """`rivya-receiver check` tests what a deployment needs, says each result in a line, and changes nothing."""
 
 import asyncio
+import json
 import sqlite3
 from pathlib import Path
 
@@ -37,13 +38,15 @@ async def test_after_a_start_all_is_well_and_nothing_is_changed_by_looking(tmp_p
         assert failing(checks) == set()
         assert [(run.status, run.errors) for run in runs] == [(0, "")] * 2
         assert runs[1].output == runs[0].output
+        document = json.loads((await command("check --json", settings, tmp_path)).output)
+        assert (document["ok"], len(document["checks"])) == (True, len(NAMES))
         for secret in (API_KEY, TOKEN, ENCRYPTION_KEY):
             assert secret not in runs[0].output
         assert dump(sqlite_url) == before
         assert not rivya.sandbox.generations.by_id
         assert len(rivya.sandbox.endpoints.by_id) == 1
         creates = [call.idempotency_key for call in rivya.sandbox.calls.of("generations.create")]
-        assert len(set(creates)) == 2
+        assert len(set(creates)) == 3
 
 
 async def test_a_key_that_rivya_does_not_take_is_named_and_the_rest_is_tested_all_the_same(
@@ -64,10 +67,12 @@ async def test_bad_settings_are_told_a_line_each(tmp_path: Path) -> None:
     ended = await command("check", settings, tmp_path)
     assert ended.status == 1
     assert [line.split(": ")[:2] for line in ended.output.splitlines()] == [
-        ["FAIL  settings", "RECEIVER_PORT"],
         ["FAIL  settings", "DATABASE_URL"],
+        ["FAIL  settings", "RECEIVER_PORT"],
     ]
-    assert "hush" not in ended.output
+    document = json.loads((await command("check --json", settings, tmp_path)).output)
+    assert [check["ok"] for check in document["checks"]] == [False, False]
+    assert "hush" not in f"{ended.output}{document}"
 
 
 @pytest.mark.parametrize("scope", ["generations:read", "generations:create", "webhooks:manage"])

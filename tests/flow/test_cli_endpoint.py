@@ -1,6 +1,7 @@
 """`rivya-receiver endpoint` and `keys rotate`: what is registered, and what an admin can change of it."""
 
 import asyncio
+import json
 from pathlib import Path
 
 from app.sandbox.server import serve_sandbox
@@ -18,7 +19,7 @@ async def test_a_registered_endpoint_is_shown_rotated_and_unpinned(tmp_path: Pat
     async with serve_sandbox() as rivya:
         async with receiver(rivya, sqlite_url, tmp_path):
             rotated = await run("endpoint rotate", sqlite_url, tmp_path)
-        shown = await run("endpoint", sqlite_url, tmp_path)
+        shown, document = [await run(f"endpoint{option}", sqlite_url, tmp_path) for option in ("", " --json")]
         unpinned = await run("endpoint repin", sqlite_url, tmp_path)
         reencrypted = await run("keys rotate", sqlite_url, tmp_path)
         [endpoint] = rivya.sandbox.endpoints.by_id
@@ -27,10 +28,15 @@ async def test_a_registered_endpoint_is_shown_rotated_and_unpinned(tmp_path: Pat
     assert "endpoint.rotation_requested" in rotated.errors
     assert shown.output.splitlines()[0] == f"endpoint {endpoint}"
     assert "  secret       current, " in shown.output
+    [view] = json.loads(document.output)["endpoints"]
+    assert (document.status, view["rivya_id"], view["secret_count"]) == (0, endpoint, 2)
+    assert json.loads(document.output)["history"][0]["endpoint_id"] == view["id"]
     assert "history, newest first:" in shown.output
     assert unpinned.output.startswith("no longer pinned: ")
     assert reencrypted.output.startswith("0 of 2 stored secrets encrypted anew")
-    assert ENCRYPTION_KEY not in "".join(ended.output + ended.errors for ended in (rotated, shown, reencrypted))
+    assert ENCRYPTION_KEY not in "".join(
+        ended.output + ended.errors for ended in (rotated, shown, document, reencrypted)
+    )
 
 
 async def test_without_an_endpoint_nothing_is_shown_or_changed(tmp_path: Path, sqlite_url: str) -> None:

@@ -1,6 +1,7 @@
 """What `rivya-receiver check` says, read back: each thing tested, its mark, and the words after it."""
 
-from app.cli.check import check_deployment
+from app.cli.check import check_deployment, line
+from app.core.errors import HealthCheck
 from app.core.settings import load
 from app.sandbox.server import ServedSandbox
 from tests.support.receivers import environment
@@ -38,10 +39,10 @@ async def checked(rivya: ServedSandbox | str, database_url: str, *, port: int = 
     """Check within this process, which saves the second that a process takes to start."""
     url = rivya if isinstance(rivya, str) else rivya.base_url
     settings = environment(url, database_url, port, **changes)
-    lines: list[str] = []
-    is_well = await check_deployment(load(**{name.lower(): value for name, value in settings.items()}), lines.append)
-    results = read(lines)
-    assert is_well == (not failing(results))
+    checks: list[HealthCheck] = []
+    await check_deployment(load(**{name.lower(): value for name, value in settings.items()}), checks.append)
+    results = read([line(check) for check in checks])
+    assert all(check.ok for check in checks) == (not failing(results))
     return results
 
 
