@@ -42,6 +42,6 @@ VOLUME /data
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('RECEIVER_PORT', '8000') + '/livez', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request; port = os.environ.get('RECEIVER_METRICS_PORT') or os.environ.get('RECEIVER_PORT') or '8000'; urllib.request.urlopen('http://127.0.0.1:' + port + '/livez', timeout=2)"]
 ENTRYPOINT ["rivya-receiver"]
 CMD ["serve"]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import structlog
+from fastapi import FastAPI
 
 from app.api import deliveries, errors, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
@@ -224,9 +225,16 @@ class Service:
         tasks = (self._start_checks, self.loops.health_checks, self.batch.health_checks)
         parts = (self.endpoint_health.health_checks, self.limiter.health_checks, self.alarms.health_checks)
         self.readiness = health.Readiness(self.database, [*tasks, *parts])
-        app.include_router(health.router(self.readiness, self.access))
-        app.include_router(metrics.router(self.queries, self.access, clock=self.clock))
+        self.operations_app = self._operations_app() if self.settings.receiver_metrics_port is not None else app
+        """Serves /livez, /readyz and /metrics: the application itself, unless they have a port of their own."""
+        self.operations_app.include_router(health.router(self.readiness, self.access))
+        self.operations_app.include_router(metrics.router(self.queries, self.access, clock=self.clock))
         schemas.complete(app)
+        return app
+
+    def _operations_app(self) -> FastAPI:
+        app = FastAPI(openapi_url=None, redirect_slashes=False, default_response_class=schemas.JsonResponse)
+        errors.install(app)
         return app
 
     async def prepare(self) -> None:

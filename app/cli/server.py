@@ -8,8 +8,8 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import cast
 
@@ -41,8 +41,8 @@ class AddressTaken(Exception):
     """Listening at the address is not possible; the text names the variables."""
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket at `host` and `port` (0: any free port). Raises `AddressTaken`."""
+def listen(host: str, port: int, *, variable: str = "RECEIVER_PORT") -> socket.socket:
+    """A listening socket at `host` and `port` (0: any free port). Raises `AddressTaken`, which names `variable`."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol named, the event loop recognises TCP and turns Nagle's algorithm off.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -54,7 +54,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         message = (
-            f"RECEIVER_HOST, RECEIVER_PORT: got {host} and {port}; can't listen there "
+            f"RECEIVER_HOST, {variable}: got {host} and {port}; can't listen there "
             f"({error.strerror or type(error).__name__}): give an address of this machine and a free port"
         )
         raise AddressTaken(message) from error
@@ -171,6 +171,37 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+class OperationsServer(uvicorn.Server):
+    """A server for /livez, /readyz and /metrics on a port of their own, until the other one has stopped."""
+
+    def __init__(self, service: Service) -> None:
+        config = uvicorn.Config(
+            service.operations_app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+        )
+        super().__init__(config)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the other server."""
+        yield
+
+    @asynccontextmanager
+    async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
+        """Serve during the block."""
+        task = asyncio.create_task(self.serve(sockets=[listener]))
+        try:
+            yield
+        finally:
+            self.should_exit = True
+            await task
+
+
 def make_server(service: Service) -> Server:
     """A server for `service`, configured as in production."""
     drain, limits = ConnectionDrain(service.app), ConnectionLimits(max_connections(service.settings))
@@ -206,18 +237,28 @@ async def serve_until_stopped(settings: Settings, *, may_share_file: bool = Fals
 
     0: stopped by a signal, 1: could not start, 2: settings contradict each other or the stored data.
     """
+    metrics_port = settings.receiver_metrics_port
     try:
         listener = listen(settings.receiver_host, settings.receiver_port)
+        metrics_listener = (
+            None
+            if metrics_port is None
+            else listen(settings.receiver_host, metrics_port, variable="RECEIVER_METRICS_PORT")
+        )
         service = Service(settings, may_share_file=may_share_file)
     except AddressTaken as error:
         return _refuse(str(error))
     except SchemeInvalid as error:
         return _refuse(f"RIVYA_SIGNATURE_SCHEME: {error}")
-    log.info("start.listening", host=settings.receiver_host, port=listener.getsockname()[1])
+    ports = [each.getsockname()[1] for each in (listener, metrics_listener) if each is not None]
+    log.info("start.listening", host=settings.receiver_host, **dict(zip(("port", "metrics_port"), ports, strict=False)))
     server = make_server(service)
     service.give_up = server.give_up
     _tune_gc()
-    await server.serve(sockets=[listener])
+    async with AsyncExitStack() as stack:
+        if metrics_listener is not None:
+            await stack.enter_async_context(OperationsServer(service).serving(metrics_listener))
+        await server.serve(sockets=[listener])
     if server.gave_up is not None:
         return _refuse(server.gave_up)
     return _STOPPED if server.started else _FAILED

@@ -76,6 +76,7 @@ class Settings(DatabaseSettings):
     receiver_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     receiver_host: str = "127.0.0.1"
     receiver_port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    receiver_metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     receiver_max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     receiver_keep_alive: Seconds = timedelta(seconds=75)
     receiver_max_wait: Seconds = timedelta(seconds=55)
