@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from app.api import deliveries, errors, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
+from app.core.audit import Audit
 from app.core.auth import Access
 from app.core.background import BackgroundLoops
 from app.core.clock import Clock, SystemClock, alternate_clocks
@@ -61,6 +62,9 @@ from app.submission import routes as submission
 from app.submission.sender import Retrier, Sender
 from app.submission.service import Submitter
 from app.submission.store import Submissions
+from app.tokens import routes as tokens
+from app.tokens.repository import TokenRepository
+from app.tokens.service import NameClash, Tokens
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -79,7 +83,10 @@ class Service:
         polls = polls_at_once(settings.receiver_poll_rate)
         self.client = RivyaClient(settings.rivya_base_url, self._key, polls=polls, relayed_calls=relayed)
         self.name = secrets.token_hex(8)
-        self.access = Access(settings.receiver_api_tokens)
+        self.access = Access(settings.receiver_api_tokens, self.clock)
+        self.audit = Audit(self.database, clock=self.clock, trusted_proxies=settings.receiver_trusted_proxies)
+        self.access.on_admin_refused = self.audit.refused
+        self.tokens = Tokens(TokenRepository(self.database), self.access, clock=self.clock)
         self.loops = BackgroundLoops(self.clock)
         self._not_started: list[HealthCheck] = []
         self._attempts = 0
@@ -128,7 +135,7 @@ class Service:
         catalogue = Catalogue(relay, self.clock, ttl=settings.receiver_models_ttl)
         most = settings.receiver_rivya_concurrency
         slots = Slots(most, per_token=most if len(settings.receiver_api_tokens) < 2 else (most + 1) // 2)
-        self.gateway = Gateway(relay, slots, catalogue, Balance(self.clock))
+        self.gateway = Gateway(relay, slots, catalogue, Balance(self.clock), self.access)
         self.categories = Categories(catalogue.categories, self.limiter, self.clock)
         schedule = Schedule(
             interval=settings.receiver_poll_interval,
@@ -221,6 +228,10 @@ class Service:
             endpoint.admin_router(self.access, endpoint_commands, reachability, endpoint_queries, self.keyring),
             responses=schemas.errors(404),
         )
+        app.include_router(
+            tokens.router(self.tokens, self.access, self.audit, clock=self.clock),
+            responses=schemas.errors(400, 404, 409, 413),
+        )
         app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())
         tasks = (self._start_checks, self.loops.health_checks, self.batch.health_checks)
         parts = (self.endpoint_health.health_checks, self.limiter.health_checks, self.alarms.health_checks)
@@ -238,12 +249,13 @@ class Service:
         return app
 
     async def prepare(self) -> None:
-        """Migrate, and read the keyring and the endpoint's health.
+        """Migrate, and read the tokens, the keyring and the endpoint's health.
 
-        Raises `DatabaseUnavailable`, and `DecryptionFailed` if a stored secret can't be decrypted.
+        Raises `DatabaseUnavailable`, `NameClash`, and `DecryptionFailed` if a stored secret can't be decrypted.
         """
         if self.settings.receiver_migrate_on_start:
             await migrate_database(self.database)
+        await self.tokens.load()
         await self.keyring.load()
         await self.endpoint_health.run_once()
 
@@ -282,6 +294,9 @@ class Service:
         except (DatabaseInUse, DecryptionFailed) as error:
             self.give_up(str(error) if isinstance(error, DatabaseInUse) else f"RECEIVER_ENCRYPTION_KEYS: {error}")
             return
+        except NameClash as error:
+            self.give_up(f"RECEIVER_API_TOKENS: {error}")
+            return
         except Exception as error:
             reason = type(error).__name__
             if isinstance(error, DatabaseUnavailable):
@@ -300,6 +315,8 @@ class Service:
             self.usage_rollup,
             self.activity,
             self.heartbeat,
+            self.tokens,
+            self.audit,
             *self.clock_sync,
         ):
             self.loops.start(type(part).__name__, part.run_once)

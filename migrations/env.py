@@ -9,13 +9,15 @@ from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.types import TypeEngine
 
+import app.core.audit
 import app.core.leases
 import app.endpoint.tables
 import app.intake.rejections
 import app.ledger.tables
 import app.operations.replicas
 import app.ratelimit.store
-import app.submission.store  # noqa: F401 - each import adds its tables to the metadata
+import app.submission.store
+import app.tokens.repository  # noqa: F401 - each import adds its tables to the metadata
 from app.core.database import Database, UtcDateTime, metadata
 from app.core.database_url import normal_url
 from app.core.migrations import VERSION_TABLE

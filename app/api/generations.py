@@ -4,21 +4,18 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.api.parameters import GenerationParameters, decode, encode, without_nul
 from app.api.schemas import GenerationListOut, GenerationOut, TransitionListOut, answer, errors, list_of
 from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting
 from app.core.auth import Access, Caller, Role
-from app.core.bodies import read_body
+from app.core.bodies import parse_model, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound, RequestInvalid
-from app.core.json_codec import parse_json
 from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source, TrackedClaim
 from app.ledger.queries import Queries
@@ -56,23 +53,6 @@ class Track(BaseModel):
     metadata: Annotated[dict[str, Any], AfterValidator(checked_metadata)] | None = Field(
         None, description="Any object of yours, at most 16 KiB as JSON; replaces the one before."
     )
-
-    @classmethod
-    def read(cls, body: bytes) -> Self:
-        """The parsed body; an empty body sets no member. Raises `RequestInvalid`, `RequestValidationError`."""
-        if not body.strip():
-            return cls()
-        try:
-            members = parse_json(body)
-        except orjson.JSONDecodeError:
-            members = None
-        if not isinstance(members, dict):
-            message = "body: must be a JSON object in UTF-8, or be left out."
-            raise RequestInvalid(message)
-        try:
-            return cls.model_validate(members)
-        except ValidationError as error:
-            raise RequestValidationError(error.errors()) from None
 
 
 def checked_id(generation_id: str) -> str:
@@ -179,7 +159,8 @@ def router(
     ) -> Response:
         """Answers as soon as the generation is settled, or when the time is over with what is known then."""
         requested = requested_wait(wait, prefer or (), max_seconds=waiting.max_seconds)
-        return await _awaited(request, waiting, generation_id, requested)
+        async with access.while_valid(request.state.caller):
+            return await _awaited(request, waiting, generation_id, requested)
 
     @routes.put(
         "/generations/{generation_id:path}",
@@ -193,7 +174,7 @@ def router(
     ) -> Response:
         """Idempotent: 201 where the generation was not known, 200 where it was; its status never moves back."""
         identity = checked_id(generation_id)
-        track = Track.read(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES))
+        track = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), Track)
         claim = TrackedClaim(id=identity, model=track.model, client_request_id=track.client_request_id)
         report = Report(
             source=Source.OPERATOR, reported_at=clock.now(), claim=claim, token=caller.name, metadata=track.metadata

@@ -301,6 +301,7 @@ TAGS: list[dict[str, Any]] = [
         "and `requestId` are Rivya's own. Its webhook paths answer 403 `webhooks_managed`.",
     },
     {"name": "deliveries", "description": "What Rivya delivered, as evidence."},
+    {"name": "tokens", "description": "The tokens that programs call the receiver with."},
     {"name": "endpoint", "description": "The registration with Rivya."},
     {"name": "operations", "description": "Health and metrics; no token is needed."},
 ]
@@ -310,6 +311,7 @@ _TEXTS = {
     401: "`api_key_missing`, `api_key_invalid`: no token of the receiver's.",
     403: "`api_scope_denied`: the token's role does not reach that far.",
     404: "`not_found`",
+    409: "`name_taken`, `token_revoked`: it conflicts with what is stored.",
     413: "`payload_too_large`",
     503: "`database_unavailable`, `overloaded`, `not_recorded`: nothing is wrong with the request; try again after "
     "`Retry-After` seconds.",

@@ -23,9 +23,11 @@ cli = typer.Typer(
 endpoint_group = typer.Typer(help="Show or change our registration with Rivya.")
 keys_group = typer.Typer(no_args_is_help=True, help="Encryption keys.")
 deliveries_group = typer.Typer(no_args_is_help=True, help="Deliveries that are stored.")
+tokens_group = typer.Typer(no_args_is_help=True, help="Tokens that programs call this receiver with.")
 cli.add_typer(endpoint_group, name="endpoint")
 cli.add_typer(keys_group, name="keys")
 cli.add_typer(deliveries_group, name="deliveries")
+cli.add_typer(tokens_group, name="tokens")
 cli.add_typer(commands.client)
 
 
@@ -187,6 +189,66 @@ def rotate_keys() -> None:
     from app.cli import endpoint, operations
 
     operations.run_command(endpoint.reencrypt)
+
+
+@tokens_group.command("create")
+def create_token(
+    name: Annotated[str, typer.Argument(help="Letters, digits, dots, dashes and underscores; never used again.")],
+    role: Annotated[str, typer.Option(help="read, write, admin, read-own or write-own.")],
+    expires: Annotated[str | None, typer.Option(metavar="DURATION", help="Such as 90d; without it, never.")] = None,
+    credits_per_day: Annotated[float | None, typer.Option(min=0, help="At most, by the day in UTC.")] = None,
+    credits_per_month: Annotated[float | None, typer.Option(min=0, help="At most, by the month in UTC.")] = None,
+    models: Annotated[str | None, typer.Option(metavar="A,B", help="The only models that it may use.")] = None,
+    rate: Annotated[str | None, typer.Option(metavar="N/min", help="Creates and chat turns a minute.")] = None,
+) -> None:
+    """Create a token and print it. It is shown this once; every replica knows it within a second."""
+    from pydantic import ValidationError
+
+    from app.cli import operations, tokens
+    from app.tokens.routes import CreateToken
+
+    lifetime = None if expires is None else int(tokens.read_duration(expires).total_seconds())
+    try:
+        wanted = CreateToken(
+            name=name,
+            role=role,  # checked by the model
+            expires_in=lifetime,
+            credits_per_day=credits_per_day,
+            credits_per_month=credits_per_month,
+            models=None if models is None else [model.strip() for model in models.split(",")],
+            rate=None if rate is None else tokens.read_rate(rate),
+        )
+    except ValidationError as error:
+        reasons = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise typer.BadParameter("; ".join(reasons)) from None
+    operations.run_command(tokens.create(lambda now: wanted.token(now=now, created_by="command line")))
+
+
+@tokens_group.command("list")
+def list_tokens() -> None:
+    """List the tokens. Their roles, limits and last use; no secrets are stored."""
+    from app.cli import operations, tokens
+
+    operations.run_command(tokens.show)
+
+
+@tokens_group.command("revoke")
+def revoke_token(name: str) -> None:
+    """Revoke a token for good. Every replica refuses it within a second."""
+    from app.cli import operations, tokens
+
+    operations.run_command(tokens.revoke(name))
+
+
+@tokens_group.command("rotate")
+def rotate_token(
+    name: str,
+    overlap: Annotated[str, typer.Option(metavar="DURATION", help="How long the old secret is accepted.")] = "0s",
+) -> None:
+    """Give a token a new secret and print it. Its name, role and limits stay."""
+    from app.cli import operations, tokens
+
+    operations.run_command(tokens.rotate(name, tokens.read_duration(overlap)))
 
 
 def _read_time(text: str) -> datetime:

@@ -27,7 +27,7 @@ from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
 _FAILED, _USAGE = 1, 2
-_Work = Callable[[Settings, Database], Coroutine[Any, Any, bool]]
+Work = Callable[[Settings, Database], Coroutine[Any, Any, bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class OperatorContext:
     commands: GenerationCommands
 
 
-def run_command(work: _Work) -> NoReturn:
+def run_command(work: Work) -> NoReturn:
     """Run `work` and exit: 0 if it returns True, 1 if it returns False or fails, 2 for invalid settings.
 
     A failure is one line on standard error that says what to do.
@@ -77,7 +77,7 @@ def run_operation(work: Callable[[OperatorContext], Coroutine[Any, Any, bool]]) 
     run_command(run)
 
 
-async def _run(settings: Settings, database: Database, work: _Work) -> bool:
+async def _run(settings: Settings, database: Database, work: Work) -> bool:
     try:
         return await work(settings, database)
     finally:

@@ -259,7 +259,8 @@ def parse_tokens(text: str) -> tuple[ApiToken, ...]:
         name, _, rest = entry.partition(":")
         role, _, token = rest.partition(":")
         if not name or not token or role not in tuple(Role):
-            raise ValueError(f"entry {position} must be name:role:token with a role of read, write or admin")
+            roles = f"{', '.join(list(Role)[:-1])} or {list(Role)[-1]}"
+            raise ValueError(f"entry {position} must be name:role:token with a role of {roles}")
         if not name.isprintable():  # it is stored with every generation that the caller submits
             raise ValueError(f"the name of entry {position} must have printable characters only")
         if len(token) < SHORTEST_TOKEN or not is_plain(token):

@@ -24,6 +24,7 @@ _ROUTE = PREFIX + "{generation_id}"
 _COUNTED = HTTP_REQUESTS.labels(_ROUTE, "GET", 200)
 _WAIT = re.compile(rb"(?:wait=([0-9]{1,9}))?")
 _BEARER = b"bearer "
+_UNWATCH = "generation_read_unwatch"
 _HEADERS = b"content-type: application/json\r\n" + ANSWER_LINES + b"x-request-id: %b\r\n"
 
 
@@ -52,6 +53,8 @@ class FastGenerationRead:
         leave = self._waiting.add_callback(generation_id, seconds, partial(self._answer, scope, caller, exchange))
         if leave is not None:
             exchange.on_disconnect(leave)
+            # Without a read the documented route goes on: it refuses the token.
+            scope["state"][_UNWATCH] = self._access.watch(caller, leave)
         return True
 
     def _reader(self, scope: Scope) -> Caller | None:
@@ -74,6 +77,8 @@ class FastGenerationRead:
     ) -> None:
         """Never raises, since no caller would catch it."""
         try:
+            if _UNWATCH in scope["state"]:
+                scope["state"].pop(_UNWATCH)()
             if exchange.is_abandoned:
                 API_CALLS.labels(caller.name, _ROUTE, "abandoned").inc()
                 return

@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import Request, Response
 from prometheus_client import Gauge
 
+from app.core.auth import Access
 from app.core.bodies import declared_length, iter_body, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound
@@ -70,6 +71,7 @@ class Gateway:
     slots: Slots
     catalogue: Catalogue
     balance: Balance
+    access: Access
     shutdown_deadline: ShutdownDeadline = field(default_factory=ShutdownDeadline)
 
     async def proxy(self, relayed: Relayed, request: Request) -> Response:
@@ -82,7 +84,9 @@ class Gateway:
             body = _form(request)
         elif relayed.kind is not Kind.READ:
             body = await read_body(request.scope, request.receive, most_bytes=MOST_BYTES)
-        return ProxyResponse(_outgoing(relayed, request, body), self.relay, self.slots, self.shutdown_deadline)
+        return ProxyResponse(
+            _outgoing(relayed, request, body), self.relay, self.slots, self.shutdown_deadline, access=self.access
+        )
 
     async def models(self, request: Request) -> Response:
         """The cached list; Rivya's own answer if there is a query, whose effect we don't know."""

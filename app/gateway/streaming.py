@@ -12,6 +12,7 @@ from prometheus_client import Gauge
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.core.auth import Access, Unauthorized
 from app.core.bodies import ClientDisconnected
 from app.core.errors import Overloaded, ServiceError
 from app.core.middleware import set_result
@@ -94,8 +95,11 @@ MOST_AHEAD: Final = 256 * 1024
 class ProxyResponse(Response):
     """A response that calls Rivya when it is sent. Raises `ServiceError` only before the answer has begun."""
 
-    def __init__(self, call: Outgoing, relay: Relay, slots: Slots, shutdown_deadline: ShutdownDeadline) -> None:
+    def __init__(
+        self, call: Outgoing, relay: Relay, slots: Slots, shutdown_deadline: ShutdownDeadline, *, access: Access
+    ) -> None:
         super().__init__()
+        self._access = access
         self._relay = relay
         self._slots = slots
         self._stream_deadline = shutdown_deadline
@@ -109,26 +113,37 @@ class ProxyResponse(Response):
         self._is_sent = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Relay until the answer ends, Rivya breaks off, the caller disconnects, or the process stops."""
-        with self._slots.taken(scope["state"]["caller"].name):
-            relaying = asyncio.create_task(self._relay_answer(scope, send))
-            leaving = asyncio.create_task(self._disconnected(receive))
-            stopping = asyncio.create_task(self._stream_deadline.wait())
-            tasks = {relaying, leaving, stopping}
+        """Relay until the answer ends, Rivya breaks off, the caller disconnects or is revoked, or the process stops."""
+        caller = scope["state"]["caller"]
+        with self._slots.taken(caller.name):
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                if relaying.done() or self._is_sent:
-                    await relaying
-                elif leaving.done():
-                    _log_abandoned(scope)
-                else:
-                    self._stop(scope)
-            except ClientDisconnected:
+                async with self._access.while_valid(caller):
+                    await self._relay_until_over(scope, receive, send)
+            except Unauthorized:
+                if not self._has_begun:
+                    raise
+                log.info("relay.revoked")  # no end of the answer is sent, so the server cuts the connection
+                set_result(scope, "broken")
+
+    async def _relay_until_over(self, scope: Scope, receive: Receive, send: Send) -> None:
+        relaying = asyncio.create_task(self._relay_answer(scope, send))
+        leaving = asyncio.create_task(self._disconnected(receive))
+        stopping = asyncio.create_task(self._stream_deadline.wait())
+        tasks = {relaying, leaving, stopping}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if relaying.done() or self._is_sent:
+                await relaying
+            elif leaving.done():
                 _log_abandoned(scope)
-            finally:
-                for task in tasks:
-                    task.cancel()  # which also ends the call at Rivya
-                await asyncio.gather(*tasks, return_exceptions=True)
+            else:
+                self._stop(scope)
+        except ClientDisconnected:
+            _log_abandoned(scope)
+        finally:
+            for task in tasks:
+                task.cancel()  # which also ends the call at Rivya
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _watched(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for piece in body:

@@ -8,13 +8,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 
+import app.core.audit
 import app.core.leases
 import app.endpoint.tables
 import app.intake.rejections
 import app.ledger.tables
 import app.operations.replicas
 import app.ratelimit.store
-import app.submission.store  # noqa: F401 - each import adds its tables to the metadata
+import app.submission.store
+import app.tokens.repository  # noqa: F401 - each import adds its tables to the metadata
 import migrations
 from app.core.database import Database, metadata
 from app.core.migrations import VERSION_TABLE, TableTaken, alembic_config, current, head, migrate, migrate_database

@@ -21,8 +21,18 @@ from tests.support.service_harness import open_service
 
 BIG = ("deliveries", "generations", "polls", "transitions", "submissions")
 FILLED = {
-    *("activity_minutes", "deliveries", "endpoint_history", "endpoint_secrets", "endpoints", "generations", "leases"),
+    *(
+        "activity_minutes",
+        "audit",
+        "deliveries",
+        "endpoint_history",
+        "endpoint_secrets",
+        "endpoints",
+        "generations",
+        "leases",
+    ),
     *("poll_budget", "polls", "rejections", "replicas", "submissions", "transitions", "usage_changes", "usage_hours"),
+    *("token_revision", "token_secrets", "tokens"),
 }
 TRANSLATED = {("endpoints", "state")}
 """Going down, a word that the schema before does not have becomes the nearest that it has."""
@@ -43,6 +53,8 @@ async def fill(url: str) -> None:
         body = {"model": "z-image", "prompt": "a river"}
         headers = {"Authorization": f"Bearer {TOKEN}"}
         assert (await room.client.post("/api/v1/generations", json=body, headers=headers)).is_success
+        token = {"name": "shop", "role": "write", "models": ["z-image"]}
+        assert (await room.client.post("/api/v1/tokens", json=token, headers=headers)).is_success
         await room.record(webhook("done", "succeeded"), poll("found", "failed"))
         await room.service.batch.record(webhook("called", "succeeded"))
         await room.service.usage_rollup.move()
@@ -144,6 +156,8 @@ async def test_a_migration_that_can_not_have_its_lock_gives_up_and_changes_nothi
     database = Database(postgres_url)
     for script in steps():
         await go(database, to=str(script.down_revision))
+        if "new tables only" in (script.module.__doc__ or ""):
+            continue
         async with database.read() as reader:
             for name in BIG:
                 await reader.execute(text(f"LOCK TABLE {name} IN ACCESS SHARE MODE"))

@@ -8,7 +8,7 @@ import pytest
 from app.core.auth import Role
 from tests.support.asgi_service import TOKENS, serve
 
-READ, WRITE, ADMIN = Role
+READ, WRITE, ADMIN = Role.READ, Role.WRITE, Role.ADMIN
 NEEDED: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/generations"): READ,
     ("POST", "/api/v1/generations"): WRITE,
@@ -33,6 +33,11 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("POST", "/api/v1/endpoint/repin"): ADMIN,
     ("POST", "/api/v1/endpoint/test"): ADMIN,
     ("GET", "/api/v1/rejections"): ADMIN,
+    ("GET", "/api/v1/tokens"): ADMIN,
+    ("POST", "/api/v1/tokens"): ADMIN,
+    ("GET", "/api/v1/tokens/me"): READ,
+    ("DELETE", "/api/v1/tokens/{name}"): ADMIN,
+    ("POST", "/api/v1/tokens/{name}/rotate"): ADMIN,
     ("GET", "/livez"): None,
     ("GET", "/readyz"): None,
     ("GET", "/metrics"): None,

@@ -55,7 +55,7 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RECEIVER_PUBLIC_URL", "https://receiver", "not a loopback, private or reserved one"),
         ("RECEIVER_PUBLIC_URL", "https://receiver.example.com:port", "write https://host"),
         ("RECEIVER_API_TOKENS", "app:write:tooshort", "at least 16 are needed"),
-        ("RECEIVER_API_TOKENS", "app:owner:0123456789abcdef", "a role of read, write or admin"),
+        ("RECEIVER_API_TOKENS", "app:owner:0123456789abcdef", "a role of read, write, admin, read-own or write-own"),
         ("RECEIVER_API_TOKENS", "0123456789abcdef", "must be name:role:token"),
         ("RECEIVER_API_TOKENS", "a:read:0123456789abcdef,a:read:0123456789abcdeg", "same name"),
         ("RECEIVER_ENCRYPTION_KEYS", None, "is not set"),

@@ -1,0 +1,149 @@
+"""The audit: one row for each act of an operator and each refused call of an admin's route, kept for 400 days."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from fastapi import Request
+from sqlalchemy import Column, Index, RowMapping, Table, Text, delete, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.clock import Clock
+from app.core.database import Database, Id, UtcDateTime, metadata
+from app.core.ids import uuid7
+from app.core.middleware import ensure_request_id
+from app.core.proxies import Network, client_address
+
+RETENTION: Final = timedelta(days=400)
+_SECONDS_BETWEEN_FLUSHES: Final = 1.0
+_MOST_REFUSALS: Final = 1000
+"""In memory, until they are stored."""
+_BETWEEN_PRUNINGS: Final = 3600.0
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("recorded_at", UtcDateTime, nullable=False),
+    Column("actor", Id, nullable=False, comment="name of the token, or `command line`"),
+    Column("action", Id, nullable=False, comment="such as token.created"),
+    Column("target", Id, comment="the name or id of what was acted upon"),
+    Column("detail", Text, comment="never a secret"),
+    Column("remote_address", Text),
+    Column("request_id", Text),
+    Index("ix_audit_recorded_at", "recorded_at"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts, from where."""
+
+    name: str
+    remote_address: str | None = None
+    request_id: str | None = None
+
+
+COMMAND_LINE: Final = Actor("command line")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFilter:
+    """Which entries are listed; None does not filter."""
+
+    actor: str | None = None
+    action: str | None = None
+    target: str | None = None
+    recorded_after: datetime | None = None
+    """Recorded at this time or later."""
+    recorded_before: datetime | None = None
+    """Recorded before this time."""
+
+
+async def write_audit(
+    connection: AsyncConnection, actor: Actor, action: str, *, now: datetime, target: str | None, detail: str = ""
+) -> None:
+    """Write one row in the transaction of the act itself."""
+    await connection.execute(insert(audit).values(_row(actor, action, now=now, target=target, detail=detail)))
+
+
+def _row(actor: Actor, action: str, *, now: datetime, target: str | None = None, detail: str = "") -> dict[str, Any]:
+    return {
+        "id": str(uuid7(now)),
+        "recorded_at": now,
+        "actor": actor.name,
+        "action": action,
+        "target": target,
+        "detail": detail or None,
+        "remote_address": actor.remote_address,
+        "request_id": actor.request_id,
+    }
+
+
+class Audit:
+    """Writes and reads the audit. Methods raise `DatabaseUnavailable`."""
+
+    def __init__(self, database: Database, *, clock: Clock, trusted_proxies: Sequence[Network] = ()) -> None:
+        self._database = database
+        self._clock = clock
+        self._trusted_proxies = trusted_proxies
+        self._refused: list[dict[str, Any]] = []
+        self._left_out = 0
+        self._pruned_at: float | None = None
+
+    def actor(self, request: Request) -> Actor:
+        """The caller of an authorized request."""
+        address = client_address(request.scope, self._trusted_proxies)
+        return Actor(request.state.caller.name, address, ensure_request_id(request.scope))
+
+    async def record(self, actor: Actor, action: str, *, target: str | None = None, detail: str = "") -> None:
+        """Write one row now: before an act whose own transaction is elsewhere, so that none is without its row."""
+        async with self._database.transaction() as connection:
+            await write_audit(connection, actor, action, now=self._clock.now(), target=target, detail=detail)
+
+    def refused(self, request: Request) -> None:
+        """Note the call of an admin's route by a token that may not. It is stored within a second or so."""
+        if len(self._refused) >= _MOST_REFUSALS:
+            self._left_out += 1
+            return
+        route = getattr(request.scope.get("route"), "path", "none")
+        row = _row(self.actor(request), "call.refused", now=self._clock.now(), target=f"{request.method} {route}")
+        self._refused.append(row)
+
+    async def run_once(self) -> float:
+        """Store the refused calls, and delete what is too old; returns the seconds until the next run."""
+        if self._refused:
+            await self._store()
+        now = self._clock.monotonic()
+        if self._pruned_at is None or now - self._pruned_at >= _BETWEEN_PRUNINGS:
+            async with self._database.transaction() as connection:
+                await connection.execute(delete(audit).where(audit.c.recorded_at < self._clock.now() - RETENTION))
+            self._pruned_at = now
+        return _SECONDS_BETWEEN_FLUSHES
+
+    async def _store(self) -> None:
+        rows, left_out = list(self._refused), self._left_out
+        if left_out:
+            detail = f"{left_out} more refused calls by this time, which are not listed"
+            rows.append(_row(Actor("the receiver"), "call.refused", now=self._clock.now(), detail=detail))
+        async with self._database.transaction() as connection:
+            await connection.execute(insert(audit), rows)
+        del self._refused[: len(rows) - bool(left_out)]
+        self._left_out -= left_out
+
+    async def list(self, chosen: AuditFilter, *, after: str | None, limit: int) -> Sequence[RowMapping]:
+        """At most `limit` rows that come after the row with the id `after`, newest first."""
+        a = audit.c
+        statement = select(audit).order_by(a.id.desc()).limit(limit)
+        for column, value in ((a.actor, chosen.actor), (a.action, chosen.action), (a.target, chosen.target)):
+            if value is not None:
+                statement = statement.where(column == value)
+        if chosen.recorded_after is not None:
+            statement = statement.where(a.recorded_at >= chosen.recorded_after)
+        if chosen.recorded_before is not None:
+            statement = statement.where(a.recorded_at < chosen.recorded_before)
+        if after is not None:
+            statement = statement.where(a.id < after)
+        async with self._database.read() as connection:
+            return (await connection.execute(statement)).mappings().all()

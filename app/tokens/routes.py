@@ -1,0 +1,209 @@
+"""The routes under /api/v1/tokens: for an admin; /me for every token."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from app.core.audit import Audit
+from app.core.auth import Access, Caller, Role, TokenLimits
+from app.core.bodies import parse_model, read_body
+from app.core.clock import Clock
+from app.core.errors import NotFound
+from app.tokens.repository import Token
+from app.tokens.service import RESERVED_NAMES, Tokens
+
+_Credits = Annotated[float, Field(ge=0, le=1e12)]
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", min_length=1, max_length=100)]
+MOST_BYTES: Final = 64 * 1024
+_LONGEST: Final = 10 * 366 * 24 * 3600
+
+_TOKEN: dict[str, Any] = {
+    "object": "token",
+    "name": "shop",
+    "role": "write-own",
+    "managed": True,
+    "credits_per_day": 500,
+    "credits_per_month": None,
+    "models": ["z-image"],
+    "rate": 60,
+    "created_at": "2026-05-10T00:00:00Z",
+    "created_by": "ops",
+    "expires_at": None,
+    "revoked_at": None,
+    "last_used_at": "2026-05-10T00:05:00Z",
+}
+
+
+class TokenLimitsView(BaseModel):
+    """What a token may spend and call; null is no limit. Days, months and minutes are those of UTC."""
+
+    credits_per_day: _Credits | None = None
+    credits_per_month: _Credits | None = None
+    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=100)] | None = Field(
+        None, description="the only ones that it may use"
+    )
+    rate: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="creates and chat turns a minute")
+
+    @property
+    def limits(self) -> TokenLimits:
+        """The limits themselves."""
+        models = None if self.models is None else tuple(self.models)
+        return TokenLimits(
+            credits_per_day=self.credits_per_day,
+            credits_per_month=self.credits_per_month,
+            models=models,
+            rate=self.rate,
+        )
+
+
+class CreateToken(TokenLimitsView):
+    """A token to be made."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"example": {"name": "shop", "role": "write-own", "credits_per_day": 500, "rate": 60}},
+    )
+
+    name: _Name
+    role: Annotated[Role, WithJsonSchema({"type": "string", "enum": list(Role)})]
+    expires_in: Annotated[int, Field(ge=1, le=_LONGEST)] | None = Field(
+        None, description="seconds; null: it does not expire"
+    )
+
+    def token(self, *, now: datetime, created_by: str) -> Token:
+        """The token."""
+        return Token(
+            name=self.name,
+            role=self.role,
+            limits=self.limits,
+            created_at=now,
+            created_by=created_by,
+            expires_at=None if self.expires_in is None else now + timedelta(seconds=self.expires_in),
+        )
+
+
+class RotateToken(BaseModel):
+    """How a token is rotated."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"overlap": 3600}})
+
+    overlap: Annotated[int, Field(ge=0, le=_LONGEST)] = Field(
+        0, description="seconds for which the old secret is accepted beside the new one"
+    )
+
+
+class TokenView(TokenLimitsView):
+    """A token, without its secret."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _TOKEN})
+
+    object: Literal["token"] = "token"
+    name: str
+    role: Role
+    managed: bool = Field(description="false: it is an entry of RECEIVER_API_TOKENS")
+    created_at: datetime | None = None
+    created_by: str | None = None
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = Field(None, description="noted once a minute")
+
+
+class NewTokenView(TokenView):
+    """A token with its new secret, which is shown this once."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {**_TOKEN, "token": "rcv_…"}})
+
+    token: str = Field(description="send it as `Authorization: Bearer`; it is not stored and never shown again")
+
+
+class TokensView(BaseModel):
+    """All tokens, by name."""
+
+    object: Literal["list"] = "list"
+    data: list[TokenView]
+
+
+def view(token: Token) -> dict[str, Any]:
+    """The members of a token's view."""
+    return {**_limits(token.limits), **{name: getattr(token, name) for name in _SHOWN}, "managed": True}
+
+
+_SHOWN: Final = ("name", "role", "created_at", "created_by", "expires_at", "revoked_at", "last_used_at")
+
+
+def _limits(limits: TokenLimits) -> dict[str, Any]:
+    models = None if limits.models is None else list(limits.models)
+    return {
+        "credits_per_day": limits.credits_per_day,
+        "credits_per_month": limits.credits_per_month,
+        "models": models,
+        "rate": limits.rate,
+    }
+
+
+def router(tokens: Tokens, access: Access, audit: Audit, *, clock: Clock) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(prefix="/api/v1", tags=["tokens"])
+    admins = [Depends(access.require(Role.ADMIN))]
+
+    @routes.get("/tokens", summary="List the tokens", dependencies=admins)
+    async def list_tokens() -> TokensView:
+        """Those of RECEIVER_API_TOKENS, and the managed ones; revoked ones included. No secrets are stored."""
+        given = [TokenView(name=token.name, role=token.role, managed=False) for token in access.given]
+        managed = [TokenView(**view(token)) for token in await tokens.list()]
+        return TokensView(data=sorted([*given, *managed], key=lambda each: each.name))
+
+    @routes.post(
+        "/tokens",
+        summary="Create a token",
+        status_code=201,
+        dependencies=admins,
+        openapi_extra=_body(CreateToken, is_required=True),
+    )
+    async def create_token(request: Request) -> NewTokenView:
+        """Every replica knows it within a second. Its secret is in this answer only."""
+        wanted = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), CreateToken)
+        actor = audit.actor(request)
+        token, secret = await tokens.create(wanted.token(now=clock.now(), created_by=actor.name), actor)
+        return NewTokenView(**view(token), token=secret)
+
+    @routes.get("/tokens/me", summary="About the token of this call")
+    async def get_own_token(caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> TokenView:
+        """Its name, role and limits."""
+        known = {token.name: token for token in await tokens.list()}
+        if caller.name in known and caller.name not in {token.name for token in access.given}:
+            return TokenView(**view(known[caller.name]))
+        return TokenView(name=caller.name, role=caller.role, managed=False)
+
+    @routes.delete("/tokens/{name}", summary="Revoke a token", dependencies=admins)
+    async def revoke_token(name: str, request: Request) -> TokenView:
+        """For good. Every replica refuses it within a second, in streams and long polls under way too."""
+        return TokenView(**view(await tokens.revoke(_usable(name), audit.actor(request))))
+
+    @routes.post(
+        "/tokens/{name}/rotate",
+        summary="Replace the secret of a token",
+        dependencies=admins,
+        openapi_extra=_body(RotateToken, is_required=False),
+    )
+    async def rotate_token(name: str, request: Request) -> NewTokenView:
+        """The old secret is accepted for `overlap` seconds; name, role, limits and what was spent stay."""
+        how = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), RotateToken)
+        overlap = timedelta(seconds=how.overlap)
+        token, secret = await tokens.rotate(_usable(name), audit.actor(request), overlap=overlap)
+        return NewTokenView(**view(token), token=secret)
+
+    return routes
+
+
+def _body(model: type[BaseModel], *, is_required: bool) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": is_required, "content": {"application/json": {"schema": schema}}}}
+
+
+def _usable(name: str) -> str:
+    if not name.isprintable() or name in RESERVED_NAMES:
+        raise NotFound("There is no managed token with this name.")
+    return name

@@ -1,0 +1,213 @@
+"""Managed tokens over HTTP: made, shown once, listed, rotated, revoked, expired; every act is in the audit."""
+
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from app.core.audit import audit
+from app.tokens.repository import token_revision, token_secrets, tokens
+from app.tokens.service import NameClash
+from tests.support.clock import NOON
+from tests.support.receivers import TOKEN
+from tests.support.service_harness import ServiceHarness, open_service
+
+TOKENS = "/api/v1/tokens"
+GENERATIONS = "/api/v1/generations"
+
+
+async def call(room: ServiceHarness, method: str, path: str, token: str = TOKEN, **options: Any) -> httpx.Response:
+    return await room.client.request(method, path, headers={"Authorization": f"Bearer {token}"}, **options)
+
+
+async def create(room: ServiceHarness, name: str = "shop", role: str = "write", **members: Any) -> str:
+    answer = await call(room, "POST", TOKENS, json={"name": name, "role": role, **members})
+    assert answer.status_code == 201, answer.text
+    secret: str = answer.json()["token"]
+    return secret
+
+
+async def status_with(room: ServiceHarness, token: str) -> tuple[int, str | None]:
+    answer = await call(room, "GET", GENERATIONS, token)
+    return answer.status_code, answer.json().get("error", {}).get("code")
+
+
+async def test_a_new_token_works_at_once_and_its_secret_is_stored_nowhere(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        secret = await create(room, models=["z-image"], rate=60, credits_per_day=1.5)
+        assert secret.startswith("rcv_")
+        assert len(secret) == len("rcv_") + 43
+        assert await status_with(room, secret) == (200, None)
+        stored = [str(row) for table in (tokens, token_secrets, audit) for row in await rows(room, table)]
+        assert secret not in "".join(stored)
+        listed = await call(room, "GET", TOKENS)
+        assert secret not in listed.text
+        by_name = {each["name"]: each for each in listed.json()["data"]}
+        assert by_name["tests"] == {**dict.fromkeys(by_name["shop"]), **SETTING}
+        assert by_name["shop"] == {**SHOP, "created_at": "2026-05-10T12:00:00Z"}
+
+
+SETTING = {"object": "token", "name": "tests", "role": "admin", "managed": False}
+SHOP = {
+    "object": "token",
+    "name": "shop",
+    "role": "write",
+    "managed": True,
+    "created_by": "tests",
+    "credits_per_day": 1.5,
+    "credits_per_month": None,
+    "models": ["z-image"],
+    "rate": 60,
+    **dict.fromkeys(("expires_at", "revoked_at", "last_used_at")),
+}
+
+
+async def rows(room: ServiceHarness, table: Any) -> list[dict[str, Any]]:
+    async with room.service.database.read() as connection:
+        return [dict(row) for row in (await connection.execute(select(table))).mappings()]
+
+
+async def test_a_revoked_token_is_refused_and_stays_in_the_list(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        secret = await create(room)
+        revoked = await call(room, "DELETE", f"{TOKENS}/shop")
+        assert revoked.json()["revoked_at"] == "2026-05-10T12:00:00Z"
+        assert await status_with(room, secret) == (401, "api_key_revoked")
+        room.pass_time(hours=1)
+        again = await call(room, "DELETE", f"{TOKENS}/shop")
+        assert (again.status_code, again.json()["revoked_at"]) == (200, "2026-05-10T12:00:00Z")
+        refused = await call(room, "POST", f"{TOKENS}/shop/rotate")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "token_revoked")
+
+
+async def test_an_expired_token_is_refused(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        secret = await create(room, expires_in=60)
+        room.pass_time(seconds=59)
+        await room.service.tokens.run_once()
+        assert await status_with(room, secret) == (200, None)
+        room.pass_time(seconds=1)
+        assert await status_with(room, secret) == (401, "api_key_expired")
+
+
+async def test_a_rotated_token_keeps_its_name_and_for_a_time_its_old_secret(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        old = await create(room)
+        rotated = await call(room, "POST", f"{TOKENS}/shop/rotate", json={"overlap": 60})
+        middle = rotated.json()["token"]
+        assert rotated.json()["name"] == "shop"
+        new = (await call(room, "POST", f"{TOKENS}/shop/rotate", json={"overlap": 3600})).json()["token"]
+        assert [await status_with(room, each) for each in (old, middle, new)] == [(200, None)] * 3
+        room.pass_time(seconds=61)
+        await room.service.tokens.run_once()
+        assert await status_with(room, old) == (401, "api_key_expired")
+        assert [await status_with(room, each) for each in (middle, new)] == [(200, None)] * 2
+        newest = (await call(room, "POST", f"{TOKENS}/shop/rotate")).json()["token"]
+        assert [(await status_with(room, each))[0] for each in (middle, new, newest)] == [401, 401, 200]
+
+
+@pytest.mark.parametrize("name", ["shop", "tests", "me"])
+async def test_a_name_is_given_once_even_after_its_token_was_revoked(database_url: str, name: str) -> None:
+    async with open_service(database_url) as room:
+        await create(room)
+        await call(room, "DELETE", f"{TOKENS}/shop")
+        refused = await call(room, "POST", TOKENS, json={"name": name, "role": "read"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "name_taken")
+
+
+async def test_a_name_of_the_settings_that_a_managed_token_has_stops_the_start_by_name(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        await create(room)
+    shop = f"tests:admin:{TOKEN},shop:read:0123456789abcdef"
+    async with open_service(database_url, RECEIVER_API_TOKENS=shop) as room:
+        reasons: list[str] = []
+        room.service.give_up = reasons.append
+        with pytest.raises(NameClash):
+            await room.service.prepare()
+        await room.service._start()
+        [reason] = reasons
+        assert reason.startswith("RECEIVER_API_TOKENS: the name shop is the one of a managed token; ")
+        await call(room, "DELETE", f"{TOKENS}/shop")
+        await room.service.tokens.load()
+
+
+async def test_another_process_knows_of_a_change_at_its_next_look(database_url: str) -> None:
+    async with open_service(database_url) as here, open_service(database_url) as there:
+        await there.service.tokens.run_once()
+        secret = await create(here)
+        assert await status_with(there, secret) == (401, "api_key_invalid")
+        assert await there.service.tokens.run_once() <= 0.5
+        assert await status_with(there, secret) == (200, None)
+        await call(here, "DELETE", f"{TOKENS}/shop")
+        await there.service.tokens.run_once()
+        assert await status_with(there, secret) == (401, "api_key_revoked")
+
+
+async def test_the_last_use_is_noted_once_a_minute(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        secret = await create(room)
+        await status_with(room, secret)
+        await room.service.tokens.run_once()
+        assert (await rows(room, tokens))[0]["last_used_at"] is None
+        room.pass_time(seconds=60)
+        [before] = await rows(room, token_revision)
+        await room.service.tokens.run_once()
+        assert (await rows(room, tokens))[0]["last_used_at"] == NOON + timedelta(seconds=60)
+        assert await rows(room, token_revision) == [before]
+
+
+@pytest.mark.parametrize(
+    ("members", "named"),
+    [
+        ({}, "name: is required."),
+        ({"name": "a b", "role": "read"}, "name: "),
+        ({"name": "a", "role": "owner"}, "role: "),
+        ({"name": "a", "role": "read", "rate": 0}, "rate: "),
+        ({"name": "a", "role": "read", "credits_per_day": -1}, "credits_per_day: "),
+        ({"name": "a", "role": "read", "expires_in": 0}, "expires_in: "),
+        ({"name": "a", "role": "read", "colour": "red"}, "colour: there is no such parameter or member."),
+    ],
+)
+async def test_what_a_token_can_not_be_is_named(sqlite_url: str, members: dict[str, Any], named: str) -> None:
+    async with open_service(sqlite_url) as room:
+        refused = await call(room, "POST", TOKENS, json=members)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "validation_failed")
+        assert named in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(("method", "path"), [("DELETE", "nobody"), ("POST", "nobody/rotate"), ("DELETE", "tests")])
+async def test_a_token_that_is_not_managed_is_not_found(sqlite_url: str, method: str, path: str) -> None:
+    async with open_service(sqlite_url) as room:
+        answer = await call(room, method, f"{TOKENS}/{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_every_token_reads_about_itself(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        secret = await create(room, role="read-own", credits_per_month=10)
+        mine = (await call(room, "GET", f"{TOKENS}/me", secret)).json()
+        assert (mine["name"], mine["role"], mine["credits_per_month"], mine["managed"]) == (
+            "shop",
+            "read-own",
+            10,
+            True,
+        )
+        admin = (await call(room, "GET", f"{TOKENS}/me")).json()
+        assert (admin["name"], admin["role"], admin["managed"]) == ("tests", "admin", False)
+
+
+async def test_each_change_is_in_the_audit_with_who_and_from_where(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        await create(room, role="read-own")
+        await call(room, "POST", f"{TOKENS}/shop/rotate")
+        await call(room, "DELETE", f"{TOKENS}/shop")
+        await call(room, "DELETE", f"{TOKENS}/shop")
+        entries = sorted(await rows(room, audit), key=lambda row: row["action"])
+        assert [row["action"] for row in entries] == ["token.created", "token.revoked", "token.rotated"]
+        assert {(row["actor"], row["target"], row["remote_address"]) for row in entries} == {
+            ("tests", "shop", "127.0.0.1")
+        }
+        assert all(row["request_id"].startswith("req_") for row in entries)
+        assert entries[0]["detail"] == "role read-own"
