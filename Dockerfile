@@ -31,12 +31,12 @@ LABEL org.opencontainers.image.title=rivya-receiver \
 ENV PATH=/opt/receiver/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    RECEIVER_HOST=0.0.0.0 \
-    DATABASE_URL=sqlite+aiosqlite:////data/receiver.db
+    RECEIVER_HOST=0.0.0.0
 RUN useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin receiver \
     && install -d -o receiver -g receiver -m 0700 /data
 COPY --from=build /opt/receiver /opt/receiver
 USER 10001:10001
+# The default of DATABASE_URL is a file in this folder.
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000

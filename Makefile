@@ -93,7 +93,7 @@ postgres: ## install PostgreSQL's server programs and PgBouncer where the tests 
 	$(call apt-install,The tests need PostgreSQL's server (or DATABASE_URL_TEST) and PgBouncer)
 
 .PHONY: check
-check: install migrations-check ## everything short of the tests: style, types, import rules, migrations, Dockerfile
+check: install migrations-check manifests-check ## everything short of the tests: style, types, import rules, migrations, image, manifests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -106,6 +106,13 @@ migrations-check: install ## migrate an empty SQLite database and compare it wit
 	export DATABASE_URL="sqlite+aiosqlite:///$$directory/check.db"; \
 	$(BIN)/rivya-receiver migrate; \
 	$(BIN)/alembic check
+
+.PHONY: manifests-check
+manifests-check: install ## render the Kubernetes manifests and check them against the schemas of Kubernetes
+	@directory=$$(mktemp -d); trap 'rm -rf "$$directory"' EXIT; \
+	for overlay in deploy/kubernetes/overlays/*; do \
+		$(BIN)/kubectl kustomize "$$overlay" >"$$directory/manifests.yaml"; \
+		$(BIN)/kubernetes-validate --strict "$$directory/manifests.yaml"; done
 
 .PHONY: format
 format: install ## put the code in order

@@ -29,7 +29,7 @@ log = structlog.stdlib.get_logger(__name__)
 _BACKLOG = 2048
 _ACCEPT_INTERVAL, _MAX_ACCEPT_CHECKS = 0.002, 500
 _DRAIN_INTERVAL, _MAX_DRAIN_CHECKS = 0.02, 50
-_STOP_SECONDS = 15
+STOP_SECONDS = 15
 _MAX_CONNECTIONS, _MIN_CONNECTIONS = 4000, 16
 _OTHER_DESCRIPTORS = 200
 """For the database, creates and polls that are sent to Rivya, and files; relayed calls come on top."""
@@ -216,7 +216,7 @@ def make_server(service: Service) -> Server:
         date_header=False,
         proxy_headers=False,
         timeout_keep_alive=math.ceil(service.settings.receiver_keep_alive.total_seconds()),
-        timeout_graceful_shutdown=_STOP_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
     return Server(config, service, drain, limits)
 
