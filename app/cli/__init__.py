@@ -301,4 +301,7 @@ def forget(
 
 def main() -> None:
     """The console script."""
+    # Of containers that run several processes: prometheus_client would write files there, and uvicorn reads a number.
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "WEB_CONCURRENCY"):
+        os.environ.pop(name, None)
     cli()

@@ -18,7 +18,7 @@ from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable, HealthCheck
 from app.core.ids import uuid7
 from app.core.setting_sources import SettingsInvalid
-from app.core.settings import Settings, load
+from app.core.settings import Settings, load, warnings
 from app.endpoint.errors import explain
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
@@ -50,7 +50,10 @@ def run_checks(*, is_public: bool, as_json: bool) -> int:
             typer.echo(line(check))
 
     try:
-        uvloop.run(check_deployment(load(), show, is_public=is_public))
+        settings = load()
+        for warning in warnings():
+            typer.echo(f"warn  settings: {warning}", err=as_json)
+        uvloop.run(check_deployment(settings, show, is_public=is_public))
     except SettingsInvalid as error:
         for detail in str(error).splitlines():
             show(_result("settings", False, detail))

@@ -17,7 +17,7 @@ import structlog
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from app.core.settings import Settings
+from app.core.settings import Settings, warnings
 from app.fastpath.application import FastHandler, FastPathApp
 from app.fastpath.connections import BoundedProtocol, ConnectionLimits
 from app.fastpath.protocol import FastPathProtocol
@@ -237,6 +237,8 @@ async def serve_until_stopped(settings: Settings, *, may_share_file: bool = Fals
 
     0: stopped by a signal, 1: could not start, 2: settings contradict each other or the stored data.
     """
+    for line in warnings():
+        log.warning("settings.doubtful", detail=line)
     metrics_port = settings.receiver_metrics_port
     try:
         listener = listen(settings.receiver_host, settings.receiver_port)

@@ -232,4 +232,9 @@ def _require_files(given: Mapping[str, str]) -> None:
             else:
                 context.load_verify_locations(given[name])
         except OSError as error:
-            raise ValueError(f"has {name} with a file that can't be used ({type(error).__name__})") from None
+            why = error.strerror or type(error).__name__
+            raise ValueError(f"has {name} with a file that can't be used ({given[name]}: {why})") from None
+    for variable in ("PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGSSLCRL"):  # asyncpg reads them as libpq does
+        value = os.environ.get(variable)
+        if value and mode != "disable" and not Path(value).is_file():
+            raise ValueError(f"is used with {variable}, which names a file that can't be used: {value}")

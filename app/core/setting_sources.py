@@ -7,6 +7,8 @@ from typing import Any, Final, cast
 from pydantic import BaseModel
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource
 
+from app.core.environment import clean, unquoted
+
 SECRETS: Final = (
     "rivya_api_key",
     "rivya_signing_secret",
@@ -30,18 +32,33 @@ def read_sources(settings: type[BaseModel]) -> dict[str, tuple[str, Any]]:
 
     Raises `SettingsInvalid`.
     """
-    kind = cast("type[BaseSettings]", settings)  # the sources look at its fields only
-    try:
-        environment = EnvSettingsSource(kind, env_ignore_empty=True)
-        file = DotEnvSettingsSource(kind, env_file=".env", env_ignore_empty=True)
-    except UnicodeDecodeError:
-        raise SettingsInvalid(".env: is not UTF-8 text; save it as such") from None
-    sources: dict[str, EnvSettingsSource] = {"environment": environment, ".env": file}
+    sources = _open(settings)
+    for source in sources.values():
+        source.env_vars = clean(source.env_vars)
     variables = {name: text for source in reversed(sources.values()) for name, text in source.env_vars.items() if text}
     files = {name: (str(path), _read(variable, path)) for name, variable, path in _secret_files(variables)}
     read = {origin: source() for origin, source in sources.items()}
     values = {name: (origin, value) for origin in reversed(read) for name, value in read[origin].items()}
     return {name: value for name, value in {**files, **values}.items() if name in settings.model_fields and value[1]}
+
+
+def read_variables(settings: type[BaseModel] = BaseModel) -> dict[str, str | None]:
+    """What the environment and `.env` hold, as it is, by names in lower case. Raises `SettingsInvalid`."""
+    environment, file = _open(settings).values()
+    return {**file.env_vars, **environment.env_vars}
+
+
+def _open(settings: type[BaseModel]) -> dict[str, EnvSettingsSource]:
+    kind = cast("type[BaseSettings]", settings)  # the sources look at its fields only
+    try:
+        environment = EnvSettingsSource(kind, env_ignore_empty=True)
+        # Editors on Windows begin a file with a byte order mark.
+        file = DotEnvSettingsSource(kind, env_file=".env", env_file_encoding="utf-8-sig", env_ignore_empty=True)
+    except UnicodeDecodeError:
+        raise SettingsInvalid(".env: is not UTF-8 text; save it as such") from None
+    except OSError as error:
+        raise SettingsInvalid(f".env: can't be read ({error.strerror})") from None
+    return {"environment": environment, ".env": file}
 
 
 def _secret_files(variables: Mapping[str, str]) -> Iterator[tuple[str, str, Path]]:
@@ -64,7 +81,7 @@ def _secret_files(variables: Mapping[str, str]) -> Iterator[tuple[str, str, Path
 def _read(variable: str, path: Path) -> str:
     # The path is not shown: it may be a secret, written into the wrong variable.
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return unquoted(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsInvalid(f"{variable}: the file can't be read ({error.strerror})") from None
     except UnicodeDecodeError:

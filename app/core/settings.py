@@ -23,10 +23,11 @@ from pydantic_settings import NoDecode
 
 from app.core.auth import ApiToken, Role
 from app.core.database_url import normal_url
+from app.core.environment import doubts, unquoted, unusable_files
 from app.core.headers import is_header_value
 from app.core.proxies import Network, ProxyInvalid, parse_networks, proxy_for
-from app.core.setting_sources import SECRETS, SECRETS_DIR, SettingsInvalid, read_sources
-from app.core.urls import checked_base_url, checked_public_url, is_loopback
+from app.core.setting_sources import SECRETS, SECRETS_DIR, SettingsInvalid, read_sources, read_variables
+from app.core.urls import API_PATH, checked_base_url, checked_public_url, is_loopback
 
 
 def _seconds(value: object) -> object:
@@ -108,8 +109,8 @@ class Settings(DatabaseSettings):
     def _secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is None:
             return None
-        if not is_plain(value.get_secret_value()):
-            raise ValueError("must be plain ASCII without spaces or line breaks")
+        if not is_plain(value.get_secret_value()) or value.get_secret_value().startswith(("'", '"')):
+            raise ValueError("must be plain ASCII without spaces, line breaks or quotes")
         if info.field_name == "rivya_signing_secret" and len(value.get_secret_value()) < _SHORTEST_SECRET:
             raise ValueError(f"must be the endpoint's whole secret (whsec_…), at least {_SHORTEST_SECRET} characters")
         return value
@@ -160,17 +161,32 @@ _AnySettings = TypeVar("_AnySettings", bound=DatabaseSettings)
 
 
 def load(**overrides: Any) -> Settings:  # noqa: ANN401 - any setting, for tests and tools
-    """The settings. Raises `SettingsInvalid` with a line for each variable that is wrong or missing."""
+    """The settings. Raises `SettingsInvalid` with a line for each variable that is wrong, missing or misspelt."""
     given = _given(Settings) | overrides
-    missing = _missing([name for name, value in given.items() if value is not None])
-    settings = _checked(Settings, given, missing)
+    wrong = [*_missing([name for name, value in given.items() if value is not None]), *unusable_files()]
+    settings = _checked(Settings, given, wrong)
     try:
         proxy_for(settings.rivya_base_url)
     except ProxyInvalid as error:
-        missing.append(str(error))
-    if missing:
-        raise SettingsInvalid("\n".join(missing))
+        wrong.append(str(error))
+    if wrong:
+        raise SettingsInvalid("\n".join([*wrong, *warnings()]))
     return settings
+
+
+def warnings() -> list[str]:
+    """A line for each variable that was corrected, or is ignored though it was probably meant for this service."""
+    variables = read_variables(Settings)
+    corrected = [
+        f"RIVYA_BASE_URL: {API_PATH} at its end was taken off, since the service adds it"
+        for name, value in variables.items()
+        if name == "rivya_base_url" and unquoted(value or "").rstrip("/").endswith(API_PATH)
+    ]
+    files = (f"{name}_file" for name in SECRETS)
+    return [*corrected, *doubts(variables, [*Settings.model_fields, *files, *_OF_THE_CLIENT])]
+
+
+_OF_THE_CLIENT = ("receiver_url", "receiver_token")
 
 
 def load_database() -> DatabaseSettings:
@@ -194,7 +210,7 @@ def _checked(kind: type[_AnySettings], given: dict[str, Any], missing: Sequence[
     try:
         return kind(**given)
     except ValidationError as error:
-        raise SettingsInvalid("\n".join([*explain(error), *missing])) from None
+        raise SettingsInvalid("\n".join([*explain(error), *missing, *warnings()])) from None
 
 
 def _missing(given: Container[str]) -> list[str]:
@@ -255,7 +271,7 @@ SHORTEST_TOKEN = 16
 def parse_tokens(text: str) -> tuple[ApiToken, ...]:
     """The tokens in a list of `name:role:token`, comma separated. Raises `ValueError` that shows no token."""
     tokens: list[ApiToken] = []
-    for position, entry in enumerate(filter(None, (part.strip() for part in text.split(","))), start=1):
+    for position, entry in enumerate(_entries(text), start=1):
         name, _, rest = entry.partition(":")
         role, _, token = rest.partition(":")
         if not name or not token or role not in tuple(Role):
@@ -281,10 +297,15 @@ def is_plain(text: str) -> bool:
 
 def parse_keys(text: str) -> tuple[SecretStr, ...]:
     """The Fernet keys in a comma separated list, newest first. Raises `ValueError` that shows no key."""
-    keys = [part.strip() for part in text.split(",") if part.strip()]
+    keys = _entries(text)
     for position, key in enumerate(keys, start=1):
         try:
             Fernet(key)
         except ValueError:
             raise ValueError(f"key {position} must be 32 bytes in URL-safe base64 (44 characters)") from None
     return tuple(SecretStr(key) for key in keys)
+
+
+def _entries(text: str) -> list[str]:
+    """The entries of a list, each perhaps in quotes of its own."""
+    return [entry for part in text.split(",") if (entry := part.strip(" \t\r\n\"'"))]

@@ -5,6 +5,7 @@ from urllib.parse import SplitResult, urlsplit
 
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 """IPv4 addresses, also private ones, written as IPv6 (RFC 6052)."""
+API_PATH = "/api/v1"
 _LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "home.arpa", "lan")
 
 
@@ -20,14 +21,14 @@ def is_loopback(host: str) -> bool:
 
 
 def checked_base_url(url: str) -> str:
-    """`url` without its trailing slash: HTTPS, or plain HTTP to this machine.
+    """`url` without `API_PATH` and a slash at its end: HTTPS, or plain HTTP to this machine.
 
     Raises `ValueError` that says what would be right.
     """
     parts = _split(url)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ValueError("must be https; plain http is for a sandbox on this machine only")
-    return url.rstrip("/")
+    return url.rstrip("/").removesuffix(API_PATH).rstrip("/")
 
 
 def checked_public_url(url: str, *, may_be_local: bool = False) -> str:

@@ -108,6 +108,22 @@ async def test_a_database_that_is_away_is_waited_for_until_told_to_stop(tmp_path
     assert "Traceback" not in process.log()
 
 
+async def test_variables_that_are_not_ours_do_not_end_the_start(tmp_path: Path, sqlite_url: str) -> None:
+    others = {
+        "PROMETHEUS_MULTIPROC_DIR": "/nowhere",
+        "WEB_CONCURRENCY": "auto",
+        "NO_PROXY": "localhost,[::1],fd07::/64",
+        "RECEIVER_SERVICE_HOST": "10.43.12.7",
+        "RECIEVER_HOST": "10.43.12.7",
+    }
+    port = free_port()
+    settings = {**environment(NOBODY, sqlite_url, port), **others}
+    async with serving(settings, tmp_path, port=port, program=COMMAND) as process:
+        assert "RECIEVER_HOST: no setting has this name; did you mean RECEIVER_HOST?" in process.log()
+    checked = await command("check", settings, tmp_path)
+    assert "warn  settings: RECIEVER_HOST: no setting has this name" in checked.output
+
+
 async def test_a_second_process_on_a_sqlite_file_refuses_unless_forced_and_a_kill_leaves_no_lock(
     tmp_path: Path, sqlite_url: str
 ) -> None:

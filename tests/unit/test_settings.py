@@ -84,7 +84,7 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASE_URL", "postgresql+psycopg2://db/receiver", "another database or driver"),
         ("DATABASE_URL", "postgresql://db/receiver?sslmode=yes", "sslmode with a value"),
         ("DATABASE_URL", "postgresql://db/receiver?sslmode=verify-full", "without sslrootcert"),
-        ("DATABASE_URL", "postgresql://db/receiver?sslmode=require&sslrootcert=/no/such", "sslrootcert with a file"),
+        ("DATABASE_URL", "postgresql://db/receiver?sslmode=require&sslrootcert=/no/such", "(/no/such: No such file"),
         ("DATABASE_URL", "postgresql://db/receiver?sslmode=require&sslcert=/no/such", "sslcert with a file"),
         (
             "DATABASE_URL",
@@ -122,7 +122,7 @@ def test_a_bad_setting_is_named_in_one_line_with_what_would_be_right(
         ("DATABASE_URL", "postgresql://me:1/x?this-is-the-secret@db/receiver"),
         ("DATABASE_URL", "postgresql://me@db/receiver?sslmode=this-is-the-secret"),
         ("RECEIVER_PUBLIC_URL", "https://me:this-is-the-secret@receiver.example.com"),
-        ("RIVYA_API_KEY", "this-is-the-secret\n"),
+        ("RIVYA_API_KEY", "this-is\nthe-secret"),
     ],
 )
 def test_a_refusal_shows_no_secret(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

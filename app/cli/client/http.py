@@ -11,12 +11,12 @@ import orjson
 import typer
 import uvloop
 from httpx_sse import EventSource, ServerSentEvent, SSEError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.cli.client.output import plain, print_json
+from app.core.environment import clean
 from app.core.json_codec import dump_json, parse_json
 from app.core.proxies import ProxyInvalid, proxy_for
-from app.core.setting_sources import SettingsInvalid
+from app.core.setting_sources import SettingsInvalid, read_variables
 from app.core.settings import is_plain
 from app.core.urls import checked_public_url
 
@@ -25,29 +25,22 @@ _TIMEOUT = httpx.Timeout(15, read=300)
 _SUCCEEDED, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 
 
-class _Given(BaseSettings):
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True)
-
-    receiver_url: str = "http://127.0.0.1:8000"
-    receiver_token: str | None = None
+_DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def load_target() -> tuple[str, str]:
     """RECEIVER_URL and RECEIVER_TOKEN from the environment or `.env`. Raises `SettingsInvalid`."""
-    try:
-        given = _Given()
-    except UnicodeDecodeError:
-        raise SettingsInvalid(".env: is not UTF-8 text; save it as such") from None
-    if given.receiver_token is None:
+    given = clean(read_variables())
+    url, token = given.get("receiver_url", _DEFAULT_URL), given.get("receiver_token")
+    if token is None:
         message = "RECEIVER_TOKEN: is not set; it is the token of an entry (name:role:token) of RECEIVER_API_TOKENS"
         raise SettingsInvalid(message)
-    if not is_plain(given.receiver_token):
+    if not is_plain(token):
         raise SettingsInvalid("RECEIVER_TOKEN: must be plain ASCII without blanks")
     try:
-        url = checked_public_url(given.receiver_url, may_be_local=True)
+        return checked_public_url(url, may_be_local=True), token
     except ValueError as error:
         raise SettingsInvalid(f"RECEIVER_URL: {error}, such as https://receiver.example.com") from None
-    return url, given.receiver_token
 
 
 class CallFailed(Exception):
