@@ -135,18 +135,9 @@ class AlarmQuery:
         """The measurements at `now`. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
             parameters = {"now": now, "hour_ago": now - _HOUR}
-            row = (await connection.execute(self._statement, parameters)).mappings().one()
-        verified = [at for at in (row["last_delivery_at"], row["last_verified_at"]) if at is not None]
-        return AlarmInputs(
-            settled=row["settled"],
-            found_by_poll=row["found_by_poll"],
-            watched_since=row["watched_since"],
-            last_verified_at=max(verified, default=None),
-            refusals=row["refusals"],
-            overdue=row["overdue"],
-            unresolved_since=row["unresolved_since"],
-            leader_until=row["leader_until"],
-        )
+            row = dict((await connection.execute(self._statement, parameters)).mappings().one())
+        verified = [at for at in (row.pop("last_delivery_at"), row.pop("last_verified_at")) if at is not None]
+        return AlarmInputs(**row, last_verified_at=max(verified, default=None))
 
 
 def _statement(*, by_hand: bool) -> Select[Any]:
@@ -195,7 +186,15 @@ def _refused_since(last_delivery_at: Any) -> Any:  # noqa: ANN401 - scalar subqu
     return select(func.count()).select_from(rejections).where(*of_signature).scalar_subquery()
 
 
-SECONDS_BETWEEN_LOOKS: Final = 5.0
+_SECONDS_BETWEEN_RUNS: Final = 5.0
+
+VALUE = Gauge("receiver_alarm_value", "What the alarm looks at, as last measured; see its threshold.", ["alarm"])
+THRESHOLD = Gauge("receiver_alarm_threshold", "Above this the alarm is raised: RECEIVER_ALARM_….", ["alarm"])
+RAISED = Gauge("receiver_alarm", "1 while the alarm's value is above its threshold.", ["alarm"])
+LEADER_ALIVE = Gauge("receiver_leader_alive", "1 while a replica looks after the registration.")
+SETTLED = Gauge("receiver_settled_last_hour", "Outcomes of the last hour, the newest thousand or so.")
+FOUND_BY_POLL = Gauge("receiver_callbacks_missed_last_hour", "Those of them that a poll had to find.")
+LOOKED_AT = Gauge("receiver_watch_timestamp_seconds", "When the alarms were last measured, in Unix seconds.")
 
 
 class AlarmMonitor:
@@ -230,21 +229,27 @@ class AlarmMonitor:
         leaderless = self._clock.monotonic() - self._leader_seen_at
         self._values = measure(measured, now, poll_errors=self._poll_errors(), leaderless=leaderless)
         raised = exceeded(self._values, self._thresholds)
-        show(self._values, self._thresholds, raised=raised)
-        show_measurements(measured, at=now.timestamp(), has_leader=has_leader)
-        self._log_changes(raised)
-        return SECONDS_BETWEEN_LOOKS
+        LOOKED_AT.set(now.timestamp())
+        LEADER_ALIVE.set(int(has_leader))
+        SETTLED.set(measured.settled)
+        FOUND_BY_POLL.set(measured.found_by_poll)
+        for alarm, value in sorted(self._values.items()):
+            self._show(alarm, value, self._thresholds[alarm], is_raised=alarm in raised)
+        self._raised = raised
+        return _SECONDS_BETWEEN_RUNS
 
     async def health_checks(self) -> list[HealthCheck]:
         """One check for each alarm from the last measurement; empty before the first."""
         return describe(self._values, self._thresholds)
 
-    def _log_changes(self, raised: frozenset[Alarm]) -> None:
-        for alarm in sorted(raised - self._raised):
-            log_crossed(alarm, value=self._values[alarm], threshold=self._thresholds[alarm])
-        for alarm in sorted(self._raised - raised):
-            log_cleared(alarm, value=self._values[alarm], threshold=self._thresholds[alarm])
-        self._raised = raised
+    def _show(self, alarm: Alarm, value: float, threshold: float, *, is_raised: bool) -> None:
+        VALUE.labels(alarm).set(value)
+        THRESHOLD.labels(alarm).set(threshold)
+        RAISED.labels(alarm).set(int(is_raised))
+        if is_raised and alarm not in self._raised:
+            log.warning("alarm.crossed", alarm=alarm.value, value=round(value, 3), threshold=threshold)
+        if not is_raised and alarm in self._raised:
+            log.info("alarm.cleared", alarm=alarm.value, value=round(value, 3), threshold=threshold)
 
 
 _WORDS: Final = MappingProxyType(
@@ -281,53 +286,17 @@ _SECONDS: Final = frozenset({Alarm.SILENCE, Alarm.SUBMISSION, Alarm.LEADER})
 
 def describe(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -> list[HealthCheck]:
     """One health check for each alarm; none is required, since the service still records deliveries."""
-    return [_finding(alarm, value, thresholds[alarm]) for alarm, value in values.items()]
-
-
-def _finding(alarm: Alarm, value: float, threshold: float) -> HealthCheck:
-    what, remedy = _WORDS[alarm]
-    is_over = value > threshold
-    detail = f"{_shown(alarm, value)} {what}, {_shown(alarm, threshold)} at most"
-    detail = f"{detail}; {remedy}" if is_over else detail
-    return HealthCheck(alarm.value, ok=not is_over, detail=detail, is_required=False, remedy=remedy)
+    checks = []
+    for alarm, value in values.items():
+        what, remedy = _WORDS[alarm]
+        ok = value <= thresholds[alarm]
+        detail = f"{_shown(alarm, value)} {what}, {_shown(alarm, thresholds[alarm])} at most"
+        detail = detail if ok else f"{detail}; {remedy}"
+        checks.append(HealthCheck(alarm.value, ok=ok, detail=detail, is_required=False, remedy=remedy))
+    return checks
 
 
 def _shown(alarm: Alarm, value: float) -> str:
     if alarm is Alarm.CALLBACKS_MISSED:
         return f"{value:.0%}"
     return f"{value:.0f} s" if alarm in _SECONDS else f"{value:.0f}"
-
-
-VALUE = Gauge("receiver_alarm_value", "What the alarm looks at, as last measured; see its threshold.", ["alarm"])
-THRESHOLD = Gauge("receiver_alarm_threshold", "Above this the alarm is raised: RECEIVER_ALARM_….", ["alarm"])
-RAISED = Gauge("receiver_alarm", "1 while the alarm's value is above its threshold.", ["alarm"])
-LEADER_ALIVE = Gauge("receiver_leader_alive", "1 while a replica looks after the registration.")
-SETTLED = Gauge("receiver_settled_last_hour", "Outcomes of the last hour, the newest thousand or so.")
-FOUND_BY_POLL = Gauge("receiver_callbacks_missed_last_hour", "Those of them that a poll had to find.")
-LOOKED_AT = Gauge("receiver_watch_timestamp_seconds", "When the alarms were last measured, in Unix seconds.")
-
-
-def show(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float], *, raised: frozenset[Alarm]) -> None:
-    """Set the gauges of every alarm."""
-    for alarm, value in values.items():
-        VALUE.labels(alarm).set(value)
-        THRESHOLD.labels(alarm).set(thresholds[alarm])
-        RAISED.labels(alarm).set(int(alarm in raised))
-
-
-def show_measurements(measured: AlarmInputs, *, at: float, has_leader: bool) -> None:
-    """Set the gauges that belong to no alarm; `at` in Unix seconds."""
-    LOOKED_AT.set(at)
-    LEADER_ALIVE.set(int(has_leader))
-    SETTLED.set(measured.settled)
-    FOUND_BY_POLL.set(measured.found_by_poll)
-
-
-def log_crossed(alarm: Alarm, *, value: float, threshold: float) -> None:
-    """Log that the value is above the threshold now."""
-    log.warning("alarm.crossed", alarm=alarm.value, value=round(value, 3), threshold=threshold)
-
-
-def log_cleared(alarm: Alarm, *, value: float, threshold: float) -> None:
-    """Log that the value is no longer above the threshold."""
-    log.info("alarm.cleared", alarm=alarm.value, value=round(value, 3), threshold=threshold)

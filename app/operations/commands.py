@@ -4,9 +4,9 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.errors import ServiceError
+from app.core.errors import NotFound, ServiceError
 from app.ledger.decide import Recorded
-from app.ledger.models import Generation, Report, Source
+from app.ledger.models import Report, Source
 from app.ledger.queries import Queries
 from app.ledger.recorder import Recorder
 from app.operations.retention import Pruning
@@ -15,13 +15,6 @@ from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError, RivyaNotFound
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-class GenerationUnknown(ServiceError):
-    """404: the record has no such generation."""
-
-    status = 404
-    code = "not_found"
 
 
 class StillOpen(ServiceError):
@@ -54,9 +47,10 @@ class GenerationCommands:
     async def poll(self, generation_id: str) -> Recorded:
         """Ask Rivya now, within the budget that all replicas share, and record the response; returns the result.
 
-        Raises `GenerationUnknown`, `NotNow`, and what `RivyaClient` raises.
+        Raises `NotFound`, `NotNow`, and what `RivyaClient` raises.
         """
-        await self._known(generation_id)
+        if not await self._queries.generations_by_id([generation_id]):
+            raise _unknown(generation_id)
         if not await self._limiter.acquire():
             why = (await self._limiter.health()).detail
             raise NotNow(f"no request to Rivya may leave now, try again later: {why}")
@@ -80,7 +74,7 @@ class GenerationCommands:
         """Delete a generation, its history, and the bodies of its deliveries and its create; its event ids stay.
 
         If the generation is deleted already, only the remaining bodies of its create are emptied. A later report from
-        Rivya creates it again. Raises `GenerationUnknown`, `NotNow`, and `StillOpen` unless `even_open`.
+        Rivya creates it again. Raises `NotFound`, `NotNow`, and `StillOpen` unless `even_open`.
         """
         now = self._clock.now()
         generation = (await self._queries.generations_by_id([generation_id])).get(generation_id)
@@ -95,12 +89,6 @@ class GenerationCommands:
             raise NotNow(f"{generation_id} is being changed at this moment")
         log.info("generation.forgotten", generation_id=generation_id, source=Source.OPERATOR.value)
 
-    async def _known(self, generation_id: str) -> Generation:
-        generations = await self._queries.generations_by_id([generation_id])
-        if generation_id not in generations:
-            raise _unknown(generation_id)
-        return generations[generation_id]
 
-
-def _unknown(generation_id: str) -> GenerationUnknown:
-    return GenerationUnknown(f"{generation_id} is not in the record")
+def _unknown(generation_id: str) -> NotFound:
+    return NotFound(f"{generation_id} is not in the record")

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from app.core.errors import NotFound
 from app.ledger.tables import deliveries, generations, transitions
-from app.operations.commands import GenerationUnknown, NotNow, StillOpen
+from app.operations.commands import NotNow, StillOpen
 from app.rivya.errors import RivyaNotFound, RivyaUnauthorized, RivyaUnavailable
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.state import Sandbox
@@ -59,7 +60,7 @@ async def test_a_poll_stops_where_rivya_refuses_the_key(database_url: str) -> No
 
 async def test_nothing_is_asked_about_what_is_not_in_the_record(sqlite_url: str) -> None:
     async with serve_sandbox() as rivya, at_desk(sqlite_url, rivya=rivya) as desk:
-        with pytest.raises(GenerationUnknown):
+        with pytest.raises(NotFound):
             await desk.commands.poll("nobody")
         assert rivya.sandbox.calls.of("generations.get") == []
 
@@ -86,7 +87,7 @@ async def test_what_is_forgotten_is_gone_and_its_events_change_nothing(database_
         assert {row["generation_id"] for row in await room.rows(transitions)} == {"other"}
         bodies = {row["event_id"]: row["body"] for row in await room.rows(deliveries)}
         assert bodies == {"evt_g_succeeded": b"", "evt_other_failed": b"{}"}
-        with pytest.raises(GenerationUnknown):
+        with pytest.raises(NotFound):
             await desk.commands.delete("g")
 
 

@@ -3,9 +3,9 @@
 import httpx
 import pytest
 
+from app.core.errors import NotFound
 from app.core.leases import Leases
 from app.ledger.tables import generations
-from app.operations.commands import GenerationUnknown
 from app.operations.retention import Pruning, Retention
 from app.sandbox.faults import ApiFault
 from tests.support.operations_harness import at_desk
@@ -94,7 +94,7 @@ async def test_a_forgotten_generation_takes_its_prompt_along(database_url: str, 
                 await connection.execute(generations.delete().where(generations.c.id == generation_id))
         async with at_desk(database_url) as desk:
             await desk.commands.delete(generation_id, even_open=True)
-            with pytest.raises(GenerationUnknown):
+            with pytest.raises(NotFound):
                 await desk.commands.delete(generation_id, even_open=True)
         assert is_expired(await room.create())
         assert (await room.create(key="other")).status_code == 200
