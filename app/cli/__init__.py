@@ -272,10 +272,10 @@ def replay(
 ) -> None:
     """Record stored deliveries again. Oldest first, as reports of the operator."""
     from app.cli import operations
-    from app.operations.replay import Chosen
+    from app.ledger.models import DeliveryFilter
 
-    chosen = Chosen(event_id=event_id, since=since, until=until, outcome=outcome)
-    if chosen == Chosen():
+    chosen = DeliveryFilter(event_id=event_id, received_after=since, received_before=until, outcome=outcome)
+    if chosen == DeliveryFilter():
         raise typer.BadParameter("name an EVENT_ID, or choose with --since, --until or --outcome")
     operations.run_operation(lambda context: operations.replay(context, chosen, writes=apply))
 

@@ -18,9 +18,10 @@ from app.core.encryption import DecryptionFailed
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.setting_sources import SettingsInvalid
 from app.core.settings import Settings, load
+from app.ledger.models import DeliveryFilter
 from app.ledger.recorder import Changes, Recorder
 from app.operations.commands import GenerationCommands
-from app.operations.replay import Chosen, Replay, Replayed
+from app.operations.replay import Replay, Replayed
 from app.polling.schedule import Schedule
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
@@ -107,7 +108,7 @@ def _exit(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-async def replay(context: OperatorContext, chosen: Chosen, *, writes: bool) -> bool:
+async def replay(context: OperatorContext, chosen: DeliveryFilter, *, writes: bool) -> bool:
     """Print what the chosen deliveries change, and change it if `writes`; False if there is no such delivery."""
     counts: Counter[str] = Counter()
     async for replayed in context.replay.apply(chosen) if writes else context.replay.dry_run(chosen):

@@ -275,8 +275,9 @@ class GenerationFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryFilter:
-    """Which deliveries are listed; None does not filter."""
+    """Which deliveries are listed or replayed; None does not filter."""
 
+    event_id: str | None = None
     generation_id: str | None = None
     outcome: Outcome | None = None
     event_type: str | None = None

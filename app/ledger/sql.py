@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -15,7 +14,6 @@ from sqlalchemy import (
     RowMapping,
     ScalarSelect,
     Select,
-    TextClause,
     bindparam,
     cast,
     false,
@@ -97,13 +95,28 @@ def _status(chosen: GenerationFilter) -> Conditions:
 def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Select[Any]:
     """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
     d = deliveries.c
-    matching = select(*_ABOUT_DELIVERIES).where(
-        *_about(chosen.generation_id),
-        *of_outcome(chosen.outcome, is_sqlite=is_sqlite),
-        *_of_type(chosen.event_type),
+    matching = select(*_ABOUT_DELIVERIES).where(*delivery_conditions(chosen, is_sqlite=is_sqlite))
+    return _newest_first(matching, d.received_at, d.event_id, after=after, limit=limit)
+
+
+def delivery_conditions(chosen: DeliveryFilter, *, is_sqlite: bool) -> Conditions:
+    """The conditions for the deliveries of a choice."""
+    d, theirs = deliveries.c, chosen.generation_id
+    of_outcome = _equal(d.outcome, chosen.outcome)
+    # Nearly all deliveries are applied, and only the index by time contains those.
+    if chosen.outcome not in (None, Outcome.APPLIED):
+        # A constant, not a parameter, so that the partial index is used. SQLite needs the index's own condition too.
+        # PostgreSQL infers it, and would expect too few rows if it were repeated.
+        constant = bindparam(None, chosen.outcome.value, type_=d.outcome.type, literal_execute=True)
+        of_outcome = (d.outcome == constant, *((type_coerce(NOT_APPLIED, Boolean),) if is_sqlite else ()))
+    return (
+        *_equal(d.event_id, chosen.event_id),
+        *(() if theirs is None else (d.event_id.in_(events_of(lambda it: it == theirs)),)),
+        *of_outcome,
+        *_equal(d.event_type, chosen.event_type),
+        *(() if chosen.event_type in (None, _USUAL) else (NOT_SUCCEEDED,)),
         *_between(d.received_at, chosen.received_after, chosen.received_before),
     )
-    return _newest_first(matching, d.received_at, d.event_id, after=after, limit=limit)
 
 
 def events_of(is_theirs: Callable[[ColumnElement[str]], ColumnElement[bool]]) -> CompoundSelect[Any]:
@@ -114,22 +127,6 @@ def events_of(is_theirs: Callable[[ColumnElement[str]], ColumnElement[bool]]) ->
     t, d = transitions.c, deliveries.c
     applied = select(t.event_id).where(is_theirs(t.generation_id), t.event_id.is_not(None))
     return union_all(applied, select(d.event_id).where(is_theirs(d.generation_id), NOT_APPLIED))
-
-
-def of_outcome(outcome: Outcome | None, *, is_sqlite: bool) -> Conditions:
-    """The condition for this outcome; nearly all deliveries are applied, and only the index by time contains those."""
-    if outcome in (None, Outcome.APPLIED):
-        return _equal(deliveries.c.outcome, outcome)
-    return tuple(is_rare(deliveries.c.outcome, outcome, NOT_APPLIED, is_sqlite=is_sqlite))
-
-
-def _about(generation_id: str | None) -> Conditions:
-    return () if generation_id is None else (deliveries.c.event_id.in_(events_of(lambda it: it == generation_id)),)
-
-
-def _of_type(event_type: str | None) -> Conditions:
-    rare = () if event_type in (None, _USUAL) else (NOT_SUCCEEDED,)
-    return (*_equal(deliveries.c.event_type, event_type), *rare)
 
 
 def _equal(column: ColumnElement[Any], value: object) -> Conditions:
@@ -179,17 +176,6 @@ def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> Co
 def ids_parameter(ids: Sequence[str], *, is_sqlite: bool) -> str | list[str]:
     """The value of a parameter of `any_of`."""
     return rows.dump_json(list(ids)) if is_sqlite else list(ids)
-
-
-def is_rare(
-    column: ColumnElement[str], word: StrEnum, rare: TextClause, *, is_sqlite: bool
-) -> list[ColumnElement[bool]]:
-    """Conditions that `column` is this word: a constant, not a parameter, so that an index WHERE `rare` is used.
-
-    SQLite needs the index's own condition too. PostgreSQL infers it, and would expect too few rows if it were repeated.
-    """
-    is_word = column == bindparam(None, word.value, type_=column.type, literal_execute=True)
-    return [is_word, type_coerce(rare, Boolean)] if is_sqlite else [is_word]
 
 
 def counted(statement: Select[Any], *, most: int) -> ScalarSelect[int]:

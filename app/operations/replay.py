@@ -1,9 +1,8 @@
 """Records stored deliveries again, as if they came now, with the operator as the source."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from sqlalchemy import Select, literal, select, tuple_
@@ -13,28 +12,16 @@ from app.core.database import Database
 from app.intake.parse import parse_delivery
 from app.ledger import rows
 from app.ledger.decide import FirstPoll, Recorded, plan
-from app.ledger.models import Generation, Outcome, Position, Report, Source, StoredDelivery
+from app.ledger.models import DeliveryFilter, Generation, Position, Report, Source, StoredDelivery
 from app.ledger.queries import Queries
 from app.ledger.recorder import Recorder
-from app.ledger.sql import of_outcome
+from app.ledger.sql import delivery_conditions
 from app.ledger.tables import deliveries
 
 _AT_ONCE: Final = 100
 _d = deliveries.c
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
-    """The filter of the deliveries to replay; None does not filter."""
-
-    event_id: str | None = None
-    since: datetime | None = None
-    """Received at this time or later."""
-    until: datetime | None = None
-    """Received before this time."""
-    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +42,7 @@ class Replay:
         self._clock = clock
         self._first_poll = first_poll
 
-    async def apply(self, chosen: Chosen) -> AsyncIterator[Replayed]:
+    async def apply(self, chosen: DeliveryFilter) -> AsyncIterator[Replayed]:
         """Replay each delivery in its own transaction. Raises `DatabaseUnavailable`; the yielded ones are committed."""
         async for delivery in self._stored(chosen):
             report = self._report(delivery)
@@ -72,7 +59,7 @@ class Replay:
             )
             yield Replayed(delivery, recorded)
 
-    async def dry_run(self, chosen: Chosen) -> AsyncIterator[Replayed]:
+    async def dry_run(self, chosen: DeliveryFilter) -> AsyncIterator[Replayed]:
         """The results that `apply` would have now; writes nothing. Raises `DatabaseUnavailable`."""
         known: dict[str, Generation] = {}
         async for delivery in self._stored(chosen):
@@ -101,29 +88,23 @@ class Replay:
             replayed_event_id=delivery.event_id,
         )
 
-    async def _stored(self, chosen: Chosen) -> AsyncIterator[StoredDelivery]:
+    async def _stored(self, chosen: DeliveryFilter) -> AsyncIterator[StoredDelivery]:
         after: Position | None = None
-        while page := await self._page(chosen, after):
-            for delivery in page:
+        is_sqlite = self._database.is_sqlite
+        while True:
+            async with self._database.read() as connection:
+                page = await connection.execute(page_statement(chosen, after, is_sqlite=is_sqlite))
+                stored = [rows.to_delivery(row) for row in page.mappings()]
+            if not stored:
+                return
+            for delivery in stored:
                 yield delivery
-            after = Position(page[-1].received_at, page[-1].event_id)
-
-    async def _page(self, chosen: Chosen, after: Position | None) -> Sequence[StoredDelivery]:
-        async with self._database.read() as connection:
-            page = await connection.execute(page_statement(chosen, after, is_sqlite=self._database.is_sqlite))
-            return [rows.to_delivery(row) for row in page.mappings()]
+            after = Position(stored[-1].received_at, stored[-1].event_id)
 
 
-def page_statement(chosen: Chosen, after: Position | None, *, is_sqlite: bool) -> Select[tuple[object, ...]]:
+def page_statement(chosen: DeliveryFilter, after: Position | None, *, is_sqlite: bool) -> Select[Any]:
     """The statement that reads the next recorded deliveries of a choice, in the order of their arrival."""
-    statement = select(deliveries)
-    if chosen.event_id is not None:
-        statement = statement.where(_d.event_id == chosen.event_id)
-    if chosen.since is not None:
-        statement = statement.where(_d.received_at >= chosen.since)
-    if chosen.until is not None:
-        statement = statement.where(_d.received_at < chosen.until)
-    statement = statement.where(*of_outcome(chosen.outcome, is_sqlite=is_sqlite))
+    statement = select(deliveries).where(*delivery_conditions(chosen, is_sqlite=is_sqlite))
     if after is not None:
         position = tuple_(literal(after.at, _d.received_at.type), literal(after.id, _d.event_id.type))
         statement = statement.where(tuple_(_d.received_at, _d.event_id) > position)

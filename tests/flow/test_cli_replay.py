@@ -8,9 +8,8 @@ import pytest
 
 from app.cli import operations
 from app.core.errors import DatabaseUnavailable
-from app.ledger.models import Delivery, Outcome, Report, Source
+from app.ledger.models import Delivery, DeliveryFilter, Outcome, Report, Source
 from app.ledger.tables import deliveries, generations, transitions
-from app.operations.replay import Chosen
 from tests.support.clock import NOON
 from tests.support.commands import Ended, command
 from tests.support.ledger_harness import LedgerHarness, open_ledger
@@ -22,7 +21,7 @@ Capture = pytest.CaptureFixture[str]
 MINUTE = timedelta(minutes=1)
 
 
-async def replay(url: str, chosen: Chosen, capsys: Capture, *, applies: bool = False) -> list[str]:
+async def replay(url: str, chosen: DeliveryFilter, capsys: Capture, *, applies: bool = False) -> list[str]:
     """What the command says."""
     capsys.readouterr()
     async with at_desk(url) as desk:
@@ -61,7 +60,7 @@ async def test_a_replay_says_what_it_would_do_and_does_it_when_told_to(database_
     async with open_ledger(database_url) as room:
         await room.ledger.record([submit("g"), stored("evt_1", "succeeded")])
         before = await room.rows(deliveries)
-        chosen = Chosen(event_id="evt_1")
+        chosen = DeliveryFilter(event_id="evt_1")
 
         assert await replay(database_url, chosen, capsys) == [
             "evt_1: was unreadable, applied: generation g queued -> succeeded",
@@ -92,7 +91,7 @@ async def test_deliveries_are_chosen_by_time_and_outcome_and_replayed_oldest_fir
                 stored("evt_says_nothing", None, at=NOON + MINUTE),
             ]
         )
-        chosen = Chosen(since=NOON, until=NOON + 5 * MINUTE, outcome=Outcome.UNREADABLE)
+        chosen = DeliveryFilter(received_after=NOON, received_before=NOON + 5 * MINUTE, outcome=Outcome.UNREADABLE)
         output = await replay(database_url, chosen, capsys)
         assert output == [
             "evt_z: was unreadable, applied: generation g unknown -> failed",
@@ -107,7 +106,7 @@ async def test_deliveries_are_chosen_by_time_and_outcome_and_replayed_oldest_fir
 async def test_more_than_one_page_is_replayed(sqlite_url: str, capsys: Capture) -> None:
     async with open_ledger(sqlite_url) as room:
         await room.ledger.record([stored(f"evt_{n}", "succeeded") for n in range(205)])
-        output = await replay(sqlite_url, Chosen(since=NOON), capsys)
+        output = await replay(sqlite_url, DeliveryFilter(received_after=NOON), capsys)
         assert output[-1].startswith("would be: 1 applied, 204 stale")
 
 
@@ -116,20 +115,20 @@ async def test_a_delivery_whose_body_was_pruned_is_skipped(sqlite_url: str, caps
         await room.ledger.record([stored("evt_1", "succeeded")])
         async with room.database.transaction() as connection:
             await connection.execute(deliveries.update().values(body=b"", body_pruned_at=NOON))
-        output = await replay(sqlite_url, Chosen(event_id="evt_1"), capsys, applies=True)
+        output = await replay(sqlite_url, DeliveryFilter(event_id="evt_1"), capsys, applies=True)
         assert output[0] == "evt_1: was unreadable, skipped: its body was pruned"
         assert await steps(room) == []
 
 
 async def test_an_event_that_never_came_is_told(sqlite_url: str, capsys: Capture) -> None:
     async with at_desk(sqlite_url) as desk:
-        assert not await operations.replay(desk, Chosen(event_id="evt_nobody"), writes=False)
+        assert not await operations.replay(desk, DeliveryFilter(event_id="evt_nobody"), writes=False)
     assert capsys.readouterr().err == "no stored delivery is chosen by that\n"
 
 
 async def test_a_database_without_our_tables_is_not_now(empty_database_url: str, capsys: Capture) -> None:
     with pytest.raises(DatabaseUnavailable):
-        await replay(empty_database_url, Chosen(event_id="evt_1"), capsys)
+        await replay(empty_database_url, DeliveryFilter(event_id="evt_1"), capsys)
 
 
 async def test_the_command_rehearses_unless_it_is_told_to_apply(sqlite_url: str, tmp_path: Path) -> None:

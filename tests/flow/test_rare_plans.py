@@ -23,7 +23,7 @@ from app.ledger.queries import Queries
 from app.ledger.sql import list_deliveries, list_generations
 from app.ledger.tables import deliveries, generations, polls
 from app.operations.alarms import AlarmQuery
-from app.operations.replay import Chosen, page_statement
+from app.operations.replay import page_statement
 from app.operations.retention import body_page, generation_page
 from tests.support.clock import NOON
 
@@ -111,7 +111,7 @@ def of_generations(**chosen: Any) -> Any:
 
 
 def of_replay(**chosen: Any) -> Any:
-    return lambda is_sqlite: page_statement(Chosen(**chosen), AFTER, is_sqlite=is_sqlite)
+    return lambda is_sqlite: page_statement(DeliveryFilter(**chosen), AFTER, is_sqlite=is_sqlite)
 
 
 def of_old_ones(page: Callable[[Position], Any]) -> Any:
@@ -131,7 +131,7 @@ READ_FROM = {
         "ix_deliveries_received_at_event_id",
     ),
     "a replay of conflicts": (of_replay(outcome=Outcome.CONFLICT), "ix_deliveries_outcome"),
-    "a replay of a time": (of_replay(since=NOON), "ix_deliveries_received_at_event_id"),
+    "a replay of a time": (of_replay(received_after=NOON), "ix_deliveries_received_at_event_id"),
     "watched generations": (of_generations(tracking=Tracking.WATCHING), "ix_polls_state_first_seen_at"),
     "lost generations": (of_generations(tracking=Tracking.LOST), "ix_polls_state_first_seen_at"),
     "queued generations": (of_generations(status=Status.QUEUED), "ix_polls_state_first_seen_at"),
