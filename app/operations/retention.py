@@ -80,17 +80,15 @@ class Pruning:
         self._database = database
         self._among = partial(any_of, parameter="ids", is_sqlite=database.is_sqlite)
 
-    async def old_generations(self, before: datetime, *, after: Position | None, most: int) -> Step:
-        """The next `most` generations, or fewer, that were settled before this."""
-        return await self._step(generation_page(after), most, before=before)
-
-    async def old_bodies(self, before: datetime, *, after: Position | None, most: int) -> Step:
-        """The next `most` deliveries, or fewer, that came before this, belong to no generation and have a body."""
-        return await self._step(body_page(after), most, before=before)
-
-    async def old_submissions(self, before: datetime, *, after: str | None, most: int) -> Step:
-        """The next `most` creates, or fewer, that were answered before this and have a body."""
-        return await self._step(_ANSWERED, most, before=before, after=after or "", until=str(uuid7(before)))
+    async def step(self, statement: Select[Any], most: int, **parameters: Any) -> Step:  # noqa: ANN401 - its own
+        """The next `most` rows, or fewer, that are old enough, of a page of `statement`."""
+        page = await self._read(statement, {**parameters, "most": most * _READ_PER_ROW})
+        if not page:
+            return Step()
+        due = [row for row in page if row.is_due][:most]
+        last = due[-1] if len(due) == most else page[-1]  # the rest of the page is for the next step
+        after = Position(last.at, last.key) if hasattr(last, "at") else last.key
+        return Step(after, [row.key for row in due])
 
     async def generations(self, ids: Sequence[str], *, now: datetime, submissions: Sequence[str] = ()) -> int:
         """Remove these generations in any state; returns how many were removed: those that exist and are not locked.
@@ -103,7 +101,10 @@ class Pruning:
             stored = rows.SELECT_GENERATIONS.where(self._among(_g.id)).with_for_update(skip_locked=True, of=generations)
             free = (await connection.execute(stored, self._ids(ids))).mappings()
             locked = {row["id"]: rows.to_generation(row) for row in free}
-            theirs = (await connection.execute(self._bodies_of(), self._ids(locked))).all()
+            with_bodies = select(_d.event_id, _d.generation_id).where(
+                _d.event_id.in_(events_of(self._among)), _d.body_pruned_at.is_(None)
+            )
+            theirs = (await connection.execute(with_bodies, self._ids(locked))).all()
             unlocked = await self._lock_bodies(connection, [row.event_id for row in theirs])
             busy = {row.generation_id for row in theirs if row.event_id not in unlocked}
             removable = {key: one for key, one in locked.items() if key not in busy}
@@ -145,15 +146,6 @@ class Pruning:
                 await connection.execute(delete(deliveries).where(self._among(_d.event_id)), self._ids(ids))
         return len(ids)
 
-    async def _step(self, statement: Select[Any], most: int, **parameters: Any) -> Step:  # noqa: ANN401 - its own
-        page = await self._read(statement, {**parameters, "most": most * _READ_PER_ROW})
-        due = [row for row in page if row.is_due][:most]
-        if not page:
-            return Step()
-        last = due[-1] if len(due) == most else page[-1]  # the rest of the page is for the next step
-        after = Position(last.at, last.key) if hasattr(last, "at") else last.key
-        return Step(after, [row.key for row in due])
-
     async def _read(self, statement: Select[Any], parameters: dict[str, Any]) -> Sequence[Row[Any]]:
         async with self._database.read() as connection:
             if not self._database.is_sqlite:
@@ -188,10 +180,6 @@ class Pruning:
         chosen = self._among(_s.id) & _s.next_attempt_at.is_(None)
         emptied = update(submissions).where(chosen).values(request=b"", response=None, last_error=None)
         await connection.execute(emptied, self._ids(ids))
-
-    def _bodies_of(self) -> Select[Any]:
-        is_theirs = _d.event_id.in_(events_of(self._among))
-        return select(_d.event_id, _d.generation_id).where(is_theirs, _d.body_pruned_at.is_(None))
 
     def _ids(self, ids: Sequence[str] | dict[str, Any]) -> dict[str, Any]:
         return {"ids": ids_parameter(list(ids), is_sqlite=self._database.is_sqlite)}
@@ -257,8 +245,7 @@ def limits(now: datetime, *, days: int) -> Limits | None:
 
 PRUNED = Counter("receiver_pruned", "Rows removed or emptied for their age.", ["what"])
 
-LEASE: Final = "retention"
-TERM: Final = timedelta(seconds=60)
+_TERM: Final = timedelta(seconds=60)
 SHARE: Final = 0.1
 SHARE_OF_ONE_WRITER: Final = 0.02
 """On SQLite, where one writer blocks all others."""
@@ -282,7 +269,7 @@ class Retention:
 
     def __init__(self, pruning: Pruning, leases: Leases, *, clock: Clock, days: int, share: float, most: int) -> None:
         self._pruning = pruning
-        self._leadership = Leadership(leases, LEASE, clock=clock, term=TERM)
+        self._leadership = Leadership(leases, "retention", clock=clock, term=_TERM)
         self._clock = clock
         self._days = days
         self._share = share
@@ -308,7 +295,9 @@ class Retention:
             took = self._clock.monotonic() - began
             return min(max(took / self._share - took, _SHORTEST_PAUSE), _LONGEST_PAUSE)
         await self.stop()
-        self._log_counts()
+        if self._counts:
+            log.info("retention.pruned", days=self._days, **self._counts)
+            self._counts.clear()
         return _REST
 
     async def stop(self) -> None:
@@ -331,7 +320,8 @@ class Retention:
         try:
             is_more = await prune(old, most)
         except DatabaseUnavailable as error:
-            if not is_statement_timeout(error):
+            cause = error.__cause__
+            if getattr(getattr(cause, "orig", cause), "sqlstate", None) != _QUERY_CANCELED:
                 raise
             self._batches[kind] = max(most // 4, 1)
             log.warning("retention.timed_out", what=kind, reason=error.reason, batch=most, next=self._batches[kind])
@@ -341,12 +331,13 @@ class Retention:
         return is_more
 
     async def _generations(self, old: Limits, most: int) -> bool:
-        step = await self._pruning.old_generations(old.settled_before, after=self._after.get("generations"), most=most)
+        page = generation_page(self._after.get("generations"))
+        step = await self._pruning.step(page, most, before=old.settled_before)
         self._count("generations", await self._pruning.generations(step.due, now=self._clock.now()))
         return self._go_on("generations", step)
 
     async def _bodies(self, old: Limits, most: int) -> bool:
-        step = await self._pruning.old_bodies(old.settled_before, after=self._after.get("bodies"), most=most)
+        step = await self._pruning.step(body_page(self._after.get("bodies")), most, before=old.settled_before)
         if step.due:
             await self._pruning.bodies(step.due, now=self._clock.now())
         return self._go_on("bodies", step)
@@ -362,7 +353,8 @@ class Retention:
             if self._walk_began is not None and now - self._walk_began < _BETWEEN_WALKS:
                 return False
             self._walk_began = now
-        step = await self._pruning.old_submissions(old.settled_before, after=self._after.get("submissions"), most=most)
+        before, after = old.settled_before, self._after.get("submissions", "")
+        step = await self._pruning.step(_ANSWERED, most, before=before, after=after, until=str(uuid7(before)))
         if step.due:
             await self._pruning.submissions(step.due)
         return self._go_on("submissions", step)
@@ -377,14 +369,3 @@ class Retention:
         if count:
             PRUNED.labels(what).inc(count)
             self._counts[what] += count
-
-    def _log_counts(self) -> None:
-        if self._counts:
-            log.info("retention.pruned", days=self._days, **self._counts)
-            self._counts.clear()
-
-
-def is_statement_timeout(error: DatabaseUnavailable) -> bool:
-    """Whether the database cancelled a statement because it took too long."""
-    cause = error.__cause__
-    return getattr(getattr(cause, "orig", cause), "sqlstate", None) == _QUERY_CANCELED
