@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ARRAY, RowMapping, Select, Update, and_, bindparam, func, or_, select, update
+from sqlalchemy import Select, Update, and_, bindparam, or_, select, update
 
-from app.core.clock import Clock
 from app.core.database import Database, UtcDateTime
 from app.ledger.models import Tracking
 from app.ledger.sql import any_of, ids_parameter
@@ -20,6 +19,7 @@ LEASE = timedelta(seconds=60)
 _AT_ONCE = 1000
 _WRITTEN = ("next_poll_at", "state", "polls", "failures", "last_error", "not_found_count", "not_found_since")
 _p = polls.c
+_ids = select(_p.generation_id)
 NEXT_DUE = select(_p.next_poll_at).where(_p.next_poll_at.is_not(None)).order_by(_p.next_poll_at).limit(1)
 
 
@@ -71,13 +71,16 @@ class Claimed:
 
 
 class Claims:
-    """A claim moves `next_poll_at` to the end of the lease, so that the work of a killed poller becomes due again."""
+    """Claims polls, and writes `polls` where there is no report to record; `Recorder` inserts and deletes its rows.
 
-    def __init__(self, database: Database, limiter: RateLimiter, clock: Clock, *, lease: timedelta = LEASE) -> None:
+    A claim moves `next_poll_at` to the end of the lease, so that the work of a killed poller becomes due again.
+    """
+
+    def __init__(self, database: Database, limiter: RateLimiter) -> None:
         self._database = database
         self._limiter = limiter
-        self._clock = clock
-        self._lease = lease
+        is_polled = any_of(_p.generation_id, "ids", is_sqlite=database.is_sqlite) & _p.next_poll_at.is_not(None)
+        self._lock = select(_p.generation_id, _p.lease_until).where(is_polled).order_by(_p.generation_id)
 
     async def next_due(self) -> datetime | None:
         """When the next poll is due; None if none is scheduled. Raises `DatabaseUnavailable`."""
@@ -91,19 +94,11 @@ class Claims:
             room = min(budget.capacity, most)
             if room == 0:
                 return []
-            parameters = {"now": budget.now, "until": budget.now + self._lease, "most": room}
-            leases = [_lease_from(row) for row in (await connection.execute(CLAIM, parameters)).mappings()]
+            parameters = {"now": budget.now, "until": budget.now + LEASE, "most": room}
+            rows = (await connection.execute(CLAIM, parameters)).mappings()
+            leases = [PollLease(**{**row, "state": Tracking(row["state"])}) for row in rows]
             reservations = await self._limiter.reserve(connection, budget, len(leases))
         return [Claimed(*claimed) for claimed in zip(leases, reservations, strict=True)]
-
-
-class PollStateRepository:
-    """Writes `polls` where there is no report to record; `Recorder` inserts and deletes its rows."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = _lock(is_sqlite=database.is_sqlite)
-        self._write = _write_each() if database.is_sqlite else _write_all()
 
     async def record_poll_failures(self, results: Sequence[PollResult]) -> list[PollResult]:
         """Write `results` in one transaction, and return those that were written.
@@ -116,13 +111,17 @@ class PollStateRepository:
             return []
         parameter = ids_parameter(ids, is_sqlite=self._database.is_sqlite)
         async with self._database.transaction() as connection:
-            leased = await connection.execute(self._lock, {"ids": parameter})
+            leased = await connection.execute(self._lock.with_for_update(), {"ids": parameter})
             leases = {row.generation_id: row.lease_until for row in leased}
             current = [
                 result for result in results if leases.get(result.lease.generation_id) == result.lease.lease_until
             ]
             if current:
-                await connection.execute(self._write, self._parameters(current))
+                new = [
+                    {name: getattr(it.changed, name) for name in _WRITTEN} | {"id": it.lease.generation_id}
+                    for it in current
+                ]
+                await connection.execute(_WRITE, new)
         return current
 
     async def advance(self, *, to: datetime, later_than: datetime) -> int:
@@ -132,7 +131,7 @@ class PollStateRepository:
         often after failures, keep their time. Where there are none, nothing is written. Raises `DatabaseUnavailable`.
         """
         async with self._database.read() as connection:
-            later = await connection.execute(_LATER, {"later_than": later_than, "most": 1})
+            later = await connection.execute(_LATER.limit(1), {"later_than": later_than})
             if later.first() is None:
                 return 0
         parameters = {"to": to, "later_than": later_than, "most": _AT_ONCE}
@@ -148,46 +147,12 @@ class PollStateRepository:
         async with self._database.transaction() as connection:
             return (await connection.execute(_RESET_IMPOSSIBLE, parameters)).rowcount
 
-    def _parameters(self, results: Sequence[PollResult]) -> Any:  # noqa: ANN401 - as the two statements take them
-        rows = [
-            {
-                "new_id": result.lease.generation_id,
-                **{f"new_{name}": getattr(result.changed, name) for name in _WRITTEN},
-            }
-            for result in results
-        ]
-        return rows if self._database.is_sqlite else {name: [row[name] for row in rows] for name in rows[0]}
 
-
-def _chosen(*conditions: Any, order: Any = None) -> Select[Any]:  # noqa: ANN401 - SQL expressions
-    # Skips locked rows, so that it can't take part in a deadlock; they are found by a later run.
-    chosen = select(_p.generation_id).where(*conditions).limit(bindparam("most"))
-    return (chosen if order is None else chosen.order_by(order)).with_for_update(skip_locked=True)
-
-
-def _update_chosen(chosen: Select[Any]) -> Update:
-    # The CTE is evaluated once, because it locks: a subquery in the WHERE could be evaluated again and claim more.
-    return update(polls).where(_p.generation_id.in_(select(chosen.cte("chosen").c.generation_id)))
-
-
-def _lock(*, is_sqlite: bool) -> Select[Any]:
-    is_polled = any_of(_p.generation_id, "ids", is_sqlite=is_sqlite) & _p.next_poll_at.is_not(None)
-    return select(_p.generation_id, _p.lease_until).where(is_polled).order_by(_p.generation_id).with_for_update()
-
-
-def _write_each() -> Update:
-    new = {name: bindparam(f"new_{name}", type_=_p[name].type) for name in _WRITTEN}
-    return update(polls).where(_p.generation_id == bindparam("new_id")).values({**new, "lease_until": None})
-
-
-def _write_all() -> Update:
-    arrays = [
-        func.unnest(bindparam(f"new_{name}", type_=ARRAY(column.type))).label(name)
-        for name, column in {"id": _p.generation_id, **{name: _p[name] for name in _WRITTEN}}.items()
-    ]
-    new = select(*arrays).subquery("new")
-    changes = {name: new.c[name] for name in _WRITTEN}
-    return update(polls).where(_p.generation_id == new.c.id).values({**changes, "lease_until": None})
+def _update(chosen: Select[Any]) -> Update:
+    # Skips locked rows, so that it can't take part in a deadlock; they are found by a later run. The CTE is evaluated
+    # once, because it locks: a subquery in the WHERE could be evaluated again and claim more.
+    locked = chosen.limit(bindparam("most")).with_for_update(skip_locked=True).cte("chosen")
+    return update(polls).where(_p.generation_id.in_(select(locked.c.generation_id)))
 
 
 _TO = bindparam("to", type_=UtcDateTime)
@@ -196,22 +161,19 @@ _IS_WATCHED = _p.state == Tracking.WATCHING
 _IS_WELL = and_(_IS_WATCHED, _p.failures == 0, _p.not_found_count == 0)
 _BEYOND = {name: _p.next_poll_at > bindparam(name, type_=UtcDateTime) for name in ("watched", "failing", "stalled")}
 _IS_LATER = (_p.next_poll_at > bindparam("later_than", type_=UtcDateTime), _p.lease_until.is_(None), _IS_WELL)
-_LATER = select(_p.generation_id).where(*_IS_LATER).limit(bindparam("most"))
+_LATER = _ids.where(*_IS_LATER)
 
-ADVANCE = _update_chosen(_chosen(*_IS_LATER)).values(next_poll_at=_TO)
+ADVANCE = _update(_LATER).values(next_poll_at=_TO)
 
-_RESET_IMPOSSIBLE = _update_chosen(
-    _chosen(_BEYOND["watched"], or_(_IS_WELL, and_(_IS_WATCHED, _BEYOND["failing"]), _BEYOND["stalled"]))
+_RESET_IMPOSSIBLE = _update(
+    _ids.where(_BEYOND["watched"], or_(_IS_WELL, and_(_IS_WATCHED, _BEYOND["failing"]), _BEYOND["stalled"]))
 ).values(next_poll_at=_TO, lease_until=None)
 
+_WRITE = update(polls).where(_p.generation_id == bindparam("id")).values(lease_until=None)
+
 CLAIM = (
-    _update_chosen(_chosen(_p.next_poll_at <= bindparam("now", type_=UtcDateTime), order=_p.next_poll_at))
+    _update(_ids.where(_p.next_poll_at <= bindparam("now", type_=UtcDateTime)).order_by(_p.next_poll_at))
     .values(lease_until=_UNTIL, next_poll_at=_UNTIL)
     .returning(*(_p[name] for name in PollLease.__dataclass_fields__))
 )
 """`next_poll_at` is set only where a poll is scheduled, so that one indexed condition finds what is due."""
-
-
-def _lease_from(row: RowMapping) -> PollLease:
-    columns: dict[str, Any] = {**row, "state": Tracking(row["state"])}
-    return PollLease(**columns)

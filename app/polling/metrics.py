@@ -26,8 +26,3 @@ def log_tracking(generation_id: str, tracking: Tracking) -> None:
     if tracking is Tracking.STALLED:
         STALLED.inc()
         log.warning("generation.stalled", generation_id=generation_id)
-
-
-def log_reset(count: int) -> None:
-    """Log that polls scheduled before the clock was set back are due now."""
-    log.warning("poll.recalled", count=count)

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -12,8 +12,8 @@ from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.ledger.models import Claim, Polled, Report, Source, Tracking
 from app.ledger.write_queue import WriteQueue
-from app.polling.claims import Claimed, Claims, PollLease, PollResult, PollStateRepository
-from app.polling.metrics import POLLS, log_failed, log_reset, log_tracking
+from app.polling.claims import Claimed, Claims, PollLease, PollResult
+from app.polling.metrics import POLLS, log_failed, log_tracking
 from app.polling.schedule import NextPoll, Timing
 from app.ratelimit.budget import polls_ahead, polls_at_once
 from app.ratelimit.limiter import RateLimiter
@@ -92,16 +92,13 @@ class PollExecutor:
             return given_back(lease, self._clock.now())
         if isinstance(error, RivyaNotFound):
             await self._limiter.record_poll_success()
-            return self._not_found(lease, error)
+            now, described = self._clock.now(), error_of(error)
+            in_a_row = lease.not_found_count + 1
+            log_failed(lease.generation_id, error=described, request_id=error.request_id, in_a_row=in_a_row)
+            return not_found(lease, self._timing.after_not_found(lease, now), described, now=now)
         request_id = getattr(error, "request_id", None)
         retry_after = getattr(error, "retry_after", None)
         return self._failed(lease, error_of(error), request_id=request_id, retry_after=retry_after)
-
-    def _not_found(self, lease: PollLease, error: RivyaNotFound) -> PollResult:
-        now = self._clock.now()
-        described, count = error_of(error), lease.not_found_count + 1
-        log_failed(lease.generation_id, error=described, request_id=error.request_id, in_a_row=count)
-        return not_found(lease, self._timing.after_not_found(lease, now), described, now=now)
 
     def _failed(
         self, lease: PollLease, described: str, *, request_id: str | None = None, retry_after: float | None = None
@@ -111,8 +108,7 @@ class PollExecutor:
         return failed(lease, following, described)
 
 
-LONGEST_IDLE = timedelta(seconds=1)
-
+_LONGEST_IDLE = 1.0
 _SECONDS_WHEN_FULL = 0.1
 _SECONDS_BETWEEN_RESETS = 60.0
 
@@ -135,8 +131,7 @@ class Poller:
         self._polling = polling
         self._timing = timing
         self._limiter = limiter
-        self._claims = Claims(database, limiter, clock)
-        self._poll_states = PollStateRepository(database)
+        self._claims = Claims(database, limiter)
         self._clock = clock
         # As many as the client has connections: a poll that had to wait for one would be sent after its slot.
         self._most_asking = most_at_once or polls_at_once(limiter.rate)
@@ -152,14 +147,15 @@ class Poller:
         """Start the polls that are due and within the budget; returns the seconds until the next run, at most 1."""
         await self._write()
         await self._reset_impossible()
-        await self._advance()
+        if (times := self._timing.advance_times(self._clock.now())) is not None:
+            await self._claims.advance(to=times[0], later_than=times[1])
         room = self._room()
         if room <= 0:
             return _SECONDS_WHEN_FULL
         due_at = await self._claims.next_due()
         now = self._clock.now()
         if due_at is None or due_at > now:
-            return min(LONGEST_IDLE, due_at - now if due_at is not None else LONGEST_IDLE).total_seconds()
+            return _LONGEST_IDLE if due_at is None else min(_LONGEST_IDLE, (due_at - now).total_seconds())
         for claimed in await self._claims.claim(room):
             task = asyncio.create_task(self._poll(claimed), name=f"poll-{claimed.lease.generation_id}")
             self._tasks[task] = claimed
@@ -200,15 +196,10 @@ class Poller:
         if self._reset_at is not None and self._clock.monotonic() - self._reset_at < _SECONDS_BETWEEN_RESETS:
             return
         now = self._clock.now()
-        count = await self._poll_states.reset_impossible(self._timing.bounds(now), to=now)
+        count = await self._claims.reset_impossible(self._timing.schedule.bounds(now), to=now)
         self._reset_at = self._clock.monotonic()
         if count > 0:  # SQLite does not return the number
-            log_reset(count)
-
-    async def _advance(self) -> None:
-        times = self._timing.advance_times(self._clock.now())
-        if times is not None:
-            await self._poll_states.advance(to=times[0], later_than=times[1])
+            log.warning("poll.recalled", count=count)
 
     async def _poll(self, claimed: Claimed) -> PollResult | None:
         lease = claimed.lease
@@ -239,7 +230,7 @@ class Poller:
             return
         waiting, self._results = self._results, []
         try:
-            written = await self._poll_states.record_poll_failures(waiting)
+            written = await self._claims.record_poll_failures(waiting)
         except DatabaseUnavailable:
             self._results = waiting + self._results
             raise

@@ -54,15 +54,10 @@ class Schedule:
     grace: timedelta | None = None
     """One grace period for all models; None: by category."""
 
-    def grace_for(self, category: str | None) -> timedelta:
-        """How long the callback of a model of this category may take before it is overdue."""
-        if self.grace is not None:
-            return self.grace
-        return GRACES.get(category or "", GRACE_WHEN_UNKNOWN)
-
     def first_poll(self, first_seen_at: datetime, *, category: str | None) -> datetime:
-        """The time at which a callback is overdue."""
-        return first_seen_at + self.grace_for(category)
+        """The time at which the callback of a model of this category is overdue."""
+        grace = GRACES.get(category or "", GRACE_WHEN_UNKNOWN) if self.grace is None else self.grace
+        return first_seen_at + grace
 
     def after_answer(self, first_seen_at: datetime, *, category: str | None, now: datetime, chance: float) -> NextPoll:
         """The next poll of an open generation: after `interval`, growing by half up to 5 minutes, ±20 %.
@@ -138,7 +133,7 @@ class Timing:
         callbacks_expected: Callable[[], bool],
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._schedule = schedule
+        self.schedule = schedule
         self._categories = categories
         self._callbacks_expected = callbacks_expected
         self._chance = chance
@@ -147,33 +142,29 @@ class Timing:
         """When to first poll a generation that is first seen now: `app.ledger.decide.FirstPoll`."""
         if not self._callbacks_expected():
             return now + DOCUMENTED_FIRST
-        return self._schedule.first_poll(now, category=self._categories.of(model))
+        return self.schedule.first_poll(now, category=self._categories.of(model))
 
     def advance_times(self, now: datetime) -> tuple[datetime, datetime] | None:
         """While no callbacks can be expected: (the time to poll at, for polls scheduled after this time). Else None."""
         return None if self._callbacks_expected() else (now + DOCUMENTED_FIRST, now + DOCUMENTED_LONGEST)
 
-    def bounds(self, now: datetime) -> PollTimeLimits:
-        """The latest times for which a poll can have been scheduled."""
-        return self._schedule.bounds(now)
-
     def after_answer(self, lease: PollLease, now: datetime) -> NextPoll:
         """The next poll after one that returned an open generation."""
         if not self._callbacks_expected():
-            return self._schedule.after_answer_without_callbacks(lease.first_seen_at, now=now, chance=self._chance())
+            return self.schedule.after_answer_without_callbacks(lease.first_seen_at, now=now, chance=self._chance())
         category = self._categories.of(lease.model)
-        return self._schedule.after_answer(lease.first_seen_at, category=category, now=now, chance=self._chance())
+        return self.schedule.after_answer(lease.first_seen_at, category=category, now=now, chance=self._chance())
 
     def after_failure(self, lease: PollLease, now: datetime, *, retry_after: float | None) -> NextPoll:
         """The next poll after a failed one, not before `retry_after` seconds, which Rivya asked for."""
         failures = lease.failures + 1
-        following = self._schedule.after_failure(lease.first_seen_at, failures=failures, now=now, chance=self._chance())
+        following = self.schedule.after_failure(lease.first_seen_at, failures=failures, now=now, chance=self._chance())
         asked = now + min(timedelta(seconds=retry_after or 0), LONGEST_ASKED)
         return NextPoll(max(following.poll_at or asked, asked), following.tracking)
 
     def after_not_found(self, lease: PollLease, now: datetime) -> NextPoll:
         """The next poll after a 404."""
-        return self._schedule.after_not_found(
+        return self.schedule.after_not_found(
             lease.first_seen_at,
             count=lease.not_found_count + 1,
             since=lease.not_found_since or now,

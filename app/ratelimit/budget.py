@@ -111,13 +111,8 @@ class Budget:
 
     def stopped(self, now: datetime, *, key: str, status: int, reason: str) -> Self:
         """After a 401 or 403: no more requests except one probe every 5 minutes."""
-        return replace(
-            self,
-            stopped_key=key,
-            stopped_status=status,
-            stopped_reason=reason,
-            stopped_until=now + PROBE_INTERVAL,
-        )
+        until = now + PROBE_INTERVAL
+        return replace(self, stopped_key=key, stopped_status=status, stopped_reason=reason, stopped_until=until)
 
     def answered(self, now: datetime) -> Self:
         """After a success: the count of 429 answers in a row starts again, unless a pause is not over."""
@@ -138,25 +133,18 @@ class Budget:
         return max(self.next_slot_at, now + LEAD_TIME)
 
 
-_NAME = "polling"
 _REMEDY = "Rivya refuses RIVYA_API_KEY: set a valid key with the scope generations:read, and restart"
 
 
 def describe_status(budget: Budget | None, key: str, *, now: datetime, rate: float) -> HealthCheck:
     """The state of polling for `/readyz` and `check`; never required, because deliveries are accepted all the same."""
+    is_stopped, detail = False, f"at most {rate:g} requests per second"
     if budget is not None and budget.is_stopped(key):
-        return HealthCheck(_NAME, ok=False, detail=_stopped(budget, key), is_required=False, remedy=_REMEDY)
-    if budget is not None and budget.is_blocked(now):
-        until = f"{budget.blocked_until:%H:%M:%S} UTC"
-        return HealthCheck(_NAME, ok=True, detail=f"paused until {until}, as Rivya asked (429)", is_required=False)
-    return HealthCheck(_NAME, ok=True, detail=f"at most {rate:g} requests per second", is_required=False)
-
-
-def _stopped(budget: Budget, key: str) -> str:
-    if budget.is_key_refused(key):
-        what = "Rivya refuses RIVYA_API_KEY"
-        remedy = "set a valid key and restart"
-    else:
-        what = "Rivya refuses to tell generations to RIVYA_API_KEY"
-        remedy = "give the key the scope generations:read, or set another key, and restart"
-    return f"stopped: {what} ({budget.stopped_reason}); {remedy}"
+        what, remedy = "refuses RIVYA_API_KEY", "set a valid key and restart"
+        if not budget.is_key_refused(key):
+            what = "refuses to tell generations to RIVYA_API_KEY"
+            remedy = "give the key the scope generations:read, or set another key, and restart"
+        is_stopped, detail = True, f"stopped: Rivya {what} ({budget.stopped_reason}); {remedy}"
+    elif budget is not None and budget.is_blocked(now):
+        detail = f"paused until {budget.blocked_until:%H:%M:%S} UTC, as Rivya asked (429)"
+    return HealthCheck("polling", ok=not is_stopped, detail=detail, is_required=False, remedy=_REMEDY)

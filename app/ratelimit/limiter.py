@@ -11,7 +11,6 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -145,8 +144,11 @@ class RateLimiter:
                 return None  # the clock was set back since
             await self._pause((reservation.at - now).total_seconds())
             waited_at = now
-        before_send = partial(self._may_send, reservation)
-        return before_send if before_send() else None
+
+        def may_send() -> bool:
+            return reservation.refusals == self._refusals and self._clock.now() <= reservation.until
+
+        return may_send if may_send() else None
 
     def cancel_all(self) -> None:
         """Void every reservation made so far."""
@@ -164,10 +166,18 @@ class RateLimiter:
 
     async def record_error(self, error: RivyaError) -> None:
         """Record an error of a request: a 429 pauses all replicas, a 401 stops them. Raises `DatabaseUnavailable`."""
-        if isinstance(error, RivyaRateLimited):
-            await self._record_rate_limited(error)
         if isinstance(error, RivyaUnauthorized):
             await self._record_stopped(error)
+        if not isinstance(error, RivyaRateLimited):
+            return
+        self.cancel_all()
+        asked, chance = error.retry_after, self._chance()
+        before, after = await self._change(
+            lambda budget, now: budget.rate_limited(now, retry_after=asked, chance=chance)
+        )
+        if after != before:
+            until = after.blocked_until.isoformat() if after.blocked_until is not None else None
+            log.warning("poll.rate_limited", until=until, blocks=after.blocks)
 
     async def record_poll_error(self, error: RivyaError) -> None:
         """Record an error of a poll, like `record_error`; a 403 also stops all polls. Raises `DatabaseUnavailable`."""
@@ -177,13 +187,11 @@ class RateLimiter:
 
     async def record_success(self) -> None:
         """Record that Rivya accepted our key; writes only after a refusal. Raises `DatabaseUnavailable`."""
-        if self._last is not None and (self._last.blocks or self._last.is_key_refused(self._key)):
-            await self._record_resumed(lambda budget: budget.is_key_refused(self._key))
+        await self._record_resumed(lambda budget: budget.is_key_refused(self._key))
 
     async def record_poll_success(self) -> None:
         """Record a successful poll, like `record_success`; it also ends a 403. Raises `DatabaseUnavailable`."""
-        if self._last is not None and (self._last.blocks or self._last.is_stopped(self._key)):
-            await self._record_resumed(lambda budget: budget.is_stopped(self._key))
+        await self._record_resumed(lambda budget: budget.is_stopped(self._key))
 
     async def read(self) -> Budget | None:
         """The stored budget, None before the first reservation. Raises `DatabaseUnavailable`."""
@@ -196,9 +204,6 @@ class RateLimiter:
     async def health_checks(self) -> list[HealthCheck]:
         """`health` as a list."""
         return [await self.health()]
-
-    def _may_send(self, reservation: Reservation) -> bool:
-        return reservation.refusals == self._refusals and self._clock.now() <= reservation.until
 
     async def _lock(self, connection: AsyncConnection) -> tuple[Budget, datetime]:
         budget = await self._row.lock(connection, now=self._clock.now())
@@ -245,16 +250,6 @@ class RateLimiter:
         self._last = after
         return before, after
 
-    async def _record_rate_limited(self, error: RivyaRateLimited) -> None:
-        self.cancel_all()
-        chance = self._chance()
-        before, after = await self._change(
-            lambda budget, now: budget.rate_limited(now, retry_after=error.retry_after, chance=chance)
-        )
-        if after != before:
-            until = after.blocked_until.isoformat() if after.blocked_until is not None else None
-            log.warning("poll.rate_limited", until=until, blocks=after.blocks)
-
     async def _record_stopped(self, error: RivyaRefused) -> None:
         self.cancel_all()
         before, _ = await self._change(
@@ -264,6 +259,8 @@ class RateLimiter:
             log.error("poll.stopped", status=error.status, reason=error.code, rivya_request_id=error.request_id)
 
     async def _record_resumed(self, is_over: Callable[[Budget], bool]) -> None:
+        if self._last is None or not (self._last.blocks or is_over(self._last)):
+            return
         before, after = await self._change(
             lambda budget, now: (budget.resumed() if is_over(budget) else budget).answered(now)
         )

@@ -9,7 +9,7 @@ import pytest
 from app.ledger.models import Tracking
 from app.ledger.tables import generations
 from app.polling import poller
-from app.polling.claims import LEASE, PollStateRepository
+from app.polling.claims import LEASE
 from app.polling.schedule import NextPoll
 from tests.support.clock import NOON
 from tests.support.polling_harness import PollingHarness, Replica, most_in_any_second, open_polling
@@ -120,7 +120,7 @@ async def test_what_was_learnt_under_an_older_lease_is_not_written(database_url:
         [old] = await slow.poller._claims.claim(1)
         room.clock.advance(seconds=LEASE.total_seconds())
         [new] = await other.poller._claims.claim(1)
-        book = PollStateRepository(slow.database)
+        book = slow.poller._claims
         assert (
             await book.record_poll_failures([poller.failed(old.lease, NextPoll(NOON, Tracking.STALLED), "late")]) == []
         )
@@ -135,7 +135,7 @@ async def test_a_callback_that_arrives_during_a_failing_poll_stands(database_url
         [claimed] = await replica.poller._claims.claim(1)
         await replica.ledger.record([webhook(task, "succeeded", at=room.clock.now())])
         lost = poller.not_found(claimed.lease, NextPoll(None, Tracking.LOST), "not_found", now=room.clock.now())
-        assert await PollStateRepository(replica.database).record_poll_failures([lost]) == []
+        assert await replica.poller._claims.record_poll_failures([lost]) == []
         assert (await replica.row(task))["tracking"] == "settled"
 
 
@@ -144,7 +144,7 @@ async def test_failures_noted_while_the_same_generations_are_recorded_do_not_dea
         replica, other = await room.replica(rate=RATE), await room.replica(rate=RATE)
         tasks = await overdue(room, replica, 40)
         claimed = await replica.poller._claims.claim(40)
-        book = PollStateRepository(replica.database)
+        book = replica.poller._claims
         backwards = [poller.given_back(one.lease, room.clock.now()) for one in reversed(claimed)]
         reports = [webhook(task, "succeeded", at=room.clock.now()) for task in tasks]
         await asyncio.gather(book.record_poll_failures(backwards), other.ledger.record(reports))
