@@ -23,11 +23,12 @@ _NOT_A_URL: Final = (
     "is not a database URL; write sqlite+aiosqlite:///./receiver.db or postgresql://user@host/name, "
     "with special characters of the password percent-encoded"
 )
-# A password may hold a raw "/" or a raw "?", as SQLAlchemy and libpq allow, but not both: they would end the host.
+# A password may hold raw "@"s, or a raw "/", or a raw "?", as SQLAlchemy and libpq allow, but not two of them: it would
+# not be sure where the host begins.
 _POSTGRES: Final = re.compile(
     r"(?P<driver>postgres(?:ql(?:\+asyncpg)?)?)://"
-    r"(?:(?P<user>[^:/@]*)(?::(?P<password>[^@/]*|[^@?]*))?@)?"
-    r"(?P<hosts>[^/?@]*)(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?",
+    r"(?:(?P<user>[^:/@?]*)(?::(?P<password>[^/?]*|[^@/]*|[^@?]*))?@)?"
+    r"(?P<hosts>[^/?@]*)(?:/(?P<database>[^?@]*))?(?:\?(?P<query>.*))?",
     re.DOTALL,
 )
 _ADDRESS: Final = re.compile(r"(?P<socket>/.*)|(?:\[(?P<v6>[^\]]+)\]|(?P<name>[^:\[\]]*))(?::(?P<port>\d*))?")
@@ -72,6 +73,16 @@ _FOR_US: Final[Mapping[str, tuple[str, ...]]] = {
     "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
 }
 _ALLOWED: Final = {**_FOR_DRIVER, **_WITHOUT_EFFECT, **_FOR_US}
+_OF_OTHERS: Final = re.compile(
+    r"keepalives(_idle|_interval|_count)?|tcp_user_timeout|replication|requirepeer|require_auth|requiressl|hostaddr|"
+    r"ssl(crldir|certmode|accept|identity|inline|_ca)|gssdelegation|scram_(client|server)_key|m(in|ax)_protocol_version|"
+    r"pgbouncer|connection_limit|(pool|socket|command|statement|lock|idle_in_transaction_session)_timeout|timeout|"
+    r"pool_(size|recycle|pre_ping)|max_(overflow|conns|connections)|(prepared_)?statement_cache_size|preparethreshold|"
+    r"schema|currentschema|search_path|server_settings|charset|encoding|timezone|role|servicefile|uselibpqcompat|"
+    r"async_fallback|sockettimeout",
+    re.IGNORECASE,
+)
+"""Parameters of libpq and of other drivers, which can be named although we do not support them."""
 _OTHER_NAMES: Final = {"ssl": "sslmode", "database": "dbname"}
 """Names that SQLAlchemy and asyncpg use for the same parameters."""
 
@@ -159,8 +170,9 @@ def _parameters(query: str) -> dict[str, str]:
     for position, (name, value) in enumerate(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True), start=1):
         name = _OTHER_NAMES.get(name, name)  # noqa: PLW2901 - libpq's name of the parameter
         if name not in _ALLOWED:
-            # Its name is not shown: it may be what follows a raw "?" in a password.
-            raise ValueError(f"has a parameter (number {position}) that this service does not support: leave it out")
+            # Another name is not shown: it may be what follows a raw "?" in a password.
+            shown = name if _OF_OTHERS.fullmatch(name) else f"(number {position})"
+            raise ValueError(f"has a parameter {shown} that this service does not support: leave it out")
         if value and _ALLOWED[name] and value not in _ALLOWED[name]:
             raise ValueError(
                 f"has {name} with a value that this service does not support; {' or '.join(_ALLOWED[name])}"

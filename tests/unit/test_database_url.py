@@ -28,7 +28,15 @@ def test_hosts(url: str, hosts: tuple[tuple[str, int | None], ...]) -> None:
 
 @pytest.mark.parametrize(
     ("written", "password"),
-    [("a%40%3A%2F%3F%25b", "a@:/?%b"), ("a/b", "a/b"), ("a?b", "a?b"), ("a+b", "a+b"), ("a:b", "a:b")],
+    [
+        ("a%40%3A%2F%3F%25b", "a@:/?%b"),
+        ("a/b", "a/b"),
+        ("a?b", "a?b"),
+        ("a+b", "a+b"),
+        ("a:b", "a:b"),
+        ("a@@b", "a@@b"),
+        ("a#&= %b", "a#&= %b"),
+    ],
 )
 def test_passwords(written: str, password: str) -> None:
     assert postgres_options(f"postgresql://me:{written}@h/db?sslmode=require").password == password
