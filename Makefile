@@ -85,12 +85,13 @@ soak: install postgres ## try to break every promise for SOAK_MINUTES (30, 3 at 
 	$(BIN)/python -m tests.soak
 
 .PHONY: postgres
-postgres: ## install PostgreSQL's server programs and PgBouncer where the tests would not find them
+postgres: ## install PostgreSQL's server programs and what else the tests run, where they would not find it
 	@missing=; \
 	if [ -z "$${DATABASE_URL_TEST:-}" ] && ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; \
 	then missing=postgresql; fi; \
-	if ! PATH="$$PATH:/usr/sbin" command -v pgbouncer >/dev/null; then missing="$${missing:+$$missing }pgbouncer"; fi; \
-	$(call apt-install,The tests need PostgreSQL's server (or DATABASE_URL_TEST) and PgBouncer)
+	for program in pgbouncer promtool:prometheus nginx caddy; do \
+		if ! PATH="$$PATH:/usr/sbin" command -v "$${program%:*}" >/dev/null; then missing="$$missing $${program#*:}"; fi; done; \
+	$(call apt-install,The tests need PostgreSQL's server (or DATABASE_URL_TEST), PgBouncer, promtool, nginx and Caddy)
 
 .PHONY: check
 check: install migrations-check manifests-check ## everything short of the tests: style, types, import rules, migrations, image, manifests

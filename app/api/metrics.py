@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import platform
+from importlib import metadata
 
 import structlog
 from fastapi import APIRouter, Request, Response
@@ -11,6 +13,7 @@ from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
     Gauge,
+    Info,
     disable_created_metrics,
     generate_latest,
 )
@@ -21,6 +24,7 @@ from app.core.middleware import CALLERS
 from app.ledger.models import LedgerStats
 from app.ledger.queries import Queries
 
+BUILD = Info("receiver_build", "The release that runs.")
 _SECONDS = 2.0
 
 log = structlog.stdlib.get_logger(__name__)
@@ -29,6 +33,7 @@ log = structlog.stdlib.get_logger(__name__)
 def router(queries: Queries, access: Access, *, clock: Clock) -> APIRouter:
     """The route for Prometheus."""
     routes = APIRouter(tags=["operations"])
+    BUILD.info({"version": metadata.version("rivya-receiver"), "python": platform.python_version()})
     disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
     scrapes = _Scrapes(queries, clock)
 

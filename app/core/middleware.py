@@ -1,10 +1,11 @@
 """ASGI middleware: request ids, counts of responses by route and caller, security headers."""
 
 import re
+from time import perf_counter
 from typing import Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.ids import request_id
@@ -20,7 +21,15 @@ API_CALLS = Counter(
 )
 HTTP_REQUESTS = Counter("receiver_http_requests", "Requests answered, by route.", ["route", "method", "status"])
 
+REQUEST_SECONDS = Histogram(
+    "receiver_http_request_seconds",
+    "Time until a response begins, by route; a long poll may wait as long as it was asked to.",
+    ["route"],
+    buckets=(0.0025, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
+)
+
 _HEADER = b"x-request-id"
+_STARTED = "started"
 _RESULT = "call_result"
 _IS_COUNTED = "call_is_counted"
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -42,6 +51,7 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        start_timer(scope)
         identity = ensure_request_id(scope)
         header, method = (_HEADER, identity.encode()), scope["method"]
         if method == "HEAD":
@@ -52,7 +62,7 @@ class RequestContextMiddleware:
                 scope["state"].setdefault(_RESULT, _result_of(message["status"]))
                 message["headers"] = [*message.get("headers", ()), header]
                 # The route's template, never the path: there is no end of paths, and one of them holds a secret.
-                count(getattr(scope.get("route"), "path_format", "none"), method, message["status"])
+                count(scope, getattr(scope.get("route"), "path_format", "none"), method, message["status"])
             elif not message.get("more_body", False):
                 _count_call(scope)  # before the end is sent: a caller that has the whole response finds it counted
             await send(message)
@@ -92,8 +102,19 @@ def _count_call(scope: Scope) -> None:
         API_CALLS.labels(state["caller"].name, route, state.get(_RESULT, "abandoned")).inc()
 
 
-def count(route: str, method: str, status: int) -> None:
-    """Count one response under its route's template."""
+def start_timer(scope: Scope) -> None:
+    """Remember when the request began, unless that is known already."""
+    scope.setdefault("state", {}).setdefault(_STARTED, perf_counter())
+
+
+def seconds_since_start(scope: Scope) -> float:
+    """Since `start_timer`; 0 if that was not called."""
+    return perf_counter() - float(scope["state"].get(_STARTED, perf_counter()))
+
+
+def count(scope: Scope, route: str, method: str, status: int) -> None:
+    """Count one response under its route's template, and the time until it begins."""
+    REQUEST_SECONDS.labels(route).observe(seconds_since_start(scope))
     HTTP_REQUESTS.labels(route, method if method in _METHODS else "other", status).inc()
 
 

@@ -12,4 +12,4 @@ REFUSALS_SINCE_VERIFIED = Gauge(
     "receiver_refusals_since_verified", "Deliveries refused at our secret path since the last one that was verified."
 )
 ENDPOINT_PROVEN = Gauge("receiver_endpoint_proven", "1 once a delivery was verified with the current secret.")
-RIVYA_FAILURES = Gauge("receiver_endpoint_failure_count", "Failed deliveries to our endpoint, as Rivya counts them.")
+RIVYA_FAILURES = Gauge("receiver_endpoint_failures", "Failed deliveries to our endpoint, as Rivya counts them.")

@@ -8,6 +8,8 @@ from typing import Any, Final, Protocol, runtime_checkable
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.core.middleware import start_timer
+
 OK: Final = b"200 OK"
 _REPEATED_SLASHES: Final = re.compile("/{2,}")
 
@@ -87,6 +89,7 @@ class FastPathApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "http":
+            start_timer(scope)
             path = _REPEATED_SLASHES.sub("/", scope["path"])
             for first in self._first:
                 if first.application is not None and path.startswith(first.prefix):

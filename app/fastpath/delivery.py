@@ -34,7 +34,7 @@ class FastDelivery:
             respond_unauthorized(scope, exchange, attempt.error)
         elif attempt.report is not None:
             try:
-                self._enqueue(attempt.report, FastDeliveryReply(exchange, attempt))
+                self._enqueue(attempt.report, FastDeliveryReply(scope, exchange, attempt))
             except ServiceError as error:
                 attempt.error = error
                 return False
@@ -44,9 +44,10 @@ class FastDelivery:
 class FastDeliveryReply:
     """Answers 200 once the delivery is committed, and falls back to `Intake` if it could not be."""
 
-    __slots__ = ("_attempt", "_exchange", "_is_answered")
+    __slots__ = ("_attempt", "_exchange", "_is_answered", "_scope")
 
-    def __init__(self, exchange: Exchange, attempt: Attempt) -> None:
+    def __init__(self, scope: Scope, exchange: Exchange, attempt: Attempt) -> None:
+        self._scope = scope
         self._exchange = exchange
         self._attempt = attempt
         self._is_answered = False
@@ -60,7 +61,7 @@ class FastDeliveryReply:
         self._is_answered = self._attempt.is_recorded = True
         try:
             self._exchange.respond()
-            count_recorded()
+            count_recorded(self._scope)
         except Exception:
             log.exception("fast_path.failed")
             self._exchange.fall_back()
@@ -78,4 +79,4 @@ def respond_unauthorized(scope: Scope, exchange: Exchange, error: ServiceError) 
     body, headers = render_error(scope, error)
     lines = [b"content-type: application/json", *(b"%b: %b" % header for header in headers.items()), b""]
     exchange.respond(b"\r\n".join(lines), body, status=_UNAUTHORIZED)
-    count(ROUTE, scope["method"], error.status)
+    count(scope, ROUTE, scope["method"], error.status)

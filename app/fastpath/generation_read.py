@@ -11,7 +11,14 @@ from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting, generation
 from app.core.auth import Access, Caller
 from app.core.errors import ServiceError
 from app.core.json_codec import json_body
-from app.core.middleware import ANSWER_LINES, API_CALLS, HTTP_REQUESTS, ensure_request_id
+from app.core.middleware import (
+    ANSWER_LINES,
+    API_CALLS,
+    HTTP_REQUESTS,
+    REQUEST_SECONDS,
+    ensure_request_id,
+    seconds_since_start,
+)
 from app.fastpath.application import Exchange
 from app.ledger.models import Generation
 from app.ledger.serializers import render
@@ -21,7 +28,7 @@ log = structlog.stdlib.get_logger(__name__)
 
 PREFIX = "/api/v1/generations/"
 _ROUTE = PREFIX + "{generation_id}"
-_COUNTED = HTTP_REQUESTS.labels(_ROUTE, "GET", 200)
+_COUNTED, _SECONDS = HTTP_REQUESTS.labels(_ROUTE, "GET", 200), REQUEST_SECONDS.labels(_ROUTE)
 _WAIT = re.compile(rb"(?:wait=([0-9]{1,9}))?")
 _BEARER = b"bearer "
 _UNWATCH = "generation_read_unwatch"
@@ -89,6 +96,7 @@ class FastGenerationRead:
             else:
                 exchange.respond(_HEADERS % ensure_request_id(scope).encode(), self._body(generation))
                 _COUNTED.inc()
+                _SECONDS.observe(seconds_since_start(scope))
                 API_CALLS.labels(caller.name, _ROUTE, "succeeded").inc()
         except Exception:
             log.exception("fast_path.failed")

@@ -12,6 +12,7 @@ import structlog
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from app.core.middleware import start_timer
 from app.fastpath.application import OK, FastHandler, HasFastRoutes
 from app.fastpath.connections import BoundedProtocol
 
@@ -137,6 +138,7 @@ class FastPathProtocol(BoundedProtocol):
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
         scope["path"], scope["raw_path"], scope["query_string"] = path.decode("ascii"), path, query
+        start_timer(scope)
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         self._pending = FastExchange(self, scope, handler, keep_alive=keep_alive)
         self.cycle = cast("RequestResponseCycle", self._pending)

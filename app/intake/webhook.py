@@ -14,7 +14,7 @@ from app.core.bodies import BodyIncomplete, read_body
 from app.core.clock import Clock
 from app.core.errors import BodyTooLarge, DatabaseUnavailable, ServiceError
 from app.core.json_codec import json_body
-from app.core.middleware import HTTP_REQUESTS, count, ensure_request_id
+from app.core.middleware import HTTP_REQUESTS, REQUEST_SECONDS, count, ensure_request_id, seconds_since_start
 from app.core.proxies import Network, client_address
 from app.intake.parse import as_unreadable, is_delivery, parse_delivery
 from app.intake.rejections import MALFORMED, Rejection, Rejections
@@ -70,20 +70,21 @@ ROUTE = "/rivya/webhook"
 
 _RECORDED = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]}
 _NOTHING_MORE = {"type": "http.response.body", "body": b""}
-_COUNT_OK = HTTP_REQUESTS.labels(ROUTE, "POST", 200)
+_COUNT_OK, _SECONDS = HTTP_REQUESTS.labels(ROUTE, "POST", 200), REQUEST_SECONDS.labels(ROUTE)
 
 
-def count_recorded() -> None:
+def count_recorded(scope: Scope) -> None:
     """Count one request answered 200."""
     _COUNT_OK.inc()
+    _SECONDS.observe(seconds_since_start(scope))
 
 
-async def send_ok(send: Send, body: bytes = b"") -> None:
+async def send_ok(scope: Scope, send: Send, body: bytes = b"") -> None:
     """200 for a delivery that is recorded now or was before; no request id, since Rivya needs none.
 
     `body` is the response to a probe of our own.
     """
-    count_recorded()
+    count_recorded(scope)
     if body:
         await _send(send, 200, body, {})
         return
@@ -105,7 +106,7 @@ class Attempt:
 async def send_error(scope: Scope, send: Send, error: ServiceError) -> None:
     """Send the error in Rivya's format, with `Retry-After` if a retry makes sense."""
     body, headers = render_error(scope, error)
-    count(ROUTE, scope["method"], error.status)
+    count(scope, ROUTE, scope["method"], error.status)
     await _send(send, error.status, body, headers)
 
 
@@ -209,7 +210,7 @@ class Intake:
             log.exception("delivery.failed", request_id=ensure_request_id(scope))
             await send_error(scope, send, ServiceError("Not recorded.", status=503, code="not_recorded", retry_after=5))
         else:
-            await send_ok(send, answer)
+            await send_ok(scope, send, answer)
 
     def verify_now(self, scope: Scope, body: bytes) -> Attempt | None:
         """The delivery, verified or rejected without waiting; None, and nothing done, for every other request.

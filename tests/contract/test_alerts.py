@@ -1,4 +1,4 @@
-"""docs/alerts.yml is what Prometheus takes, speaks of metrics that exist, and has a rule for each alarm."""
+"""The alert rules are what Prometheus takes, speak of metrics that exist, and there is one for each alarm."""
 
 import re
 
@@ -24,7 +24,7 @@ def test_each_rule_has_what_prometheus_wants_of_it(rule: Rule) -> None:
 
 def test_there_is_a_rule_for_each_alarm() -> None:
     assert ALERTS.keys() == set(Alarm)
-    assert {f'max(receiver_alarm{{alarm="{alarm}"}}) > 0' for alarm in Alarm} <= {
+    assert {f'max by (instance) (receiver_alarm{{alarm="{alarm}"}}) > 0' for alarm in Alarm} <= {
         rule.expr for rule in rules().values()
     }
 

@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 
 from app.cli import cli
 from app.core.errors import ServiceError
+from app.core.middleware import CALLERS
 from app.core.migrations import VERSION_TABLE
 from app.core.setting_sources import SECRETS
 from app.core.settings import Settings, load
@@ -135,7 +136,8 @@ def understood(words: list[str]) -> None:
 def test_every_metric_that_a_document_names_exists() -> None:
     text = "".join(path.read_text() for path in DOCUMENTS)
     named = set(re.findall(r"`(receiver_[a-z_]+)`", text))
-    here = {name for metric in REGISTRY.collect() for name in (metric.name, f"{metric.name}_total")}
+    metrics = [*REGISTRY.collect(), *CALLERS.collect()]
+    here = {name for metric in metrics for name in (metric.name, f"{metric.name}_total", f"{metric.name}_info")}
     scraped = set(re.findall(r'_gauge\(\s*"(\w+)"', "".join(file.read_text() for file in (ROOT / "app").rglob("*.py"))))
     assert named - here - {f"receiver_{name}" for name in scraped} == {VERSION_TABLE}  # a table
 

@@ -1,4 +1,4 @@
-"""docs/alerts.yml as Prometheus would take it: its rules, and whether one holds for a page of /metrics."""
+"""The alert rules as Prometheus would take them, and whether one holds for a page of /metrics."""
 
 import operator
 import re
@@ -12,9 +12,12 @@ from tests.support.deployment import ROOT
 
 # The part of PromQL that the rules use: a number compared with the largest or smallest sample of a selector.
 EXPRESSION = re.compile(
-    r"(?P<since>time\(\) - )?(?P<fold>max|min)"
+    r"(?P<since>time\(\) - )?(?P<fold>max|min) by \(instance\) "
     r"\((?P<metric>[a-z_]+)(\{(?P<labels>[^}]*)\})?\) (?P<sign>[<>]) (?P<limit>\d+)"
 )
+ALERTS_FILE = ROOT / "deploy" / "prometheus" / "alerts.yml"
+ABOUT_SCRAPING = {"RivyaReceiverDown", "RivyaReceiverAbsent"}
+"""Rules about what Prometheus itself knows."""
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -54,6 +57,7 @@ class Rule:
 
 
 def rules() -> dict[str, Rule]:
-    """Every rule by its name."""
-    [group] = yaml.safe_load((ROOT / "docs" / "alerts.yml").read_text())["groups"]
-    return {raw["alert"]: Rule(raw["alert"], raw["expr"], raw) for raw in group["rules"]}
+    """Every rule about our own metrics, by its name."""
+    [group] = yaml.safe_load(ALERTS_FILE.read_text())["groups"]
+    rules = [Rule(raw["alert"], raw["expr"], raw) for raw in group["rules"]]
+    return {rule.alert: rule for rule in rules if rule.alert not in ABOUT_SCRAPING}
