@@ -137,7 +137,6 @@ requirements: ## pin the packages of pyproject.toml anew (what is pinned stays, 
 .PHONY: bench
 bench: install postgres .venv-bench/installed ## measure what it can take, into bench/RESULTS.md; ONLY=intake runs one section
 	$(BIN)/python -m bench $(ONLY)
-	@if [ -z '$(ONLY)' ]; then .venv-bench/bin/python bench/charts.py; fi
 
 .venv-bench/installed: requirements-bench.txt
 	@$(PYTHON) -m venv .venv-bench

@@ -1,13 +1,11 @@
 """`python -m bench [SECTION]`: runs every section, or the one that is named, and writes what was measured."""
 
-import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
-from bench import intake, plans, polling, postgres, pressure, profile, reads, retention, snapshot, start, waiting
+from bench import intake, plans, polling, pressure, profile, reads, retention, snapshot, start, waiting
 from bench.report import written
 from bench.results import Results
 from bench.servers import NeverServed
@@ -25,7 +23,6 @@ SECTIONS: dict[str, Callable[[World, Results], None]] = {
     "start": start.run,
 }
 ON_DEMAND: dict[str, Callable[[World, Results], None]] = {
-    "postgres": postgres.run,
     "profile": profile.run,
     "retention": retention.run,
 }
@@ -56,7 +53,6 @@ def main(chosen: str | None) -> int:
         print(text)
         return int(bool(void))
     (_HERE / "RESULTS.md").write_text(text)
-    (_HERE / "results.json").write_text(json.dumps(asdict(results), indent=1))
     return int(bool(void))
 
 

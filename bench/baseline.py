@@ -1,4 +1,4 @@
-"""The plain way, to compare with: a FastAPI route, one SQLAlchemy transaction per request, the same three writes.
+"""The plain way, to compare with: a FastAPI route, one SQLAlchemy transaction per request, the same writes.
 
 Run as a program it serves on the port given, on the database of DATABASE_URL; `python -m bench.baseline PORT`.
 """
@@ -12,10 +12,10 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.ledger.tables import deliveries, generations, transitions
+from app.ledger.tables import deliveries, generations, polls, transitions
 from bench.events import PATH, SECRET
 
 
@@ -31,9 +31,14 @@ def make(url: str) -> FastAPI:
         event = await request.json()
         generation, now = event["data"], datetime.now(UTC)
         async with engine.begin() as connection:
+            chosen = generations.c.id == generation["id"]
+            stored = (await connection.execute(select(generations).where(chosen).with_for_update())).first()
+            values = _generation(generation, body, now, number=1 if stored is None else stored.last_number + 1)
+            write = insert(generations) if stored is None else update(generations).where(chosen)
+            await connection.execute(write.values(**values))
+            await connection.execute(delete(polls).where(polls.c.generation_id == generation["id"]))
             await connection.execute(insert(deliveries).values(**_delivery(event, generation, body, now)))
-            await connection.execute(insert(generations).values(**_generation(generation, body, now)))
-            await connection.execute(insert(transitions).values(**_transition(event, generation, now)))
+            await connection.execute(insert(transitions).values(**_transition(event, generation, values, stored)))
         return {"received": True}
 
     return app
@@ -59,7 +64,7 @@ def _delivery(event: dict[str, Any], generation: dict[str, Any], body: bytes, no
     }
 
 
-def _generation(generation: dict[str, Any], body: bytes, now: datetime) -> dict[str, Any]:
+def _generation(generation: dict[str, Any], body: bytes, now: datetime, *, number: int) -> dict[str, Any]:
     return {
         "id": generation["id"],
         "status": generation["status"],
@@ -71,22 +76,29 @@ def _generation(generation: dict[str, Any], body: bytes, now: datetime) -> dict[
         "updated_at": datetime.fromisoformat(generation["updated_at"]),
         "first_seen_at": now,
         "settled_at": now,
+        "failed_at": now if generation["status"] == "failed" else None,
         "settled_by": "webhook",
         "callback_received_at": now,
-        "last_number": 1,
-        "revision": 1,
+        "last_number": number,
+        "revision": number,
         "polls": 0,
     }
 
 
-def _transition(event: dict[str, Any], generation: dict[str, Any], now: datetime) -> dict[str, Any]:
+def _transition(
+    event: dict[str, Any],
+    generation: dict[str, Any],
+    values: dict[str, Any],
+    stored: Any,  # noqa: ANN401 - a row
+) -> dict[str, Any]:
     return {
         "generation_id": generation["id"],
-        "number": 1,
+        "number": values["last_number"],
+        "from_status": None if stored is None else stored.status,
         "to_status": generation["status"],
         "source": "webhook",
         "event_id": event["id"],
-        "recorded_at": now,
+        "recorded_at": values["settled_at"],
     }
 
 

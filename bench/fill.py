@@ -1,65 +1,46 @@
-"""Fills `generations`, all settled but one in a hundred, which are due; and the deliveries and transitions before."""
+"""Fills the tables on either database: generations that are open or settled, and what led to them."""
 
+import asyncio
 import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from itertools import islice
 from typing import Any
 
-from bench.world import World, on_postgres
+import asyncpg
+
+from bench.world import World
 
 SIZES = (10_000, 1_000_000, 5_000_000)
 SUBMISSIONS = 200_000
 BIG = "five million generations"
-_AT_ONCE = 100_000
-_OBJECT = """'{"id":"' || id || '","status":"succeeded","model":"z-image","reserved_credits":1,"final_credits":1,"created_at":"2026-05-11T00:00:00.000Z","updated_at":"2026-05-11T00:01:00.000Z","result":{"primary_url":"https://media.example/' || id || '.png","urls":["https://media.example/' || id || '.png"]},"error":null}'"""  # noqa: E501
-_NUMBERS = """
-FROM (
-    SELECT 'task_' || n AS id, n, n % $4::bigint = 0 AS is_due, $3::timestamptz + n * interval '1 millisecond' AS seen
-    FROM generate_series($1::bigint, $2::bigint) AS n
-) AS made
-"""
-_GENERATIONS = f"""
-INSERT INTO generations (id, status, model, rivya_object, reserved_credits, final_credits, client_request_id,
-    submitted_by, first_seen_at, settled_at, failed_at, settled_by, callback_received_at, last_number, revision, polls)
-SELECT id, CASE WHEN is_due THEN 'queued' WHEN n % 20 = 1 THEN 'failed' ELSE 'succeeded' END, 'model-' || n % 20,
-    {_OBJECT}, 1, 1, 'order-' || n, 'token-' || n % 9, seen, CASE WHEN NOT is_due THEN seen END,
-    CASE WHEN NOT is_due AND n % 20 = 1 THEN seen END, CASE WHEN NOT is_due THEN 'webhook' END,
-    CASE WHEN NOT is_due THEN seen END, 1, 1, 0
-{_NUMBERS}
-"""
-_POLLS = f"""
-INSERT INTO polls (generation_id, first_seen_at, source, state, next_poll_at, polls, failures, not_found_count)
-SELECT id, seen, 'submit', 'watching', seen, 0, 0, 0
-{_NUMBERS}
-WHERE is_due
-"""
+_AT_ONCE = 20_000
 
-_PAST = f"""
-INSERT INTO deliveries (event_id, event_type, generation_id, endpoint_id, received_at, body, headers, outcome, attempts)
-SELECT 'evt_' || n, CASE WHEN n % 100000 = 7 THEN 'generation.archived' WHEN n % 20 = 1 THEN 'generation.failed'
-    ELSE 'generation.succeeded' END, id, 'endpoint', seen, convert_to(repeat('a body of Rivya ', 30), 'UTF8'),
-    '{{}}', CASE n % 100000 WHEN 7 THEN 'unknown_type' WHEN 8 THEN 'unreadable'
-    WHEN 9 THEN 'conflict' ELSE 'applied' END, 1
-{_NUMBERS}
-"""
-_MOVED = f"""
-INSERT INTO transitions (generation_id, number, to_status, source, event_id, recorded_at)
-SELECT id, 1, CASE WHEN is_due THEN 'queued' WHEN n % 20 = 1 THEN 'failed' ELSE 'succeeded' END, 'webhook', 'evt_' || n,
-    seen
-{_NUMBERS}
-"""
+_GENERATIONS = (
+    *("id", "status", "rivya_object", "model", "reserved_credits", "final_credits", "client_request_id"),
+    *("submitted_by", "first_seen_at", "settled_at", "failed_at", "settled_by", "callback_received_at"),
+    *("last_number", "revision", "polls"),
+)
+_POLLS = (
+    *("generation_id", "model", "first_seen_at", "source", "token", "state", "next_poll_at", "polls", "failures"),
+    "not_found_count",
+)
+_POLLED_0_1 = ("tracking", "next_poll_at", "poll_failures", "not_found_count")
+_TRANSITIONS = ("generation_id", "number", "from_status", "to_status", "source", "event_id", "recorded_at")
+_DELIVERIES = (
+    *("event_id", "event_type", "generation_id", "endpoint_id", "received_at", "outcome", "attempts", "headers"),
+    "body",
+)
+_SUBMISSIONS = (
+    *("id", "idempotency_key", "request_hash", "request", "state", "is_final", "response_status", "response"),
+    *("generation_id", "attempts", "retries", "sent_at", "next_attempt_at", "created_at", "resolved_at"),
+)
+_NULL = "\\N"
+_BODY = "a body of Rivya " * 30
+_UNUSUAL = {7: "unknown_type", 8: "unreadable", 9: "conflict"}
+"""Outcomes of three deliveries of every 100,000."""
 
-_SENT = """
-INSERT INTO submissions (id, idempotency_key, request_hash, request, state, is_final, response_status, response,
-    generation_id, attempts, retries, sent_at, next_attempt_at, created_at, resolved_at)
-SELECT 'submission-' || n, 'key-of-' || n, md5(n::text), '', CASE WHEN is_open THEN 'unknown' ELSE 'accepted' END,
-    CASE WHEN is_open THEN 0 ELSE 1 END, CASE WHEN NOT is_open THEN 200 END, '', CASE WHEN NOT is_open THEN 'task_' || n
-    END, 1, 0, at, CASE WHEN is_open THEN at + interval '9 days' END, at, CASE WHEN NOT is_open THEN at END
-FROM (
-    SELECT n, n % 100 = 0 AS is_open, $2::timestamptz + n * interval '1 millisecond' AS at
-    FROM generate_series(1, $1::bigint) AS n
-) AS made
-"""
+# Rows are lines of PostgreSQL's text format: tabs between values. SQLite gets the same values.
 
 
 def big(world: World) -> str:
@@ -71,64 +52,155 @@ def big(world: World) -> str:
     return url
 
 
+def fill(url: str, *, first: int, last: int, due_each: int = 100) -> None:
+    """Insert the generations `task_<first>` to `task_<last>`: each `due_each`th is open and due, the others settled.
+
+    Every twentieth settled one has failed.
+    """
+    _fill(
+        url,
+        generations=(_GENERATIONS, _lines(_generation, first, last, due_each)),
+        polls=(_POLLS, _lines(_poll, first, last, due_each)),
+    )
+
+
+def fill_open(url: str, *, first: int, last: int, is_release_0_1: bool = False) -> None:
+    """Insert generations that were submitted and are not polled soon: their callbacks are yet to come."""
+    transitions = (_TRANSITIONS, _lines(_transition, first, last, 1))
+    if is_release_0_1:
+        columns = (*(it for it in _GENERATIONS if it != "failed_at"), *_POLLED_0_1)
+        _fill(url, generations=(columns, _lines(_generation_0_1, first, last, 1)), transitions=transitions)
+        return
+    _fill(
+        url,
+        generations=(_GENERATIONS, _lines(_open_generation, first, last, 1)),
+        polls=(_POLLS, _lines(_distant_poll, first, last, 1)),
+        transitions=transitions,
+    )
+
+
 def fill_history(url: str, *, last: int, due_each: int = 100) -> None:
     """Insert what led to the generations 1 to `last`; 1 delivery in 33,333 is out of the ordinary."""
-    on_postgres(url, partial(_insert_history, last, due_each))
+    _fill(
+        url,
+        deliveries=(_DELIVERIES, _lines(_delivery, 1, last, due_each)),
+        transitions=(_TRANSITIONS, _lines(_transition, 1, last, due_each)),
+        submissions=(_SUBMISSIONS, _lines(_submission, 1, min(last, SUBMISSIONS), due_each)),
+    )
 
 
-async def _insert_history(last: int, due_each: int, connection: Any) -> None:  # noqa: ANN401 - asyncpg tells no types
+def _lines(line: Callable[[int, str, str], str | None], first: int, last: int, due_each: int) -> Iterator[str]:
     start = datetime.now(UTC) - timedelta(days=2)
-    await connection.execute("SET synchronous_commit = off")
-    for begin in range(1, last + 1, _AT_ONCE):
-        numbers = (begin, min(begin + _AT_ONCE - 1, last), start, due_each)
-        await connection.execute(_PAST, *numbers)
-        await connection.execute(_MOVED, *numbers)
-    await connection.execute(_SENT, min(last, SUBMISSIONS), start)
-    await connection.execute("VACUUM ANALYZE deliveries, transitions, submissions")
+    for begin in range(first - first % 1000, last + 1, 1000):
+        second = f"{start + timedelta(seconds=begin // 1000):%Y-%m-%d %H:%M:%S}"
+        for number in range(max(begin, first), min(begin + 1000, last + 1)):
+            status = "queued" if number % due_each == 0 else _final_status(number)
+            made = line(number, f"{second}.{number % 1000:03d}000", status)
+            if made is not None:
+                yield made
 
 
-def fill(url: str, *, first: int, last: int, due_each: int = 100) -> None:
-    """Insert the generations `first` to `last`, every so manyth due, and vacuum as autovacuum would sooner or later."""
-    on_postgres(url, partial(_insert, first, last, due_each))
+def _final_status(number: int) -> str:
+    return "failed" if number % 20 == 1 else "succeeded"
 
 
-async def _insert(first: int, last: int, due_each: int, connection: Any) -> None:  # noqa: ANN401 - asyncpg tells no types
-    start = datetime.now(UTC) - timedelta(days=2)
-    await connection.execute("SET synchronous_commit = off")
-    for begin in range(first, last + 1, _AT_ONCE):
-        for statement in (_GENERATIONS, _POLLS):
-            await connection.execute(statement, begin, min(begin + _AT_ONCE - 1, last), start, due_each)
-    await connection.execute("VACUUM ANALYZE generations, polls")
+def _generation(number: int, at: str, status: str) -> str:
+    about = f"model-{number % 20}\t1\t{{}}\torder-{number}\ttoken-{number % 9}\t{at}"
+    rivya = f'{{"id":"task_{number}","status":"{{}}","model":"z-image","reserved_credits":1,"final_credits":{{}}'
+    dates = ',"created_at":"2026-05-11T00:00:00.000Z","updated_at":"2026-05-11T00:01:00.000Z"'
+    if status == "queued":
+        rivya = rivya[1:].format("queued", "null")
+        return (
+            f'task_{number}\tqueued\t{{{rivya}{dates},"result":null,"error":null}}\t{about.format(_NULL)}'
+            f"\t{_NULL}\t{_NULL}\t{_NULL}\t{_NULL}\t1\t1\t0"
+        )
+    result = f"https://media.example/results/task_{number}.png"
+    rivya = rivya[1:].format(status, 1)
+    return (
+        f"task_{number}\t{status}\t{{{rivya}{dates},"
+        f'"result":{{"primary_url":"{result}","urls":["{result}"]}},"error":null}}\t{about.format(1)}'
+        f"\t{at}\t{at if status == 'failed' else _NULL}\twebhook\t{at}\t1\t1\t0"
+    )
 
 
-_MADE_ON_SQLITE = """
-WITH RECURSIVE numbers (n) AS (SELECT :first UNION ALL SELECT n + 1 FROM numbers WHERE n < :last),
-made AS (SELECT n, 'task_' || n AS id, n % 100 = 0 AS is_due,
-    strftime('%Y-%m-%d %H:%M:%f000', :start, '+' || (n / 1000.0) || ' seconds') AS seen FROM numbers)
-"""
-_ON_SQLITE = (
-    f"""{_MADE_ON_SQLITE}
-INSERT INTO generations (id, status, model, rivya_object, reserved_credits, final_credits, client_request_id,
-    submitted_by, first_seen_at, settled_at, settled_by, callback_received_at, last_number, revision, polls)
-SELECT id, iif(is_due, 'queued', 'succeeded'), 'model-' || (n % 20), {_OBJECT}, 1, 1, 'order-' || n,
-    'token-' || (n % 9), seen, iif(is_due, NULL, seen), iif(is_due, NULL, 'webhook'), iif(is_due, NULL, seen), 1, 1, 0
-FROM made
-""",  # noqa: S608 - of text of ours
-    f"""{_MADE_ON_SQLITE}
-INSERT INTO polls (generation_id, first_seen_at, source, state, next_poll_at, polls, failures, not_found_count)
-SELECT id, seen, 'submit', 'watching', seen, 0, 0, 0 FROM made WHERE is_due
-""",  # noqa: S608
-)
+def _open_generation(number: int, at: str, status: str) -> str:
+    """With the model that its callback will tell."""
+    return _generation(number, at, status).replace(f"\tmodel-{number % 20}\t", "\tz-image\t")
 
 
-def fill_sqlite(url: str, *, first: int, last: int) -> None:
-    """The same on SQLite, and no ANALYZE: nothing of ours runs it either."""
-    start = (datetime.now(UTC) - timedelta(days=2)).strftime("%Y-%m-%d %H:%M:%S")
-    connection = sqlite3.connect(url.partition("///")[2])
+def _generation_0_1(number: int, at: str, status: str) -> str:
+    values = _open_generation(number, at, status).split("\t")
+    del values[_GENERATIONS.index("failed_at")]
+    return "\t".join((*values, "watching", _later(at), "0", "0"))
+
+
+def _poll(number: int, at: str, status: str) -> str | None:
+    if status != "queued":
+        return None
+    return f"task_{number}\tmodel-{number % 20}\t{at}\tsubmit\ttoken-{number % 9}\twatching\t{at}\t0\t0\t0"
+
+
+def _distant_poll(number: int, at: str, status: str) -> str | None:  # noqa: ARG001
+    line = f"task_{number}\tz-image\t{at}\tsubmit\ttoken-{number % 9}\twatching"
+    return f"{line}\t{_later(at)}\t0\t0\t0"
+
+
+def _transition(number: int, at: str, status: str) -> str:
+    if status == "queued":
+        return f"task_{number}\t1\t{_NULL}\tqueued\tsubmit\t{_NULL}\t{at}"
+    return f"task_{number}\t1\t{_NULL}\t{status}\twebhook\tevt_{number}\t{at}"
+
+
+def _delivery(number: int, at: str, status: str) -> str:  # noqa: ARG001
+    outcome = _UNUSUAL.get(number % 100_000, "applied")
+    kind = "archived" if outcome == "unknown_type" else _final_status(number)
+    return f"evt_{number}\tgeneration.{kind}\ttask_{number}\tendpoint\t{at}\t{outcome}\t1\t{{}}\t{_BODY}"
+
+
+def _submission(number: int, at: str, status: str) -> str:
+    about = f"submission-{number}\tkey-of-{number}\t{number:032x}\t"
+    if status == "queued":
+        return f"{about}\tunknown\t0\t{_NULL}\t\t{_NULL}\t1\t0\t{at}\t{_later(at)}\t{at}\t{_NULL}"
+    return f"{about}\taccepted\t1\t200\t\ttask_{number}\t1\t0\t{at}\t{_NULL}\t{at}\t{at}"
+
+
+def _later(at: str) -> str:
+    return f"2100{at[4:]}"
+
+
+def _fill(url: str, **tables: tuple[Sequence[str], Iterator[str]]) -> None:
+    """Insert lines by table. On PostgreSQL also vacuum, as autovacuum would; on SQLite nothing of ours runs ANALYZE."""
+    if url.startswith("sqlite"):
+        _fill_sqlite(url.partition("///")[2], tables)
+    else:
+        asyncio.run(_fill_postgres(url.replace("+asyncpg", ""), tables))
+
+
+def _fill_sqlite(path: str, tables: dict[str, tuple[Sequence[str], Iterator[str]]]) -> None:
+    connection = sqlite3.connect(path)
     try:
         connection.execute("PRAGMA synchronous = off")
-        for statement in _ON_SQLITE:
-            connection.execute(statement, {"first": first, "last": last, "start": start})
+        for table, (columns, lines) in tables.items():
+            values = (tuple(None if it == _NULL else it for it in line.split("\t")) for line in lines)
+            places = ", ".join("?" * len(columns))
+            connection.executemany(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", values)  # noqa: S608
         connection.commit()
     finally:
         connection.close()
+
+
+async def _fill_postgres(url: str, tables: dict[str, tuple[Sequence[str], Iterator[str]]]) -> None:
+    connection: Any = await asyncpg.connect(url)
+    try:
+        await connection.execute("SET synchronous_commit = off; SET timezone = 'UTC'")
+        for table, (columns, lines) in tables.items():
+            await connection.copy_to_table(table, source=_chunks(lines), columns=columns, timeout=600)
+            await connection.execute(f"VACUUM ANALYZE {table}", timeout=600)
+    finally:
+        await connection.close()
+
+
+async def _chunks(lines: Iterable[str]) -> Any:  # noqa: ANN401 - asyncpg tells no types
+    iterator = iter(lines)
+    while chunk := list(islice(iterator, _AT_ONCE)):
+        yield ("\n".join(chunk) + "\n").encode()

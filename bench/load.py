@@ -26,8 +26,6 @@ class Load:
     """Seconds, of what was answered 2xx."""
     accepted: list[int] = field(default_factory=list)
     """Places, in the list of requests, of those that were answered 2xx."""
-    answered_at: list[float] = field(default_factory=list)
-    """Seconds after the start, of the answers 2xx."""
     lost: int = 0
     """Requests whose connection broke before the answer."""
 
@@ -36,10 +34,10 @@ class Load:
         """Answers 2xx per second."""
         return len(self.latencies) / self.seconds if self.seconds else 0.0
 
-    def windows(self, seconds: float) -> list[float]:
-        """Answers 2xx per second in each whole stretch of so many seconds, from the start on."""
-        counted = Counter(int(seconds_after_start / seconds) for seconds_after_start in self.answered_at)
-        return [counted[number] / seconds for number in range(int(self.seconds / seconds))]
+    @property
+    def sent(self) -> int:
+        """How many of the requests were sent, in their order."""
+        return self.statuses.total() + self.lost
 
     def percentile(self, percent: float) -> float:
         """Milliseconds below which this share of the answers 2xx came."""
@@ -81,7 +79,6 @@ class _Generator:
         self._epoll = select.epoll()
         self._connections: dict[int, _Connection] = {}
         self._load = Load()
-        self._started = 0.0
 
     def connect(self, port: int) -> None:
         connection = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -91,7 +88,7 @@ class _Generator:
 
     def run(self, seconds: float) -> Load:
         connections, load, clock = self._connections, self._load, time.perf_counter
-        self._started = started = clock()
+        started = clock()
         deadline, busy = started + seconds, 0
         for connection in connections.values():
             busy += self._send(connection)
@@ -150,7 +147,6 @@ class _Generator:
         if status < 300:
             now = time.perf_counter()
             load.latencies.append(now - connection.sent_at)
-            load.answered_at.append(now - self._started)
             load.accepted.append(connection.place)
 
 

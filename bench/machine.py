@@ -47,6 +47,12 @@ def resident_bytes(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def peak_bytes(pid: int) -> int:
+    """The most resident memory that a process has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
 def cpu_seconds(pid: int) -> float:
     """Processor time that a process has used; 0 once it is gone."""
     return sum(_ticks(pid)[:2]) / os.sysconf("SC_CLK_TCK")

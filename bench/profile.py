@@ -1,4 +1,4 @@
-"""Where a delivery's time goes in the process that takes it: py-spy looks at it a few hundred times a second."""
+"""Where the time of a callback for a known generation goes: py-spy looks at the process some hundred times a second."""
 
 import subprocess
 import tempfile
@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bench import events, load, servers
-from bench.intake import CONNECTIONS, deliver
+from bench.fill import fill_open
+from bench.intake import deliver
 from bench.machine import pin
+from bench.pairs import CONNECTIONS
 from bench.results import Results
 from bench.verify import verify
 from bench.world import World
@@ -43,7 +45,9 @@ def run(world: World, results: Results) -> None:
         url = world.fresh(kind)
         with servers.receiver(url, core=world.server_core) as ours:
             deliver(url, ours, "warm", connections=CONNECTIONS, seconds=1)
-            batch = events.make("looked", SECONDS * _FASTEST)
+            fill_open(url, first=1, last=SECONDS * _FASTEST)
+            ids = [f"task_{number}" for number in range(1, SECONDS * _FASTEST + 1)]
+            batch = events.about("looked", ids, failed_each=10, is_known=True)
             with tempfile.NamedTemporaryFile(suffix=".txt") as profile:
                 looking = _look(ours.pid, profile.name, core=world.server_core)
                 came = load.run([ours.port], batch.requests, connections=CONNECTIONS, seconds=SECONDS)

@@ -1,4 +1,4 @@
-"""What was measured, gathered as the run goes on: figures, tables and series for the charts."""
+"""What was measured, gathered as the run goes on: figures and notes."""
 
 import statistics
 from collections.abc import Sequence
@@ -17,12 +17,10 @@ class Figure:
 
 @dataclass(slots=True)
 class Results:
-    """Everything that goes into RESULTS.md and the charts."""
+    """Everything that goes into RESULTS.md."""
 
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """Points by the name of their chart and line, as `chart/line`."""
 
     def add(self, what: str, *, target: str, measured: str, is_reached: bool) -> None:
         """One figure; told at once, since the run takes a while."""
@@ -33,10 +31,6 @@ class Results:
         """Something to be said below the table."""
         self.notes.append(text)
         print(f"     {text}", flush=True)
-
-    def point(self, line: str, x: float, y: float) -> None:
-        """A point of a chart."""
-        self.series.setdefault(line, []).append((x, y))
 
 
 def spread(values: Sequence[float], form: str = ".3f") -> str:
