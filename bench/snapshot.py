@@ -12,7 +12,7 @@ import asyncpg
 from sqlalchemy import text
 
 from app.core.database import Database
-from app.polling.claims import CLAIM, LEASE
+from app.polling.claims import LEASE, DuePolls
 from bench.fill import fill
 from bench.results import Results
 from bench.world import World
@@ -52,17 +52,16 @@ def run(world: World, results: Results) -> None:
 
 async def _claimed(url: str, *, is_open: bool) -> float:
     """Milliseconds that the last claims took."""
-    database, times = Database(url), []
+    database, due, times = Database(url), DuePolls(is_sqlite=False), list[float]()
     async with _snapshot(url, is_open=is_open):
         for _ in range(CLAIMED // _AT_ONCE):
             now = datetime.now(UTC)
             started = time.perf_counter()
             async with database.transaction() as connection:
-                parameters = {"now": now, "until": now + LEASE, "most": _AT_ONCE}
-                claimed = (await connection.execute(CLAIM, parameters)).mappings().all()
+                leases, _ = await due.claim(connection, now=now, until=now + LEASE, most=_AT_ONCE, after="")
             times.append((time.perf_counter() - started) * 1000)
             async with database.transaction() as connection:
-                await connection.execute(_SETTLE, {"ids": [row["generation_id"] for row in claimed]})
+                await connection.execute(_SETTLE, {"ids": [lease.generation_id for lease in leases]})
     await database.dispose()
     return statistics.median(times[-_LAST:])
 

@@ -12,10 +12,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from app.api.parameters import GenerationParameters, decode, encode, without_nul
 from app.api.schemas import GenerationListOut, GenerationOut, TransitionListOut, answer, errors, list_of
 from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting
-from app.core.auth import Access, Caller, Role
+from app.core.auth import Access, Caller, Forbidden, Role
 from app.core.bodies import parse_model, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound, RequestInvalid
+from app.core.middleware import ensure_request_id
 from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source, TrackedClaim
 from app.ledger.queries import Queries
@@ -131,11 +132,15 @@ def router(
         dependencies=reads,
     )
     async def list_transitions(generation_id: str) -> Response:
-        """Every status change that was accepted, oldest first, with its source."""
+        """Every status change that was accepted, oldest first, with its source; and who changed the metadata."""
         history = await queries.transitions(generation_id) if usable_id(generation_id) is not None else []
         if not history:
             raise NotFound(_UNKNOWN)
-        return answer(list_of([render_transition(transition) for transition in history]))
+        generation = (await queries.generations_by_id([generation_id])).get(generation_id)
+        changes = [] if generation is None else list(generation.metadata_changes or ())
+        return answer(
+            list_of([render_transition(transition) for transition in history]) | {"metadata_changes": changes}
+        )
 
     @routes.get(
         "/generations/{generation_id:path}",
@@ -172,20 +177,43 @@ def router(
     async def track_generation(
         generation_id: str, request: Request, caller: Annotated[Caller, Depends(access.require(Role.WRITE))]
     ) -> Response:
-        """Idempotent: 201 where the generation was not known, 200 where it was; its status never moves back."""
+        """Idempotent: 201 where the generation was not known, 200 where it was; its status never moves back.
+
+        Metadata belongs to the token that sets it first; only that one and the role admin may replace it (403).
+        """
         identity = checked_id(generation_id)
         track = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), Track)
-        claim = TrackedClaim(id=identity, model=track.model, client_request_id=track.client_request_id)
         report = Report(
-            source=Source.OPERATOR, reported_at=clock.now(), claim=claim, token=caller.name, metadata=track.metadata
+            source=Source.OPERATOR,
+            reported_at=clock.now(),
+            claim=TrackedClaim(id=identity, model=track.model, client_request_id=track.client_request_id),
+            token=caller.name,
+            metadata=track.metadata,
+            is_admin=caller.role.allows(Role.ADMIN),
         )
-        recorded = await record(report)
-        if recorded.generation is None:
-            raise NotFound(_UNKNOWN)
-        is_new = recorded.transition is not None and recorded.transition.from_status is None
-        return answer(render(recorded.generation), status=201 if is_new else 200)
+        known = None if track.metadata is None else (await queries.generations_by_id([identity])).get(identity)
+        return await _tracked(request, report, known, record)
 
     return routes
+
+
+async def _tracked(
+    request: Request, report: Report, known: Generation | None, record: Callable[[Report], Awaitable[Recorded]]
+) -> Response:
+    """The generation once it is recorded; 403 with what stays as it is, where the metadata is another token's."""
+    generation, is_new = known, False
+    if known is None or report.may_change_metadata(known.metadata_by):
+        recorded = await record(report)
+        generation = recorded.generation
+        is_new = recorded.transition is not None and recorded.transition.from_status is None
+    if generation is None:
+        raise NotFound(_UNKNOWN)
+    shown = render(generation)
+    if report.metadata is None or report.may_change_metadata(generation.metadata_by):
+        return answer(shown, status=201 if is_new else 200)
+    message = f"The metadata of this generation was set by the token {generation.metadata_by}, and belongs to it."
+    detail = {"code": Forbidden.code, "message": message, "requestId": ensure_request_id(request.scope)}
+    return answer({"error": detail, "metadata": shown["metadata"], "tracking": shown["tracking"]}, status=403)
 
 
 async def _awaited(request: Request, waiting: Waiting, generation_id: str, wait: Wait) -> Response:

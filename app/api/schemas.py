@@ -162,10 +162,19 @@ class GenerationListOut(_ListOut):
     data: list[GenerationOut]
 
 
+class MetadataChangeOut(BaseModel):
+    """One change of a generation's metadata; the newest 100 are kept."""
+
+    by: str | None = Field(description="name of the token")
+    at: str
+    sha256: str = Field(description="of the metadata as JSON, hex")
+
+
 class TransitionListOut(_ListOut):
     """The history of a generation, oldest first."""
 
     data: list[TransitionOut]
+    metadata_changes: list[MetadataChangeOut]
 
 
 class DeliveryListOut(_ListOut):

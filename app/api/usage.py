@@ -34,8 +34,9 @@ def router(queries: Queries, access: Access, *, clock: Clock) -> APIRouter:
         """By the name of the token that submitted them, model, and UTC day of `tracking.first_seen_at`.
 
         Generations only: what chat costs is in its own answers. Reserved credits stay counted as reserved, final
-        credits count once Rivya has reported them. `from` and `to` are days or whole hours in UTC. At most 366 days
-        and 10,000 lines.
+        credits count once Rivya has reported them. `from` and `to` are days or whole hours in UTC, at most 366 days
+        apart. Models beyond the 200 busiest, or fewer where there would be more than 10,000 lines, are summed as
+        `other`.
         """
         asked = window(parameters.first, parameters.to, now=clock.now())
         lines = await queries.usage(asked.first, asked.last_hour_ends, most=MOST_LINES + 1)

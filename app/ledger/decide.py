@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+from app.core.json_codec import dump_json
 from app.core.records import hot_dataclass
 from app.ledger.models import (
     Claim,
@@ -30,6 +31,7 @@ Changes = dict[str, Any]
 _NOTHING_KNOWN = Generation(
     id="", status=Status.QUEUED, tracking=Tracking.WATCHING, first_seen_at=datetime(1970, 1, 1, tzinfo=UTC)
 )
+MOST_METADATA_CHANGES = 100
 _LONGEST_PREFIX = 250
 """Characters of an event id before a digest: the whole is no longer than an event id may be."""
 _CLAIMED_MEMBERS = ("model", "reserved_credits", "final_credits", "created_at", "updated_at")
@@ -99,14 +101,24 @@ def _common_changes(known: Generation, report: Report, claim: Claim) -> Changes:
         changes["submitted_by"] = report.token
     if known.model is None and claim.model is not None:
         changes["model"] = claim.model
-    if report.metadata is not None:
-        changes["metadata"] = report.metadata
-        if known.metadata is None and report.token is not None:
-            changes["metadata_by"] = report.token
+    if report.metadata is not None and report.metadata != known.metadata:
+        changes |= _metadata_changes(known, report, report.metadata)
     if report.source is Source.WEBHOOK and known.callback_received_at is None:
         changes["callback_received_at"] = report.reported_at
     if report.source is Source.POLL:
         changes["polls"] = known.polls + 1
+    return changes
+
+
+def _metadata_changes(known: Generation, report: Report, metadata: Mapping[str, Any]) -> Changes:
+    if not report.may_change_metadata(known.metadata_by):
+        return {}
+    now = report.reported_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    digest = sha256(dump_json(metadata)).hexdigest()
+    history = [*(known.metadata_changes or ()), {"by": report.token, "at": now, "sha256": digest}]
+    changes: Changes = {"metadata": metadata, "metadata_changes": history[-MOST_METADATA_CHANGES:]}
+    if known.metadata_by is None and report.token is not None:
+        changes["metadata_by"] = report.token
     return changes
 
 

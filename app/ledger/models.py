@@ -163,8 +163,14 @@ class Report:
     token: str | None = None
     """Name of the token of the caller that submitted or tracked the generation."""
     metadata: Mapping[str, Any] | None = None
+    is_admin: bool = False
+    """Its token may replace metadata that another token has set."""
     replayed_event_id: str | None = None
     """The stored event that an operator replays; it is not stored or counted again."""
+
+    def may_change_metadata(self, of: str | None) -> bool:
+        """Whether metadata that the token named `of` has set may be replaced by this report; None: there is none."""
+        return of in (None, self.token) or self.is_admin
 
     @property
     def event_id(self) -> str | None:
@@ -214,6 +220,8 @@ class Generation:
     submitted_by: str | None = None
     metadata: Mapping[str, Any] | None = None
     metadata_by: str | None = None
+    metadata_changes: Sequence[Mapping[str, Any]] | None = None
+    """Who changed the metadata and when, oldest first: the newest `MOST_METADATA_CHANGES`."""
     settled_at: datetime | None = None
     settled_by: Source | None = None
     failed_at: datetime | None = None

@@ -38,6 +38,8 @@ from app.ledger.sql import (
 )
 from app.ledger.tables import deliveries, generations, polls, transitions
 
+_MODELS_SHOWN = (200, 20, 0)
+
 
 class Queries:
     """Reads the ledger. Every method raises `DatabaseUnavailable` where the database can't be reached."""
@@ -92,15 +94,24 @@ class Queries:
     async def usage(self, first: datetime, end: datetime, *, most: int) -> list[UsageLine]:
         """Sums by day, caller and model of the generations first seen from `first` until before `end`, in that order.
 
-        Both are whole hours in UTC. Returns at most `most` lines; if it returns that many, there may be more.
+        Both are whole hours in UTC. Returns at most `most` lines; if it returns that many, there may be more. Models
+        beyond the busiest, 200 or as many as have room in `most`, are summed as `OTHER_MODELS`.
         """
+        stored: Sequence[RowMapping] = ()
+        for models in _MODELS_SHOWN:
+            stored = await self._usage_lines(first, end, most=most, models=models)
+            if len(stored) < most:
+                break
+        # Sorted here, because the databases sort null differently.
+        return sorted(map(to_usage_line, stored), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
+
+    async def _usage_lines(self, first: datetime, end: datetime, *, most: int, models: int) -> Sequence[RowMapping]:
         async with self._database.read() as connection:
             if not self._database.is_sqlite:
                 await connection.execute(BY_INDEX)
-            window = {"first": first, "end": end, "most": most}
-            stored = (await connection.execute(self._usage, window)).mappings().all()
-        # Sorted here, because the databases sort null differently.
-        return sorted(map(to_usage_line, stored), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
+            window = {"first": first, "end": end, "most": most, "models": models}
+            stored: Sequence[RowMapping] = (await connection.execute(self._usage, window)).mappings().all()
+        return stored
 
     async def describe_status(self, now: datetime) -> LedgerStats:
         """Counts of open and overdue generations at `now`, and when the newest delivery was received."""

@@ -23,6 +23,7 @@ GENERATION_COLUMNS = tuple(column.name for column in generations.c)
 UNINDEXED_COLUMNS = (
     *("status", "rivya_object", "last_number", "settled_at", "settled_by", "callback_received_at", "updated_at"),
     *("final_credits", "polls", "reserved_credits", "created_at", "metadata", "metadata_by"),
+    "metadata_changes",
 )
 CHANGED_COLUMNS = (*UNINDEXED_COLUMNS, "failed_at", "model", "client_request_id", "submitted_by")
 """Those that change most come first: the values of a row end with its last change, and the rest stays as it is."""
@@ -56,10 +57,11 @@ def select_generations(source: FromClause) -> Select[Any]:
 
 SELECT_GENERATIONS = select_generations(generations)
 
+_JSON_COLUMNS = ("metadata", "metadata_changes", "rivya_object")
 _generation = attrgetter(*GENERATION_COLUMNS)
 _delivery = attrgetter("event_type", "endpoint_id", "received_at")
 _transition = attrgetter(*TRANSITION_COLUMNS)
-_JSON = tuple(GENERATION_COLUMNS.index(name) for name in ("metadata", "rivya_object"))
+_JSON = tuple(GENERATION_COLUMNS.index(name) for name in _JSON_COLUMNS)
 
 
 def dump_json(value: object) -> str:
@@ -74,8 +76,9 @@ def to_generation(row: Row) -> Generation:
     members["rivya_object"] = parse_json(members["rivya_object"])
     if members["settled_by"] is not None:
         members["settled_by"] = Source(members["settled_by"])
-    if members["metadata"] is not None:
-        members["metadata"] = parse_json(members["metadata"])
+    for name in ("metadata", "metadata_changes"):
+        if members[name] is not None:
+            members[name] = parse_json(members[name])
     return Generation(**members)
 
 
@@ -133,7 +136,7 @@ def _inserted(generation: Generation) -> Values:
 
 def _updated(row: GenerationRow, stored: Generation) -> Values:
     changes = row.changes
-    for name in ("metadata", "rivya_object"):
+    for name in _JSON_COLUMNS:
         if name in changes:
             changes = {**changes, name: dump_json(changes[name])}
     values = [stored.id, stored.revision, *map(changes.get, CHANGED_COLUMNS)]
@@ -151,7 +154,7 @@ def _is_closed(row: GenerationRow) -> bool:
 def _opened(row: GenerationRow) -> Values:
     it, report = row.generation, row.report
     schedule = (it.model, it.tracking, it.next_poll_at, it.polls, 0, 0, None, None, None)
-    return (it.id, it.first_seen_at, report.source, report.token, *schedule)
+    return (it.id, it.first_seen_at, report.source, report.token or "", *schedule)
 
 
 def _delivered(row: DeliveryRow) -> Values:

@@ -15,10 +15,12 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     bindparam,
+    case,
     cast,
     false,
     func,
     literal,
+    or_,
     select,
     text,
     tuple_,
@@ -188,6 +190,7 @@ def counted(statement: Select[Any], *, most: int) -> ScalarSelect[int]:
 
 # SQLite adds and subtracts floats; their rounding errors are below this digit.
 _DECIMALS = 9
+OTHER_MODELS = "other"
 _SUMMED = ("generations", "open", "reserved_credits", "final_credits")
 
 
@@ -210,6 +213,7 @@ class UsageLine:
 def usage_statement(*, is_sqlite: bool) -> Select[Any]:
     """At most `:most` lines, in any order, for generations first seen from the hour `:first` until before `:end`.
 
+    Models beyond the `:models` busiest are one line each day: tokens may name any number of them.
     Reads the hourly sums and the few changes since they were computed; reads no generation.
     """
     parts = [
@@ -220,12 +224,19 @@ def usage_statement(*, is_sqlite: bool) -> Select[Any]:
         )
         for table in (usage_hours, usage_changes)
     ]
-    both = union_all(*parts).subquery("both")
-    day = _day(both.c.hour, is_sqlite=is_sqlite)
-    sums = {name: func.sum(both.c[name], type_=both.c[name].type) for name in _SUMMED}
+    both = union_all(*parts).cte("both")
+    count = func.sum(both.c.generations)
+    busiest = select(both.c.model).where(both.c.model.is_not(None)).group_by(both.c.model)
+    busiest = busiest.order_by(count.desc(), both.c.model).limit(bindparam("models"))
+    is_shown = or_(both.c.model.is_(None), both.c.model.in_(busiest))
+    model = case((is_shown, both.c.model), else_=literal(OTHER_MODELS)).label("shown_model")
+    named = select(both.c.hour, both.c.submitted_by, model, *(both.c[name] for name in _SUMMED)).subquery("named")
+    day = _day(named.c.hour, is_sqlite=is_sqlite)
+    sums = {name: func.sum(named.c[name], type_=named.c[name].type) for name in _SUMMED}
+    key = (named.c.submitted_by, named.c.shown_model)
     return (
-        select(day.label("day"), both.c.submitted_by, both.c.model, *(it.label(name) for name, it in sums.items()))
-        .group_by(day, both.c.submitted_by, both.c.model)
+        select(day.label("day"), key[0], key[1].label("model"), *(it.label(name) for name, it in sums.items()))
+        .group_by(day, *key)
         .having(sums["generations"] != 0)
         .limit(bindparam("most"))
     )

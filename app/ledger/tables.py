@@ -45,6 +45,7 @@ generations = Table(
     Column("submitted_by", Id, comment="name of the token that submitted it; null: not submitted through us"),
     Column("metadata", Text, comment="what a caller of ours attached, as JSON"),
     Column("metadata_by", Text, comment="name of the token that first attached it"),
+    Column("metadata_changes", Text, comment="by whom, when and to which SHA-256, the newest 100, as JSON"),
     Column("settled_at", UtcDateTime),
     Column("failed_at", UtcDateTime, comment="settled_at of those that failed"),
     Column("updated_at", UtcDateTime, comment="Rivya's time"),
@@ -82,7 +83,13 @@ polls = Table(
     Column("first_seen_at", UtcDateTime, nullable=False, comment="as in generations"),
     Column("model", Text, comment="as in generations, when the poll was scheduled"),
     Column("source", Text, nullable=False, comment="of the first report"),
-    Column("token", Id, comment="name of the token of the first report; null: it was nobody's"),
+    Column(
+        "token",
+        Id,
+        nullable=False,
+        server_default="",
+        comment="name of the first report's token; empty: nobody's",
+    ),
     Column("state", Text, nullable=False),
     Column("next_poll_at", UtcDateTime, comment="null: never"),
     Column("lease_until", UtcDateTime, comment="a poller has it until then"),
@@ -95,6 +102,11 @@ polls = Table(
     enum_check("state", OPEN_STATES),
     CheckConstraint("(next_poll_at IS NULL) = (state = 'lost')", name="polled_unless_lost"),
     partial_index("ix_polls_next_poll_at", "next_poll_at", where=text("next_poll_at IS NOT NULL")),
+    partial_index(
+        "ix_polls_token_source_next_poll_at",
+        *("token", "source", "next_poll_at"),
+        where=text("next_poll_at IS NOT NULL"),
+    ),
     Index("ix_polls_state_first_seen_at", "state", "first_seen_at", "generation_id"),
 )
 

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, Update, and_, bindparam, or_, select, update
+from sqlalchemy import Select, Update, and_, bindparam, or_, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database, UtcDateTime
 from app.ledger.models import Tracking
@@ -70,6 +71,33 @@ class Claimed:
     reservation: Reservation
 
 
+class DuePolls:
+    """Chooses what to poll next: the tokens take turns, so that none can fill the budget with what it tracks."""
+
+    def __init__(self, *, is_sqlite: bool) -> None:
+        self._is_sqlite = is_sqlite
+        self.choose = CHOOSE_ON_SQLITE if is_sqlite else CHOOSE
+        still_due = any_of(_p.generation_id, "ids", is_sqlite=is_sqlite) & (_p.next_poll_at <= _NOW)
+        lease = _update(_ids.where(still_due)).values(lease_until=_UNTIL, next_poll_at=_UNTIL)
+        self._lease = lease.returning(*(_p[name] for name in PollLease.__dataclass_fields__))
+
+    async def claim(
+        self, connection: AsyncConnection, *, now: datetime, until: datetime, most: int, after: str
+    ) -> tuple[list[PollLease], str]:
+        """Lease at most `most` polls until `until`, in the order to poll in; and the token that had the last turn.
+
+        The turns begin with the token after `after`.
+        """
+        due = {"now": now, "most": most}
+        chosen = (await connection.execute(self.choose, {**due, "after": after})).all()
+        places = {generation_id: place for place, (generation_id, _) in enumerate(chosen)}
+        ids = ids_parameter(list(places), is_sqlite=self._is_sqlite)
+        leased = (await connection.execute(self._lease, {**due, "until": until, "ids": ids})).mappings()
+        leases = [PollLease(**{**row, "state": Tracking(row["state"])}) for row in leased]
+        leases.sort(key=lambda lease: places[lease.generation_id])
+        return leases, chosen[-1].token if chosen else after
+
+
 class Claims:
     """Claims polls, and writes `polls` where there is no report to record; `Recorder` inserts and deletes its rows.
 
@@ -79,6 +107,9 @@ class Claims:
     def __init__(self, database: Database, limiter: RateLimiter) -> None:
         self._database = database
         self._limiter = limiter
+        self._due = DuePolls(is_sqlite=database.is_sqlite)
+        self._served = ""
+        """The token whose poll was claimed last: the next claim begins with the token after it."""
         is_polled = any_of(_p.generation_id, "ids", is_sqlite=database.is_sqlite) & _p.next_poll_at.is_not(None)
         self._lock = select(_p.generation_id, _p.lease_until).where(is_polled).order_by(_p.generation_id)
 
@@ -88,15 +119,18 @@ class Claims:
             return (await connection.execute(NEXT_DUE)).scalar_one_or_none()
 
     async def claim(self, most: int) -> list[Claimed]:
-        """Claim due generations, at most `most` and as many as the budget allows. Raises `DatabaseUnavailable`."""
+        """Claim due generations, at most `most` and as many as the budget allows. Raises `DatabaseUnavailable`.
+
+        The tokens that have any due take turns; of one token, those that it submitted come before those that it tracks.
+        """
         async with self._database.transaction() as connection:
             budget = await self._limiter.lock(connection)
             room = min(budget.capacity, most)
             if room == 0:
                 return []
-            parameters = {"now": budget.now, "until": budget.now + LEASE, "most": room}
-            rows = (await connection.execute(CLAIM, parameters)).mappings()
-            leases = [PollLease(**{**row, "state": Tracking(row["state"])}) for row in rows]
+            leases, self._served = await self._due.claim(
+                connection, now=budget.now, until=budget.now + LEASE, most=room, after=self._served
+            )
             reservations = await self._limiter.reserve(connection, budget, len(leases))
         return [Claimed(*claimed) for claimed in zip(leases, reservations, strict=True)]
 
@@ -155,6 +189,8 @@ def _update(chosen: Select[Any]) -> Update:
     return update(polls).where(_p.generation_id.in_(select(locked.c.generation_id)))
 
 
+_NOW = bindparam("now", type_=UtcDateTime)
+_AFTER = bindparam("after", type_=_p.token.type)
 _TO = bindparam("to", type_=UtcDateTime)
 _UNTIL = bindparam("until", type_=UtcDateTime)
 _IS_WATCHED = _p.state == Tracking.WATCHING
@@ -171,9 +207,42 @@ _RESET_IMPOSSIBLE = _update(
 
 _WRITE = update(polls).where(_p.generation_id == bindparam("id")).values(lease_until=None)
 
-CLAIM = (
-    _update(_ids.where(_p.next_poll_at <= bindparam("now", type_=UtcDateTime)).order_by(_p.next_poll_at))
-    .values(lease_until=_UNTIL, next_poll_at=_UNTIL)
-    .returning(*(_p[name] for name in PollLease.__dataclass_fields__))
-)
-"""`next_poll_at` is set only where a poll is scheduled, so that one indexed condition finds what is due."""
+_IN_TURN = "SELECT generation_id, token FROM turns ORDER BY turn, token <= :after, token LIMIT :most"
+
+# Each step of `owners` finds the next token in the index, so the time does not depend on how many polls a token has.
+CHOOSE = text(
+    f"""
+    WITH RECURSIVE owners AS (
+        (SELECT token FROM polls WHERE next_poll_at IS NOT NULL ORDER BY token LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT p.token FROM polls AS p
+            WHERE p.next_poll_at IS NOT NULL AND p.token > owners.token ORDER BY p.token LIMIT 1
+        ) FROM owners WHERE owners.token IS NOT NULL
+    ), turns AS (
+        SELECT owners.token, due.generation_id,
+            row_number() OVER (PARTITION BY owners.token ORDER BY kinds.place, due.next_poll_at) AS turn
+        FROM owners
+        CROSS JOIN (VALUES ('submit', 0), ('webhook', 1), ('poll', 1), ('operator', 1)) AS kinds (source, place)
+        CROSS JOIN LATERAL (
+            SELECT p.generation_id, p.next_poll_at FROM polls AS p
+            WHERE p.token = owners.token AND p.source = kinds.source AND p.next_poll_at <= :now
+            ORDER BY p.next_poll_at LIMIT :most
+        ) AS due
+    )
+    {_IN_TURN}
+    """  # noqa: S608 - constant text
+).bindparams(_NOW, _AFTER)
+"""Ids of due generations with their tokens, in the order in which they are to be polled."""
+
+CHOOSE_ON_SQLITE = text(
+    f"""
+    WITH turns AS (
+        SELECT token, generation_id,
+            row_number() OVER (PARTITION BY token ORDER BY source <> 'submit', next_poll_at) AS turn
+        FROM polls WHERE next_poll_at <= :now
+    )
+    {_IN_TURN}
+    """  # noqa: S608 - constant text
+).bindparams(_NOW, _AFTER)
+"""The same without LATERAL, which SQLite lacks: it reads all that is due."""

@@ -145,6 +145,7 @@ def _refused(error: RivyaRefused, request_id: str) -> Verdict:
 def _failed(error: RivyaUnavailable, status: int, code: str, *, request_id: str) -> Verdict:
     named = error.request_id or request_id
     message = error.message or "Rivya failed to take this create. Repeat it with the same Idempotency-Key."
+    message = message[:_LONGEST_MESSAGE]
     return Verdict(
         result=Result.RETRYABLE,
         state=State.REJECTED,
@@ -174,14 +175,15 @@ def _unknown(error: RivyaError, key: str, request_id: str) -> Verdict:
 # Rivya's rejection as the caller gets it: with all its members, and the documented three in any case. Pure.
 
 
-_LARGEST_RELAYED = 64 * 1024
+_LARGEST_RELAYED = 8 * 1024
+_LONGEST_MESSAGE = 1000
 
 
 def relayed(error: RivyaRefused, *, request_id: str) -> Reply:
     """The reply with Rivya's status, code, message, requestId and wait; `request_id` is used if Rivya gave none."""
     members = _error_member(error.body) if len(error.body) <= _LARGEST_RELAYED else {}
     documented = {
-        "message": error.message or "Rivya refused this without giving a reason.",
+        "message": (error.message or "Rivya refused this without giving a reason.")[:_LONGEST_MESSAGE],
         "requestId": error.request_id or request_id,
     }
     body = json_body({"error": {**documented, **members, "code": error.code}})

@@ -154,6 +154,7 @@ class Submissions:
     ) -> bool:
         """Store the verdict on an attempt; False if a later attempt or a final reply has replaced it.
 
+        Of a refused create only the hash of the body is kept: who sends it again brings the body.
         An acceptance is stored however late it comes: Rivya has confirmed that the generation exists.
         """
         is_current = true() if verdict.state is State.ACCEPTED else _t.attempts == claimed.attempts
@@ -171,6 +172,7 @@ class Submissions:
                 response_status=None if is_open else verdict.reply.status,
                 response=None if is_open else verdict.reply.body,
                 response_retry_after=None if is_open else verdict.reply.retry_after,
+                **({"request": b""} if verdict.state is State.REJECTED else {}),
             )
         )
         async with self._database.transaction() as connection:

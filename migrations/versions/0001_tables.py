@@ -135,6 +135,7 @@ def upgrade() -> None:
         sa.Column("submitted_by", _ID, comment="name of the token that submitted it; null: not submitted through us"),
         sa.Column("metadata", sa.Text(), comment="what a caller of ours attached, as JSON"),
         sa.Column("metadata_by", sa.Text(), comment="name of the token that first attached it"),
+        sa.Column("metadata_changes", sa.Text(), comment="by whom, when and to which SHA-256, the newest 100, as JSON"),
         sa.Column("settled_at", _TIME),
         sa.Column("failed_at", _TIME, comment="settled_at of those that failed"),
         sa.Column("updated_at", _TIME, comment="Rivya's time"),
@@ -202,7 +203,13 @@ def upgrade() -> None:
         sa.Column("first_seen_at", _TIME, nullable=False, comment="as in generations"),
         sa.Column("model", sa.Text(), comment="as in generations, when the poll was scheduled"),
         sa.Column("source", sa.Text(), nullable=False, comment="of the first report"),
-        sa.Column("token", _ID, comment="name of the token of the first report; null: it was nobody's"),
+        sa.Column(
+            "token",
+            _ID,
+            nullable=False,
+            server_default="",
+            comment="name of the first report's token; empty: nobody's",
+        ),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("next_poll_at", _TIME, comment="null: never"),
         sa.Column("lease_until", _TIME, comment="a poller has it until then"),
@@ -217,6 +224,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("generation_id", name=op.f("pk_polls")),
     )
     _index("ix_polls_next_poll_at", "polls", ["next_poll_at"], where="next_poll_at IS NOT NULL")
+    _index(
+        "ix_polls_token_source_next_poll_at",
+        "polls",
+        ["token", "source", "next_poll_at"],
+        where="next_poll_at IS NOT NULL",
+    )
     _index("ix_polls_state_first_seen_at", "polls", ["state", "first_seen_at", "generation_id"])
 
     op.create_table(

@@ -130,3 +130,28 @@ async def test_who_tracks_it_and_who_first_attached_metadata_is_recorded(databas
         await api.room.ledger.record([replace(submit("g"), token="other", metadata={"more": 1})])
         names = {(row["id"], row["token"], row["metadata_by"]) for row in await api.room.rows(generations)}
         assert names == {("plain", "write", None), ("g", "write", "write")}
+
+
+async def test_metadata_belongs_to_the_token_that_set_it_first_and_each_change_is_in_the_history(
+    database_url: str,
+) -> None:
+    async with open_api(database_url) as api:
+        await api.record(replace(submit("g"), token="shop"))
+        other = replace(submit("g"), token="blog", metadata={"of": "blog"})
+        assert (await api.writer.put(f"{PATH}g", json={"metadata": {"of": "write"}})).status_code == 200
+        await api.record(other)
+        await api.record(replace(submit("g"), token="write", metadata={"of": "write"}))  # changes nothing
+        assert (await api.client.get(f"{PATH}g")).json()["metadata"] == {"of": "write"}
+        assert (await api.admin.put(f"{PATH}g", json={"metadata": {"of": "admin"}})).status_code == 200
+        assert (await api.writer.put(f"{PATH}g", json={"metadata": {"of": "write again"}})).status_code == 200
+        changes = (await api.client.get(f"{PATH}g/transitions")).json()["metadata_changes"]
+        assert [change["by"] for change in changes] == ["write", "admin", "write"]
+
+
+async def test_metadata_of_another_token_is_refused_with_what_stays(sqlite_url: str) -> None:
+    async with open_api(sqlite_url) as api:
+        await api.record(replace(submit("g"), token="shop", metadata={"of": "shop"}))
+        answer = await api.writer.put(f"{PATH}g", json={"metadata": {}, "client_request_id": "mine"})
+        assert error_of(answer) == (403, "api_scope_denied")
+        assert answer.json()["metadata"] == {"of": "shop"}
+        assert (await api.client.get(f"{PATH}g")).json()["tracking"]["client_request_id"] != "mine"

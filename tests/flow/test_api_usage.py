@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.api import usage
+from app.ledger import queries
 from app.ledger.models import Report, Source
 from tests.support.api_harness import ApiHarness, error_of, open_api
 from tests.support.clock import NOON
@@ -106,3 +107,17 @@ async def test_more_lines_than_an_answer_holds_are_refused_and_not_cut(
         answer = await api.client.get(PATH, params={"to": "2026-05-12"})
         assert error_of(answer) == (400, "validation_failed")
         assert "ask for a shorter time" in answer.json()["error"]["message"]
+
+
+async def test_models_beyond_the_busiest_are_summed_as_other(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "_MODELS_SHOWN", (2, 0))
+    async with open_api(database_url) as api:
+        made_up = [submitted(f"m{n}", "shop", model=f"made-up-{n:02}") for n in range(9)]
+        usual = [submitted(f"u{n}", "shop", model=f"usual-{n % 2}") for n in range(6)]
+        await api.record(*made_up, *usual, submitted("none", "shop", model=None))
+        counts = {line[2]: line[3] for line in await lines(api)}
+        assert counts == {"usual-0": 3, "usual-1": 3, "other": 9, None: 1}
+        monkeypatch.setattr(usage, "MOST_LINES", 3)
+        assert {line[2]: line[3] for line in await lines(api)} == {"other": 15, None: 1}

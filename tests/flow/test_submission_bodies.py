@@ -8,6 +8,7 @@ from app.core.leases import Leases
 from app.ledger.tables import generations
 from app.operations.retention import Pruning, Retention
 from app.sandbox.faults import ApiFault
+from app.submission.store import submissions
 from tests.support.operations_harness import at_desk
 from tests.support.submission_harness import BODY, SubmissionHarness, code_of, open_submission, serve_manually
 
@@ -99,3 +100,15 @@ async def test_a_forgotten_generation_takes_its_prompt_along(database_url: str, 
         assert is_expired(await room.create())
         assert (await room.create(key="other")).status_code == 200
         assert (room.calls, room.charged()) == (2, 1)
+
+
+async def test_of_a_refused_create_the_hash_and_the_answer_are_kept_and_no_body(database_url: str) -> None:
+    async with serve_manually() as rivya, open_submission(database_url, rivya) as room:
+        body = b'{"model": "no-such-model", "prompt": "' + b"x" * 500_000 + b'"}'
+        first = await room.create(body, key="refused")
+        again = await room.create(body, key="refused")
+        assert (first.status_code, first.content) == (again.status_code, again.content)
+        [stored] = await room.room.rows(submissions)
+        assert stored["request"] == b""
+        assert len(stored["response"]) < 10_000
+        assert code_of(await room.create(BODY, key="refused")) == "idempotency_conflict"

@@ -19,6 +19,7 @@ REACHED = {
     "generations.id": DELIVERY, "generations.status": OURS, "generations.model": DELIVERY,
     "generations.rivya_object": DELIVERY, "generations.client_request_id": TRACK, "generations.metadata": TRACK,
     "generations.submitted_by": SETTING, "generations.settled_by": OURS, "generations.metadata_by": SETTING,
+    "generations.metadata_changes": OURS,
     "polls.generation_id": DELIVERY, "polls.model": DELIVERY, "polls.source": OURS, "polls.token": SETTING,
     "polls.state": OURS, "polls.last_error": POLL,
     "transitions.generation_id": DELIVERY, "transitions.event_id": DELIVERY, "transitions.from_status": OURS,
