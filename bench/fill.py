@@ -95,9 +95,9 @@ def _lines(line: Callable[[int, str, str], str | None], first: int, last: int, d
         second = f"{start + timedelta(seconds=begin // 1000):%Y-%m-%d %H:%M:%S}"
         for number in range(max(begin, first), min(begin + 1000, last + 1)):
             status = "queued" if number % due_each == 0 else _final_status(number)
-            made = line(number, f"{second}.{number % 1000:03d}000", status)
-            if made is not None:
-                yield made
+            values = line(number, f"{second}.{number % 1000:03d}000", status)
+            if values is not None:
+                yield values
 
 
 def _final_status(number: int) -> str:
