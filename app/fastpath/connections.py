@@ -185,8 +185,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's meaning of the result, which uvicorn leaves out
-        """Keep the connection until what came before is answered."""
+        """Keep the connection until what came before is answered; who ends it within a response has left."""
         self._is_eof, self._left_at = True, self.loop.time()
+        if isinstance(self.cycle, RequestResponseCycle) and self.cycle.response_started and self._is_busy():
+            self.cut()
+            return False
         self._bound_reading()
         return self._is_busy() or bool(self._unparsed)
 

@@ -66,7 +66,7 @@ async def test_another_method_is_told_which_ones_there_are(sqlite_url: str) -> N
     async with open_api(sqlite_url) as api:
         answer = await api.admin.delete("/api/v1/generations/g")
         assert error_of(answer) == (405, "method_not_allowed")
-        assert answer.headers["allow"] == "GET, PUT"
+        assert answer.headers["allow"] == "GET, HEAD, PUT"
 
 
 async def test_a_callers_plain_request_id_is_kept(sqlite_url: str) -> None:

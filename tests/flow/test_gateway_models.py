@@ -117,7 +117,7 @@ async def test_one_model_is_the_entry_of_the_list_unchanged() -> None:
     ):
         for path in ("a/b%20c", "a%2Fb%20c"):
             answer = await room.client.get(f"{MODELS}/{path}")
-            assert (answer.status_code, answer.content) == (200, entry)
+            assert (answer.status_code, answer.content) == (200, entry + b"\n")
             assert answer.headers["content-type"] == "application/json"
         unknown = await room.client.get(f"{MODELS}/other")
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "not_found")
