@@ -187,7 +187,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's meaning of the result, which uvicorn leaves out
         """Keep the connection until what came before is answered; who ends it within a response has left."""
         self._is_eof, self._left_at = True, self.loop.time()
-        if isinstance(self.cycle, RequestResponseCycle) and self.cycle.response_started and self._is_busy():
+        cycle: object = self.cycle  # or the fast path's exchange, which answers at once
+        if isinstance(cycle, RequestResponseCycle) and cycle.response_started and not cycle.response_complete:
             self.cut()
             return False
         self._bound_reading()
