@@ -5,10 +5,12 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.core.setting_sources import SECRETS
 from tests.conftest import REPORTED
 from tests.support.containers import Container, Engine, version
 from tests.support.deployment import Instruction, final_stage
@@ -132,14 +134,29 @@ def test_a_receiver_on_sqlite_works_stops_and_goes_on_with_the_same_volume(
     assert _get(port, f"/api/v1/generations/{generation}")["status"] == "succeeded"
 
 
-def test_a_receiver_on_postgresql_works_and_stops(
-    make: Make, settings: dict[str, str], empty_postgres_url: str
+def test_a_receiver_on_postgresql_takes_mounted_secrets_a_migrated_database_and_a_port_for_metrics(
+    make: Make, settings: dict[str, str], empty_postgres_url: str, tmp_path: Path
 ) -> None:
-    receiver = make(settings={**settings, "DATABASE_URL": empty_postgres_url})
+    """As deploy/kubernetes runs it."""
+    given = {**settings, "DATABASE_URL": empty_postgres_url, "RECEIVER_MIGRATE_ON_START": "false"}
+    for name in SECRETS:
+        if value := given.pop(name.upper(), ""):
+            (tmp_path / name).write_text(f"{value}\n")
+    tmp_path.chmod(0o755)
+    before, migrated, after = [
+        make("migrate", *words, secrets=tmp_path).run() for words in (("--check",), (), ("--check", "--json"))
+    ]
+    assert (before.returncode, migrated.returncode, after.returncode) == (1, 0, 0), migrated.stderr
+    metrics_port = free_port()
+    receiver = make(settings={**given, "RECEIVER_METRICS_PORT": str(metrics_port)}, secrets=tmp_path)
     receiver.start()
+    _all_is_well(receiver, metrics_port)
     port = int(settings["RECEIVER_PORT"])
-    _all_is_well(receiver, port)
     _settled(port)
+    _answers(receiver, port, "/metrics", 404)
+    config = receiver.execute("rivya-receiver", "config").stdout
+    assert "/run/secrets/rivya_api_key" in config
+    assert settings["RIVYA_API_KEY"] not in config
     _stops(receiver)
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,21 @@ class Container:
     """One container of the image, confined as docker-compose.yml confines it, on this machine's network."""
 
     def __init__(
-        self, engine: Engine, name: str, *words: str, settings: dict[str, str] | None = None, volume: str = ""
+        self,
+        engine: Engine,
+        name: str,
+        *words: str,
+        settings: Mapping[str, str] | None = None,
+        volume: str = "",
+        secrets: Path | None = None,
     ) -> None:
         self._engine, self.name = engine, name
         environment = [f"--env={key}={value}" for key, value in (settings or {}).items()]
         self._options = [*CONFINED, *_LIMITS, "--network=host", *environment]
         if volume:
             self._options.append(f"--volume={volume}:/data")
+        if secrets is not None:
+            self._options.append(f"--volume={secrets}:/run/secrets:ro")
         self._words = words
 
     def start(self) -> None:
