@@ -17,8 +17,9 @@ from app.core.bodies import parse_model, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound, RequestInvalid
 from app.core.middleware import ensure_request_id
+from app.core.records import Claim
 from app.ledger.decide import Recorded
-from app.ledger.models import Generation, Report, Source, TrackedClaim
+from app.ledger.models import Generation, Report, Source, Status
 from app.ledger.queries import Queries
 from app.ledger.serializers import render, render_transition
 from app.rivya.parsing import LONGEST_ID, LONGEST_NAME, checked_metadata, usable_id, usable_name
@@ -185,10 +186,11 @@ def router(
             raise HTTPException(405)
         identity = checked_id(generation_id)
         track = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), Track)
+        claim = Claim(identity, Status.QUEUED, model=track.model, client_request_id=track.client_request_id)
         report = Report(
             source=Source.OPERATOR,
             reported_at=clock.now(),
-            claim=TrackedClaim(id=identity, model=track.model, client_request_id=track.client_request_id),
+            claim=claim,
             token=caller.name,
             metadata=track.metadata,
             is_admin=caller.role.allows(Role.ADMIN),

@@ -7,9 +7,8 @@ from hashlib import sha256
 from typing import Any
 
 from app.core.json_codec import dump_json
-from app.core.records import hot_dataclass
+from app.core.records import Claim, hot_dataclass
 from app.ledger.models import (
-    Claim,
     Delivery,
     Generation,
     Outcome,

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from app.core.records import hot_dataclass
+from app.core.records import Claim, hot_dataclass
 
 # The status of a generation: queued → processing → succeeded | failed; steps may be skipped, never undone.
 
@@ -81,46 +81,6 @@ class Source(StrEnum):
     OPERATOR = "operator"
 
 
-class Claim(Protocol):
-    """A generation as a report describes it; implemented by `app.rivya.payloads.Generation` and `TrackedClaim`."""
-
-    @property
-    def id(self) -> str:
-        """Rivya's id."""
-
-    @property
-    def status(self) -> str:
-        """One of the values of `Status`."""
-
-    @property
-    def model(self) -> str | None:
-        """The model, where it is given."""
-
-    @property
-    def reserved_credits(self) -> float | None:
-        """Credits held back."""
-
-    @property
-    def final_credits(self) -> float | None:
-        """Credits charged."""
-
-    @property
-    def created_at(self) -> datetime | None:
-        """Rivya's time."""
-
-    @property
-    def updated_at(self) -> datetime | None:
-        """Rivya's time."""
-
-    @property
-    def client_request_id(self) -> str | None:
-        """The caller's trace id, if Rivya returns it."""
-
-    @property
-    def object(self) -> Mapping[str, Any]:
-        """Rivya's object as it was received, JSON-serializable, with unknown members."""
-
-
 @hot_dataclass(kw_only=True)
 class Delivery:
     """A verified POST from Rivya, stored as evidence."""
@@ -181,21 +141,6 @@ class Report:
     def generation_id(self) -> str | None:
         """The id of the generation whose status this report claims."""
         return self.claim.id if self.claim is not None else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrackedClaim:
-    """A claim for a generation that was created elsewhere: it exists, so its status is at least `queued`."""
-
-    id: str
-    model: str | None = None
-    client_request_id: str | None = None
-    status: str = Status.QUEUED
-    reserved_credits: None = None
-    final_credits: None = None
-    created_at: None = None
-    updated_at: None = None
-    object: Mapping[str, Any] = field(default_factory=dict)
 
 
 # A generation as the ledger stores it: one row of `generations` and, while it is open, one of `polls`.

@@ -10,7 +10,8 @@ import structlog
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.ledger.models import Claim, Polled, Report, Source, Tracking
+from app.core.records import Claim
+from app.ledger.models import Polled, Report, Source, Tracking
 from app.ledger.write_queue import WriteQueue
 from app.polling.claims import Claimed, Claims, PollLease, PollResult
 from app.polling.metrics import POLLS, log_failed, log_tracking

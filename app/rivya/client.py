@@ -12,10 +12,11 @@ import httpx
 import orjson
 
 from app.core.headers import is_header_value
+from app.core.records import Claim
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable, read_date, read_error
 from app.rivya.parsing import json_object, usable_id
-from app.rivya.payloads import Generation, read_credits, read_generation, read_json, read_models
+from app.rivya.payloads import read_credits, read_generation, read_json, read_models
 from app.rivya.transport import (
     MOST_BODY_BYTES,
     MOST_CONNECTIONS,
@@ -43,7 +44,7 @@ class CreateAnswer:
     """Rivya's answer to an accepted create: HTTP status, generation, and the body unchanged."""
 
     status: int
-    generation: Generation
+    generation: Claim
     body: bytes
 
 
@@ -90,7 +91,7 @@ class RivyaClient:
         await self._polls.aclose()
         await self._transport.aclose()
 
-    async def get_generation(self, generation_id: str, *, before_send: BeforeSend | None = None) -> Generation:
+    async def get_generation(self, generation_id: str, *, before_send: BeforeSend | None = None) -> Claim:
         """The generation with its status. Raises RequestWithheld if `before_send` returns False."""
         path = f"/api/v1/generations/{segment(generation_id)}"
         response = await self._polls.get(path, seconds=self._deadlines.status, before_send=before_send)
@@ -196,7 +197,7 @@ def _read(reader: Callable[[bytes], _Read], response: RawResponse) -> _Read:
         ) from error
 
 
-def _answers_create(body: bytes, generation: Generation) -> bool:
+def _answers_create(body: bytes, generation: Claim) -> bool:
     """False if Rivya returned a client_request_id (which is not documented) that is not the one in the create."""
     asked = (json_object(body) or {}).get("client_request_id")
     returned = generation.client_request_id

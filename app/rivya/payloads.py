@@ -3,15 +3,13 @@
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import field
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, Literal
 
 import orjson
 
 from app.core.json_codec import parse_json
-from app.core.records import hot_dataclass
+from app.core.records import Claim, hot_dataclass
 from app.rivya.errors import PayloadUnreadable
 from app.rivya.parsing import (
     is_storable,
@@ -52,22 +50,7 @@ _DEEPEST: Final = 8
 _MOST_NODES: Final = 2000
 
 
-@hot_dataclass()
-class Generation:
-    """A generation: Rivya's whole object, and the members of it that are well-formed."""
-
-    id: str
-    status: str
-    model: str | None = None
-    reserved_credits: float | int | None = None
-    final_credits: float | int | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    client_request_id: str | None = None
-    object: dict[str, Any] = field(default_factory=dict, repr=False)
-
-
-def read_generation(body: bytes) -> Generation:
+def read_generation(body: bytes) -> Claim:
     """The generation in a response to a status or create call. Raises PayloadUnreadable."""
     value = read_json(body)
     # The documented place in a response is the top; an envelope comes second.
@@ -80,7 +63,7 @@ def read_generation(body: bytes) -> Generation:
     return generation
 
 
-def find_generation(value: object, *, is_clean: bool = False) -> Generation | None:
+def find_generation(value: object, *, is_clean: bool = False) -> Claim | None:
     """The generation in a JSON value, searched by shape: an object with an id and one of the four statuses.
 
     The likely places come first, then the shallowest object that looks like a generation, last one that looks like
@@ -137,8 +120,8 @@ def _likeness(value: dict[str, Any]) -> int:
     return 2 if any(member in value for member in _TYPICAL_MEMBERS) else 1
 
 
-def _as_generation(value: dict[str, Any], *, is_clean: bool) -> Generation:
-    return Generation(
+def _as_generation(value: dict[str, Any], *, is_clean: bool) -> Claim:
+    return Claim(
         id=value["id"],
         status=value["status"],
         model=usable_name(value.get("model")),
@@ -169,7 +152,7 @@ class DeliveryBody:
     event_id: str
     kind: Kind
     event_type: str | None = None
-    generation: Generation | None = None
+    generation: Claim | None = None
 
 
 def read_delivery(body: bytes, *, header_id: str | None) -> DeliveryBody:
@@ -189,7 +172,7 @@ def read_delivery(body: bytes, *, header_id: str | None) -> DeliveryBody:
     )
 
 
-def _kind(event_type: str | None, generation: Generation | None) -> Kind:
+def _kind(event_type: str | None, generation: Claim | None) -> Kind:
     if event_type is None or event_type in GENERATION_EVENTS:
         return "unreadable" if generation is None else "generation"
     if not _TEST_WORDS.isdisjoint(_BETWEEN_WORDS.split(event_type.lower())):

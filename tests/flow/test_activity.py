@@ -2,18 +2,19 @@
 
 from datetime import timedelta
 
+from app.core.records import Claim
 from app.ledger.activity import Activity
 from app.ledger.models import Report, Source
 from app.ledger.tables import activity_minutes
 from app.operations.replicas import Heartbeat, replicas
 from tests.support.clock import NOON, ManualClock
 from tests.support.ledger_harness import open_ledger
-from tests.support.reports import StatusClaim, poll, submit, webhook
+from tests.support.reports import poll, submit, webhook
 
 
 def settled(generation_id: str, *, seconds: float) -> Report:
     """Found by a poll this long after Rivya's own time of the outcome."""
-    claim = StatusClaim(id=generation_id, status="failed", updated_at=NOON - timedelta(seconds=seconds))
+    claim = Claim(id=generation_id, status="failed", updated_at=NOON - timedelta(seconds=seconds))
     return Report(source=Source.POLL, reported_at=NOON, claim=claim)
 
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from app.core.records import Claim
 from app.ledger.models import Report, Source
 from tests.support.api_harness import ApiHarness, error_of, ids, open_api
 from tests.support.clock import NOON
-from tests.support.reports import StatusClaim, poll, webhook
+from tests.support.reports import poll, webhook
 
 PATH = "/api/v1/generations"
 
@@ -23,7 +24,7 @@ def created(
     return Report(
         source=Source.SUBMIT,
         reported_at=NOON + minutes(minute),
-        claim=StatusClaim(id=generation_id, status="queued", model=model),
+        claim=Claim(id=generation_id, status="queued", model=model),
         client_request_id=order,
         token=by,
     )

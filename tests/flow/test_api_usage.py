@@ -7,21 +7,22 @@ import pytest
 
 from app.api import usage
 from app.ledger import queries
+from app.core.records import Claim
 from app.ledger.models import Report, Source
 from tests.support.api_harness import ApiHarness, error_of, open_api
 from tests.support.clock import NOON
-from tests.support.reports import StatusClaim, webhook
+from tests.support.reports import webhook
 
 PATH = "/api/v1/usage"
 
 
 def submitted(generation_id: str, by: str | None, *, hours: float = 0, model: str | None = "z-image") -> Report:
-    claim = StatusClaim(id=generation_id, status="queued", model=model, reserved_credits=2)
+    claim = Claim(id=generation_id, status="queued", model=model, reserved_credits=2)
     return Report(source=Source.SUBMIT, reported_at=NOON + timedelta(hours=hours), claim=claim, token=by)
 
 
 def ended(generation_id: str, *, charged: float) -> Report:
-    claim = StatusClaim(id=generation_id, status="succeeded", final_credits=charged)
+    claim = Claim(id=generation_id, status="succeeded", final_credits=charged)
     return Report(source=Source.OPERATOR, reported_at=NOON, claim=claim)
 
 

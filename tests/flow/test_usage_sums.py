@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from app.core.database import Database
+from app.core.records import Claim
 from app.ledger.models import Report, Source
 from app.ledger.queries import Queries
 from app.ledger.tables import generations, usage_changes, usage_hours
@@ -13,14 +14,14 @@ from app.operations.retention import Pruning
 from app.operations.usage_rollup import UsageRollup
 from tests.support.clock import NOON
 from tests.support.ledger_harness import LedgerHarness, open_ledger
-from tests.support.reports import StatusClaim, poll, webhook
+from tests.support.reports import poll, webhook
 
 DAYS = (NOON - timedelta(days=3, hours=12), NOON + timedelta(days=3, hours=12))
 Lines = dict[tuple[Any, ...], tuple[float, ...]]
 
 
 def submitted(generation_id: str, *, by: str | None = "shop", hours: float = 0, reserved: float | None = 2) -> Report:
-    claim = StatusClaim(id=generation_id, status="queued", model="z-image", reserved_credits=reserved)
+    claim = Claim(id=generation_id, status="queued", model="z-image", reserved_credits=reserved)
     return Report(source=Source.SUBMIT, reported_at=NOON + timedelta(hours=hours), claim=claim, token=by)
 
 
@@ -46,7 +47,7 @@ async def there(room: LedgerHarness) -> Lines:
 async def test_usage_is_what_the_generations_say_before_and_after_it_is_summed(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         sums, pruning = UsageRollup(room.database), Pruning(room.database)
-        late = StatusClaim(id="one", status="succeeded", final_credits=1.25)
+        late = Claim(id="one", status="succeeded", final_credits=1.25)
         steps: list[Any] = [
             [submitted("one"), submitted("two", hours=0.9), submitted("of yesterday", hours=-24), submitted("gone")],
             [webhook("one", "succeeded"), webhook("overtook", "succeeded")],

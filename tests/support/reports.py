@@ -1,31 +1,15 @@
 """Reports as the parts of the service would make them, for tests of the ledger."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from app.core.records import Claim
 from app.ledger.models import Delivery, Polled, Report, Source, Tracking
 from tests.support.clock import NOON
 
 
-@dataclass(frozen=True, kw_only=True)
-class StatusClaim:
-    """What Rivya says of a generation."""
-
-    id: str
-    status: str
-    model: str | None = None
-    reserved_credits: float | None = None
-    final_credits: float | None = None
-    created_at: datetime | None = None
-    updated_at: datetime | None = None
-    client_request_id: str | None = None
-    object: Mapping[str, Any] = field(default_factory=dict)
-
-
-def status_claim(generation_id: str, status: str, **members: Any) -> StatusClaim:
-    return StatusClaim(id=generation_id, status=status, object={"id": generation_id, "status": status, **members})
+def status_claim(generation_id: str, status: str, **members: Any) -> Claim:
+    return Claim(id=generation_id, status=status, object={"id": generation_id, "status": status, **members})
 
 
 def webhook(generation_id: str, status: str, *, event_id: str | None = None, at: datetime = NOON) -> Report:

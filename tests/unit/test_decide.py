@@ -3,8 +3,9 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from app.core.records import Claim
 from app.ledger.decide import Decision, decide
-from app.ledger.models import Generation, Outcome, Report, Source, Status, TrackedClaim, Tracking
+from app.ledger.models import Generation, Outcome, Report, Source, Status, Tracking
 from tests.support.clock import NOON
 from tests.support.ledger_harness import GRACE, first_poll
 from tests.support.reports import poll, status_claim, submit, webhook
@@ -108,7 +109,7 @@ def test_tracking_attaches_metadata_and_never_moves_a_generation() -> None:
     tracked = Report(
         source=Source.OPERATOR,
         reported_at=LATER,
-        claim=TrackedClaim(id="g", model="z-image"),
+        claim=Claim("g", Status.QUEUED, model="z-image"),
         metadata={"order": 7},
     )
     decision = after(webhook("g", "succeeded"), tracked)
@@ -125,7 +126,7 @@ def test_who_speaks_second_of_an_open_generation_does_not_put_its_first_poll_off
 
 def test_the_model_that_was_heard_first_stands_until_rivya_itself_says_another() -> None:
     known = replace(submit("g"), claim=replace(status_claim("g", "queued"), model="z-image"))
-    tracked = Report(source=Source.OPERATOR, reported_at=LATER, claim=TrackedClaim(id="g", model="guessed"))
+    tracked = Report(source=Source.OPERATOR, reported_at=LATER, claim=Claim("g", Status.QUEUED, model="guessed"))
     assert after(known, tracked).generation.model == "z-image"
 
 

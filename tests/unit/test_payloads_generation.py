@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.records import Claim
 from app.rivya.errors import PayloadUnreadable
 from app.rivya.parsing import storable
-from app.rivya.payloads import Generation, find_generation, read_generation
+from app.rivya.payloads import find_generation, read_generation
 
 SUCCEEDED: dict[str, Any] = {
     "id": "task_1",
@@ -35,7 +36,7 @@ def found_id(value: object) -> str | None:
 
 
 def test_the_documented_object_is_read_whole_and_kept_as_it_came() -> None:
-    assert read_generation(orjson.dumps(SUCCEEDED)) == Generation(
+    assert read_generation(orjson.dumps(SUCCEEDED)) == Claim(
         id="task_1",
         status="succeeded",
         model="z-image",
@@ -49,7 +50,7 @@ def test_the_documented_object_is_read_whole_and_kept_as_it_came() -> None:
 
 
 def test_a_short_create_answer_has_an_id_and_a_status() -> None:
-    assert read_generation(orjson.dumps(SHORT)) == Generation("task_1", "queued", object=SHORT)
+    assert read_generation(orjson.dumps(SHORT)) == Claim("task_1", "queued", object=SHORT)
 
 
 @pytest.mark.parametrize(
