@@ -60,7 +60,10 @@ def decide(current: Generation | None, report: Report, claim: Claim, *, first_po
     changes |= _newer_changes(known, claim)
     changes["status"], changes["last_number"] = claimed, known.last_number + 1
     if claimed.is_terminal:
-        changes |= _settled_changes(report, claimed)
+        changes |= {"tracking": Tracking.SETTLED, "next_poll_at": None}
+        changes |= {"settled_at": report.reported_at, "settled_by": report.source}
+        if claimed is Status.FAILED:
+            changes["failed_at"] = report.reported_at
     else:
         changes |= _poll_changes(known, claimed, changes, report, first_poll)
     generation = _apply(current, changes, report, claim)
@@ -141,12 +144,6 @@ def _filled_changes(known: Generation, claim: Claim) -> Changes:
         if value is not None and getattr(known, name) is None:
             changes[name] = value
     return changes
-
-
-def _settled_changes(report: Report, status: Status) -> Changes:
-    settled: Changes = {"tracking": Tracking.SETTLED, "next_poll_at": None}
-    settled |= {"settled_at": report.reported_at, "settled_by": report.source}
-    return {**settled, "failed_at": report.reported_at} if status is Status.FAILED else settled
 
 
 def _poll_changes(
@@ -298,6 +295,12 @@ def _is_same(row: DeliveryRow, report: Report, delivery: Delivery) -> bool:
     if (row.generation_id, row.delivery.event_type) != (generation_id, delivery.event_type):
         return False
     return generation_id is not None or delivery.event_type is not None or row.delivery.body == delivery.body
+
+
+def concerned(reports: Iterable[Report]) -> tuple[list[str], list[str]]:
+    """The ids of the generations and of the events that `reports` are about."""
+    ids = {report.claim.id for report in reports if report.claim is not None}
+    return list(ids), [report.delivery.event_id for report in reports if report.delivery is not None]
 
 
 def reused_id(delivery: Delivery) -> str:

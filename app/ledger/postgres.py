@@ -6,13 +6,13 @@ from functools import cache
 from typing import Any, Final
 
 import asyncpg
-from sqlalchemy import ColumnElement, Select, Table
+from sqlalchemy import ColumnElement, Table
 from sqlalchemy.dialects import postgresql
 
 from app.core.drivers import RawPostgres
 from app.core.errors import DatabaseUnavailable
 from app.ledger import rows
-from app.ledger.decide import Decide, KnownEvent, Plan, reused_ids
+from app.ledger.decide import Decide, KnownEvent, Plan, concerned, reused_ids
 from app.ledger.models import Generation, Report
 from app.ledger.tables import deliveries, generations, polls, transitions, usage_changes
 
@@ -41,7 +41,7 @@ class PostgresRecord:
         If everything is new, as where other programs create the generations, one round trip is enough.
         Raises `WriteConflict` and `DatabaseUnavailable`; nothing is written then.
         """
-        ids, event_ids = _concerned(reports)
+        ids, event_ids = concerned(reports)
         with _map_conflicts():
             if self._expects_new:
                 plan = decide({}, {})
@@ -59,7 +59,7 @@ class PostgresRecord:
 
         Raises `WriteConflict` only where another writer inserts one of them at the same time.
         """
-        ids, event_ids = _concerned(reports)
+        ids, event_ids = concerned(reports)
         with _map_conflicts():
             async with self._direct.transaction() as connection:
                 await connection.execute(LOCK, ids)
@@ -88,11 +88,6 @@ def _map_conflicts() -> Iterator[None]:
         raise
 
 
-def _concerned(reports: Sequence[Report]) -> tuple[list[str], list[str]]:
-    ids = {report.claim.id for report in reports if report.claim is not None}
-    return list(ids), [report.delivery.event_id for report in reports if report.delivery is not None]
-
-
 def _parse(known: Iterable[Any]) -> tuple[dict[str, Generation], dict[str, KnownEvent]]:
     generations, events = {}, {}
     for row in known:
@@ -109,22 +104,14 @@ def _arguments(plan: Plan) -> dict[str, object]:
     Rows are JSON texts: of arrays the driver encodes each element, in five times as long.
     """
     written = rows.written_rows(plan)
-    delivered, bodies = rows.apart(written.delivered)
-    texts = {
-        "changed": written.updated,
-        "added": written.inserted,
-        "repeated": written.repeated,
-        "opened": written.opened,
-        "delivered": delivered,
-        "moved": written.moved,
-        "counted": written.usage,
-    }
-    parts: dict[str, object] = {name: rows.dump_json(values) for name, values in texts.items() if values}
+    closed, delivered = written.pop("closed"), written["delivered"]
+    written["delivered"], bodies = rows.apart(delivered)
+    parts: dict[str, object] = {name: rows.dump_json(values) for name, values in written.items() if values}
     return {
         **parts,
         **({"bodies": bodies} if delivered else {}),
-        **({"closed": written.closed} if written.closed else {}),
-        **({"expected": len(written.updated)} if written.updated else {}),
+        **({"closed": [generation_id for (generation_id,) in closed]} if closed else {}),
+        **({"expected": len(written["changed"])} if written["changed"] else {}),
     }
 
 
@@ -138,12 +125,8 @@ def _type(column: ColumnElement[Any]) -> str:
     return str(column.type.compile(_DIALECT))
 
 
-def _sql(statement: Select[Any]) -> str:
-    text = str(statement.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
-    return text.replace("\n", "")
-
-
-_GENERATIONS: Final = _sql(rows.SELECT_GENERATIONS)
+_COMPILED: Final = rows.SELECT_GENERATIONS.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True})
+_GENERATIONS: Final = str(_COMPILED).replace("\n", "")
 _KNOWN_EVENT: Final = ("event_id", "outcome", "event_type", "generation_id")
 
 

@@ -1,7 +1,7 @@
 """Converts between rows and the types of the ledger; only this module knows which columns hold JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
@@ -59,7 +59,6 @@ SELECT_GENERATIONS = select_generations(generations)
 
 _JSON_COLUMNS = ("metadata", "metadata_changes", "rivya_object")
 _generation = attrgetter(*GENERATION_COLUMNS)
-_delivery = attrgetter("event_type", "endpoint_id", "received_at")
 _transition = attrgetter(*TRANSITION_COLUMNS)
 _JSON = tuple(GENERATION_COLUMNS.index(name) for name in _JSON_COLUMNS)
 
@@ -87,42 +86,25 @@ def to_known_event(row: Row) -> KnownEvent:
     return KnownEvent(Outcome(row["outcome"]), row["event_type"], row["generation_id"], row["body"])
 
 
-@dataclass(slots=True)
-class WrittenRows:
-    """The values to write for a plan, always in the order of the keys, so that two batches can't deadlock."""
+def written_rows(plan: Plan) -> dict[str, list[Values]]:
+    """The values to write for `plan`, always in the order of the keys, so that two batches can't deadlock.
 
-    inserted: Sequence[Values]
-    """In the order of `GENERATION_COLUMNS`."""
-    updated: Sequence[Values]
-    """Id and revision as it was read, then `CHANGED_COLUMNS`; None for what stays as it is, left out at the end."""
-    opened: Sequence[Values]
-    """In the order of `POLL_COLUMNS`."""
-    closed: Sequence[str]
-    """Ids of the generations that are settled now."""
-    delivered: Sequence[Values]
-    """In the order of `DELIVERY_COLUMNS`."""
-    repeated: Sequence[Values]
-    """Event ids with their new attempts."""
-    moved: Sequence[Values]
-    """In the order of `TRANSITION_COLUMNS`."""
-    usage: Sequence[Values]
-    """In the order of `USAGE_COLUMNS`."""
-
-
-def written_rows(plan: Plan) -> WrittenRows:
-    """The rows to write for `plan`."""
+    `changed`: id and revision as it was read, then `CHANGED_COLUMNS`; None for what stays, left out at the end.
+    `repeated`: event ids with their new attempts. `closed`: ids of the generations that are settled now. The others are
+    whole rows of `generations`, `polls`, `deliveries`, `transitions` and `usage_changes`, in the order of the columns.
+    """
     changed = [plan.generations[key] for key in sorted(plan.generations)]
     deliveries = [plan.deliveries[key] for key in sorted(plan.deliveries)]
-    return WrittenRows(
-        inserted=[_inserted(row.generation) for row in changed if row.stored is None],
-        updated=[_updated(row, row.stored) for row in changed if row.stored is not None],
-        opened=[_opened(row) for row in changed if row.changes.get("next_poll_at") is not None],
-        closed=[row.generation.id for row in changed if _is_closed(row)],
-        delivered=[_delivered(row) for row in deliveries if not row.is_stored],
-        repeated=[(row.delivery.event_id, row.attempts) for row in deliveries if row.is_stored],
-        moved=[_transition(transition) for transition in plan.transitions],
-        usage=usage_changes(changed),
-    )
+    return {
+        "changed": [_updated(row, row.stored) for row in changed if row.stored is not None],
+        "added": [_inserted(row.generation) for row in changed if row.stored is None],
+        "repeated": [(row.delivery.event_id, row.attempts) for row in deliveries if row.is_stored],
+        "opened": [_opened(row) for row in changed if row.changes.get("next_poll_at") is not None],
+        "closed": [(row.generation.id,) for row in changed if _is_closed(row)],
+        "delivered": [_delivered(row) for row in deliveries if not row.is_stored],
+        "moved": [_transition(transition) for transition in plan.transitions],
+        "counted": list(usage_changes(changed)),
+    }
 
 
 def _inserted(generation: Generation) -> Values:
@@ -158,11 +140,9 @@ def _opened(row: GenerationRow) -> Values:
 
 
 def _delivered(row: DeliveryRow) -> Values:
-    delivery = row.delivery
-    event_type, endpoint_id, received_at = _delivery(delivery)
-    headers = dump_json(delivery.headers)
-    about = (delivery.event_id, event_type, row.generation_id, endpoint_id, received_at)
-    return (*about, row.outcome, row.attempts, headers, delivery.body)
+    it = row.delivery
+    about = (it.event_id, it.event_type, row.generation_id, it.endpoint_id, it.received_at)
+    return (*about, row.outcome, row.attempts, dump_json(it.headers), it.body)
 
 
 def apart(delivered: Sequence[Values]) -> tuple[list[Values], bytes]:
@@ -179,34 +159,18 @@ def apart(delivered: Sequence[Values]) -> tuple[list[Values], bytes]:
 
 def to_transition(row: Row) -> Transition:
     """The transition in a row of `transitions`."""
-    from_status = row["from_status"]
-    return Transition(
-        generation_id=row["generation_id"],
-        number=row["number"],
-        from_status=Status(from_status) if from_status is not None else None,
-        to_status=Status(row["to_status"]),
-        source=Source(row["source"]),
-        event_id=row["event_id"],
-        occurred_at=row["occurred_at"],
-        recorded_at=row["recorded_at"],
-    )
+    members = {name: row[name] for name in TRANSITION_COLUMNS}
+    for name in ("from_status", "to_status"):
+        members[name] = None if members[name] is None else Status(members[name])
+    return Transition(**{**members, "source": Source(members["source"])})
 
 
 def to_delivery(row: Row) -> StoredDelivery:
     """The delivery in a row of `deliveries`, with body and headers if they were selected."""
-    headers = row.get("headers")
-    return StoredDelivery(
-        event_id=row["event_id"],
-        event_type=row["event_type"],
-        generation_id=row["generation_id"],
-        endpoint_id=row["endpoint_id"],
-        received_at=row["received_at"],
-        outcome=Outcome(row["outcome"]),
-        attempts=row["attempts"],
-        body_pruned_at=row["body_pruned_at"],
-        body=row.get("body"),
-        headers=parse_json(headers) if headers is not None else None,
-    )
+    members = {**row, "outcome": Outcome(row["outcome"])}
+    if "headers" in members:
+        members["headers"] = parse_json(members["headers"])
+    return StoredDelivery(**members)
 
 
 _REVISION = GENERATION_COLUMNS.index("revision")

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import dialect
 from app.core.database import UtcDateTime
 from app.core.drivers import RawSqlite
 from app.ledger import rows
-from app.ledger.decide import Decide, KnownEvent, Plan, reused_ids
+from app.ledger.decide import Decide, KnownEvent, Plan, concerned, reused_ids
 from app.ledger.models import Generation, Report
 from app.ledger.tables import deliveries, generations, polls, transitions, usage_changes
 
@@ -32,25 +32,18 @@ class SqliteRecord:
     """The same: no other writer can interfere."""
 
     def _record(self, connection: sqlite3.Connection, *, reports: Sequence[Report], decide: Decide) -> Plan:
-        ids = {report.claim.id for report in reports if report.claim is not None}
-        stored = connection.execute(_FIND, (rows.dump_json(list(ids)),)).fetchall()
-        events = _events(connection, [report.delivery.event_id for report in reports if report.delivery is not None])
+        ids, event_ids = concerned(reports)
+        stored = connection.execute(_FIND, (rows.dump_json(ids),)).fetchall()
+        events = _events(connection, event_ids)
         if reused := reused_ids(reports, events):
             events |= _events(connection, reused)
         plan = decide({row["id"]: _to_generation(row) for row in stored}, events)
         written = rows.written_rows(plan)
-        for statement, values in (
-            (_INSERT_GENERATIONS, written.inserted),
-            (_UPDATE_UNINDEXED, [row for row in written.updated if len(row) <= _UNINDEXED]),
-            (_UPDATE_GENERATIONS, [row for row in written.updated if len(row) > _UNINDEXED]),
-            (_SCHEDULE, written.opened),
-            (_SETTLE, [(generation_id,) for generation_id in written.closed]),
-            (_INSERT_DELIVERIES, written.delivered),
-            (_REPEAT_DELIVERIES, written.repeated),
-            (_INSERT_TRANSITIONS, written.moved),
-            (_COUNT, written.usage),
-        ):
-            statement.write(connection, values)
+        # SQLite writes into every index that has a column which the statement names, whether its value changes or not.
+        unindexed = [row for row in written["changed"] if len(row) <= _UNINDEXED]
+        written["changed"] = [row for row in written["changed"] if len(row) > _UNINDEXED]
+        for part, values in {**written, "unindexed": unindexed}.items():
+            _PARTS[part].write(connection, values)
         return plan
 
 
@@ -148,16 +141,16 @@ def _update_generations(columns: Sequence[str]) -> Rows:
 
 _AGAIN: Final = ", ".join(f"{name} = excluded.{name}" for name in rows.RESCHEDULED_COLUMNS)
 
-# SQLite writes into every index that has a column which the statement names, whether its value changes or not.
 _UNINDEXED: Final = 2 + len(rows.UNINDEXED_COLUMNS)
-_UPDATE_UNINDEXED: Final = _update_generations(rows.UNINDEXED_COLUMNS)
-_UPDATE_GENERATIONS: Final = _update_generations(rows.CHANGED_COLUMNS)
-_INSERT_GENERATIONS: Final = _insert(generations, rows.GENERATION_COLUMNS)
-_SCHEDULE: Final = _insert(polls, rows.POLL_COLUMNS, f"ON CONFLICT (generation_id) DO UPDATE SET {_AGAIN}")
-_SETTLE: Final = Rows(1, "DELETE FROM polls WHERE generation_id IN ({values})")
-_INSERT_DELIVERIES: Final = _insert(deliveries, rows.DELIVERY_COLUMNS)
-_REPEAT_DELIVERIES: Final = _update(
-    deliveries, "event_id", ("attempts",), "attempts = deliveries.attempts + new.attempts"
-)
-_INSERT_TRANSITIONS: Final = _insert(transitions, rows.TRANSITION_COLUMNS)
-_COUNT: Final = _insert(usage_changes, rows.USAGE_COLUMNS)
+_PARTS: Final = {
+    "unindexed": _update_generations(rows.UNINDEXED_COLUMNS),
+    "changed": _update_generations(rows.CHANGED_COLUMNS),
+    "added": _insert(generations, rows.GENERATION_COLUMNS),
+    "repeated": _update(deliveries, "event_id", ("attempts",), "attempts = deliveries.attempts + new.attempts"),
+    "opened": _insert(polls, rows.POLL_COLUMNS, f"ON CONFLICT (generation_id) DO UPDATE SET {_AGAIN}"),
+    "closed": Rows(1, "DELETE FROM polls WHERE generation_id IN ({values})"),
+    "delivered": _insert(deliveries, rows.DELIVERY_COLUMNS),
+    "moved": _insert(transitions, rows.TRANSITION_COLUMNS),
+    "counted": _insert(usage_changes, rows.USAGE_COLUMNS),
+}
+"""What writes each part of `rows.written_rows`."""
