@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import RowMapping, ScalarSelect, Select, bindparam, func, select
+from sqlalchemy import RowMapping, ScalarSelect, Select, TextClause, bindparam, func, select
 
 from app.core.database import Database, UtcDateTime
 from app.core.drivers import RawPostgres
@@ -49,7 +49,12 @@ class Queries:
         among_ids = any_of(generations.c.id, "ids", is_sqlite=database.is_sqlite)
         self._by_id: Select[Any] = rows.SELECT_GENERATIONS.where(among_ids)
         self._settled: Select[Any] = select(generations.c.id).where(among_ids, generations.c.settled_at.is_not(None))
-        self._status = _status()
+        newest = select(func.max(deliveries.c.received_at, type_=UtcDateTime))
+        self._status = select(
+            counted(select(polls.c.generation_id), most=MOST_OPEN).label("open"),
+            overdue().label("overdue"),
+            newest.scalar_subquery().label("last_verified_at"),
+        )
         self._usage = usage_statement(is_sqlite=database.is_sqlite)
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
@@ -68,7 +73,7 @@ class Queries:
 
     async def generations(self, chosen: GenerationFilter, *, after: Position | None, limit: int) -> Page[Generation]:
         """At most `limit` generations that come after `after`, newest first."""
-        stored = await self._page(list_generations(chosen, after=after, limit=limit + 1))
+        stored = await self._rows(list_generations(chosen, after=after, limit=limit + 1), plan=IN_ORDER)
         items = [rows.to_generation(row) for row in stored]
         return _page(items, limit, lambda item: Position(item.first_seen_at, item.id))
 
@@ -80,9 +85,8 @@ class Queries:
 
     async def deliveries(self, chosen: DeliveryFilter, *, after: Position | None, limit: int) -> Page[StoredDelivery]:
         """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
-        stored = await self._page(
-            list_deliveries(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
-        )
+        listed = list_deliveries(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
+        stored = await self._rows(listed, plan=IN_ORDER)
         items = [rows.to_delivery(row) for row in stored]
         return _page(items, limit, lambda item: Position(item.received_at, item.event_id))
 
@@ -99,35 +103,25 @@ class Queries:
         """
         stored: Sequence[RowMapping] = ()
         for models in _MODELS_SHOWN:
-            stored = await self._usage_lines(first, end, most=most, models=models)
+            window = {"first": first, "end": end, "most": most, "models": models}
+            stored = await self._rows(self._usage, window, plan=BY_INDEX)
             if len(stored) < most:
                 break
         # Sorted here, because the databases sort null differently.
         return sorted(map(to_usage_line, stored), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
 
-    async def _usage_lines(self, first: datetime, end: datetime, *, most: int, models: int) -> Sequence[RowMapping]:
-        async with self._database.read() as connection:
-            if not self._database.is_sqlite:
-                await connection.execute(BY_INDEX)
-            window = {"first": first, "end": end, "most": most, "models": models}
-            stored: Sequence[RowMapping] = (await connection.execute(self._usage, window)).mappings().all()
-        return stored
-
     async def describe_status(self, now: datetime) -> LedgerStats:
         """Counts of open and overdue generations at `now`, and when the newest delivery was received."""
         (row,) = await self._rows(self._status, {"now": now})
-        return LedgerStats(open=row["open"], overdue=row["overdue"], last_verified_at=row["last_verified_at"])
+        return LedgerStats(**dict(row))
 
-    async def _rows(self, statement: Select[Any], parameters: dict[str, Any] | None = None) -> Sequence[RowMapping]:
+    async def _rows(
+        self, statement: Select[Any], parameters: dict[str, Any] | None = None, *, plan: TextClause | None = None
+    ) -> Sequence[RowMapping]:
         async with self._database.read() as connection:
+            if plan is not None and not self._database.is_sqlite:
+                await connection.execute(plan)
             stored: Sequence[RowMapping] = (await connection.execute(statement, parameters)).mappings().all()
-        return stored
-
-    async def _page(self, statement: Select[Any]) -> Sequence[RowMapping]:
-        async with self._database.read() as connection:
-            if not self._database.is_sqlite:
-                await connection.execute(IN_ORDER)
-            stored: Sequence[RowMapping] = (await connection.execute(statement)).mappings().all()
         return stored
 
     def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
@@ -150,12 +144,3 @@ def overdue() -> ScalarSelect[int]:
         p.next_poll_at < bindparam("now", type_=UtcDateTime), p.state != Tracking.STALLED
     )
     return counted(late, most=MOST_OVERDUE)
-
-
-def _status() -> Select[Any]:
-    newest = select(func.max(deliveries.c.received_at, type_=UtcDateTime))
-    return select(
-        counted(select(polls.c.generation_id), most=MOST_OPEN).label("open"),
-        overdue().label("overdue"),
-        newest.scalar_subquery().label("last_verified_at"),
-    )

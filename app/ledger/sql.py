@@ -59,7 +59,8 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
         *_equal(g.model, chosen.model),
         *_equal(g.client_request_id, chosen.client_request_id),
         *_equal(g.submitted_by, chosen.submitted_by),
-        *(_status(chosen) if not is_open else _equal(g.status, chosen.status)),
+        *((type_coerce(FAILED, Boolean),) if chosen.status is Status.FAILED else _equal(g.status, chosen.status)),
+        *((g.settled_at.is_not(None),) if chosen.status is None and chosen.tracking is Tracking.SETTLED else ()),
     )
     if is_open:
         joined = generations.join(polls, p.generation_id == g.id)
@@ -70,28 +71,14 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
         ]
     else:
         parts = [(select(generations), g.first_seen_at, g.id)]
-    lists = [
-        _newest_first(
-            part.where(*matching, *_between(at, chosen.created_after, chosen.created_before)),
-            at,
-            key,
-            after=after,
-            limit=limit,
-        )
-        for part, at, key in parts
-    ]
+    lists = []
+    for part, at, key in parts:
+        chosen_part = part.where(*matching, *_between(at, chosen.created_after, chosen.created_before))
+        lists.append(_newest_first(chosen_part, at, key, after=after, limit=limit))
     # The rows are chosen first, whatever a planner expects of the other table.
     page = lists[0] if len(lists) == 1 else union_all(*(select(part.subquery()) for part in lists))
     listed = page.subquery("page")
     return rows.select_generations(listed).order_by(listed.c.first_seen_at.desc(), listed.c.id.desc()).limit(limit)
-
-
-def _status(chosen: GenerationFilter) -> Conditions:
-    if chosen.status is Status.FAILED:
-        return (type_coerce(FAILED, Boolean),)
-    if chosen.status is None and chosen.tracking is Tracking.SETTLED:
-        return (generations.c.settled_at.is_not(None),)
-    return _equal(generations.c.status, chosen.status)
 
 
 def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Select[Any]:
@@ -231,7 +218,8 @@ def usage_statement(*, is_sqlite: bool) -> Select[Any]:
     is_shown = or_(both.c.model.is_(None), both.c.model.in_(busiest))
     model = case((is_shown, both.c.model), else_=literal(OTHER_MODELS)).label("shown_model")
     named = select(both.c.hour, both.c.submitted_by, model, *(both.c[name] for name in _SUMMED)).subquery("named")
-    day = _day(named.c.hour, is_sqlite=is_sqlite)
+    hour = named.c.hour
+    day = func.date(hour, type_=Date()) if is_sqlite else cast(func.timezone("UTC", hour), Date)
     sums = {name: func.sum(named.c[name], type_=named.c[name].type) for name in _SUMMED}
     key = (named.c.submitted_by, named.c.shown_model)
     return (
@@ -244,13 +232,5 @@ def usage_statement(*, is_sqlite: bool) -> Select[Any]:
 
 def to_usage_line(row: RowMapping) -> UsageLine:
     """The line in a row of `usage_statement`."""
-    values = dict(row)
-    for name in ("reserved_credits", "final_credits"):
-        values[name] = round(values[name], _DECIMALS)
-    return UsageLine(**values)
-
-
-def _day(hour: ColumnElement[datetime], *, is_sqlite: bool) -> ColumnElement[date]:
-    if is_sqlite:
-        return func.date(hour, type_=Date())
-    return cast(func.timezone("UTC", hour), Date)
+    rounded = {name: round(row[name], _DECIMALS) for name in ("reserved_credits", "final_credits")}
+    return UsageLine(**{**row, **rounded})
