@@ -32,6 +32,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.core.database_url import PostgresOptions, postgres_options
@@ -71,6 +72,8 @@ class Database:
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.is_sqlite = not url.startswith("postgres")
+        self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
+        """Constructs an INSERT that can have ON CONFLICT."""
         self._lock_file: int | None = None
         # SQLite has one writer: waiting for this lock is fair and costs nothing, waiting inside SQLite is a busy loop.
         self._writer = asyncio.Lock() if self.is_sqlite else None

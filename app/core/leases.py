@@ -4,7 +4,6 @@ from datetime import datetime, timedelta
 
 from prometheus_client import Gauge
 from sqlalchemy import Column, Table, Text, delete, or_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.clock import Clock
 from app.core.database import Database, Id, UtcDateTime, metadata
@@ -23,12 +22,11 @@ class Leases:
 
     def __init__(self, database: Database, *, holder: str) -> None:
         self._database = database
-        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
         self._holder = holder
 
     async def acquire(self, name: str, *, now: datetime, term: timedelta) -> bool:
         """Take or renew the lease until `now + term`; False while another holder has it."""
-        new = self._insert(leases).values(name=name, holder=self._holder, held_until=now + term)
+        new = self._database.insert(leases).values(name=name, holder=self._holder, held_until=now + term)
         # A lease that ends later than any can was written by a clock that was set back since; its holder may be dead.
         impossible = leases.c.held_until > now + 2 * term
         free_or_ours = or_(leases.c.holder == self._holder, leases.c.held_until <= now, impossible)

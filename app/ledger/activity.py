@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sqlalchemy import delete
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.database import Database
 from app.ledger.decide import Recorded
@@ -24,7 +23,6 @@ class Activity:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
         self._counts: dict[tuple[datetime, str], list[int]] = defaultdict(lambda: [0] * len(_COUNTS))
 
     def add(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
@@ -62,7 +60,7 @@ class Activity:
             {"minute": minute, "what": what, **dict(zip(_COUNTS, values, strict=True))}
             for (minute, what), values in sorted(counts.items())  # two processes lock the rows in the same order
         ]
-        new = self._insert(activity_minutes).values(rows)
+        new = self._database.insert(activity_minutes).values(rows)
         added = {name: activity_minutes.c[name] + new.excluded[name] for name in _COUNTS}
         async with self._database.transaction() as connection:
             await connection.execute(new.on_conflict_do_update(index_elements=["minute", "what"], set_=added))

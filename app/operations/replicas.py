@@ -5,7 +5,6 @@ from importlib.metadata import version
 from typing import Final
 
 from sqlalchemy import Column, Table, Text, delete
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.clock import Clock
 from app.core.database import Database, Id, UtcDateTime, metadata
@@ -29,13 +28,12 @@ class Heartbeat:
     def __init__(self, database: Database, clock: Clock, *, name: str) -> None:
         self._database = database
         self._clock = clock
-        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
         self._row = {"id": name, "version": version("rivya-receiver"), "started_at": clock.now()}
 
     async def run_once(self) -> float:
         """Write one heartbeat; returns the seconds until the next. Raises `DatabaseUnavailable`."""
         now = self._clock.now()
-        beat = self._insert(replicas).values({**self._row, "seen_at": now})
+        beat = self._database.insert(replicas).values({**self._row, "seen_at": now})
         async with self._database.transaction() as connection:
             await connection.execute(beat.on_conflict_do_update(index_elements=["id"], set_={"seen_at": now}))
             await connection.execute(delete(replicas).where(replicas.c.seen_at < now - _GONE))

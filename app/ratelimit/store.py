@@ -4,7 +4,6 @@ from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import Column, Integer, Table, Text, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database, Id, UtcDateTime, metadata
@@ -34,13 +33,12 @@ class BudgetRow:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
 
     async def lock(self, connection: AsyncConnection, *, now: datetime) -> Budget:
         """The budget, locked until the transaction ends; a new one where there was none."""
         row = (await connection.execute(_READ.with_for_update())).mappings().first()
         if row is None:
-            fresh = self._insert(poll_budget).values(name=_NAME, next_slot_at=now, blocks=0)
+            fresh = self._database.insert(poll_budget).values(name=_NAME, next_slot_at=now, blocks=0)
             await connection.execute(fresh.on_conflict_do_nothing())
             row = (await connection.execute(_READ.with_for_update())).mappings().one()
         return Budget(**row)

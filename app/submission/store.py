@@ -4,7 +4,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Column, Index, Integer, LargeBinary, Table, Text, select, text, true, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.database import Database, Id, UtcDateTime, enum_check, metadata
 from app.core.ids import uuid7
@@ -68,7 +67,6 @@ class Submissions:
 
     def __init__(self, database: Database, *, lease: timedelta = LEASE) -> None:
         self._database = database
-        self._insert = sqlite.insert if database.is_sqlite else postgresql.insert
         self._lease = lease
 
     async def begin(self, create: Create, key: str, *, submitted_by: str, now: datetime) -> tuple[Submission, bool]:
@@ -87,7 +85,7 @@ class Submissions:
             "next_attempt_at": now + self._lease,
             "created_at": now,
         }
-        new = self._insert(submissions).values(row).on_conflict_do_nothing(index_elements=[_t.idempotency_key])
+        new = self._database.insert(submissions).values(row).on_conflict_do_nothing(index_elements=[_t.idempotency_key])
         async with self._database.transaction() as connection:
             is_new = (await connection.execute(new)).rowcount == 1
             result = await connection.execute(select(submissions).where(_t.idempotency_key == key))
