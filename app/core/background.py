@@ -100,15 +100,8 @@ class BackgroundLoops:
             elif it.failures >= FAILURES_UNTIL_DOWN and not it.errors:
                 waiting.append(f"{it.name} waits for the database ({it.reason})")
         detail = "; ".join(down + waiting) or f"{running} running"
-        return [
-            HealthCheck(
-                self._name,
-                ok=not (down or waiting),
-                detail=detail,
-                is_required=bool(down) or not waiting,
-                remedy=_REMEDY,
-            )
-        ]
+        ok, is_required = not (down or waiting), bool(down) or not waiting
+        return [HealthCheck(self._name, ok=ok, detail=detail, is_required=is_required, remedy=_REMEDY)]
 
     async def _run(self, supervised: _Supervised) -> None:
         while not self._stop.is_set():
@@ -122,7 +115,9 @@ class BackgroundLoops:
             if pause is None:
                 return
             if pause or supervised.failures:
-                await self._pause(pause)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(pause, 0)):
+                        await self._stop.wait()
 
     def _failed(self, it: _Supervised, error: BaseException) -> float:
         """Count and log the failure; returns the seconds until the next run."""
@@ -138,11 +133,6 @@ class BackgroundLoops:
         it.failed_at = self._clock.monotonic()
         log.error("loop.failed", loop=it.name, errors=it.failures, exc_info=error)
         return pause
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(max(seconds, 0)):
-                await self._stop.wait()
 
 
 def pause_after(failures: int, *, first: float, longest: float) -> float:

@@ -1,6 +1,5 @@
 """Compares our clock with a reference: the database's clock on PostgreSQL, else this machine's."""
 
-from datetime import datetime
 from typing import Final
 
 import structlog
@@ -35,7 +34,11 @@ class ClockSync:
         Raises `DatabaseUnavailable`.
         """
         asked_at = self._clock.monotonic()
-        reference = await self._reference()
+        if self._database.is_sqlite:
+            reference = self._clock.wall()
+        else:
+            async with self._database.read() as connection:
+                reference = (await connection.execute(_NOW)).scalar_one()
         at = self._clock.monotonic()
         if at - asked_at >= THRESHOLD:
             return THRESHOLD  # so slow an answer says nothing about the time
@@ -50,10 +53,3 @@ class ClockSync:
             log.warning("clock.stepped", ahead=round(ahead, 1))
         self._is_first = False
         return _SECONDS_BETWEEN_CHECKS
-
-    async def _reference(self) -> datetime:
-        if self._database.is_sqlite:
-            return self._clock.wall()
-        async with self._database.read() as connection:
-            reference: datetime = (await connection.execute(_NOW)).scalar_one()
-        return reference

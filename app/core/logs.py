@@ -29,12 +29,14 @@ def configure(log_format: LogFormat, *, least: int = logging.INFO) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
+    console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderer = structlog.processors.JSONRenderer() if log_format == "json" else console
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            _renderer(log_format),
+            renderer,
         ],
     )
     handler = _Handler(sys.stderr)
@@ -55,9 +57,3 @@ class _Handler(logging.StreamHandler[TextIO]):
         """As in the standard library, but a closed stream does not make it raise."""
         with suppress(Exception):
             super().handleError(record)
-
-
-def _renderer(log_format: LogFormat) -> Processor:
-    if log_format == "json":
-        return structlog.processors.JSONRenderer()
-    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())

@@ -59,10 +59,12 @@ class RequestContextMiddleware:
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                scope["state"].setdefault(_RESULT, _result_of(message["status"]))
+                status = message["status"]
+                result = "succeeded" if status < 400 else "refused" if status < 500 else "failed"
+                scope["state"].setdefault(_RESULT, result)
                 message["headers"] = [*message.get("headers", ()), header]
                 # The route's template, never the path: there is no end of paths, and one of them holds a secret.
-                count(scope, getattr(scope.get("route"), "path_format", "none"), method, message["status"])
+                count(scope, getattr(scope.get("route"), "path_format", "none"), method, status)
             elif not message.get("more_body", False):
                 _count_call(scope)  # before the end is sent: a caller that has the whole response finds it counted
             await send(message)
@@ -88,10 +90,6 @@ def ensure_request_id(scope: Scope) -> str:
 def set_result(scope: Scope, result: str) -> None:
     """Set the result under which this call is counted; it replaces the one from the status."""
     scope["state"][_RESULT] = result
-
-
-def _result_of(status: int) -> str:
-    return "succeeded" if status < 400 else "refused" if status < 500 else "failed"
 
 
 def _count_call(scope: Scope) -> None:
@@ -147,15 +145,12 @@ class SecurityHeadersMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = _completed(list(message.get("headers", ())))
+                headers = list(message.get("headers", ()))
+                present = {name.lower(): value for name, value in headers}
+                is_page = present.get(b"content-type", b"").startswith(b"text/html")
+                wanted = (*_ALL, *(_PAGES if is_page else _OTHERS))
+                message["headers"] = headers + [(name, value) for name, value in wanted if name not in present]
             await send(message)
 
         is_for_browsers = scope["type"] == "http" and not scope["path"].startswith(_DELIVERIES)
         await self._app(scope, receive, send_with_headers if is_for_browsers else send)
-
-
-def _completed(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    present = {name.lower(): value for name, value in headers}
-    is_page = present.get(b"content-type", b"").startswith(b"text/html")
-    wanted = (*_ALL, *(_PAGES if is_page else _OTHERS))
-    return [*headers, *((name, value) for name, value in wanted if name not in present)]

@@ -27,11 +27,8 @@ log = structlog.stdlib.get_logger(__name__)
 
 def log_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
     """Count what was committed, in one log line; a line for each missed callback, and at debug for everything."""
-    outcomes = Count(
-        "duplicate" if item.is_duplicate else item.outcome.value
-        for report, item in zip(reports, recorded, strict=True)
-        if report.delivery is not None
-    )
+    pairs = list(zip(reports, recorded, strict=True))
+    outcomes = Count(_outcome(item) for report, item in pairs if report.delivery is not None)
     moved = [item.transition for item in recorded if item.transition is not None]
     missed = [item.transition for item in recorded if item.transition is not None and item.missed_callback]
     for outcome, count in outcomes.items():
@@ -42,18 +39,12 @@ def log_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> Non
     if reports:
         settled = sum(transition.to_status.is_terminal for transition in moved)
         log.info("batch.recorded", reports=len(reports), transitions=len(moved), settled=settled, **outcomes)
-    for transition in missed:
-        log.info("callback.missed", generation_id=transition.generation_id, status=transition.to_status.value)
-    if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
-        _log_each(reports, recorded)
-
-
-def _log_each(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
-    for report, item in zip(reports, recorded, strict=True):
+    for it in missed:
+        log.info("callback.missed", generation_id=it.generation_id, status=it.to_status.value)
+    for report, item in pairs if logging.getLogger(__name__).isEnabledFor(logging.DEBUG) else ():
         if report.delivery is not None:
-            outcome = "duplicate" if item.is_duplicate else item.outcome.value
             ids = {"event_id": report.event_id, "generation_id": report.generation_id}
-            log.debug("delivery.recorded", **ids, outcome=outcome)
+            log.debug("delivery.recorded", **ids, outcome=_outcome(item))
         if (transition := item.transition) is not None:
             log.debug(
                 "generation.settled" if transition.to_status.is_terminal else "generation.moved",
@@ -63,6 +54,10 @@ def _log_each(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
                 to_status=transition.to_status.value,
                 source=transition.source.value,
             )
+
+
+def _outcome(item: Recorded) -> str:
+    return "duplicate" if item.is_duplicate else item.outcome.value
 
 
 def log_failed(report: Report, error: Exception) -> None:

@@ -189,7 +189,12 @@ class WriteQueue:
             batch = self._take()
         self._being_recorded.append(batch)
         try:
-            await self._record(batch)
+            error = await self._commit(batch)
+            if isinstance(error, DatabaseUnavailable):
+                log.warning("batch.not_recorded", size=len(batch), reason=error.reason)
+                reject(batch, error)
+            elif error is not None:
+                await self._isolate(batch, error)
         except BaseException:
             reject(batch, DatabaseUnavailable())  # after any error, no sender may be left waiting
             raise
@@ -214,16 +219,6 @@ class WriteQueue:
             else:
                 batch.append(waiting)
         return batch
-
-    async def _record(self, batch: list[PendingReport]) -> None:
-        error = await self._commit(batch)
-        if error is None:
-            return
-        if isinstance(error, DatabaseUnavailable):
-            log.warning("batch.not_recorded", size=len(batch), reason=error.reason)
-            reject(batch, error)
-            return
-        await self._isolate(batch, error)
 
     async def _commit(self, batch: list[PendingReport]) -> Exception | None:
         """Record the batch and set the results; on an error, return it and set none."""
