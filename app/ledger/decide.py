@@ -152,8 +152,8 @@ def _poll_changes(
     """The next poll of an open generation: what the poller decided, else the stored one, else the first."""
     if status.is_terminal:
         return {}
-    if report.polled is not None:
-        return {"next_poll_at": report.polled.next_poll_at, "tracking": report.polled.tracking}
+    if report.next_poll is not None:
+        return {"next_poll_at": report.next_poll.poll_at, "tracking": report.next_poll.tracking}
     if known.next_poll_at is not None:
         return {}
     next_poll_at = first_poll(changes.get("model", known.model), report.reported_at)

@@ -101,12 +101,11 @@ class Delivery:
     """The id of the generation that such a delivery mentions, if any."""
 
 
-@hot_dataclass(kw_only=True)
-class Polled:
-    """The poller's decision, for an answer with a status."""
+@hot_dataclass()
+class NextPoll:
+    """When to poll an open generation again (None: never), and how it is tracked from now on."""
 
-    next_poll_at: datetime
-    """When to poll again if the generation is still open."""
+    poll_at: datetime | None
     tracking: Tracking
 
 
@@ -118,7 +117,8 @@ class Report:
     reported_at: datetime
     claim: Claim | None = None
     delivery: Delivery | None = None
-    polled: Polled | None = None
+    next_poll: NextPoll | None = None
+    """The poller's decision, in case the generation is still open."""
     client_request_id: str | None = None
     token: str | None = None
     """Name of the token of the caller that submitted or tracked the generation."""

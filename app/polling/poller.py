@@ -6,16 +6,16 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from prometheus_client import Counter
 
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.records import Claim
-from app.ledger.models import Polled, Report, Source, Tracking
+from app.ledger.models import NextPoll, Report, Source, Tracking
 from app.ledger.write_queue import WriteQueue
 from app.polling.claims import Claimed, Claims, PollLease, PollResult
-from app.polling.metrics import POLLS, log_failed, log_tracking
-from app.polling.schedule import NextPoll, Timing
+from app.polling.schedule import Timing
 from app.ratelimit.budget import polls_ahead, polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
@@ -31,8 +31,11 @@ from app.rivya.errors import (
 )
 from app.rivya.transport import BeforeSend
 
-log = structlog.stdlib.get_logger(__name__)
+POLLS = Counter("receiver_polls", "Polls, by what Rivya answered.", ["result"])
+LOST = Counter("receiver_generations_lost", "Generations that Rivya no longer knows.")
+STALLED = Counter("receiver_generations_stalled", "Generations still open past the horizon.")
 
+log = structlog.stdlib.get_logger(__name__)
 
 ACCOUNT_ERRORS = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
 """Errors about our account, which mean nothing for the generation."""
@@ -76,15 +79,14 @@ class PollExecutor:
     async def _report(self, lease: PollLease, claim: Claim) -> PollResult | None:
         now = self._clock.now()
         following = self._timing.after_answer(lease, now)
-        polled = Polled(next_poll_at=following.poll_at or now, tracking=following.tracking)
-        report = Report(source=Source.POLL, reported_at=now, claim=claim, polled=polled)
+        report = Report(source=Source.POLL, reported_at=now, claim=claim, next_poll=following)
         try:
             recorded = await self._batch.record(report)
         except ServiceError as error:
             return self._failed(lease, f"not_recorded {error.code}")
         is_stalled = recorded.generation is not None and recorded.generation.tracking is Tracking.STALLED
         if is_stalled and lease.state is not Tracking.STALLED:
-            log_tracking(lease.generation_id, Tracking.STALLED)
+            _log_tracking(lease.generation_id, Tracking.STALLED)
         return None
 
     async def _after_error(self, lease: PollLease, error: RivyaError) -> PollResult:
@@ -95,7 +97,7 @@ class PollExecutor:
             await self._limiter.record_poll_success()
             now, described = self._clock.now(), error_of(error)
             in_a_row = lease.not_found_count + 1
-            log_failed(lease.generation_id, error=described, request_id=error.request_id, in_a_row=in_a_row)
+            _log_failed(lease, error=described, request_id=error.request_id, in_a_row=in_a_row)
             return not_found(lease, self._timing.after_not_found(lease, now), described, now=now)
         request_id = getattr(error, "request_id", None)
         retry_after = getattr(error, "retry_after", None)
@@ -104,7 +106,7 @@ class PollExecutor:
     def _failed(
         self, lease: PollLease, described: str, *, request_id: str | None = None, retry_after: float | None = None
     ) -> PollResult:
-        log_failed(lease.generation_id, error=described, request_id=request_id, in_a_row=lease.failures + 1)
+        _log_failed(lease, error=described, request_id=request_id, in_a_row=lease.failures + 1)
         following = self._timing.after_failure(lease, self._clock.now(), retry_after=retry_after)
         return failed(lease, following, described)
 
@@ -237,7 +239,21 @@ class Poller:
             raise
         for result in written:
             if result.changed.state is not result.lease.state:
-                log_tracking(result.lease.generation_id, result.changed.state)
+                _log_tracking(result.lease.generation_id, result.changed.state)
+
+
+def _log_failed(lease: PollLease, *, error: str, request_id: str | None, in_a_row: int) -> None:
+    ids = {"generation_id": lease.generation_id, "rivya_request_id": request_id}
+    log.warning("poll.failed", **ids, error=error, in_a_row=in_a_row)
+
+
+def _log_tracking(generation_id: str, tracking: Tracking) -> None:
+    if tracking is Tracking.LOST:
+        LOST.inc()
+        log.warning("generation.lost", generation_id=generation_id)
+    if tracking is Tracking.STALLED:
+        STALLED.inc()
+        log.warning("generation.stalled", generation_id=generation_id)
 
 
 # The poll state to write after a poll without a report. Pure.

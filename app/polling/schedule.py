@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from app.ledger.models import Tracking
+from app.ledger.models import NextPoll, Tracking
 from app.polling.categories import Categories
 from app.polling.claims import PollLease, PollTimeLimits
 
@@ -35,14 +35,6 @@ _SPREAD: Final = 0.2
 _SPARE: Final = timedelta(minutes=1)
 _SKEW: Final = timedelta(seconds=1)
 _MOST_DOUBLINGS: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class NextPoll:
-    """When to poll again (None: never), and how the generation is tracked from now on."""
-
-    poll_at: datetime | None
-    tracking: Tracking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from app.ledger.tables import transitions
-from app.polling.metrics import LOST, POLLS
-from app.polling.poller import Poller
+from app.polling.poller import LOST, POLLS, Poller
 from app.sandbox.faults import ApiFault
 from tests.support.metric_values import value
 from tests.support.polling_harness import IMPATIENT, PollingHarness, Replica, open_polling

@@ -6,11 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from app.ledger.models import Tracking
+from app.ledger.models import NextPoll, Tracking
 from app.ledger.tables import generations
 from app.polling import poller
 from app.polling.claims import LEASE
-from app.polling.schedule import NextPoll
 from tests.support.clock import NOON
 from tests.support.polling_harness import PollingHarness, Replica, most_in_any_second, open_polling
 from tests.support.reports import webhook

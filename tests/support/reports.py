@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from app.core.records import Claim
-from app.ledger.models import Delivery, Polled, Report, Source, Tracking
+from app.ledger.models import Delivery, NextPoll, Report, Source, Tracking
 from tests.support.clock import NOON
 
 
@@ -25,8 +25,8 @@ def webhook(generation_id: str, status: str, *, event_id: str | None = None, at:
 
 
 def poll(generation_id: str, status: str, *, at: datetime = NOON) -> Report:
-    polled = Polled(next_poll_at=at + timedelta(seconds=15), tracking=Tracking.WATCHING)
-    return Report(source=Source.POLL, reported_at=at, claim=status_claim(generation_id, status), polled=polled)
+    next_poll = NextPoll(at + timedelta(seconds=15), Tracking.WATCHING)
+    return Report(source=Source.POLL, reported_at=at, claim=status_claim(generation_id, status), next_poll=next_poll)
 
 
 def submit(generation_id: str, status: str = "queued", *, at: datetime = NOON) -> Report:

@@ -64,8 +64,8 @@ def test_a_poll_counts_and_takes_the_pollers_next_time() -> None:
 
 def test_a_poll_of_a_stalled_generation_leaves_it_stalled() -> None:
     report = poll("g", "processing", at=LATER)
-    assert report.polled is not None
-    stalled = replace(report, polled=replace(report.polled, tracking=Tracking.STALLED))
+    assert report.next_poll is not None
+    stalled = replace(report, next_poll=replace(report.next_poll, tracking=Tracking.STALLED))
     assert after(submit("g"), stalled).generation.tracking is Tracking.STALLED
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ledger.models import Tracking
-from app.polling.schedule import LONGEST_GAP, STALLED_GAP, NextPoll, Schedule
+from app.ledger.models import NextPoll, Tracking
+from app.polling.schedule import LONGEST_GAP, STALLED_GAP, Schedule
 from tests.support.clock import NOON
 
 MIDDLE = 0.5  # the chance that neither shortens nor lengthens a gap
