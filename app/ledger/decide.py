@@ -1,5 +1,6 @@
 """Decides what a report changes: pure functions of the stored generation and the report's claim."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -220,10 +221,6 @@ class GenerationRow:
     changes: Changes = field(default_factory=dict)
 
 
-UsageKey = tuple[datetime, str | None, str | None]
-"""Hour, name of the token that submitted, model."""
-
-
 @dataclass(slots=True)
 class Plan:
     """Rows to write, by key, and the result of each report in order."""
@@ -342,35 +339,26 @@ def _record(report: Report, result: Plan, generations: Mapping[str, Generation],
     return Recorded(decision.outcome, decision.generation, decision.transition)
 
 
-# Usage: how a generation counts in the sums by hour, token and model.
+# Usage: how generations count in the sums by hour, token and model.
 
-_COUNTED = frozenset({"submitted_by", "model", "settled_at", "reserved_credits", "final_credits"})
 _DECIMALS = 9
 
 
-def usage_changes(rows: Iterable[GenerationRow]) -> list[tuple[Any, ...]]:
-    """What the sums of usage change by: rows of the table `usage_changes`, without those that change nothing."""
-    sums: dict[UsageKey, list[float]] = {}
-    for row in rows:
-        if row.stored is not None:
-            if row.changes.keys().isdisjoint(_COUNTED):
+def usage_changes(generations: Iterable[tuple[Generation | None, Generation | None]]) -> list[tuple[Any, ...]]:
+    """What the sums of usage change by, for generations before and after a change; None: there is no such generation.
+
+    Returns rows of the table `usage_changes`, without those that change nothing.
+    """
+    sums: defaultdict[tuple[datetime, str | None, str | None], list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
+    for before, after in generations:
+        for times, it in ((-1, before), (1, after)):
+            if it is None:
                 continue
-            add_usage(sums, row.stored, times=-1)
-        add_usage(sums, row.generation, times=1)
-    return usage_rows(sums)
-
-
-def add_usage(sums: dict[UsageKey, list[float]], generation: Generation, *, times: int) -> None:
-    """Add the generation to `sums`, `times` is 1, or take it away, `times` is -1."""
-    hour = generation.first_seen_at.replace(minute=0, second=0, microsecond=0)
-    line = sums.setdefault((hour, generation.submitted_by, generation.model), [0, 0, 0.0, 0.0])
-    line[0] += times
-    line[1] += times * (generation.settled_at is None)
-    line[2] += times * (generation.reserved_credits or 0)
-    line[3] += times * (generation.final_credits or 0)
-
-
-def usage_rows(sums: Mapping[UsageKey, Sequence[float]]) -> list[tuple[Any, ...]]:
-    """Rows of the table `usage_changes`."""
+            hour = it.first_seen_at.replace(minute=0, second=0, microsecond=0)
+            line = sums[hour, it.submitted_by, it.model]
+            line[0] += times
+            line[1] += times * (it.settled_at is None)
+            line[2] += times * (it.reserved_credits or 0)
+            line[3] += times * (it.final_credits or 0)
     rounded = [(*key, *line[:2], *(round(value, _DECIMALS) for value in line[2:])) for key, line in sums.items()]
     return [row for row in rounded if any(row[3:])]

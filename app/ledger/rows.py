@@ -38,6 +38,7 @@ DELIVERY_COLUMNS = (
     "body",
 )
 TRANSITION_COLUMNS = tuple(field.name for field in fields(Transition))
+_COUNTED = frozenset({"submitted_by", "model", "settled_at", "reserved_credits", "final_credits"})
 USAGE_COLUMNS = ("hour", "submitted_by", "model", "generations", "open", "reserved_credits", "final_credits")
 
 _NAMES = tuple(field.name for field in fields(Generation))
@@ -103,8 +104,12 @@ def written_rows(plan: Plan) -> dict[str, list[Values]]:
         "closed": [(row.generation.id,) for row in changed if _is_closed(row)],
         "delivered": [_delivered(row) for row in deliveries if not row.is_stored],
         "moved": [_transition(transition) for transition in plan.transitions],
-        "counted": list(usage_changes(changed)),
+        "counted": [*usage_changes((row.stored, row.generation) for row in changed if _is_counted(row))],
     }
+
+
+def _is_counted(row: GenerationRow) -> bool:
+    return row.stored is None or not row.changes.keys().isdisjoint(_COUNTED)
 
 
 def _inserted(generation: Generation) -> Values:

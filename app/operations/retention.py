@@ -34,8 +34,7 @@ from app.core.database import Database, UtcDateTime
 from app.core.errors import DatabaseUnavailable
 from app.core.ids import uuid7
 from app.core.leases import Leadership, Leases
-from app.ledger import rows
-from app.ledger.decide import UsageKey, add_usage, usage_rows
+from app.ledger import decide, rows
 from app.ledger.models import Generation, Position
 from app.ledger.sql import IN_ORDER, any_of, events_of, ids_parameter
 from app.ledger.tables import NOT_PRUNED, deliveries, generations, polls, transitions, usage_changes
@@ -166,11 +165,8 @@ class Pruning:
         )
 
     async def _remove(self, connection: AsyncConnection, stored: dict[str, Generation]) -> None:
-        sums: dict[UsageKey, list[float]] = {}
-        for generation in stored.values():
-            add_usage(sums, generation, times=-1)
-        if changes := usage_rows(sums):
-            values = [dict(zip(rows.USAGE_COLUMNS, change, strict=True)) for change in changes]
+        if changed := decide.usage_changes((generation, None) for generation in stored.values()):
+            values = [dict(zip(rows.USAGE_COLUMNS, change, strict=True)) for change in changed]
             await connection.execute(insert(usage_changes), values)
         for column in (polls.c.generation_id, transitions.c.generation_id, _g.id):
             await connection.execute(delete(column.table).where(self._among(column)), self._ids(stored))

@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from app.ledger.decide import KnownEvent, plan, reused_id, reused_ids, usage_changes
+from app.ledger.decide import KnownEvent, Plan, plan, reused_id, reused_ids, usage_changes
 from app.ledger.models import Delivery, Outcome, Report, Source
 from app.rivya.parsing import usable_id
 from tests.support.clock import NOON
@@ -105,14 +106,18 @@ def test_an_id_that_comes_again_is_another_attempt_only_of_the_same_event(
     assert [row.attempts for row in again.deliveries.values()] == ([2] if is_duplicate else [1, 1])
 
 
+def usage_of(planned: Plan) -> list[tuple[Any, ...]]:
+    return usage_changes((row.stored, row.generation) for row in planned.generations.values())
+
+
 def test_usage_changes_by_what_changed_and_not_by_what_stayed() -> None:
     planned = plan([submit("g"), poll("g", "processing"), webhook("g", "succeeded")], {}, {}, first_poll=first_poll)
-    assert usage_changes(planned.generations.values()) == [(NOON, None, None, 1, 0, 0, 0)]
+    assert usage_of(planned) == [(NOON, None, None, 1, 0, 0, 0)]
     opened = plan([submit("g")], {}, {}, first_poll=first_poll).generations["g"].generation
     polled = plan([poll("g", "queued")], {"g": opened}, {}, first_poll=first_poll)
-    assert usage_changes(polled.generations.values()) == []
+    assert usage_of(polled) == []
     settled = plan([webhook("g", "succeeded")], {"g": opened}, {}, first_poll=first_poll)
-    assert usage_changes(settled.generations.values()) == [(NOON, None, None, 0, -1, 0, 0)]
+    assert usage_of(settled) == [(NOON, None, None, 0, -1, 0, 0)]
 
 
 def test_a_report_without_news_writes_nothing() -> None:
