@@ -146,7 +146,7 @@ class Report:
 # A generation as the ledger stores it: one row of `generations` and, while it is open, one of `polls`.
 
 
-@hot_dataclass(kw_only=True)
+@hot_dataclass()
 class Generation:
     """Members are the columns of `generations`, with JSON parsed, and what the API shows of `polls`."""
 
@@ -177,13 +177,17 @@ class Generation:
     next_poll_at: datetime | None = None
 
 
-_NAMES = tuple(field.name for field in fields(Generation))
-_values = attrgetter(*_NAMES)
+GENERATION_MEMBERS: Final = tuple(field.name for field in fields(Generation))
+_PLACES: Final = {name: place for place, name in enumerate(GENERATION_MEMBERS)}
+_values = attrgetter(*GENERATION_MEMBERS)
 
 
 def changed(generation: Generation, changes: Mapping[str, Any]) -> Generation:
-    """The generation with these members changed: `dataclasses.replace` in a third of its time."""
-    return Generation(**{**dict(zip(_NAMES, _values(generation), strict=True)), **changes})
+    """The generation with these members changed: `dataclasses.replace` in a quarter of its time."""
+    values = list(_values(generation))
+    for name, value in changes.items():
+        values[_PLACES[name]] = value
+    return Generation(*values)
 
 
 @hot_dataclass(kw_only=True)
