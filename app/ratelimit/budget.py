@@ -83,9 +83,9 @@ class Budget:
         return self.stopped_until is None or not now < self.stopped_until <= now + PROBE_INTERVAL + _SKEW
 
     def capacity(self, now: datetime, spacing: timedelta, *, within: timedelta = HORIZON) -> int:
-        """The number of free slots that begin within this time."""
+        """The number of free slots that begin within this time; none during a pause that Rivya asked for."""
         left = now + within - self._first_slot(now, spacing)
-        return 0 if left < timedelta(0) else left // spacing + 1
+        return 0 if self.is_blocked(now) or left < timedelta(0) else left // spacing + 1
 
     def reserve(self, count: int, now: datetime, spacing: timedelta) -> tuple[Self, list[datetime]]:
         """The budget without the next `count` slots, and when each of them begins."""

@@ -42,7 +42,7 @@ class BudgetSnapshot:
     budget: Budget
     now: datetime
     capacity: int
-    is_probe: bool = False
+    is_probe: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,12 @@ class RateLimiter:
             return False
         async with self._database.transaction() as connection:
             budget, now = await self._lock(connection)
-            if budget.is_key_refused(self._key):
-                snapshot = self._snapshot(budget, now, is_probe=True, may_probe=budget.may_probe(now))
-            else:
-                snapshot = self._snapshot(budget, now, within=_ACQUIRE_WITHIN)
-            reservations = await self.reserve(connection, snapshot, min(snapshot.capacity, 1))
+            is_probe = budget.is_key_refused(self._key)
+            capacity = min(budget.capacity(now, self._spacing, within=_ACQUIRE_WITHIN), 1)
+            if is_probe and not budget.may_probe(now):
+                capacity = 0
+            snapshot = BudgetSnapshot(budget, now, capacity, is_probe)
+            reservations = await self.reserve(connection, snapshot, capacity)
         if not reservations or (before_send := await self.wait_for_slot(reservations[0])) is None:
             return False
         self._acquired_at = self._clock.monotonic()
@@ -117,7 +118,10 @@ class RateLimiter:
         budget, now = await self._lock(connection)
         # The operator may have restarted because the key works again: try a probe.
         may_probe, self._has_started = budget.may_probe(now) or not self._has_started, True
-        return self._snapshot(budget, now, is_probe=budget.is_stopped(self._key), may_probe=may_probe)
+        is_probe, capacity = budget.is_stopped(self._key), budget.capacity(now, self._spacing)
+        if is_probe:
+            capacity = min(capacity, 1) if may_probe else 0
+        return BudgetSnapshot(budget, now, capacity, is_probe)
 
     async def reserve(self, connection: AsyncConnection, snapshot: BudgetSnapshot, count: int) -> list[Reservation]:
         """Reserve `count` slots, at most `snapshot.capacity`; they are valid once the transaction commits."""
@@ -217,20 +221,6 @@ class RateLimiter:
         if is_new_block or is_new_stop:
             self.cancel_all()
         return budget, now
-
-    def _snapshot(
-        self,
-        budget: Budget,
-        now: datetime,
-        *,
-        within: timedelta = HORIZON,
-        is_probe: bool = False,
-        may_probe: bool = False,
-    ) -> BudgetSnapshot:
-        capacity = 0 if budget.is_blocked(now) else budget.capacity(now, self._spacing, within=within)
-        if is_probe:
-            capacity = min(capacity, 1) if may_probe else 0
-        return BudgetSnapshot(budget, now, capacity, is_probe)
 
     def _record_block(self, budget: Budget) -> None:
         """Fix the end of a new pause on the monotonic clock, so that steps of the clock do not change it."""
