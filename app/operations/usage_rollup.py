@@ -4,10 +4,9 @@ The sums are exact at any time and with any number of replicas: one statement re
 to the other, and it skips rows that another replica has locked.
 """
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Integer, bindparam, func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
 from app.ledger.sql import BY_INDEX
@@ -27,7 +26,7 @@ _LEFT: Final = "GROUP BY hour, submitted_by, model HAVING sum(generations) <> 0"
 _OR_ELSE: Final = "OR sum(open) <> 0 OR sum(reserved_credits) <> 0 OR sum(final_credits) <> 0"
 
 # = ANY(ARRAY(...)) makes PostgreSQL use the index whatever the planner assumes about the tables' size.
-_MOVE: Final = f"""
+_ON_POSTGRES: Final = text(f"""
 WITH taken AS (
     DELETE FROM usage_changes
     WHERE id = ANY(ARRAY(SELECT id FROM usage_changes ORDER BY id LIMIT :most FOR UPDATE SKIP LOCKED))
@@ -42,8 +41,7 @@ WITH taken AS (
     SELECT {_SUMMED} FROM (SELECT * FROM taken UNION ALL SELECT * FROM summed) AS each {_LEFT} {_OR_ELSE}
 )
 SELECT count(*) FROM taken
-"""  # noqa: S608 - of column names of ours
-_ON_POSTGRES: Final = text(_MOVE).bindparams(bindparam("most", type_=Integer))
+""").bindparams(bindparam("most", type_=Integer))  # noqa: S608 - of column names of ours
 
 # SQLite has one writer, so no other write happens between these.
 _HOURS: Final = "hour IN (SELECT hour FROM usage_changes WHERE id <= :upto)"
@@ -72,26 +70,16 @@ class UsageRollup:
         async with self._database.read() as connection:
             if not self._database.is_sqlite:
                 await connection.execute(BY_INDEX)
-            is_any = await connection.scalar(select(usage_changes.c.id).order_by(usage_changes.c.id).limit(1))
-        if is_any is None:
-            return 0
+            oldest = select(usage_changes.c.id).order_by(usage_changes.c.id).limit(self._most)
+            if await connection.scalar(oldest.limit(1)) is None:
+                return 0
         async with self._database.transaction() as connection:
-            move = _move_on_sqlite if self._database.is_sqlite else _move_on_postgres
-            return await move(connection, self._most)
-
-
-async def _move_on_postgres(connection: AsyncConnection, most: int) -> int:
-    await connection.execute(BY_INDEX)
-    moved: int = (await connection.execute(_ON_POSTGRES, {"most": most})).scalar_one()
-    return moved
-
-
-async def _move_on_sqlite(connection: AsyncConnection, most: int) -> int:
-    oldest = select(usage_changes.c.id).order_by(usage_changes.c.id).limit(most).subquery()
-    count, upto = (await connection.execute(select(func.count(), func.max(oldest.c.id)))).one()
-    last = (await connection.execute(select(func.coalesce(func.max(usage_hours.c.id), 0)))).scalar_one()
-    bounds: dict[str, Any] = {"upto": upto, "last": last}
-    for statement in _ON_SQLITE if count else ():
-        await connection.execute(statement, bounds)
-    moved: int = count
-    return moved
+            if not self._database.is_sqlite:
+                await connection.execute(BY_INDEX)
+                return int((await connection.execute(_ON_POSTGRES, {"most": self._most})).scalar_one())
+            ids = oldest.subquery().c.id
+            count, upto = (await connection.execute(select(func.count(), func.max(ids)))).one()
+            last = await connection.scalar(select(func.coalesce(func.max(usage_hours.c.id), 0)))
+            for statement in _ON_SQLITE if count else ():
+                await connection.execute(statement, {"upto": upto, "last": last})
+            return int(count)
