@@ -63,11 +63,7 @@ def render_delivery(delivery: StoredDelivery) -> dict[str, Any]:
 def render_evidence(delivery: StoredDelivery) -> dict[str, Any]:
     """The headers and the body of a delivery: the body as text (null if it is not UTF-8) and as base64."""
     body = delivery.body or b""
-    return {
-        "headers": delivery.headers,
-        "body": _text(body),
-        "body_base64": base64.b64encode(body).decode(),
-    }
+    return {"headers": delivery.headers, "body": _text(body), "body_base64": base64.b64encode(body).decode()}
 
 
 def _text(body: bytes) -> str | None:

@@ -20,8 +20,9 @@ from app.endpoint.models import LIVE
 from app.endpoint.reconciler import LEASE as LEADER
 from app.endpoint.tables import endpoints
 from app.intake.rejections import MALFORMED, rejections
-from app.ledger.models import Source, Status, Tracking
+from app.ledger.models import Source, Tracking
 from app.ledger.queries import overdue
+from app.ledger.sql import TERMINAL
 from app.ledger.tables import deliveries, polls, transitions
 from app.submission.store import submissions
 
@@ -119,7 +120,6 @@ def _seconds_since(since: datetime | None, now: datetime) -> float:
 
 _HOUR: Final = timedelta(hours=1)
 _NEWEST: Final = 2000
-_TERMINAL: Final = (Status.SUCCEEDED, Status.FAILED)
 
 
 class AlarmQuery:
@@ -141,49 +141,30 @@ class AlarmQuery:
 
 
 def _statement(*, by_hand: bool) -> Select[Any]:
-    p, s, d, e = polls.c, submissions.c, deliveries.c, endpoints.c
-    last_delivery_at = select(func.max(d.received_at, type_=UtcDateTime)).scalar_subquery()
-    parts = {
-        "watched_since": (
-            select(func.min(p.first_seen_at, type_=UtcDateTime)).where(p.state == Tracking.WATCHING).scalar_subquery()
-        ),
-        "last_delivery_at": last_delivery_at,
-        "last_verified_at": select(func.max(e.last_verified_at, type_=UtcDateTime)).scalar_subquery(),
-        "refusals": _refused_since(last_delivery_at) if by_hand else _refused_at_our_path(),
-        "overdue": overdue(),
-        "unresolved_since": (
-            select(func.min(s.created_at, type_=UtcDateTime)).where(s.next_attempt_at.is_not(None)).scalar_subquery()
-        ),
-        "leader_until": select(leases.c.held_until).where(leases.c.name == LEADER).scalar_subquery(),
-    }
-    settled = _settled_lately()
-    return select(settled.c.settled, settled.c.found_by_poll, *(part.label(name) for name, part in parts.items()))
-
-
-def _settled_lately() -> Any:  # noqa: ANN401 - a subquery
+    p, s, d, e, r, t = polls.c, submissions.c, deliveries.c, endpoints.c, rejections.c, transitions.c
+    hour_ago = bindparam("hour_ago", type_=UtcDateTime)
     # The newest rows are read by the primary key, so no index by time is needed.
-    t = transitions.c
-    newest = (
-        select(t.source, t.to_status, t.recorded_at).order_by(t.feed_position.desc()).limit(_NEWEST).subquery("newest")
-    )
-    n = newest.c
+    newest = select(t.source, t.to_status, t.recorded_at).order_by(t.feed_position.desc()).limit(_NEWEST)
+    n = newest.subquery("newest").c
     by_poll = func.coalesce(func.sum(case((n.source == Source.POLL, 1), else_=0)), 0)
-    chosen = select(func.count().label("settled"), by_poll.label("found_by_poll")).where(
-        n.to_status.in_(_TERMINAL), n.recorded_at >= bindparam("hour_ago", type_=UtcDateTime)
-    )
-    return chosen.select_from(newest).subquery("settled_lately")
-
-
-def _refused_at_our_path() -> Any:  # noqa: ANN401 - a scalar subquery
-    e = endpoints.c
-    return select(func.coalesce(func.sum(e.refusals), 0)).where(e.state.in_(LIVE)).scalar_subquery()
-
-
-def _refused_since(last_delivery_at: Any) -> Any:  # noqa: ANN401 - scalar subqueries
-    # The stored sample is bounded, so the count is 1,000 at most.
-    since = func.coalesce(last_delivery_at, bindparam("hour_ago", type_=UtcDateTime))
-    of_signature = (rejections.c.rejected_at > since, rejections.c.reason.not_in(list(MALFORMED)))
-    return select(func.count()).select_from(rejections).where(*of_signature).scalar_subquery()
+    counts = select(func.count(n.source).label("settled"), by_poll.label("found_by_poll"))
+    settled = counts.where(n.to_status.in_(TERMINAL), n.recorded_at >= hour_ago).subquery("settled_lately")
+    last_delivery_at = select(func.max(d.received_at, type_=UtcDateTime))
+    if by_hand:  # the stored sample is bounded, so the count is 1,000 at most
+        since = func.coalesce(last_delivery_at.scalar_subquery(), hour_ago)
+        refused = select(func.count(r.id)).where(r.rejected_at > since, r.reason.not_in(list(MALFORMED)))
+    else:
+        refused = select(func.coalesce(func.sum(e.refusals), 0)).where(e.state.in_(LIVE))
+    parts: dict[str, Select[Any]] = {
+        "watched_since": select(func.min(p.first_seen_at, type_=UtcDateTime)).where(p.state == Tracking.WATCHING),
+        "last_delivery_at": last_delivery_at,
+        "last_verified_at": select(func.max(e.last_verified_at, type_=UtcDateTime)),
+        "refusals": refused,
+        "unresolved_since": select(func.min(s.created_at, type_=UtcDateTime)).where(s.next_attempt_at.is_not(None)),
+        "leader_until": select(leases.c.held_until).where(leases.c.name == LEADER),
+    }
+    labelled = (part.scalar_subquery().label(name) for name, part in parts.items())
+    return select(settled.c.settled, settled.c.found_by_poll, overdue().label("overdue"), *labelled)
 
 
 _SECONDS_BETWEEN_RUNS: Final = 5.0
