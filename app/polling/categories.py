@@ -42,8 +42,16 @@ class Categories:
 
     async def run_once(self) -> float:
         """Read the catalogue if that is due and the budget allows it; returns the seconds until the next run."""
-        if self._is_due() and await self._limiter.acquire():
-            await self._refresh()
+        if not (self._is_due() and await self._limiter.acquire()):
+            return _SECONDS_BETWEEN_RUNS
+        self._tried_at, self._wait = self._clock.monotonic(), SHORTEST_INTERVAL
+        try:
+            self._known |= await self._read()  # keeps removed models: they may still have generations
+        except RivyaError as error:
+            log.info("models.unreadable", error=type(error).__name__)
+            await self._limiter.record_error(error)
+        else:
+            self._wait, self._met_unknown = REFRESH_INTERVAL, False
         return _SECONDS_BETWEEN_RUNS
 
     def _is_due(self) -> bool:
@@ -51,16 +59,3 @@ class Categories:
             return True
         waited = timedelta(seconds=self._clock.monotonic() - self._tried_at)
         return waited >= (SHORTEST_INTERVAL if self._met_unknown else self._wait)
-
-    async def _refresh(self) -> None:
-        self._tried_at = self._clock.monotonic()
-        self._wait = SHORTEST_INTERVAL
-        try:
-            categories = await self._read()
-        except RivyaError as error:
-            log.info("models.unreadable", error=type(error).__name__)
-            await self._limiter.record_error(error)
-            return
-        self._known |= categories  # keeps removed models: they may still have generations
-        self._wait = REFRESH_INTERVAL
-        self._met_unknown = False
