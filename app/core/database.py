@@ -13,25 +13,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import sqlalchemy as sa
 import structlog
-from sqlalchemy import (
-    URL,
-    AdaptedConnection,
-    CheckConstraint,
-    Connection,
-    DateTime,
-    Dialect,
-    ExceptionContext,
-    Index,
-    MetaData,
-    Text,
-    TextClause,
-    TypeDecorator,
-    event,
-    exc,
-    make_url,
-    text,
-)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -79,7 +62,7 @@ class Database:
         self._writer = asyncio.Lock() if self.is_sqlite else None
         self.direct: RawPostgres | RawSqlite
         if self._writer is not None:
-            self.url = make_url(url)
+            self.url = sa.make_url(url)
             self.engine = _sqlite_engine(url)
             self.direct = RawSqlite(str(self.url.database), writer=self._writer)
         else:
@@ -172,7 +155,7 @@ class Database:
         """Return when the database answers. Raises `DatabaseUnavailable` if it does not within 2 seconds."""
         with translate_errors():
             async with asyncio.timeout(2), self.engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
+                await connection.execute(sa.text("SELECT 1"))
 
     async def is_read_only(self) -> bool:
         """Whether the connections over which deliveries are recorded refuse writes, as a standby does.
@@ -190,15 +173,15 @@ class Database:
             self._lock_file = None
 
 
-def _shown(options: PostgresOptions) -> URL:
+def _shown(options: PostgresOptions) -> sa.URL:
     """The URL as SQLAlchemy writes it. SQLAlchemy has no list of hosts: several are joined by commas."""
     host, port = options.hosts[0] if len(options.hosts) == 1 else (",".join(host for host, _ in options.hosts), None)
-    return URL.create(
+    return sa.URL.create(
         "postgresql+asyncpg", options.user, options.password, host or None, port=port, database=options.database
     )
 
 
-def _postgres_engine(url: URL, options: PostgresOptions, pool_size: int, checks: ConnectionChecks) -> AsyncEngine:
+def _postgres_engine(url: sa.URL, options: PostgresOptions, pool_size: int, checks: ConnectionChecks) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -208,21 +191,21 @@ def _postgres_engine(url: URL, options: PostgresOptions, pool_size: int, checks:
         async_creator=partial(connect, options, _POSTGRES_SETTINGS),
     )
 
-    def check_out(connection: AdaptedConnection, *_: object) -> None:
+    def check_out(connection: sa.AdaptedConnection, *_: object) -> None:
         if not connection.run_async(checks.is_usable):
-            raise exc.DisconnectionError  # another connection is opened
+            raise sa.exc.DisconnectionError  # another connection is opened
 
-    def check_in(connection: AdaptedConnection | None, _: object) -> None:
+    def check_in(connection: sa.AdaptedConnection | None, _: object) -> None:
         if connection is not None:
             connection.driver_connection.used_at = monotonic()
 
-    def handle_error(context: ExceptionContext) -> None:
+    def handle_error(context: sa.ExceptionContext) -> None:
         if checks.failed(context.original_exception):
             context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
 
-    event.listen(engine.sync_engine, "checkout", check_out)
-    event.listen(engine.sync_engine, "checkin", check_in)
-    event.listen(engine.sync_engine, "handle_error", handle_error)
+    sa.event.listen(engine.sync_engine, "checkout", check_out)
+    sa.event.listen(engine.sync_engine, "checkin", check_in)
+    sa.event.listen(engine.sync_engine, "handle_error", handle_error)
     return engine
 
 
@@ -230,9 +213,9 @@ def _sqlite_engine(url: str) -> AsyncEngine:
     engine = create_async_engine(
         url, pool_size=5, max_overflow=0, pool_timeout=5, hide_parameters=True, connect_args={"timeout": 5}
     )
-    event.listen(engine.sync_engine, "do_connect", lambda *_: make_private(str(engine.url.database)))
-    event.listen(engine.sync_engine, "connect", _configure_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    sa.event.listen(engine.sync_engine, "do_connect", lambda *_: make_private(str(engine.url.database)))
+    sa.event.listen(engine.sync_engine, "connect", _configure_sqlite)
+    sa.event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -249,7 +232,7 @@ def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:  # noqa: 
         raise
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite(connection: sa.Connection) -> None:
     # A writer takes the lock at once: a reader that begins to write within its transaction fails instead of waiting.
     writes = connection.get_execution_options().get(_WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -257,7 +240,7 @@ def _begin_sqlite(connection: Connection) -> None:
 
 # Shared by all tables: the metadata, the names of constraints, the type of times.
 
-metadata = MetaData(
+metadata = sa.MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -268,17 +251,17 @@ metadata = MetaData(
 )
 
 
-Id = Text().with_variant(Text(collation="C"), "postgresql")
+Id = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text that is compared and indexed byte by byte: a locale's order costs time and changes with the C library."""
 
 
-class UtcDateTime(TypeDecorator[datetime]):
+class UtcDateTime(sa.TypeDecorator[datetime]):
     """An aware time in UTC: `timestamptz` on PostgreSQL, sortable text on SQLite."""
 
-    impl = DateTime(timezone=True)
+    impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         """The time in UTC. Raises `ValueError` for a naive time: a column that mixes zones can't be repaired."""
         if value is None:
             return None
@@ -287,19 +270,19 @@ class UtcDateTime(TypeDecorator[datetime]):
         utc = value.astimezone(UTC)
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
         """The time in UTC; SQLite returns what was stored without its zone."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def enum_check(column: str, words: type[StrEnum] | Iterable[str]) -> CheckConstraint:
+def enum_check(column: str, words: type[StrEnum] | Iterable[str]) -> sa.CheckConstraint:
     """A CHECK constraint that allows only these words in `column`."""
     listed = ", ".join(f"'{word}'" for word in words)
-    return CheckConstraint(f"{column} IN ({listed})", name=column)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-def partial_index(name: str, *columns: str, where: TextClause, unique: bool = False) -> Index:
+def partial_index(name: str, *columns: str, where: sa.TextClause, unique: bool = False) -> sa.Index:
     """An index that holds only the rows for which `where` is true, on both databases."""
-    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
+    return sa.Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)

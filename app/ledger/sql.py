@@ -5,28 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    Boolean,
-    ColumnElement,
-    CompoundSelect,
-    Date,
-    RowMapping,
-    ScalarSelect,
-    Select,
-    bindparam,
-    case,
-    cast,
-    false,
-    func,
-    literal,
-    or_,
-    select,
-    text,
-    tuple_,
-    type_coerce,
-    union_all,
-)
+import sqlalchemy as sa
 
 from app.core.database import UtcDateTime
 from app.ledger import rows
@@ -46,45 +25,45 @@ from app.ledger.tables import (
 TERMINAL = (Status.SUCCEEDED, Status.FAILED)
 _USUAL = "generation.succeeded"
 _ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not in ("body", "headers"))
-Conditions = tuple[ColumnElement[bool], ...]
+Conditions = tuple[sa.ColumnElement[bool], ...]
 
 
-def list_generations(chosen: GenerationFilter, *, after: Position | None, limit: int) -> Select[Any]:
+def list_generations(chosen: GenerationFilter, *, after: Position | None, limit: int) -> sa.Select[Any]:
     """At most `limit` generations that come after `after`, newest first."""
     g, p = generations.c, polls.c
     is_open = chosen.tracking in OPEN_STATES or chosen.status in (Status.QUEUED, Status.PROCESSING)
     if is_open and (chosen.tracking is Tracking.SETTLED or chosen.status in TERMINAL):
-        return rows.SELECT_GENERATIONS.where(false())
+        return rows.SELECT_GENERATIONS.where(sa.false())
     matching = (
         *_equal(g.model, chosen.model),
         *_equal(g.client_request_id, chosen.client_request_id),
         *_equal(g.submitted_by, chosen.submitted_by),
-        *((type_coerce(FAILED, Boolean),) if chosen.status is Status.FAILED else _equal(g.status, chosen.status)),
+        *((sa.type_coerce(FAILED, sa.Boolean),) if chosen.status is Status.FAILED else _equal(g.status, chosen.status)),
         *((g.settled_at.is_not(None),) if chosen.status is None and chosen.tracking is Tracking.SETTLED else ()),
     )
     if is_open:
         joined = generations.join(polls, p.generation_id == g.id)
         states = OPEN_STATES if chosen.tracking is None else (chosen.tracking,)
         parts = [
-            (select(generations).select_from(joined).where(p.state == it), p.first_seen_at, p.generation_id)
+            (sa.select(generations).select_from(joined).where(p.state == it), p.first_seen_at, p.generation_id)
             for it in states
         ]
     else:
-        parts = [(select(generations), g.first_seen_at, g.id)]
+        parts = [(sa.select(generations), g.first_seen_at, g.id)]
     lists = []
     for part, at, key in parts:
         chosen_part = part.where(*matching, *_between(at, chosen.created_after, chosen.created_before))
         lists.append(_newest_first(chosen_part, at, key, after=after, limit=limit))
     # The rows are chosen first, whatever a planner expects of the other table.
-    page = lists[0] if len(lists) == 1 else union_all(*(select(part.subquery()) for part in lists))
+    page = lists[0] if len(lists) == 1 else sa.union_all(*(sa.select(part.subquery()) for part in lists))
     listed = page.subquery("page")
     return rows.select_generations(listed).order_by(listed.c.first_seen_at.desc(), listed.c.id.desc()).limit(limit)
 
 
-def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Select[Any]:
+def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> sa.Select[Any]:
     """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
     d = deliveries.c
-    matching = select(*_ABOUT_DELIVERIES).where(*delivery_conditions(chosen, is_sqlite=is_sqlite))
+    matching = sa.select(*_ABOUT_DELIVERIES).where(*delivery_conditions(chosen, is_sqlite=is_sqlite))
     return _newest_first(matching, d.received_at, d.event_id, after=after, limit=limit)
 
 
@@ -96,8 +75,8 @@ def delivery_conditions(chosen: DeliveryFilter, *, is_sqlite: bool) -> Condition
     if chosen.outcome not in (None, Outcome.APPLIED):
         # A constant, not a parameter, so that the partial index is used. SQLite needs the index's own condition too.
         # PostgreSQL infers it, and would expect too few rows if it were repeated.
-        constant = bindparam(None, chosen.outcome.value, type_=d.outcome.type, literal_execute=True)
-        of_outcome = (d.outcome == constant, *((type_coerce(NOT_APPLIED, Boolean),) if is_sqlite else ()))
+        constant = sa.bindparam(None, chosen.outcome.value, type_=d.outcome.type, literal_execute=True)
+        of_outcome = (d.outcome == constant, *((sa.type_coerce(NOT_APPLIED, sa.Boolean),) if is_sqlite else ()))
     return (
         *_equal(d.event_id, chosen.event_id),
         *(() if theirs is None else (d.event_id.in_(events_of(lambda it: it == theirs)),)),
@@ -108,42 +87,47 @@ def delivery_conditions(chosen: DeliveryFilter, *, is_sqlite: bool) -> Condition
     )
 
 
-def events_of(is_theirs: Callable[[ColumnElement[str]], ColumnElement[bool]]) -> CompoundSelect[Any]:
+def events_of(is_theirs: Callable[[sa.ColumnElement[str]], sa.ColumnElement[bool]]) -> sa.CompoundSelect[Any]:
     """The ids of the events about some generations; `is_theirs` is a condition on a column of their ids.
 
     What was applied is in the history: the index of deliveries by generation has only the others.
     """
     t, d = transitions.c, deliveries.c
-    applied = select(t.event_id).where(is_theirs(t.generation_id), t.event_id.is_not(None))
-    return union_all(applied, select(d.event_id).where(is_theirs(d.generation_id), NOT_APPLIED))
+    applied = sa.select(t.event_id).where(is_theirs(t.generation_id), t.event_id.is_not(None))
+    return sa.union_all(applied, sa.select(d.event_id).where(is_theirs(d.generation_id), NOT_APPLIED))
 
 
-def _equal(column: ColumnElement[Any], value: object) -> Conditions:
+def _equal(column: sa.ColumnElement[Any], value: object) -> Conditions:
     return () if value is None else (column == value,)
 
 
-def _between(column: ColumnElement[datetime], first: datetime | None, end: datetime | None) -> Conditions:
+def _between(column: sa.ColumnElement[datetime], first: datetime | None, end: datetime | None) -> Conditions:
     from_first = () if first is None else (column >= first,)
     return from_first if end is None else (*from_first, column < end)
 
 
 def _newest_first(
-    statement: Select[Any], at: ColumnElement[datetime], key: ColumnElement[str], *, after: Position | None, limit: int
-) -> Select[Any]:
+    statement: sa.Select[Any],
+    at: sa.ColumnElement[datetime],
+    key: sa.ColumnElement[str],
+    *,
+    after: Position | None,
+    limit: int,
+) -> sa.Select[Any]:
     # Compared as a pair, for which an index on (…, at, key) is used; an offset would read all the rows that it skips.
     if after is not None:
-        statement = statement.where(tuple_(at, key) < tuple_(literal(after.at, at.type), literal(after.id, key.type)))
+        position = sa.tuple_(sa.literal(after.at, at.type), sa.literal(after.id, key.type))
+        statement = statement.where(sa.tuple_(at, key) < position)
     return statement.order_by(at.desc(), key.desc()).limit(limit)
 
 
 # Expressions for both databases; their text does not depend on the number of values.
 
 
-BY_INDEX = text("SET LOCAL enable_seqscan = off")
+BY_INDEX = sa.text("SET LOCAL enable_seqscan = off")
 """Executed on PostgreSQL before a statement that must use an index, where its estimates would make it scan a table."""
 
-
-IN_ORDER = text(
+IN_ORDER = sa.text(
     "SELECT "
     + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in ("seqscan", "bitmapscan", "hashjoin", "sort"))
 )
@@ -154,12 +138,12 @@ it would rather read and sort all rows.
 """
 
 
-def any_of(column: ColumnElement[str], parameter: str, *, is_sqlite: bool) -> ColumnElement[bool]:
+def any_of(column: sa.ColumnElement[str], parameter: str, *, is_sqlite: bool) -> sa.ColumnElement[bool]:
     """The condition that `column` is one of `parameter`: an array on PostgreSQL, a JSON array on SQLite."""
     if is_sqlite:
-        values = func.json_each(bindparam(parameter)).table_valued("value")
-        return column.in_(select(values.c.value))
-    return column == func.any(bindparam(parameter, type_=ARRAY(column.type)))
+        values = sa.func.json_each(sa.bindparam(parameter)).table_valued("value")
+        return column.in_(sa.select(values.c.value))
+    return column == sa.func.any(sa.bindparam(parameter, type_=sa.ARRAY(column.type)))
 
 
 def ids_parameter(ids: Sequence[str], *, is_sqlite: bool) -> str | list[str]:
@@ -167,9 +151,9 @@ def ids_parameter(ids: Sequence[str], *, is_sqlite: bool) -> str | list[str]:
     return rows.dump_json(list(ids)) if is_sqlite else list(ids)
 
 
-def counted(statement: Select[Any], *, most: int) -> ScalarSelect[int]:
+def counted(statement: sa.Select[Any], *, most: int) -> sa.ScalarSelect[int]:
     """The number of rows of `statement`, up to `most`; further rows are not read."""
-    return select(func.count()).select_from(statement.limit(most).subquery()).scalar_subquery()
+    return sa.select(sa.func.count()).select_from(statement.limit(most).subquery()).scalar_subquery()
 
 
 # Usage by caller, model and day, from sums by the hour.
@@ -197,40 +181,40 @@ class UsageLine:
     final_credits: float
 
 
-def usage_statement(*, is_sqlite: bool) -> Select[Any]:
+def usage_statement(*, is_sqlite: bool) -> sa.Select[Any]:
     """At most `:most` lines, in any order, for generations first seen from the hour `:first` until before `:end`.
 
     Models beyond the `:models` busiest are one line each day: tokens may name any number of them.
     Reads the hourly sums and the few changes since they were computed; reads no generation.
     """
     parts = [
-        select(*(table.c[name] for name in ("hour", "submitted_by", "model", *_SUMMED))).where(
-            table.c.hour >= bindparam("first", type_=UtcDateTime),
-            table.c.hour < bindparam("end", type_=UtcDateTime),
+        sa.select(*(table.c[name] for name in ("hour", "submitted_by", "model", *_SUMMED))).where(
+            table.c.hour >= sa.bindparam("first", type_=UtcDateTime),
+            table.c.hour < sa.bindparam("end", type_=UtcDateTime),
             table.c.id > 0,  # so that the few changes can be read by their key
         )
         for table in (usage_hours, usage_changes)
     ]
-    both = union_all(*parts).cte("both")
-    count = func.sum(both.c.generations)
-    busiest = select(both.c.model).where(both.c.model.is_not(None)).group_by(both.c.model)
-    busiest = busiest.order_by(count.desc(), both.c.model).limit(bindparam("models"))
-    is_shown = or_(both.c.model.is_(None), both.c.model.in_(busiest))
-    model = case((is_shown, both.c.model), else_=literal(OTHER_MODELS)).label("shown_model")
-    named = select(both.c.hour, both.c.submitted_by, model, *(both.c[name] for name in _SUMMED)).subquery("named")
+    both = sa.union_all(*parts).cte("both")
+    count = sa.func.sum(both.c.generations)
+    busiest = sa.select(both.c.model).where(both.c.model.is_not(None)).group_by(both.c.model)
+    busiest = busiest.order_by(count.desc(), both.c.model).limit(sa.bindparam("models"))
+    is_shown = sa.or_(both.c.model.is_(None), both.c.model.in_(busiest))
+    model = sa.case((is_shown, both.c.model), else_=sa.literal(OTHER_MODELS)).label("shown_model")
+    named = sa.select(both.c.hour, both.c.submitted_by, model, *(both.c[name] for name in _SUMMED)).subquery("named")
     hour = named.c.hour
-    day = func.date(hour, type_=Date()) if is_sqlite else cast(func.timezone("UTC", hour), Date)
-    sums = {name: func.sum(named.c[name], type_=named.c[name].type) for name in _SUMMED}
+    day = sa.func.date(hour, type_=sa.Date()) if is_sqlite else sa.cast(sa.func.timezone("UTC", hour), sa.Date)
+    sums = {name: sa.func.sum(named.c[name], type_=named.c[name].type) for name in _SUMMED}
     key = (named.c.submitted_by, named.c.shown_model)
     return (
-        select(day.label("day"), key[0], key[1].label("model"), *(it.label(name) for name, it in sums.items()))
+        sa.select(day.label("day"), key[0], key[1].label("model"), *(it.label(name) for name, it in sums.items()))
         .group_by(day, *key)
         .having(sums["generations"] != 0)
-        .limit(bindparam("most"))
+        .limit(sa.bindparam("most"))
     )
 
 
-def to_usage_line(row: RowMapping) -> UsageLine:
+def to_usage_line(row: sa.RowMapping) -> UsageLine:
     """The line in a row of `usage_statement`."""
     rounded = {name: round(row[name], _DECIMALS) for name in ("reserved_credits", "final_credits")}
     return UsageLine(**{**row, **rounded})

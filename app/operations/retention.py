@@ -7,26 +7,9 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
+import sqlalchemy as sa
 import structlog
 from prometheus_client import Counter
-from sqlalchemy import (
-    ColumnElement,
-    Integer,
-    Row,
-    Select,
-    Text,
-    and_,
-    bindparam,
-    delete,
-    exists,
-    func,
-    insert,
-    literal,
-    or_,
-    select,
-    tuple_,
-    update,
-)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
@@ -53,9 +36,9 @@ log = structlog.stdlib.get_logger(__name__)
 
 
 _g, _d, _s = generations.c, deliveries.c, submissions.c
-_BEFORE: Final = bindparam("before", type_=UtcDateTime)
-_MOST: Final = bindparam("most", type_=Integer)
-_UNTIL: Final = bindparam("until", type_=Text)
+_BEFORE: Final = sa.bindparam("before", type_=UtcDateTime)
+_MOST: Final = sa.bindparam("most", type_=sa.Integer)
+_UNTIL: Final = sa.bindparam("until", type_=sa.Text)
 _SUBMISSIONS_AT_ONCE: Final = 5000
 _CLOCKS_DIFFER: Final = timedelta(hours=1)
 _READ_PER_ROW: Final = 10
@@ -79,7 +62,7 @@ class Pruning:
         self._database = database
         self._among = partial(any_of, parameter="ids", is_sqlite=database.is_sqlite)
 
-    async def step(self, statement: Select[Any], most: int, **parameters: Any) -> Step:  # noqa: ANN401 - its own
+    async def step(self, statement: sa.Select[Any], most: int, **parameters: Any) -> Step:  # noqa: ANN401 - its own
         """The next `most` rows, or fewer, that are old enough, of a page of `statement`."""
         page = await self._read(statement, {**parameters, "most": most * _READ_PER_ROW})
         if not page:
@@ -100,7 +83,7 @@ class Pruning:
             stored = rows.SELECT_GENERATIONS.where(self._among(_g.id)).with_for_update(skip_locked=True, of=generations)
             free = (await connection.execute(stored, self._ids(ids))).mappings()
             locked = {row["id"]: rows.to_generation(row) for row in free}
-            with_bodies = select(_d.event_id, _d.generation_id).where(
+            with_bodies = sa.select(_d.event_id, _d.generation_id).where(
                 _d.event_id.in_(events_of(self._among)), _d.body_pruned_at.is_(None)
             )
             theirs = (await connection.execute(with_bodies, self._ids(locked))).all()
@@ -142,83 +125,82 @@ class Pruning:
         ids = [row.event_id for row in await self._read(EXPIRED, {"before": before, "most": most})]
         if ids:
             async with self._database.transaction() as connection:
-                await connection.execute(delete(deliveries).where(self._among(_d.event_id)), self._ids(ids))
+                await connection.execute(sa.delete(deliveries).where(self._among(_d.event_id)), self._ids(ids))
         return len(ids)
 
-    async def _read(self, statement: Select[Any], parameters: dict[str, Any]) -> Sequence[Row[Any]]:
+    async def _read(self, statement: sa.Select[Any], parameters: dict[str, Any]) -> Sequence[sa.Row[Any]]:
         async with self._database.read() as connection:
             if not self._database.is_sqlite:
                 await connection.execute(IN_ORDER)
-            stored: Sequence[Row[Any]] = (await connection.execute(statement, parameters)).all()
+            stored: Sequence[sa.Row[Any]] = (await connection.execute(statement, parameters)).all()
             return stored
 
     async def _lock_bodies(self, connection: AsyncConnection, event_ids: Sequence[str]) -> set[str]:
         """Lock those that have a body and are not locked; returns their ids."""
-        these = select(_d.event_id).where(self._among(_d.event_id), _d.body_pruned_at.is_(None))
+        these = sa.select(_d.event_id).where(self._among(_d.event_id), _d.body_pruned_at.is_(None))
         return set((await connection.execute(these.with_for_update(skip_locked=True), self._ids(event_ids))).scalars())
 
     async def _clear(self, connection: AsyncConnection, event_ids: Sequence[str], now: datetime) -> None:
         # The headers are emptied too: a signature proves nothing without the signed body.
         emptied = {"body": b"", "headers": "{}", "body_pruned_at": now}
         await connection.execute(
-            update(deliveries).where(self._among(_d.event_id)).values(emptied), self._ids(event_ids)
+            sa.update(deliveries).where(self._among(_d.event_id)).values(emptied), self._ids(event_ids)
         )
 
     async def _remove(self, connection: AsyncConnection, stored: dict[str, Generation]) -> None:
         if changed := decide.usage_changes((generation, None) for generation in stored.values()):
             values = [dict(zip(rows.USAGE_COLUMNS, change, strict=True)) for change in changed]
-            await connection.execute(insert(usage_changes), values)
+            await connection.execute(sa.insert(usage_changes), values)
         for column in (polls.c.generation_id, transitions.c.generation_id, _g.id):
-            await connection.execute(delete(column.table).where(self._among(column)), self._ids(stored))
+            await connection.execute(sa.delete(column.table).where(self._among(column)), self._ids(stored))
 
     async def _empty_submissions(self, connection: AsyncConnection, ids: Sequence[str]) -> None:
         # A create that is being sent again keeps the request that is sent.
         chosen = self._among(_s.id) & _s.next_attempt_at.is_(None)
-        emptied = update(submissions).where(chosen).values(request=b"", response=None, last_error=None)
+        emptied = sa.update(submissions).where(chosen).values(request=b"", response=None, last_error=None)
         await connection.execute(emptied, self._ids(ids))
 
     def _ids(self, ids: Sequence[str] | dict[str, Any]) -> dict[str, Any]:
         return {"ids": ids_parameter(list(ids), is_sqlite=self._database.is_sqlite)}
 
 
-def generation_page(after: Position | None) -> Select[Any]:
+def generation_page(after: Position | None) -> sa.Select[Any]:
     """At most `:most` generations after this position, oldest first, and which were settled before `:before`."""
     # A generation is settled after it is first seen, so a pass ends there. No index tells open ones apart: few are old.
-    is_due = func.coalesce(_g.settled_at < _BEFORE, False)
-    page = select(_g.id.label("key"), _g.first_seen_at.label("at"), is_due.label("is_due"))
+    is_due = sa.func.coalesce(_g.settled_at < _BEFORE, False)
+    page = sa.select(_g.id.label("key"), _g.first_seen_at.label("at"), is_due.label("is_due"))
     return _page(page, _g.first_seen_at, _g.id, after)
 
 
-def body_page(after: Position | None) -> Select[Any]:
+def body_page(after: Position | None) -> sa.Select[Any]:
     """At most `:most` deliveries with bodies after this position, and which belong to no generation."""
-    is_due = ~exists().where(_g.id == _d.generation_id)
-    page = select(_d.event_id.label("key"), _d.received_at.label("at"), is_due.label("is_due")).where(NOT_PRUNED)
+    is_due = ~sa.exists().where(_g.id == _d.generation_id)
+    page = sa.select(_d.event_id.label("key"), _d.received_at.label("at"), is_due.label("is_due")).where(NOT_PRUNED)
     return _page(page, _d.received_at, _d.event_id, after)
 
 
 def _page(
-    page: Select[Any], at: ColumnElement[datetime], key: ColumnElement[str], after: Position | None
-) -> Select[Any]:
+    page: sa.Select[Any], at: sa.ColumnElement[datetime], key: sa.ColumnElement[str], after: Position | None
+) -> sa.Select[Any]:
     if after is not None:
-        page = page.where(tuple_(at, key) > tuple_(literal(after.at, at.type), literal(after.id, key.type)))
+        page = page.where(sa.tuple_(at, key) > sa.tuple_(sa.literal(after.at, at.type), sa.literal(after.id, key.type)))
     return page.where(at < _BEFORE).order_by(at, key).limit(_MOST)
 
 
-EXPIRED: Final = select(_d.event_id).where(_d.body_pruned_at < _BEFORE).order_by(_d.body_pruned_at).limit(_MOST)
-_HAS_BODY: Final = or_(func.length(_s.request) > 0, _s.response.is_not(None))
+EXPIRED: Final = sa.select(_d.event_id).where(_d.body_pruned_at < _BEFORE).order_by(_d.body_pruned_at).limit(_MOST)
+_HAS_BODY: Final = sa.or_(sa.func.length(_s.request) > 0, _s.response.is_not(None))
 _ANSWERED: Final = (
-    select(_s.id.label("key"), and_(_s.resolved_at < _BEFORE, _HAS_BODY).label("is_due"))
-    .where(_s.id > bindparam("after", type_=Text), _s.id < _UNTIL)
+    sa.select(_s.id.label("key"), sa.and_(_s.resolved_at < _BEFORE, _HAS_BODY).label("is_due"))
+    .where(_s.id > sa.bindparam("after", type_=sa.Text), _s.id < _UNTIL)
     .order_by(_s.id)
     .limit(_MOST)
 )
 _SUBMITTED: Final = (
-    select(_s.id, _s.generation_id, _HAS_BODY.label("has_body"))
+    sa.select(_s.id, _s.generation_id, _HAS_BODY.label("has_body"))
     .where(_s.id < _UNTIL)
     .order_by(_s.id.desc())
     .limit(_MOST)
 )
-
 
 KEYS_KEPT: Final = timedelta(days=30)
 """For this time after its body is emptied, an event that comes again is recognised, and changes nothing."""
