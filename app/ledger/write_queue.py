@@ -76,10 +76,8 @@ _LONGEST_PAUSE: Final = 1.0
 WRITERS: Final = 2
 """For PostgreSQL: while it commits one batch, we answer and collect the other. SQLite has one writer."""
 
-
 PATIENCE = 10.0
 """Seconds that a report may wait for its commit before its sender gets an error and has to repeat it."""
-
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 """Limit of the bodies in the queue and in the batches being recorded; a body on its own may be larger."""

@@ -28,7 +28,6 @@ from app.submission.store import submissions
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 FEWEST_SETTLED: Final = 5
 """With fewer outcomes than this a share means nothing."""
 

@@ -30,7 +30,6 @@ _SKEW: Final = timedelta(seconds=0.9)
 _SPREAD: Final = 0.2
 _MOST_DOUBLINGS: Final = 6
 
-
 _FEWEST_AT_ONCE: Final = 16
 _MOST_AT_ONCE: Final = 128
 _MOST_AHEAD: Final = 256

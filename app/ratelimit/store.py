@@ -22,7 +22,6 @@ poll_budget = Table(
     Column("stopped_until", UtcDateTime, comment="one probe is allowed then"),
 )
 
-
 _NAME = "rivya"
 _MEMBERS = [column for column in poll_budget.c if column.name != "name"]
 _READ = select(*_MEMBERS).where(poll_budget.c.name == _NAME)
