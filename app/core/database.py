@@ -44,6 +44,7 @@ _POSTGRES_SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
     "timezone": "UTC",
 }
+_CALLER_SETTINGS = {**_POSTGRES_SETTINGS, "statement_timeout": "3s"}
 
 
 class DatabaseInUse(Exception):
@@ -51,9 +52,9 @@ class DatabaseInUse(Exception):
 
 
 class Database:
-    """One engine for the life of a process: `transaction()` to write, `read()` to read."""
+    """The engines for the life of a process: `transaction()` to write, `read()` and `read_for_caller()` to read."""
 
-    def __init__(self, url: str, *, pool_size: int = 10) -> None:
+    def __init__(self, url: str, *, pool_size: int = 7, caller_pool_size: int = 3) -> None:
         self.is_sqlite = not url.startswith("postgres")
         self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
         """Constructs an INSERT that can have ON CONFLICT."""
@@ -63,13 +64,14 @@ class Database:
         self.direct: RawPostgres | RawSqlite
         if self._writer is not None:
             self.url = sa.make_url(url)
-            self.engine = _sqlite_engine(url)
+            self.engine = self.caller_engine = _sqlite_engine(url)
             self.direct = RawSqlite(str(self.url.database), writer=self._writer)
         else:
             options = postgres_options(url)
             self.url = _shown(options)
             checks = ConnectionChecks()
-            self.engine = _postgres_engine(self.url, options, pool_size, checks)
+            self.engine = _postgres_engine(self.url, options, pool_size, checks, _POSTGRES_SETTINGS)
+            self.caller_engine = _postgres_engine(self.url, options, caller_pool_size, checks, _CALLER_SETTINGS)
             self.direct = RawPostgres(partial(connect, options, {**_POSTGRES_SETTINGS, **DIRECT_SETTINGS}), checks)
         """The driver without SQLAlchemy, for the statements that run for every delivery."""
 
@@ -93,6 +95,13 @@ class Database:
         """A connection in a read transaction. Raises `DatabaseUnavailable` like `transaction`."""
         with translate_errors():
             async with self.engine.connect() as connection, connection.begin():
+                yield connection
+
+    @asynccontextmanager
+    async def read_for_caller(self) -> AsyncIterator[AsyncConnection]:
+        """As `read`, over connections of their own and 3 s at most: callers take none from health and recording."""
+        with translate_errors():
+            async with self.caller_engine.connect() as connection, connection.begin():
                 yield connection
 
     @property
@@ -168,6 +177,7 @@ class Database:
         """Close every connection."""
         await self.direct.close()
         await self.engine.dispose()
+        await self.caller_engine.dispose()
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
@@ -181,14 +191,16 @@ def _shown(options: PostgresOptions) -> sa.URL:
     )
 
 
-def _postgres_engine(url: sa.URL, options: PostgresOptions, pool_size: int, checks: ConnectionChecks) -> AsyncEngine:
+def _postgres_engine(
+    url: sa.URL, options: PostgresOptions, pool_size: int, checks: ConnectionChecks, settings: dict[str, str]
+) -> AsyncEngine:
     engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
         hide_parameters=True,  # parameters are bodies and secrets, and errors are logged
-        async_creator=partial(connect, options, _POSTGRES_SETTINGS),
+        async_creator=partial(connect, options, settings),
     )
 
     def check_out(connection: sa.AdaptedConnection, *_: object) -> None:

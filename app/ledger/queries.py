@@ -27,6 +27,7 @@ from app.ledger.postgres import BY_ID
 from app.ledger.sql import (
     BY_INDEX,
     IN_ORDER,
+    Listing,
     UsageLine,
     any_of,
     counted,
@@ -73,9 +74,9 @@ class Queries:
 
     async def generations(self, chosen: GenerationFilter, *, after: Position | None, limit: int) -> Page[Generation]:
         """At most `limit` generations that come after `after`, newest first."""
-        stored = await self._rows(list_generations(chosen, after=after, limit=limit + 1), plan=IN_ORDER)
+        stored, last = await self._page(list_generations(chosen, after=after, limit=limit + 1), limit)
         items = [rows.to_generation(row) for row in stored]
-        return _page(items, limit, lambda item: Position(item.first_seen_at, item.id))
+        return _page(items, limit, lambda item: Position(item.first_seen_at, item.id), last)
 
     async def transitions(self, generation_id: str) -> list[Transition]:
         """The transitions of a generation, oldest first; empty if it is not stored."""
@@ -85,10 +86,10 @@ class Queries:
 
     async def deliveries(self, chosen: DeliveryFilter, *, after: Position | None, limit: int) -> Page[StoredDelivery]:
         """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
-        listed = list_deliveries(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
-        stored = await self._rows(listed, plan=IN_ORDER)
+        listing = list_deliveries(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
+        stored, last = await self._page(listing, limit)
         items = [rows.to_delivery(row) for row in stored]
-        return _page(items, limit, lambda item: Position(item.received_at, item.event_id))
+        return _page(items, limit, lambda item: Position(item.received_at, item.event_id), last)
 
     async def delivery(self, event_id: str) -> StoredDelivery | None:
         """One delivery with its body and headers; None if it is not stored."""
@@ -112,25 +113,36 @@ class Queries:
 
     async def describe_status(self, now: datetime) -> LedgerStats:
         """Counts of open and overdue generations at `now`, and when the newest delivery was received."""
-        (row,) = await self._rows(self._status, {"now": now})
+        async with self._database.read() as connection:  # for metrics: callers take none of these connections
+            row = (await connection.execute(self._status, {"now": now})).mappings().one()
         return LedgerStats(**dict(row))
 
     async def _rows(
         self, statement: Select[Any], parameters: dict[str, Any] | None = None, *, plan: TextClause | None = None
     ) -> Sequence[RowMapping]:
-        async with self._database.read() as connection:
+        async with self._database.read_for_caller() as connection:
             if plan is not None and not self._database.is_sqlite:
                 await connection.execute(plan)
             stored: Sequence[RowMapping] = (await connection.execute(statement, parameters)).mappings().all()
         return stored
 
+    async def _page(self, listing: Listing, limit: int) -> tuple[Sequence[RowMapping], Position | None]:
+        """The rows of a page, and where a walk ended that found too few before the end of the list."""
+        last = None
+        async with self._database.read_for_caller() as connection:
+            if not self._database.is_sqlite:
+                await connection.execute(IN_ORDER)
+            stored: Sequence[RowMapping] = (await connection.execute(listing.page)).mappings().all()
+            if len(stored) <= limit and listing.last is not None:
+                last = (await connection.execute(listing.last)).first()
+        return stored, None if last is None else Position(*last)
+
     def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
         return {"ids": ids_parameter(ids, is_sqlite=self._database.is_sqlite)}
 
 
-def _page(items: list[Item], limit: int, position: Callable[[Item], Position]) -> Page[Item]:
-    is_last = len(items) <= limit
-    return Page(items[:limit], None if is_last else position(items[limit - 1]))
+def _page(items: list[Item], limit: int, position: Callable[[Item], Position], last: Position | None) -> Page[Item]:
+    return Page(items[:limit], last if len(items) <= limit else position(items[limit - 1]))
 
 
 def overdue() -> ScalarSelect[int]:

@@ -1,7 +1,7 @@
 """The statements of the reads: lists, usage, and the expressions that they share."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -28,19 +28,41 @@ _ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not i
 Conditions = tuple[sa.ColumnElement[bool], ...]
 
 
-def list_generations(chosen: GenerationFilter, *, after: Position | None, limit: int) -> sa.Select[Any]:
-    """At most `limit` generations that come after `after`, newest first."""
+MOST_WALKED = 1000
+"""Rows of an index that one page reads at most: two filters that are each common may never meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The statements for one page of a list. With several filters it may be short though the list goes on."""
+
+    page: sa.Select[Any]
+    last: sa.Select[Any] | None
+    """Time and id of the last row that was walked over; no row if the walk came to the end of the list."""
+
+
+def list_generations(chosen: GenerationFilter, *, after: Position | None, limit: int) -> Listing:
+    """At most `limit` generations that come after `after`, newest first.
+
+    Walks along the index of one filter, and compares the rows with the other filters.
+    """
     g, p = generations.c, polls.c
     is_open = chosen.tracking in OPEN_STATES or chosen.status in (Status.QUEUED, Status.PROCESSING)
-    if is_open and (chosen.tracking is Tracking.SETTLED or chosen.status in TERMINAL):
-        return rows.SELECT_GENERATIONS.where(sa.false())
-    matching = (
-        *_equal(g.model, chosen.model),
-        *_equal(g.client_request_id, chosen.client_request_id),
-        *_equal(g.submitted_by, chosen.submitted_by),
-        *((sa.type_coerce(FAILED, sa.Boolean),) if chosen.status is Status.FAILED else _equal(g.status, chosen.status)),
-        *((g.settled_at.is_not(None),) if chosen.status is None and chosen.tracking is Tracking.SETTLED else ()),
-    )
+    others: dict[str, object] = {
+        name: value
+        for name in ("client_request_id", "status", "submitted_by", "model")
+        if (value := getattr(chosen, name)) is not None
+    }
+    first: Conditions = ()
+    if not is_open:
+        name = next((name for name in others if name != "status" or chosen.status is Status.FAILED), None)
+        value = others.pop(name) if name is not None else None
+        first = (
+            (sa.type_coerce(FAILED, sa.Boolean),) if name == "status" else () if name is None else (g[name] == value,)
+        )
+    must_be_settled = chosen.tracking is Tracking.SETTLED and chosen.status is None
+    is_walk = bool(others) or must_be_settled
+    most = max(MOST_WALKED, limit) if is_walk else limit
     if is_open:
         joined = generations.join(polls, p.generation_id == g.id)
         states = OPEN_STATES if chosen.tracking is None else (chosen.tracking,)
@@ -50,21 +72,54 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
         ]
     else:
         parts = [(sa.select(generations), g.first_seen_at, g.id)]
-    lists = []
-    for part, at, key in parts:
-        chosen_part = part.where(*matching, *_between(at, chosen.created_after, chosen.created_before))
-        lists.append(_newest_first(chosen_part, at, key, after=after, limit=limit))
+    lists = [
+        _newest_first(
+            part.where(*first, *_between(at, chosen.created_after, chosen.created_before)),
+            at,
+            key,
+            after=after,
+            limit=most,
+        )
+        for part, at, key in parts
+    ]
     # The rows are chosen first, whatever a planner expects of the other table.
-    page = lists[0] if len(lists) == 1 else sa.union_all(*(sa.select(part.subquery()) for part in lists))
-    listed = page.subquery("page")
-    return rows.select_generations(listed).order_by(listed.c.first_seen_at.desc(), listed.c.id.desc()).limit(limit)
+    merged = lists[0] if len(lists) == 1 else sa.union_all(*(sa.select(part.subquery()) for part in lists))
+    walked = merged.subquery("walked")
+    if len(lists) > 1:
+        walked = _newest_first(
+            sa.select(walked), walked.c.first_seen_at, walked.c.id, after=None, limit=most
+        ).subquery()
+    is_none = is_open and (chosen.tracking is Tracking.SETTLED or chosen.status in TERMINAL)
+    matching = [walked.c[name] == value for name, value in others.items()]
+    matching += [walked.c.settled_at.is_not(None)] if must_be_settled else [sa.false()] if is_none else []
+    page = rows.select_generations(walked).where(*matching)
+    page = page.order_by(walked.c.first_seen_at.desc(), walked.c.id.desc()).limit(limit)
+    return Listing(page, _last(walked.c.first_seen_at, walked.c.id, most) if is_walk and not is_none else None)
 
 
-def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> sa.Select[Any]:
+def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Listing:
     """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
     d = deliveries.c
-    matching = sa.select(*_ABOUT_DELIVERIES).where(*delivery_conditions(chosen, is_sqlite=is_sqlite))
-    return _newest_first(matching, d.received_at, d.event_id, after=after, limit=limit)
+    others: dict[str, object] = {
+        name: value
+        for name in ("event_id", "generation_id", "outcome", "event_type")
+        if (value := getattr(chosen, name)) is not None
+    }
+    first = next((name for name in others if others[name] not in (Outcome.APPLIED, _USUAL)), None)
+    if first is not None:
+        others.pop(first)
+    indexed = delivery_conditions(replace(chosen, **dict.fromkeys(others)), is_sqlite=is_sqlite)
+    most = max(MOST_WALKED, limit) if others else limit
+    walk = sa.select(*_ABOUT_DELIVERIES).where(*indexed)
+    walked = _newest_first(walk, d.received_at, d.event_id, after=after, limit=most).subquery("walked")
+    page = sa.select(walked).where(*(walked.c[name] == value for name, value in others.items()))
+    page = page.order_by(walked.c.received_at.desc(), walked.c.event_id.desc()).limit(limit)
+    return Listing(page, _last(walked.c.received_at, walked.c.event_id, most) if others else None)
+
+
+def _last(at: sa.ColumnElement[datetime], key: sa.ColumnElement[str], most: int) -> sa.Select[Any]:
+    columns: list[sa.ColumnElement[Any]] = [at, key]
+    return sa.select(*columns).order_by(at.desc(), key.desc()).offset(most - 1).limit(1)
 
 
 def delivery_conditions(chosen: DeliveryFilter, *, is_sqlite: bool) -> Conditions:

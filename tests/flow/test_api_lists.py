@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.core.records import Claim
+from app.ledger import sql
 from app.ledger.models import Report, Source
 from tests.support.api_harness import ApiHarness, error_of, ids, open_api
 from tests.support.clock import NOON
@@ -151,3 +152,24 @@ async def test_what_can_not_be_used_is_refused_by_its_name(sqlite_url: str, para
         assert message.startswith(f"{parameter}: ")
         assert message.endswith(".")
         assert len(message) < 200
+
+
+@pytest.mark.parametrize("second", [{"submitted_by": "blog"}, {"status": "queued"}, {"tracking": "settled"}])
+async def test_filters_that_never_meet_give_short_pages_until_the_end(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, second: dict[str, str]
+) -> None:
+    monkeypatch.setattr(sql, "MOST_WALKED", 3)
+    async with open_api(database_url) as api:
+        await api.record(*(created(f"a{n}", minute=n, model="veo", by="shop") for n in range(8)))
+        await api.record(*(webhook(f"a{n}", "failed" if "status" in second else "processing") for n in range(8)))
+        await api.record(created("match", minute=-1, model="veo", by="blog"))
+        if "tracking" in second:
+            await api.record(webhook("match", "succeeded"))
+        listed, cursor, pages = list[str](), None, 0
+        while cursor is not None or pages == 0:
+            following: dict[str, str] = {} if cursor is None else {"cursor": cursor}
+            answer = (await api.client.get(PATH, params={"model": "veo", "limit": "2", **second, **following})).json()
+            listed += [item["id"] for item in answer["data"]]
+            cursor, pages = answer["next_cursor"], pages + 1
+        assert listed == ["match"]
+        assert pages == (4 if "tracking" in second else 1)

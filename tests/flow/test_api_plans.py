@@ -67,7 +67,8 @@ class Explained:
 
     def __init__(self, database: Database) -> None:
         self.plans: list[str] = []
-        event.listen(database.engine.sync_engine, "before_cursor_execute", self._explain)
+        for engine in (database.engine, database.caller_engine):
+            event.listen(engine.sync_engine, "before_cursor_execute", self._explain)
 
     def _explain(self, connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         if statement.startswith("SELECT") and "set_config" not in statement:

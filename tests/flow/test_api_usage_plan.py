@@ -18,11 +18,11 @@ def explain(database: Database, plans: list[str]) -> None:
     explaining = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
 
     def ask(_connection: Connection, cursor: object, statement: str, parameters: object, *_: object) -> None:
-        if statement.startswith("SELECT"):
+        if statement.startswith(("SELECT", "WITH")):
             cursor.execute(f"{explaining} {statement}", parameters)  # type: ignore[attr-defined]
             plans.append("\n".join(str(row[-1]) for row in cursor.fetchall()))  # type: ignore[attr-defined]
 
-    event.listen(database.engine.sync_engine, "before_cursor_execute", ask)
+    event.listen(database.caller_engine.sync_engine, "before_cursor_execute", ask)
 
 
 async def summed_for_a_year(database: Database) -> None:

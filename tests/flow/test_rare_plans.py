@@ -103,11 +103,11 @@ async def plan(database: Database, statement: Any) -> str:
 
 
 def of_deliveries(**chosen: Any) -> Any:
-    return lambda is_sqlite: list_deliveries(DeliveryFilter(**chosen), after=AFTER, limit=51, is_sqlite=is_sqlite)
+    return lambda is_sqlite: list_deliveries(DeliveryFilter(**chosen), after=AFTER, limit=51, is_sqlite=is_sqlite).page
 
 
 def of_generations(**chosen: Any) -> Any:
-    return lambda _: list_generations(GenerationFilter(**chosen), after=AFTER, limit=51)
+    return lambda _: list_generations(GenerationFilter(**chosen), after=AFTER, limit=51).page
 
 
 def of_replay(**chosen: Any) -> Any:
@@ -119,7 +119,7 @@ def of_old_ones(page: Callable[[Position], Any]) -> Any:
 
 
 def of_generation(is_sqlite: bool) -> Any:
-    return list_deliveries(DeliveryFilter(generation_id="task_7"), after=None, limit=51, is_sqlite=is_sqlite)
+    return list_deliveries(DeliveryFilter(generation_id="task_7"), after=None, limit=51, is_sqlite=is_sqlite).page
 
 
 READ_FROM = {
