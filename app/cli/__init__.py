@@ -81,7 +81,7 @@ def serve(
     except SettingsInvalid as error:
         typer.echo(str(error), err=True)
         sys.exit(2)
-    logs.configure(settings.receiver_log_format)
+    logs.configure(settings.receiver_log_format, least=settings.receiver_log_level)
     sys.exit(uvloop.run(serve_until_stopped(settings, may_share_file=force)))
 
 

@@ -48,7 +48,7 @@ def run_command(work: Work) -> NoReturn:
         settings = load()
     except SettingsInvalid as error:
         _exit(str(error), _USAGE)
-    logs.configure(settings.receiver_log_format)  # the log shows what an operator changes
+    logs.configure(settings.receiver_log_format, least=settings.receiver_log_level)
     database = Database(settings.database_url)
     if not database.exists:
         _exit(f"DATABASE_URL: {database.url.render_as_string()} does not exist", _FAILED)

@@ -11,8 +11,8 @@ from structlog.typing import Processor
 LogFormat = Literal["json", "console"]
 
 
-def configure(log_format: LogFormat, *, least: int = logging.INFO) -> None:
-    """Send every log line of at least level `least` to standard error, in `log_format`."""
+def configure(log_format: LogFormat, *, least: int | str = logging.INFO) -> None:
+    """Send every log line of at least level `least`, a number or its name, to standard error, in `log_format`."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -43,7 +43,7 @@ def configure(log_format: LogFormat, *, least: int = logging.INFO) -> None:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(least)
+    root.setLevel(least.upper() if isinstance(least, str) else least)
     # httpx logs every request with its whole URL; our own events say what matters.
     for name in ("httpx", "httpcore", "alembic", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -8,6 +8,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core.auth import Caller
 from app.core.ids import request_id
 
 CALLERS = CollectorRegistry()
@@ -28,10 +29,13 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.0025, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
 
-_HEADER = b"x-request-id"
-_STARTED = "started"
+log = structlog.stdlib.get_logger(__name__)
+
+_HEADER, _TRACE = b"x-request-id", b"traceparent"
+_STATUS, _STARTED = "status", "started"
 _RESULT = "call_result"
 _IS_COUNTED = "call_is_counted"
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -59,7 +63,7 @@ class RequestContextMiddleware:
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = scope["state"][_STATUS] = message["status"]
                 result = "succeeded" if status < 400 else "refused" if status < 500 else "failed"
                 scope["state"].setdefault(_RESULT, result)
                 message["headers"] = [*message.get("headers", ()), header]
@@ -69,7 +73,7 @@ class RequestContextMiddleware:
                 _count_call(scope)  # before the end is sent: a caller that has the whole response finds it counted
             await send(message)
 
-        tokens = structlog.contextvars.bind_contextvars(request_id=identity)
+        tokens = structlog.contextvars.bind_contextvars(request_id=identity, **_trace(scope))
         try:
             await self._app(scope, receive, send_and_count)
         finally:
@@ -97,7 +101,29 @@ def _count_call(scope: Scope) -> None:
     if "caller" in state and not state.setdefault(_IS_COUNTED, False):
         state[_IS_COUNTED] = True
         route = getattr(scope.get("route"), "path_format", "none")
-        API_CALLS.labels(state["caller"].name, route, state.get(_RESULT, "abandoned")).inc()
+        count_call(scope, state["caller"], route, state.get(_RESULT, "abandoned"), status=state.get(_STATUS))
+
+
+def count_call(scope: Scope, caller: Caller, route: str, result: str, *, status: int | None) -> None:
+    """Count and log a call with one of our tokens; `status` is None if the caller left before the response."""
+    API_CALLS.labels(caller.name, route, result).inc()
+    log.info(
+        "api.called",
+        token=caller.name,
+        method=scope["method"],
+        route=route,
+        status=status,
+        result=result,
+        seconds=round(seconds_since_start(scope), 6),
+        **{"request_id": ensure_request_id(scope), **_trace(scope)},
+    )
+
+
+def _trace(scope: Scope) -> dict[str, str]:
+    """The trace that the caller's request belongs to, for log lines; empty if there is none."""
+    given = next((value for name, value in scope["headers"] if name == _TRACE), b"")
+    match = _TRACEPARENT.fullmatch(given)
+    return {} if match is None else {"trace_id": match[1].decode()}
 
 
 def start_timer(scope: Scope) -> None:

@@ -54,6 +54,7 @@ class DatabaseSettings(BaseModel):
 
     receiver_secrets_dir: Path = SECRETS_DIR
     receiver_log_format: Literal["json", "console"] = "json"
+    receiver_log_level: Literal["debug", "info", "warning", "error"] = "info"
     database_url: str = "sqlite+aiosqlite:///./receiver.db"
 
     @field_validator("database_url")

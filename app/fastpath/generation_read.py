@@ -13,9 +13,9 @@ from app.core.errors import ServiceError
 from app.core.json_codec import json_body
 from app.core.middleware import (
     ANSWER_LINES,
-    API_CALLS,
     HTTP_REQUESTS,
     REQUEST_SECONDS,
+    count_call,
     ensure_request_id,
     seconds_since_start,
 )
@@ -87,7 +87,7 @@ class FastGenerationRead:
             if _UNWATCH in scope["state"]:
                 scope["state"].pop(_UNWATCH)()
             if exchange.is_abandoned:
-                API_CALLS.labels(caller.name, _ROUTE, "abandoned").inc()
+                count_call(scope, caller, _ROUTE, "abandoned", status=None)
                 return
             scope["state"][READ] = answer
             generation = generation_in(answer, scope["path"][len(PREFIX) :]) if answer is not None else None
@@ -97,7 +97,7 @@ class FastGenerationRead:
                 exchange.respond(_HEADERS % ensure_request_id(scope).encode(), self._body(generation))
                 _COUNTED.inc()
                 _SECONDS.observe(seconds_since_start(scope))
-                API_CALLS.labels(caller.name, _ROUTE, "succeeded").inc()
+                count_call(scope, caller, _ROUTE, "succeeded", status=200)
         except Exception:
             log.exception("fast_path.failed")
             exchange.fall_back()

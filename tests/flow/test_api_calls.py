@@ -1,6 +1,7 @@
 """Each call is counted under the name of its token, its route and what became of it."""
 
 import pytest
+import structlog
 
 from app.core.auth import Role
 from app.core.middleware import API_CALLS
@@ -9,6 +10,7 @@ from tests.support.metric_values import value
 
 LIST = "/api/v1/generations"
 ONE = "/api/v1/generations/{generation_id}"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def count(token: str, route: str, result: str) -> float:
@@ -35,8 +37,12 @@ async def test_a_call_is_counted_once_under_its_tokens_name(
 ) -> None:
     async with open_api(sqlite_url) as api:
         before = count(role, *expected), total()
-        await api.clients[role].request(method, path)
+        with structlog.testing.capture_logs() as logged:
+            status = (await api.clients[role].request(method, path, headers={"Traceparent": TRACEPARENT})).status_code
         assert (count(role, *expected), total()) == (before[0] + 1, before[1] + 1)
+    [line] = [line for line in logged if line["event"] == "api.called"]
+    assert (line["token"], line["route"], line["result"]) == (role, *expected)
+    assert (line["method"], line["status"], line["trace_id"]) == (method, status, TRACEPARENT.split("-")[1])
 
 
 async def test_a_call_that_failed_for_want_of_the_database_is_counted_as_failed(empty_database_url: str) -> None:

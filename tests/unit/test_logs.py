@@ -13,7 +13,7 @@ from app.core import logs
 
 
 @contextmanager
-def configured(monkeypatch: pytest.MonkeyPatch, form: logs.LogFormat, *, least: int) -> Iterator[io.StringIO]:
+def configured(monkeypatch: pytest.MonkeyPatch, form: logs.LogFormat, *, least: int | str) -> Iterator[io.StringIO]:
     """What is written to standard error meanwhile; the logging of the tests comes back afterwards."""
     written, root, known = io.StringIO(), logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers, root.level
@@ -25,7 +25,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, form: logs.LogFormat, *, least: 
 
 
 def test_a_line_has_what_is_bound_and_its_level_logger_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    with configured(monkeypatch, "json", least=logging.INFO) as written, structlog.contextvars.bound_contextvars(a=1):
+    with configured(monkeypatch, "json", least="info") as written, structlog.contextvars.bound_contextvars(a=1):
         structlog.stdlib.get_logger("app.somewhere").info("usual", b=2)
         structlog.stdlib.get_logger("app.somewhere").debug("less")
         [line] = [json.loads(line) for line in written.getvalue().splitlines()]
