@@ -25,6 +25,7 @@ from app.core.waiters import Waiters
 from app.endpoint import routes as endpoint
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
+from app.endpoint.orphans import Orphans
 from app.endpoint.probe import ProbeKey
 from app.endpoint.proofs import ProofRepository
 from app.endpoint.reachability import Reachability
@@ -47,7 +48,10 @@ from app.ledger.activity import Activity
 from app.ledger.queries import Queries
 from app.ledger.recorder import Changes, Recorder
 from app.ledger.write_queue import WRITERS, WriteQueue
+from app.operations import routes as operator_routes
 from app.operations.alarms import AlarmMonitor, AlarmQuery, alarm_thresholds
+from app.operations.commands import GenerationCommands
+from app.operations.replay import Replay
 from app.operations.replicas import Heartbeat
 from app.operations.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Pruning, Retention
 from app.operations.usage_rollup import UsageRollup
@@ -149,6 +153,9 @@ class Service:
         ledger = Recorder(
             self.database, first_poll=self.timing.first_poll, changes=self.changes, activity=self.activity
         )
+        commands = GenerationCommands(self.database, ledger, client=self.client, limiter=self.limiter, clock=self.clock)
+        replay = Replay(self.database, ledger, clock=self.clock, first_poll=self.timing.first_poll)
+        self._operator_routes = operator_routes.router(commands, replay, self.access)
         self.batch = WriteQueue(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
         polling = PollExecutor(self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock)
         self.poller = Poller(self.database, polling, timing=self.timing, limiter=self.limiter, clock=self.clock)
@@ -213,6 +220,7 @@ class Service:
         )
         app.include_router(gateway.router(self.gateway, self.access), responses=schemas.errors(400, 404, 413))
         app.include_router(deliveries.router(self.queries, self.access))
+        app.include_router(self._operator_routes)
         app.include_router(usage.router(self.queries, self.access, clock=self.clock))
         endpoint_queries = EndpointQueries(self.database, self.keyring, clock=self.clock)
         reachability = Reachability(
@@ -232,9 +240,21 @@ class Service:
             tokens.router(self.tokens, self.access, self.audit, clock=self.clock),
             responses=schemas.errors(400, 404, 409, 413),
         )
+        orphans = Orphans(
+            self.client,
+            EndpointRepository(self.database),
+            clock=self.clock,
+            public_url=self.settings.receiver_public_url if self.settings.registers_endpoint else None,
+        )
+        app.include_router(endpoint.orphans_router(self.access, orphans), responses=schemas.errors(404))
         app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())
         tasks = (self._start_checks, self.loops.health_checks, self.batch.health_checks)
-        parts = (self.endpoint_health.health_checks, self.limiter.health_checks, self.alarms.health_checks)
+        parts = (
+            self.endpoint_health.health_checks,
+            self.reconciler.health_checks,
+            self.limiter.health_checks,
+            self.alarms.health_checks,
+        )
         self.readiness = health.Readiness(self.database, [*tasks, *parts])
         self.operations_app = self._operations_app() if self.settings.receiver_metrics_port is not None else app
         """Serves /livez, /readyz and /metrics: the application itself, unless they have a port of their own."""

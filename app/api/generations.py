@@ -144,7 +144,7 @@ def router(
         )
 
     @routes.get(
-        "/generations/{generation_id:path}",
+        "/generations/{generation_id:generation}",
         summary="Read a generation, or wait for its outcome",
         response_model=GenerationOut,
         responses=errors(400, 404),
@@ -169,7 +169,7 @@ def router(
             return await _awaited(request, waiting, generation_id, requested)
 
     @routes.put(
-        "/generations/{generation_id:path}",
+        "/generations/{generation_id:generation}",
         summary="Track a generation made elsewhere",
         response_model=GenerationOut,
         responses=errors(400, 413, also=_CREATED),

@@ -8,9 +8,19 @@ from typing import Annotated
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.core.errors import RequestInvalid
 from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
+
+
+class _GenerationId(StringConvertor):
+    """An id in a path: with any characters, slashes too, but without the last segment of another route."""
+
+    regex = ".*(?<!/transitions)(?<!/poll)"
+
+
+register_url_convertor("generation", _GenerationId())
 
 # A cursor holds the position and a digest of the filters. It comes from the caller, so every part is checked.
 

@@ -320,7 +320,7 @@ _TEXTS = {
     401: "`api_key_missing`, `api_key_invalid`: no token of the receiver's.",
     403: "`api_scope_denied`: the token's role does not reach that far.",
     404: "`not_found`",
-    409: "`name_taken`, `token_revoked`: it conflicts with what is stored.",
+    409: "`name_taken`, `token_revoked`, `still_open`: it conflicts with what is stored.",
     413: "`payload_too_large`",
     503: "`database_unavailable`, `overloaded`, `not_recorded`: nothing is wrong with the request; try again after "
     "`Retry-After` seconds.",

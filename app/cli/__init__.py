@@ -31,6 +31,9 @@ cli.add_typer(tokens_group, name="tokens")
 cli.add_typer(commands.client)
 
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
         version()
@@ -151,28 +154,76 @@ def serve_sandbox(
 
 
 @endpoint_group.callback(invoke_without_command=True)
-def show_endpoint(context: typer.Context, as_json: commands.AsJson = False) -> None:
+def show_endpoint(context: typer.Context, database: commands.Direct = False, as_json: commands.AsJson = False) -> None:
     """Show our endpoints. Their state, scheme and what proved it, times of their secrets, history."""
-    if context.invoked_subcommand is None:
-        from app.cli import endpoint, operations
+    if context.invoked_subcommand is not None:
+        return
+    if commands.is_remote(database=database):
+        commands.show_endpoint(as_json=as_json)
+    from app.cli import endpoint, operations
 
-        operations.run_command(partial(endpoint.show, as_json=as_json))
+    operations.run_command(partial(endpoint.show, as_json=as_json))
 
 
 @endpoint_group.command("rotate")
-def rotate_secret() -> None:
+def rotate_secret(database: commands.Direct = False) -> None:
     """Replace the signing secret. The old one is accepted for another RECEIVER_SECRET_OVERLAP."""
+    if commands.is_remote(database=database):
+        stored, waiting = "a new secret is stored", "requested; it is not stored yet, see /readyz"
+        commands.change_endpoint("rotate-secret", lambda now: stored if now.get("rotation") == "none" else waiting)
     from app.cli import endpoint, operations
 
     operations.run_command(endpoint.rotate)
 
 
 @endpoint_group.command("repin")
-def repin_scheme() -> None:
+def repin_scheme(database: commands.Direct = False) -> None:
     """Forget the signature scheme. The next delivery proves it anew."""
+    if commands.is_remote(database=database):
+        commands.change_endpoint("repin", lambda _: "no longer pinned; the next delivery proves the scheme anew")
     from app.cli import endpoint, operations
 
     operations.run_command(endpoint.repin)
+
+
+@endpoint_group.command("reset-secret")
+def reset_secret(yes: Yes = False) -> None:
+    """Get a new signing secret after the encryption key was lost. Works on the database directly."""
+    from app.cli import endpoint, operations
+
+    operations.run_command(lambda settings, database: endpoint.reset_secret(settings, database, yes=yes))
+
+
+orphans_group = typer.Typer(help="Endpoints that a lost database left at Rivya.")
+endpoint_group.add_typer(orphans_group, name="orphans")
+
+
+@orphans_group.callback(invoke_without_command=True)
+def list_orphans(context: typer.Context, database: commands.Direct = False) -> None:
+    """List endpoints left at Rivya. They have our name and host, and the database does not know them."""
+    if context.invoked_subcommand is not None:
+        return
+    if commands.is_remote(database=database):
+        commands.orphans()
+    from app.cli import endpoint, operations
+
+    operations.run_command(endpoint.orphans)
+
+
+@orphans_group.command("remove")
+def remove_orphan(
+    rivya_id: Annotated[str, typer.Argument(metavar="ID", help="One that `endpoint orphans` lists.")],
+    yes: Yes = False,
+    database: commands.Direct = False,
+) -> None:
+    """Remove an endpoint left at Rivya. Deliveries to it are refused anyway, unless another receiver uses it."""
+    if not yes and not typer.confirm(f"Remove {rivya_id} at Rivya? If another receiver uses it, that one is cut off."):
+        raise typer.Exit(1)
+    if commands.is_remote(database=database):
+        commands.remove_orphan(rivya_id)
+    from app.cli import endpoint, operations
+
+    operations.run_command(lambda settings, opened: endpoint.remove_orphan(settings, opened, rivya_id))
 
 
 @keys_group.command("generate")
@@ -260,6 +311,18 @@ def _read_time(text: str) -> datetime:
     return time
 
 
+@deliveries_group.command("list")
+def list_deliveries(
+    generation_id: Annotated[str | None, typer.Option("--generation", metavar="ID", help="About this one.")] = None,
+    outcome: Annotated[Outcome | None, typer.Option(help="Only those stored with this outcome.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Where the list before ended.")] = None,
+    as_json: commands.AsJson = False,
+) -> None:
+    """List stored deliveries, newest first."""
+    commands.list_deliveries(as_json, generation_id=generation_id, outcome=outcome, limit=limit, cursor=cursor)
+
+
 @deliveries_group.command()
 def replay(
     event_id: Annotated[str | None, typer.Argument(help="The event to replay.")] = None,
@@ -269,20 +332,26 @@ def replay(
     until: Annotated[datetime | None, typer.Option(parser=_read_time, metavar="TIME", help="Received before.")] = None,
     outcome: Annotated[Outcome | None, typer.Option(help="Only those stored with this outcome.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write; without it, only print what would change.")] = False,
+    database: commands.Direct = False,
 ) -> None:
     """Record stored deliveries again. Oldest first, as reports of the operator."""
+    if event_id is None and since is None and until is None and outcome is None:
+        raise typer.BadParameter("name an EVENT_ID, or choose with --since, --until or --outcome")
+    if commands.is_remote(database=database):
+        times = {name: time.isoformat() for name, time in {"since": since, "until": until}.items() if time is not None}
+        commands.replay({"event_id": event_id, "outcome": outcome, **times}, apply=apply)
     from app.cli import operations
     from app.ledger.models import DeliveryFilter
 
     chosen = DeliveryFilter(event_id=event_id, received_after=since, received_before=until, outcome=outcome)
-    if chosen == DeliveryFilter():
-        raise typer.BadParameter("name an EVENT_ID, or choose with --since, --until or --outcome")
     operations.run_operation(lambda context: operations.replay(context, chosen, writes=apply))
 
 
 @commands.generations_group.command()
-def poll(generation_id: commands.GenerationId) -> None:
+def poll(generation_id: commands.GenerationId, database: commands.Direct = False) -> None:
     """Ask Rivya about a generation now. The response is recorded as a report of the operator."""
+    if commands.is_remote(database=database):
+        commands.poll(generation_id)
     from app.cli import operations
 
     operations.run_operation(lambda context: operations.poll(context, generation_id))
@@ -292,8 +361,11 @@ def poll(generation_id: commands.GenerationId) -> None:
 def forget(
     generation_id: commands.GenerationId,
     even_open: Annotated[bool, typer.Option("--open", help="Also if its outcome isn't known yet.")] = False,
+    database: commands.Direct = False,
 ) -> None:
     """Delete a generation. Also its history and its stored bodies; later events about it change nothing."""
+    if commands.is_remote(database=database):
+        commands.forget(generation_id, even_open=even_open)
     from app.cli import operations
 
     operations.run_operation(lambda context: operations.forget(context, generation_id, even_open=even_open))

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from app.endpoint.errors import explain
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import callback_url, current, is_same_place, live
+from app.endpoint.orphans import describe, find_orphans
 from app.endpoint.probe import ProbeKey
 from app.endpoint.reachability import Reachability
 from app.endpoint.repository import EndpointRepository
@@ -236,7 +237,8 @@ async def _registration(client: RivyaClient, database: Database, settings: Setti
     if settings.receiver_public_url is None or not settings.registers_endpoint:
         yield _result(name, True, "made by hand: RIVYA_SIGNING_SECRET is set")
         return
-    endpoints = await EndpointRepository(database).endpoints()
+    repository = EndpointRepository(database)
+    endpoints = await repository.endpoints()
     serving, newest = live(endpoints), current(endpoints)
     if serving is None or serving.rivya_id is None:
         error = None if newest is None else newest.last_error
@@ -254,6 +256,10 @@ async def _registration(client: RivyaClient, database: Database, settings: Setti
     else:
         detail = f"{serving.rivya_id} leads elsewhere than RECEIVER_PUBLIC_URL; `rivya-receiver serve` moves it"
         yield _result(name, False, detail)
+    with suppress(RivyaError):
+        listed = (await client.list_endpoints()).endpoints
+        if orphans := await find_orphans(repository, listed, public_url=settings.receiver_public_url):
+            yield describe(orphans)
 
 
 async def _deliveries(database: Database, settings: Settings, scheme: Scheme | None) -> AsyncIterator[HealthCheck]:
@@ -287,7 +293,7 @@ async def _reachability(client: RivyaClient, database: Database, settings: Setti
 
 
 def _unknown(error: Exception) -> str:
-    return f"unknown: the database does not tell ({_cause(error)})"
+    return f"unknown: the database gives no answer ({_cause(error)})"
 
 
 def _cause(error: Exception) -> str:

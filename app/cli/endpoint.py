@@ -1,21 +1,29 @@
 """The commands `endpoint …` and `keys rotate`: show our registration, replace its secret, prove its scheme again."""
 
-from collections.abc import Iterator, Sequence
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Final
 
 import typer
 from pydantic import BaseModel
 
+from app.cli.client import output
 from app.cli.client.output import print_json
 from app.core.clock import SystemClock
 from app.core.database import Database
-from app.core.encryption import SecretBox
+from app.core.encryption import DecryptionFailed, SecretBox
+from app.core.leases import Leases
 from app.core.settings import Settings
-from app.endpoint.models import Endpoint, State, current, masked
+from app.endpoint.models import Endpoint, State, current, live, masked
+from app.endpoint.orphans import Orphans
+from app.endpoint.reconciler import Reconciler
 from app.endpoint.repository import EndpointRepository, StoredSecret, reencrypt_secrets
-from app.endpoint.schemas import EndpointView, EntryView
+from app.endpoint.schemas import EndpointView, EntryView, OrphanView
 from app.endpoint.service import EndpointCommands
+from app.rivya.client import RivyaClient
 from app.rivya.schemes import parse_scheme
 
 _ROTATION_TIMEOUT: Final = timedelta(seconds=30)
@@ -26,10 +34,10 @@ async def show(_settings: Settings, database: Database, *, as_json: bool) -> boo
     """Print the endpoints that are in use and the newest history; False if there is no endpoint."""
     repository = EndpointRepository(database)
     endpoints = await repository.endpoints()
-    secrets = await repository.secrets(now=SystemClock().now())
+    valid = await repository.secrets(now=SystemClock().now())
     history = await repository.history(limit=20)
     used = [endpoint for endpoint in endpoints if endpoint.state is not State.RETIRED or endpoint is current(endpoints)]
-    own = {endpoint.id: [secret for secret in secrets if secret.endpoint_id == endpoint.id] for endpoint in used}
+    own = {endpoint.id: [secret for secret in valid if secret.endpoint_id == endpoint.id] for endpoint in used}
     if as_json:
         views = [EndpointView.of(each, own[each.id], scheme=each.scheme, shows_path=False) for each in used]
         entries = [EntryView.model_validate(entry) for entry in history]
@@ -57,6 +65,82 @@ async def rotate(settings: Settings, database: Database) -> bool:
     return False
 
 
+async def orphans(settings: Settings, database: Database) -> bool:
+    """Print the endpoints that a lost database left at Rivya."""
+    async with _opened_orphans(settings, database) as opened:
+        views = [OrphanView.of(orphan).model_dump(mode="json") for orphan in await opened.find()]
+    typer.echo(output.orphans({"data": views}))
+    return True
+
+
+async def remove_orphan(settings: Settings, database: Database, rivya_id: str) -> bool:
+    """Remove one of these at Rivya. Raises `EndpointUnknown` for any other endpoint."""
+    async with _opened_orphans(settings, database) as opened:
+        typer.echo(output.removed({"id": (await opened.remove(rivya_id)).id}))
+    return True
+
+
+@asynccontextmanager
+async def _opened_orphans(settings: Settings, database: Database) -> AsyncIterator[Orphans]:
+    public_url = settings.receiver_public_url if settings.registers_endpoint else None
+    async with RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value()) as client:
+        yield Orphans(client, EndpointRepository(database), clock=SystemClock(), public_url=public_url)
+
+
+async def reset_secret(settings: Settings, database: Database, *, yes: bool) -> bool:
+    """Delete the secrets that can't be decrypted, on confirmation, and get a new one; False if that was not done."""
+    keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
+    repository, clock = EndpointRepository(database), SystemClock()
+    lost = [secret for secret in await repository.all_secrets() if not _can_decrypt(keys, secret.sealed)]
+    if not lost:
+        typer.echo("every stored secret can be decrypted, so none is lost; `endpoint rotate` replaces the current one")
+        return False
+    needed = ", ".join(sorted({secret.sealed.partition(":")[0] for secret in lost}))
+    typer.echo(_RESET.format(count=len(lost), needed=needed))
+    if not yes and not typer.confirm("Is the key lost, and shall Rivya be asked for a new secret?"):
+        return False
+    await repository.delete_secrets(lost, now=clock.now(), detail=needed)
+    async with RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value()) as client:
+        leases = Leases(database, holder=secrets.token_hex(8))
+        url = settings.receiver_public_url if settings.registers_endpoint else None
+        reconciler = Reconciler(client, database, clock=clock, leases=leases, keys=keys, public_url=url)
+        try:
+            is_stored = await _registered(reconciler, repository)
+        finally:
+            await reconciler.stop()
+    typer.echo("a new secret is stored" if is_stored else "deleted; `rivya-receiver serve` gets a new one from Rivya")
+    return True
+
+
+async def _registered(reconciler: Reconciler, repository: EndpointRepository) -> bool:
+    """Whether the new secret is stored; waits for the lease of a process that has just ended."""
+    for _ in range(_RESET_TRIES):
+        pause = await reconciler.run_once()
+        endpoint = live(await repository.endpoints())
+        if endpoint is not None and endpoint.secret_since is not None:
+            return True
+        if reconciler.retry_in:
+            return False
+        await asyncio.sleep(pause)
+    return False
+
+
+_RESET_TRIES: Final = 20
+_RESET: Final = """\
+{count} stored secrets can't be decrypted with RECEIVER_ENCRYPTION_KEYS: they need the key {needed}.
+If you still have that key, add it at the end of RECEIVER_ENCRYPTION_KEYS instead.
+If it is lost: the secrets are deleted and Rivya makes a new one. Deliveries signed with the old one that are still on
+their way are refused; their outcomes are polled. Generations and deliveries are kept."""
+
+
+def _can_decrypt(keys: SecretBox, sealed: str) -> bool:
+    try:
+        keys.decrypt(sealed)
+    except DecryptionFailed:
+        return False
+    return True
+
+
 async def repin(_settings: Settings, database: Database) -> bool:
     """Remove the pinned signature scheme."""
     endpoint = await EndpointCommands(database, clock=SystemClock()).repin()
@@ -72,7 +156,7 @@ async def reencrypt(settings: Settings, database: Database) -> bool:
     return True
 
 
-def _lines(endpoint: Endpoint, secrets: Sequence[StoredSecret]) -> Iterator[str]:
+def _lines(endpoint: Endpoint, own: Sequence[StoredSecret]) -> Iterator[str]:
     path = " → ".join(f"[{state}]" if state is endpoint.state else str(state) for state in _STATES)
     yield f"endpoint {endpoint.rivya_id or '(not known at Rivya yet)'}"
     yield f"  state        {path if endpoint.state in _STATES else endpoint.state}, since {_time(endpoint.state_since)}"
@@ -84,7 +168,7 @@ def _lines(endpoint: Endpoint, secrets: Sequence[StoredSecret]) -> Iterator[str]
         yield "  in doubt     a secret was requested, and the response is not stored: it is requested again"
     if endpoint.last_error is not None:
         yield f"  last error   {endpoint.last_error}"
-    for secret in secrets:
+    for secret in own:
         until = "current" if secret.valid_until is None else f"accepted until {_time(secret.valid_until)}"
         yield f"  secret       {until}, since {_time(secret.valid_from)}, proven {_time(secret.proven_at)}"
 

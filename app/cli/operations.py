@@ -21,7 +21,7 @@ from app.core.settings import Settings, load
 from app.ledger.models import DeliveryFilter
 from app.ledger.recorder import Changes, Recorder
 from app.operations.commands import GenerationCommands
-from app.operations.replay import Replay, Replayed
+from app.operations.replay import Replay
 from app.polling.schedule import Schedule
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
@@ -112,27 +112,14 @@ async def replay(context: OperatorContext, chosen: DeliveryFilter, *, writes: bo
     """Print what the chosen deliveries change, and change it if `writes`; False if there is no such delivery."""
     counts: Counter[str] = Counter()
     async for replayed in context.replay.apply(chosen) if writes else context.replay.dry_run(chosen):
-        result = "skipped" if replayed.recorded is None else str(replayed.recorded.outcome)
-        counts[result] += 1
-        delivery = replayed.delivery
-        typer.echo(f"{delivery.event_id}: was {delivery.outcome}, {result}{_effect(replayed)}")
+        counts[replayed.result] += 1
+        typer.echo(f"{replayed.delivery.event_id}: was {replayed.delivery.outcome}, {replayed.effect}")
     if not counts:
         typer.echo("no stored delivery is chosen by that", err=True)
         return False
     summary = ", ".join(f"{count} {result}" for result, count in sorted(counts.items()))
     typer.echo(f"replayed: {summary}" if writes else f"would be: {summary}; nothing was written, --apply writes")
     return True
-
-
-def _effect(replayed: Replayed) -> str:
-    recorded = replayed.recorded
-    if recorded is None:
-        is_pruned = replayed.delivery.body_pruned_at is not None
-        return ": its body was pruned" if is_pruned else ": it tells no generation's status"
-    generation_id = recorded.generation.id if recorded.generation is not None else "none"
-    if (step := recorded.transition) is None:
-        return f": generation {generation_id} stays as it is"
-    return f": generation {generation_id} {step.from_status or 'unknown'} -> {step.to_status}"
 
 
 async def poll(context: OperatorContext, generation_id: str) -> bool:

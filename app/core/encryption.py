@@ -38,7 +38,8 @@ class SecretBox:
         fernet = self._keys.get(needed)
         if fernet is None:
             raise DecryptionFailed(
-                f"a stored secret was sealed with key {needed}, which is not in RECEIVER_ENCRYPTION_KEYS"
+                f"a stored secret was sealed with key {needed}, which is not in RECEIVER_ENCRYPTION_KEYS: add it, "
+                "or if it is lost, run `rivya-receiver endpoint reset-secret`"
             )
         try:
             return fernet.decrypt(token).decode()

@@ -10,8 +10,9 @@ import structlog
 from app.core.clock import Clock
 from app.core.encryption import SecretBox
 from app.endpoint.errors import OutcomeUnknown, is_gone
-from app.endpoint.metrics import REPAIRS
+from app.endpoint.metrics import ORPHANS, REPAIRS
 from app.endpoint.models import Endpoint, State, callback_url, is_same_place, path_key_of
+from app.endpoint.orphans import find_orphans
 from app.endpoint.repository import EndpointRepository
 from app.rivya.client import RivyaClient
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint
@@ -84,6 +85,8 @@ class Inspection:
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
+        self.orphans: list[WebhookEndpoint] = []
+        """Endpoints of our name and host that the database does not know, as the last check found them."""
 
     async def check(self, wanted: Endpoint, known: Sequence[Endpoint]) -> bool:
         """Retire it if it is gone, repair differences, record failures, remove others that carry a key of ours.
@@ -105,11 +108,13 @@ class Inspection:
             await self.record_gone(wanted)
             return True
         await self._remove_others(response.endpoints, known)
+        await self._find_orphans(response.endpoints)
         await self._record_failures(wanted, actual)
         differing = differences(actual, url=self._context.url(wanted.path_key))
         if differing:
             return await self._patch(wanted, differing, kind=f"{next(iter(differing))}_restored")
-        if wanted.secret_proven_at is None and wanted.test_asked_at is not None:
+        is_overdue = wanted.test_asked_at is not None and not wanted.is_awaiting_proof(self._context.clock.now())
+        if wanted.secret_proven_at is None and is_overdue:
             # The process that recorded the request of a test may have been killed before it could send it.
             await self._context.change(wanted, event="test_unanswered", test_asked_at=None)
         return True
@@ -183,16 +188,21 @@ class Inspection:
 
     async def _remove_others(self, listed: Sequence[WebhookEndpoint], known: Sequence[Endpoint]) -> None:
         """Delete endpoints left over from a create that took effect after all: they carry a key of our database."""
-        carried = {path_key_of(endpoint.url) or "" for endpoint in listed}
-        # The URL of a foreign endpoint may hold characters that a database refuses and that no key of ours has.
-        candidates = {key for key in carried if key.isascii() and key.isprintable()}
-        keys = await self._context.repository.path_keys_among(candidates)
+        keys = await self._context.repository.path_keys_among({path_key_of(one.url) or "" for one in listed})
         wanted = {endpoint.rivya_id for endpoint in known if endpoint.state is not State.RETIRED}
         for endpoint in listed:
             if path_key_of(endpoint.url) in keys and endpoint.id not in wanted and endpoint.revoked_at is None:
                 await self._context.client.delete_endpoint(endpoint.id)
                 REPAIRS.labels("extra_removed").inc()
                 log.warning("endpoint.repair", repair="extra_removed", rivya_id=endpoint.id)
+
+    async def _find_orphans(self, listed: Sequence[WebhookEndpoint]) -> None:
+        context, before = self._context, {orphan.id for orphan in self.orphans}
+        self.orphans[:] = await find_orphans(context.repository, listed, public_url=context.public_url)
+        ORPHANS.set(len(self.orphans))
+        for orphan in self.orphans:
+            if orphan.id not in before:
+                log.warning("endpoint.orphan_found", rivya_id=orphan.id)
 
 
 def _count_repair(kind: str, wanted: Endpoint) -> None:

@@ -3,6 +3,7 @@
 from prometheus_client import Counter, Gauge
 
 REPAIRS = Counter("receiver_endpoint_repairs", "Repairs of our endpoint at Rivya, by kind.", ["repair"])
+ORPHANS = Gauge("receiver_endpoint_orphans", "Endpoints at Rivya of our name and host that the database lacks.")
 CONTRADICTIONS = Counter(
     "receiver_signature_contradictions", "Deliveries refused by the pinned scheme that another scheme proves."
 )

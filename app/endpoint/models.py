@@ -32,6 +32,8 @@ CONTRADICTIONS: Final = 3
 """From this many deliveries that another scheme proves, Rivya probably signs differently from what is pinned."""
 RETIRING: Final = timedelta(hours=24)
 """How long a replaced endpoint stays at Rivya, unless the new one is proven earlier."""
+NAME: Final = "rivya-receiver"
+"""The name of our endpoints at Rivya."""
 PATH: Final = "/rivya/webhook/"
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
@@ -147,6 +149,12 @@ def is_path_key(path_key: str, segment: str | None) -> bool:
 def is_same_place(one: str, other: str) -> bool:
     """True if both URLs lead to the same place; case, default port and trailing slash don't matter."""
     return one == other or (_place(one) is not None and _place(one) == _place(other))
+
+
+def is_same_host(one: str, other: str) -> bool:
+    """True if both URLs have the same host, whatever their ports and paths."""
+    places = _place(one), _place(other)
+    return None not in places and len({place[1] for place in places if place is not None}) == 1
 
 
 def masked(url: str, path_key: str) -> str:

@@ -30,11 +30,13 @@ import structlog
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.encryption import SecretBox
+from app.core.errors import HealthCheck
 from app.core.leases import Leadership, LeaseLost, Leases
 from app.endpoint.errors import OutcomeUnknown, read_failure
 from app.endpoint.inspection import StepContext
 from app.endpoint.metrics import LEADER
 from app.endpoint.models import Endpoint, Step, current, live, next_step
+from app.endpoint.orphans import describe
 from app.endpoint.repository import EndpointRepository, StaleState
 from app.endpoint.steps import Steps
 from app.rivya.client import RivyaClient
@@ -49,8 +51,6 @@ STANDBY_SECONDS: Final = 1.0
 
 _OFF = 3600.0
 _MOST_STEPS = 12
-_CHECKS = (Step.CREATE, Step.RECOVER, Step.CHECK)
-"""After these steps the next check can wait for `check_every`."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -107,6 +107,10 @@ class Reconciler:
         """Seconds until Rivya is called again after a failure; 0 if no pause is left."""
         return max(self._failed_until - self._clock.monotonic(), 0.0)
 
+    async def health_checks(self) -> list[HealthCheck]:
+        """The check for orphans, in the process that has the lease."""
+        return [describe(self._steps.orphans)] if self._public_url and self._leadership.is_held else []
+
     async def stop(self) -> None:
         """Release the lease, so that another process can take over at once. Raises `DatabaseUnavailable`."""
         await self._leadership.release()
@@ -132,7 +136,7 @@ class Reconciler:
             except (RivyaError, OutcomeUnknown) as error:
                 await self._record_failure(current(endpoints), error)
                 return min(self.retry_in, IDLE_SECONDS)
-            if step in _CHECKS:
+            if step is Step.CHECK:
                 jitter = random.uniform(0.8, 1.2)  # noqa: S311 - spreads receivers over time, no secret
                 self._check_at = self._clock.monotonic() + self._check_every.total_seconds() * jitter
         return IDLE_SECONDS

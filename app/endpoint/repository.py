@@ -1,6 +1,6 @@
 """Our endpoints, their secrets, rotations and history in the database; each method is one transaction."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
@@ -88,9 +88,17 @@ class EndpointRepository:
 
     async def path_keys_among(self, keys: Collection[str]) -> set[str]:
         """Those of `keys` that any endpoint of ours has or had. Raises `DatabaseUnavailable`."""
+        # The URL of a foreign endpoint may hold characters that a database refuses and that no key of ours has.
+        usable = [key for key in keys if key.isascii() and key.isprintable()]
         async with self._database.read() as connection:
-            rows = await connection.execute(select(endpoints.c.path_key).where(endpoints.c.path_key.in_(keys)))
+            rows = await connection.execute(select(endpoints.c.path_key).where(endpoints.c.path_key.in_(usable)))
             return set(rows.scalars())
+
+    async def rivya_ids_among(self, ids: Collection[str]) -> set[str]:
+        """Those of Rivya's `ids` that any endpoint of ours has or had. Raises `DatabaseUnavailable`."""
+        async with self._database.read() as connection:
+            rows = await connection.execute(select(endpoints.c.rivya_id).where(endpoints.c.rivya_id.in_(ids)))
+            return {rivya_id for rivya_id in rows.scalars() if rivya_id is not None}
 
     async def secrets(self, *, now: datetime) -> list[StoredSecret]:
         """The secrets that are valid now, newest first. Raises `DatabaseUnavailable`."""
@@ -105,6 +113,20 @@ class EndpointRepository:
         )
         async with self._database.read() as connection:
             return [StoredSecret(**row) for row in (await connection.execute(wanted)).mappings()]
+
+    async def all_secrets(self) -> list[StoredSecret]:
+        """Every stored secret. Raises `DatabaseUnavailable`."""
+        columns = (endpoint_secrets.c[member.name] for member in fields(StoredSecret))
+        async with self._database.read() as connection:
+            return [StoredSecret(**row) for row in (await connection.execute(select(*columns))).mappings()]
+
+    async def delete_secrets(self, lost: Sequence[StoredSecret], *, now: datetime, detail: str) -> None:
+        """Delete these secrets, and add that to the history of their endpoints; a live one then gets a new secret."""
+        async with self._database.transaction() as connection:
+            ids = [secret.id for secret in lost]
+            await connection.execute(delete(endpoint_secrets).where(endpoint_secrets.c.id.in_(ids)))
+            for endpoint_id in sorted({secret.endpoint_id for secret in lost}):
+                await record_event(connection, endpoint_id, event="secret_reset", now=now, detail=detail)
 
     async def history(self, *, limit: int = 200) -> list[Entry]:
         """The newest entries of all endpoints, newest first. Raises `DatabaseUnavailable`."""

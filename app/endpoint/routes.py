@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends
 
 from app.core.auth import Access, Caller, Role
 from app.endpoint.keyring import Keyring
+from app.endpoint.orphans import Orphans
 from app.endpoint.reachability import Reachability
-from app.endpoint.schemas import EndpointView, HistoryView, ReachabilityView
+from app.endpoint.schemas import EndpointView, HistoryView, OrphansView, OrphanView, ReachabilityView
 from app.endpoint.service import EndpointCommands, EndpointQueries
 
 
@@ -69,5 +70,22 @@ def admin_router(
         async with testing:  # one at a time: each looks at the deliveries that arrive while it runs
             checks = [check async for check in reachability.health_checks()]
         return ReachabilityView.model_validate({"ok": all(check.ok for check in checks), "checks": checks})
+
+    return routes
+
+
+def orphans_router(access: Access, orphans: Orphans) -> APIRouter:
+    """The routes about endpoints that a lost database left at Rivya, for an admin."""
+    routes = APIRouter(prefix="/api/v1/endpoint", tags=["endpoint"], dependencies=[Depends(access.require(Role.ADMIN))])
+
+    @routes.get("/orphans", summary="Endpoints left at Rivya")
+    async def list_orphans() -> OrphansView:
+        """Endpoints at Rivya with our name and host that this database does not know; asks Rivya."""
+        return OrphansView(data=[OrphanView.of(orphan) for orphan in await orphans.find()])
+
+    @routes.delete("/orphans/{rivya_id:path}", summary="Remove an endpoint left at Rivya")
+    async def remove_orphan(rivya_id: str) -> OrphanView:
+        """Remove one of these at Rivya; any other endpoint is answered 404."""
+        return OrphanView.of(await orphans.remove(rivya_id))
 
     return routes

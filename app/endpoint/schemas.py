@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.endpoint.models import Endpoint, State, masked
 from app.endpoint.repository import StoredSecret
+from app.rivya.endpoint_payload import WebhookEndpoint
 
 _EXAMPLE: dict[str, JsonValue] = {
     "object": "endpoint",
@@ -83,8 +84,8 @@ class EndpointView(BaseModel):
     refusals: int = Field(description="at its path, since the last verified delivery")
     last_error: str | None = Field(description="the code with which the last call to Rivya about it failed")
     failure_count: int = Field(description="failed deliveries, as Rivya counts them")
-    last_success_at: datetime | None = Field(description="as Rivya tells")
-    last_failure_at: datetime | None = Field(description="as Rivya tells")
+    last_success_at: datetime | None = Field(description="as Rivya says")
+    last_failure_at: datetime | None = Field(description="as Rivya says")
     secret_count: int = Field(description="how many signing secrets are accepted now, of endpoints replaced included")
     secrets: list[SecretView]
 
@@ -148,3 +149,27 @@ class ReachabilityView(BaseModel):
     object: Literal["endpoint_test"] = "endpoint_test"
     ok: bool
     checks: list[CheckView]
+
+
+class OrphanView(BaseModel):
+    """An endpoint at Rivya with our name and host that this database does not know."""
+
+    object: Literal["endpoint_orphan"] = "endpoint_orphan"
+    id: str = Field(description="Rivya's")
+    name: str | None
+    url: str = Field(description="the secret end of its path is hidden")
+    status: str | None
+    created_at: datetime | None
+
+    @classmethod
+    def of(cls, orphan: WebhookEndpoint) -> Self:
+        """The view of `orphan`."""
+        url = masked(orphan.url, orphan.url.rstrip("/").rpartition("/")[2])
+        return cls(id=orphan.id, name=orphan.name, url=url, status=orphan.status, created_at=orphan.created_at)
+
+
+class OrphansView(BaseModel):
+    """All of them."""
+
+    object: Literal["list"] = "list"
+    data: list[OrphanView]

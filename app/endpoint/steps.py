@@ -10,7 +10,7 @@ from app.core.ids import path_key
 from app.endpoint.errors import OutcomeUnknown, is_definite, is_gone, read_failure
 from app.endpoint.inspection import EVENT_TYPES, Inspection, StepContext
 from app.endpoint.metrics import ROTATIONS
-from app.endpoint.models import Endpoint, State, Step, in_state, is_path_key, live, path_key_of, removable
+from app.endpoint.models import NAME, Endpoint, State, Step, in_state, is_path_key, live, path_key_of, removable
 from app.rivya.endpoint_payload import WebhookEndpoint
 from app.rivya.errors import (
     RivyaError,
@@ -23,7 +23,6 @@ from app.rivya.errors import (
 
 log = structlog.stdlib.get_logger(__name__)
 
-NAME: Final = "rivya-receiver"
 SETTLE: Final = timedelta(seconds=5)
 """How long after a create a list without it is not trusted, because the create may still take effect."""
 MOST_CREATES: Final = 5
@@ -37,6 +36,8 @@ class Steps:
     def __init__(self, context: StepContext) -> None:
         self._context = context
         self._inspection = Inspection(context)
+        self.orphans = self._inspection.orphans
+        """Found by the last check; a list that is updated in place."""
 
     async def take(self, step: Step, endpoints: Sequence[Endpoint]) -> None:
         """Do one step. Raises `RivyaError`, `OutcomeUnknown`, `StaleState`, `LeaseLost`, `DatabaseUnavailable`."""

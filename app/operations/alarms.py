@@ -244,7 +244,7 @@ _WORDS: Final = MappingProxyType(
         ),
         Alarm.REFUSALS: (
             "deliveries refused since the last verified one",
-            "the secret or the signature scheme does not fit: see `deliveries`, and `deliveries.refused` in the log",
+            "the secret or scheme does not fit (see `deliveries`), or a lost endpoint delivers (`endpoint_orphans`)",
         ),
         Alarm.OVERDUE: (
             "generations wait for a poll that should have begun",

@@ -31,6 +31,22 @@ class Replayed:
     delivery: StoredDelivery
     recorded: Recorded | None
 
+    @property
+    def result(self) -> str:
+        """The outcome in one word."""
+        return "skipped" if self.recorded is None else str(self.recorded.outcome)
+
+    @property
+    def effect(self) -> str:
+        """The outcome, and what becomes of the generation."""
+        if self.recorded is None:
+            is_pruned = self.delivery.body_pruned_at is not None
+            return f"skipped: {'its body was pruned' if is_pruned else 'it has no status of a generation'}"
+        generation_id = self.recorded.generation.id if self.recorded.generation is not None else "none"
+        if (step := self.recorded.transition) is None:
+            return f"{self.result}: generation {generation_id} stays as it is"
+        return f"{self.result}: generation {generation_id} {step.from_status or 'unknown'} -> {step.to_status}"
+
 
 class Replay:
     """Replays deliveries, oldest first. The stored delivery and its outcome stay unchanged, as evidence."""

@@ -96,7 +96,7 @@ async def test_deliveries_are_chosen_by_time_and_outcome_and_replayed_oldest_fir
         assert output == [
             "evt_z: was unreadable, applied: generation g unknown -> failed",
             "evt_a: was unreadable, conflict: generation g stays as it is",
-            "evt_says_nothing: was unreadable, skipped: it tells no generation's status",
+            "evt_says_nothing: was unreadable, skipped: it has no status of a generation",
             "would be: 1 applied, 1 conflict, 1 skipped; nothing was written, --apply writes",
         ]
         assert (await replay(database_url, chosen, capsys, applies=True))[:3] == output[:3]

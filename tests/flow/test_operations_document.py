@@ -12,7 +12,7 @@ from app.sandbox.server import ServedSandbox, serve_sandbox
 from tests.support.commands import Ended, command
 from tests.support.documents import blocks, section
 from tests.support.postgres_install import find_binaries
-from tests.support.receivers import API_KEY, Receiver, environment, receiver
+from tests.support.receivers import Receiver, environment, receiver
 
 OPERATIONS = "docs/operations.md"
 SQLITE = "sqlite+aiosqlite:///./receiver.db"
@@ -104,14 +104,15 @@ async def test_a_record_moves_from_sqlite_to_postgresql(empty_postgres_url: str,
 
 
 async def test_a_lost_encryption_key_costs_a_new_secret_and_nothing_else(postgres_url: str, tmp_path: Path) -> None:
-    await a_key_is_lost(postgres_url, blocks(section(OPERATIONS, "## A lost encryption key"), "sh")[0], tmp_path)
+    await a_key_is_lost(postgres_url, tmp_path)
 
 
 async def test_a_lost_encryption_key_on_sqlite(tmp_path: Path) -> None:
-    await a_key_is_lost(SQLITE, blocks(section(OPERATIONS, "## A lost encryption key"), "sh")[1], tmp_path)
+    await a_key_is_lost(SQLITE, tmp_path)
 
 
-async def a_key_is_lost(url: str, remedy: str, directory: Path) -> None:
+async def a_key_is_lost(url: str, directory: Path) -> None:
+    [remedy] = blocks(section(OPERATIONS, "## A lost encryption key"), "sh")
     async with serve_sandbox() as rivya:
         async with receiver(rivya, url, directory) as service:
             await settled_one(service)
@@ -121,18 +122,17 @@ async def a_key_is_lost(url: str, remedy: str, directory: Path) -> None:
         refused = await command("serve", settings, directory)
         assert refused.status == 2
         assert "which is not in RECEIVER_ENCRYPTION_KEYS" in refused.errors
-        await ran(remedy, directory, PG=libpq(url))
+        reset = await command(f"{remedy.strip().removeprefix('rivya-receiver ')} --yes", settings, directory)
+        assert reset.output.endswith("a new secret is stored\n"), reset
         async with receiver(rivya, url, directory, port=port, RECEIVER_ENCRYPTION_KEYS=key) as service:
             await settled_one(service)
             assert len(rivya.sandbox.endpoints.by_id) == 1
 
 
-async def test_what_a_lost_database_leaves_at_rivya_is_removed_by_its_api(tmp_path: Path) -> None:
+async def test_what_a_lost_database_leaves_at_rivya_is_removed_by_a_command(tmp_path: Path) -> None:
     [calls] = blocks(section(OPERATIONS, "## A lost database"), "sh")
-    listing, removing = calls.splitlines()
-    variables = {"RIVYA_API_KEY": API_KEY}
+    listing, removing = (line.removeprefix("rivya-receiver ") for line in calls.splitlines())
     async with serve_sandbox() as rivya:
-        variables["RIVYA_BASE_URL"] = rivya.base_url
         async with receiver(rivya, SQLITE, tmp_path) as service:
             generation_id = await settled_one(service)
             port = await stop(service)
@@ -141,10 +141,10 @@ async def test_what_a_lost_database_leaves_at_rivya_is_removed_by_its_api(tmp_pa
         async with receiver(rivya, SQLITE, tmp_path, port=port) as service:
             assert (await service.client.put(f"/api/v1/generations/{generation_id}")).status_code == 201
             assert (await service.settled(generation_id))["status"] == "succeeded"
-            listed = await ran(listing, tmp_path, **variables)
-            assert old in listed.output
-            assert '"rivya-receiver"' in listed.output
-            await ran(removing, tmp_path, **variables, OLD_ID=old)
+            settings = environment(rivya.base_url, SQLITE, port)
+            assert old in (await command(listing, settings, tmp_path)).output
+            removed = await command(f"{removing.replace('$OLD_ID', old)} --yes", settings, tmp_path)
+            assert removed.status == 0, removed
             assert old not in rivya.sandbox.endpoints.by_id
             await settled_one(service)
 

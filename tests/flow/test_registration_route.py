@@ -64,7 +64,7 @@ async def test_a_reader_sees_the_registration_but_not_its_secret_path(database_u
             "refusals": 0,
             "last_error": None,
             "failure_count": 0,
-            "last_success_at": None,
+            "last_success_at": stamp,
             "last_failure_at": None,
             "secret_count": 1,
             "secrets": [{"valid_from": stamp, "valid_until": None, "proven_at": stamp}],

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
+from urllib.parse import quote
 
 import typer
 
@@ -23,6 +24,9 @@ client.add_typer(files_group, name="files")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 GenerationId = Annotated[str, typer.Argument(metavar="ID", help="The generation's id.", show_default=False)]
 Kind = Literal["image", "video", "audio"]
+Direct = Annotated[
+    bool, typer.Option("--database", help="Work on DATABASE_URL itself, as without RECEIVER_TOKEN, not on a receiver.")
+]
 WaitTimeout = Annotated[
     float | None, typer.Option("--timeout", min=0, help="Seconds to wait at most; then exit status 1.")
 ]
@@ -45,6 +49,13 @@ def _call(
         return not waits or document.get("status") == "succeeded"
 
     sys.exit(call(run, as_json=as_json))
+
+
+def is_remote(*, database: bool) -> bool:
+    """Whether an operator's command calls the running receiver: with RECEIVER_TOKEN and without `--database`."""
+    from app.cli.client.http import has_token
+
+    return not database and has_token()
 
 
 @client.command()
@@ -131,7 +142,7 @@ def create(
             return document
         generation_id = document.get("id")
         if not isinstance(generation_id, str):
-            raise local_failure("unexpected_answer", "it was created, and the answer does not tell its id")
+            raise local_failure("unexpected_answer", "it was created, and the answer has no id")
         typer.echo(f"generation: {output.plain(generation_id)}", err=True)  # for `watch`, if this wait ends early
         return await _watch(receiver, generation_id, timeout)
 
@@ -148,6 +159,14 @@ def get(generation_id: GenerationId, as_json: AsJson = False) -> None:
 def watch(generation_id: GenerationId, timeout: WaitTimeout = None, as_json: AsJson = False) -> None:
     """Wait for a generation's outcome. Exit status 0 if it succeeded, 1 if it failed."""
     _call(lambda receiver: _watch(receiver, generation_id, timeout), output.generation, as_json=as_json, waits=True)
+
+
+@generations_group.command()
+def transitions(generation_id: GenerationId, as_json: AsJson = False) -> None:
+    """Show the history of a generation."""
+    _call(
+        lambda receiver: receiver.get("generations", generation_id, "transitions"), output.transitions, as_json=as_json
+    )
 
 
 @generations_group.command("list")
@@ -223,3 +242,59 @@ def upload(
             return await receiver.upload(file, path.name, media_type, fields=fields)
 
     _call(act, output.file, as_json=as_json)
+
+
+# The commands of an operator, by the API of a running receiver: they need a token of the role admin.
+
+
+def list_deliveries(as_json: bool, **chosen: str | int | None) -> NoReturn:
+    """Print the deliveries."""
+    _call(lambda receiver: receiver.get("deliveries", **chosen), output.deliveries, as_json=as_json)
+
+
+def poll(generation_id: str) -> NoReturn:
+    """Have the receiver ask Rivya about a generation, and print its status."""
+    _call(
+        lambda receiver: receiver.post(f"/generations/{quote(generation_id, safe='')}/poll", {}),
+        lambda document: f"{generation_id}: {document.get('status')} ({document.get('outcome')})",
+        as_json=False,
+    )
+
+
+def forget(generation_id: str, *, even_open: bool) -> NoReturn:
+    """Have the receiver delete a generation."""
+    _call(
+        lambda receiver: receiver.delete("generations", generation_id, open="true" if even_open else None),
+        lambda _: f"{generation_id}: forgotten",
+        as_json=False,
+    )
+
+
+def replay(chosen: dict[str, Any], *, apply: bool) -> NoReturn:
+    """Have the receiver replay deliveries, and print the result of each."""
+    body = {name: value for name, value in {**chosen, "apply": apply}.items() if value is not None}
+    _call(lambda receiver: receiver.post("/deliveries/replay", body), output.replayed, as_json=False)
+
+
+def show_endpoint(*, as_json: bool) -> NoReturn:
+    """Print the receiver's endpoint and its history."""
+
+    async def act(receiver: "Receiver") -> dict[str, Any]:
+        return {**await receiver.get("endpoint"), "history": await receiver.get("endpoint", "history")}
+
+    _call(act, output.endpoint, as_json=as_json)
+
+
+def change_endpoint(action: str, render: output.Render) -> NoReturn:
+    """Have the receiver do `action`: rotate-secret or repin."""
+    _call(lambda receiver: receiver.post(f"/endpoint/{action}", {}), render, as_json=False)
+
+
+def orphans() -> NoReturn:
+    """Print the endpoints that a lost database left at Rivya."""
+    _call(lambda receiver: receiver.get("endpoint", "orphans"), output.orphans, as_json=False)
+
+
+def remove_orphan(rivya_id: str) -> NoReturn:
+    """Have the receiver remove one of these."""
+    _call(lambda receiver: receiver.delete("endpoint", "orphans", rivya_id), output.removed, as_json=False)

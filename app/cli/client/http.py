@@ -1,5 +1,6 @@
 """A client of a receiver, and so of Rivya: the same paths, another base URL and token."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, BinaryIO
@@ -22,6 +23,7 @@ from app.core.urls import checked_public_url
 
 _TIMEOUT = httpx.Timeout(15, read=300)
 """Seconds. A chat turn is answered when it is complete, which may take minutes."""
+_SHOWN_AFTER = 2.0
 _SUCCEEDED, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 
 
@@ -41,6 +43,14 @@ def load_target() -> tuple[str, str]:
         return checked_public_url(url, may_be_local=True), token
     except ValueError as error:
         raise SettingsInvalid(f"RECEIVER_URL: {error}, such as https://receiver.example.com") from None
+
+
+def has_token() -> bool:
+    """Whether RECEIVER_TOKEN is set, in the environment or in `.env`."""
+    try:
+        return clean(read_variables()).get("receiver_token") is not None
+    except SettingsInvalid:
+        return False  # the command reports it
 
 
 class CallFailed(Exception):
@@ -91,6 +101,12 @@ class Receiver:
         params = {name: value for name, value in parameters.items() if value is not None}
         return await self._send(self._client.build_request("GET", url, params=params))
 
+    async def delete(self, *path: str, **parameters: str | None) -> dict[str, Any]:
+        """The response to a DELETE of the segments `path` below /api/v1."""
+        url = "/".join(["/api/v1", *(quote(segment, safe="") for segment in path)])
+        params = {name: value for name, value in parameters.items() if value is not None}
+        return await self._send(self._client.build_request("DELETE", url, params=params))
+
     async def post(self, path: str, body: Mapping[str, Any], *, key: str | None = None) -> dict[str, Any]:
         """The response to a POST with the Idempotency-Key `key`, or a new one."""
         return await self._send(self._post_request(path, body, key=key))
@@ -119,7 +135,7 @@ class Receiver:
         return self._client.build_request("POST", f"/api/v1{path}", content=dump_json(body), headers=headers)
 
     async def _send(self, request: httpx.Request) -> dict[str, Any]:
-        with _call_errors():
+        with _call_errors(), _shown_wait(request):
             response = await self._client.send(request)
         _raise_for_status(response)
         if (document := _json_object(response.content)) is None:
@@ -170,11 +186,28 @@ def call(act: Callable[[Receiver], Awaitable[bool]], *, as_json: bool) -> int:
 
 
 @contextmanager
+def _shown_wait(request: httpx.Request) -> Iterator[None]:
+    """Say on standard error what is waited for, if that takes long; long polls show their progress themselves."""
+    text = f"waiting for the answer of {request.url.host} to {request.method} {request.url.path}"
+    timer = asyncio.get_running_loop().call_later(_SHOWN_AFTER, lambda: typer.echo(plain(text), err=True))
+    if "wait" in request.url.params:
+        timer.cancel()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
 def _call_errors() -> Iterator[None]:
     try:
         yield
     except httpx.ConnectError as error:
         url = str(error.request.url.copy_with(raw_path=b"/")).rstrip("/")
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise local_failure("tls_failed", f"the certificate of RECEIVER_URL, {url}, is not trusted") from None
+        if "[SSL" in str(error):
+            raise local_failure("tls_failed", f"{url} speaks no TLS: is RECEIVER_URL http:// instead?") from None
         raise local_failure("receiver_unreachable", f"nobody answers at RECEIVER_URL, {url}") from None
     except SSEError as error:
         raise local_failure("unexpected_answer", str(error)) from None

@@ -62,6 +62,53 @@ def generation(document: Mapping[str, Any]) -> str:
     )
 
 
+def transitions(response: Mapping[str, Any]) -> str:
+    """The history of a generation as a table."""
+    keys = ("number", "from", "to", "source", "event_id", "recorded_at")
+    return _list(("NUMBER", "FROM", "TO", "SOURCE", "EVENT", "RECORDED"), keys, response)
+
+
+def deliveries(response: Mapping[str, Any]) -> str:
+    """A list of deliveries as a table."""
+    keys = ("event_id", "event_type", "generation_id", "outcome", "attempts", "received_at")
+    return _list(("EVENT", "TYPE", "GENERATION", "OUTCOME", "ATTEMPTS", "RECEIVED"), keys, response)
+
+
+def replayed(response: Mapping[str, Any]) -> str:
+    """The results of a replay, one per line, and their number."""
+    lines = [f"{item.get('event_id')}: was {item.get('outcome')}, {item.get('effect')}" for item in items(response)]
+    done = "replayed" if response.get("applied") else "would be replayed; nothing was written, --apply writes"
+    more = ["more are chosen: go on with --since"] if response.get("more") else []
+    return "\n".join([*map(plain, lines), f"{len(lines)} {done}", *more])
+
+
+def endpoint(document: Mapping[str, Any]) -> str:
+    """Our endpoint, one member per line, and its history."""
+    known = {name: value for name, value in document.items() if name not in ("object", "history", "secrets")}
+    history = [f"  {_words(entry, ('recorded_at', 'event', 'detail'))}" for entry in items(member(document, "history"))]
+    return "\n".join([details(known), "", "history, newest first:", *history])
+
+
+def orphans(response: Mapping[str, Any]) -> str:
+    """The endpoints that a lost database left at Rivya, as a table."""
+    if not items(response):
+        return "none: every endpoint at Rivya with our name and host is in the database"
+    return _list(("ENDPOINT", "STATUS", "CREATED", "URL"), ("id", "status", "created_at", "url"), response)
+
+
+def removed(document: Mapping[str, Any]) -> str:
+    """An orphan that was removed."""
+    return f"{cell(document.get('id'))}: removed at Rivya"
+
+
+def _list(names: Sequence[str], keys: Sequence[str], response: Mapping[str, Any]) -> str:
+    return table(names, ([item.get(key) for key in keys] for item in items(response)))
+
+
+def _words(document: Mapping[str, Any], keys: Sequence[str]) -> str:
+    return "  ".join(cell(document[key]) for key in keys if document.get(key) is not None)
+
+
 def usage(response: Mapping[str, Any]) -> str:
     """The sums of usage as a table."""
     names = ("DAY", "SUBMITTED BY", "MODEL", "GENERATIONS", "OPEN", "RESERVED", "FINAL")

@@ -1,0 +1,109 @@
+"""The routes of an operator: poll or delete a generation, replay deliveries. All need the role admin."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.api.parameters import Instant
+from app.api.schemas import answer, errors
+from app.core.auth import Access, Role
+from app.core.errors import ServiceError
+from app.ledger.models import DeliveryFilter, Outcome
+from app.ledger.serializers import render
+from app.operations.commands import GenerationCommands
+from app.operations.replay import Replay
+from app.rivya.errors import RivyaError, RivyaNotFound
+
+MOST_REPLAYED = 1000
+
+
+class ReplayRequest(BaseModel):
+    """Which deliveries; all of them without a filter. They are replayed oldest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event_id: str | None = Field(None, min_length=1, max_length=500, pattern=r"^[^\x00]*$")
+    since: Instant | None = Field(None, description="Received at this time or later.")
+    until: Instant | None = Field(None, description="Received before this time.")
+    outcome: Outcome | None = None
+    apply: bool = Field(default=False, description="Write; false only returns what would change.")
+
+    @property
+    def chosen(self) -> DeliveryFilter:
+        """The filter for the query."""
+        return DeliveryFilter(
+            event_id=self.event_id, received_after=self.since, received_before=self.until, outcome=self.outcome
+        )
+
+
+class ReplayedOut(BaseModel):
+    """One delivery and what became of it."""
+
+    event_id: str
+    outcome: str = Field(description="as it is stored")
+    result: str = Field(description="the outcome now; skipped: it has no status, or its body was pruned")
+    effect: str = Field(description="the result, and what becomes of the generation")
+    received_at: datetime
+
+
+class ReplayListOut(BaseModel):
+    """The first 1,000 at most."""
+
+    object: str = "list"
+    data: list[ReplayedOut]
+    applied: bool
+    more: bool = Field(description="more are chosen than were replayed; go on from the last `received_at`")
+
+
+def router(commands: GenerationCommands, replay: Replay, access: Access) -> APIRouter:
+    """The routes."""
+    routes = APIRouter(prefix="/api/v1", dependencies=[Depends(access.require(Role.ADMIN))])
+
+    @routes.post(
+        "/generations/{generation_id:path}/poll",
+        summary="Ask Rivya about a generation now",
+        tags=["generations"],
+        responses=errors(404),
+    )
+    async def poll(generation_id: str) -> Response:
+        """The generation as it is recorded then, with `outcome`: what Rivya's answer did to the record."""
+        try:
+            recorded = await commands.poll(generation_id)
+        except RivyaNotFound:
+            raise ServiceError("Rivya does not know this generation.", status=404, code="not_found") from None
+        except RivyaError as error:
+            code = getattr(error, "code", None) or "no answer"
+            raise ServiceError(f"Rivya failed ({code}); nothing was changed.", status=503, code="not_now") from error
+        known: dict[str, Any] = {} if recorded.generation is None else render(recorded.generation)
+        return answer({**known, "outcome": recorded.outcome})
+
+    @routes.delete(
+        "/generations/{generation_id:generation}",
+        summary="Delete a generation",
+        tags=["generations"],
+        responses=errors(404, 409),
+    )
+    async def delete(
+        generation_id: str,
+        *,
+        even_open: Annotated[bool, Query(alias="open", description="Also if its outcome is not known yet.")] = False,
+    ) -> Response:
+        """Also its history and stored bodies; later events about it change nothing."""
+        await commands.delete(generation_id, even_open=even_open)
+        return answer({"object": "generation", "id": generation_id, "deleted": True})
+
+    @routes.post("/deliveries/replay", summary="Record deliveries again", tags=["deliveries"], responses=errors(400))
+    async def replay_deliveries(body: ReplayRequest) -> ReplayListOut:
+        """As reports of the operator; the stored deliveries stay as they are."""
+        chosen, more = [], False
+        async for replayed in replay.apply(body.chosen) if body.apply else replay.dry_run(body.chosen):
+            delivery = replayed.delivery
+            shown = {"result": replayed.result, "effect": replayed.effect, "received_at": delivery.received_at}
+            chosen.append(ReplayedOut(event_id=delivery.event_id, outcome=delivery.outcome, **shown))
+            if more := len(chosen) == MOST_REPLAYED:
+                break
+        return ReplayListOut(data=chosen, applied=body.apply, more=more)
+
+    return routes
