@@ -35,6 +35,35 @@ class ClientDisconnected(BodyIncomplete):
     """The connection was lost before the end of the body, so no answer can be sent."""
 
 
+class TooManyBodies(ServiceError):
+    """503: the bodies that are being read take up all the memory that they may."""
+
+    status = 503
+    code = "overloaded"
+
+    def __init__(self) -> None:
+        super().__init__("Too many bodies are being read at once.", retry_after=1)
+
+
+class BodyMemory:
+    """The bytes of bodies that this process has read so far of requests whose end has not come."""
+
+    def __init__(self, most: int = 256 * 1024 * 1024) -> None:
+        self.most = most
+        self.used = 0
+
+    def take(self, size: int) -> None:
+        """Count `size` more bytes. Raises `TooManyBodies` if that is more than there may be."""
+        if self.used + size > self.most:
+            raise TooManyBodies
+        self.used += size
+
+
+BODIES: Final = BodyMemory()
+DELIVERIES: Final = BodyMemory()
+"""Apart, so that no caller keeps a delivery from being read."""
+
+
 async def iter_body(receive: Receive) -> AsyncIterator[bytes]:
     """The pieces of the body as they arrive; only the time spent waiting for them counts.
 
@@ -58,21 +87,25 @@ async def iter_body(receive: Receive) -> AsyncIterator[bytes]:
         is_more = message.get("more_body", False)
 
 
-async def read_body(scope: Scope, receive: Receive, *, most_bytes: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, *, most_bytes: int, memory: BodyMemory = BODIES) -> bytes:
     """The whole body, unchanged.
 
-    Raises `BodyTooLarge` without reading further, for a declared length without reading at all; and what `iter_body`
-    raises.
+    Raises `BodyTooLarge` without reading further, for a declared length without reading at all; `TooManyBodies`; and
+    what `iter_body` raises.
     """
     if (declared_length(scope["headers"]) or 0) > most_bytes:
         raise BodyTooLarge.of(most_bytes)
     pieces: list[bytes] = []
     size = 0
-    async for piece in iter_body(receive):
-        size += len(piece)
-        if size > most_bytes:
-            raise BodyTooLarge.of(most_bytes)
-        pieces.append(piece)
+    try:
+        async for piece in iter_body(receive):
+            if size + len(piece) > most_bytes:
+                raise BodyTooLarge.of(most_bytes)
+            memory.take(len(piece))
+            size += len(piece)
+            pieces.append(piece)
+    finally:
+        memory.used -= size
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

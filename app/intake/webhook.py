@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from app.core.bodies import BodyIncomplete, read_body
+from app.core.bodies import DELIVERIES, BodyIncomplete, read_body
 from app.core.clock import Clock
 from app.core.errors import BodyTooLarge, DatabaseUnavailable, ServiceError
 from app.core.json_codec import json_body
@@ -242,7 +242,7 @@ class Intake:
             raise ServiceError(message, status=405, code="method_not_allowed")
         path_key = _path_key(scope)
         try:
-            body = await read_body(scope, receive, most_bytes=self._most_bytes)
+            body = await read_body(scope, receive, most_bytes=self._most_bytes, memory=DELIVERIES)
         except BodyTooLarge:
             self._record_rejection(scope, path_key, b"", "too_large")
             raise

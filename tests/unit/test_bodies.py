@@ -7,11 +7,15 @@ import pytest
 from starlette.types import Message, Receive
 
 from app.core.bodies import (
+    BODIES,
     BYTES_PER_SECOND,
+    DELIVERIES,
     LONGEST_SILENCE,
     SECONDS,
     BodyIncomplete,
+    BodyMemory,
     ClientDisconnected,
+    TooManyBodies,
     declared_length,
     read_body,
 )
@@ -108,3 +112,28 @@ async def test_a_declared_length_beyond_the_limit_is_refused_without_reading(adv
 def test_a_declared_length_is_a_plain_number(text: bytes, length: int | None) -> None:
     assert declared_length([(b"x", b"1"), (b"content-length", text)]) == length
     assert declared_length([]) is None
+
+
+async def test_bodies_that_are_read_at_once_have_a_bound_in_bytes_and_deliveries_one_of_their_own(
+    advance: Advance,
+) -> None:
+    memory, scope = BodyMemory(most=1000), {"type": "http", "headers": []}
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> Message:
+        if began.is_set():
+            await go_on.wait()
+            return END
+        began.set()
+        return piece(600)
+
+    first = asyncio.create_task(read_body(scope, slow, most_bytes=5000, memory=memory))
+    await began.wait()
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyBodies) as error:
+        await read_body(scope, sender(advance, (0, piece(600)), (0, END)), most_bytes=5000, memory=memory)
+    assert (error.value.status, error.value.retry_after) == (503, 1)
+    go_on.set()
+    assert len(await first) == 600
+    assert memory.used == 0
+    assert DELIVERIES is not BODIES
