@@ -219,8 +219,8 @@ class Service:
             generations.router(self.queries, self.access, self.waiting, self.batch.record, clock=self.clock)
         )
         app.include_router(gateway.router(self.gateway, self.access), responses=schemas.errors(400, 404, 413))
+        app.include_router(self._operator_routes)  # first, as `/deliveries/replay` is also a path of `/deliveries/{id}`
         app.include_router(deliveries.router(self.queries, self.access))
-        app.include_router(self._operator_routes)
         app.include_router(usage.router(self.queries, self.access, clock=self.clock))
         endpoint_queries = EndpointQueries(self.database, self.keyring, clock=self.clock)
         reachability = Reachability(
