@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 import structlog
 from fastapi import FastAPI
@@ -171,6 +172,8 @@ class Service:
             probed=self.probe_key.answer,
             trusted_proxies=self.settings.receiver_trusted_proxies,
         )
+        if self.settings.receiver_retention_days:
+            self.intake.kept_for = timedelta(days=self.settings.receiver_retention_days)
 
     def _build_submission(self) -> None:
         store, waiters = Submissions(self.database), Waiters()

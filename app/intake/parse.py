@@ -23,13 +23,18 @@ def parse_delivery(
     endpoint_id: str | None,
     now: datetime,
     may_be_test: bool = False,
+    forgotten_before: datetime | None = None,
 ) -> Report:
     """The report of a delivery, with its bytes as evidence. Never raises: an unreadable body is recorded as such.
 
     `may_be_test`: if no generation with its id is known, it is the test delivery that was requested.
+    `forgotten_before`: what was settled before may have been pruned, so an older claim makes no generation anew.
     """
     read = read_delivery(body, header_id=header_id)
     is_claim = read.kind == "generation" and read.generation is not None
+    claimed_at = None if read.generation is None else read.generation.updated_at or read.generation.created_at
+    is_old = claimed_at is not None and forgotten_before is not None and claimed_at < forgotten_before
+    if_unknown = Outcome.TEST if may_be_test else Outcome.STALE if is_old else None
     delivery = Delivery(
         event_id=read.event_id,
         event_type=read.event_type,
@@ -37,7 +42,7 @@ def parse_delivery(
         received_at=now,
         body=body,
         headers=stored_headers(headers),
-        stored_outcome=_outcome_of(read) if not is_claim else Outcome.TEST if may_be_test else None,
+        stored_outcome=if_unknown if is_claim else _outcome_of(read),
         mentioned_id=read.generation.id if read.generation is not None else None,
     )
     claim = read.generation if is_claim else None

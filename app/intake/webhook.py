@@ -186,6 +186,8 @@ class Intake:
     ) -> None:
         self._verification = verification
         self._health = health
+        self.kept_for: timedelta | None = None
+        """How long generations are kept once they are settled; None: for ever."""
         self._rejections = rejections
         self._record = record
         self._clock = clock
@@ -255,6 +257,8 @@ class Intake:
     def _report(self, scope: Scope, body: bytes, path_key: str | None, verified: Verified, now: datetime) -> Report:
         endpoint_id = self._verification.endpoint_id(path_key)
         self._health.record_verified(endpoint_id, now)
+        # Without a signed time a delivery can be sent again at any time, also after its event and generation are gone.
+        is_timeless = verified.offset_seconds is None
         return parse_delivery(
             body,
             scope["headers"],
@@ -262,6 +266,7 @@ class Intake:
             endpoint_id=endpoint_id,
             now=now,
             may_be_test=self._verification.may_be_test(endpoint_id, verified, now),
+            forgotten_before=now - self.kept_for if is_timeless and self.kept_for is not None else None,
         )
 
     async def _resume(self, attempt: Attempt) -> bytes:

@@ -325,8 +325,8 @@ def _record(report: Report, result: Plan, generations: Mapping[str, Generation],
         return Recorded(stored_outcome or Outcome.UNREADABLE)
     row = result.generations.get(claim.id)
     current = row.generation if row is not None else generations.get(claim.id)
-    if current is None and report.delivery is not None and report.delivery.stored_outcome is Outcome.TEST:
-        return Recorded(Outcome.TEST)
+    if current is None and report.delivery is not None and report.delivery.stored_outcome is not None:
+        return Recorded(report.delivery.stored_outcome)
     decision = decide(current, report, claim, first_poll=first_poll)
     # With a delivery the generation is written even if nothing changed: a removal at the same time then shows.
     if decision.changes or report.delivery is not None:

@@ -95,7 +95,7 @@ class Delivery:
     stored_outcome: Outcome | None = None
     """`test`, `unknown_type` or `unreadable` where the delivery does not affect the status of a generation.
 
-    `test` beside a claim: the delivery affects only a generation that is known, and is otherwise a test.
+    `test` or `stale` beside a claim: the delivery affects only a generation that is known, and is otherwise that.
     """
     mentioned_id: str | None = None
     """The id of the generation that such a delivery mentions, if any."""

@@ -1,5 +1,6 @@
 """What a verified delivery says becomes a report, and what it can't say is kept as evidence."""
 
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -84,3 +85,15 @@ def test_the_headers_that_a_signature_is_made_of_are_kept_and_no_others() -> Non
         "webhook-id": "evt_1",
         "x-rivya-timestamp": "1ÿ",
     }
+
+
+@pytest.mark.parametrize(("days", "expected"), [(89, None), (91, Outcome.STALE)])
+def test_an_old_claim_makes_no_generation_that_may_have_been_pruned(days: int, expected: Outcome | None) -> None:
+    updated = (NOON - timedelta(days=days)).isoformat()
+    body = event("generation.succeeded", **OBJECT, updated_at=updated)
+    translated = parse_delivery(
+        body, [], header_id=None, endpoint_id=None, now=NOON, forgotten_before=NOON - timedelta(days=90)
+    )
+    assert translated.claim is not None
+    assert translated.delivery is not None
+    assert translated.delivery.stored_outcome is expected
