@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import intake, plans, polling, pressure, profile, reads, retention, snapshot, start, waiting
-from bench.report import written
+from bench.report import with_figures, written
 from bench.results import Results
 from bench.servers import NeverServed
 from bench.verify import Void
@@ -28,6 +28,8 @@ ON_DEMAND: dict[str, Callable[[World, Results], None]] = {
 }
 """Figures for decisions of an operator, not for a release: they run when they are named."""
 _HERE = Path(__file__).resolve().parent
+_DOCUMENT = _HERE.parent / "docs" / "performance.md"
+"""Holds the table of figures, too."""
 
 
 def main(chosen: str | None) -> int:
@@ -53,6 +55,7 @@ def main(chosen: str | None) -> int:
         print(text)
         return int(bool(void))
     (_HERE / "RESULTS.md").write_text(text)
+    _DOCUMENT.write_text(with_figures(_DOCUMENT.read_text(), results))
     return int(bool(void))
 
 

@@ -46,10 +46,18 @@ _COMMANDS = (
 
 
 def deliver(server: Server, name: str, count: int) -> None:
-    """Deliver `count` events, and all of them again."""
-    batch = events.make(name, count)
-    for _ in range(2):
-        load.run([server.port], batch.requests, connections=16, seconds=10)
+    """Deliver `count` events for new generations and `count` for tracked ones, and all of them again."""
+    ids = [f"tracked_{name}_{number}" for number in range(count)]
+    load.run([server.port], [track(generation_id) for generation_id in ids], connections=16, seconds=30)
+    for batch in (events.make(name, count), events.about(f"{name}k", ids, failed_each=10, is_known=True)):
+        for _ in range(2):
+            load.run([server.port], batch.requests, connections=16, seconds=10)
+
+
+def track(generation_id: str) -> bytes:
+    """The request that tells of a generation which was created elsewhere."""
+    head = f"PUT /api/v1/generations/{generation_id} HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {TOKEN}"
+    return f"{head}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
 def read(server: Server) -> None:

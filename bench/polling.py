@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from bench import events, load, servers
+from bench.driving import track
 from bench.machine import cpu_seconds, seconds_kept_waiting
 from bench.pairs import Ceiling
 from bench.results import Results, spread
@@ -110,7 +111,7 @@ def _none_in_vain(world: World, results: Results) -> None:
     with servers.rivya(core=world.other_core) as rivya, _receiver(world, url, rivya, rate=RATE) as ours:
         for number in range(TIMES):
             batch = events.make(f"heard{number}", HEARD_OF)
-            load.run([ours.port], [_track(it) for it in batch.generation_ids], connections=16, seconds=60)
+            load.run([ours.port], [track(it) for it in batch.generation_ids], connections=16, seconds=60)
             load.run([ours.port], batch.requests, connections=16, seconds=60)
         time.sleep(_GRACE + 2)
         settled, polls = on_postgres(url, lambda batch: batch.fetchrow(_SETTLED))
@@ -128,11 +129,6 @@ def _receiver(world: World, url: str, rivya: Server, *, rate: int) -> Any:  # no
     base = f"http://127.0.0.1:{rivya.port}"
     changes = {"RIVYA_BASE_URL": base, "RECEIVER_POLL_RATE": str(rate), "RECEIVER_POLL_GRACE": str(_GRACE)}
     return servers.receiver(url, core=world.server_core, **changes)
-
-
-def _track(generation_id: str) -> bytes:
-    head = f"PUT /api/v1/generations/{generation_id} HTTP/1.1\r\nHost: r\r\nAuthorization: Bearer {servers.TOKEN}"
-    return f"{head}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
 def _arrivals(rivya: Server) -> Sequence[float]:

@@ -71,7 +71,7 @@ def _get(number: int) -> bytes:
 async def _claims(url: str) -> list[float]:
     """Milliseconds to claim 100 of those that are due; taken back, so that the next one finds the same."""
     database, now = Database(url), datetime.now(UTC)
-    due, times = DuePolls(is_sqlite=False), list[float]()
+    due, times = DuePolls(is_sqlite=url.startswith("sqlite")), list[float]()
     for _ in range(_TRIES + 1):
         async with database.engine.connect() as connection:
             started = time.perf_counter()

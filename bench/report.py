@@ -5,14 +5,13 @@ from datetime import UTC, datetime
 from bench.machine import description
 from bench.results import Results
 
+_BEGIN = "<!-- what `make bench` measured -->"
+_END = "<!-- end -->"
+
 
 def written(results: Results, *, version: str, seconds: float) -> str:
     """As Markdown."""
     machine = "\n".join(f"- {line}" for line in description(version))
-    figures = "\n".join(
-        f"| {it.what} | {it.target} | {it.measured} | {'yes' if it.is_reached else '**no**'} |"
-        for it in results.figures
-    )
     notes = "\n".join(f"- {note}" for note in results.notes)
     return f"""# What it can take
 
@@ -24,9 +23,21 @@ was found in the database exactly once, or the run would be void.
 
 {machine}
 
-| what | must reach | measured | reached |
-| --- | --- | --- | --- |
-{figures}
+{_table(results)}
 
 {notes}
 """
+
+
+def with_figures(document: str, results: Results) -> str:
+    """A document whose part between the two markers is the table of figures."""
+    before, rest = document.split(_BEGIN)
+    return f"{before}{_BEGIN}\n\n{_table(results)}\n\n{_END}{rest.split(_END)[1]}"
+
+
+def _table(results: Results) -> str:
+    lines = (
+        f"| {it.what} | {it.target} | {it.measured} | {'yes' if it.is_reached else '**no**'} |"
+        for it in results.figures
+    )
+    return "\n".join(("| what | must reach | measured | reached |", "| --- | --- | --- | --- |", *lines))
