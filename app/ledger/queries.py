@@ -8,7 +8,7 @@ from sqlalchemy import RowMapping, ScalarSelect, Select, TextClause, bindparam, 
 
 from app.core.database import Database, UtcDateTime
 from app.core.drivers import RawPostgres
-from app.ledger import rows
+from app.ledger import rows, sql
 from app.ledger.models import (
     MOST_OPEN,
     MOST_OVERDUE,
@@ -24,19 +24,6 @@ from app.ledger.models import (
     Transition,
 )
 from app.ledger.postgres import BY_ID
-from app.ledger.sql import (
-    BY_INDEX,
-    IN_ORDER,
-    Listing,
-    UsageLine,
-    any_of,
-    counted,
-    ids_parameter,
-    list_deliveries,
-    list_generations,
-    to_usage_line,
-    usage_statement,
-)
 from app.ledger.tables import deliveries, generations, polls, transitions
 
 _MODELS_SHOWN = (200, 20, 0)
@@ -47,16 +34,16 @@ class Queries:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        among_ids = any_of(generations.c.id, "ids", is_sqlite=database.is_sqlite)
+        among_ids = sql.any_of(generations.c.id, "ids", is_sqlite=database.is_sqlite)
         self._by_id: Select[Any] = rows.SELECT_GENERATIONS.where(among_ids)
         self._settled: Select[Any] = select(generations.c.id).where(among_ids, generations.c.settled_at.is_not(None))
         newest = select(func.max(deliveries.c.received_at, type_=UtcDateTime))
         self._status = select(
-            counted(select(polls.c.generation_id), most=MOST_OPEN).label("open"),
+            sql.counted(select(polls.c.generation_id), most=MOST_OPEN).label("open"),
             overdue().label("overdue"),
             newest.scalar_subquery().label("last_verified_at"),
         )
-        self._usage = usage_statement(is_sqlite=database.is_sqlite)
+        self._usage = sql.usage_statement(is_sqlite=database.is_sqlite)
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
         """The generations `ids` that are stored, by id."""
@@ -74,7 +61,7 @@ class Queries:
 
     async def generations(self, chosen: GenerationFilter, *, after: Position | None, limit: int) -> Page[Generation]:
         """At most `limit` generations that come after `after`, newest first."""
-        stored, last = await self._page(list_generations(chosen, after=after, limit=limit + 1), limit)
+        stored, last = await self._page(sql.list_generations(chosen, after=after, limit=limit + 1), limit)
         items = [rows.to_generation(row) for row in stored]
         return _page(items, limit, lambda item: Position(item.first_seen_at, item.id), last)
 
@@ -86,7 +73,7 @@ class Queries:
 
     async def deliveries(self, chosen: DeliveryFilter, *, after: Position | None, limit: int) -> Page[StoredDelivery]:
         """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
-        listing = list_deliveries(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
+        listing = sql.list_deliveries(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
         stored, last = await self._page(listing, limit)
         items = [rows.to_delivery(row) for row in stored]
         return _page(items, limit, lambda item: Position(item.received_at, item.event_id), last)
@@ -96,7 +83,7 @@ class Queries:
         stored = await self._rows(select(deliveries).where(deliveries.c.event_id == event_id))
         return rows.to_delivery(stored[0]) if stored else None
 
-    async def usage(self, first: datetime, end: datetime, *, most: int) -> list[UsageLine]:
+    async def usage(self, first: datetime, end: datetime, *, most: int) -> list[sql.UsageLine]:
         """Sums by day, caller and model of the generations first seen from `first` until before `end`, in that order.
 
         Both are whole hours in UTC. Returns at most `most` lines; if it returns that many, there may be more. Models
@@ -105,11 +92,11 @@ class Queries:
         stored: Sequence[RowMapping] = ()
         for models in _MODELS_SHOWN:
             window = {"first": first, "end": end, "most": most, "models": models}
-            stored = await self._rows(self._usage, window, plan=BY_INDEX)
+            stored = await self._rows(self._usage, window, plan=sql.BY_INDEX)
             if len(stored) < most:
                 break
         # Sorted here, because the databases sort null differently.
-        return sorted(map(to_usage_line, stored), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
+        return sorted(map(sql.to_usage_line, stored), key=lambda it: (it.day, it.submitted_by or "", it.model or ""))
 
     async def describe_status(self, now: datetime) -> LedgerStats:
         """Counts of open and overdue generations at `now`, and when the newest delivery was received."""
@@ -126,19 +113,19 @@ class Queries:
             stored: Sequence[RowMapping] = (await connection.execute(statement, parameters)).mappings().all()
         return stored
 
-    async def _page(self, listing: Listing, limit: int) -> tuple[Sequence[RowMapping], Position | None]:
+    async def _page(self, listing: sql.Listing, limit: int) -> tuple[Sequence[RowMapping], Position | None]:
         """The rows of a page, and where a walk ended that found too few before the end of the list."""
         last = None
         async with self._database.read_for_caller() as connection:
             if not self._database.is_sqlite:
-                await connection.execute(IN_ORDER)
+                await connection.execute(sql.IN_ORDER)
             stored: Sequence[RowMapping] = (await connection.execute(listing.page)).mappings().all()
             if len(stored) <= limit and listing.last is not None:
                 last = (await connection.execute(listing.last)).first()
         return stored, None if last is None else Position(*last)
 
     def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
-        return {"ids": ids_parameter(ids, is_sqlite=self._database.is_sqlite)}
+        return {"ids": sql.ids_parameter(ids, is_sqlite=self._database.is_sqlite)}
 
 
 def _page(items: list[Item], limit: int, position: Callable[[Item], Position], last: Position | None) -> Page[Item]:
@@ -155,4 +142,4 @@ def overdue() -> ScalarSelect[int]:
     late = select(p.generation_id).where(
         p.next_poll_at < bindparam("now", type_=UtcDateTime), p.state != Tracking.STALLED
     )
-    return counted(late, most=MOST_OVERDUE)
+    return sql.counted(late, most=MOST_OVERDUE)

@@ -94,15 +94,12 @@ class Rows:
         begin, left = 0, len(written)
         for size, statement in self._statements:
             while left >= size:
-                connection.execute(statement, self._flat(written[begin : begin + size]))
+                values: list[Any] = []
+                for row in written[begin : begin + size]:
+                    values.extend(map(_bound, row))
+                    values.extend([None] * (self._columns - len(row)))
+                connection.execute(statement, values)
                 begin, left = begin + size, left - size
-
-    def _flat(self, written: Sequence[rows.Values]) -> list[Any]:
-        values: list[Any] = []
-        for row in written:
-            values.extend(map(_bound, row))
-            values.extend([None] * (self._columns - len(row)))
-        return values
 
 
 def _bound(value: Any) -> Any:  # noqa: ANN401 - as the driver takes it

@@ -327,20 +327,18 @@ class Retention:
 
     async def _submissions(self, old: Limits, most: int) -> bool:
         now = self._clock.now()
-        if "submissions" not in self._after:
+        if self._after.get("submissions") is None:
             if self._walk_began is not None and now - self._walk_began < _BETWEEN_WALKS:
                 return False
             self._walk_began = now
-        before, after = old.settled_before, self._after.get("submissions", "")
+        before, after = old.settled_before, self._after.get("submissions") or ""
         step = await self._pruning.step(_ANSWERED, most, before=before, after=after, until=str(uuid7(before)))
         if step.due:
             await self._pruning.submissions(step.due)
         return self._go_on("submissions", step)
 
     def _go_on(self, kind: str, step: Step) -> bool:
-        self._after.pop(kind, None)
-        if step.after is not None:
-            self._after[kind] = step.after
+        self._after[kind] = step.after
         return step.after is not None
 
     def _count(self, what: str, count: int) -> None:
