@@ -1,4 +1,4 @@
-"""Metrics and log events of the ledger: reports that were committed, and reports that could not be recorded."""
+"""Metrics and log events of reports that were committed, and the metrics of batches."""
 
 import logging
 from collections import Counter as Count
@@ -58,14 +58,3 @@ def log_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> Non
 
 def _outcome(item: Recorded) -> str:
     return "duplicate" if item.is_duplicate else item.outcome.value
-
-
-def log_failed(report: Report, error: Exception) -> None:
-    """Log which report could not be recorded, so that it can be looked up: it is evidence of a bug."""
-    log.error(
-        "report.not_recorded",
-        error=type(error).__name__,
-        source=report.source,
-        generation_id=report.generation_id,
-        event_id=report.event_id,
-    )

@@ -13,7 +13,7 @@ from app.core.background import BackgroundLoops
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 from app.ledger.decide import Recorded
-from app.ledger.metrics import BATCH_SIZE, COMMIT_SECONDS, log_failed
+from app.ledger.metrics import BATCH_SIZE, COMMIT_SECONDS
 from app.ledger.models import Report
 from app.ledger.recorder import BatchRecorder, RecordFailed
 
@@ -254,8 +254,10 @@ class WriteQueue:
         for waiting, failed in zip(batch, errors, strict=True):
             if failed is None:
                 continue
-            log_failed(waiting.report, failed)
+            report, name = waiting.report, type(failed).__name__
+            ids = {"generation_id": report.generation_id, "event_id": report.event_id}
+            log.error("report.not_recorded", **ids, error=name, source=report.source)  # evidence of a bug
             if isinstance(failed, DatabaseUnavailable):
                 reject([waiting], failed)
             else:
-                reject([waiting], RecordFailed() if is_well else DatabaseUnavailable(reason=type(failed).__name__))
+                reject([waiting], RecordFailed() if is_well else DatabaseUnavailable(reason=name))
