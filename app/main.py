@@ -57,7 +57,7 @@ from app.operations.replicas import Heartbeat
 from app.operations.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Pruning, Retention
 from app.operations.usage_rollup import UsageRollup
 from app.polling.categories import Categories
-from app.polling.poller import Poller, PollExecutor
+from app.polling.poller import Poller
 from app.polling.schedule import Schedule, Timing
 from app.ratelimit.budget import polls_at_once
 from app.ratelimit.limiter import RateLimiter
@@ -158,9 +158,9 @@ class Service:
         replay = Replay(self.database, ledger, clock=self.clock, first_poll=self.timing.first_poll)
         self._operator_routes = operator_routes.router(commands, replay, self.access)
         self.batch = WriteQueue(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
-        polling = PollExecutor(self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock)
-        self.poller = Poller(self.database, polling, timing=self.timing, limiter=self.limiter, clock=self.clock)
-        self._poll_errors = polling.errors_in_a_row
+        self.poller = Poller(
+            self.database, self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock
+        )
         self.rejections = Rejections(self.database)
         self.intake = Intake(
             self.verification,
@@ -187,7 +187,7 @@ class Service:
             AlarmQuery(database, by_hand=not settings.registers_endpoint),
             alarm_thresholds(settings),
             clock=clock,
-            poll_errors=self._poll_errors,
+            poll_errors=self.poller.errors_in_a_row,
             needs_leader=settings.registers_endpoint,
         )
         self.retention = Retention(

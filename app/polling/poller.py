@@ -41,28 +41,125 @@ ACCOUNT_ERRORS = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
 """Errors about our account, which mean nothing for the generation."""
 
 
-class PollExecutor:
-    """Makes one poll: requests a generation from Rivya and records the response. No transaction is open meanwhile."""
+_LONGEST_IDLE = 1.0
+_SECONDS_WHEN_FULL = 0.1
+_SECONDS_BETWEEN_RESETS = 60.0
+
+
+class Poller:
+    """`run_once` is one run of a supervised loop; it starts polls as tasks, which continue until `stop`.
+
+    No transaction is open while a poll waits for Rivya.
+    """
 
     def __init__(
-        self, client: RivyaClient, batch: WriteQueue, *, timing: Timing, limiter: RateLimiter, clock: Clock
+        self,
+        database: Database,
+        client: RivyaClient,
+        batch: WriteQueue,
+        *,
+        timing: Timing,
+        limiter: RateLimiter,
+        clock: Clock,
+        most: tuple[int, int] | None = None,
+        grace: float = 3.0,
     ) -> None:
         self._client = client
         self._batch = batch
         self._timing = timing
         self._limiter = limiter
+        self._claims = Claims(database, limiter)
         self._clock = clock
+        # As many as the client has connections: a poll that had to wait for one would be sent after its slot.
+        self._most_asking, self._most_ahead = most or (polls_at_once(limiter.rate), polls_ahead(limiter.rate))
+        self._grace = grace
+        """Seconds that a sent poll may still take after `stop` was called."""
+        self._tasks: dict[asyncio.Task[PollResult | None], Claimed] = {}
+        self._asking: set[str] = set()
+        self._results: list[PollResult] = []
         self._errors = 0
+        self._reset_at: float | None = None
+
+    async def run_once(self) -> float:
+        """Start the polls that are due and within the budget; returns the seconds until the next run, at most 1."""
+        await self._write()
+        await self._reset_impossible()
+        if (times := self._timing.advance_times(self._clock.now())) is not None:
+            await self._claims.advance(to=times[0], later_than=times[1])
+        room = self._room()
+        if room <= 0:
+            return _SECONDS_WHEN_FULL
+        due_at = await self._claims.next_due()
+        now = self._clock.now()
+        if due_at is None or due_at > now:
+            return _LONGEST_IDLE if due_at is None else min(_LONGEST_IDLE, (due_at - now).total_seconds())
+        for claimed in await self._claims.claim(room):
+            task = asyncio.create_task(self._poll(claimed), name=f"poll-{claimed.lease.generation_id}")
+            self._tasks[task] = claimed
+            task.add_done_callback(self._finished)
+        return self._limiter.seconds_until_capacity
+
+    async def idle(self) -> None:
+        """Wait until every started poll has ended, and write their results. Raises `DatabaseUnavailable`."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._write()
+
+    async def stop(self) -> None:
+        """Finish the polls that were sent, within the grace period, and give the other leases back."""
+        leaving = [task for task, claimed in self._tasks.items() if claimed.lease.generation_id in self._asking]
+        for task in self._tasks.keys() - set(leaving):
+            task.cancel()
+        if leaving:
+            await asyncio.wait(leaving, timeout=self._grace)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self._write()
+        except DatabaseUnavailable:
+            log.warning("poll.leases_kept", count=len(self._results))  # they expire by themselves
 
     def errors_in_a_row(self) -> int:
         """Failed polls of this process since the last one that Rivya answered; a 404 counts as an answer."""
         return self._errors
 
-    async def poll(self, lease: PollLease, before_send: BeforeSend) -> PollResult | None:
-        """Poll and record; returns None when the ledger has recorded it, else the poll state to write.
+    def _room(self) -> int:
+        """How many more may be claimed: some ahead, so that every slot is used while other polls wait for a response.
 
-        Raises `DatabaseUnavailable`.
+        When Rivya is slow and over half of the connections are in use, only as many as there are free connections.
         """
+        ahead = self._most_ahead if len(self._asking) * 2 <= self._most_asking else 0
+        return self._most_asking + ahead - len(self._tasks)
+
+    async def _reset_impossible(self) -> None:
+        """At the start and every minute, make polls due that were scheduled before the clock was set back."""
+        if self._reset_at is not None and self._clock.monotonic() - self._reset_at < _SECONDS_BETWEEN_RESETS:
+            return
+        now = self._clock.now()
+        count = await self._claims.reset_impossible(self._timing.schedule.bounds(now), to=now)
+        self._reset_at = self._clock.monotonic()
+        if count > 0:  # SQLite does not return the number
+            log.warning("poll.recalled", count=count)
+
+    async def _poll(self, claimed: Claimed) -> PollResult | None:
+        lease = claimed.lease
+        try:
+            before_send = await self._limiter.wait_for_slot(claimed.reservation)
+            if before_send is None or len(self._asking) >= self._most_asking:
+                return given_back(lease, self._clock.now())
+            self._asking.add(lease.generation_id)
+            return await self._ask(lease, before_send)
+        except DatabaseUnavailable:
+            return given_back(lease, self._clock.now())
+        except Exception as error:
+            # One generation that causes a bug must not stop the others, nor be polled without a pause.
+            log.exception("poll.broken", generation_id=lease.generation_id)
+            following = self._timing.after_failure(lease, self._clock.now(), retry_after=None)
+            return failed(lease, following, f"broken {type(error).__name__}")
+
+    async def _ask(self, lease: PollLease, before_send: BeforeSend) -> PollResult | None:
+        """Poll and record; returns None when the ledger has recorded it, else the poll state to write."""
         try:
             claim = await self._client.get_generation(lease.generation_id, before_send=before_send)
         except RequestWithheld:
@@ -109,116 +206,6 @@ class PollExecutor:
         _log_failed(lease, error=described, request_id=request_id, in_a_row=lease.failures + 1)
         following = self._timing.after_failure(lease, self._clock.now(), retry_after=retry_after)
         return failed(lease, following, described)
-
-
-_LONGEST_IDLE = 1.0
-_SECONDS_WHEN_FULL = 0.1
-_SECONDS_BETWEEN_RESETS = 60.0
-
-
-class Poller:
-    """`run_once` is one run of a supervised loop; it starts polls as tasks, which continue until `stop`."""
-
-    def __init__(
-        self,
-        database: Database,
-        polling: PollExecutor,
-        *,
-        timing: Timing,
-        limiter: RateLimiter,
-        clock: Clock,
-        most_at_once: int | None = None,
-        most_ahead: int | None = None,
-        grace: float = 3.0,
-    ) -> None:
-        self._polling = polling
-        self._timing = timing
-        self._limiter = limiter
-        self._claims = Claims(database, limiter)
-        self._clock = clock
-        # As many as the client has connections: a poll that had to wait for one would be sent after its slot.
-        self._most_asking = most_at_once or polls_at_once(limiter.rate)
-        self._most_ahead = polls_ahead(limiter.rate) if most_ahead is None else most_ahead
-        self._grace = grace
-        """Seconds that a sent poll may still take after `stop` was called."""
-        self._tasks: dict[asyncio.Task[PollResult | None], Claimed] = {}
-        self._asking: set[str] = set()
-        self._results: list[PollResult] = []
-        self._reset_at: float | None = None
-
-    async def run_once(self) -> float:
-        """Start the polls that are due and within the budget; returns the seconds until the next run, at most 1."""
-        await self._write()
-        await self._reset_impossible()
-        if (times := self._timing.advance_times(self._clock.now())) is not None:
-            await self._claims.advance(to=times[0], later_than=times[1])
-        room = self._room()
-        if room <= 0:
-            return _SECONDS_WHEN_FULL
-        due_at = await self._claims.next_due()
-        now = self._clock.now()
-        if due_at is None or due_at > now:
-            return _LONGEST_IDLE if due_at is None else min(_LONGEST_IDLE, (due_at - now).total_seconds())
-        for claimed in await self._claims.claim(room):
-            task = asyncio.create_task(self._poll(claimed), name=f"poll-{claimed.lease.generation_id}")
-            self._tasks[task] = claimed
-            task.add_done_callback(self._finished)
-        return self._limiter.seconds_until_capacity
-
-    async def idle(self) -> None:
-        """Wait until every started poll has ended, and write their results. Raises `DatabaseUnavailable`."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._write()
-
-    async def stop(self) -> None:
-        """Finish the polls that were sent, within the grace period, and give the other leases back."""
-        leaving = [task for task, claimed in self._tasks.items() if claimed.lease.generation_id in self._asking]
-        for task in self._tasks.keys() - set(leaving):
-            task.cancel()
-        if leaving:
-            await asyncio.wait(leaving, timeout=self._grace)
-        for task in leaving:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        try:
-            await self._write()
-        except DatabaseUnavailable:
-            log.warning("poll.leases_kept", count=len(self._results))  # they expire by themselves
-
-    def _room(self) -> int:
-        """How many more may be claimed: some ahead, so that every slot is used while other polls wait for a response.
-
-        When Rivya is slow and over half of the connections are in use, only as many as there are free connections.
-        """
-        ahead = self._most_ahead if len(self._asking) * 2 <= self._most_asking else 0
-        return self._most_asking + ahead - len(self._tasks)
-
-    async def _reset_impossible(self) -> None:
-        """At the start and every minute, make polls due that were scheduled before the clock was set back."""
-        if self._reset_at is not None and self._clock.monotonic() - self._reset_at < _SECONDS_BETWEEN_RESETS:
-            return
-        now = self._clock.now()
-        count = await self._claims.reset_impossible(self._timing.schedule.bounds(now), to=now)
-        self._reset_at = self._clock.monotonic()
-        if count > 0:  # SQLite does not return the number
-            log.warning("poll.recalled", count=count)
-
-    async def _poll(self, claimed: Claimed) -> PollResult | None:
-        lease = claimed.lease
-        try:
-            before_send = await self._limiter.wait_for_slot(claimed.reservation)
-            if before_send is None or len(self._asking) >= self._most_asking:
-                return given_back(lease, self._clock.now())
-            self._asking.add(lease.generation_id)
-            return await self._polling.poll(lease, before_send)
-        except DatabaseUnavailable:
-            return given_back(lease, self._clock.now())
-        except Exception as error:
-            # One generation that causes a bug must not stop the others, nor be polled without a pause.
-            log.exception("poll.broken", generation_id=lease.generation_id)
-            following = self._timing.after_failure(lease, self._clock.now(), retry_after=None)
-            return failed(lease, following, f"broken {type(error).__name__}")
 
     def _finished(self, task: "asyncio.Task[PollResult | None]") -> None:
         lease = self._tasks.pop(task).lease

@@ -182,12 +182,12 @@ async def test_one_generation_that_breaks_the_poller_holds_up_no_other(database_
 
 def _break(poller: Poller, generation_id: str) -> None:
     """Put a bug where none is known."""
-    poll = poller._polling.poll
+    poll = poller._ask
 
     async def broken(lease: Any, before_send: Any) -> Any:
         return 1 / 0 if lease.generation_id == generation_id else await poll(lease, before_send)
 
-    poller._polling.poll = broken  # type: ignore[method-assign]
+    poller._ask = broken  # type: ignore[method-assign]
 
 
 def _webhook(task: str, replica: Replica) -> Any:

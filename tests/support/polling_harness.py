@@ -13,7 +13,7 @@ from app.ledger.recorder import Changes, Recorder
 from app.ledger.tables import generations, polls
 from app.ledger.write_queue import WriteQueue
 from app.polling.categories import Categories
-from app.polling.poller import Poller, PollExecutor
+from app.polling.poller import Poller
 from app.polling.schedule import Schedule, Timing
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import Deadlines, RivyaClient
@@ -89,15 +89,14 @@ class Replica:
         )
         self.ledger = Recorder(self.database, first_poll=self.timing.first_poll, changes=Changes())
         self.batch = WriteQueue(self.ledger, clock)
-        polling = PollExecutor(rivya, self.batch, timing=self.timing, limiter=self.limiter, clock=clock)
         self.poller = Poller(
             self.database,
-            polling,
+            rivya,
+            self.batch,
             timing=self.timing,
             limiter=self.limiter,
             clock=clock,
-            most_at_once=most_at_once,
-            most_ahead=most_ahead,
+            most=None if most_at_once is None else (most_at_once, most_ahead or 0),
             grace=0.0,
         )
         clock.stands_still_while.append(lambda: bool(self.poller._asking))
