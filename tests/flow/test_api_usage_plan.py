@@ -14,7 +14,7 @@ HOURS = 24 * 365
 
 
 def explain(database: Database, plans: list[str]) -> None:
-    """Have `plans` told of every SELECT, just before it is sent."""
+    """Add the plan of every SELECT to `plans`, just before it is sent."""
     explaining = "EXPLAIN QUERY PLAN" if database.is_sqlite else "EXPLAIN"
 
     def ask(_connection: Connection, cursor: object, statement: str, parameters: object, *_: object) -> None:
