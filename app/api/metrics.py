@@ -58,6 +58,7 @@ class _Scrapes:
         self._clock = clock
         self._gauges = _Gauges(clock)
         self._lock = asyncio.Lock()
+        self._warns_at = 0.0
         self._next: asyncio.Task[tuple[bytes, bytes]] | None = None
 
     async def get(self) -> tuple[bytes, bytes]:
@@ -69,8 +70,18 @@ class _Scrapes:
     async def _render(self) -> tuple[bytes, bytes]:
         async with self._lock:
             self._next = None  # whoever asks from here on waits for the next text
-            self._gauges.show(await _stats(self._queries, self._clock))
+            self._gauges.show(await self._stats())
             return generate_latest(REGISTRY) + generate_latest(self._gauges.registry), generate_latest(CALLERS)
+
+    async def _stats(self) -> LedgerStats | None:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                return await self._queries.describe_status(self._clock.now())
+        except Exception as error:  # noqa: BLE001 - the other metrics are served without the database
+            if self._clock.monotonic() >= self._warns_at:  # strangers may ask many times a second
+                self._warns_at = self._clock.monotonic() + 1
+                log.warning("metrics.standing_unknown", error=type(error).__name__)
+            return None
 
 
 class _Gauges:
@@ -98,12 +109,3 @@ class _Gauges:
 
     def _gauge(self, name: str, documentation: str) -> Gauge:
         return Gauge(f"receiver_{name}", documentation, registry=self.registry)
-
-
-async def _stats(queries: Queries, clock: Clock) -> LedgerStats | None:
-    try:
-        async with asyncio.timeout(_SECONDS):
-            return await queries.describe_status(clock.now())
-    except Exception as error:  # noqa: BLE001 - the other metrics are served without the database
-        log.warning("metrics.standing_unknown", error=type(error).__name__)
-        return None
