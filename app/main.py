@@ -9,7 +9,7 @@ from datetime import timedelta
 import structlog
 from fastapi import FastAPI
 
-from app.api import deliveries, errors, generations, health, metrics, schemas, usage
+from app.api import deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
 from app.core.audit import Audit
 from app.core.auth import Access
@@ -46,6 +46,7 @@ from app.intake import rejections
 from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
 from app.ledger.activity import Activity
+from app.ledger.feed import Feed, FeedTail
 from app.ledger.queries import Queries
 from app.ledger.recorder import Changes, Recorder
 from app.ledger.write_queue import WRITERS, WriteQueue
@@ -99,6 +100,8 @@ class Service:
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes, max_seconds=settings.receiver_max_wait.total_seconds())
+        self.feed = Feed(self.database)
+        self.feed_tail = FeedTail(self.feed, self.changes)
         self._build_endpoint()
         self._build_polling()
         self._build_ledger()
@@ -221,6 +224,11 @@ class Service:
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.record, clock=self.clock)
         )
+        app.include_router(
+            events.router(
+                self.feed, self.feed_tail, self.access, max_wait=self.settings.receiver_max_wait.total_seconds()
+            )
+        )
         app.include_router(gateway.router(self.gateway, self.access), responses=schemas.errors(400, 404, 413))
         app.include_router(self._operator_routes)  # first, as `/deliveries/replay` is also a path of `/deliveries/{id}`
         app.include_router(deliveries.router(self.queries, self.access))
@@ -304,6 +312,7 @@ class Service:
     def release_callers(self) -> None:
         """Begin to shut down: answer long polls now, and creates as soon as Rivya answers or soon after."""
         self.waiting.stop()
+        self.feed_tail.stop()
         self.submitter.begin_shutdown()
         self.gateway.shutdown_deadline.start()
 
@@ -329,7 +338,7 @@ class Service:
             raise
         self._not_started = []
         ours = (self.reconciler, self.keyring, self.endpoint_health)
-        others = (self.poller, self.categories, self.retrier, self.waiting, self.rejections)
+        others = (self.poller, self.categories, self.retrier, self.waiting, self.feed_tail, self.rejections)
         for part in (
             *ours,
             *others,

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated
 
 import orjson
@@ -11,7 +12,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.core.errors import RequestInvalid
-from app.ledger.models import DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
+from app.ledger.feed import MOST_EVENTS
+from app.ledger.models import DeliveryFilter, EventFilter, GenerationFilter, Outcome, Position, Status, Tracking
 
 
 class _GenerationId(StringConvertor):
@@ -138,6 +140,42 @@ class GenerationParameters(_Page):
     def chosen(self) -> GenerationFilter:
         """The filter for the query."""
         return GenerationFilter(**self.model_dump(exclude={"limit", "cursor"}))
+
+
+class EventType(StrEnum):
+    """The types of the events of the feed."""
+
+    QUEUED = "generation.queued"
+    PROCESSING = "generation.processing"
+    SUCCEEDED = "generation.succeeded"
+    FAILED = "generation.failed"
+
+
+class EventParameters(BaseModel):
+    """Of GET /api/v1/events."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: str | None = Field(
+        None,
+        max_length=LONGEST,
+        description="`next_cursor` of a page, the `id` of an event, or `latest`; the oldest stored event if left out.",
+    )
+    limit: int = Field(200, ge=1, le=MOST_EVENTS, description="How many at most.")
+    wait: float = Field(
+        0, ge=0, description="Seconds to wait where there is no event yet, RECEIVER_MAX_WAIT (55) at most."
+    )
+    type: EventType | None = None
+    generation_id: Text | None = None
+    model: Text | None = None
+    submitted_by: Text | None = Field(None, description="Name of the token that submitted the generation.")
+    client_request_id: Text | None = None
+
+    @property
+    def chosen(self) -> EventFilter:
+        """The filter for the query."""
+        status = None if self.type is None else Status(self.type.removeprefix("generation."))
+        return EventFilter(status=status, **self.model_dump(exclude={"after", "limit", "wait", "type"}))
 
 
 class UsageParameters(BaseModel):

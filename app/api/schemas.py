@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import Route
 
+from app.api.parameters import EventType
 from app.core.json_codec import json_body
 from app.ledger.models import Outcome, Source, Status, Tracking
 
@@ -49,6 +50,14 @@ _TRANSITION: dict[str, Any] = {
     "event_id": "evt_1",
     "occurred_at": "2026-05-10T00:01:00.000Z",
     "recorded_at": _SETTLED,
+}
+_EVENT: dict[str, Any] = {
+    "id": "AAAAAAAAACow1c9Qm1-0Yxk4Zyw",
+    "object": "event",
+    "type": "generation.succeeded",
+    "created_at": _SETTLED,
+    "generation": _GENERATION,
+    "transition": _TRANSITION,
 }
 _DELIVERY: dict[str, Any] = {
     "object": "delivery",
@@ -125,6 +134,19 @@ class TransitionOut(BaseModel):
     recorded_at: str
 
 
+class EventOut(BaseModel):
+    """A transition in the feed."""
+
+    model_config = _example(_EVENT)
+
+    id: str = Field(description="the cursor for what comes after it")
+    object: Literal["event"]
+    type: EventType
+    created_at: str = Field(description="when the receiver recorded it")
+    generation: GenerationOut = Field(description="as it was when the feed was read")
+    transition: TransitionOut
+
+
 class DeliveryOut(BaseModel):
     """A verified POST from Rivya."""
 
@@ -175,6 +197,16 @@ class TransitionListOut(_ListOut):
 
     data: list[TransitionOut]
     metadata_changes: list[MetadataChangeOut]
+
+
+class EventListOut(BaseModel):
+    """A page of the feed, oldest first."""
+
+    object: Literal["list"]
+    data: list[EventOut]
+    next_cursor: str = Field(description="to go on from, also at the end")
+    has_more: bool = Field(description="there may be more already")
+    gap: bool = Field(description="something after the given cursor was removed, for its age or by an operator")
 
 
 class DeliveryListOut(_ListOut):
@@ -303,6 +335,7 @@ DESCRIPTION = (
 )
 TAGS: list[dict[str, Any]] = [
     {"name": "generations", "description": "Submit, track, read and wait for generations."},
+    {"name": "events", "description": "What happens to generations, in one order."},
     {"name": "usage", "description": "What callers submitted, and what it cost."},
     {
         "name": "rivya",

@@ -60,6 +60,7 @@ class RequestContextMiddleware:
         header, method = (_HEADER, identity.encode()), scope["method"]
         if method == "HEAD":
             scope = {**scope, "method": "GET"}  # a copy, because the server has to know
+            scope["state"]["is_head"] = True
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":

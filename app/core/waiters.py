@@ -35,6 +35,10 @@ class Waiters:
         """The ids that somebody waits for."""
         return list(self._waiting)
 
+    def is_waited_for(self, waited_id: str) -> bool:
+        """Whether somebody waits for this id."""
+        return waited_id in self._waiting
+
     @contextmanager
     def wait_for(self, waited_id: str) -> Iterator[asyncio.Event]:
         """An event that is set each time the id is woken; clear it, read the state, then wait."""

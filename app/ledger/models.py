@@ -244,6 +244,20 @@ class DeliveryFilter:
     """Received before this time."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events of the feed are read; None does not filter."""
+
+    status: Status | None = None
+    """The status that the transition led to."""
+    generation_id: str | None = None
+    model: str | None = None
+    submitted_by: str | None = None
+    client_request_id: str | None = None
+    owner: str | None = None
+    """Name of the token that the caller is confined to."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """A place in a list that is ordered by time and then by id."""

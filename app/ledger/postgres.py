@@ -153,6 +153,22 @@ FEED_LOCK: Final = 0x52CB << 48
 """Added to the position: the key of the advisory lock."""
 
 _NEXT_POSITION: Final = "SELECT last_value + is_called::int FROM transitions_feed_position_seq"
+_LOCKED: Final = f"""
+SELECT min(key) - {FEED_LOCK} FROM (
+    SELECT (classid::bigint << 32) + objid::bigint AS key FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND next.position IS NOT NULL
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+) AS held WHERE key BETWEEN {FEED_LOCK} AND {FEED_LOCK} + (1::bigint << 48)
+"""  # noqa: S608 - of a constant
+
+FEED_END: Final = (
+    f"WITH next (position) AS MATERIALIZED ({_NEXT_POSITION}) SELECT least(position, ({_LOCKED})) AS position FROM next"  # noqa: S608
+)
+"""The position below which no row can be added. Read the rows in a later transaction, whose snapshot is newer.
+
+The lowest lock is looked up for a row of `next`, and therefore after the next position is known.
+"""
+
 _AHEAD: Final = f"ahead AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({FEED_LOCK} + ({_NEXT_POSITION})))"
 _IF_NEW: Final = " WHERE NOT EXISTS (SELECT FROM known)"
 _CHANGES: Final = ", ".join(

@@ -1,7 +1,7 @@
 """Records reports in the database and informs those who wait for the changes."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
@@ -43,7 +43,11 @@ class Changes(Waiters):
 
     def __init__(self) -> None:
         super().__init__()
-        self._listeners: set[asyncio.Queue[Transition]] = set()
+        self._listeners: list[Callable[[Transition], None]] = []
+
+    def add_listener(self, listener: Callable[[Transition], None]) -> None:
+        """Call `listener`, which must not raise, with every transition that this process commits."""
+        self._listeners.append(listener)
 
     def publish(self, recorded: Iterable[Recorded]) -> None:
         """Wake and inform those who wait for what was committed."""
@@ -53,18 +57,18 @@ class Changes(Waiters):
             if item.transition is None:
                 continue
             self.wake(item.transition.generation_id)
-            for queue in self._listeners:
-                queue.put_nowait(item.transition)
+            for listener in self._listeners:
+                listener(item.transition)
 
     @contextmanager
     def listen(self) -> Iterator[asyncio.Queue[Transition]]:
         """A queue that gets every transition that this process commits, in order."""
         queue: asyncio.Queue[Transition] = asyncio.Queue()
-        self._listeners.add(queue)
+        self.add_listener(queue.put_nowait)
         try:
             yield queue
         finally:
-            self._listeners.discard(queue)
+            self._listeners.remove(queue.put_nowait)
 
 
 _TRIES = 5

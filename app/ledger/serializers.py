@@ -1,4 +1,4 @@
-"""JSON objects of the API for generations, transitions and deliveries."""
+"""JSON objects of the API for generations, transitions, events and deliveries."""
 
 import base64
 from datetime import datetime
@@ -42,6 +42,18 @@ def render_transition(transition: Transition) -> dict[str, Any]:
         "event_id": transition.event_id,
         "occurred_at": format_time(transition.occurred_at),
         "recorded_at": format_time(transition.recorded_at),
+    }
+
+
+def render_event(cursor: str, transition: Transition, generation: Generation) -> dict[str, Any]:
+    """A transition as an event of the feed: `id` is the cursor for what comes after it."""
+    return {
+        "id": cursor,
+        "object": "event",
+        "type": f"generation.{transition.to_status}",
+        "created_at": format_time(transition.recorded_at),
+        "generation": render(generation),
+        "transition": render_transition(transition),
     }
 
 

@@ -138,6 +138,20 @@ transitions = Table(
     sqlite_autoincrement=True,  # a position is never used again, though the newest rows may be deleted
 )
 
+# One row, made by the migration: `app.ledger.feed` reads it.
+feed = Table(
+    "feed",
+    metadata,
+    Column("name", Id, primary_key=True),
+    Column("cursor_key", Text, nullable=False, comment="signs the cursors, as hex"),
+    Column(
+        "removed_through",
+        BigInteger,
+        nullable=False,
+        comment="the last position of which a transition was removed; 0: none",
+    ),
+)
+
 # No foreign key to generations: a delivery is stored as evidence even if its generation is not. The delivery that was
 # applied is found by `transitions.event_id`, so the index by generation holds only the others.
 deliveries = Table(

@@ -20,7 +20,7 @@ from app.core.leases import Leadership, Leases
 from app.ledger import decide, rows
 from app.ledger.models import Generation, Position
 from app.ledger.sql import IN_ORDER, any_of, events_of, ids_parameter
-from app.ledger.tables import NOT_PRUNED, deliveries, generations, polls, transitions, usage_changes
+from app.ledger.tables import NOT_PRUNED, deliveries, feed, generations, polls, transitions, usage_changes
 from app.submission.store import submissions
 
 log = structlog.stdlib.get_logger(__name__)
@@ -151,8 +151,14 @@ class Pruning:
         if changed := decide.usage_changes((generation, None) for generation in stored.values()):
             values = [dict(zip(rows.USAGE_COLUMNS, change, strict=True)) for change in changed]
             await connection.execute(sa.insert(usage_changes), values)
-        for column in (polls.c.generation_id, transitions.c.generation_id, _g.id):
+        for column in (polls.c.generation_id, _g.id):
             await connection.execute(sa.delete(column.table).where(self._among(column)), self._ids(stored))
+        of_these = self._among(transitions.c.generation_id)
+        removing = sa.delete(transitions).where(of_these).returning(transitions.c.feed_position)
+        last = max((await connection.execute(removing, self._ids(stored))).scalars(), default=0)
+        # Readers of the feed get to know that something is missing.
+        moved = sa.update(feed).where(feed.c.removed_through < last).values(removed_through=last)
+        await connection.execute(moved)
 
     async def _empty_submissions(self, connection: AsyncConnection, ids: Sequence[str]) -> None:
         # A create that is being sent again keeps the request that is sent.

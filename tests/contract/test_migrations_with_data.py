@@ -28,6 +28,7 @@ FILLED = {
         "endpoint_history",
         "endpoint_secrets",
         "endpoints",
+        "feed",
         "generations",
         "leases",
     ),

@@ -15,6 +15,7 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/v1/generations/{generation_id}"): READ,
     ("PUT", "/api/v1/generations/{generation_id}"): WRITE,
     ("GET", "/api/v1/generations/{generation_id}/transitions"): READ,
+    ("GET", "/api/v1/events"): READ,
     ("GET", "/api/v1/models"): READ,
     ("GET", "/api/v1/models/{model_id}"): READ,
     ("GET", "/api/v1/credits"): READ,

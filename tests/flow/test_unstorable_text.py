@@ -32,6 +32,7 @@ REACHED = {
     "usage_changes.model": DELIVERY, "usage_changes.submitted_by": SETTING,
     "usage_hours.model": DELIVERY, "usage_hours.submitted_by": SETTING,
     "poll_budget.name": OURS, "poll_budget.stopped_reason": POLL, "poll_budget.stopped_key": OURS,
+    "feed.name": OURS, "feed.cursor_key": OURS,
     "leases.name": OURS, "leases.holder": OURS, "replicas.id": OURS, "replicas.version": OURS,
     "activity_minutes.what": OURS,
     "endpoints.id": OURS, "endpoints.path_key": OURS, "endpoints.url": OURS, "endpoints.rivya_id": REGISTER,

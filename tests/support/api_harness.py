@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from app.api import deliveries, errors, generations, health, metrics, schemas, usage
+from app.api import deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.schemas import DESCRIPTION, TAGS
 from app.api.waiting import Waiting
 from app.core.auth import Access, ApiToken, Role
@@ -18,6 +18,7 @@ from app.core.clock import SystemClock
 from app.core.errors import HealthCheck
 from app.fastpath import generation_read
 from app.fastpath.application import FastPathApp
+from app.ledger.feed import Feed, FeedTail
 from app.ledger.models import Generation, LedgerStats, Report
 from app.ledger.queries import Queries
 from app.ledger.write_queue import WriteQueue
@@ -56,6 +57,8 @@ class ApiHarness:
     app: FastAPI
     queries: CountedQueries
     waiting: Waiting
+    tail: FeedTail
+    access: Access
     clock: ManualClock
     readiness: health.Readiness
     clients: dict[Role | None, httpx.AsyncClient]
@@ -87,6 +90,15 @@ class ApiHarness:
         for _ in range(10):  # from the answer of the database to the wait
             await asyncio.sleep(0)
 
+    async def parked_in_feed(self, followers: int = 1) -> None:
+        """Until that many wait for events, and the end of the feed is known."""
+        await eventually(lambda: self.followers() == followers and (self.tail._recent is not None or not followers))
+        for _ in range(100):
+            await asyncio.sleep(0)
+
+    def followers(self) -> int:
+        return sum(map(len, self.tail._followers._waiting.values()))
+
     def waiters(self) -> int:
         waiting = self.room.changes._waiting
         return sum(len(events) for events in waiting.values())
@@ -110,21 +122,30 @@ async def open_api(
         queries, clock = CountedQueries(room.database), ManualClock()
         waiting = Waiting(queries, room.changes)
         readiness = health.Readiness(room.database, checks, keep_seconds=0)
-        app = assemble(queries, waiting, batch, clock=clock, readiness=readiness)
+        tail = FeedTail(Feed(room.database), room.changes)
+        access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
+        app = assemble(queries, waiting, tail, access, batch, clock=clock, readiness=readiness)
         served = await stack.enter_async_context(serve_app(app, http))
         clients = {role: await stack.enter_async_context(_client(served, role)) for role in (*Role, None)}
-        yield ApiHarness(room, app, queries, waiting, clock, readiness, clients)
+        yield ApiHarness(room, app, queries, waiting, tail, access, clock, readiness, clients)
 
 
 def assemble(
-    queries: Queries, waiting: Waiting, batch: WriteQueue, *, clock: ManualClock, readiness: health.Readiness
+    queries: Queries,
+    waiting: Waiting,
+    tail: FeedTail,
+    access: Access,
+    batch: WriteQueue,
+    *,
+    clock: ManualClock,
+    readiness: health.Readiness,
 ) -> FastPathApp:
-    access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
     app = FastPathApp(title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS)
     errors.install(app)
     schemas.complete(app)
     app.add_fast_route(generation_read.PREFIX, handler=generation_read.FastGenerationRead(waiting, access))
     app.include_router(generations.router(queries, access, waiting, batch.record, clock=clock))
+    app.include_router(events.router(tail.feed, tail, access, max_wait=20))
     app.include_router(deliveries.router(queries, access))
     app.include_router(usage.router(queries, access, clock=clock))
     app.include_router(health.router(readiness, access))

@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from app.ledger.models import Generation, Outcome, Source, Status, StoredDelivery, Tracking, Transition
-from app.ledger.serializers import format_time, render, render_delivery, render_evidence, render_transition
+from app.ledger.serializers import (
+    format_time,
+    render,
+    render_delivery,
+    render_event,
+    render_evidence,
+    render_transition,
+)
 from tests.support.clock import NOON
 
 STAMP = "2026-05-10T12:00:00.000Z"
@@ -91,3 +98,18 @@ def test_the_bytes_of_a_delivery_are_always_shown_and_as_text_where_they_are_tex
 
 def test_a_moment_is_written_as_rivya_writes_it() -> None:
     assert (format_time(NOON), format_time(None)) == (STAMP, None)
+
+
+def test_an_event_names_its_cursor_its_type_and_what_happened() -> None:
+    moved = Transition(
+        generation_id="g", number=1, from_status=None, to_status=Status.QUEUED, source=Source.SUBMIT,
+        event_id=None, occurred_at=None, recorded_at=NOON,
+    )  # fmt: skip
+    event = render_event("cursor", moved, _generation())
+    assert [event[name] for name in ("id", "object", "type", "created_at")] == [
+        "cursor",
+        "event",
+        "generation.queued",
+        STAMP,
+    ]
+    assert (event["generation"], event["transition"]) == (render(_generation()), render_transition(moved))
