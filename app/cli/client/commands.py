@@ -85,6 +85,43 @@ def usage(
 
 
 @client.command()
+def events(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens; end with Ctrl-C.")] = False,
+    after: Annotated[
+        str | None,
+        typer.Option(metavar="CURSOR", help="Where to begin; the oldest if left out, with --follow now."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what happened to generations, a line for each event. The cursor to go on is printed to standard error."""
+    from app.cli.client.http import Receiver, call
+    from app.cli.client.watch import iter_events
+
+    async def act(receiver: Receiver) -> bool:
+        cursor = after or ("latest" if follow else None)
+        try:
+            async for page in iter_events(receiver, _print_error, after=cursor, follow=follow):
+                if page.get("gap"):
+                    _print_error("gap: events before the next one were removed")
+                for event in output.items(page):
+                    if as_json:
+                        output.print_json(event)
+                    else:
+                        typer.echo(output.event(event))
+                cursor = page["next_cursor"]
+        finally:
+            if cursor not in (None, "latest"):
+                _print_error(f"more: --after {cursor}")
+        return True
+
+    sys.exit(call(act, as_json=as_json))
+
+
+def _print_error(text: str) -> None:
+    typer.echo(output.plain(text), err=True)
+
+
+@client.command()
 def chat(
     message: Annotated[str, typer.Argument(help="What to say.", show_default=False)],
     session: Annotated[str | None, typer.Option(metavar="ID", help="The session to continue.")] = None,

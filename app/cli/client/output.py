@@ -109,6 +109,13 @@ def _words(document: Mapping[str, Any], keys: Sequence[str]) -> str:
     return "  ".join(cell(document[key]) for key in keys if document.get(key) is not None)
 
 
+def event(document: Mapping[str, Any]) -> str:
+    """One event of the feed as a line."""
+    about, transition = member(document, "generation"), member(document, "transition")
+    shown = (document.get("created_at"), document.get("type"), about.get("id"), about.get("model"))
+    return "  ".join(cell(value) for value in (*shown, transition.get("source")))
+
+
 def usage(response: Mapping[str, Any]) -> str:
     """The sums of usage as a table."""
     names = ("DAY", "SUBMITTED BY", "MODEL", "GENERATIONS", "OPEN", "RESERVED", "FINAL")

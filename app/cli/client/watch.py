@@ -1,8 +1,8 @@
-"""Waits for a generation's outcome by long polls, through restarts of the receiver and temporary errors."""
+"""Waits for outcomes and events by long polls, through restarts of the receiver and temporary errors."""
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -57,7 +57,7 @@ async def wait_for_outcome(
     wait, interval = 0, 0.0  # the first request shows the present state at once, and the second follows immediately
     while True:
         began = now()
-        generation = await _get(receiver, generation_id, show, wait=wait)
+        generation = await _get(receiver, "generations", generation_id, show=show, wait=wait)
         if generation.get("status") in ("succeeded", "failed"):
             return generation
         show(f"{generation_id}: {_state(generation)}")
@@ -68,18 +68,30 @@ async def wait_for_outcome(
         wait, interval = int(min(_MAX_WAIT, left)), _INTERVAL
 
 
-async def _get(receiver: Receiver, generation_id: str, show: Show, *, wait: int) -> dict[str, Any]:
-    """The generation as soon as it is settled, else after `wait` seconds; temporary failures are retried."""
+async def iter_events(
+    receiver: Receiver, show: Show, *, after: str | None, follow: bool
+) -> AsyncIterator[dict[str, Any]]:
+    """The pages of the feed after this cursor, to its end, or with `follow` without end. Raises `CallFailed`."""
+    wait, has_more = 0, True  # if nobody answers the first request, it is not repeated
+    while has_more or follow:
+        page = await _get(receiver, "events", show=show, wait=wait, after=after)
+        yield page
+        after, has_more = page["next_cursor"], bool(page.get("has_more"))
+        wait = _MAX_WAIT if follow else 0
+
+
+async def _get(receiver: Receiver, *path: str, show: Show, wait: int, **parameters: str | None) -> dict[str, Any]:
+    """The response to a long poll of `wait` seconds; temporary failures are retried."""
     now = asyncio.get_running_loop().time
     began = now()
     while True:
         try:
-            return await receiver.get("generations", generation_id, wait=wait)
+            return await receiver.get(*path, wait=wait, **parameters)
         except CallFailed as failure:
             is_unreachable = failure.status is None and wait == 0
             if not failure.may_pass or is_unreachable or now() - began > _MAX_OUTAGE + wait:
                 raise
-            show(f"{generation_id}: {failure}; trying again")
+            show(f"{path[-1]}: {failure}; trying again")
             await asyncio.sleep(failure.retry_after or _INTERVAL)
 
 
