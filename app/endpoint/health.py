@@ -177,9 +177,9 @@ _REMEDIES: Final = {
 }
 
 
-def check(name: str, detail: str, *, ok: bool = False) -> HealthCheck:
-    """A check that does not make the service unready."""
-    remedy = _REMEDIES.get(name, SEE_LOG)
+def check(name: str, detail: str, *, ok: bool = False, remedy: str | None = None) -> HealthCheck:
+    """A check that does not make the service unready; `remedy` takes the place of the usual one of this name."""
+    remedy = remedy or _REMEDIES.get(name, SEE_LOG)
     return HealthCheck(name, ok=ok, detail=detail, is_required=False, remedy=remedy)
 
 
@@ -251,7 +251,8 @@ def _deliveries(wanted: Endpoint, malformed: Mapping[str, DeliveryCounts], now: 
             f"{counts.refusals} refused, the last at {counts.refused_at:%FT%TZ}, {defect}"
             for defect, counts in malformed.items()
         )
-        return check(name, f"{defects}; outcomes are polled meanwhile")
+        remedy = f"deliveries are refused, {'; or '.join(malformed)}; outcomes are polled meanwhile"
+        return check(name, f"{defects}; outcomes are polled meanwhile", remedy=remedy)
     if failing and (
         wanted.last_success_at is None or not _is_not_after(wanted.last_failure_at, wanted.last_success_at)
     ):

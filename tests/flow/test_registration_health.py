@@ -78,6 +78,8 @@ async def test_a_refusal_for_size_or_form_is_named_and_speaks_against_neither_se
             assert word in checks["deliveries"].detail
         for word in ("secret", "SCHEME", "anybody"):
             assert word not in checks["deliveries"].detail
+        for word in ("RECEIVER_MAX_BODY_BYTES", "Content-Encoding"):
+            assert word in checks["deliveries"].remedy  # what strangers are shown
         r.clock.advance(seconds=3601)
         assert "BODY_BYTES" not in next(
             check.detail for check in await replica.health.health_checks() if check.name == "deliveries"
