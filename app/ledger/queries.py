@@ -139,7 +139,9 @@ def overdue() -> ScalarSelect[int]:
     only as far as it counts; with `state = 'watching'` it may expect few rows and read all of them by another index.
     """
     p = polls.c
-    late = select(p.generation_id).where(
-        p.next_poll_at < bindparam("now", type_=UtcDateTime), p.state != Tracking.STALLED
+    late = (
+        select(p.generation_id)
+        .where(p.next_poll_at < bindparam("now", type_=UtcDateTime), p.state != Tracking.STALLED)
+        .order_by(p.next_poll_at)
     )
     return sql.counted(late, most=MOST_OVERDUE)
