@@ -19,8 +19,8 @@ from tests.support.ledger_harness import LedgerHarness, open_ledger
 from tests.support.postgres_install import find_binaries
 from tests.support.reports import submit
 
-EACH = 250
-"""Generations of each process. With 12,500, which is 100,000 transitions, it takes some minutes."""
+EACH = 125
+"""Generations of each process, with two transitions each. With 12,500 it takes some minutes."""
 SECONDS_LATE = 3
 FUNCTION = f"""
 CREATE FUNCTION commit_late() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -66,7 +66,7 @@ class Reader:
 @asynccontextmanager
 async def readers_meanwhile(room: LedgerHarness) -> AsyncIterator[list[Reader]]:
     """Three readers that page all the while; at the end each has read everything."""
-    readers, is_over = [Reader(room.database, limit=limit) for limit in (1, 7, 1000)], asyncio.Event()
+    readers, is_over = [Reader(room.database, limit=limit) for limit in (5, 60, 1000)], asyncio.Event()
 
     async def follow(reader: Reader) -> None:
         while not is_over.is_set():
