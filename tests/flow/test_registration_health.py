@@ -4,7 +4,6 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import text
 
 from app.core.errors import DatabaseUnavailable
 from app.intake.rejections import MALFORMED
@@ -13,10 +12,6 @@ from tests.support.databases import PostgresDatabases
 from tests.support.registration_harness import RegistrationHarness, Replica, room
 
 LATER = timedelta(seconds=1)
-_CUT_ALL_OTHERS = text(
-    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-)
 
 
 async def _registered(r: RegistrationHarness) -> tuple[Replica, str]:
@@ -129,10 +124,10 @@ async def test_what_was_noted_while_the_database_was_away_is_written_when_it_is_
     async with room(url) as r:
         replica, endpoint_id = await _registered(r)
         replica.health.record_refused(endpoint_id, NOON)
-        async with r.database.transaction() as connection:
-            await connection.execute(_CUT_ALL_OTHERS)
+        await asyncio.to_thread(postgres_databases.shut, url)
         with pytest.raises(DatabaseUnavailable):
             await replica.health.run_once()
+        await asyncio.to_thread(postgres_databases.open, url)
         replica.health.record_refused(endpoint_id, NOON + LATER)
         await replica.health.run_once()
         row = await r.row()

@@ -98,6 +98,15 @@ class PostgresDatabases:
         self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
         self._created.discard(name)
 
+    def shut(self, url: str) -> None:
+        """End the sessions of a database and let no new ones in, until `open` is called."""
+        name = str(make_url(url).database)
+        self._execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+        self._execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")  # noqa: S608
+
+    def open(self, url: str) -> None:
+        self._execute(f'ALTER DATABASE "{make_url(url).database}" ALLOW_CONNECTIONS true')
+
     def close(self) -> None:
         """Remove what is left, the template included: a server that was lent to us is given back as it was."""
         for name in list(self._created):
