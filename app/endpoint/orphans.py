@@ -35,7 +35,8 @@ def describe(orphans: Sequence[WebhookEndpoint]) -> HealthCheck:
     if orphans:
         ids = ", ".join(one.id for one in orphans)
         detail = f"Rivya also delivers to {ids}, of our name and host but not of this database; {ADVICE}"
-    return HealthCheck("endpoint_orphans", ok=not orphans, detail=detail, is_required=False)
+    remedy = f"Rivya also delivers to endpoints of a lost database; {ADVICE}"
+    return HealthCheck("endpoint_orphans", ok=not orphans, detail=detail, is_required=False, remedy=remedy)
 
 
 class Orphans:
