@@ -71,6 +71,7 @@ from app.submission.store import Submissions
 from app.tokens import routes as tokens
 from app.tokens.repository import TokenRepository
 from app.tokens.service import NameClash, Tokens
+from app.tokens.spending import Spending
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -143,7 +144,10 @@ class Service:
         catalogue = Catalogue(relay, self.clock, ttl=settings.receiver_models_ttl)
         most = settings.receiver_rivya_concurrency
         slots = Slots(most, per_token=most if len(settings.receiver_api_tokens) < 2 else (most + 1) // 2)
-        self.gateway = Gateway(relay, slots, catalogue, Balance(self.clock), self.access)
+        self.spending = Spending(
+            self.database, self.clock, price=catalogue.price, default_credits=settings.receiver_default_credits
+        )
+        self.gateway = Gateway(relay, slots, catalogue, Balance(self.clock), self.access, self.spending)
         self.categories = Categories(catalogue.categories, self.limiter, self.clock)
         schedule = Schedule(
             interval=settings.receiver_poll_interval,
@@ -179,7 +183,7 @@ class Service:
             self.intake.kept_for = timedelta(days=self.settings.receiver_retention_days)
 
     def _build_submission(self) -> None:
-        store, waiters = Submissions(self.database), Waiters()
+        store, waiters = Submissions(self.database, price=self.spending.price), Waiters()
         sender = Sender(self.client, self.batch, store, self.clock, waiters=waiters)
         self.submitter = Submitter(store, sender, self.limiter, self.clock, waiters=waiters)
         self.retrier = Retrier(store, sender, self.limiter, self.clock)
@@ -248,7 +252,7 @@ class Service:
             responses=schemas.errors(404),
         )
         app.include_router(
-            tokens.router(self.tokens, self.access, self.audit, clock=self.clock),
+            tokens.router(self.tokens, self.spending, self.access, self.audit, clock=self.clock),
             responses=schemas.errors(400, 404, 409, 413),
         )
         orphans = Orphans(
@@ -348,6 +352,7 @@ class Service:
             self.activity,
             self.heartbeat,
             self.tokens,
+            self.spending,
             self.audit,
             *self.clock_sync,
         ):

@@ -17,7 +17,7 @@ import app.ledger.tables
 import app.operations.replicas
 import app.ratelimit.store
 import app.submission.store
-import app.tokens.repository  # noqa: F401 - each import adds its tables to the metadata
+import app.tokens.spending  # noqa: F401 - each import adds its tables to the metadata
 from app.core.database import Database, UtcDateTime, metadata
 from app.core.database_url import normal_url
 from app.core.migrations import VERSION_TABLE

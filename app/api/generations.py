@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
@@ -19,7 +19,7 @@ from app.core.errors import NotFound, RequestInvalid
 from app.core.middleware import ensure_request_id
 from app.core.records import Claim
 from app.ledger.decide import Recorded
-from app.ledger.models import Generation, Report, Source, Status
+from app.ledger.models import Generation, Report, Source, Status, is_visible, may_track
 from app.ledger.queries import Queries
 from app.ledger.serializers import render, render_transition
 from app.rivya.parsing import LONGEST_ID, LONGEST_NAME, checked_metadata, usable_id, usable_name
@@ -105,21 +105,22 @@ def router(
 ) -> APIRouter:
     """The routes about generations, the create excepted. `record` returns once the report is committed."""
     routes = APIRouter(prefix="/api/v1", tags=["generations"])
-    reads = [Depends(access.require(Role.READ))]
 
     @routes.get(
         "/generations",
         summary="List generations",
         response_model=GenerationListOut,
         responses=errors(400),
-        dependencies=reads,
     )
-    async def list_generations(parameters: Annotated[GenerationParameters, Query()]) -> Response:
+    async def list_generations(
+        parameters: Annotated[GenerationParameters, Query()],
+        caller: Annotated[Caller, Depends(access.require(Role.READ))],
+    ) -> Response:
         """Newest first, by when the receiver first heard of them (`tracking.first_seen_at`).
 
         `created_after` includes its time and `created_before` excludes it, so that windows join without overlap.
         """
-        chosen = parameters.chosen
+        chosen = replace(parameters.chosen, owner=caller.owner)
         after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
         page = await queries.generations(chosen, after=after, limit=parameters.limit)
         following = encode(page.last, chosen) if page.last is not None else None
@@ -130,10 +131,12 @@ def router(
         summary="The history of a generation",
         response_model=TransitionListOut,
         responses=errors(404),
-        dependencies=reads,
     )
-    async def list_transitions(generation_id: str) -> Response:
+    async def list_transitions(
+        generation_id: str, caller: Annotated[Caller, Depends(access.require(Role.READ))]
+    ) -> Response:
         """Every status change that was accepted, oldest first, with its source; and who changed the metadata."""
+        await _check_visible(queries, generation_id, caller)
         history = await queries.transitions(generation_id) if usable_id(generation_id) is not None else []
         if not history:
             raise NotFound(_UNKNOWN)
@@ -148,11 +151,11 @@ def router(
         summary="Read a generation, or wait for its outcome",
         response_model=GenerationOut,
         responses=errors(400, 404),
-        dependencies=reads,
     )
     async def get_generation(
         request: Request,
         generation_id: str,
+        caller: Annotated[Caller, Depends(access.require(Role.READ))],
         wait: Annotated[
             float | None,
             Query(
@@ -165,8 +168,9 @@ def router(
     ) -> Response:
         """Answers as soon as the generation is settled, or when the time is over with what is known then."""
         requested = requested_wait(wait, prefer or (), max_seconds=waiting.max_seconds)
-        async with access.while_valid(request.state.caller):
-            return await _awaited(request, waiting, generation_id, requested)
+        await _check_visible(queries, generation_id, caller)  # how long a wait takes would tell that it exists
+        async with access.while_valid(caller):
+            return await _awaited(request, waiting, generation_id, requested, caller)
 
     @routes.put(
         "/generations/{generation_id:generation}",
@@ -194,8 +198,12 @@ def router(
             token=caller.name,
             metadata=track.metadata,
             is_admin=caller.role.allows(Role.ADMIN),
+            is_fenced=caller.role.is_fenced,
         )
-        known = None if track.metadata is None else (await queries.generations_by_id([identity])).get(identity)
+        is_looked_up = track.metadata is not None or caller.role.is_fenced
+        known = (await queries.generations_by_id([identity])).get(identity) if is_looked_up else None
+        if known is not None and not may_track(known, caller.owner):
+            raise NotFound(_UNKNOWN)
         return await _tracked(request, report, known, record)
 
     return routes
@@ -210,7 +218,7 @@ async def _tracked(
         recorded = await record(report)
         generation = recorded.generation
         is_new = recorded.transition is not None and recorded.transition.from_status is None
-    if generation is None:
+    if generation is None or not is_visible(generation, request.state.caller.owner):
         raise NotFound(_UNKNOWN)
     shown = render(generation)
     if report.metadata is None or report.may_change_metadata(generation.metadata_by):
@@ -220,9 +228,18 @@ async def _tracked(
     return answer({"error": detail, "metadata": shown["metadata"], "tracking": shown["tracking"]}, status=403)
 
 
-async def _awaited(request: Request, waiting: Waiting, generation_id: str, wait: Wait) -> Response:
+async def _check_visible(queries: Queries, generation_id: str, caller: Caller) -> None:
+    """Raise `NotFound`, as for an unknown id, if the caller is fenced and the generation is not visible to it."""
+    if caller.owner is None:
+        return
+    known = await queries.generations_by_id([generation_id]) if usable_id(generation_id) is not None else {}
+    if generation_id not in known or not is_visible(known[generation_id], caller.owner):
+        raise NotFound(_UNKNOWN)
+
+
+async def _awaited(request: Request, waiting: Waiting, generation_id: str, wait: Wait, caller: Caller) -> Response:
     generation = await _read(request, waiting, generation_id, wait.seconds)
-    if generation is None:
+    if generation is None or not is_visible(generation, caller.owner):
         raise NotFound(_UNKNOWN)
     headers = {"Preference-Applied": wait.applied} if wait.applied is not None else None
     return answer(render(generation), headers=headers)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.api.parameters import UsageParameters
 from app.api.schemas import answer, errors
-from app.core.auth import Access, Role
+from app.core.auth import Access, Caller, Role
 from app.core.clock import Clock
 from app.core.errors import RequestInvalid
 from app.ledger.queries import Queries
@@ -28,9 +28,11 @@ def router(queries: Queries, access: Access, *, clock: Clock) -> APIRouter:
         summary="Sum generations and credits by caller",
         response_model=UsageListOut,
         responses=errors(400),
-        dependencies=[Depends(access.require(Role.READ))],
     )
-    async def sum_usage(parameters: Annotated[UsageParameters, Query()]) -> Response:
+    async def sum_usage(
+        parameters: Annotated[UsageParameters, Query()],
+        caller: Annotated[Caller, Depends(access.require(Role.READ))],
+    ) -> Response:
         """By the name of the token that submitted them, model, and UTC day of `tracking.first_seen_at`.
 
         Generations only: what chat costs is in its own answers. Reserved credits stay counted as reserved, final
@@ -39,7 +41,7 @@ def router(queries: Queries, access: Access, *, clock: Clock) -> APIRouter:
         `other`.
         """
         asked = window(parameters.first, parameters.to, now=clock.now())
-        lines = await queries.usage(asked.first, asked.last_hour_ends, most=MOST_LINES + 1)
+        lines = await queries.usage(asked.first, asked.last_hour_ends, most=MOST_LINES + 1, owner=caller.owner)
         if len(lines) > MOST_LINES:
             raise RequestInvalid(f"from, to: hold more than {MOST_LINES} lines; ask for a shorter time.")
         data = [_rendered(line) for line in lines]

@@ -101,6 +101,7 @@ class Settings(DatabaseSettings):
     receiver_rotate_secret_days: Annotated[float, Field(gt=0, le=3660)] | None = None
     receiver_leader_lease: Seconds = timedelta(seconds=15)
     receiver_models_ttl: Seconds = timedelta(minutes=5)
+    receiver_default_credits: Annotated[float, Field(ge=0, le=1_000_000)] = 1.0
     receiver_rivya_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
     receiver_migrate_on_start: bool = True
     receiver_fast_path: bool = True

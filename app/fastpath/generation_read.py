@@ -20,7 +20,7 @@ from app.core.middleware import (
     seconds_since_start,
 )
 from app.fastpath.application import Exchange
-from app.ledger.models import Generation
+from app.ledger.models import Generation, is_visible
 from app.ledger.serializers import render
 from app.rivya.parsing import usable_id
 
@@ -54,6 +54,8 @@ class FastGenerationRead:
         caller = self._reader(scope)
         if caller is None:
             return False
+        if wait[1] and caller.owner is not None:
+            return False  # the route looks first whether it may wait
         seconds = min(int(wait[1] or 0), self._waiting.max_seconds)
         if seconds:
             scope["state"][DEADLINE] = asyncio.get_running_loop().time() + seconds
@@ -91,7 +93,7 @@ class FastGenerationRead:
                 return
             scope["state"][READ] = answer
             generation = generation_in(answer, scope["path"][len(PREFIX) :]) if answer is not None else None
-            if generation is None:
+            if generation is None or not is_visible(generation, caller.owner):
                 exchange.fall_back()
             else:
                 exchange.respond(_HEADERS % ensure_request_id(scope).encode(), self._body(generation))

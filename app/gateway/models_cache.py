@@ -14,6 +14,7 @@ from app.core.errors import ServiceError
 from app.gateway.headers import Headers, response_headers
 from app.gateway.upstream import MODELS, AnswerUnusable, Outgoing, Relay
 from app.rivya.errors import PayloadUnreadable, RivyaUnavailable, read_error
+from app.rivya.parsing import plausible_amount
 from app.rivya.payloads import list_items, read_json, read_models
 from app.rivya.transport import StreamedResponse
 
@@ -126,6 +127,15 @@ class Catalogue:
         if isinstance(refreshed, ServiceError):
             raise RivyaUnavailable(refreshed.message, sent=True)
         raise read_error(refreshed.status, refreshed.body, refreshed.headers)
+
+    async def price(self, model_id: str) -> float | None:
+        """Rivya's `base_credits` of a model; None where Rivya does not say, or the list can't be read."""
+        try:
+            models = await self.best()
+        except ServiceError:
+            return None
+        entry = models.entry(model_id) if isinstance(models, CachedModels) else None
+        return None if entry is None else plausible_amount(entry.get("base_credits"))
 
     async def aclose(self) -> None:
         """Cancel a running refresh."""

@@ -8,7 +8,7 @@ from typing import Final
 from fastapi import Request, Response
 from prometheus_client import Gauge
 
-from app.core.auth import Access
+from app.core.auth import Access, Forbidden
 from app.core.bodies import declared_length, iter_body, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound
@@ -16,14 +16,35 @@ from app.core.json_codec import json_body
 from app.gateway.headers import request_headers
 from app.gateway.models_cache import CachedModels, Catalogue, WholeAnswer, read_whole
 from app.gateway.streaming import ProxyResponse, ShutdownDeadline, Slots
+from app.gateway.turns import TurnCharge
 from app.gateway.upload_limit import UploadLimit
-from app.gateway.upstream import CREDITS, MODELS, AnswerUnusable, Body, Kind, Outgoing, Relay, Relayed
+from app.gateway.upstream import (
+    CREDITS,
+    GET_FILE,
+    GET_SESSION,
+    LIST_SESSIONS,
+    MODELS,
+    AnswerUnusable,
+    Body,
+    Kind,
+    Outgoing,
+    Relay,
+    Relayed,
+)
 from app.rivya.client import segment
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound
+from app.rivya.parsing import json_object
 from app.rivya.payloads import read_credits
+from app.tokens.spending import Spending
 
 MOST_BYTES: Final = 1024 * 1024
 """Of a chat turn, which is read whole so that it can be sent again; files are uploaded separately."""
+
+
+# The account has one set of chat sessions and files, and Rivya does not know our tokens.
+_SHARED: Final = (GET_FILE, LIST_SESSIONS, GET_SESSION)
+_SHARED_MEMBERS: Final = frozenset({"session_id", "attachments"})
+_NOT_FENCED: Final = "Chat sessions and files are the whole account's; a token that sees only its own can't reach them."
 
 
 async def _form(request: Request) -> AsyncIterator[bytes]:
@@ -72,20 +93,35 @@ class Gateway:
     catalogue: Catalogue
     balance: Balance
     access: Access
+    spending: Spending
     shutdown_deadline: ShutdownDeadline = field(default_factory=ShutdownDeadline)
 
     async def proxy(self, relayed: Relayed, request: Request) -> Response:
         """Rivya's answer to this request, relayed as it arrives; it holds a slot, but not while a chat turn comes.
 
-        Raises `BodyTooLarge`, `BodyIncomplete`, and `NotFound` for an id that no path of Rivya's can hold.
+        Raises `BodyTooLarge`, `BodyIncomplete`, `NotFound` for an id that no path of Rivya's can hold, and `Forbidden`
+        for a fenced token where Rivya would answer with what other tokens have made.
         """
+        is_fenced = request.state.caller.role.is_fenced
+        if is_fenced and relayed in _SHARED:
+            raise Forbidden(_NOT_FENCED)
         body: Body = None
+        charge = None
         if relayed.kind is Kind.UPLOAD:
             body = _form(request)
         elif relayed.kind is not Kind.READ:
             body = await read_body(request.scope, request.receive, most_bytes=MOST_BYTES)
+            if is_fenced and not _SHARED_MEMBERS.isdisjoint(json_object(body) or {}):
+                raise Forbidden(_NOT_FENCED)
+            key = request.headers.get("idempotency-key")
+            charge = TurnCharge(self.spending, request.state.caller, body, key=key)
         return ProxyResponse(
-            _outgoing(relayed, request, body), self.relay, self.slots, self.shutdown_deadline, access=self.access
+            _outgoing(relayed, request, body),
+            self.relay,
+            self.slots,
+            self.shutdown_deadline,
+            access=self.access,
+            charge=charge,
         )
 
     async def models(self, request: Request) -> Response:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -14,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from app.core.auth import Access, Unauthorized
 from app.core.bodies import ClientDisconnected
-from app.core.errors import Overloaded, ServiceError
+from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 from app.core.middleware import set_result
 from app.gateway.headers import response_headers
-from app.gateway.upstream import AnswerUnusable, Outgoing, Relay
+from app.gateway.turns import TurnCharge
+from app.gateway.upstream import AnswerUnusable, Outgoing, Relay, UpstreamUnavailable
 from app.rivya.errors import RivyaUnavailable
 from app.rivya.parsing import json_object
 from app.rivya.transport import StreamedResponse
@@ -96,9 +97,17 @@ class ProxyResponse(Response):
     """A response that calls Rivya when it is sent. Raises `ServiceError` only before the answer has begun."""
 
     def __init__(
-        self, call: Outgoing, relay: Relay, slots: Slots, shutdown_deadline: ShutdownDeadline, *, access: Access
+        self,
+        call: Outgoing,
+        relay: Relay,
+        slots: Slots,
+        shutdown_deadline: ShutdownDeadline,
+        *,
+        access: Access,
+        charge: TurnCharge | None = None,
     ) -> None:
         super().__init__()
+        self._charge = charge
         self._access = access
         self._relay = relay
         self._slots = slots
@@ -115,7 +124,11 @@ class ProxyResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Relay until the answer ends, Rivya breaks off, the caller disconnects or is revoked, or the process stops."""
         caller = scope["state"]["caller"]
-        with self._slots.taken(caller.name):
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._slots.taken(caller.name))
+            if self._charge is not None:
+                await self._charge.begin()
+                stack.push_async_callback(self._end_charge)
             try:
                 async with self._access.while_valid(caller):
                     await self._relay_until_over(scope, receive, send)
@@ -124,6 +137,13 @@ class ProxyResponse(Response):
                     raise
                 log.info("relay.revoked")  # no end of the answer is sent, so the server cuts the connection
                 set_result(scope, "broken")
+
+    async def _end_charge(self) -> None:
+        """Count the turn, once; a caller that leaves does not cancel it. Without the database it stays reserved."""
+        charge, self._charge = self._charge, None
+        if charge is not None:
+            with suppress(DatabaseUnavailable):
+                await asyncio.shield(charge.end())
 
     async def _relay_until_over(self, scope: Scope, receive: Receive, send: Send) -> None:
         relaying = asyncio.create_task(self._relay_answer(scope, send))
@@ -164,26 +184,47 @@ class ProxyResponse(Response):
 
     async def _relay_answer(self, scope: Scope, send: Send) -> None:
         call = self._call
-        async with self._relay.opened(call) as response:
+        async with self._opened(call) as response:
             pieces, status = response.iter_bytes(), response.status
             start, is_whole = await _read_ahead(response, pieces)
+            self._feed(start, response)
             if is_whole and call.asked_id is not None and not is_about(call.asked_id, start):
                 raise AnswerUnusable("Rivya's answer is about something else.")
             headers = response_headers(response.raw_headers, status=status, length=len(start) if is_whole else None)
+            if is_whole:
+                await self._end_charge()
             self._has_begun = True
             await send({"type": "http.response.start", "status": status, "headers": headers})
             try:
-                await self._pump(start, pieces, send)
+                await self._pump(start, pieces, send, response)
             except RivyaUnavailable as error:
                 # No end of the answer is sent, so the server cuts the connection and the caller notices the break.
                 log.warning("relay.broken", route=call.relayed.name, reason=str(error))
                 set_result(scope, "broken")
 
-    async def _pump(self, start: bytes, pieces: AsyncIterator[bytes], send: Send) -> None:
+    @asynccontextmanager
+    async def _opened(self, call: Outgoing) -> AsyncIterator[StreamedResponse]:
+        try:
+            async with self._relay.opened(call) as response:
+                if self._charge is not None:
+                    self._charge.status = response.status
+                yield response
+        except UpstreamUnavailable as error:
+            if self._charge is not None and not error.sent:
+                self._charge.is_sent = False
+            raise
+
+    def _feed(self, piece: bytes, response: StreamedResponse) -> None:
+        if self._charge is not None:
+            self._charge.feed(piece, is_event_stream=response.is_event_stream)
+
+    async def _pump(self, start: bytes, pieces: AsyncIterator[bytes], send: Send, response: StreamedResponse) -> None:
         if start:
             await send({"type": "http.response.body", "body": start, "more_body": True})
         async for piece in pieces:
+            self._feed(piece, response)
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._end_charge()  # before the end is sent: a caller that has the whole stream finds it counted
         self._is_sent = True  # the server reports a disconnect at the end of an answer, too
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

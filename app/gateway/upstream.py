@@ -141,6 +141,7 @@ class UpstreamUnavailable(ServiceError):
     """Rivya did not answer. 503 where nothing was sent, 504 where the call may have taken effect."""
 
     def __init__(self, *, sent: bool) -> None:
+        self.sent = sent
         if not sent:
             message = "Rivya can't be reached at the moment, and nothing was sent. Try again."
             super().__init__(message, status=503, code="rivya_unreachable", retry_after=5)

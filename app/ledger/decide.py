@@ -20,6 +20,7 @@ from app.ledger.models import (
     Transition,
     changed,
     classify,
+    may_track,
 )
 
 FirstPoll = Callable[[str | None, datetime], datetime]
@@ -50,6 +51,8 @@ class Decision:
 def decide(current: Generation | None, report: Report, claim: Claim, *, first_poll: FirstPoll) -> Decision:
     """Apply the `claim` of `report` to `current` (None: the generation is not stored yet)."""
     claimed = Status(claim.status)
+    if report.is_fenced and current is not None and not may_track(current, report.token):
+        return Decision(Outcome.STALE, current, {})
     outcome = classify(current.status if current is not None else None, claimed)
     known = current if current is not None else _NOTHING_KNOWN
     changes = _common_changes(known, report, claim)
@@ -100,8 +103,7 @@ def _common_changes(known: Generation, report: Report, claim: Claim) -> Changes:
     changes: Changes = {}
     if known.client_request_id is None and (order := report.client_request_id or claim.client_request_id) is not None:
         changes["client_request_id"] = order
-    if known.submitted_by is None and report.source is Source.SUBMIT and report.token is not None:
-        changes["submitted_by"] = report.token
+    changes |= _owner_changes(known, report)
     if known.model is None and claim.model is not None:
         changes["model"] = claim.model
     if report.metadata is not None and report.metadata != known.metadata:
@@ -123,6 +125,16 @@ def _metadata_changes(known: Generation, report: Report, metadata: Mapping[str, 
     if known.metadata_by is None and report.token is not None:
         changes["metadata_by"] = report.token
     return changes
+
+
+def _owner_changes(known: Generation, report: Report) -> Changes:
+    """Whose it is: of the token that submitted it, and of the one that tracked it while it was nobody's."""
+    if report.token is None or known.submitted_by is not None:
+        return {}
+    if report.source is Source.SUBMIT:
+        return {"submitted_by": report.token}
+    is_tracked = report.source is Source.OPERATOR and known.tracked_by is None
+    return {"tracked_by": report.token} if is_tracked else {}
 
 
 def _newer_changes(known: Generation, claim: Claim) -> Changes:

@@ -22,11 +22,11 @@ from app.core.errors import RequestInvalid
 from app.core.json_codec import dump_json
 from app.core.waiters import Waiters
 from app.ledger import rows
-from app.ledger.models import EventFilter, Generation, Transition
+from app.ledger.models import EventFilter, Generation, Transition, is_visible
 from app.ledger.postgres import FEED_END
 from app.ledger.recorder import Changes
 from app.ledger.serializers import render_event
-from app.ledger.sql import IN_ORDER
+from app.ledger.sql import IN_ORDER, visible_to
 from app.ledger.tables import feed, generations, transitions
 
 LATEST: Final = "latest"
@@ -83,9 +83,10 @@ class Event:
             (chosen.model, self.generation.model),
             (chosen.submitted_by, self.generation.submitted_by),
             (chosen.client_request_id, self.generation.client_request_id),
-            (chosen.owner, self.generation.submitted_by),
         )
-        return all(wanted is None or wanted == value for wanted, value in actual)
+        return is_visible(self.generation, chosen.owner) and all(
+            wanted is None or wanted == value for wanted, value in actual
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,12 +237,11 @@ def _events(window: Select[Any], chosen: EventFilter, *, limit: int) -> Select[A
         (g.model, chosen.model),
         (g.submitted_by, chosen.submitted_by),
         (g.client_request_id, chosen.client_request_id),
-        (g.submitted_by, chosen.owner),
     )
     return (
         rows.SELECT_GENERATIONS.add_columns(*page.c)
         .join(page, page.c.generation_id == g.id)
-        .where(*(column == value for column, value in wanted if value is not None))
+        .where(*(column == value for column, value in wanted if value is not None), *visible_to(chosen.owner))
         .order_by(page.c.feed_position if chosen.generation_id is None else page.c.number)
         .limit(limit)
     )

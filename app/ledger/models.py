@@ -125,6 +125,8 @@ class Report:
     metadata: Mapping[str, Any] | None = None
     is_admin: bool = False
     """Its token may replace metadata that another token has set."""
+    is_fenced: bool = False
+    """The token reaches only what belongs to it: it changes nothing of a generation that belongs to another."""
     replayed_event_id: str | None = None
     """The stored event that an operator replays; it is not stored or counted again."""
 
@@ -163,6 +165,7 @@ class Generation:
     updated_at: datetime | None = None
     client_request_id: str | None = None
     submitted_by: str | None = None
+    tracked_by: str | None = None
     metadata: Mapping[str, Any] | None = None
     metadata_by: str | None = None
     metadata_changes: Sequence[Mapping[str, Any]] | None = None
@@ -188,6 +191,21 @@ def changed(generation: Generation, changes: Mapping[str, Any]) -> Generation:
     for name, value in changes.items():
         values[_PLACES[name]] = value
     return Generation(*values)
+
+
+def is_visible(generation: Generation, owner: str | None) -> bool:
+    """Whether a caller sees this generation and whatever is about it: the one rule, for every route.
+
+    `owner` is the name of the token whose own things the caller sees, None for a caller that sees everything.
+    What a token submitted or tracked is its own; `app.ledger.sql` states the same for lists.
+    """
+    return owner is None or owner in (generation.submitted_by, generation.tracked_by)
+
+
+def may_track(generation: Generation, owner: str | None) -> bool:
+    """Whether a caller may track this generation: one that it sees, or one that is nobody's yet."""
+    is_nobodys = generation.submitted_by is None and generation.tracked_by is None
+    return is_nobodys or is_visible(generation, owner)
 
 
 @hot_dataclass(kw_only=True)
@@ -224,6 +242,8 @@ class GenerationFilter:
     model: str | None = None
     client_request_id: str | None = None
     submitted_by: str | None = None
+    owner: str | None = None
+    """Only what `is_visible` to this owner."""
     created_after: datetime | None = None
     """First seen at this time or later."""
     created_before: datetime | None = None
@@ -238,6 +258,8 @@ class DeliveryFilter:
     generation_id: str | None = None
     outcome: Outcome | None = None
     event_type: str | None = None
+    owner: str | None = None
+    """Only those about generations that are `is_visible` to this owner."""
     received_after: datetime | None = None
     """Received at this time or later."""
     received_before: datetime | None = None

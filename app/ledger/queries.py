@@ -43,7 +43,9 @@ class Queries:
             overdue().label("overdue"),
             newest.scalar_subquery().label("last_verified_at"),
         )
-        self._usage = sql.usage_statement(is_sqlite=database.is_sqlite)
+        self._usage, self._own_usage = (
+            sql.usage_statement(is_sqlite=database.is_sqlite, is_owned=is_owned) for is_owned in (False, True)
+        )
 
     async def generations_by_id(self, ids: Sequence[str]) -> dict[str, Generation]:
         """The generations `ids` that are stored, by id."""
@@ -83,16 +85,22 @@ class Queries:
         stored = await self._rows(select(deliveries).where(deliveries.c.event_id == event_id))
         return rows.to_delivery(stored[0]) if stored else None
 
-    async def usage(self, first: datetime, end: datetime, *, most: int) -> list[sql.UsageLine]:
+    async def usage(
+        self, first: datetime, end: datetime, *, most: int, owner: str | None = None
+    ) -> list[sql.UsageLine]:
         """Sums by day, caller and model of the generations first seen from `first` until before `end`, in that order.
 
         Both are whole hours in UTC. Returns at most `most` lines; if it returns that many, there may be more. Models
-        beyond the busiest, 200 or as many as have room in `most`, are summed as `OTHER_MODELS`.
+        beyond the busiest, 200 or as many as have room in `most`, are summed as `OTHER_MODELS`. `owner`: only what
+        this token submitted.
         """
         stored: Sequence[RowMapping] = ()
+        statement = self._usage if owner is None else self._own_usage
         for models in _MODELS_SHOWN:
             window = {"first": first, "end": end, "most": most, "models": models}
-            stored = await self._rows(self._usage, window, plan=sql.BY_INDEX)
+            if owner is not None:
+                window["owner"] = owner
+            stored = await self._rows(statement, window, plan=sql.BY_INDEX)
             if len(stored) < most:
                 break
         # Sorted here, because the databases sort null differently.

@@ -34,7 +34,7 @@ UNINDEXED_COLUMNS = (
     *("final_credits", "polls", "reserved_credits", "created_at", "metadata", "metadata_by"),
     "metadata_changes",
 )
-CHANGED_COLUMNS = (*UNINDEXED_COLUMNS, "failed_at", "model", "client_request_id", "submitted_by")
+CHANGED_COLUMNS = (*UNINDEXED_COLUMNS, "failed_at", "model", "client_request_id", "submitted_by", "tracked_by")
 """Those that change most come first: the values of a row end with its last change, and the rest stays as it is."""
 RESCHEDULED_COLUMNS = (
     *("model", "state", "next_poll_at", "polls", "failures", "not_found_count"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from itertools import product
 from typing import Any
 
 import sqlalchemy as sa
@@ -54,7 +55,7 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
         if (value := getattr(chosen, name)) is not None
     }
     first: Conditions = ()
-    if not is_open:
+    if not is_open and chosen.owner is None:
         name = next((name for name in others if name != "status" or chosen.status is Status.FAILED), None)
         value = others.pop(name) if name is not None else None
         first = (
@@ -74,13 +75,13 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
         parts = [(sa.select(generations), g.first_seen_at, g.id)]
     lists = [
         _newest_first(
-            part.where(*first, *_between(at, chosen.created_after, chosen.created_before)),
+            part.where(*first, *visible, *_between(at, chosen.created_after, chosen.created_before)),
             at,
             key,
             after=after,
             limit=most,
         )
-        for part, at, key in parts
+        for (part, at, key), visible in product(parts, _visible(chosen.owner))
     ]
     # The rows are chosen first, whatever a planner expects of the other table.
     merged = lists[0] if len(lists) == 1 else sa.union_all(*(sa.select(part.subquery()) for part in lists))
@@ -97,6 +98,19 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
     return Listing(page, _last(walked.c.first_seen_at, walked.c.id, most) if is_walk and not is_none else None)
 
 
+def _visible(owner: str | None) -> tuple[Conditions, ...]:
+    """`is_visible` as conditions, of which exactly one holds for each visible row: an index serves each."""
+    g = generations.c
+    if owner is None:
+        return ((),)
+    return ((g.submitted_by == owner,), (g.tracked_by == owner, g.submitted_by.is_distinct_from(owner)))
+
+
+def visible_to(owner: str | None) -> Conditions:
+    """The condition that a generation `is_visible` to this owner; none where all are."""
+    return () if owner is None else (sa.or_(*(sa.and_(*conditions) for conditions in _visible(owner))),)
+
+
 def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Listing:
     """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
     d = deliveries.c
@@ -109,12 +123,15 @@ def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: in
     if first is not None:
         others.pop(first)
     indexed = delivery_conditions(replace(chosen, **dict.fromkeys(others)), is_sqlite=is_sqlite)
-    most = max(MOST_WALKED, limit) if others else limit
+    is_walk = bool(others) or chosen.owner is not None
+    most = max(MOST_WALKED, limit) if is_walk else limit
     walk = sa.select(*_ABOUT_DELIVERIES).where(*indexed)
     walked = _newest_first(walk, d.received_at, d.event_id, after=after, limit=most).subquery("walked")
     page = sa.select(walked).where(*(walked.c[name] == value for name, value in others.items()))
+    if chosen.owner is not None:
+        page = page.where(sa.exists().where(generations.c.id == walked.c.generation_id, *visible_to(chosen.owner)))
     page = page.order_by(walked.c.received_at.desc(), walked.c.event_id.desc()).limit(limit)
-    return Listing(page, _last(walked.c.received_at, walked.c.event_id, most) if others else None)
+    return Listing(page, _last(walked.c.received_at, walked.c.event_id, most) if is_walk else None)
 
 
 def _last(at: sa.ColumnElement[datetime], key: sa.ColumnElement[str], most: int) -> sa.Select[Any]:
@@ -236,17 +253,19 @@ class UsageLine:
     final_credits: float
 
 
-def usage_statement(*, is_sqlite: bool) -> sa.Select[Any]:
+def usage_statement(*, is_sqlite: bool, is_owned: bool = False) -> sa.Select[Any]:
     """At most `:most` lines, in any order, for generations first seen from the hour `:first` until before `:end`.
 
     Models beyond the `:models` busiest are one line each day: tokens may name any number of them.
-    Reads the hourly sums and the few changes since they were computed; reads no generation.
+    Reads the hourly sums and the few changes since they were computed; reads no generation. `is_owned`: only what the
+    token `:owner` submitted.
     """
     parts = [
         sa.select(*(table.c[name] for name in ("hour", "submitted_by", "model", *_SUMMED))).where(
             table.c.hour >= sa.bindparam("first", type_=UtcDateTime),
             table.c.hour < sa.bindparam("end", type_=UtcDateTime),
             table.c.id > 0,  # so that the few changes can be read by their key
+            *((table.c.submitted_by == sa.bindparam("owner"),) if is_owned else ()),
         )
         for table in (usage_hours, usage_changes)
     ]

@@ -57,6 +57,7 @@ generations = Table(
     Column("status", Text, nullable=False),
     Column("settled_by", Text),
     Column("rivya_object", Text, nullable=False, comment="Rivya's object as last accepted, as JSON"),
+    Column("tracked_by", Id, comment="name of the token that first tracked it while it was nobody's"),
     enum_check("status", Status),
     enum_check("settled_by", Source),
     CheckConstraint("(settled_at IS NOT NULL) = (status IN ('succeeded', 'failed'))", name="settled_when_terminal"),
@@ -71,6 +72,9 @@ generations = Table(
     ),
     partial_index(
         "ix_generations_submitted_by", "submitted_by", "first_seen_at", "id", where=text("submitted_by IS NOT NULL")
+    ),
+    partial_index(
+        "ix_generations_tracked_by", "tracked_by", "first_seen_at", "id", where=text("tracked_by IS NOT NULL")
     ),
 )
 

@@ -31,6 +31,7 @@ class Create:
     digest: str
     """SHA-256 of the body, hex."""
     client_request_id: str | None
+    model: str
     metadata: Mapping[str, Any] | None = field(default=None, repr=False)
     """Stored with the generation, and not sent: Rivya has no such member."""
     sent: bytes = field(default=b"", repr=False)
@@ -56,7 +57,7 @@ def read_create(body: bytes) -> Create:
     if "metadata" in members:
         sent = dump_json({name: value for name, value in members.items() if name != "metadata"})
         metadata = _checked_metadata(metadata)
-    return Create(body, hashlib.sha256(body).hexdigest(), reference, metadata, sent)
+    return Create(body, hashlib.sha256(body).hexdigest(), reference, model, metadata, sent)
 
 
 def _checked_metadata(value: object) -> dict[str, Any] | None:

@@ -64,6 +64,8 @@ class Verdict:
     reply: Reply
     is_final: bool = False
     generation_id: str | None = None
+    credits_reserved: float | None = None
+    """By Rivya, where it says."""
     error: str | None = None
     """For the operator; no body, no key."""
     rivya_request_id: str | None = None
@@ -114,6 +116,7 @@ def _accepted(attempt: Accepted) -> Verdict:
         reply=Reply(status=attempt.status, body=body),
         is_final=True,
         generation_id=attempt.generation_id,
+        credits_reserved=None if attempt.generation is None else attempt.generation.reserved_credits,
     )
 
 

@@ -38,7 +38,7 @@ def router(submitter: Submitter, access: Access) -> APIRouter:
         """
         key = read_key(request.headers.getlist(_KEY)) or submitter.new_key()
         create = read_create(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES))
-        reply = await submitter.submit(create, key, submitted_by=caller.name)
+        reply = await submitter.submit(create, key, caller)
         return _response(reply, key)
 
     return routes

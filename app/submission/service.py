@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from app.core.auth import Caller
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded
 from app.core.ids import request_id, uuid7
@@ -14,6 +15,7 @@ from app.submission.metrics import log_answered, log_rejected
 from app.submission.models import Create, Reply, State, Submission
 from app.submission.sender import Sender
 from app.submission.store import Submissions
+from app.tokens.spending import check_model
 
 _SECONDS_BETWEEN_READS = 0.25
 _SECONDS_TO_ANSWER = 8.0
@@ -62,12 +64,12 @@ class Submitter:
         """An Idempotency-Key for a caller that sent none."""
         return str(uuid7(self._clock.now()))
 
-    async def submit(self, create: Create, key: str, *, submitted_by: str) -> Reply:
+    async def submit(self, create: Create, key: str, caller: Caller) -> Reply:
         """The reply to a create. Raises `Overloaded` if too many are running; nothing is stored then."""
         if self._stopping or len(self._tasks) >= self._most_at_once:
             log_rejected("overloaded")
             raise Overloaded("Too many creates are under way.")
-        task = asyncio.create_task(self._guarded(create, key, submitted_by))
+        task = asyncio.create_task(self._guarded(create, key, caller))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
@@ -89,24 +91,26 @@ class Submitter:
             self._sender.abort_pending()
             await asyncio.gather(*late, return_exceptions=True)
 
-    async def _guarded(self, create: Create, key: str, submitted_by: str) -> Reply:
+    async def _guarded(self, create: Create, key: str, caller: Caller) -> Reply:
         try:
-            return await self._answer(create, key, submitted_by)
+            return await self._answer(create, key, caller)
         except DatabaseUnavailable:
             # It may be committed nevertheless, and then the background sends it: the caller has to know the key.
             log_rejected("database_unavailable")
             return models.database_unavailable(key, request_id=request_id())
 
-    async def _answer(self, create: Create, key: str, submitted_by: str) -> Reply:
+    async def _answer(self, create: Create, key: str, caller: Caller) -> Reply:
+        check_model(caller, create.model)
         now = self._clock.now()
-        stored, is_new = await self._submissions.begin(create, key, submitted_by=submitted_by, now=now)
+        stored, is_new = await self._submissions.begin(create, key, caller, now=now)
         if is_new:
             return await self._send(stored)
-        if stored.request_hash != create.digest:
+        is_anothers = caller.owner is not None and stored.submitted_by != caller.owner
+        if stored.request_hash != create.digest or is_anothers:
             log_answered(stored, "conflict")
             return models.conflict(request_id=request_id())
         if stored.state is State.REJECTED and not stored.is_final:
-            claimed = await self._submissions.claim_again(stored, create, submitted_by=submitted_by, now=now)
+            claimed = await self._submissions.claim_again(stored, create, caller, now=now)
             if claimed is not None:
                 return await self._send(claimed)
         return await self._answer_again(stored.id, key)

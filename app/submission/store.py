@@ -1,14 +1,17 @@
 """The submissions table and its transactions: begin, claim, conclude; each step is one short transaction."""
 
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Column, Index, Integer, LargeBinary, Table, Text, select, text, true, update
 
+from app.core.auth import Caller
 from app.core.database import Database, Id, UtcDateTime, enum_check, metadata
 from app.core.ids import uuid7
 from app.submission.models import Create, State, Submission, from_row
 from app.submission.outcome import Verdict
+from app.tokens import spending
 
 # A create is written here before it is sent.
 
@@ -61,16 +64,28 @@ LEASE = timedelta(seconds=60)
 
 _t = submissions.c
 
+Price = Callable[[Caller, str], Awaitable[float]]
+"""Returns the credits to reserve for a create of this model."""
+
+
+async def no_price(_caller: Caller, _model: str) -> float:
+    """Nothing to reserve, for callers without limits."""
+    return 0.0
+
 
 class Submissions:
     """The repository of submissions. Every method raises `DatabaseUnavailable`."""
 
-    def __init__(self, database: Database, *, lease: timedelta = LEASE) -> None:
+    def __init__(self, database: Database, *, price: Price = no_price, lease: timedelta = LEASE) -> None:
         self._database = database
+        self._price = price
         self._lease = lease
 
-    async def begin(self, create: Create, key: str, *, submitted_by: str, now: datetime) -> tuple[Submission, bool]:
-        """Store a create and claim it: (the new submission, True), or (the stored one with this key, False)."""
+    async def begin(self, create: Create, key: str, caller: Caller, *, now: datetime) -> tuple[Submission, bool]:
+        """Store a create and claim it: (the new submission, True), or (the stored one with this key, False).
+
+        Reserves its credits. Raises `TokenLimitReached`, `TokenRateLimited`: then nothing is stored.
+        """
         row: dict[str, Any] = {
             "id": str(uuid7(now)),
             "idempotency_key": key,
@@ -78,7 +93,7 @@ class Submissions:
             "request": create.body,
             "state": State.SENDING,
             "is_final": 0,
-            "submitted_by": submitted_by,
+            "submitted_by": caller.name,
             "attempts": 1,
             "retries": 0,
             "sent_at": now,
@@ -86,8 +101,11 @@ class Submissions:
             "created_at": now,
         }
         new = self._database.insert(submissions).values(row).on_conflict_do_nothing(index_elements=[_t.idempotency_key])
+        credits_needed = await self._price(caller, create.model)
         async with self._database.transaction() as connection:
             is_new = (await connection.execute(new)).rowcount == 1
+            if is_new:
+                await spending.reserve(connection, caller, row["id"], credits_needed, now=now)
             result = await connection.execute(select(submissions).where(_t.idempotency_key == key))
             return from_row(result.mappings().one()), is_new
 
@@ -98,7 +116,7 @@ class Submissions:
             return from_row(result.mappings().one())
 
     async def claim_again(
-        self, known: Submission, create: Create, *, submitted_by: str, now: datetime
+        self, known: Submission, create: Create, caller: Caller, *, now: datetime
     ) -> Submission | None:
         """Claim a submission whose rejection was not final; None if another caller was faster.
 
@@ -110,7 +128,7 @@ class Submissions:
             .values(
                 request=create.body,
                 state=State.SENDING,
-                submitted_by=submitted_by,
+                submitted_by=caller.name,
                 attempts=_t.attempts + 1,
                 retries=0,
                 sent_at=now,
@@ -122,8 +140,11 @@ class Submissions:
             )
             .returning(*_t)
         )
+        credits_needed = await self._price(caller, create.model)
         async with self._database.transaction() as connection:
             row = (await connection.execute(change)).mappings().one_or_none()
+            if row is not None:
+                await spending.reserve(connection, caller, known.id, credits_needed, now=now)
         return from_row(row) if row is not None else None
 
     async def is_due(self, *, now: datetime) -> bool:
@@ -174,4 +195,16 @@ class Submissions:
             )
         )
         async with self._database.transaction() as connection:
-            return (await connection.execute(change)).rowcount == 1
+            is_stored = (await connection.execute(change)).rowcount == 1
+            if is_stored and verdict.state is State.REJECTED:
+                await spending.give_back(connection, claimed.id)
+            elif is_stored and verdict.state is State.ACCEPTED:
+                await spending.accept(
+                    connection,
+                    claimed.id,
+                    token=claimed.submitted_by,
+                    credits_reserved=verdict.credits_reserved,
+                    generation_id=verdict.generation_id,
+                    now=now,
+                )
+        return is_stored

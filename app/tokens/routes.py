@@ -1,5 +1,6 @@
 """The routes under /api/v1/tokens: for an admin; /me for every token."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final, Literal
 
@@ -13,6 +14,7 @@ from app.core.clock import Clock
 from app.core.errors import NotFound
 from app.tokens.repository import Token
 from app.tokens.service import RESERVED_NAMES, Tokens
+from app.tokens.spending import Spending, Spent, renewal
 
 _Credits = Annotated[float, Field(ge=0, le=1e12)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", min_length=1, max_length=100)]
@@ -34,6 +36,13 @@ _TOKEN: dict[str, Any] = {
     "revoked_at": None,
     "last_used_at": "2026-05-10T00:05:00Z",
 }
+_CREDITS: dict[str, Any] = {
+    "limit": 500,
+    "reserved": 4,
+    "spent": 120.5,
+    "left": 375.5,
+    "renews_at": "2026-05-11T00:00:00Z",
+}
 
 
 class TokenLimitsView(BaseModel):
@@ -41,9 +50,10 @@ class TokenLimitsView(BaseModel):
 
     credits_per_day: _Credits | None = None
     credits_per_month: _Credits | None = None
-    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=500)]], Field(max_length=100)] | None = Field(
-        None, description="the only ones that it may use"
-    )
+    models: (
+        Annotated[list[Annotated[str, Field(pattern=r"^[!-~]+$", min_length=1, max_length=500)]], Field(max_length=100)]
+        | None
+    ) = Field(None, description="the only ones that it may use")
     rate: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(None, description="creates and chat turns a minute")
 
     @property
@@ -110,6 +120,31 @@ class TokenView(TokenLimitsView):
     last_used_at: datetime | None = Field(None, description="noted once a minute")
 
 
+class CreditsView(BaseModel):
+    """The credits of one day or month; both begin at midnight UTC."""
+
+    limit: float
+    reserved: float = Field(description="for what is under way")
+    spent: float
+    left: float
+    renews_at: datetime
+
+
+class CreditsByPeriodView(BaseModel):
+    """null: there is no limit, and nothing is counted"""
+
+    day: CreditsView | None = None
+    month: CreditsView | None = None
+
+
+class OwnTokenView(TokenView):
+    """A token, and what is left of its limits."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {**_TOKEN, "credits": {"day": _CREDITS, "month": None}}})
+
+    credits: CreditsByPeriodView = CreditsByPeriodView()
+
+
 class NewTokenView(TokenView):
     """A token with its new secret, which is shown this once."""
 
@@ -143,7 +178,27 @@ def _limits(limits: TokenLimits) -> dict[str, Any]:
     }
 
 
-def router(tokens: Tokens, access: Access, audit: Audit, *, clock: Clock) -> APIRouter:
+def _credits(
+    name: str, limits: TokenLimits, spending: Mapping[tuple[str, str], Spent], now: datetime
+) -> dict[str, Any]:
+    """What is left of the limits of this day and month."""
+    return {
+        name_of_period: CreditsView(
+            limit=limit,
+            reserved=(used := spending.get((name, period), Spent(0, 0))).reserved,
+            spent=used.spent,
+            left=max(limit - used.reserved - used.spent, 0),
+            renews_at=renewal(period, now),
+        )
+        for name_of_period, period, limit in (
+            ("day", f"{now:%Y-%m-%d}", limits.credits_per_day),
+            ("month", f"{now:%Y-%m}", limits.credits_per_month),
+        )
+        if limit is not None
+    }
+
+
+def router(tokens: Tokens, spending: Spending, access: Access, audit: Audit, *, clock: Clock) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/api/v1", tags=["tokens"])
     admins = [Depends(access.require(Role.ADMIN))]
@@ -170,12 +225,13 @@ def router(tokens: Tokens, access: Access, audit: Audit, *, clock: Clock) -> API
         return NewTokenView(**view(token), token=secret)
 
     @routes.get("/tokens/me", summary="About the token of this call")
-    async def get_own_token(caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> TokenView:
-        """Its name, role and limits."""
+    async def get_own_token(caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> OwnTokenView:
+        """Its name, role and limits, and what is left of them."""
         known = {token.name: token for token in await tokens.list()}
-        if caller.name in known and caller.name not in {token.name for token in access.given}:
-            return TokenView(**view(known[caller.name]))
-        return TokenView(name=caller.name, role=caller.role, managed=False)
+        if caller.name not in known or caller.name in {token.name for token in access.given}:
+            return OwnTokenView(name=caller.name, role=caller.role, managed=False)
+        left = _credits(caller.name, caller.limits, await spending.now(), clock.now())
+        return OwnTokenView(**view(known[caller.name]), credits=CreditsByPeriodView(**left))
 
     @routes.delete("/tokens/{name}", summary="Revoke a token", dependencies=admins)
     async def revoke_token(name: str, request: Request) -> TokenView:

@@ -16,7 +16,7 @@ import app.ledger.tables
 import app.operations.replicas
 import app.ratelimit.store
 import app.submission.store
-import app.tokens.repository  # noqa: F401 - each import adds its tables to the metadata
+import app.tokens.spending  # noqa: F401 - each import adds its tables to the metadata
 import migrations
 from app.core.database import Database, metadata
 from app.core.migrations import VERSION_TABLE, TableTaken, alembic_config, current, head, migrate, migrate_database

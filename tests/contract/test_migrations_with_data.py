@@ -33,7 +33,7 @@ FILLED = {
         "leases",
     ),
     *("poll_budget", "polls", "rejections", "replicas", "submissions", "transitions", "usage_changes", "usage_hours"),
-    *("token_revision", "token_secrets", "tokens"),
+    *("token_charges", "token_rates", "token_revision", "token_secrets", "token_spending", "tokens"),
 }
 TRANSLATED = {("endpoints", "state")}
 """Going down, a word that the schema before does not have becomes the nearest that it has."""
@@ -54,8 +54,10 @@ async def fill(url: str) -> None:
         body = {"model": "z-image", "prompt": "a river"}
         headers = {"Authorization": f"Bearer {TOKEN}"}
         assert (await room.client.post("/api/v1/generations", json=body, headers=headers)).is_success
-        token = {"name": "shop", "role": "write", "models": ["z-image"]}
-        assert (await room.client.post("/api/v1/tokens", json=token, headers=headers)).is_success
+        token = {"name": "shop", "role": "write", "models": ["z-image"], "rate": 9, "credits_per_day": 9}
+        created = await room.client.post("/api/v1/tokens", json=token, headers=headers)
+        shop = {"Authorization": f"Bearer {created.json()['token']}"}
+        assert (await room.client.post("/api/v1/generations", json=body, headers=shop)).is_success
         await room.record(webhook("done", "succeeded"), poll("found", "failed"))
         await room.service.batch.record(webhook("called", "succeeded"))
         await room.service.usage_rollup.move()

@@ -41,6 +41,7 @@ IDS = {
     "model_id": "z-image",
     "file_id": "file_1",
     "session_id": "chat_1",
+    "name": "shop",
 }
 
 

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+from app.core.auth import Caller, Role
 from app.core.leases import Leases
 from app.endpoint.reconciler import LEASE as LEADER
 from app.operations.alarms import Alarm
@@ -97,7 +98,7 @@ async def test_a_create_that_stays_unresolved_is_noticed(database_url: str) -> N
     async with open_service(database_url) as room:
         store = Submissions(room.service.database)
         create = read_create(b'{"model": "z-image"}')
-        await store.begin(create, "order-1", submitted_by="shop", now=room.clock.now())
+        await store.begin(create, "order-1", Caller("shop", Role.WRITE), now=room.clock.now())
         room.pass_time(minutes=14)
         assert await raised_by_then(room) == set()
         room.pass_time(minutes=2)

@@ -3,7 +3,6 @@
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import select
 
@@ -13,20 +12,9 @@ from app.tokens.service import NameClash
 from tests.support.clock import NOON
 from tests.support.receivers import TOKEN
 from tests.support.service_harness import ServiceHarness, open_service
+from tests.support.tokens import TOKENS, call, create
 
-TOKENS = "/api/v1/tokens"
 GENERATIONS = "/api/v1/generations"
-
-
-async def call(room: ServiceHarness, method: str, path: str, token: str = TOKEN, **options: Any) -> httpx.Response:
-    return await room.client.request(method, path, headers={"Authorization": f"Bearer {token}"}, **options)
-
-
-async def create(room: ServiceHarness, name: str = "shop", role: str = "write", **members: Any) -> str:
-    answer = await call(room, "POST", TOKENS, json={"name": name, "role": role, **members})
-    assert answer.status_code == 201, answer.text
-    secret: str = answer.json()["token"]
-    return secret
 
 
 async def status_with(room: ServiceHarness, token: str) -> tuple[int, str | None]:
@@ -163,6 +151,8 @@ async def test_the_last_use_is_noted_once_a_minute(database_url: str) -> None:
     [
         ({}, "name: is required."),
         ({"name": "a b", "role": "read"}, "name: "),
+        ({"name": "a\x00", "role": "read"}, "name: "),
+        ({"name": "a", "role": "read", "models": ["a\x00"]}, "models.0: "),
         ({"name": "a", "role": "owner"}, "role: "),
         ({"name": "a", "role": "read", "rate": 0}, "rate: "),
         ({"name": "a", "role": "read", "credits_per_day": -1}, "credits_per_day: "),

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from app.api import errors, schemas
 from app.core.auth import Access, ApiToken, Role
+from app.core.database import Database
 from app.gateway import routes
 from app.gateway.models_cache import Catalogue
 from app.gateway.service import Balance, Gateway
@@ -21,6 +22,7 @@ from app.gateway.streaming import ShutdownDeadline, Slots
 from app.gateway.upstream import CallTimeouts, Kind, Relay, call_timeouts
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
+from app.tokens.spending import Spending
 from tests.support.clock import ManualClock
 
 KEY = "rvya_sk_sandbox"
@@ -72,7 +74,9 @@ async def open_gateway(
         catalogue = Catalogue(relay, clock, ttl=ttl)
         access = Access([ApiToken.of(f"{role}er", role, token) for role, token in TOKENS.items()])
         slots, balance = Slots(concurrency, per_token=per_token), Balance(clock)
-        room.gateway = Gateway(relay, slots, catalogue, balance, access, ShutdownDeadline(grace=0.1))
+        # Never opened: these tokens have no limits.
+        spending = Spending(Database("sqlite+aiosqlite:///none.db"), clock, price=catalogue.price, default_credits=1)
+        room.gateway = Gateway(relay, slots, catalogue, balance, access, spending, ShutdownDeadline(grace=0.1))
         stack.push_async_callback(catalogue.aclose)
         errors.install(app)
         app.include_router(routes.router(room.gateway, access), responses=schemas.errors(400, 404, 413))
