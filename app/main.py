@@ -9,7 +9,7 @@ from datetime import timedelta
 import structlog
 from fastapi import FastAPI
 
-from app.api import deliveries, errors, events, generations, health, metrics, schemas, usage
+from app.api import audit, deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
 from app.core.audit import Audit
 from app.core.auth import Access
@@ -93,6 +93,7 @@ class Service:
         self.access = Access(settings.receiver_api_tokens, self.clock)
         self.audit = Audit(self.database, clock=self.clock, trusted_proxies=settings.receiver_trusted_proxies)
         self.access.on_admin_refused = self.audit.refused
+        self.access.on_admin_act = self.audit.record_act
         self.tokens = Tokens(TokenRepository(self.database), self.access, clock=self.clock)
         self.loops = BackgroundLoops(self.clock)
         self._not_started: list[HealthCheck] = []
@@ -262,6 +263,7 @@ class Service:
             public_url=self.settings.receiver_public_url if self.settings.registers_endpoint else None,
         )
         app.include_router(endpoint.orphans_router(self.access, orphans), responses=schemas.errors(404))
+        app.include_router(audit.router(self.audit, self.access))
         app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())
         tasks = (self._start_checks, self.loops.health_checks, self.batch.health_checks)
         parts = (

@@ -11,6 +11,7 @@ import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from app.core.audit import AuditFilter
 from app.core.errors import RequestInvalid
 from app.ledger.feed import MOST_EVENTS
 from app.ledger.models import DeliveryFilter, EventFilter, GenerationFilter, Outcome, Position, Status, Tracking
@@ -176,6 +177,22 @@ class EventParameters(BaseModel):
         """The filter for the query."""
         status = None if self.type is None else Status(self.type.removeprefix("generation."))
         return EventFilter(status=status, **self.model_dump(exclude={"after", "limit", "wait", "type"}))
+
+
+class AuditParameters(_Page):
+    """Of GET /api/v1/audit."""
+
+    cursor: Text | None = Field(None, description="`next_cursor` of the answer before.")
+    actor: Text | None = Field(None, description="Name of the token, or `command line`.")
+    action: Text | None = None
+    target: Text | None = None
+    recorded_after: Instant | None = Field(None, description="Recorded at this time or later.")
+    recorded_before: Instant | None = Field(None, description="Recorded before this time.")
+
+    @property
+    def chosen(self) -> AuditFilter:
+        """The filter for the query."""
+        return AuditFilter(**self.model_dump(exclude={"limit", "cursor"}))
 
 
 class UsageParameters(BaseModel):

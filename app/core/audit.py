@@ -97,10 +97,15 @@ class Audit:
         address = client_address(request.scope, self._trusted_proxies)
         return Actor(request.state.caller.name, address, ensure_request_id(request.scope))
 
-    async def record(self, actor: Actor, action: str, *, target: str | None = None, detail: str = "") -> None:
-        """Write one row now: before an act whose own transaction is elsewhere, so that none is without its row."""
+    async def record_act(self, request: Request) -> None:
+        """Write one row before an act of an admin, so that none is without its row. Changes of tokens write theirs."""
+        route = getattr(request.scope.get("route"), "path", "none")
+        if route.startswith("/api/v1/tokens"):
+            return
+        ids = " ".join(value for value in map(str, request.path_params.values()) if value.isprintable())
         async with self._database.transaction() as connection:
-            await write_audit(connection, actor, action, now=self._clock.now(), target=target, detail=detail)
+            action = f"{request.method} {route}"
+            await write_audit(connection, self.actor(request), action, now=self._clock.now(), target=ids or None)
 
     def refused(self, request: Request) -> None:
         """Note the call of an admin's route by a token that may not. It is stored within a second or so."""

@@ -141,6 +141,8 @@ class Access:
         self._used: set[str] = set()
         self.on_admin_refused: Callable[[Request], None] | None = None
         """Called with each call of an admin's route by a token that may not."""
+        self.on_admin_act: Callable[[Request], Awaitable[None]] | None = None
+        """Called before each act of an admin: a call of an admin's route that is no GET."""
 
     def replace(self, managed: Iterable[ApiToken]) -> None:
         """Accept these managed tokens from now on."""
@@ -255,6 +257,9 @@ class Access:
                 if role is Role.ADMIN and self.on_admin_refused is not None:
                     self.on_admin_refused(request)
                 raise Forbidden(f"Token {caller.name} has the role {caller.role}; {role} is needed.")
+            is_act = role is Role.ADMIN and request.method not in {"GET", "HEAD"}
+            if is_act and self.on_admin_act is not None:
+                await self.on_admin_act(request)
             return caller
 
         return authorize

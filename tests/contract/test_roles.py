@@ -39,6 +39,7 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("DELETE", "/api/v1/generations/{generation_id}"): ADMIN,
     ("POST", "/api/v1/deliveries/replay"): ADMIN,
     ("GET", "/api/v1/rejections"): ADMIN,
+    ("GET", "/api/v1/audit"): ADMIN,
     ("GET", "/api/v1/tokens"): ADMIN,
     ("POST", "/api/v1/tokens"): ADMIN,
     ("GET", "/api/v1/tokens/me"): READ,

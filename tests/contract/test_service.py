@@ -21,6 +21,7 @@ GUARDED = {
     "/api/v1/chat/completions/stream": {"post"},
     "/api/v1/chat/sessions": {"get"},
     "/api/v1/chat/sessions/{session_id}": {"get"},
+    "/api/v1/audit": {"get"},
     "/api/v1/tokens": {"get", "post"},
     "/api/v1/tokens/me": {"get"},
     "/api/v1/tokens/{name}": {"delete"},
