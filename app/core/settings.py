@@ -94,6 +94,7 @@ class Settings(DatabaseSettings):
     receiver_alarm_overdue: Annotated[int, Field(ge=0, le=1000)] = 100
     receiver_alarm_submission_age: Seconds = timedelta(minutes=15)
     receiver_alarm_poll_errors: Annotated[int, Field(ge=0)] = 10
+    receiver_alarm_token_limits: Annotated[float, Field(ge=0, le=1)] = 0.9
     receiver_alarm_leader_gone: Seconds = timedelta(minutes=1)
     receiver_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     receiver_endpoint_check: Seconds = timedelta(minutes=5)

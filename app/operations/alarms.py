@@ -25,6 +25,7 @@ from app.ledger.queries import overdue
 from app.ledger.sql import TERMINAL
 from app.ledger.tables import deliveries, polls, transitions
 from app.submission.store import submissions
+from app.tokens.spending import largest_share
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -47,6 +48,8 @@ class Alarm(StrEnum):
     """Seconds since the oldest create whose outcome is not known."""
     POLL_ERRORS = "poll_errors"
     """Polls of this process in a row that brought nothing."""
+    TOKEN_LIMITS = "token_limits"  # noqa: S105 - no password
+    """The largest share, from 0 to 1, that a token has used of a limit of its credits."""
     LEADER = "leader"
     """Seconds for which no replica looked after our registration."""
 
@@ -68,6 +71,8 @@ class AlarmInputs:
     """When the oldest create of unknown outcome was stored."""
     leader_until: datetime | None
     """When the leader's lease ends."""
+    token_limits: float | None = None
+    """The largest share that a token has used of its credits of this day or month."""
 
     def has_leader(self, now: datetime) -> bool:
         """A replica looks after our registration."""
@@ -84,6 +89,7 @@ def measure(measured: AlarmInputs, now: datetime, *, poll_errors: int, leaderles
         Alarm.OVERDUE: float(measured.overdue),
         Alarm.SUBMISSION: _seconds_since(measured.unresolved_since, now),
         Alarm.POLL_ERRORS: float(poll_errors),
+        Alarm.TOKEN_LIMITS: measured.token_limits or 0.0,
         Alarm.LEADER: leaderless,
     }
 
@@ -97,6 +103,7 @@ def alarm_thresholds(settings: Settings) -> dict[Alarm, float]:
         Alarm.OVERDUE: settings.receiver_alarm_overdue,
         Alarm.SUBMISSION: settings.receiver_alarm_submission_age.total_seconds(),
         Alarm.POLL_ERRORS: settings.receiver_alarm_poll_errors,
+        Alarm.TOKEN_LIMITS: settings.receiver_alarm_token_limits,
         Alarm.LEADER: settings.receiver_alarm_leader_gone.total_seconds(),
     }
 
@@ -133,7 +140,7 @@ class AlarmQuery:
     async def at(self, now: datetime) -> AlarmInputs:
         """The measurements at `now`. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
-            parameters = {"now": now, "hour_ago": now - _HOUR}
+            parameters = {"now": now, "hour_ago": now - _HOUR, "day": f"{now:%Y-%m-%d}", "month": f"{now:%Y-%m}"}
             row = dict((await connection.execute(self._statement, parameters)).mappings().one())
         verified = [at for at in (row.pop("last_delivery_at"), row.pop("last_verified_at")) if at is not None]
         return AlarmInputs(**row, last_verified_at=max(verified, default=None))
@@ -160,6 +167,7 @@ def _statement(*, by_hand: bool) -> Select[Any]:
         "last_verified_at": select(func.max(e.last_verified_at, type_=UtcDateTime)),
         "refusals": refused,
         "unresolved_since": select(func.min(s.created_at, type_=UtcDateTime)).where(s.next_attempt_at.is_not(None)),
+        "token_limits": largest_share(),
         "leader_until": select(leases.c.held_until).where(leases.c.name == LEADER),
     }
     labelled = (part.scalar_subquery().label(name) for name, part in parts.items())
@@ -255,6 +263,10 @@ _WORDS: Final = MappingProxyType(
             "it is retried under its own key; see `submission.unknown` in the log",
         ),
         Alarm.POLL_ERRORS: ("polls in a row brought nothing", "Rivya fails or is away: see `poll.failed` in the log"),
+        Alarm.TOKEN_LIMITS: (
+            "of its credits of this day or month is what one token has used",
+            "its creates will be answered 402: see `rivya-receiver tokens list`, and /api/v1/tokens/me with that token",
+        ),
         Alarm.LEADER: (
             "without a replica that looks after the registration",
             "see `loop.failed` and `endpoint.attempt_failed` in the log",
@@ -277,6 +289,6 @@ def describe(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -
 
 
 def _shown(alarm: Alarm, value: float) -> str:
-    if alarm is Alarm.CALLBACKS_MISSED:
+    if alarm in (Alarm.CALLBACKS_MISSED, Alarm.TOKEN_LIMITS):
         return f"{value:.0%}"
     return f"{value:.0f} s" if alarm in _SECONDS else f"{value:.0f}"

@@ -14,6 +14,7 @@ from typing import Any, Final
 from sqlalchemy import (
     BigInteger,
     Column,
+    Float,
     Integer,
     Row,
     Select,
@@ -22,7 +23,9 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     delete,
+    func,
     insert,
     or_,
     select,
@@ -342,6 +345,16 @@ def _due() -> Select[Any]:
 
 
 _DUE: Final = _due()
+
+
+def largest_share() -> Select[Any]:
+    """The largest share that a token has used of a limit, for the periods `:day` and `:month`; null without any."""
+    used = cast(_p.reserved + _p.spent, Float)
+    limit = case((_p.period == bindparam("day"), tokens.c.credits_per_day), else_=tokens.c.credits_per_month)
+    share = func.max(used / cast(limit * MILLION, Float))
+    joined = token_spending.join(tokens, tokens.c.name == _p.token)
+    periods = _p.period.in_([bindparam("day"), bindparam("month")])
+    return select(share).select_from(joined).where(periods, limit > 0, tokens.c.revoked_at.is_(None))
 
 
 def _totals(rows: Iterable[Row[Any]]) -> dict[tuple[str, str], tuple[int, int]]:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.operations.alarms import Alarm
 from app.sandbox.faults import ApiFault
 from tests.support.reports import status_claim, webhook
 from tests.support.service_harness import ServiceHarness, open_service
@@ -222,3 +223,13 @@ async def test_a_repeated_turn_costs_once_and_a_refused_one_nothing(database_url
         assert (await turn(room, token, key="turn-1")).json()["credits"]["final"] == spent
         assert (await turn(room, token, key="turn-1", message="another")).status_code == 409
         assert await credit_state(room, token) == (0, spent, 50 - spent)
+
+
+async def test_a_token_near_its_limit_raises_an_alarm(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        token = await create(room, credits_per_day=10)
+        for _ in range(9):
+            await post(room, token)
+        assert Alarm.TOKEN_LIMITS not in await room.raised()
+        await post(room, token)
+        assert Alarm.TOKEN_LIMITS in await room.raised()

@@ -32,6 +32,7 @@ ALERTS = {
     Alarm.OVERDUE: "RivyaGenerationsOverdue",
     Alarm.SUBMISSION: "RivyaSubmissionUnresolved",
     Alarm.POLL_ERRORS: "RivyaPollsFailing",
+    Alarm.TOKEN_LIMITS: "RivyaTokenLimits",
     Alarm.LEADER: "RivyaReceiverLeaderless",
 }
 
