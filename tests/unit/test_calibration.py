@@ -131,7 +131,7 @@ def test_a_contrived_delivery_costs_no_more_than_a_few_milliseconds(signature: s
         assert detect_with(headers, body, secrets=[HEX_SECRET] * 8, now=NOW, effort=effort) is None
         seconds.append(process_time() - began)
         assert effort.left >= 0
-    assert min(seconds) < 0.02  # about 5 ms; the rest is for busy machines
+    assert min(seconds) < 0.05  # about 5 ms; 21 ms while branches are measured; the rest is for busy machines
 
 
 def test_documented_header_names_are_tried_before_those_of_a_stranger() -> None:
