@@ -9,7 +9,7 @@ from tests.support.asgi_service import document, service
 OPEN = {"/livez", "/readyz", "/metrics"}
 GUARDED = {
     "/api/v1/generations": {"get", "post"},
-    "/api/v1/generations/{generation_id}": {"get", "put"},
+    "/api/v1/generations/{generation_id}": {"get", "put", "delete"},
     "/api/v1/generations/{generation_id}/transitions": {"get"},
     "/api/v1/usage": {"get"},
     "/api/v1/models": {"get"},
@@ -22,13 +22,18 @@ GUARDED = {
     "/api/v1/chat/sessions": {"get"},
     "/api/v1/chat/sessions/{session_id}": {"get"},
     "/api/v1/audit": {"get"},
+    "/api/v1/events": {"get"},
     "/api/v1/tokens": {"get", "post"},
     "/api/v1/tokens/me": {"get"},
     "/api/v1/tokens/{name}": {"delete"},
     "/api/v1/tokens/{name}/rotate": {"post"},
     "/api/v1/deliveries": {"get"},
     "/api/v1/deliveries/{event_id}": {"get"},
+    "/api/v1/deliveries/replay": {"post"},
+    "/api/v1/generations/{generation_id}/poll": {"post"},
     "/api/v1/endpoint": {"get"},
+    "/api/v1/endpoint/orphans": {"get"},
+    "/api/v1/endpoint/orphans/{rivya_id}": {"delete"},
     "/api/v1/endpoint/history": {"get"},
     "/api/v1/endpoint/rotate-secret": {"post"},
     "/api/v1/endpoint/repin": {"post"},
@@ -43,6 +48,7 @@ IDS = {
     "file_id": "file_1",
     "session_id": "chat_1",
     "name": "shop",
+    "rivya_id": "whend_1",
 }
 
 
@@ -91,5 +97,5 @@ async def test_an_unsigned_delivery_and_its_answer_share_one_request_id(
 def test_a_scheme_that_is_none_is_refused_with_what_would_be_right(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str
 ) -> None:
-    with pytest.raises(SchemeInvalid, match="unknown signature family 'md5': use"):
+    with pytest.raises(SchemeInvalid, match="unknown signature family: use auto"):
         service(monkeypatch, sqlite_url, RIVYA_SIGNATURE_SCHEME="md5")
