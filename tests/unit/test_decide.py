@@ -2,10 +2,11 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from app.core.records import Claim
 from app.ledger.decide import Decision, decide
-from app.ledger.models import Generation, Outcome, Report, Source, Status, Tracking
+from app.ledger.models import Generation, Outcome, Report, Source, Status, Tracking, is_visible
 from tests.support.clock import NOON
 from tests.support.ledger_harness import GRACE, first_poll
 from tests.support.reports import poll, status_claim, submit, webhook
@@ -134,3 +135,49 @@ def test_who_submitted_it_is_learnt_once_also_after_its_callback() -> None:
     by_shop, by_other = (replace(submit("g", at=LATER), token=name) for name in ("shop", "other"))
     assert after(webhook("g", "succeeded"), by_shop, by_other, submit("g")).generation.submitted_by == "shop"
     assert after(webhook("g", "succeeded"), poll("g", "succeeded")).generation.submitted_by is None
+
+
+def tracked(token: str | None, **members: Any) -> Report:
+    """A PUT of the generation `g` by this token."""
+    return Report(source=Source.OPERATOR, reported_at=LATER, claim=status_claim("g", "queued"), token=token, **members)
+
+
+def test_metadata_belongs_to_the_token_that_set_it_first_and_an_admin_may_replace_it() -> None:
+    first = tracked("shop", metadata={"order": 1})
+    others = after(first, tracked("blog", metadata={"order": 2})).generation
+    assert (others.metadata, others.metadata_by) == ({"order": 1}, "shop")
+    admins = after(first, tracked("root", metadata={"order": 3}, is_admin=True)).generation
+    assert (admins.metadata, admins.metadata_by) == ({"order": 3}, "shop")
+    assert [change["by"] for change in admins.metadata_changes or ()] == ["shop", "root"]
+    assert after(first, first).generation.metadata_changes == after(first).generation.metadata_changes
+
+
+def test_a_generation_is_of_the_token_that_submitted_it_else_of_the_first_that_tracked_it() -> None:
+    assert after(tracked("shop"), tracked("blog")).generation.tracked_by == "shop"
+    submitted = after(tracked("shop"), replace(submit("g"), token="blog"), tracked("third")).generation
+    assert (submitted.submitted_by, submitted.tracked_by) == ("blog", "shop")
+    assert after(tracked(None)).generation.tracked_by is None
+
+
+def test_a_fenced_token_changes_nothing_of_a_generation_of_another() -> None:
+    own = after(tracked("shop"), tracked("shop", is_fenced=True, metadata={"a": 1}))
+    assert own.generation.metadata == {"a": 1}
+    others = after(tracked("shop"), tracked("blog", is_fenced=True, metadata={"a": 1}))
+    assert (others.outcome, others.changes, others.generation.metadata) == (Outcome.STALE, {}, None)
+
+
+def test_a_report_with_the_stored_status_fills_what_is_missing_and_replaces_nothing() -> None:
+    claim = replace(status_claim("g", "queued"), model="z-image", reserved_credits=4.0)
+    filled = after(submit("g"), replace(tracked(None), claim=claim))
+    assert (filled.generation.model, filled.generation.reserved_credits) == ("z-image", 4.0)
+    other = replace(claim, model="other", reserved_credits=9.0)
+    again = after(submit("g"), replace(tracked(None), claim=claim), replace(tracked(None), claim=other))
+    assert (again.generation.model, again.generation.reserved_credits) == ("z-image", 4.0)
+
+
+def test_a_fenced_caller_sees_what_its_token_submitted_or_tracked_and_others_see_all() -> None:
+    submitted, followed = after(replace(submit("g"), token="shop")).generation, after(tracked("shop")).generation
+    for generation in (submitted, followed):
+        assert is_visible(generation, "shop")
+        assert is_visible(generation, None)
+        assert not is_visible(generation, "blog")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.endpoint.models import callback_url, is_path_key, is_same_place, masked, path_key_of
+from app.endpoint.models import callback_url, is_path_key, is_same_host, is_same_place, masked, path_key_of
 
 KEY = "Qm9_-kJ3x"
 URL = f"https://receiver.example.com/rivya/webhook/{KEY}"
@@ -78,3 +78,10 @@ def test_another_place_is_told_apart(written: str) -> None:
 def test_a_masked_url_tells_four_characters_of_the_key() -> None:
     assert masked(URL, KEY) == "https://receiver.example.com/rivya/webhook/Qm9_****"
     assert masked("https://somewhere/else", KEY) == "****"
+
+
+def test_the_same_host_is_recognised_whatever_port_and_path() -> None:
+    assert is_same_host(URL, "https://RECEIVER.example.com:8443/elsewhere")
+    assert not is_same_host(URL, URL.replace("receiver", "other"))
+    assert not is_same_host(URL, "no url at all")
+    assert not is_same_host("", "")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.ledger.decide import KnownEvent, Plan, plan, reused_id, reused_ids, usage_changes
+from app.ledger.decide import KnownEvent, Plan, concerned, plan, reused_id, reused_ids, usage_changes
 from app.ledger.models import Delivery, Outcome, Report, Source
 from app.rivya.parsing import usable_id
 from tests.support.clock import NOON
@@ -132,3 +132,19 @@ def test_the_key_of_a_reused_id_is_no_longer_than_an_id_may_be(letter: str) -> N
     long, other = (replace(delivery, event_id=letter * 299 + end) for end in "ab")
     assert usable_id(reused_id(long)) is not None
     assert reused_id(long) != reused_id(other)
+
+
+def test_the_generations_and_events_of_reports_are_named() -> None:
+    reports = [submit("g"), webhook("g", "succeeded", event_id="evt_1"), webhook("h", "failed", event_id="evt_2")]
+    ids, events = concerned(reports)
+    assert (set(ids), events) == ({"g", "h"}, ["evt_1", "evt_2"])
+
+
+def test_a_delivery_that_is_only_to_be_kept_makes_no_generation() -> None:
+    report = webhook("g", "succeeded")
+    assert report.delivery is not None
+    kept = replace(report, delivery=replace(report.delivery, stored_outcome=Outcome.TEST))
+    planned = plan([kept], {}, {}, first_poll=first_poll)
+    assert planned.recorded[0].outcome is Outcome.TEST
+    assert planned.generations == {}
+    assert len(planned.deliveries) == 1
