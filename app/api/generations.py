@@ -176,7 +176,7 @@ def router(
         "/generations/{generation_id:generation}",
         summary="Track a generation made elsewhere",
         response_model=GenerationOut,
-        responses=errors(400, 413, also=_CREATED),
+        responses=errors(400, 404, 413, also=_CREATED),
         openapi_extra=_TRACK_BODY,
     )
     async def track_generation(

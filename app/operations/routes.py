@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.api.parameters import Instant
 from app.api.schemas import answer, errors
 from app.core.auth import Access, Role
-from app.core.errors import ServiceError
+from app.core.errors import NotFound, ServiceError
 from app.ledger.models import DeliveryFilter, Outcome
 from app.ledger.serializers import render
 from app.operations.commands import GenerationCommands
 from app.operations.replay import Replay
 from app.rivya.errors import RivyaError, RivyaNotFound
+from app.rivya.parsing import usable_id
 
 MOST_REPLAYED = 1000
 
@@ -57,6 +58,11 @@ class ReplayListOut(BaseModel):
     more: bool = Field(description="more are chosen than were replayed; go on from the last `received_at`")
 
 
+def _check_id(generation_id: str) -> None:
+    if usable_id(generation_id) is None:
+        raise NotFound("No generation can have this id.")
+
+
 def router(commands: GenerationCommands, replay: Replay, access: Access) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/api/v1", dependencies=[Depends(access.require(Role.ADMIN))])
@@ -69,6 +75,7 @@ def router(commands: GenerationCommands, replay: Replay, access: Access) -> APIR
     )
     async def poll(generation_id: str) -> Response:
         """The generation as it is recorded then, with `outcome`: what Rivya's answer did to the record."""
+        _check_id(generation_id)
         try:
             recorded = await commands.poll(generation_id)
         except RivyaNotFound:
@@ -91,6 +98,7 @@ def router(commands: GenerationCommands, replay: Replay, access: Access) -> APIR
         even_open: Annotated[bool, Query(alias="open", description="Also if its outcome is not known yet.")] = False,
     ) -> Response:
         """Also its history and stored bodies; later events about it change nothing."""
+        _check_id(generation_id)
         await commands.delete(generation_id, even_open=even_open)
         return answer({"object": "generation", "id": generation_id, "deleted": True})
 

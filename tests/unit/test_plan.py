@@ -143,8 +143,8 @@ def test_the_generations_and_events_of_reports_are_named() -> None:
 def test_a_delivery_that_is_only_to_be_kept_makes_no_generation() -> None:
     report = webhook("g", "succeeded")
     assert report.delivery is not None
-    kept = replace(report, delivery=replace(report.delivery, stored_outcome=Outcome.TEST))
-    planned = plan([kept], {}, {}, first_poll=first_poll)
+    test_event = replace(report, delivery=replace(report.delivery, stored_outcome=Outcome.TEST))
+    planned = plan([test_event], {}, {}, first_poll=first_poll)
     assert planned.recorded[0].outcome is Outcome.TEST
     assert planned.generations == {}
     assert len(planned.deliveries) == 1
