@@ -25,11 +25,11 @@ async def _events(replica: Replica) -> list[str]:
 async def test_nothing_is_asked_between_two_checks_and_one_list_at_each(database_url: str) -> None:
     async with room(database_url) as r:
         replica = await _serving(r)
-        before = r.sandbox.calls.counts.total()
+        before, listed = r.sandbox.calls.counts.total(), r.calls("webhooks.list")
         for _ in range(3):
             await replica.reconciler.run_once()
         assert r.sandbox.calls.counts.total() == before + 1
-        assert r.calls("webhooks.list") == 1
+        assert r.calls("webhooks.list") == listed + 1
 
 
 async def test_an_endpoint_that_is_missing_is_made_again(database_url: str) -> None:
@@ -160,7 +160,7 @@ async def test_a_leader_that_stops_well_is_replaced_at_once(database_url: str) -
     async with room(database_url) as r:
         leader = await _serving(r)
         await leader.reconciler.run_once()
-        other = await r.start(after=0)
+        other, listed = await r.start(after=0), r.calls("webhooks.list")
         await leader.reconciler.stop()
         await other.reconciler.run_once()
-        assert r.calls("webhooks.list") == 2
+        assert r.calls("webhooks.list") == listed + 1
