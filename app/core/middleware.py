@@ -134,7 +134,7 @@ def start_timer(scope: Scope) -> None:
 
 def seconds_since_start(scope: Scope) -> float:
     """Since `start_timer`; 0 if that was not called."""
-    return perf_counter() - float(scope["state"].get(_STARTED, perf_counter()))
+    return perf_counter() - float(scope.get("state", {}).get(_STARTED, perf_counter()))
 
 
 def count(scope: Scope, route: str, method: str, status: int) -> None:
