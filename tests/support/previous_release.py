@@ -9,15 +9,15 @@ from pathlib import Path
 from tests.support.deployment import ROOT
 
 BASELINE = "migrations/versions/0001_tables.py"
-"""The commit that added this file is upgraded from: databases of release 0.1, before it, are not migrated."""
+"""The last commit that changed this file is upgraded from: databases of before it are not migrated."""
 
 
 def previous_command(directory: Path) -> Path:
     """The `rivya-receiver` of the baseline, unpacked into `directory`. Fails where the history is too short."""
     shallow = _git("rev-parse", "--is-shallow-repository").decode().strip()
     assert shallow == "false", "this clone has a part of the history only: run `git fetch --unshallow`"
-    commit = _git("log", "--diff-filter=A", "--format=%H", "--", BASELINE).decode().strip()
-    assert commit, f"no commit in the history adds {BASELINE}: is it not committed yet?"
+    commit = _git("log", "-1", "--format=%H", "--", BASELINE).decode().strip()
+    assert commit, f"no commit in the history has {BASELINE}: is it not committed yet?"
     code = directory / "previous"
     with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", commit, "app", "migrations"))) as archive:
         archive.extractall(code, filter="data")
