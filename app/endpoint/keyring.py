@@ -42,8 +42,8 @@ class KeyringSnapshot:
     endpoint_ids: dict[bytes, str] = field(repr=False, default_factory=dict)
     in_doubt: frozenset[str] = frozenset()
     """Endpoints of which Rivya may hold a secret that is not stored yet."""
-    tests: dict[str, tuple[datetime, bool]] = field(default_factory=dict)
-    """By endpoint: when a test delivery was requested, and whether the secret was proven before."""
+    tests: dict[str, datetime] = field(default_factory=dict)
+    """By endpoint: when a test delivery was requested, its secret having been proven before."""
 
     @property
     def usable_secrets(self) -> int:
@@ -55,10 +55,13 @@ class KeyringSnapshot:
         # The lookup is by digest, so that its duration does not show how much of a guessed key is right.
         return None if path_key is None else self.endpoint_ids.get(_digest(path_key))
 
-    def may_be_test(self, endpoint_id: str | None, now: datetime, *, is_first: bool) -> bool:
-        """True if a delivery may be the test that was requested; of an unproven secret, only the first one may be."""
-        test = self.tests.get(endpoint_id or "")
-        return test is not None and now < test[0] + PROOF_PATIENCE and (is_first or test[1])
+    def may_be_test(self, endpoint_id: str | None, now: datetime) -> bool:
+        """True if a delivery may be the test that an operator requested.
+
+        That of a registration is not looked for: any other that came before it would be taken for it.
+        """
+        asked_at = self.tests.get(endpoint_id or "")
+        return asked_at is not None and now < asked_at + PROOF_PATIENCE
 
 
 def from_setting(secret: str, *, scheme: Scheme | None, endpoints: Sequence[Endpoint] = ()) -> KeyringSnapshot:
@@ -84,9 +87,10 @@ def from_database(
         endpoint_ids={_digest(endpoint.path_key): endpoint.id for endpoint in callable_},
         in_doubt=frozenset(endpoint.id for endpoint in endpoints if endpoint.is_in_doubt),
         tests={
-            one.id: (one.test_asked_at, one.secret_proven_at is not None and one.secret_proven_at < one.test_asked_at)
+            one.id: one.test_asked_at
             for one in endpoints
-            if one.test_asked_at is not None
+            if one.test_asked_at is not None and one.secret_proven_at is not None
+            if one.secret_proven_at < one.test_asked_at
         },
     )
 

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import Final, TypeGuard
 
@@ -91,9 +90,9 @@ class Verification:
         """The id of our endpoint with this path key, None if there is none."""
         return self._keyring.snapshot.endpoint_id(path_key)
 
-    def may_be_test(self, endpoint_id: str | None, verified: Verified, now: datetime) -> bool:
-        """True if a test delivery was requested, and this one may be it."""
-        return self._keyring.snapshot.may_be_test(endpoint_id, now, is_first=verified.is_first)
+    def may_be_test(self, endpoint_id: str | None, now: datetime) -> bool:
+        """True if an operator's test delivery was requested, and this one may be it."""
+        return self._keyring.snapshot.may_be_test(endpoint_id, now)
 
     def verify_now(
         self, headers: RawHeaders, body: bytes, path_key: str | None, now: datetime
@@ -159,7 +158,6 @@ class Verification:
             result = snapshot.verifier.verify(headers, body, now)
             if isinstance(result, Verified) and _is_unproven(snapshot, result):
                 await self._recorder.prove(snapshot, str(snapshot.scheme), result, body, is_pinning=True)
-                return replace(result, is_first=True)
             return result
         detection = await self._detect_and_prove(snapshot, headers, body, path_key, now)
         return detection or await self._attempt(headers, body, path_key, clock)  # another scheme was pinned first
@@ -183,8 +181,7 @@ class Verification:
             return detected.result
         scheme = str(detected.scheme)
         pinned = await self._recorder.prove(snapshot, scheme, detected.result, body, is_pinning=is_pinning)
-        is_first = _is_unproven(snapshot, detected.result)
-        return replace(detected.result, is_first=is_first) if pinned == scheme else None
+        return detected.result if pinned == scheme else None
 
     def _detect(
         self, headers: RawHeaders, body: bytes, snapshot: KeyringSnapshot, now: datetime

@@ -142,7 +142,7 @@ class Verification(Protocol):
     def endpoint_id(self, path_key: str | None) -> str | None:
         """The id of our endpoint that has this path key."""
 
-    def may_be_test(self, endpoint_id: str | None, verified: Verified, now: datetime) -> bool:
+    def may_be_test(self, endpoint_id: str | None, now: datetime) -> bool:
         """A test delivery was requested, and this one may be it."""
 
     def verify_now(
@@ -265,7 +265,7 @@ class Intake:
             header_id=verified.event_id,
             endpoint_id=endpoint_id,
             now=now,
-            may_be_test=self._verification.may_be_test(endpoint_id, verified, now),
+            may_be_test=self._verification.may_be_test(endpoint_id, now),
             forgotten_before=now - self.kept_for if is_timeless and self.kept_for is not None else None,
         )
 

@@ -139,14 +139,12 @@ class Verified:
     """The delivery is genuine.
 
     `event_id` is the signed id header, where the scheme has one. `offset_seconds` is the sender's time minus ours.
-    `secret_number` is the index of the matching secret among those of the verifier. `is_first`: no delivery had proven
-    that secret before.
+    `secret_number` is the index of the matching secret among those of the verifier.
     """
 
     secret_number: int
     event_id: str | None = None
     offset_seconds: float | None = None
-    is_first: bool = False
 
 
 @hot_dataclass()

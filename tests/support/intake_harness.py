@@ -48,7 +48,7 @@ class Secrets:
     async def verify(self, headers: RawHeaders, body: bytes, path_key: str | None) -> Verified | Refused:
         return self.verifier.verify(headers, body, self.clock.now())
 
-    def may_be_test(self, endpoint_id: str | None, verified: Verified, now: datetime) -> bool:
+    def may_be_test(self, endpoint_id: str | None, now: datetime) -> bool:
         return self.awaits_test
 
     def endpoint_id(self, path_key: str | None) -> str | None:
