@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -85,6 +85,8 @@ class Inspection:
 
     def __init__(self, context: StepContext) -> None:
         self._context = context
+        self.asked_at: datetime | None = None
+        """When this process requested a test delivery last."""
         self.orphans: list[WebhookEndpoint] = []
         """Endpoints of our name and host that the database does not know, as the last check found them."""
 
@@ -114,7 +116,8 @@ class Inspection:
         if differing:
             return await self._patch(wanted, differing, kind=f"{next(iter(differing))}_restored")
         is_overdue = wanted.test_asked_at is not None and not wanted.is_awaiting_proof(self._context.clock.now())
-        if wanted.secret_proven_at is None and is_overdue:
+        is_lost = wanted.test_asked_at not in (None, self.asked_at)  # by a process that may have died before it sent it
+        if wanted.secret_proven_at is None and (is_overdue or is_lost):
             # The process that recorded the request of a test may have been killed before it could send it.
             await self._context.change(wanted, event="test_unanswered", test_asked_at=None)
         return True

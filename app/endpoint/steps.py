@@ -122,7 +122,8 @@ class Steps:
 
     async def _request_test(self, wanted: Endpoint) -> None:
         """Request a test delivery. A refusal is only logged, as the first real delivery proves the secret as well."""
-        await self._context.change(wanted, event="test_asked", test_asked_at=self._context.clock.now())
+        asked_at = self._inspection.asked_at = self._context.clock.now()
+        await self._context.change(wanted, event="test_asked", test_asked_at=asked_at)
         try:
             await self._context.client.test_endpoint(wanted.rivya_id or "")
         except RivyaRefused as error:
