@@ -102,10 +102,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 def _allowed(request: Request) -> str:
     # A route knows only its own methods; the OpenAPI document has all methods of the path.
-    path = _route(request.scope)
-    if path.endswith("}") and request.url.path.endswith("/transitions"):  # the id, which may contain slashes, took it
-        path += "/transitions"
-    methods = request.app.openapi()["paths"].get(path, {})
+    methods = request.app.openapi()["paths"].get(_route(request.scope), {})
     return ", ".join(sorted({method.upper() for method in methods} | ({"HEAD"} if "get" in methods else set())))
 
 

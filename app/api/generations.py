@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.api.parameters import GenerationParameters, decode, encode, without_nul
@@ -186,8 +186,6 @@ def router(
 
         Metadata belongs to the token that sets it first; only that one and the role admin may replace it (403).
         """
-        if generation_id.endswith("/transitions"):  # the path of its history, which only GET reads
-            raise HTTPException(405)
         identity = checked_id(generation_id)
         track = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), Track)
         claim = Claim(identity, Status.QUEUED, model=track.model, client_request_id=track.client_request_id)
