@@ -70,28 +70,24 @@ def test_a_plain_name_may_contain_its_letters(name: str) -> None:
     assert is_plain(name)
 
 
-def test_no_module_imports_from_a_test_module() -> None:
-    imports = [
+def imports(pattern: str) -> list[str]:
+    """What tests and benches import whose name matches `pattern`, with the file."""
+    return [
         f"{path.relative_to(ROOT)}: {module}"
         for folder in ("tests", "bench")
         for path in modules(folder)
         for node in ast.walk(ast.parse(path.read_text()))
         for module in _imported(node)
-        if re.search(r"^tests\.(\w+\.)?test_", module)
+        if re.search(pattern, module)
     ]
-    assert imports == []
+
+
+def test_no_module_imports_from_a_test_module() -> None:
+    assert imports(r"^tests\.(\w+\.)?test_") == []
 
 
 def test_no_test_imports_a_private_name_of_ours() -> None:
-    imports = [
-        f"{path.relative_to(ROOT)}: {module}"
-        for folder in ("tests", "bench")
-        for path in modules(folder)
-        for node in ast.walk(ast.parse(path.read_text()))
-        for module in _imported(node)
-        if re.search(r"^(app|bench|tests)\.(\w+\.)*_(?!_)", module)
-    ]
-    assert imports == []
+    assert imports(r"^(app|bench|tests)\.(\w+\.)*_(?!_)") == []
 
 
 def _imported(node: ast.AST) -> list[str]:
