@@ -89,9 +89,9 @@ postgres: ## install PostgreSQL's server programs and what else the tests run, w
 	@missing=; \
 	if [ -z "$${DATABASE_URL_TEST:-}" ] && ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; \
 	then missing=postgresql; fi; \
-	for program in pgbouncer promtool:prometheus nginx caddy; do \
+	for program in pgbouncer promtool:prometheus nginx caddy chromium; do \
 		if ! PATH="$$PATH:/usr/sbin" command -v "$${program%:*}" >/dev/null; then missing="$$missing $${program#*:}"; fi; done; \
-	$(call apt-install,The tests need PostgreSQL's server (or DATABASE_URL_TEST), PgBouncer, promtool, nginx and Caddy)
+	$(call apt-install,The tests need PostgreSQL's server (or DATABASE_URL_TEST), PgBouncer, promtool, nginx, Caddy and Chromium)
 
 .PHONY: check
 check: install migrations-check manifests-check ## everything short of the tests: style, types, import rules, migrations, image, manifests
