@@ -67,6 +67,11 @@ class Queries:
         items = [rows.to_generation(row) for row in stored]
         return _page(items, limit, lambda item: Position(item.first_seen_at, item.id), last)
 
+    async def search_generations(self, beginning: str, *, owner: str | None, limit: int) -> list[Generation]:
+        """At most `limit` generations whose ids begin with `beginning`, by id, as far as `owner` sees them."""
+        statement = sql.search_generations(beginning, owner=owner, limit=limit)
+        return [rows.to_generation(row) for row in await self._rows(statement, plan=sql.IN_ORDER)]
+
     async def transitions(self, generation_id: str) -> list[Transition]:
         """The transitions of a generation, oldest first; empty if it is not stored."""
         t = transitions.c

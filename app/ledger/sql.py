@@ -98,6 +98,19 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
     return Listing(page, _last(walked.c.first_seen_at, walked.c.id, most) if is_walk and not is_none else None)
 
 
+_LAST_CHARACTER = "\U0010ffff"
+
+
+def search_generations(beginning: str, *, owner: str | None, limit: int) -> sa.Select[Any]:
+    """At most `limit` generations whose ids begin so, by id; of the first `MOST_WALKED` those that `owner` sees."""
+    g = generations.c
+    walk = sa.select(generations).where(g.id >= beginning, g.id < beginning + _LAST_CHARACTER).order_by(g.id)
+    walked = walk.limit(limit if owner is None else MOST_WALKED).subquery("walked")
+    w = walked.c
+    visible = () if owner is None else (sa.or_(w.submitted_by == owner, w.tracked_by == owner),)
+    return rows.select_generations(walked).where(*visible).order_by(w.id).limit(limit)
+
+
 def _visible(owner: str | None) -> tuple[Conditions, ...]:
     """`is_visible` as conditions, of which exactly one holds for each visible row: an index serves each."""
     g = generations.c

@@ -20,7 +20,7 @@ from app.ledger.models import (
     Tracking,
 )
 from app.ledger.queries import Queries
-from app.ledger.sql import list_deliveries, list_generations
+from app.ledger.sql import list_deliveries, list_generations, search_generations
 from app.ledger.tables import deliveries, generations, polls
 from app.operations.alarms import AlarmQuery
 from app.operations.replay import page_statement
@@ -122,7 +122,13 @@ def of_generation(is_sqlite: bool) -> Any:
     return list_deliveries(DeliveryFilter(generation_id="task_7"), after=None, limit=51, is_sqlite=is_sqlite).page
 
 
+def of_search(owner: str | None) -> Any:
+    return lambda _: search_generations("task_7", owner=owner, limit=51)
+
+
 READ_FROM = {
+    "generations by the beginning of their ids": (of_search(None), "generations"),
+    "a token's generations by the beginning of their ids": (of_search("shop"), "generations"),
     "unreadable deliveries": (of_deliveries(outcome=Outcome.UNREADABLE), "ix_deliveries_outcome"),
     "deliveries of a rare type": (of_deliveries(event_type="generation.archived"), "ix_deliveries_event_type"),
     "applied deliveries": (of_deliveries(outcome=Outcome.APPLIED), "ix_deliveries_received_at_event_id"),
@@ -176,3 +182,12 @@ async def test_what_is_overdue_is_counted_as_far_as_it_matters(database_url: str
         look = await AlarmQuery(database, by_hand=False).at(later)
         assert (look.overdue, look.watched_since) == (MOST_OVERDUE, NOON)
         assert (await Queries(database).describe_status(NOON + timedelta(seconds=9))).overdue == 5
+
+
+async def test_generations_are_found_by_the_beginning_of_their_ids(database_url: str) -> None:
+    async with filled(database_url) as database:
+        queries = Queries(database)
+        matching = await queries.search_generations("task_299", owner=None, limit=5)
+        assert [item.id for item in matching] == [f"task_299{end}" for end in ("", "0", "1", "2", "3")]
+        assert await queries.search_generations("task_299", owner="shop", limit=5) == []
+        assert await queries.search_generations("asks", owner=None, limit=5) == []
