@@ -134,6 +134,20 @@ requirements: ## pin the packages of pyproject.toml anew (what is pinned stays, 
 	"$$directory/bin/"$(COMPILE) --all-build-deps --only-build-deps --constraint "$$directory/dev.txt" \
 		--output-file requirements-build.txt pyproject.toml
 
+# What is fetched is named in PACKAGES, one package a line, and its bytes in SHA256SUMS. UPDATE=1 accepts other bytes.
+.PHONY: vendor
+vendor: ## fetch anew what the console takes from npm packages, and check it by hash; UPDATE=1 after a change of PACKAGES
+	@directory=$$(mktemp -d); trap 'rm -rf "$$directory"' EXIT; \
+	cd app/console/static/vendor; \
+	while read -r package files; do \
+		archive=$$(npm pack --silent --pack-destination "$$directory" "$$package"); \
+		name=$${package%@*}; name=$${name##*/}; \
+		mkdir -p "$$name" "$$directory/$$name"; \
+		tar -xzf "$$directory/$$archive" -C "$$directory/$$name"; \
+		for file in $$files; do install -m 644 "$$directory/$$name/package/$$file" "$$name/"; done; done <PACKAGES; \
+	if [ -n "$(UPDATE)" ]; then sha256sum */* >SHA256SUMS; fi; \
+	sha256sum --check --quiet --strict SHA256SUMS
+
 .PHONY: bench
 bench: install postgres .venv-bench/installed ## measure what it can take, into bench/RESULTS.md; ONLY=intake runs one section
 	$(BIN)/python -m bench $(ONLY)

@@ -11,6 +11,8 @@ from fastapi import FastAPI
 
 from app.api import audit, deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
+from app.console import static_files
+from app.console.static_files import StaticFiles
 from app.core.audit import Audit
 from app.core.auth import Access
 from app.core.background import BackgroundLoops
@@ -219,6 +221,8 @@ class Service:
             lifespan=lambda _: self.running(),
             redirect_slashes=False,
             default_response_class=schemas.JsonResponse,
+            docs_url=None,
+            redoc_url=None,
         )
         errors.install(app)
         app.add_fast_route(self.intake.path, self.intake, handler=FastDelivery(self.intake, self.batch.enqueue))
@@ -265,6 +269,7 @@ class Service:
         app.include_router(endpoint.orphans_router(self.access, orphans), responses=schemas.errors(404))
         app.include_router(audit.router(self.audit, self.access))
         app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())
+        app.include_router(static_files.router(StaticFiles()))
         tasks = (self._start_checks, self.loops.health_checks, self.batch.health_checks)
         parts = (
             self.endpoint_health.health_checks,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api_harness import ApiHarness, open_api
+from tests.support.api_harness import open_api
 from tests.support.openapi_cases import ERROR, check
 from tests.support.reports import poll, submit, webhook
 
@@ -96,13 +96,3 @@ async def test_an_answer_is_what_the_document_says(database_url: str, method: st
             responses = document["paths"][template][method.lower()]["responses"]
             schema = responses[str(answer.status_code)]["content"]["application/json"]["schema"]["$ref"]
             check(document, schema, answer.json())
-
-
-async def test_the_documentation_is_served(sqlite_url: str) -> None:
-    async with open_api(sqlite_url) as api:
-        assert await is_page(api, "/docs")
-
-
-async def is_page(api: ApiHarness, path: str) -> bool:
-    answer = await api.stranger.get(path)
-    return answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")

@@ -1,5 +1,6 @@
 """What is shipped is what is tested: the wheel and the image."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -34,6 +35,23 @@ def test_the_wheel_holds_every_module_and_every_migration(wheel: zipfile.ZipFile
     folders = [ROOT / "app", ROOT / "migrations"]
     modules = {str(path.relative_to(ROOT)) for folder in folders for path in folder.rglob("*.py")}
     assert modules | {"migrations/script.py.mako"} <= set(wheel.namelist())
+
+
+def test_the_wheel_holds_every_template_and_file_of_the_console(wheel: zipfile.ZipFile) -> None:
+    console = ROOT / "app" / "console"
+    folders = (console / "static",)
+    files = {str(path.relative_to(ROOT)) for folder in folders for path in folder.rglob("*") if path.is_file()}
+    assert "app/console/static/vendor/swagger-ui-dist/LICENSE" in files
+    assert files <= set(wheel.namelist())
+
+
+def test_what_was_taken_from_packages_is_what_its_hash_says() -> None:
+    vendor = ROOT / "app" / "console" / "static" / "vendor"
+    sums = dict(reversed(line.split()) for line in (vendor / "SHA256SUMS").read_text().splitlines())
+    files = {path for path in vendor.glob("*/*") if path.is_file()}
+    assert {str(path.relative_to(vendor)) for path in files} == set(sums)
+    assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in files} == set(sums.values())
+    assert {path.parent for path in files} == {path.parent for path in vendor.glob("*/LICENSE")}
 
 
 def test_the_wheel_holds_nothing_else(wheel: zipfile.ZipFile) -> None:

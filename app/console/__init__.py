@@ -1,0 +1,1 @@
+"""Static files of the console, and the page at /docs."""

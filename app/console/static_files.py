@@ -1,0 +1,107 @@
+"""The console's static files and the page at /docs, from this package: no request leaves the service."""
+
+import asyncio
+import gzip
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+
+from app.core.errors import NotFound
+
+_FOLDER: Final = Path(__file__).parent / "static"
+_MEDIA_TYPES: Final = MappingProxyType(
+    {
+        ".css": "text/css; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+        ".svg": "image/svg+xml",
+        ".woff2": "font/woff2",
+    }
+)
+_COMPRESSED: Final = frozenset({".css", ".js", ".svg"})
+_FOR_EVER: Final = "public, max-age=31536000, immutable"
+
+
+@dataclass
+class _File:
+    media_type: str
+    content: bytes = field(repr=False)
+    digest: str
+    is_compressed: bool
+    gzipped: bytes | None = field(default=None, repr=False)
+
+
+class StaticFiles:
+    """The files of `static/`, read once; each has a URL that changes with its content, so browsers keep it for ever."""
+
+    def __init__(self) -> None:
+        self._files = {
+            path.relative_to(_FOLDER).as_posix(): _File(
+                _MEDIA_TYPES[path.suffix],
+                content := path.read_bytes(),
+                hashlib.sha256(content).hexdigest()[:12],
+                path.suffix in _COMPRESSED,
+            )
+            for path in sorted(_FOLDER.rglob("*"))
+            if path.suffix in _MEDIA_TYPES
+        }
+
+    def url(self, name: str) -> str:
+        """The URL of a file, such as `console.css`."""
+        return f"/console/static/{self._files[name].digest}/{name}"
+
+    async def response(self, request: Request, digest: str, name: str) -> Response:
+        """The file, compressed where the browser takes that. Raises `NotFound`."""
+        file = self._files.get(name)
+        if file is None:
+            raise NotFound("There is no such file.")
+        headers = {"Cache-Control": _FOR_EVER if digest == file.digest else "no-cache", "Vary": "Accept-Encoding"}
+        content = file.content
+        if file.is_compressed and "gzip" in request.headers.get("accept-encoding", ""):
+            if file.gzipped is None:
+                file.gzipped = await asyncio.to_thread(gzip.compress, content, mtime=0)
+            content = file.gzipped
+            headers["Content-Encoding"] = "gzip"
+        return Response(content, media_type=file.media_type, headers=headers)
+
+
+_DOCS: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>rivya-receiver: the API</title>
+<link rel="icon" href="{icon}" type="image/svg+xml">
+<link rel="stylesheet" href="{style}">
+<script src="{bundle}" defer></script>
+<script src="{script}" defer></script>
+</head>
+<body><div id="swagger-ui"></div></body>
+</html>
+"""
+
+
+def router(files: StaticFiles) -> APIRouter:
+    """The static files, and Swagger UI at /docs; they are also served where the console is turned off."""
+    routes = APIRouter(include_in_schema=False)
+    page = _DOCS.format(
+        icon=files.url("icon.svg"),
+        style=files.url("vendor/swagger-ui-dist/swagger-ui.css"),
+        bundle=files.url("vendor/swagger-ui-dist/swagger-ui-bundle.js"),
+        script=files.url("docs.js"),
+    )
+
+    @routes.get("/docs")
+    async def docs() -> Response:
+        """The API in a browser."""
+        return Response(page, media_type="text/html; charset=utf-8")
+
+    @routes.get("/console/static/{digest}/{name:path}")
+    async def static_file(request: Request, digest: str, name: str) -> Response:
+        """A file of the console."""
+        return await files.response(request, digest, name)
+
+    return routes
