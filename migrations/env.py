@@ -15,7 +15,7 @@ import app.endpoint.tables
 import app.intake.rejections
 import app.ledger.tables
 import app.operations.replicas
-import app.ratelimit.store
+import app.ratelimit.limiter
 import app.submission.store
 import app.tokens.spending  # noqa: F401 - each import adds its tables to the metadata
 from app.core.database import Database, UtcDateTime, metadata

@@ -9,20 +9,37 @@ import hashlib
 import math
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 import structlog
+from sqlalchemy import Column, Integer, Table, Text, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
-from app.core.database import Database
+from app.core.database import Database, Id, UtcDateTime, metadata
 from app.core.errors import HealthCheck
 from app.ratelimit.budget import HORIZON, MAX_LATENESS, Budget, describe_status, slot_spacing
-from app.ratelimit.store import BudgetRow
 from app.rivya.errors import RivyaError, RivyaForbidden, RivyaRateLimited, RivyaRefused, RivyaUnauthorized
 
 log = structlog.stdlib.get_logger(__name__)
+
+poll_budget = Table(
+    "poll_budget",
+    metadata,
+    Column("name", Id, primary_key=True),
+    Column("next_slot_at", UtcDateTime, nullable=False, comment="the next request may leave then, not before"),
+    Column("blocked_until", UtcDateTime, comment="Rivya asked for a pause (429)"),
+    Column("blocks", Integer, nullable=False, comment="429 answers in a row"),
+    Column("stopped_status", Integer, comment="401: no call will do; 403: no poll will"),
+    Column("stopped_reason", Text, comment="an error code of Rivya's that says the key won't do"),
+    Column("stopped_key", Text, comment="fingerprint of that key: another one is not stopped"),
+    Column("stopped_until", UtcDateTime, comment="one probe is allowed then"),
+)
+
+_NAME = "rivya"
+_IS_OURS = poll_budget.c.name == _NAME
+_READ = select(*(column for column in poll_budget.c if column.name != "name")).where(_IS_OURS)
 
 Pause = Callable[[float], Awaitable[None]]
 """Waits for the given number of seconds."""
@@ -77,7 +94,6 @@ class RateLimiter:
         self._chance = chance
         self._key = hashlib.sha256(api_key.encode()).hexdigest()[:12]
         """Fingerprint of the API key."""
-        self._row = BudgetRow(database)
         self._spacing = slot_spacing(rate)
         self._last: Budget | None = None
         """The budget as this process last read or wrote it."""
@@ -133,7 +149,7 @@ class RateLimiter:
         else:
             budget, slots = snapshot.budget.reserve(count, snapshot.now, self._spacing)
             lateness = MAX_LATENESS
-        await self._row.save(connection, budget)
+        await self._save(connection, budget)
         self._last = budget
         return [Reservation(at, at + lateness, self._refusals) for at in slots]
 
@@ -199,7 +215,9 @@ class RateLimiter:
 
     async def read(self) -> Budget | None:
         """The stored budget, None before the first reservation. Raises `DatabaseUnavailable`."""
-        return await self._row.read()
+        async with self._database.read() as connection:
+            row = (await connection.execute(_READ)).mappings().first()
+        return None if row is None else Budget(**row)
 
     async def health(self) -> HealthCheck:
         """The state of polling for `/readyz` and `check`. Raises `DatabaseUnavailable`."""
@@ -210,7 +228,7 @@ class RateLimiter:
         return [await self.health()]
 
     async def _lock(self, connection: AsyncConnection) -> tuple[Budget, datetime]:
-        budget = await self._row.lock(connection, now=self._clock.now())
+        budget = await self._lock_row(connection)
         now = self._clock.now()  # read again: waiting for the lock may have taken long
         self._record_block(budget)
         if self._clock.monotonic() >= self._block_ends:
@@ -222,6 +240,18 @@ class RateLimiter:
             self.cancel_all()
         return budget, now
 
+    async def _lock_row(self, connection: AsyncConnection) -> Budget:
+        """The budget, locked until the transaction ends, so that replicas decide one after another."""
+        row = (await connection.execute(_READ.with_for_update())).mappings().first()
+        if row is None:
+            fresh = self._database.insert(poll_budget).values(name=_NAME, next_slot_at=self._clock.now(), blocks=0)
+            await connection.execute(fresh.on_conflict_do_nothing())
+            row = (await connection.execute(_READ.with_for_update())).mappings().one()
+        return Budget(**row)
+
+    async def _save(self, connection: AsyncConnection, budget: Budget) -> None:
+        await connection.execute(update(poll_budget).where(_IS_OURS).values(asdict(budget)))
+
     def _record_block(self, budget: Budget) -> None:
         """Fix the end of a new pause on the monotonic clock, so that steps of the clock do not change it."""
         if budget.blocked_until is None or budget.blocked_until == self._block_until:
@@ -232,10 +262,10 @@ class RateLimiter:
     async def _change(self, decide: Callable[[Budget, datetime], Budget]) -> tuple[Budget, Budget]:
         """Change the budget under its lock; returns it before and after. Raises `DatabaseUnavailable`."""
         async with self._database.transaction() as connection:
-            before = await self._row.lock(connection, now=self._clock.now())
+            before = await self._lock_row(connection)
             after = decide(before, self._clock.now())
             if after != before:
-                await self._row.save(connection, after)
+                await self._save(connection, after)
             self._record_block(after)
         self._last = after
         return before, after

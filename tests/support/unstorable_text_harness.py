@@ -19,7 +19,7 @@ from app.core.settings import load
 from app.endpoint.tables import endpoints
 from app.ledger.tables import polls
 from app.main import Service
-from app.ratelimit.store import poll_budget
+from app.ratelimit.limiter import poll_budget
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from tests.support.asgi_service import TOKENS
