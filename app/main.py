@@ -61,7 +61,7 @@ from app.operations.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Pruning, 
 from app.operations.usage_rollup import UsageRollup
 from app.polling.categories import Categories
 from app.polling.poller import Poller
-from app.polling.schedule import Schedule, Timing
+from app.polling.schedule import Schedule
 from app.ratelimit.budget import polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
@@ -152,24 +152,25 @@ class Service:
         )
         self.gateway = Gateway(relay, slots, catalogue, Balance(self.clock), self.access, self.spending)
         self.categories = Categories(catalogue.categories, self.limiter, self.clock)
-        schedule = Schedule(
+        self.schedule = Schedule(
             interval=settings.receiver_poll_interval,
             horizon=settings.receiver_poll_horizon,
             grace=settings.receiver_poll_grace,
+            category_of=self.categories.of,
+            callbacks_expected=self.endpoint_health.callbacks_expected,
         )
-        self.timing = Timing(schedule, self.categories, callbacks_expected=self.endpoint_health.callbacks_expected)
 
     def _build_ledger(self) -> None:
         self.activity = Activity(self.database)
         ledger = Recorder(
-            self.database, first_poll=self.timing.first_poll, changes=self.changes, activity=self.activity
+            self.database, first_poll=self.schedule.first_poll, changes=self.changes, activity=self.activity
         )
         commands = GenerationCommands(self.database, ledger, client=self.client, limiter=self.limiter, clock=self.clock)
-        replay = Replay(self.database, ledger, clock=self.clock, first_poll=self.timing.first_poll)
+        replay = Replay(self.database, ledger, clock=self.clock, first_poll=self.schedule.first_poll)
         self._operator_routes = operator_routes.router(commands, replay, self.access)
         self.batch = WriteQueue(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
         self.poller = Poller(
-            self.database, self.client, self.batch, timing=self.timing, limiter=self.limiter, clock=self.clock
+            self.database, self.client, self.batch, schedule=self.schedule, limiter=self.limiter, clock=self.clock
         )
         self.rejections = Rejections(self.database)
         self.intake = Intake(

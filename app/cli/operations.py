@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NoReturn
 
 import typer
@@ -88,13 +87,9 @@ async def _run(settings: Settings, database: Database, work: Work) -> bool:
 @asynccontextmanager
 async def open_context(settings: Settings, database: Database, clock: Clock) -> AsyncIterator[OperatorContext]:
     """The parts of the service on `database`."""
-    schedule = Schedule(grace=settings.receiver_poll_grace)
+    first_poll = Schedule(grace=settings.receiver_poll_grace).first_poll
     key = settings.rivya_api_key.get_secret_value()
     limiter = RateLimiter(database, clock, rate=settings.receiver_poll_rate, api_key=key)
-
-    def first_poll(_model: str | None, now: datetime) -> datetime:
-        return schedule.first_poll(now, category=None)
-
     ledger = Recorder(database, first_poll=first_poll, changes=Changes())
     async with RivyaClient(settings.rivya_base_url, key) as client:
         yield OperatorContext(

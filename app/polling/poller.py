@@ -15,7 +15,7 @@ from app.core.records import Claim
 from app.ledger.models import NextPoll, Report, Source, Tracking
 from app.ledger.write_queue import WriteQueue
 from app.polling.claims import Claimed, Claims, PollLease, PollResult
-from app.polling.schedule import Timing
+from app.polling.schedule import Schedule
 from app.ratelimit.budget import polls_ahead, polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
@@ -58,7 +58,7 @@ class Poller:
         client: RivyaClient,
         batch: WriteQueue,
         *,
-        timing: Timing,
+        schedule: Schedule,
         limiter: RateLimiter,
         clock: Clock,
         most: tuple[int, int] | None = None,
@@ -66,7 +66,7 @@ class Poller:
     ) -> None:
         self._client = client
         self._batch = batch
-        self._timing = timing
+        self._schedule = schedule
         self._limiter = limiter
         self._claims = Claims(database, limiter)
         self._clock = clock
@@ -84,7 +84,7 @@ class Poller:
         """Start the polls that are due and within the budget; returns the seconds until the next run, at most 1."""
         await self._write()
         await self._reset_impossible()
-        if (times := self._timing.advance_times(self._clock.now())) is not None:
+        if (times := self._schedule.advance_times(self._clock.now())) is not None:
             await self._claims.advance(to=times[0], later_than=times[1])
         room = self._room()
         if room <= 0:
@@ -137,7 +137,7 @@ class Poller:
         if self._reset_at is not None and self._clock.monotonic() - self._reset_at < _SECONDS_BETWEEN_RESETS:
             return
         now = self._clock.now()
-        count = await self._claims.reset_impossible(self._timing.schedule.bounds(now), to=now)
+        count = await self._claims.reset_impossible(self._schedule.bounds(now), to=now)
         self._reset_at = self._clock.monotonic()
         if count > 0:  # SQLite does not return the number
             log.warning("poll.recalled", count=count)
@@ -155,7 +155,7 @@ class Poller:
         except Exception as error:
             # One generation that causes a bug must not stop the others, nor be polled without a pause.
             log.exception("poll.broken", generation_id=lease.generation_id)
-            following = self._timing.after_failure(lease, self._clock.now(), retry_after=None)
+            following = self._schedule.after_failure(lease, self._clock.now())
             return failed(lease, following, f"broken {type(error).__name__}")
 
     async def _ask(self, lease: PollLease, before_send: BeforeSend) -> PollResult | None:
@@ -175,7 +175,7 @@ class Poller:
 
     async def _report(self, lease: PollLease, claim: Claim) -> PollResult | None:
         now = self._clock.now()
-        following = self._timing.after_answer(lease, now)
+        following = self._schedule.after_answer(lease, now)
         report = Report(source=Source.POLL, reported_at=now, claim=claim, next_poll=following)
         try:
             recorded = await self._batch.record(report)
@@ -195,7 +195,7 @@ class Poller:
             now, described = self._clock.now(), error_of(error)
             in_a_row = lease.not_found_count + 1
             _log_failed(lease, error=described, request_id=error.request_id, in_a_row=in_a_row)
-            return not_found(lease, self._timing.after_not_found(lease, now), described, now=now)
+            return not_found(lease, self._schedule.after_not_found(lease, now), described, now=now)
         request_id = getattr(error, "request_id", None)
         retry_after = getattr(error, "retry_after", None)
         return self._failed(lease, error_of(error), request_id=request_id, retry_after=retry_after)
@@ -204,7 +204,7 @@ class Poller:
         self, lease: PollLease, described: str, *, request_id: str | None = None, retry_after: float | None = None
     ) -> PollResult:
         _log_failed(lease, error=described, request_id=request_id, in_a_row=lease.failures + 1)
-        following = self._timing.after_failure(lease, self._clock.now(), retry_after=retry_after)
+        following = self._schedule.after_failure(lease, self._clock.now(), retry_after=retry_after)
         return failed(lease, following, described)
 
     def _finished(self, task: "asyncio.Task[PollResult | None]") -> None:

@@ -1,4 +1,4 @@
-"""When a generation is polled next: a pure function of its age, the result of the last poll, and a random number."""
+"""When a generation is polled next: decided by its age, the result of the last poll, and a random number; no I/O."""
 
 import random
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from types import MappingProxyType
 from typing import Final
 
 from app.ledger.models import NextPoll, Tracking
-from app.polling.categories import Categories
 from app.polling.claims import PollLease, PollTimeLimits
 
 GRACES: Final = MappingProxyType(
@@ -39,54 +38,59 @@ _MOST_DOUBLINGS: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The settings of polling. Every parameter `chance` is a random number in [0, 1)."""
+    """The settings of polling, and what decides about a poll beside the lease and the time."""
 
     interval: timedelta = timedelta(seconds=10)
     horizon: timedelta = timedelta(hours=24)
     grace: timedelta | None = None
     """One grace period for all models; None: by category."""
+    category_of: Callable[[str | None], str | None] = lambda _: None
+    """Returns a model's category, None if it is not known."""
+    callbacks_expected: Callable[[], bool] = lambda: True
+    chance: Callable[[], float] = random.random
+    """Returns a number in [0, 1)."""
 
-    def first_poll(self, first_seen_at: datetime, *, category: str | None) -> datetime:
-        """The time at which the callback of a model of this category is overdue."""
-        grace = GRACES.get(category or "", GRACE_WHEN_UNKNOWN) if self.grace is None else self.grace
-        return first_seen_at + grace
+    def first_poll(self, model: str | None, now: datetime) -> datetime:
+        """When to first poll a generation that is first seen now: `app.ledger.decide.FirstPoll`."""
+        return self._overdue_at(model, now) if self.callbacks_expected() else now + DOCUMENTED_FIRST
 
-    def after_answer(self, first_seen_at: datetime, *, category: str | None, now: datetime, chance: float) -> NextPoll:
-        """The next poll of an open generation: after `interval`, growing by half up to 5 minutes, ±20 %.
+    def advance_times(self, now: datetime) -> tuple[datetime, datetime] | None:
+        """While no callbacks can be expected: (the time to poll at, for polls scheduled after this time). Else None."""
+        return None if self.callbacks_expected() else (now + DOCUMENTED_FIRST, now + DOCUMENTED_LONGEST)
 
-        Never before the callback is overdue. The gap is `interval` + overdue / 2: 10, 15, 22.5 … seconds by default.
+    def after_answer(self, lease: PollLease, now: datetime) -> NextPoll:
+        """The next poll after one that returned an open generation.
+
+        After `interval`, growing by half up to 5 minutes, ±20 %, and never before the callback is overdue: the gap is
+        `interval` + overdue / 2, by default 10, 15, 22.5 … seconds. Without callbacks after 5 to 10 seconds, as Rivya
+        documents.
         """
-        if self._is_stalled(first_seen_at, now):
-            return _stalled(now, chance)
-        overdue_at = self.first_poll(first_seen_at, category=category)
-        overdue = max(now - overdue_at, timedelta(0))
-        gap = min(self.interval + overdue / 2, self._longest)
-        return NextPoll(max(now + _spread(gap, chance), overdue_at), Tracking.WATCHING)
+        if self._is_stalled(lease, now):
+            return self._stalled(now)
+        if not self.callbacks_expected():
+            gap = DOCUMENTED_SHORTEST + (DOCUMENTED_LONGEST - DOCUMENTED_SHORTEST) * self.chance()
+            return NextPoll(now + gap, Tracking.WATCHING)
+        overdue_at = self._overdue_at(lease.model, lease.first_seen_at)
+        gap = min(self.interval + max(now - overdue_at, timedelta(0)) / 2, self._longest)
+        return NextPoll(max(now + self._spread(gap), overdue_at), Tracking.WATCHING)
 
-    def after_answer_without_callbacks(self, first_seen_at: datetime, *, now: datetime, chance: float) -> NextPoll:
-        """The next poll of an open generation without callbacks: after 5 to 10 seconds, as Rivya documents."""
-        if self._is_stalled(first_seen_at, now):
-            return _stalled(now, chance)
-        gap = DOCUMENTED_SHORTEST + (DOCUMENTED_LONGEST - DOCUMENTED_SHORTEST) * chance
-        return NextPoll(now + gap, Tracking.WATCHING)
+    def after_failure(self, lease: PollLease, now: datetime, *, retry_after: float | None = None) -> NextPoll:
+        """The next poll after a failed one: after `interval`, doubling up to 5 minutes, ±20 %.
 
-    def after_failure(self, first_seen_at: datetime, *, failures: int, now: datetime, chance: float) -> NextPoll:
-        """The next poll after `failures` failures in a row: after `interval`, doubling up to 5 minutes, ±20 %."""
-        if self._is_stalled(first_seen_at, now):
-            return _stalled(now, chance)
-        gap = min(self.interval * 2 ** min(failures - 1, _MOST_DOUBLINGS), self._longest)
-        return NextPoll(now + _spread(gap, chance), Tracking.WATCHING)
+        Not before `retry_after` seconds, which Rivya asked for.
+        """
+        following = self._backed_off(lease, lease.failures, now)
+        asked = now + min(timedelta(seconds=retry_after or 0), LONGEST_ASKED)
+        return NextPoll(max(following.poll_at or asked, asked), following.tracking)
 
-    def after_not_found(
-        self, first_seen_at: datetime, *, count: int, since: datetime, now: datetime, chance: float
-    ) -> NextPoll:
-        """The next poll after `count` 404s, the first of them at `since`; none once the generation is lost.
+    def after_not_found(self, lease: PollLease, now: datetime) -> NextPoll:
+        """The next poll after a 404; none once the generation is lost.
 
         Backs off like after failures, which makes seven polls in ten minutes at the default interval.
         """
-        if count >= LOST_AFTER_ANSWERS and now - since >= LOST_AFTER:
+        if lease.not_found_count + 1 >= LOST_AFTER_ANSWERS and now - (lease.not_found_since or now) >= LOST_AFTER:
             return NextPoll(None, Tracking.LOST)
-        return self.after_failure(first_seen_at, failures=count, now=now, chance=chance)
+        return self._backed_off(lease, lease.not_found_count, now)
 
     def bounds(self, now: datetime) -> PollTimeLimits:
         """The latest times for which this schedule can set a poll; a minute is added for the lease."""
@@ -102,64 +106,21 @@ class Schedule:
     def _longest(self) -> timedelta:
         return max(LONGEST_GAP, self.interval)
 
-    def _is_stalled(self, first_seen_at: datetime, now: datetime) -> bool:
-        return now >= first_seen_at + self.horizon
+    def _overdue_at(self, model: str | None, first_seen_at: datetime) -> datetime:
+        category = self.category_of(model) or ""
+        return first_seen_at + (GRACES.get(category, GRACE_WHEN_UNKNOWN) if self.grace is None else self.grace)
 
+    def _backed_off(self, lease: PollLease, doublings: int, now: datetime) -> NextPoll:
+        if self._is_stalled(lease, now):
+            return self._stalled(now)
+        gap = min(self.interval * 2 ** min(doublings, _MOST_DOUBLINGS), self._longest)
+        return NextPoll(now + self._spread(gap), Tracking.WATCHING)
 
-def _stalled(now: datetime, chance: float) -> NextPoll:
-    return NextPoll(now + _spread(STALLED_GAP, chance), Tracking.STALLED)
+    def _is_stalled(self, lease: PollLease, now: datetime) -> bool:
+        return now >= lease.first_seen_at + self.horizon
 
+    def _stalled(self, now: datetime) -> NextPoll:
+        return NextPoll(now + self._spread(STALLED_GAP), Tracking.STALLED)
 
-def _spread(gap: timedelta, chance: float) -> timedelta:
-    return gap * (1 - _SPREAD + 2 * _SPREAD * chance)
-
-
-class Timing:
-    """Applies the schedule to a model's category and to whether callbacks can be expected; does not wait or write."""
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        categories: Categories,
-        *,
-        callbacks_expected: Callable[[], bool],
-        chance: Callable[[], float] = random.random,
-    ) -> None:
-        self.schedule = schedule
-        self._categories = categories
-        self._callbacks_expected = callbacks_expected
-        self._chance = chance
-
-    def first_poll(self, model: str | None, now: datetime) -> datetime:
-        """When to first poll a generation that is first seen now: `app.ledger.decide.FirstPoll`."""
-        if not self._callbacks_expected():
-            return now + DOCUMENTED_FIRST
-        return self.schedule.first_poll(now, category=self._categories.of(model))
-
-    def advance_times(self, now: datetime) -> tuple[datetime, datetime] | None:
-        """While no callbacks can be expected: (the time to poll at, for polls scheduled after this time). Else None."""
-        return None if self._callbacks_expected() else (now + DOCUMENTED_FIRST, now + DOCUMENTED_LONGEST)
-
-    def after_answer(self, lease: PollLease, now: datetime) -> NextPoll:
-        """The next poll after one that returned an open generation."""
-        if not self._callbacks_expected():
-            return self.schedule.after_answer_without_callbacks(lease.first_seen_at, now=now, chance=self._chance())
-        category = self._categories.of(lease.model)
-        return self.schedule.after_answer(lease.first_seen_at, category=category, now=now, chance=self._chance())
-
-    def after_failure(self, lease: PollLease, now: datetime, *, retry_after: float | None) -> NextPoll:
-        """The next poll after a failed one, not before `retry_after` seconds, which Rivya asked for."""
-        failures = lease.failures + 1
-        following = self.schedule.after_failure(lease.first_seen_at, failures=failures, now=now, chance=self._chance())
-        asked = now + min(timedelta(seconds=retry_after or 0), LONGEST_ASKED)
-        return NextPoll(max(following.poll_at or asked, asked), following.tracking)
-
-    def after_not_found(self, lease: PollLease, now: datetime) -> NextPoll:
-        """The next poll after a 404."""
-        return self.schedule.after_not_found(
-            lease.first_seen_at,
-            count=lease.not_found_count + 1,
-            since=lease.not_found_since or now,
-            now=now,
-            chance=self._chance(),
-        )
+    def _spread(self, gap: timedelta) -> timedelta:
+        return gap * (1 - _SPREAD + 2 * _SPREAD * self.chance())

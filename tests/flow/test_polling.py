@@ -162,7 +162,7 @@ async def test_the_grace_follows_the_catalogue(database_url: str) -> None:
         await room.clock.run(replica.categories.run_once())
         models = {"z-image": 60, "sandbox-audio": 120, "sandbox-video": 300, "unheard-of": 120}
         for model, grace in models.items():
-            waits = replica.timing.first_poll(model, room.clock.now()) - room.clock.now()
+            waits = replica.schedule.first_poll(model, room.clock.now()) - room.clock.now()
             assert waits.total_seconds() == grace
 
 

@@ -36,7 +36,7 @@ def _resend(row: dict[str, Any], now: datetime) -> timedelta:
 
 
 def _rest(row: dict[str, Any], now: datetime) -> timedelta:
-    overdue_at = Schedule(grace=GRACE, interval=INTERVAL).first_poll(row["first_seen_at"], category=None)
+    overdue_at = Schedule(grace=GRACE, interval=INTERVAL).first_poll(None, row["first_seen_at"])
     failing = INTERVAL * 2 ** min(max(row["failures"] or 0, row["not_found_count"] or 0, 1) - 1, 10)
     gap = min(max(INTERVAL + max(now - overdue_at, timedelta(0)) / 2, failing), LONGEST_GAP) * SPREAD
     left: timedelta = max(overdue_at - now, timedelta(0)) + 2 * gap

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from app.ledger.tables import generations, polls
 from app.ledger.write_queue import WriteQueue
 from app.polling.categories import Categories
 from app.polling.poller import Poller
-from app.polling.schedule import Schedule, Timing
+from app.polling.schedule import Schedule
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import Deadlines, RivyaClient
 from app.sandbox.accounts import DEFAULT_KEY
@@ -84,16 +85,19 @@ class Replica:
         self.callbacks_expected = True
         self.limiter = RateLimiter(self.database, clock, rate=rate, api_key=key, pause=clock.pause, chance=lambda: 0.0)
         self.categories = Categories(rivya.models, self.limiter, clock)
-        self.timing = Timing(
-            schedule, self.categories, callbacks_expected=lambda: self.callbacks_expected, chance=lambda: 0.5
+        self.schedule = replace(
+            schedule,
+            category_of=self.categories.of,
+            callbacks_expected=lambda: self.callbacks_expected,
+            chance=lambda: 0.5,
         )
-        self.ledger = Recorder(self.database, first_poll=self.timing.first_poll, changes=Changes())
+        self.ledger = Recorder(self.database, first_poll=self.schedule.first_poll, changes=Changes())
         self.batch = WriteQueue(self.ledger, clock)
         self.poller = Poller(
             self.database,
             rivya,
             self.batch,
-            timing=self.timing,
+            schedule=self.schedule,
             limiter=self.limiter,
             clock=clock,
             most=None if most_at_once is None else (most_at_once, most_ahead or 0),
