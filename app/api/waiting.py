@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 
 import structlog
 from starlette.types import Receive
@@ -112,7 +111,7 @@ class LongPollWaiter:
         self._is_reading = self._is_woken = self._is_last = False
         self._start_read()
         self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
-        changes.begin(generation_id, self)
+        changes.add(generation_id, self)
 
     def set(self) -> None:
         """Read again after a change. At shutdown finish with the last read: the database may be closed."""
@@ -161,7 +160,7 @@ class LongPollWaiter:
         callback, self._callback, self._known = self._callback, None, None
         if callback is not None:
             self._timer.cancel()
-            self._changes.end(self._generation_id, self)
+            self._changes.remove(self._generation_id, self)
             callback(answer)
 
 
@@ -195,13 +194,18 @@ class Waiting:
         """
         if seconds <= 0:
             return await self.reads.generation(generation_id)
-        deadline = asyncio.get_running_loop().time() + seconds
-        with self._changes.wait_for(generation_id) as changed:
-            leaving = asyncio.create_task(_disconnected(receive, changed))
-            try:
-                return await self._settled(generation_id, changed, deadline, leaving)
-            finally:
-                leaving.cancel()
+        finished: asyncio.Future[asyncio.Future[GenerationsById] | None] = asyncio.get_running_loop().create_future()
+        leave = self.add_callback(generation_id, seconds, finished.set_result)
+        leaving = asyncio.create_task(_disconnected(receive))
+        leaving.add_done_callback(lambda _: leave() if leave is not None else None)
+        try:
+            await asyncio.wait([finished])
+            if leaving.done():
+                raise ClientDisconnected
+        finally:
+            leaving.cancel()
+        read = finished.result()
+        return await self.reads.generation(generation_id) if read is None else read.result().get(generation_id)
 
     def add_callback(self, generation_id: str, seconds: float, callback: OnRead) -> Callable[[], None] | None:
         """Call `callback` with the read that `generation` would return from, and without a task.
@@ -231,32 +235,7 @@ class Waiting:
         self._stopping.set()
         self._changes.wake_all()
 
-    async def _settled(
-        self, generation_id: str, changed: asyncio.Event, deadline: float, leaving: "asyncio.Task[None]"
-    ) -> Generation | None:
-        generation = await self.reads.generation(generation_id)
-        while generation is not None and not generation.status.is_terminal and not self._stopping.is_set():
-            is_over = not await self._wait(changed, deadline)
-            if leaving.done():
-                raise ClientDisconnected
-            if self._stopping.is_set():  # the database may be closed already
-                return generation
-            generation = await self.reads.generation(generation_id)
-            if is_over:
-                return generation
-        return generation
 
-    async def _wait(self, changed: asyncio.Event, deadline: float) -> bool:
-        """True when something changed, False when the time is over."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline):
-                await changed.wait()
-        was_woken = changed.is_set()
-        changed.clear()
-        return was_woken
-
-
-async def _disconnected(receive: Receive, changed: asyncio.Event) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    changed.set()

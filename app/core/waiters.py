@@ -40,20 +40,20 @@ class Waiters:
         return waited_id in self._waiting
 
     @contextmanager
-    def wait_for(self, waited_id: str) -> Iterator[asyncio.Event]:
+    def wait(self, waited_id: str) -> Iterator[asyncio.Event]:
         """An event that is set each time the id is woken; clear it, read the state, then wait."""
         event = asyncio.Event()
-        self.begin(waited_id, event)
+        self.add(waited_id, event)
         try:
             yield event
         finally:
-            self.end(waited_id, event)
+            self.remove(waited_id, event)
 
-    def begin(self, waited_id: str, waiter: Waiter) -> None:
-        """Wake this waiter each time the id is woken, until `end`."""
+    def add(self, waited_id: str, waiter: Waiter) -> None:
+        """Wake this waiter each time the id is woken, until `remove`."""
         self._waiting[waited_id].add(waiter)
 
-    def end(self, waited_id: str, waiter: Waiter) -> None:
+    def remove(self, waited_id: str, waiter: Waiter) -> None:
         """Stop waking this waiter."""
         self._waiting[waited_id].discard(waiter)
         if not self._waiting[waited_id]:

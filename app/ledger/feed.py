@@ -288,7 +288,7 @@ class FeedTail:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
-        with self._followers.wait_for(chosen.generation_id or _EVERYTHING) as changed:
+        with self._followers.wait(chosen.generation_id or _EVERYTHING) as changed:
             while not self._is_stopping:
                 changed.clear()
                 page = self._recent_page(chosen, after, limit=limit)

@@ -125,7 +125,7 @@ class Submitter:
     async def _answer_again(self, submission_id: str, key: str) -> Reply:
         """The first reply as soon as it is stored; 504 after `repeat_timeout` seconds or at a stop, 410 if emptied."""
         deadline = self._clock.monotonic() + self._repeat_timeout
-        with self._waiters.wait_for(submission_id) as woken:
+        with self._waiters.wait(submission_id) as woken:
             while True:
                 woken.clear()
                 known = await self._submissions.find(submission_id)
