@@ -230,7 +230,9 @@ class Service:
         app.add_fast_route(
             generation_read.PREFIX, handler=generation_read.FastGenerationRead(self.waiting, self.access)
         )
-        app.include_router(submission.router(self.submitter, self.access))
+        app.include_router(
+            submission.router(self.submitter, self.access, created=schemas.GenerationOut, error=schemas.ErrorOut)
+        )
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.record, clock=self.clock)
         )

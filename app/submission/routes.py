@@ -13,16 +13,16 @@ from app.submission.service import Submitter
 _KEY = "Idempotency-Key"
 
 
-def router(submitter: Submitter, access: Access) -> APIRouter:
-    """The router with the route, for callers with the role `write`."""
+def router(submitter: Submitter, access: Access, *, created: type[BaseModel], error: type[BaseModel]) -> APIRouter:
+    """The router with the route, for callers with the role `write`; `created` and `error` describe its answers."""
     routes = APIRouter(prefix="/api/v1", tags=["generations"])
 
     @routes.post(
         "/generations",
         summary="Create a generation",
         response_model=None,
-        responses=RESPONSES,
-        openapi_extra={"requestBody": REQUEST_BODY},
+        responses=_responses(created, error),
+        openapi_extra={"requestBody": _REQUEST_BODY},
     )
     async def create_generation(
         request: Request,
@@ -53,7 +53,7 @@ def _response(reply: Reply, key: str) -> Response:
     return Response(reply.body, status_code=reply.status, headers=headers, media_type="application/json")
 
 
-# The OpenAPI description of a create: Rivya's documented body, our object, errors in Rivya's format.
+# The OpenAPI description of a create: Rivya's documented body, and the answers.
 
 
 _REQUEST: dict[str, Any] = {
@@ -61,29 +61,6 @@ _REQUEST: dict[str, Any] = {
     "prompt": "A lighthouse in the fog",
     "params": {"aspectRatio": "1:1"},
     "client_request_id": "order-1",
-}
-_GENERATION: dict[str, Any] = {
-    "id": "task_public_id",
-    "status": "queued",
-    "model": "z-image",
-    "reserved_credits": 1,
-    "final_credits": None,
-    "created_at": "2026-05-10T00:00:00.000Z",
-    "updated_at": "2026-05-10T00:00:00.000Z",
-    "result": None,
-    "error": None,
-    "metadata": None,
-    "tracking": {
-        "state": "watching",
-        "submitted_by": "shop",
-        "client_request_id": "order-1",
-        "settled_by": None,
-        "first_seen_at": "2026-05-10T00:00:00.120Z",
-        "settled_at": None,
-        "callback_received_at": None,
-        "polls": 0,
-        "next_poll_at": "2026-05-10T00:01:00.120Z",
-    },
 }
 
 
@@ -101,37 +78,7 @@ class CreateGeneration(BaseModel):
     )
 
 
-class CreatedGeneration(BaseModel):
-    """Rivya's object, unchanged, plus `metadata` and `tracking`."""
-
-    model_config = ConfigDict(extra="allow", json_schema_extra={"example": _GENERATION})
-
-    id: str
-    status: str = Field(description="queued, processing, succeeded or failed")
-    model: str | None = None
-    reserved_credits: float | None = None
-    final_credits: float | None = None
-    created_at: str | None = None
-    updated_at: str | None = None
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    metadata: dict[str, Any] | None
-    tracking: dict[str, Any]
-
-
-class CreateError(BaseModel):
-    """An error in Rivya's shape."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {"error": {"code": "validation_failed", "message": "model is required.", "requestId": "req_1"}}
-        }
-    )
-
-    error: dict[str, Any] = Field(description="`code`, `message`, `requestId`; Rivya may add members.")
-
-
-def _documented(description: str, model: type[BaseModel] = CreateError) -> dict[str, Any]:
+def _documented(description: str, model: type[BaseModel]) -> dict[str, Any]:
     headers = {
         "Idempotency-Key": {
             "description": "The key it was sent with: yours, or the one that was made for it.",
@@ -145,30 +92,28 @@ def _documented(description: str, model: type[BaseModel] = CreateError) -> dict[
     return {"model": model, "description": description, "headers": headers}
 
 
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: _documented("Rivya accepted it. The status is Rivya's own and may be another 2xx.", CreatedGeneration),
-    400: _documented("The body or the key can't be used, or Rivya says so."),
-    401: _documented("No valid token, or Rivya does not accept the receiver's key."),
-    403: _documented("The token's role does not reach that far, or the receiver's key lacks the scope."),
-    409: _documented("`idempotency_conflict`: the key was used with another body."),
-    410: _documented(
-        "`idempotency_key_expired`: the key was used before, and its answer is no longer kept. Nothing was sent."
-    ),
-    413: _documented("`payload_too_large`: more than 1 MiB."),
-    429: _documented("Rivya asks to wait. The same key sends it again."),
-    503: _documented(
-        "`rivya_unreachable`, `not_recorded`, `database_unavailable`, `overloaded`, or Rivya's own. Repeat it with the "
-        "same key."
-    ),
-    504: _documented(
-        "`submission_unknown`: no usable answer came. It is resolved in the background with the same key."
-    ),
-    "2XX": _documented("Rivya accepted it.", CreatedGeneration),
-    "4XX": _documented("Rivya refused it: its status, code, message and requestId."),
-    "5XX": _documented("Rivya failed: its status, code and requestId. The same key sends it again."),
+def _responses(created: type[BaseModel], error: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    accepted = "Rivya accepted it. The status is Rivya's own and may be another 2xx."
+    errors = {status: _documented(text, error) for status, text in _ERRORS.items()}
+    return {200: _documented(accepted, created), **errors, "2XX": _documented("Rivya accepted it.", created)}
+
+
+_ERRORS: dict[int | str, str] = {
+    400: "The body or the key can't be used, or Rivya says so.",
+    401: "No valid token, or Rivya does not accept the receiver's key.",
+    403: "The token's role does not reach that far, or the receiver's key lacks the scope.",
+    409: "`idempotency_conflict`: the key was used with another body.",
+    410: "`idempotency_key_expired`: the key was used before, and its answer is no longer kept. Nothing was sent.",
+    413: "`payload_too_large`: more than 1 MiB.",
+    429: "Rivya asks to wait. The same key sends it again.",
+    503: "`rivya_unreachable`, `not_recorded`, `database_unavailable`, `overloaded`, or Rivya's own. Repeat it with "
+    "the same key.",
+    504: "`submission_unknown`: no usable answer came. It is resolved in the background with the same key.",
+    "4XX": "Rivya refused it: its status, code, message and requestId.",
+    "5XX": "Rivya failed: its status, code and requestId. The same key sends it again.",
 }
 
-REQUEST_BODY: dict[str, Any] = {
+_REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {"application/json": {"schema": CreateGeneration.model_json_schema()}},
 }

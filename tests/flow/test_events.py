@@ -106,7 +106,7 @@ async def test_a_forged_cursor_is_refused(sqlite_url: str, end: str) -> None:
         await api.record(submit("a"))
         cursor = (await page(api))["next_cursor"]
         letters = [cursor[:place] + ("A" if cursor[place] != "A" else "B") + cursor[place + 1 :] for place in range(27)]
-        for forged in (*letters, cursor[:-1] + end, f"{cursor}{end}x", end or "0"):
+        for forged in {*letters, cursor[:-1] + end, f"{cursor}{end}x", end or "0"} - {cursor}:
             assert error_of(await api.client.get(PATH, params={"after": forged})) == (400, "validation_failed"), forged
 
 

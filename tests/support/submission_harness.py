@@ -11,6 +11,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from sqlalchemy import select
 
+from app.api.schemas import ErrorOut, GenerationOut
 from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
 from app.core.waiters import Waiters
@@ -164,7 +165,7 @@ def _app(submitter: Submitter) -> FastAPI:
         ApiToken.of("viewer", Role.READ, "read-token"),
     ]
     app = FastAPI()
-    app.include_router(router(submitter, Access(tokens)))
+    app.include_router(router(submitter, Access(tokens), created=GenerationOut, error=ErrorOut))
     app.add_exception_handler(ServiceError, _render)
     return app
 
