@@ -68,8 +68,8 @@ from app.rivya.client import RivyaClient
 from app.rivya.schemes import wanted_scheme
 from app.submission import routes as submission
 from app.submission.sender import Retrier, Sender
-from app.submission.service import Submitter
-from app.submission.store import Submissions
+from app.submission.service import SubmissionService
+from app.submission.store import SubmissionRepository
 from app.tokens import routes as tokens
 from app.tokens.repository import TokenRepository
 from app.tokens.service import NameClash, Tokens
@@ -187,9 +187,9 @@ class Service:
             self.intake.kept_for = timedelta(days=self.settings.receiver_retention_days)
 
     def _build_submission(self) -> None:
-        store, waiters = Submissions(self.database, price=self.spending.price), Waiters()
+        store, waiters = SubmissionRepository(self.database, price=self.spending.price), Waiters()
         sender = Sender(self.client, self.batch, store, self.clock, waiters=waiters)
-        self.submitter = Submitter(store, sender, self.limiter, self.clock, waiters=waiters)
+        self.submissions = SubmissionService(store, sender, self.limiter, self.clock, waiters=waiters)
         self.retrier = Retrier(store, sender, self.limiter, self.clock)
 
     def _build_operations(self) -> None:
@@ -231,7 +231,7 @@ class Service:
             generation_read.PREFIX, handler=generation_read.FastGenerationRead(self.waiting, self.access)
         )
         app.include_router(
-            submission.router(self.submitter, self.access, created=schemas.GenerationOut, error=schemas.ErrorOut)
+            submission.router(self.submissions, self.access, created=schemas.GenerationOut, error=schemas.ErrorOut)
         )
         app.include_router(
             generations.router(self.queries, self.access, self.waiting, self.batch.record, clock=self.clock)
@@ -319,7 +319,7 @@ class Service:
                 with suppress(DatabaseUnavailable):
                     await leading.stop()
             await self.poller.stop()
-            await self.submitter.stop()
+            await self.submissions.stop()
             await self.batch.stop()
             await self.close()
 
@@ -327,7 +327,7 @@ class Service:
         """Begin to shut down: answer long polls now, and creates as soon as Rivya answers or soon after."""
         self.waiting.stop()
         self.feed_tail.stop()
-        self.submitter.begin_shutdown()
+        self.submissions.begin_shutdown()
         self.gateway.shutdown_deadline.start()
 
     async def _start(self) -> None:

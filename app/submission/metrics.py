@@ -6,7 +6,7 @@ import structlog
 from prometheus_client import Counter
 
 from app.submission.models import State, Submission
-from app.submission.outcome import UNRESOLVED_AFTER, Verdict
+from app.submission.outcome import UNRESOLVED_AFTER, Outcome
 
 SUBMISSIONS = Counter("receiver_submissions", "Creates, by what became of them.", ["result"])
 
@@ -19,22 +19,22 @@ _SENT = {
 log = structlog.stdlib.get_logger(__name__)
 
 
-def log_sent(submission: Submission, verdict: Verdict, *, request_id: str) -> None:
+def log_sent(submission: Submission, outcome: Outcome, *, request_id: str) -> None:
     """Count and log that a caller's create was sent."""
-    SUBMISSIONS.labels(verdict.result).inc()
-    write = log.info if verdict.state is State.ACCEPTED else log.warning
-    write(_SENT[verdict.state], **_fields(submission, verdict), error_request_id=request_id)
+    SUBMISSIONS.labels(outcome.result).inc()
+    write = log.info if outcome.state is State.ACCEPTED else log.warning
+    write(_SENT[outcome.state], **_fields(submission, outcome), error_request_id=request_id)
 
 
-def log_retried(submission: Submission, verdict: Verdict, *, age: timedelta) -> None:
+def log_retried(submission: Submission, outcome: Outcome, *, age: timedelta) -> None:
     """Log a retry by the background, and count it if it settled the submission."""
-    if verdict.state is not State.UNKNOWN:
+    if outcome.state is not State.UNKNOWN:
         SUBMISSIONS.labels("resolved").inc()
-        log.info("submission.resolved", **_fields(submission, verdict), state=verdict.state)
+        log.info("submission.resolved", **_fields(submission, outcome), state=outcome.state)
     elif age >= UNRESOLVED_AFTER:
-        log.error("submission.unresolved", **_fields(submission, verdict), hours=round(age.total_seconds() / 3600))
+        log.error("submission.unresolved", **_fields(submission, outcome), hours=round(age.total_seconds() / 3600))
     else:
-        log.warning("submission.unknown", **_fields(submission, verdict))
+        log.warning("submission.unknown", **_fields(submission, outcome))
 
 
 def log_answered(submission: Submission, result: str) -> None:
@@ -49,12 +49,12 @@ def log_rejected(reason: str) -> None:
     log.warning("submission.turned_away", reason=reason)
 
 
-def _fields(submission: Submission, verdict: Verdict) -> dict[str, object]:
+def _fields(submission: Submission, outcome: Outcome) -> dict[str, object]:
     return {
         "submission_id": submission.id,
-        "generation_id": verdict.generation_id,
+        "generation_id": outcome.generation_id,
         "attempt": submission.attempts,
-        "result": verdict.result,
-        "error": verdict.error,
-        "rivya_request_id": verdict.rivya_request_id,
+        "result": outcome.result,
+        "error": outcome.error,
+        "rivya_request_id": outcome.rivya_request_id,
     }

@@ -56,7 +56,7 @@ Attempt = Accepted | NotRecorded | RivyaError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Outcome:
     """The submission's next state and the reply to the caller."""
 
     result: Result
@@ -73,8 +73,8 @@ class Verdict:
     """The wait that Rivya asked for, in seconds."""
 
 
-def judge(attempt: Attempt, *, key: str, request_id: str, in_doubt: bool) -> Verdict:
-    """The verdict on an attempt.
+def classify(attempt: Attempt, *, key: str, request_id: str, in_doubt: bool) -> Outcome:
+    """The outcome of an attempt.
 
     `in_doubt`: an earlier attempt may have taken effect. Then only an answer of Rivya about this very request settles
     it, and not that Rivya is busy, away, or rejects our API key. `request_id` is the id in errors of our own.
@@ -83,7 +83,7 @@ def judge(attempt: Attempt, *, key: str, request_id: str, in_doubt: bool) -> Ver
         return _accepted(attempt)
     if isinstance(attempt, NotRecorded):
         reply = not_recorded(key, request_id=request_id)
-        return Verdict(result=Result.NOT_RECORDED, state=State.UNKNOWN, reply=reply, error=attempt.reason)
+        return Outcome(result=Result.NOT_RECORDED, state=State.UNKNOWN, reply=reply, error=attempt.reason)
     if isinstance(attempt, RivyaRefused) and not (in_doubt and _leaves_outcome_open(attempt)):
         return _refused(attempt, request_id)
     if isinstance(attempt, RivyaUnavailable) and not in_doubt:
@@ -108,9 +108,9 @@ def _is_a_clear_no(status: int, code: str | None) -> bool:
     return (status >= 500 and code is not None) or (400 <= status < 500 and status not in (408, 425))
 
 
-def _accepted(attempt: Accepted) -> Verdict:
+def _accepted(attempt: Accepted) -> Outcome:
     body = json_body(render(attempt.generation)) if attempt.generation is not None else attempt.body
-    return Verdict(
+    return Outcome(
         result=Result.ACCEPTED,
         state=State.ACCEPTED,
         reply=Reply(status=attempt.status, body=body),
@@ -132,9 +132,9 @@ def _is_about_the_account(error: RivyaRefused) -> bool:
     )
 
 
-def _refused(error: RivyaRefused, request_id: str) -> Verdict:
+def _refused(error: RivyaRefused, request_id: str) -> Outcome:
     is_final = not _is_about_the_account(error)
-    return Verdict(
+    return Outcome(
         result=Result.REJECTED if is_final else Result.RETRYABLE,
         state=State.REJECTED,
         reply=relayed(error, request_id=request_id),
@@ -145,11 +145,11 @@ def _refused(error: RivyaRefused, request_id: str) -> Verdict:
     )
 
 
-def _failed(error: RivyaUnavailable, status: int, code: str, *, request_id: str) -> Verdict:
+def _failed(error: RivyaUnavailable, status: int, code: str, *, request_id: str) -> Outcome:
     named = error.request_id or request_id
     message = error.message or "Rivya failed to take this create. Repeat it with the same Idempotency-Key."
     message = message[:_LONGEST_MESSAGE]
-    return Verdict(
+    return Outcome(
         result=Result.RETRYABLE,
         state=State.REJECTED,
         reply=error_reply(status, code, message, request_id=named, retry_after=error.retry_after),
@@ -159,13 +159,13 @@ def _failed(error: RivyaUnavailable, status: int, code: str, *, request_id: str)
     )
 
 
-def _unreachable(error: RivyaUnavailable, request_id: str) -> Verdict:
+def _unreachable(error: RivyaUnavailable, request_id: str) -> Outcome:
     reply = unreachable(request_id=request_id, retry_after=error.retry_after)
-    return Verdict(result=Result.UNREACHABLE, state=State.REJECTED, reply=reply, error=str(error))
+    return Outcome(result=Result.UNREACHABLE, state=State.REJECTED, reply=reply, error=str(error))
 
 
-def _unknown(error: RivyaError, key: str, request_id: str) -> Verdict:
-    return Verdict(
+def _unknown(error: RivyaError, key: str, request_id: str) -> Outcome:
+    return Outcome(
         result=Result.UNKNOWN,
         state=State.UNKNOWN,
         reply=unknown(key, request_id=request_id),

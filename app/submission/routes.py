@@ -8,12 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.core.auth import Access, Caller, Role
 from app.core.bodies import read_body
 from app.submission.models import MOST_BYTES, Reply, read_create, read_key
-from app.submission.service import Submitter
+from app.submission.service import SubmissionService
 
 _KEY = "Idempotency-Key"
 
 
-def router(submitter: Submitter, access: Access, *, created: type[BaseModel], error: type[BaseModel]) -> APIRouter:
+def router(
+    service: SubmissionService, access: Access, *, created: type[BaseModel], error: type[BaseModel]
+) -> APIRouter:
     """The router with the route, for callers with the role `write`; `created` and `error` describe its answers."""
     routes = APIRouter(prefix="/api/v1", tags=["generations"])
 
@@ -36,9 +38,9 @@ def router(submitter: Submitter, access: Access, *, created: type[BaseModel], er
 
         The same key with the same body gets the first answer again; with another body, 409.
         """
-        key = read_key(request.headers.getlist(_KEY)) or submitter.new_key()
+        key = read_key(request.headers.getlist(_KEY)) or service.new_key()
         create = read_create(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES))
-        reply = await submitter.submit(create, key, caller)
+        reply = await service.submit(create, key, caller)
         return _response(reply, key)
 
     return routes

@@ -17,8 +17,8 @@ from app.rivya.client import CreateAnswer, RivyaClient
 from app.rivya.errors import RivyaError, RivyaUnavailable
 from app.submission.metrics import log_retried, log_sent
 from app.submission.models import Reply, Submission, read_create, unknown
-from app.submission.outcome import Accepted, Attempt, NotRecorded, Verdict, judge, pause_before_retry
-from app.submission.store import Submissions
+from app.submission.outcome import Accepted, Attempt, NotRecorded, Outcome, classify, pause_before_retry
+from app.submission.store import SubmissionRepository
 
 Jitter = Callable[[], float]
 """Returns a number from -1 to 1."""
@@ -44,7 +44,7 @@ class Sender:
         self,
         client: RivyaClient,
         batch: WriteQueue,
-        submissions: Submissions,
+        submissions: SubmissionRepository,
         clock: Clock,
         *,
         waiters: Waiters,
@@ -69,19 +69,19 @@ class Sender:
         """
         attempt = await self._attempt(claimed)
         current_request_id = request_id()
-        verdict = judge(attempt, key=claimed.key, request_id=current_request_id, in_doubt=in_doubt)
+        outcome = classify(attempt, key=claimed.key, request_id=current_request_id, in_doubt=in_doubt)
         try:
-            is_current = await self._conclude(claimed, verdict)
+            is_current = await self._conclude(claimed, outcome)
         except DatabaseUnavailable as error:
             lost = NotRecorded(type(error).__name__)
-            verdict = judge(lost, key=claimed.key, request_id=current_request_id, in_doubt=in_doubt)
+            outcome = classify(lost, key=claimed.key, request_id=current_request_id, in_doubt=in_doubt)
             is_current = True
         self._waiters.wake(claimed.id)
         if in_doubt:
-            log_retried(claimed, verdict, age=self._clock.now() - claimed.sent_at)
+            log_retried(claimed, outcome, age=self._clock.now() - claimed.sent_at)
         else:
-            log_sent(claimed, verdict, request_id=current_request_id)
-        reply = verdict.reply if is_current else await self._stored_reply(claimed, current_request_id)
+            log_sent(claimed, outcome, request_id=current_request_id)
+        reply = outcome.reply if is_current else await self._stored_reply(claimed, current_request_id)
         return Sent(reply, attempt if isinstance(attempt, RivyaError) else None)
 
     async def _attempt(self, claimed: Submission) -> Attempt:
@@ -111,12 +111,12 @@ class Sender:
         message = "no answer before the process had to stop"
         raise RivyaUnavailable(message, sent=True)
 
-    async def _conclude(self, claimed: Submission, verdict: Verdict) -> bool:
+    async def _conclude(self, claimed: Submission, outcome: Outcome) -> bool:
         now = self._clock.now()
         pause = pause_before_retry(
-            claimed.retries, now - claimed.sent_at, jitter=self._jitter(), retry_after=verdict.retry_after
+            claimed.retries, now - claimed.sent_at, jitter=self._jitter(), retry_after=outcome.retry_after
         )
-        return await self._submissions.conclude(claimed, verdict, now=now, next_attempt_at=now + pause)
+        return await self._submissions.conclude(claimed, outcome, now=now, next_attempt_at=now + pause)
 
     async def _stored_reply(self, claimed: Submission, current_request_id: str) -> Reply:
         """The reply that a later attempt stored: this attempt was slow, and the background has retried."""
@@ -144,7 +144,7 @@ _SECONDS_WHILE_IDLE = 1.0
 class Retrier:
     """Retries unanswered submissions under the same key. `run_once` is one run of a loop; any replica may run it."""
 
-    def __init__(self, submissions: Submissions, sender: Sender, limiter: RateLimiter, clock: Clock) -> None:
+    def __init__(self, submissions: SubmissionRepository, sender: Sender, limiter: RateLimiter, clock: Clock) -> None:
         self._submissions = submissions
         self._sender = sender
         self._limiter = limiter

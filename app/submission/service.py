@@ -14,7 +14,7 @@ from app.submission import models
 from app.submission.metrics import log_answered, log_rejected
 from app.submission.models import Create, Reply, State, Submission
 from app.submission.sender import Sender
-from app.submission.store import Submissions
+from app.submission.store import SubmissionRepository
 from app.tokens.spending import check_model
 
 _SECONDS_BETWEEN_READS = 0.25
@@ -33,12 +33,12 @@ async def until_set(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-class Submitter:
+class SubmissionService:
     """Runs each create as a task of its own, so that a caller that disconnects does not interrupt it."""
 
     def __init__(
         self,
-        submissions: Submissions,
+        submissions: SubmissionRepository,
         sender: Sender,
         limiter: RateLimiter,
         clock: Clock,

@@ -10,7 +10,7 @@ from app.core.auth import Caller
 from app.core.database import Database, Id, UtcDateTime, enum_check, metadata
 from app.core.ids import uuid7
 from app.submission.models import Create, State, Submission, from_row
-from app.submission.outcome import Verdict
+from app.submission.outcome import Outcome
 from app.tokens import spending
 
 # A create is written here before it is sent.
@@ -73,7 +73,7 @@ async def no_price(_caller: Caller, _model: str) -> float:
     return 0.0
 
 
-class Submissions:
+class SubmissionRepository:
     """The repository of submissions. Every method raises `DatabaseUnavailable`."""
 
     def __init__(self, database: Database, *, price: Price = no_price, lease: timedelta = LEASE) -> None:
@@ -157,54 +157,54 @@ class Submissions:
         """Claim the submission whose retry has been due for the longest time; None if none is due or free."""
         due = select(_t.id).where(_t.next_attempt_at <= now).order_by(_t.next_attempt_at).limit(1)
         async with self._database.transaction() as connection:
-            chosen = (await connection.execute(due.with_for_update(skip_locked=True))).scalar_one_or_none()
-            if chosen is None:
+            submission_id = (await connection.execute(due.with_for_update(skip_locked=True))).scalar_one_or_none()
+            if submission_id is None:
                 return None
             change = (
                 update(submissions)
-                .where(_t.id == chosen)
+                .where(_t.id == submission_id)
                 .values(attempts=_t.attempts + 1, retries=_t.retries + 1, next_attempt_at=now + self._lease)
                 .returning(*_t)
             )
             return from_row((await connection.execute(change)).mappings().one())
 
     async def conclude(
-        self, claimed: Submission, verdict: Verdict, *, now: datetime, next_attempt_at: datetime | None
+        self, claimed: Submission, outcome: Outcome, *, now: datetime, next_attempt_at: datetime | None
     ) -> bool:
-        """Store the verdict on an attempt; False if a later attempt or a final reply has replaced it.
+        """Store the outcome of an attempt; False if a later attempt or a final reply has replaced it.
 
         Of a refused create only the hash of the body is kept: who sends it again brings the body.
         An acceptance is stored however late it comes: Rivya has confirmed that the generation exists.
         """
-        is_current = true() if verdict.state is State.ACCEPTED else _t.attempts == claimed.attempts
-        is_open = verdict.state is State.UNKNOWN
+        is_current = true() if outcome.state is State.ACCEPTED else _t.attempts == claimed.attempts
+        is_open = outcome.state is State.UNKNOWN
         change = (
             update(submissions)
             .where(_t.id == claimed.id, _t.is_final == 0, is_current)
             .values(
-                state=verdict.state,
-                is_final=int(verdict.is_final),
-                generation_id=verdict.generation_id,
-                last_error=verdict.error,
+                state=outcome.state,
+                is_final=int(outcome.is_final),
+                generation_id=outcome.generation_id,
+                last_error=outcome.error,
                 next_attempt_at=next_attempt_at if is_open else None,
                 resolved_at=None if is_open else now,
-                response_status=None if is_open else verdict.reply.status,
-                response=None if is_open else verdict.reply.body,
-                response_retry_after=None if is_open else verdict.reply.retry_after,
-                **({"request": b""} if verdict.state is State.REJECTED else {}),
+                response_status=None if is_open else outcome.reply.status,
+                response=None if is_open else outcome.reply.body,
+                response_retry_after=None if is_open else outcome.reply.retry_after,
+                **({"request": b""} if outcome.state is State.REJECTED else {}),
             )
         )
         async with self._database.transaction() as connection:
             is_stored = (await connection.execute(change)).rowcount == 1
-            if is_stored and verdict.state is State.REJECTED:
+            if is_stored and outcome.state is State.REJECTED:
                 await spending.give_back(connection, claimed.id)
-            elif is_stored and verdict.state is State.ACCEPTED:
+            elif is_stored and outcome.state is State.ACCEPTED:
                 await spending.accept(
                     connection,
                     claimed.id,
                     token=claimed.submitted_by,
-                    credits_reserved=verdict.credits_reserved,
-                    generation_id=verdict.generation_id,
+                    credits_reserved=outcome.credits_reserved,
+                    generation_id=outcome.generation_id,
                     now=now,
                 )
         return is_stored

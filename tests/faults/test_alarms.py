@@ -9,7 +9,7 @@ from app.endpoint.reconciler import LEASE as LEADER
 from app.operations.alarms import Alarm
 from app.sandbox.faults import ApiFault
 from app.submission.models import read_create
-from app.submission.store import Submissions
+from app.submission.store import SubmissionRepository
 from tests.support.reports import poll, submit, webhook
 from tests.support.service_harness import PATH_KEY, ServiceHarness, open_service
 
@@ -96,7 +96,7 @@ async def test_generations_that_nobody_polls_are_noticed(database_url: str) -> N
 
 async def test_a_create_that_stays_unresolved_is_noticed(database_url: str) -> None:
     async with open_service(database_url) as room:
-        store = Submissions(room.service.database)
+        store = SubmissionRepository(room.service.database)
         create = read_create(b'{"model": "z-image"}')
         await store.begin(create, "order-1", Caller("shop", Role.WRITE), now=room.clock.now())
         room.pass_time(minutes=14)

@@ -153,7 +153,7 @@ async def test_a_caller_that_hangs_up_does_not_cut_the_bookkeeping_short(databas
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await room.sandbox.advance(1)
-        await room.submitter.stop()
+        await room.service.stop()
         assert (await room.submission())["state"] == "accepted"
         assert (await room.generation())["status"] == "queued"
 
@@ -181,8 +181,8 @@ async def test_stopping_lets_those_who_wait_go_and_finishes_what_is_being_sent(d
         hang(room)
         sending, waiting = create_many(room, 2)
         await eventually(lambda: room.charged() == 1 and paused.is_set())
-        stopping = asyncio.create_task(room.submitter.stop())
-        await eventually(lambda: len(room.submitter._tasks) == 1)
+        stopping = asyncio.create_task(room.service.stop())
+        await eventually(lambda: len(room.service._tasks) == 1)
         await room.sandbox.advance(1)
         await stopping
         answers = {answer.status_code for answer in await asyncio.gather(sending, waiting)}

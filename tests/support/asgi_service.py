@@ -28,7 +28,7 @@ async def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[tupl
         await service.batch.start()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://receiver") as client:
             yield service, client
-        await service.submitter.stop()
+        await service.submissions.stop()
         await service.batch.stop()
         await service.close()
 

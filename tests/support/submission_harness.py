@@ -26,8 +26,8 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from app.submission.routes import router
 from app.submission.sender import Retrier, Sender
-from app.submission.service import Pause, Submitter, until_set
-from app.submission.store import Submissions, submissions
+from app.submission.service import Pause, SubmissionService, until_set
+from app.submission.store import SubmissionRepository, submissions
 from tests.support.clock import ManualClock
 from tests.support.ledger_harness import LedgerHarness, open_ledger
 
@@ -60,7 +60,7 @@ class SubmissionHarness:
     sandbox: Sandbox
     clock: ManualClock
     batch: WriteQueue
-    submitter: Submitter
+    service: SubmissionService
     retrier: Retrier
     budget: Budget
     app: FastAPI
@@ -90,13 +90,13 @@ class SubmissionHarness:
     @property
     def waiting(self) -> int:
         """How many creates wait for one that is under way."""
-        return sum(map(len, self.submitter._waiters._waiting.values()))
+        return sum(map(len, self.service._waiters._waiting.values()))
 
     async def abandon(self) -> None:
         """What a killed process leaves: whatever was committed, and nothing else."""
-        for task in list(self.submitter._tasks):
+        for task in list(self.service._tasks):
             task.cancel()
-        await asyncio.gather(*self.submitter._tasks, return_exceptions=True)
+        await asyncio.gather(*self.service._tasks, return_exceptions=True)
 
 
 async def eventually(is_so: Callable[[], bool]) -> None:
@@ -146,26 +146,28 @@ async def open_submission(
         batch = WriteQueue(recorder or room.ledger, clock)
         await batch.start()
         stack.push_async_callback(batch.stop)
-        waiters, budget, store = Waiters(), Budget(), Submissions(room.database)
+        waiters, budget, store = Waiters(), Budget(), SubmissionRepository(room.database)
         sender = Sender(rivya_client, batch, store, clock, waiters=waiters, jitter=lambda: 0)
-        submitter = Submitter(store, sender, budget, clock, waiters=waiters, pause=pause, most_at_once=most_at_once)
-        stack.push_async_callback(submitter.stop)
-        app = _app(submitter)
+        service = SubmissionService(
+            store, sender, budget, clock, waiters=waiters, pause=pause, most_at_once=most_at_once
+        )
+        stack.push_async_callback(service.stop)
+        app = _app(service)
         client = await stack.enter_async_context(
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver")
         )
         retrier = Retrier(store, sender, budget, clock)
-        yield SubmissionHarness(room, sandbox, clock, batch, submitter, retrier, budget, app, client)
+        yield SubmissionHarness(room, sandbox, clock, batch, service, retrier, budget, app, client)
 
 
-def _app(submitter: Submitter) -> FastAPI:
+def _app(service: SubmissionService) -> FastAPI:
     tokens = [
         ApiToken.of("shop", Role.WRITE, "write-token"),
         ApiToken.of("studio", Role.WRITE, "other-token"),
         ApiToken.of("viewer", Role.READ, "read-token"),
     ]
     app = FastAPI()
-    app.include_router(router(submitter, Access(tokens), created=GenerationOut, error=ErrorOut))
+    app.include_router(router(service, Access(tokens), created=GenerationOut, error=ErrorOut))
     app.add_exception_handler(ServiceError, _render)
     return app
 

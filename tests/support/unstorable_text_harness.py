@@ -119,7 +119,7 @@ async def unstorable_room(
         async with httpx.AsyncClient(transport=transport, base_url="http://receiver", headers=headers) as client:
             room = UnstorableTextHarness(service, client, rivya)
             yield room
-        await service.submitter.stop()
+        await service.submissions.stop()
         await service.poller.stop()
         await service.batch.stop()
         await service.close()

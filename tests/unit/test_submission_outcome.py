@@ -15,7 +15,7 @@ from app.rivya.errors import (
     RivyaUnreadable,
 )
 from app.submission.models import State
-from app.submission.outcome import Accepted, Attempt, NotRecorded, Result, Verdict, judge
+from app.submission.outcome import Accepted, Attempt, NotRecorded, Outcome, Result, classify
 from tests.support.clock import NOON
 
 BODY = b'{"id": "task_1", "status": "queued"}'
@@ -45,118 +45,118 @@ SEE_OTHER = RivyaUnavailable("Rivya answered 303 without an error of its own", s
 CONFLICT = RivyaRefused(409, "idempotency_conflict", "another body")
 
 
-def verdict_on(attempt: Attempt, *, in_doubt: bool = False) -> Verdict:
-    return judge(attempt, key="key-1", request_id="req_ours", in_doubt=in_doubt)
+def outcome_of(attempt: Attempt, *, in_doubt: bool = False) -> Outcome:
+    return classify(attempt, key="key-1", request_id="req_ours", in_doubt=in_doubt)
 
 
-def error_of(verdict: Verdict) -> dict[str, object]:
-    error: dict[str, object] = orjson.loads(verdict.reply.body)["error"]
+def error_of(outcome: Outcome) -> dict[str, object]:
+    error: dict[str, object] = orjson.loads(outcome.reply.body)["error"]
     return error
 
 
 @pytest.mark.parametrize("in_doubt", [False, True])
 def test_an_acceptance_is_final_and_answered_with_our_record(in_doubt: bool) -> None:
-    verdict = verdict_on(Accepted(201, "task_1", BODY, RECORDED), in_doubt=in_doubt)
-    assert (verdict.state, verdict.is_final, verdict.generation_id) == (State.ACCEPTED, True, "task_1")
-    assert verdict.reply.status == 201
-    assert orjson.loads(verdict.reply.body)["tracking"]["state"] == "watching"
+    outcome = outcome_of(Accepted(201, "task_1", BODY, RECORDED), in_doubt=in_doubt)
+    assert (outcome.state, outcome.is_final, outcome.generation_id) == (State.ACCEPTED, True, "task_1")
+    assert outcome.reply.status == 201
+    assert orjson.loads(outcome.reply.body)["tracking"]["state"] == "watching"
 
 
 def test_without_a_record_to_show_rivyas_own_bytes_are_the_answer() -> None:
-    assert verdict_on(Accepted(201, "task_1", BODY, None)).reply.body == BODY
+    assert outcome_of(Accepted(201, "task_1", BODY, None)).reply.body == BODY
 
 
 @pytest.mark.parametrize("in_doubt", [False, True])
 def test_an_acceptance_that_could_not_be_recorded_stays_open(in_doubt: bool) -> None:
-    verdict = verdict_on(NotRecorded("DatabaseUnavailable"), in_doubt=in_doubt)
-    assert (verdict.state, verdict.is_final, verdict.result) == (State.UNKNOWN, False, Result.NOT_RECORDED)
-    assert (verdict.reply.status, error_of(verdict)["code"]) == (503, "not_recorded")
-    assert "key-1" in str(error_of(verdict)["message"])
+    outcome = outcome_of(NotRecorded("DatabaseUnavailable"), in_doubt=in_doubt)
+    assert (outcome.state, outcome.is_final, outcome.result) == (State.UNKNOWN, False, Result.NOT_RECORDED)
+    assert (outcome.reply.status, error_of(outcome)["code"]) == (503, "not_recorded")
+    assert "key-1" in str(error_of(outcome)["message"])
 
 
 @pytest.mark.parametrize("error", [INVALID, GONE, CONFLICT])
 def test_a_refusal_of_a_first_attempt_is_final_and_passed_on(error: RivyaRefused) -> None:
-    verdict = verdict_on(error)
-    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, True, Result.REJECTED)
-    assert verdict.reply.status == error.status
-    assert error_of(verdict)["code"] == error.code
-    assert error_of(verdict)["message"] == error.message
-    assert error_of(verdict)["requestId"] == (error.request_id or "req_ours")
+    outcome = outcome_of(error)
+    assert (outcome.state, outcome.is_final, outcome.result) == (State.REJECTED, True, Result.REJECTED)
+    assert outcome.reply.status == error.status
+    assert error_of(outcome)["code"] == error.code
+    assert error_of(outcome)["message"] == error.message
+    assert error_of(outcome)["requestId"] == (error.request_id or "req_ours")
 
 
 @pytest.mark.parametrize("error", [INVALID, GONE])
 def test_a_refusal_of_the_request_itself_settles_a_doubt(error: RivyaRefused) -> None:
-    verdict = verdict_on(error, in_doubt=True)
-    assert (verdict.state, verdict.is_final) == (State.REJECTED, True)
+    outcome = outcome_of(error, in_doubt=True)
+    assert (outcome.state, outcome.is_final) == (State.REJECTED, True)
 
 
 @pytest.mark.parametrize(
     "error", [BAD_KEY, NO_SCOPE, NO_CREDITS, CONFLICT, BUSY, RIVYA_503, NEVER_SENT, REDIRECT, GARBAGE]
 )
 def test_what_says_nothing_of_an_earlier_attempt_leaves_the_doubt(error: RivyaError) -> None:
-    verdict = verdict_on(error, in_doubt=True)
-    assert (verdict.state, verdict.is_final) == (State.UNKNOWN, False)
-    assert verdict.retry_after == error.retry_after
+    outcome = outcome_of(error, in_doubt=True)
+    assert (outcome.state, outcome.is_final) == (State.UNKNOWN, False)
+    assert outcome.retry_after == error.retry_after
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_made_nothing_and_names_the_setting(status: int) -> None:
-    verdict = verdict_on(RivyaUnavailable("Rivya answered 308 moved", sent=True, status=status))
-    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
-    assert (verdict.reply.status, error_of(verdict)["code"]) == (502, "rivya_redirected")
-    assert "RIVYA_BASE_URL" in str(error_of(verdict)["message"])
+    outcome = outcome_of(RivyaUnavailable("Rivya answered 308 moved", sent=True, status=status))
+    assert (outcome.state, outcome.is_final, outcome.result) == (State.REJECTED, False, Result.RETRYABLE)
+    assert (outcome.reply.status, error_of(outcome)["code"]) == (502, "rivya_redirected")
+    assert "RIVYA_BASE_URL" in str(error_of(outcome)["message"])
 
 
 @pytest.mark.parametrize("error", [BAD_KEY, NO_SCOPE, NO_CREDITS])
 def test_a_refusal_of_the_key_that_we_call_with_is_passed_on_and_not_final(error: RivyaRefused) -> None:
-    verdict = verdict_on(error)
-    assert (verdict.state, verdict.is_final) == (State.REJECTED, False)
-    assert (verdict.reply.status, error_of(verdict)["code"]) == (error.status, error.code)
+    outcome = outcome_of(error)
+    assert (outcome.state, outcome.is_final) == (State.REJECTED, False)
+    assert (outcome.reply.status, error_of(outcome)["code"]) == (error.status, error.code)
 
 
 def test_a_rate_limit_is_passed_on_and_not_final() -> None:
-    verdict = verdict_on(BUSY)
-    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
-    assert (verdict.reply.status, verdict.reply.retry_after) == (429, 3)
+    outcome = outcome_of(BUSY)
+    assert (outcome.state, outcome.is_final, outcome.result) == (State.REJECTED, False, Result.RETRYABLE)
+    assert (outcome.reply.status, outcome.reply.retry_after) == (429, 3)
 
 
 @pytest.mark.parametrize("status", [400, 404, 413, 451])
 def test_a_4xx_in_nobodys_words_is_passed_on_and_not_final(status: int) -> None:
     """From something in front of Rivya, say: nothing was made, and it may be put right."""
-    verdict = verdict_on(RivyaUnavailable(f"Rivya answered {status}", sent=True, status=status))
-    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
-    assert (verdict.reply.status, error_of(verdict)["code"]) == (status, "rivya_refused")
+    outcome = outcome_of(RivyaUnavailable(f"Rivya answered {status}", sent=True, status=status))
+    assert (outcome.state, outcome.is_final, outcome.result) == (State.REJECTED, False, Result.RETRYABLE)
+    assert (outcome.reply.status, error_of(outcome)["code"]) == (status, "rivya_refused")
 
 
 @pytest.mark.parametrize("status", [408, 425])
 def test_a_4xx_that_speaks_of_a_time_out_leaves_a_doubt(status: int) -> None:
-    verdict = verdict_on(RivyaUnavailable(f"Rivya answered {status}", sent=True, status=status))
-    assert verdict.state is State.UNKNOWN
+    outcome = outcome_of(RivyaUnavailable(f"Rivya answered {status}", sent=True, status=status))
+    assert outcome.state is State.UNKNOWN
 
 
 def test_a_failure_in_rivyas_words_is_passed_on_and_not_final() -> None:
-    verdict = verdict_on(RIVYA_503)
-    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.RETRYABLE)
-    assert (verdict.reply.status, verdict.reply.retry_after) == (503, 8)
-    assert (error_of(verdict)["code"], error_of(verdict)["requestId"]) == ("public_api_disabled", "req_5")
-    assert error_of(verdict)["message"] == "closed for repairs"
+    outcome = outcome_of(RIVYA_503)
+    assert (outcome.state, outcome.is_final, outcome.result) == (State.REJECTED, False, Result.RETRYABLE)
+    assert (outcome.reply.status, outcome.reply.retry_after) == (503, 8)
+    assert (error_of(outcome)["code"], error_of(outcome)["requestId"]) == ("public_api_disabled", "req_5")
+    assert error_of(outcome)["message"] == "closed for repairs"
 
 
 def test_what_was_never_sent_can_be_sent_again() -> None:
-    verdict = verdict_on(NEVER_SENT)
-    assert (verdict.state, verdict.is_final, verdict.result) == (State.REJECTED, False, Result.UNREACHABLE)
-    assert (verdict.reply.status, error_of(verdict)["code"]) == (503, "rivya_unreachable")
-    assert verdict.reply.retry_after is not None
+    outcome = outcome_of(NEVER_SENT)
+    assert (outcome.state, outcome.is_final, outcome.result) == (State.REJECTED, False, Result.UNREACHABLE)
+    assert (outcome.reply.status, error_of(outcome)["code"]) == (503, "rivya_unreachable")
+    assert outcome.reply.retry_after is not None
 
 
 @pytest.mark.parametrize("error", [TIME_OUT, PROXY_502, SEE_OTHER, GARBAGE])
 def test_what_was_sent_without_a_usable_answer_is_unknown(error: RivyaError) -> None:
-    verdict = verdict_on(error)
-    assert (verdict.state, verdict.is_final, verdict.result) == (State.UNKNOWN, False, Result.UNKNOWN)
-    assert (verdict.reply.status, error_of(verdict)["code"]) == (504, "submission_unknown")
-    assert "key-1" in str(error_of(verdict)["message"])
+    outcome = outcome_of(error)
+    assert (outcome.state, outcome.is_final, outcome.result) == (State.UNKNOWN, False, Result.UNKNOWN)
+    assert (outcome.reply.status, error_of(outcome)["code"]) == (504, "submission_unknown")
+    assert "key-1" in str(error_of(outcome)["message"])
 
 
 def test_a_failure_in_rivyas_words_without_a_name_is_named_by_us() -> None:
     unnamed = RivyaUnavailable("Rivya answered 500 internal_error", sent=True, status=500, code="internal_error")
-    assert error_of(verdict_on(unnamed))["requestId"] == "req_ours"
+    assert error_of(outcome_of(unnamed))["requestId"] == "req_ours"
