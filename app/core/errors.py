@@ -1,5 +1,6 @@
 """Errors with their HTTP status, code and message, which `app.api` renders; and the result of a health check."""
 
+import ssl
 from dataclasses import dataclass
 
 
@@ -83,3 +84,10 @@ class HealthCheck:
     """The service is not ready while this is not ok."""
     remedy: str = SEE_LOG
     """What to do while it is not ok, in constant words without names or figures: strangers get this, not `detail`."""
+
+
+def tls_cause(error: BaseException | None) -> ssl.SSLError | None:
+    """The error of TLS that led to this one, None if there is none."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error

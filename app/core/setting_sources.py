@@ -14,6 +14,7 @@ SECRETS: Final = (
     "rivya_signing_secret",
     "receiver_api_tokens",
     "receiver_encryption_keys",
+    "receiver_callback_secret",
     "database_url",
 )
 """The settings that are never shown. Each may also be given as a file."""

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import NoDecode
 
+from app.core.addresses import AllowList
 from app.core.auth import ApiToken, Role
 from app.core.database_url import normal_url
 from app.core.environment import doubts, unquoted, unusable_files
@@ -45,6 +46,7 @@ def _seconds(value: object) -> object:
 _LONGEST_SECONDS = 366 * 24 * 3600
 Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
 _SHORTEST_SECRET = 8
+_SHORTEST_CALLBACK_SECRET = 32
 
 
 class DatabaseSettings(BaseModel):
@@ -96,6 +98,9 @@ class Settings(DatabaseSettings):
     receiver_alarm_poll_errors: Annotated[int, Field(ge=0)] = 10
     receiver_alarm_token_limits: Annotated[float, Field(ge=0, le=1)] = 0.9
     receiver_alarm_leader_gone: Seconds = timedelta(minutes=1)
+    receiver_notify_allow: Annotated[AllowList, NoDecode] = AllowList()
+    receiver_callback_allow: Annotated[AllowList, NoDecode] = AllowList()
+    receiver_callback_secret: SecretStr | None = None
     receiver_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     receiver_endpoint_check: Seconds = timedelta(minutes=5)
     receiver_secret_overlap: Seconds = timedelta(hours=72)
@@ -107,7 +112,7 @@ class Settings(DatabaseSettings):
     receiver_migrate_on_start: bool = True
     receiver_fast_path: bool = True
 
-    @field_validator("rivya_api_key", "rivya_signing_secret")
+    @field_validator("rivya_api_key", "rivya_signing_secret", "receiver_callback_secret")
     @classmethod
     def _secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if value is None:
@@ -116,6 +121,10 @@ class Settings(DatabaseSettings):
             raise ValueError("must be plain ASCII without spaces, line breaks or quotes")
         if info.field_name == "rivya_signing_secret" and len(value.get_secret_value()) < _SHORTEST_SECRET:
             raise ValueError(f"must be the endpoint's whole secret (whsec_…), at least {_SHORTEST_SECRET} characters")
+        if info.field_name == "receiver_callback_secret" and len(value.get_secret_value()) < _SHORTEST_CALLBACK_SECRET:
+            raise ValueError(
+                f"must be {_SHORTEST_CALLBACK_SECRET} characters or more, such as `openssl rand -hex 32` prints"
+            )
         return value
 
     @field_validator("rivya_base_url")
@@ -147,6 +156,11 @@ class Settings(DatabaseSettings):
     @classmethod
     def _networks(cls, value: object) -> object:
         return parse_networks(value) if isinstance(value, str) else value
+
+    @field_validator("receiver_notify_allow", "receiver_callback_allow", mode="before")
+    @classmethod
+    def _allowed(cls, value: object) -> object:
+        return AllowList.parse(value) if isinstance(value, str) else value
 
     @property
     def rotate_every(self) -> timedelta | None:

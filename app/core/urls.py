@@ -3,10 +3,9 @@
 import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
-"""IPv4 addresses, also private ones, written as IPv6 (RFC 6052)."""
+from app.core.addresses import is_local_name, is_public
+
 API_PATH = "/api/v1"
-_LOCAL_NAMES = ("localhost", "local", "internal", "localdomain", "home.arpa", "lan")
 
 
 def is_loopback(host: str) -> bool:
@@ -69,10 +68,7 @@ def _split(url: str) -> SplitResult:
 def _is_private(host: str) -> bool:
     name = host.rstrip(".").lower()
     try:
-        address = ipaddress.ip_address(name)
+        return not is_public(ipaddress.ip_address(name))
     except ValueError:
         # Some programs read 127.1 and 0x7f.1 as addresses, and no name ends like this.
-        if name.rpartition(".")[2][:1].isdigit():
-            return True
-        return "." not in name or name.endswith(tuple(f".{local}" for local in _LOCAL_NAMES))
-    return not address.is_global or address in _TRANSLATED
+        return name.rpartition(".")[2][:1].isdigit() or is_local_name(name)

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import secrets
-import ssl
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
@@ -14,7 +13,7 @@ from typing import Any, Final
 import httpx
 
 from app.core.clock import Clock
-from app.core.errors import HealthCheck
+from app.core.errors import HealthCheck, tls_cause
 from app.core.proxies import ProxyInvalid, proxy_for
 from app.endpoint.errors import explain, read_failure
 from app.endpoint.health import check
@@ -204,20 +203,12 @@ async def send_probe(url: str, body: bytes, *, headers: Mapping[str, str], secon
     except TimeoutError as error:
         raise ProbeFailed(f"no whole answer within {seconds:g} s", is_tls=False) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        tls = _tls_cause(error)
+        tls = tls_cause(error)
         if tls is not None:
             raise ProbeFailed(getattr(tls, "verify_message", "") or "the handshake failed", is_tls=True) from error
         raise ProbeFailed(type(error).__name__, is_tls=False) from error
     location = answer.headers.get("location")
     return ProbeResponse(answer.status_code, location, bytes(received[:_MOST_BYTES]), time.monotonic() - started)
-
-
-def _tls_cause(error: BaseException | None) -> ssl.SSLError | None:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _answered(answer: ProbeResponse, report: dict[str, Any] | None) -> HealthCheck:

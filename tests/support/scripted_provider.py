@@ -1,6 +1,7 @@
 """A Rivya that a test scripts byte by byte: it remembers each request as it came, and answers as told."""
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -31,9 +32,11 @@ class Upstream:
     heard: list[Heard] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """The other side closed a connection."""
+    connections: set[asyncio.Task[None] | None] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one exchange."""
+        self.connections.add(asyncio.current_task())
         with suppress(OSError, asyncio.IncompleteReadError):
             self.heard.append(await _read(reader))
             script = self.scripts.popleft() if len(self.scripts) > 1 else self.scripts[0]
@@ -69,13 +72,14 @@ def answering(body: bytes, *, status: str = "200 OK", **headers: str) -> Script:
 
 
 @asynccontextmanager
-async def scripted(*scripts: Script) -> AsyncIterator[Upstream]:
+async def scripted(*scripts: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Upstream]:
     """Such a Rivya, on loopback."""
     upstream = Upstream(deque(scripts))
-    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
-    upstream.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, ssl=tls)
+    upstream.url = f"http{'s' if tls else ''}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
         yield upstream
+    await asyncio.gather(*filter(None, upstream.connections), return_exceptions=True)
 
 
 async def _read(reader: asyncio.StreamReader) -> Heard:

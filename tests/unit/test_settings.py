@@ -73,6 +73,9 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RECEIVER_MAX_CONNECTIONS", "0", "greater than or equal to 1"),
         ("RECEIVER_KEEP_ALIVE", "0", "more than 0 and at most"),
         ("RECEIVER_TRUSTED_PROXIES", "10.0.0.0/8,*", "must be addresses or networks"),
+        ("RECEIVER_NOTIFY_ALLOW", "shop,http://other", "entry 2 must be a host"),
+        ("RECEIVER_CALLBACK_ALLOW", "*", "entry 1 must be a host"),
+        ("RECEIVER_CALLBACK_SECRET", "0123456789abcdef", "must be 32 characters or more"),
         ("RECEIVER_FAST_PATH", "sometimes", "must be true or false"),
         ("DATABASE_URL", "postgresql://me@db:abc/receiver", "write sqlite+aiosqlite"),
         ("RECEIVER_PORT", "http", "valid integer"),
@@ -234,7 +237,8 @@ def test_a_secret_in_place_of_a_scheme_is_not_printed(text: str) -> None:
 def test_each_secret_may_be_in_a_file_and_a_newline_at_its_end_does_not_matter(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    values = {**GOOD, "RIVYA_SIGNING_SECRET": "whsec_0123456789", "DATABASE_URL": "postgresql://me@db/receiver"}
+    others = {"RIVYA_SIGNING_SECRET": "whsec_0123456789", "RECEIVER_CALLBACK_SECRET": "0123456789abcdef" * 2}
+    values = {**GOOD, **others, "DATABASE_URL": "postgresql://me@db/receiver"}
     expected = settings(monkeypatch, **values)
     file = tmp_path / "secret"
     file.write_text(f"{values[name.upper()]}\n")

@@ -1,0 +1,1 @@
+"""Signed webhooks of ours: to the endpoints of programs, and callbacks of one job."""
