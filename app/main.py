@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from app.api import audit, deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
@@ -28,13 +28,12 @@ from app.core.waiters import Waiters
 from app.endpoint import routes as endpoint
 from app.endpoint.health import EndpointHealth
 from app.endpoint.keyring import Keyring
-from app.endpoint.orphans import Orphans
 from app.endpoint.probe import ProbeKey
 from app.endpoint.proofs import ProofRepository
 from app.endpoint.reachability import Reachability
 from app.endpoint.reconciler import Reconciler
 from app.endpoint.repository import EndpointRepository
-from app.endpoint.service import EndpointCommands, EndpointQueries
+from app.endpoint.service import EndpointCommands, EndpointQueries, Orphans
 from app.endpoint.verification import Verification
 from app.fastpath import generation_read
 from app.fastpath.application import FastPathApp
@@ -245,31 +244,12 @@ class Service:
         app.include_router(self._operator_routes)  # first, as `/deliveries/replay` is also a path of `/deliveries/{id}`
         app.include_router(deliveries.router(self.queries, self.access))
         app.include_router(usage.router(self.queries, self.access, clock=self.clock))
-        endpoint_queries = EndpointQueries(self.database, self.keyring, clock=self.clock)
-        reachability = Reachability(
-            self.client,
-            EndpointRepository(self.database),
-            clock=self.clock,
-            key=self.probe_key,
-            public_url=self.settings.receiver_public_url,
-        )
-        endpoint_commands = EndpointCommands(self.database, clock=self.clock)
-        app.include_router(endpoint.router(self.access, endpoint_queries), responses=schemas.errors(404))
-        app.include_router(
-            endpoint.admin_router(self.access, endpoint_commands, reachability, endpoint_queries, self.keyring),
-            responses=schemas.errors(404),
-        )
+        for router in self._endpoint_routers():
+            app.include_router(router, responses=schemas.errors(404))
         app.include_router(
             tokens.router(self.tokens, self.spending, self.access, self.audit, clock=self.clock),
             responses=schemas.errors(400, 404, 409, 413),
         )
-        orphans = Orphans(
-            self.client,
-            EndpointRepository(self.database),
-            clock=self.clock,
-            public_url=self.settings.receiver_public_url if self.settings.registers_endpoint else None,
-        )
-        app.include_router(endpoint.orphans_router(self.access, orphans), responses=schemas.errors(404))
         app.include_router(audit.router(self.audit, self.access))
         app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())
         app.include_router(static_files.router(StaticFiles()))
@@ -287,6 +267,16 @@ class Service:
         self.operations_app.include_router(metrics.router(self.queries, self.access, clock=self.clock))
         schemas.complete(app)
         return app
+
+    def _endpoint_routers(self) -> tuple[APIRouter, APIRouter]:
+        settings, clock = self.settings, self.clock
+        queries = EndpointQueries(self.database, self.keyring, clock=clock)
+        commands, repository = EndpointCommands(self.database, clock=clock), EndpointRepository(self.database)
+        url = settings.receiver_public_url
+        reachability = Reachability(self.client, repository, clock=clock, key=self.probe_key, public_url=url)
+        orphans = Orphans(self.client, repository, clock=clock, public_url=url if settings.registers_endpoint else None)
+        admin = endpoint.admin_router(self.access, commands, reachability, queries, self.keyring, orphans)
+        return endpoint.router(self.access, queries), admin
 
     def _operations_app(self) -> FastAPI:
         app = FastAPI(openapi_url=None, redirect_slashes=False, default_response_class=schemas.JsonResponse)

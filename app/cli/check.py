@@ -21,9 +21,9 @@ from app.core.setting_sources import SettingsInvalid
 from app.core.settings import Settings, load, warnings
 from app.endpoint.errors import explain
 from app.endpoint.health import EndpointHealth
+from app.endpoint.inspection import describe_orphans, find_orphans
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import callback_url, current, is_same_place, live
-from app.endpoint.orphans import describe, find_orphans
 from app.endpoint.probe import ProbeKey
 from app.endpoint.reachability import Reachability
 from app.endpoint.repository import EndpointRepository
@@ -259,7 +259,7 @@ async def _registration(client: RivyaClient, database: Database, settings: Setti
     with suppress(RivyaError):
         listed = (await client.list_endpoints()).endpoints
         if orphans := await find_orphans(repository, listed, public_url=settings.receiver_public_url):
-            yield describe(orphans)
+            yield describe_orphans(orphans)
 
 
 async def _deliveries(database: Database, settings: Settings, scheme: Scheme | None) -> AsyncIterator[HealthCheck]:

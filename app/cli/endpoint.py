@@ -18,11 +18,10 @@ from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.leases import Leases
 from app.core.settings import Settings
 from app.endpoint.models import Endpoint, State, current, live, masked
-from app.endpoint.orphans import Orphans
 from app.endpoint.reconciler import Reconciler
 from app.endpoint.repository import EndpointRepository, StoredSecret, reencrypt_secrets
 from app.endpoint.schemas import EndpointView, EntryView, OrphanView
-from app.endpoint.service import EndpointCommands
+from app.endpoint.service import EndpointCommands, Orphans
 from app.rivya.client import RivyaClient
 from app.rivya.schemes import parse_scheme
 

@@ -1,6 +1,6 @@
 """Compares the live endpoint with its state at Rivya, repairs differences and removes surplus endpoints."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -9,10 +9,10 @@ import structlog
 
 from app.core.clock import Clock
 from app.core.encryption import SecretBox
+from app.core.errors import HealthCheck
 from app.endpoint.errors import OutcomeUnknown, is_gone
 from app.endpoint.metrics import ORPHANS, REPAIRS
-from app.endpoint.models import Endpoint, State, callback_url, is_same_place, path_key_of
-from app.endpoint.orphans import find_orphans
+from app.endpoint.models import NAME, Endpoint, State, callback_url, is_same_host, is_same_place, path_key_of
 from app.endpoint.repository import EndpointRepository
 from app.rivya.client import RivyaClient
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint
@@ -28,6 +28,9 @@ from app.rivya.errors import (
 log = structlog.stdlib.get_logger(__name__)
 
 EVENT_TYPES: Final = ("generation.succeeded", "generation.failed")
+_ORPHANS_HELP: Final = (
+    "`rivya-receiver endpoint orphans` lists them, and `rivya-receiver endpoint orphans remove ID` removes one"
+)
 
 
 def differences(actual: WebhookEndpoint, *, url: str) -> dict[str, Any]:
@@ -211,3 +214,23 @@ class Inspection:
 def _count_repair(kind: str, wanted: Endpoint) -> None:
     REPAIRS.labels(kind).inc()
     log.warning("endpoint.repair", repair=kind, endpoint_id=wanted.id, rivya_id=wanted.rivya_id)
+
+
+async def find_orphans(
+    repository: EndpointRepository, listed: Iterable[WebhookEndpoint], *, public_url: str
+) -> list[WebhookEndpoint]:
+    """Those of `listed` with our name and host that the database does not know. Raises `DatabaseUnavailable`."""
+    ours = [one for one in listed if one.name == NAME and one.revoked_at is None and is_same_host(one.url, public_url)]
+    keys = await repository.path_keys_among({path_key_of(one.url) or "" for one in ours})
+    ids = await repository.rivya_ids_among({one.id for one in ours})
+    return [one for one in ours if path_key_of(one.url) not in keys and one.id not in ids]
+
+
+def describe_orphans(orphans: Sequence[WebhookEndpoint]) -> HealthCheck:
+    """The check for `/readyz` and `check`; not required, since deliveries to our own endpoint are recorded."""
+    detail = "none at Rivya"
+    if orphans:
+        ids = ", ".join(one.id for one in orphans)
+        detail = f"Rivya also delivers to {ids}, of our name and host but not of this database; {_ORPHANS_HELP}"
+    remedy = f"Rivya also delivers to endpoints of a lost database; {_ORPHANS_HELP}"
+    return HealthCheck("endpoint_orphans", ok=not orphans, detail=detail, is_required=False, remedy=remedy)

@@ -33,10 +33,9 @@ from app.core.encryption import SecretBox
 from app.core.errors import HealthCheck
 from app.core.leases import Leadership, LeaseLost, Leases
 from app.endpoint.errors import OutcomeUnknown, read_failure
-from app.endpoint.inspection import StepContext
+from app.endpoint.inspection import StepContext, describe_orphans
 from app.endpoint.metrics import LEADER
 from app.endpoint.models import Endpoint, Step, current, live, next_step
-from app.endpoint.orphans import describe
 from app.endpoint.repository import EndpointRepository, StaleState
 from app.endpoint.steps import Steps
 from app.rivya.client import RivyaClient
@@ -109,7 +108,7 @@ class Reconciler:
 
     async def health_checks(self) -> list[HealthCheck]:
         """The check for orphans, in the process that has the lease."""
-        return [describe(self._steps.orphans)] if self._public_url and self._leadership.is_held else []
+        return [describe_orphans(self._steps.orphans)] if self._public_url and self._leadership.is_held else []
 
     async def stop(self) -> None:
         """Release the lease, so that another process can take over at once. Raises `DatabaseUnavailable`."""

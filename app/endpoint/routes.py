@@ -8,10 +8,9 @@ from fastapi import APIRouter, Depends
 
 from app.core.auth import Access, Caller, Role
 from app.endpoint.keyring import Keyring
-from app.endpoint.orphans import Orphans
 from app.endpoint.reachability import Reachability
 from app.endpoint.schemas import EndpointView, HistoryView, OrphansView, OrphanView, ReachabilityView
-from app.endpoint.service import EndpointCommands, EndpointQueries
+from app.endpoint.service import EndpointCommands, EndpointQueries, Orphans
 
 
 def router(access: Access, queries: EndpointQueries) -> APIRouter:
@@ -39,9 +38,14 @@ _PATIENCE: Final = timedelta(seconds=15)
 
 
 def admin_router(
-    access: Access, commands: EndpointCommands, reachability: Reachability, queries: EndpointQueries, keyring: Keyring
+    access: Access,
+    commands: EndpointCommands,
+    reachability: Reachability,
+    queries: EndpointQueries,
+    keyring: Keyring,
+    orphans: Orphans,
 ) -> APIRouter:
-    """The routes that change or test the registration, for an admin."""
+    """The routes for an admin: they change or test the registration, or remove what a lost database left at Rivya."""
     routes = APIRouter(prefix="/api/v1", tags=["endpoint"])
     testing = asyncio.Lock()
 
@@ -71,20 +75,13 @@ def admin_router(
             checks = [check async for check in reachability.health_checks()]
         return ReachabilityView.model_validate({"ok": all(check.ok for check in checks), "checks": checks})
 
-    return routes
-
-
-def orphans_router(access: Access, orphans: Orphans) -> APIRouter:
-    """The routes about endpoints that a lost database left at Rivya, for an admin."""
-    routes = APIRouter(prefix="/api/v1/endpoint", tags=["endpoint"], dependencies=[Depends(access.require(Role.ADMIN))])
-
-    @routes.get("/orphans", summary="Endpoints left at Rivya")
-    async def list_orphans() -> OrphansView:
+    @routes.get("/endpoint/orphans", summary="Endpoints left at Rivya")
+    async def list_orphans(_: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> OrphansView:
         """Endpoints at Rivya with our name and host that this database does not know; asks Rivya."""
         return OrphansView(data=[OrphanView.of(orphan) for orphan in await orphans.find()])
 
-    @routes.delete("/orphans/{rivya_id:path}", summary="Remove an endpoint left at Rivya")
-    async def remove_orphan(rivya_id: str) -> OrphanView:
+    @routes.delete("/endpoint/orphans/{rivya_id:path}", summary="Remove an endpoint left at Rivya")
+    async def remove_orphan(rivya_id: str, _: Annotated[Caller, Depends(access.require(Role.ADMIN))]) -> OrphanView:
         """Remove one of these at Rivya; any other endpoint is answered 404."""
         return OrphanView.of(await orphans.remove(rivya_id))
 

@@ -1,6 +1,7 @@
-"""Shows our registration to callers, and lets an admin replace the secret or the pinned scheme."""
+"""Shows our registration to callers, and lets an admin replace the secret or the pinned scheme, or remove orphans."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -10,11 +11,16 @@ from app.core.auth import Caller, Role
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import ServiceError
+from app.endpoint.errors import explain, read_failure
+from app.endpoint.inspection import find_orphans
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import Endpoint, current, live
 from app.endpoint.proofs import ProofRepository
 from app.endpoint.repository import EndpointRepository, StaleState
 from app.endpoint.schemas import EndpointView, HistoryView
+from app.rivya.client import RivyaClient
+from app.rivya.endpoint_payload import WebhookEndpoint
+from app.rivya.errors import RivyaError
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -100,3 +106,47 @@ class EndpointQueries:
     async def history(self) -> HistoryView:
         """The newest entries in the history of all our endpoints, newest first."""
         return HistoryView.model_validate({"data": await self._repository.history()})
+
+
+class Orphans:
+    """Lists the endpoints that a lost database left at Rivya, and removes one for an admin.
+
+    Methods raise `ServiceError` if Rivya fails, and `DatabaseUnavailable`.
+    """
+
+    def __init__(
+        self, client: RivyaClient, repository: EndpointRepository, *, clock: Clock, public_url: str | None
+    ) -> None:
+        self._client = client
+        self._repository = repository
+        self._clock = clock
+        self._public_url = public_url
+
+    async def find(self) -> Sequence[WebhookEndpoint]:
+        """The orphans; none without a public URL, which says what our host is."""
+        if self._public_url is None:
+            return []
+        try:
+            listed = await self._client.list_endpoints()
+        except RivyaError as error:
+            raise _failed(error) from error
+        return await find_orphans(self._repository, listed.endpoints, public_url=self._public_url)
+
+    async def remove(self, rivya_id: str) -> WebhookEndpoint:
+        """Remove an orphan at Rivya; returns it. Raises `EndpointUnknown` for any other endpoint."""
+        orphan = next((one for one in await self.find() if one.id == rivya_id), None)
+        if orphan is None:
+            raise EndpointUnknown(f"{rivya_id} is not an endpoint of our name and host that this database lacks.")
+        try:
+            await self._client.delete_endpoint(rivya_id)
+        except RivyaError as error:
+            raise _failed(error) from error
+        log.warning("endpoint.orphan_removed", rivya_id=rivya_id)
+        wanted = live(await self._repository.endpoints())
+        if wanted is not None:
+            await self._repository.change(wanted, now=self._clock.now(), event="orphan_removed", detail=rivya_id)
+        return orphan
+
+
+def _failed(error: RivyaError) -> ServiceError:
+    return ServiceError(explain(read_failure(error).code), status=503, code="rivya_unreachable", retry_after=5)

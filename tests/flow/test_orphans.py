@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.endpoint.orphans import Orphans
 from app.endpoint.repository import EndpointRepository
-from app.endpoint.service import EndpointUnknown
+from app.endpoint.service import EndpointUnknown, Orphans
 from app.sandbox.server import serve_sandbox
 from tests.support.receivers import receiver
 from tests.support.registration_harness import RegistrationHarness, room
