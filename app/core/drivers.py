@@ -233,7 +233,13 @@ class ConnectionChecks:
         self._broken_at = monotonic()
 
     async def is_usable(self, connection: Connection) -> bool:
-        """Whether the connection works, and leads to a server that takes writes. Otherwise it is terminated."""
+        """Whether the connection works, and leads to a server that takes writes. Otherwise it is terminated.
+
+        A connection that nobody has used yet is always usable: it was opened for this very purpose, and SQLAlchemy,
+        which asks about it too, replaces no more than two.
+        """
+        if connection.used_at == connection.opened_at:
+            return True
         now, is_usable = monotonic(), False
         idle = now - connection.used_at
         try:

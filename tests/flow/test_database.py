@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.core.database import Database
@@ -87,6 +87,15 @@ async def test_a_statement_that_takes_too_long_is_named_as_such(empty_postgres_u
             database, "SET LOCAL statement_timeout = 20", "SELECT count(*) FROM generate_series(1, 1000000000)"
         )
     assert failed.value.reason == "57014 QueryCanceledError: canceling statement due to statement timeout"
+    await database.dispose()
+
+
+async def test_a_connection_just_opened_is_used_although_others_break_meanwhile(empty_postgres_url: str) -> None:
+    database = Database(empty_postgres_url)
+    checks = database.direct.checks  # type: ignore[union-attr] # PostgreSQL's
+    event.listen(database.engine.sync_engine, "connect", lambda *_: checks.drop_all())
+    for _ in range(2):
+        await _look(database)
     await database.dispose()
 
 
