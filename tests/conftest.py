@@ -149,6 +149,14 @@ def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _usual_file_rights() -> Iterator[None]:
+    """A command run in this process takes rights from new files, and would do so in the tests after it."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture(autouse=True)
 def _sealed(monkeypatch: pytest.MonkeyPatch, _network_guard: NetworkGuard) -> Iterator[None]:
     """A test that tries to leave this machine fails, whether or not the code under test swallows the refusal."""
     already = len(_network_guard.refused)

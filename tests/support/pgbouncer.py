@@ -35,19 +35,23 @@ auth_type = any
 pool_mode = session
 """
     )
-    # It refuses to run as root, and may then not look into our directory: it reads its configuration from an open file.
+    # It refuses to run as root, and may then not look into our directory: it reads its configuration from an open file,
+    # which it opens once more.
+    configuration.chmod(0o644)
+    written = directory / "pgbouncer.log"
     user = unprivileged_account().pw_uid if os.geteuid() == 0 else None
-    with configuration.open() as given, (directory / "pgbouncer.log").open("wb") as log:
+    with configuration.open() as given, written.open("wb") as log:
         process = subprocess.Popen([binary, "/dev/stdin"], stdin=given, stderr=log, user=user, cwd="/")  # noqa: ASYNC220
     try:
-        await _listening(process, port)
+        if not await _is_listening(process, port):
+            raise AssertionError(f"PgBouncer did not start on port {port}:\n{written.read_text(errors='replace')}")
         yield target.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
     finally:
         process.kill()
         process.wait()
 
 
-async def _listening(process: "subprocess.Popen[bytes]", port: int) -> None:
+async def _is_listening(process: "subprocess.Popen[bytes]", port: int) -> bool:
     for _ in range(_START_SECONDS * 20):
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -56,8 +60,8 @@ async def _listening(process: "subprocess.Popen[bytes]", port: int) -> None:
                 process.wait(0.05)
             except subprocess.TimeoutExpired:
                 continue
-            break
+            return False
         writer.close()
         await writer.wait_closed()
-        return
-    raise AssertionError("PgBouncer did not start")
+        return True
+    return False
