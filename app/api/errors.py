@@ -18,7 +18,6 @@ from app.core.middleware import RequestContextMiddleware, SecurityHeadersMiddlew
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 _CODES = {400: "validation_failed", 401: "api_key_invalid", 403: "api_scope_denied", 413: "payload_too_large"}
 _MESSAGES = {404: "There is nothing at this path.", 405: "This path does not take this method."}
 

@@ -27,7 +27,6 @@ register_url_convertor("generation", _GenerationId())
 
 # A cursor holds the position and a digest of the filters. It comes from the caller, so every part is checked.
 
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 LONGEST = 2000

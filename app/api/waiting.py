@@ -17,7 +17,6 @@ log = structlog.stdlib.get_logger(__name__)
 READ, DEADLINE = "generation_read", "generation_wait_until"
 """Keys of the scope's `state`, for the documented route: the finished read; the end of the wait in loop time."""
 
-
 GenerationsById = Mapping[str, Generation]
 ReadByIds = Callable[[Sequence[str]], Awaitable[GenerationsById]]
 

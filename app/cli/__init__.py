@@ -30,7 +30,6 @@ cli.add_typer(deliveries_group, name="deliveries")
 cli.add_typer(tokens_group, name="tokens")
 cli.add_typer(commands.client)
 
-
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

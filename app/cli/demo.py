@@ -30,7 +30,6 @@ _DEFAULT_PORT = 8000
 _READY_SECONDS = 30.0
 _GRACE_SECONDS = 4
 
-
 _CASES: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
     ("an image", "z-image", {"seconds": 1}),
     ("another image", "z-image", {"seconds": 1.5}),

@@ -262,7 +262,6 @@ metadata = sa.MetaData(
     }
 )
 
-
 Id = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 """Text that is compared and indexed byte by byte: a locale's order costs time and changes with the C library."""
 

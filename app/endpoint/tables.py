@@ -8,7 +8,6 @@ from app.endpoint.models import State
 ONE_EACH = text("state IN ('intended', 'created', 'proven', 'serving', 'manual')")
 _CURRENT = text("valid_until IS NULL")
 
-
 endpoints = Table(
     "endpoints",
     metadata,

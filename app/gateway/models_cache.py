@@ -20,7 +20,6 @@ from app.rivya.transport import StreamedResponse
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 MOST_BYTES: Final = 4 * 1024 * 1024
 
 

@@ -40,7 +40,6 @@ from app.tokens.spending import Spending
 MOST_BYTES: Final = 1024 * 1024
 """Of a chat turn, which is read whole so that it can be sent again; files are uploaded separately."""
 
-
 # The account has one set of chat sessions and files, and Rivya does not know our tokens.
 _SHARED: Final = (GET_FILE, LIST_SESSIONS, GET_SESSION)
 _SHARED_MEMBERS: Final = frozenset({"session_id", "attachments"})

@@ -25,7 +25,6 @@ from app.rivya.transport import StreamedResponse
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 GRACE_SECONDS: Final = 8.0
 
 

@@ -112,9 +112,7 @@ STREAM = Relayed("chat.stream", "POST", "/api/v1/chat/completions/stream", Kind.
 LIST_SESSIONS = Relayed("chat.sessions", "GET", "/api/v1/chat/sessions", Kind.READ, Role.READ)
 GET_SESSION = Relayed("chat.session", "GET", "/api/v1/chat/sessions/{session_id}", Kind.READ, Role.READ)
 
-
 RETRIES = Counter("receiver_rivya_retries", "Relayed calls that were sent again, by route.", ["route"])
-
 
 Pause = Callable[[float], Awaitable[None]]
 OnRateLimit = Callable[[RivyaError], Awaitable[None]]

@@ -25,7 +25,6 @@ from app.submission.store import submissions
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 # Rows are searched in a read transaction and removed in a short one of their own.
 #
 # The bodies are removed in the transaction that removes their generation and its history. The deliveries stay for a
@@ -33,7 +32,6 @@ log = structlog.stdlib.get_logger(__name__)
 # Locked rows are left for the next pass: a transaction here never waits for a lock, so a delivery waits for one small
 # transaction at most, and there are no deadlocks. A generation with a locked delivery stays too, so that no body
 # outlives its generation. Of a create only the two bodies are emptied.
-
 
 _g, _d, _s = generations.c, deliveries.c, submissions.c
 _BEFORE: Final = sa.bindparam("before", type_=UtcDateTime)

@@ -16,7 +16,6 @@ _SECONDS_BETWEEN_RUNS = 5.0
 
 log = structlog.stdlib.get_logger(__name__)
 
-
 Read = Callable[[], Awaitable[dict[str, str]]]
 """Returns the category of each model by its id. Raises `RivyaError`."""
 

@@ -40,7 +40,6 @@ log = structlog.stdlib.get_logger(__name__)
 ACCOUNT_ERRORS = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
 """Errors about our account, which mean nothing for the generation."""
 
-
 _LONGEST_IDLE = 1.0
 _SECONDS_WHEN_FULL = 0.1
 _SECONDS_BETWEEN_RESETS = 60.0

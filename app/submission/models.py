@@ -18,7 +18,6 @@ from app.rivya.parsing import LONGEST_REFERENCE, checked_metadata, usable_refere
 
 # Checks only what this service needs of the body and the key of a create; Rivya checks the rest. Pure.
 
-
 MOST_BYTES = 1024 * 1024
 LONGEST_KEY = 255
 

@@ -21,7 +21,6 @@ _SECONDS_BETWEEN_READS = 0.25
 _SECONDS_TO_ANSWER = 8.0
 _SECONDS_TO_FINISH = 5.0
 
-
 Pause = Callable[[asyncio.Event, float], Awaitable[None]]
 """Waits for an event, but no longer than so many seconds."""
 

@@ -15,7 +15,6 @@ from app.tokens import spending
 
 # A create is written here before it is sent.
 
-
 submissions = Table(
     "submissions",
     metadata,
@@ -57,7 +56,6 @@ submissions = Table(
         sqlite_where=text("next_attempt_at IS NOT NULL"),
     ),
 )
-
 
 LEASE = timedelta(seconds=60)
 """How long an attempt has a submission for itself: longer than a create and its recording may take."""

@@ -26,7 +26,6 @@ _TIMEOUT = httpx.Timeout(15, read=300)
 _SHOWN_AFTER = 2.0
 _SUCCEEDED, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 
-
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
 
