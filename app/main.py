@@ -39,9 +39,9 @@ from app.fastpath import generation_read
 from app.fastpath.application import FastPathApp
 from app.fastpath.delivery import FastDelivery
 from app.gateway import routes as gateway
-from app.gateway.models_cache import Catalogue
+from app.gateway.models_cache import ModelsCache
 from app.gateway.service import Balance, Gateway
-from app.gateway.streaming import Slots
+from app.gateway.streaming import ConcurrencyLimit
 from app.gateway.upstream import Relay, call_timeouts
 from app.intake import rejections
 from app.intake.rejections import Rejections
@@ -143,14 +143,14 @@ class Service:
         self.limiter = RateLimiter(self.database, self.clock, rate=settings.receiver_poll_rate, api_key=self._key)
         timeouts = call_timeouts(chat=settings.rivya_chat_timeout, stream=settings.rivya_stream_timeout)
         relay = Relay(self.client, timeouts=timeouts, on_rate_limit=self.limiter.record_error)
-        catalogue = Catalogue(relay, self.clock, ttl=settings.receiver_models_ttl)
+        models_cache = ModelsCache(relay, self.clock, ttl=settings.receiver_models_ttl)
         most = settings.receiver_rivya_concurrency
-        slots = Slots(most, per_token=most if len(settings.receiver_api_tokens) < 2 else (most + 1) // 2)
+        limit = ConcurrencyLimit(most, per_token=most if len(settings.receiver_api_tokens) < 2 else (most + 1) // 2)
         self.spending = Spending(
-            self.database, self.clock, price=catalogue.price, default_credits=settings.receiver_default_credits
+            self.database, self.clock, price=models_cache.price, default_credits=settings.receiver_default_credits
         )
-        self.gateway = Gateway(relay, slots, catalogue, Balance(self.clock), self.access, self.spending)
-        self.categories = Categories(catalogue.categories, self.limiter, self.clock)
+        self.gateway = Gateway(relay, limit, models_cache, Balance(self.clock), self.access, self.spending)
+        self.categories = Categories(models_cache.categories, self.limiter, self.clock)
         self.schedule = Schedule(
             interval=settings.receiver_poll_interval,
             horizon=settings.receiver_poll_horizon,
@@ -363,6 +363,6 @@ class Service:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self.gateway.catalogue.aclose()
+        await self.gateway.models_cache.aclose()
         await self.client.aclose()
         await self.database.dispose()

@@ -83,7 +83,7 @@ Refreshed = CachedModels | WholeAnswer | ServiceError
 """A list, an answer of Rivya's without a usable list, or the error if there is no answer."""
 
 
-class Catalogue:
+class ModelsCache:
     """The copy of `GET /api/v1/models` in this process."""
 
     def __init__(self, relay: Relay, clock: Clock, *, ttl: timedelta) -> None:

@@ -14,9 +14,8 @@ from app.core.clock import Clock
 from app.core.errors import NotFound
 from app.core.json_codec import json_body
 from app.gateway.headers import request_headers
-from app.gateway.models_cache import CachedModels, Catalogue, WholeAnswer, read_whole
-from app.gateway.streaming import ProxyResponse, ShutdownDeadline, Slots
-from app.gateway.turns import TurnCharge
+from app.gateway.models_cache import CachedModels, ModelsCache, WholeAnswer, read_whole
+from app.gateway.streaming import ConcurrencyLimit, ProxyResponse, ShutdownDeadline, TurnCharge
 from app.gateway.upload_limit import UploadLimit
 from app.gateway.upstream import (
     CREDITS,
@@ -88,8 +87,8 @@ class Gateway:
     """The calls that the routes relay or answer."""
 
     relay: Relay
-    slots: Slots
-    catalogue: Catalogue
+    limit: ConcurrencyLimit
+    models_cache: ModelsCache
     balance: Balance
     access: Access
     spending: Spending
@@ -117,7 +116,7 @@ class Gateway:
         return ProxyResponse(
             _outgoing(relayed, request, body),
             self.relay,
-            self.slots,
+            self.limit,
             self.shutdown_deadline,
             access=self.access,
             charge=charge,
@@ -127,12 +126,12 @@ class Gateway:
         """The cached list; Rivya's own answer if there is a query, whose effect we don't know."""
         if request.url.query:
             return await self.proxy(MODELS, request)
-        models = await self.catalogue.best()
+        models = await self.models_cache.best()
         return models.answer.response(self._age(models)) if isinstance(models, CachedModels) else models.response()
 
     async def model(self, model_id: str) -> Response:
         """One entry of the list, or Rivya's error. Raises `NotFound`, and `AnswerUnusable` if there is no list."""
-        models = await self.catalogue.best()
+        models = await self.models_cache.best()
         if not isinstance(models, CachedModels):
             if models.status < 400:
                 raise AnswerUnusable("Rivya's answer is no list of models.")
@@ -145,7 +144,7 @@ class Gateway:
 
     async def credits(self, request: Request) -> Response:
         """Rivya's current answer, recorded for the metrics."""
-        with self.slots.taken(request.state.caller.name):
+        with self.limit.acquire(request.state.caller.name):
             async with self.relay.opened(_outgoing(CREDITS, request)) as response:
                 answer = await read_whole(response)
         if answer.ok:
@@ -153,7 +152,7 @@ class Gateway:
         return answer.response()
 
     def _age(self, models: CachedModels) -> tuple[bytes, bytes]:
-        return b"age", str(self.catalogue.age(models)).encode()
+        return b"age", str(self.models_cache.age(models)).encode()
 
 
 def _outgoing(relayed: Relayed, request: Request, body: Body = None) -> Outgoing:

@@ -1,31 +1,35 @@
-"""Relays Rivya's answer to the caller piece by piece, and ends both calls together."""
+"""Relays Rivya's answer to the caller piece by piece, ends both calls together, and counts what a chat turn costs."""
 
 import asyncio
+import hashlib
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from prometheus_client import Gauge
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.core.auth import Access, Unauthorized
+from app.core.auth import Access, Caller, Unauthorized
 from app.core.bodies import ClientDisconnected
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
+from app.core.ids import request_id
 from app.core.middleware import set_result
 from app.gateway.headers import response_headers
-from app.gateway.turns import TurnCharge
 from app.gateway.upstream import AnswerUnusable, Outgoing, Relay, UpstreamUnavailable
 from app.rivya.errors import RivyaUnavailable
-from app.rivya.parsing import json_object
+from app.rivya.parsing import json_object, plausible_amount
 from app.rivya.transport import StreamedResponse
+from app.tokens.spending import Spending, check_model
 
 log = structlog.stdlib.get_logger(__name__)
 
 GRACE_SECONDS: Final = 8.0
+_LONGEST_LINE: Final = 256 * 1024
+_DEEPEST: Final = 4
 
 
 class Stopping(ServiceError):
@@ -58,7 +62,7 @@ class ShutdownDeadline:
 UNDER_WAY = Gauge("receiver_rivya_calls_under_way", "Relayed calls that are under way to Rivya.")
 
 
-class Slots:
+class ConcurrencyLimit:
     """The limit of relayed calls that one process runs at once, and of those that one token runs."""
 
     def __init__(self, most: int, *, per_token: int | None = None) -> None:
@@ -67,17 +71,17 @@ class Slots:
         self._held: Counter[str] = Counter()
 
     @property
-    def under_way(self) -> int:
-        """How many slots are taken."""
+    def in_use(self) -> int:
+        """How many slots are in use."""
         return self._held.total()
 
     @contextmanager
-    def taken(self, token: str) -> Iterator[None]:
+    def acquire(self, token: str) -> Iterator[None]:
         """Hold a slot for the token of this name while the block runs.
 
         Raises `Overloaded` at once if none is free: a queue would hide load.
         """
-        if self.under_way >= self._most or self._held[token] >= self._per_token:
+        if self.in_use >= self._most or self._held[token] >= self._per_token:
             raise Overloaded("Too many calls to Rivya are under way; see RECEIVER_RIVYA_CONCURRENCY.")
         self._held[token] += 1
         UNDER_WAY.inc()
@@ -86,6 +90,68 @@ class Slots:
         finally:
             self._held[token] -= 1
             UNDER_WAY.dec()
+
+
+class TurnCharge:
+    """The charge of one turn. `begin` it, `feed` the answer's bytes, and `end` it whatever happens."""
+
+    def __init__(self, spending: Spending, caller: Caller, body: bytes, *, key: str | None) -> None:
+        """Raises `ModelNotAllowed`."""
+        self._spending = spending
+        self._caller = caller
+        self._model = (json_object(body) or {}).get("model")
+        check_model(caller, self._model)
+        self._id = f"turn_{request_id()}"
+        self._is_keyed = key is not None
+        if key is not None:  # Rivya charges once for a key
+            self._id = f"turn_{hashlib.sha256(f'{caller.name} {key}'.encode()).hexdigest()}"
+        self._pending = bytearray()
+        self._credits: float | None = None
+        self.status: int | None = None
+        """Rivya's, None while there is no answer."""
+        self.is_sent = True
+        """False: it certainly never reached Rivya."""
+
+    async def begin(self) -> None:
+        """Reserve the credits. Raises `TokenLimitReached`, `TokenRateLimited`."""
+        await self._spending.begin_turn(self._caller, self._id, str(self._model))
+
+    def feed(self, piece: bytes, *, is_event_stream: bool) -> None:
+        """Look for the credits in the next bytes of the answer; later ones count."""
+        self._pending += piece
+        if not is_event_stream:
+            return
+        *lines, rest = bytes(self._pending).split(b"\n")
+        self._pending = bytearray(rest[:_LONGEST_LINE])
+        for line in lines:
+            if line.startswith(b"data:"):
+                self._read(line.removeprefix(b"data:"))
+
+    async def end(self) -> None:
+        """Count what it has cost: nothing where Rivya refused it, and what was reserved where that is not known."""
+        self._read(bytes(self._pending).removeprefix(b"data:"))
+        is_refused = not self.is_sent or (self.status is not None and 400 <= self.status < 500)
+        await self._spending.end_turn(
+            self._caller, self._id, 0 if is_refused else self._credits, is_keyed=self._is_keyed
+        )
+
+    def _read(self, text: bytes) -> None:
+        amount = _credits_in(json_object(text), _DEEPEST)
+        if amount is not None:
+            self._credits = amount
+
+
+def _credits_in(value: Any, depth: int) -> float | None:  # noqa: ANN401 - any JSON value
+    """The final credits in a JSON value, else the reserved ones, where a member `credits` has them."""
+    if not isinstance(value, dict) or depth == 0:
+        return None
+    amounts = value.get("credits")
+    if isinstance(amounts, dict):
+        for name in ("final", "reserved"):
+            amount = plausible_amount(amounts.get(name))
+            if amount is not None:
+                return amount
+    return next(filter(None, (_credits_in(member, depth - 1) for member in value.values())), None)
 
 
 MOST_AHEAD: Final = 256 * 1024
@@ -99,7 +165,7 @@ class ProxyResponse(Response):
         self,
         call: Outgoing,
         relay: Relay,
-        slots: Slots,
+        limit: ConcurrencyLimit,
         shutdown_deadline: ShutdownDeadline,
         *,
         access: Access,
@@ -109,7 +175,7 @@ class ProxyResponse(Response):
         self._charge = charge
         self._access = access
         self._relay = relay
-        self._slots = slots
+        self._limit = limit
         self._stream_deadline = shutdown_deadline
         self._is_body_read = asyncio.Event()
         if isinstance(call.body, AsyncIterator):
@@ -124,7 +190,7 @@ class ProxyResponse(Response):
         """Relay until the answer ends, Rivya breaks off, the caller disconnects or is revoked, or the process stops."""
         caller = scope["state"]["caller"]
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._slots.taken(caller.name))
+            stack.enter_context(self._limit.acquire(caller.name))
             if self._charge is not None:
                 await self._charge.begin()
                 stack.push_async_callback(self._end_charge)

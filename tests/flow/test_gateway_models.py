@@ -62,7 +62,7 @@ async def test_however_many_ask_at_once_rivya_is_asked_once() -> None:
 async def test_a_caller_that_leaves_does_not_end_the_refresh_that_others_wait_for() -> None:
     async with serve_sandbox() as rivya, open_gateway(rivya.base_url) as room:
         rivya.sandbox.faults.api = [ApiFault("models.list", hang=0.2, times=1)]
-        first, second = (asyncio.ensure_future(room.gateway.catalogue.best()) for _ in range(2))
+        first, second = (asyncio.ensure_future(room.gateway.models_cache.best()) for _ in range(2))
         while not asked(rivya.sandbox):
             await asyncio.sleep(0)
         first.cancel()
@@ -134,11 +134,11 @@ async def test_a_list_asked_for_with_a_query_is_rivyas_to_answer() -> None:
 async def test_the_categories_come_from_the_same_list() -> None:
     async with serve_sandbox() as rivya, open_gateway(rivya.base_url, ttl=timedelta(hours=1)) as room:
         await room.client.get(MODELS)
-        categories = await room.gateway.catalogue.categories()
+        categories = await room.gateway.models_cache.categories()
         assert (categories["z-image"], categories["sandbox-video"]) == ("image", "video")
         assert asked(rivya.sandbox) == 1
         room.clock.advance(seconds=61)
-        await room.gateway.catalogue.categories()
+        await room.gateway.models_cache.categories()
         assert (await room.client.get(MODELS)).headers["age"] == "0"
         assert asked(rivya.sandbox) == 2
 
@@ -147,10 +147,10 @@ async def test_categories_that_cannot_be_read_anew_are_an_error_not_an_old_list(
     async with serve_sandbox() as rivya, open_gateway(rivya.base_url) as room:
         failing(rivya.sandbox, 429)
         with pytest.raises(RivyaRateLimited):
-            await room.gateway.catalogue.categories()
+            await room.gateway.models_cache.categories()
     async with open_gateway("http://127.0.0.1:1") as room:
         with pytest.raises(RivyaUnavailable):
-            await room.gateway.catalogue.categories()
+            await room.gateway.models_cache.categories()
 
 
 async def test_credits_are_never_kept_and_their_last_value_and_age_are_metrics() -> None:

@@ -312,7 +312,7 @@ async def test_a_body_that_comes_too_slowly_is_answered_408(path: str, monkeypat
         assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
         writer.close()
         await writer.wait_closed()
-        assert room.gateway.slots.under_way == 0
+        assert room.gateway.limit.in_use == 0
 
 
 async def test_a_refused_call_gives_its_slot_back() -> None:

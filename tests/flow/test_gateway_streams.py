@@ -154,7 +154,7 @@ async def test_a_caller_that_leaves_in_mid_stream_cancels_it_at_rivya_and_frees_
         async with asyncio.timeout(5):
             while counted("abandoned") == before:
                 await asyncio.sleep(0)
-        assert room.gateway.slots.under_way == 0
+        assert room.gateway.limit.in_use == 0
 
 
 @pytest.mark.parametrize("path", [CHAT, STREAM])

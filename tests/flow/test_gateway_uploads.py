@@ -58,7 +58,7 @@ async def test_a_file_beyond_the_limit_of_its_kind_is_stopped(kind: str) -> None
         assert code_of(answer) == (413, "payload_too_large")
         assert f"kind {kind} has at most {LIMITS[kind] // MEGABYTE} MB" in answer.json()["error"]["message"]
         assert rivya.sandbox.state()["files"] == []
-        assert room.gateway.slots.under_way == 0
+        assert room.gateway.limit.in_use == 0
 
 
 async def test_a_declared_length_beyond_every_limit_is_refused_without_a_byte_being_read_or_sent() -> None:
@@ -95,12 +95,12 @@ async def test_a_caller_that_leaves_in_the_midst_of_an_upload_ends_it_at_rivya()
             f"Content-Type: {TYPE['Content-Type']}\r\n\r\n".encode()
             + head("image")
         )
-        while room.gateway.slots.under_way == 0:
+        while room.gateway.limit.in_use == 0:
             await asyncio.sleep(0)
         writer.close()
         await writer.wait_closed()
         async with asyncio.timeout(5):
-            while room.gateway.slots.under_way > 0:
+            while room.gateway.limit.in_use > 0:
                 await asyncio.sleep(0)
         assert rivya.heard == []
 

@@ -16,9 +16,9 @@ from app.api import errors, schemas
 from app.core.auth import Access, ApiToken, Role
 from app.core.database import Database
 from app.gateway import routes
-from app.gateway.models_cache import Catalogue
+from app.gateway.models_cache import ModelsCache
 from app.gateway.service import Balance, Gateway
-from app.gateway.streaming import ShutdownDeadline, Slots
+from app.gateway.streaming import ConcurrencyLimit, ShutdownDeadline
 from app.gateway.upstream import CallTimeouts, Kind, Relay, call_timeouts
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
@@ -71,13 +71,13 @@ async def open_gateway(
         room = GatewayHarness(app, "", rivya_url, None, {}, clock)  # type: ignore[arg-type]
         usual = call_timeouts(chat=timedelta(seconds=30), stream=timedelta(seconds=30))
         relay = Relay(rivya, timeouts={**usual, **(timeouts or {})}, on_rate_limit=room.note, pause=room.pause)
-        catalogue = Catalogue(relay, clock, ttl=ttl)
+        models_cache = ModelsCache(relay, clock, ttl=ttl)
         access = Access([ApiToken.of(f"{role}er", role, token) for role, token in TOKENS.items()])
-        slots, balance = Slots(concurrency, per_token=per_token), Balance(clock)
+        limit, balance = ConcurrencyLimit(concurrency, per_token=per_token), Balance(clock)
         # Never opened: these tokens have no limits.
-        spending = Spending(Database("sqlite+aiosqlite:///none.db"), clock, price=catalogue.price, default_credits=1)
-        room.gateway = Gateway(relay, slots, catalogue, balance, access, spending, ShutdownDeadline(grace=0.1))
-        stack.push_async_callback(catalogue.aclose)
+        spending = Spending(Database("sqlite+aiosqlite:///none.db"), clock, price=models_cache.price, default_credits=1)
+        room.gateway = Gateway(relay, limit, models_cache, balance, access, spending, ShutdownDeadline(grace=0.1))
+        stack.push_async_callback(models_cache.aclose)
         errors.install(app)
         app.include_router(routes.router(room.gateway, access), responses=schemas.errors(400, 404, 413))
         schemas.complete(app)
