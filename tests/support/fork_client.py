@@ -74,7 +74,8 @@ class ForkedCommand:
         self, arguments: Sequence[str], settings: Mapping[str, str], directory: Path, *, output: Path, errors: Path
     ) -> None:
         self._connection = _new_connection()
-        self._reports = self._connection.makefile("r")
+        # Unbuffered: a reader that held a second report already would let `wait` wait for bytes that have come.
+        self._reports = self._connection.makefile("rb", buffering=0)
         self._connection.sendall(_order(arguments, settings, directory, output=output, errors=errors, script=None))
         self.pid: int = json.loads(self._reports.readline())["pid"]
         self._status: int | None = None
