@@ -33,6 +33,8 @@ WRITE_SECONDS = 30.0
 """Time in which a client may read nothing of what was sent to it."""
 HALF_CLOSED_SECONDS = 10.0
 """Time to answer a client that sends nothing more: it waits for the response, or it is gone, and TCP does not tell."""
+LINGER_SECONDS = 2.0
+"""Time in which a client that was refused may close the connection itself (RFC 9112, 9.6)."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _BEGUN: Final = len(_END_OF_HEAD) - 1
@@ -126,6 +128,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """When the connection became idle, or the first byte of a request came."""
         self._left_at: float | None = None
         """When the client sent its last byte, or got a response after that."""
+        self._refused_at: float | None = None
+        """When invalid bytes were answered; what comes after them is dropped."""
         self._unsent = 0
         self._unsent_since = 0.0
 
@@ -153,6 +157,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse `data` now if it holds at most one request and none waits for its response."""
+        if self._refused_at is not None:
+            return
         if self._left_at is not None:
             self._left_at = self.loop.time()
         if not self._unparsed and not self._is_busy() and self._is_one_request(data):
@@ -165,7 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def read_on(self) -> None:
         """Parse the buffered bytes until a complete request waits for its response."""
-        while self._unparsed and self._refusal is None and not self._is_busy() and not self.transport.is_closing():
+        while self._unparsed and self._refusal is None and not self._is_busy() and not self._is_over():
             size = self._piece_size()
             piece = bytes(self._unparsed[:size])
             del self._unparsed[:size]
@@ -176,7 +182,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Refuse invalid bytes, pause or resume reading, and close the connection if nothing more can come."""
         if self._refusal is not None:
             self._refuse(self._refusal)
-        if self._refusal is not None or self.transport.is_closing():
+        if self._refusal is not None or self._is_over():
             self._unparsed.clear()
         elif self._is_in_body and not self.cycle.response_complete:
             self._limits.receiving.setdefault(self)
@@ -192,7 +198,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cut()
             return False
         self._bound_reading()
-        return self._is_busy() or bool(self._unparsed)
+        return self._refused_at is None and (self._is_busy() or bool(self._unparsed))
 
     def pause_writing(self) -> None:
         """Do what uvicorn does, and read nothing more from a client that does not read."""
@@ -267,6 +273,9 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_unread(now):
             self._limits.closed["unread"] += 1
             self.cut()
+        elif self._refused_at is not None:
+            if now - self._refused_at > LINGER_SECONDS:
+                self.transport.close()
         elif not self.transport.is_closing():
             if self.flow.is_held or self.flow.read_paused:
                 self._look_for_end(now)
@@ -369,14 +378,28 @@ class BoundedProtocol(HttpToolsProtocol):
         self._parse(b"%b %b HTTP/%b\r\n%b\r\n%b" % (method, self.url, version, b"".join(lines), rest))
 
     def _refuse(self, response: bytes) -> None:
-        """Send an error and close the connection, once the request before is answered."""
+        """Send an error and close the connection, once the request before is answered.
+
+        Only the sending side is closed at first: a close with unread bytes makes TCP drop responses on their way.
+        """
         if self._is_answering():
             self._refusal = response
-        elif not self.transport.is_closing():
+        elif self._is_over():
+            return
+        elif self._is_in_body:
             cycle: object = self.cycle
-            if not (self._is_in_body and isinstance(cycle, RequestResponseCycle) and cycle.response_started):
+            if not (isinstance(cycle, RequestResponseCycle) and cycle.response_started):
                 self.transport.write(response)
             self.transport.close()
+        else:
+            self.transport.write(response)
+            self._refused_at = self.loop.time()
+            self._limits.idle.setdefault(self)
+            self.transport.write_eof()
+
+    def _is_over(self) -> bool:
+        """No further request is parsed."""
+        return self._refused_at is not None or self.transport.is_closing()
 
     def _is_answering(self) -> bool:
         """A complete request is not answered yet."""

@@ -124,6 +124,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> Serve:
 def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.fastpath.connections.HEAD_SECONDS", 0.5)
     monkeypatch.setattr("app.fastpath.connections.WRITE_SECONDS", 0.5)
+    monkeypatch.setattr("app.fastpath.connections.LINGER_SECONDS", 0.5)
 
 
 HALF_CLOSED: list[tuple[Callable[[Side], Sequence[bytes]], list[int]]] = [
@@ -157,6 +158,27 @@ def test_a_client_that_sends_nothing_more_is_answered(serve: Serve) -> None:
 def test_headers_that_do_not_end_are_cut(serve: Serve, sent: bytes, heard: list[int]) -> None:
     async def ask(side: Side) -> None:
         assert await side.ask(sent) == heard
+
+    serve(ask)
+
+
+def test_bytes_behind_a_request_that_is_refused_take_no_response_away(serve: Serve) -> None:
+    async def ask(side: Side) -> None:
+        async with side.open(delivery("task_1"), b"no HTTP\r\n\r\n") as (reader, writer):
+            for _ in range(100):
+                writer.write(LIVE * 1000)
+                await writer.drain()
+            assert await statuses(reader) == [200, 400]
+
+    serve(ask)
+
+
+@pytest.mark.usefixtures("short_deadlines")
+def test_a_client_that_is_refused_and_stays_is_cut(serve: Serve) -> None:
+    async def ask(side: Side) -> None:
+        async with side.open(b"no HTTP\r\n\r\n") as (reader, _):
+            assert await statuses(reader) == [400]
+            await eventually(lambda: not side.connections)
 
     serve(ask)
 
