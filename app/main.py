@@ -305,9 +305,9 @@ class Service:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await self.loops.stop()
-            for leading in (self.reconciler, self.retention):
+            for part in (self.reconciler, self.retention, self.heartbeat):
                 with suppress(DatabaseUnavailable):
-                    await leading.stop()
+                    await part.stop()
             await self.poller.stop()
             await self.submissions.stop()
             await self.batch.stop()

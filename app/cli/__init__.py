@@ -118,6 +118,18 @@ def migrate_database(
     sys.exit(migrate(only_check=check, only_sql=sql, down_to=down, as_json=as_json))
 
 
+@cli.command("copy")
+def copy_record(
+    source: Annotated[str, typer.Option("--from", metavar="URL", help="The database that holds the record.")],
+    target: Annotated[str, typer.Option("--to", metavar="URL", help="An empty one; tables are made.")],
+    as_json: commands.AsJson = False,
+) -> None:
+    """Copy the whole record to another database. From SQLite to PostgreSQL, or any to any; no receiver may run."""
+    from app.cli.copy import copy
+
+    sys.exit(copy(source, target, as_json=as_json))
+
+
 @cli.command("config")
 def show_config(as_json: commands.AsJson = False) -> None:
     """Show the settings in force. And where each comes from; secrets are hidden."""

@@ -38,3 +38,8 @@ class Heartbeat:
             await connection.execute(beat.on_conflict_do_update(index_elements=["id"], set_={"seen_at": now}))
             await connection.execute(delete(replicas).where(replicas.c.seen_at < now - _GONE))
         return _SECONDS_BETWEEN_BEATS
+
+    async def stop(self) -> None:
+        """Say that this process has ended. Raises `DatabaseUnavailable`."""
+        async with self._database.transaction() as connection:
+            await connection.execute(delete(replicas).where(replicas.c.id == self._row["id"]))

@@ -1,6 +1,5 @@
 """Every migration goes down and up with data in place, waits for no lock without end, and rewrites no big table."""
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,30 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
-from app.core.leases import Leases
 from app.core.migrations import VERSION_TABLE, alembic_config, current, head, migrate_database
-from app.operations.retention import Limits
-from tests.support.clock import NOON
-from tests.support.receivers import TOKEN
-from tests.support.reports import poll, webhook
-from tests.support.service_harness import open_service
+from tests.support.filled_record import FILLED, fill
 
 BIG = ("deliveries", "generations", "polls", "transitions", "submissions")
-FILLED = {
-    *(
-        "activity_minutes",
-        "audit",
-        "deliveries",
-        "endpoint_history",
-        "endpoint_secrets",
-        "endpoints",
-        "feed",
-        "generations",
-        "leases",
-    ),
-    *("poll_budget", "polls", "rejections", "replicas", "submissions", "transitions", "usage_changes", "usage_hours"),
-    *("token_charges", "token_rates", "token_revision", "token_secrets", "token_spending", "tokens"),
-}
 TRANSLATED = {("endpoints", "state")}
 """Going down, a word that the schema before does not have becomes the nearest that it has."""
 Contents = dict[str, list[dict[str, Any]]]
@@ -44,32 +23,6 @@ def steps() -> list[Script]:
     """Every migration but the first, newest first."""
     scripts = ScriptDirectory.from_config(alembic_config())
     return [script for script in scripts.walk_revisions() if script.down_revision is not None]
-
-
-async def fill(url: str) -> None:
-    """Something in every table, as the service writes it."""
-    async with open_service(url) as room:
-        await room.service.reconciler.run_once()
-        await room.service.keyring.load()
-        body = {"model": "z-image", "prompt": "a river"}
-        headers = {"Authorization": f"Bearer {TOKEN}"}
-        assert (await room.client.post("/api/v1/generations", json=body, headers=headers)).is_success
-        token = {"name": "shop", "role": "write", "models": ["z-image"], "rate": 9, "credits_per_day": 9}
-        created = await room.client.post("/api/v1/tokens", json=token, headers=headers)
-        shop = {"Authorization": f"Bearer {created.json()['token']}"}
-        assert (await room.client.post("/api/v1/generations", json=body, headers=shop)).is_success
-        await room.record(webhook("done", "succeeded"), poll("found", "failed"))
-        await room.service.batch.record(webhook("called", "succeeded"))
-        await room.service.usage_rollup.move()
-        await room.service.activity.run_once()
-        await room.service.heartbeat.run_once()
-        assert (await room.client.post("/rivya/webhook", content=b"{}")).status_code == 401
-        await room.service.rejections.run_once()
-        await room.service.limiter.acquire()
-        room.pass_time(days=91)
-        await room.record(webhook("new", "failed", at=room.clock.now()))
-        await room.service.retention._prune(Limits(room.clock.now(), NOON))
-        await Leases(room.service.database, holder="one").acquire("any", now=NOON, term=timedelta(hours=1))
 
 
 async def contents(database: Database) -> Contents:

@@ -50,3 +50,5 @@ async def test_a_process_is_known_by_its_heartbeat_until_it_has_been_silent_for_
         await other.run_once()
         [row] = await room.rows(replicas)
         assert (row["id"], row["started_at"], row["seen_at"]) == ("other", NOON, clock.now())
+        await other.stop()
+        assert await room.rows(replicas) == []
