@@ -145,7 +145,7 @@ class Service:
         relay = Relay(self.client, timeouts=timeouts, on_rate_limit=self.limiter.record_error)
         models_cache = ModelsCache(relay, self.clock, ttl=settings.receiver_models_ttl)
         most = settings.receiver_rivya_concurrency
-        limit = ConcurrencyLimit(most, per_token=most if len(settings.receiver_api_tokens) < 2 else (most + 1) // 2)
+        limit = ConcurrencyLimit(most, is_shared=lambda: self.access.has_several_names)
         self.spending = Spending(
             self.database, self.clock, price=models_cache.price, default_credits=settings.receiver_default_credits
         )

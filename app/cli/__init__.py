@@ -253,64 +253,80 @@ def rotate_keys() -> None:
     operations.run_command(endpoint.reencrypt)
 
 
+Expires = Annotated[str | None, typer.Option(metavar="DURATION", help="Such as 90d; without it, never.")]
+CreditsPerDay = Annotated[str | None, typer.Option(metavar="N", help="At most, by the day in UTC.")]
+CreditsPerMonth = Annotated[str | None, typer.Option(metavar="N", help="At most, by the month in UTC.")]
+Models = Annotated[str | None, typer.Option(metavar="A,B", help="The only models that it may use.")]
+Rate = Annotated[str | None, typer.Option(metavar="N/min", help="Creates and chat turns a minute.")]
+
+
 @tokens_group.command("create")
 def create_token(
     name: Annotated[str, typer.Argument(help="Letters, digits, dots, dashes and underscores; never used again.")],
     role: Annotated[str, typer.Option(help="read, write, admin, read-own or write-own.")],
-    expires: Annotated[str | None, typer.Option(metavar="DURATION", help="Such as 90d; without it, never.")] = None,
-    credits_per_day: Annotated[float | None, typer.Option(min=0, help="At most, by the day in UTC.")] = None,
-    credits_per_month: Annotated[float | None, typer.Option(min=0, help="At most, by the month in UTC.")] = None,
-    models: Annotated[str | None, typer.Option(metavar="A,B", help="The only models that it may use.")] = None,
-    rate: Annotated[str | None, typer.Option(metavar="N/min", help="Creates and chat turns a minute.")] = None,
+    expires: Expires = None,
+    credits_per_day: CreditsPerDay = None,
+    credits_per_month: CreditsPerMonth = None,
+    models: Models = None,
+    rate: Rate = None,
+    as_json: commands.AsJson = False,
 ) -> None:
     """Create a token and print it. It is shown this once; every replica knows it within a second."""
-    from pydantic import ValidationError
-
     from app.cli import operations, tokens
     from app.tokens.routes import CreateToken
 
-    lifetime = None if expires is None else int(tokens.read_duration(expires).total_seconds())
-    try:
-        wanted = CreateToken(
-            name=name,
-            role=role,  # checked by the model
-            expires_in=lifetime,
-            credits_per_day=credits_per_day,
-            credits_per_month=credits_per_month,
-            models=None if models is None else [model.strip() for model in models.split(",")],
-            rate=None if rate is None else tokens.read_rate(rate),
-        )
-    except ValidationError as error:
-        reasons = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise typer.BadParameter("; ".join(reasons)) from None
-    operations.run_command(tokens.create(lambda now: wanted.token(now=now, created_by="command line")))
+    limits = tokens.read_limits(expires, credits_per_day, credits_per_month, models, rate)
+    wanted = tokens.validated(CreateToken, {"name": name, "role": role, **limits})
+    operations.run_command(tokens.create(lambda now: wanted.token(now=now, created_by="command line"), as_json=as_json))
 
 
 @tokens_group.command("list")
-def list_tokens() -> None:
-    """List the tokens. Their roles, limits and last use; no secrets are stored."""
+def list_tokens(as_json: commands.AsJson = False) -> None:
+    """List the tokens. Their roles, limits, what is left of them, and last use; no secrets are stored."""
     from app.cli import operations, tokens
 
-    operations.run_command(tokens.show)
+    operations.run_command(partial(tokens.show, as_json=as_json))
+
+
+@tokens_group.command("change")
+def change_token(
+    name: str,
+    expires: Expires = None,
+    credits_per_day: CreditsPerDay = None,
+    credits_per_month: CreditsPerMonth = None,
+    models: Models = None,
+    rate: Rate = None,
+    as_json: commands.AsJson = False,
+) -> None:
+    """Change limits or expiry of a token. What is not given stays; `none` removes a limit."""
+    from app.cli import operations, tokens
+    from app.tokens.routes import ChangeToken
+
+    limits = tokens.read_limits(expires, credits_per_day, credits_per_month, models, rate)
+    if not limits:
+        raise typer.BadParameter("give at least one limit that is to be changed")
+    wanted = tokens.validated(ChangeToken, limits)
+    operations.run_command(tokens.change(name, lambda token, now: wanted.changed(token, now=now), as_json=as_json))
 
 
 @tokens_group.command("revoke")
-def revoke_token(name: str) -> None:
+def revoke_token(name: str, as_json: commands.AsJson = False) -> None:
     """Revoke a token for good. Every replica refuses it within a second."""
     from app.cli import operations, tokens
 
-    operations.run_command(tokens.revoke(name))
+    operations.run_command(tokens.revoke(name, as_json=as_json))
 
 
 @tokens_group.command("rotate")
 def rotate_token(
     name: str,
     overlap: Annotated[str, typer.Option(metavar="DURATION", help="How long the old secret is accepted.")] = "0s",
+    as_json: commands.AsJson = False,
 ) -> None:
     """Give a token a new secret and print it. Its name, role and limits stay."""
     from app.cli import operations, tokens
 
-    operations.run_command(tokens.rotate(name, tokens.read_duration(overlap)))
+    operations.run_command(tokens.rotate(name, tokens.read_duration(overlap), as_json=as_json))
 
 
 def _read_time(text: str) -> datetime:

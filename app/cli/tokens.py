@@ -3,18 +3,23 @@
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import typer
+from pydantic import BaseModel, ValidationError
 
+from app.cli.client.output import print_json
 from app.cli.operations import Work
 from app.core.audit import COMMAND_LINE
 from app.core.auth import Access
+from app.core.bodies import Model
 from app.core.clock import SystemClock
 from app.core.database import Database
 from app.core.settings import Settings
 from app.tokens.repository import Token, TokenRepository, describe
+from app.tokens.routes import NewTokenView, TokensView, TokenView, view, view_with_credits, views
 from app.tokens.service import Tokens
+from app.tokens.spending import spent_at
 
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LONGEST: Final = timedelta(days=3660)
@@ -37,49 +42,115 @@ def read_rate(text: str) -> int:
     return int(match[1])
 
 
-def create(wanted: Callable[[datetime], Token]) -> Work:
+def read_limits(
+    expires: str | None,
+    credits_per_day: str | None,
+    credits_per_month: str | None,
+    models: str | None,
+    rate: str | None,
+) -> dict[str, Any]:
+    """The members of `CreateToken` or `ChangeToken` that are given; `none` is null. Raises `typer.BadParameter`."""
+    given: dict[str, tuple[str | None, Callable[[str], object]]] = {
+        "expires_in": (expires, lambda text: int(read_duration(text).total_seconds())),
+        "credits_per_day": (credits_per_day, str),
+        "credits_per_month": (credits_per_month, str),
+        "models": (models, lambda text: [model.strip() for model in text.split(",")]),
+        "rate": (rate, read_rate),
+    }
+    return {
+        name: None if text.strip().lower() == "none" else read(text)
+        for name, (text, read) in given.items()
+        if text is not None
+    }
+
+
+def validated(model: type[Model], members: dict[str, Any]) -> Model:
+    """These members as `model`. Raises `typer.BadParameter`, which names what is wrong."""
+    try:
+        return model.model_validate(members)
+    except ValidationError as error:
+        reasons = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise typer.BadParameter("; ".join(reasons)) from None
+
+
+def create(wanted: Callable[[datetime], Token], *, as_json: bool) -> Work:
     """Work that stores a token and prints its secret, which is shown this once."""
 
     async def work(settings: Settings, database: Database) -> bool:
         token, secret = await _tokens(settings, database).create(wanted(SystemClock().now()), COMMAND_LINE)
-        typer.echo(f"created {token.name}: {describe(token)}; its secret is shown this once:", err=True)
-        typer.echo(secret)
+        text = f"created {token.name}: {describe(token)}; its secret is shown this once:"
+        _print_secret(token, secret, text, as_json=as_json)
         return True
 
     return work
 
 
-def rotate(name: str, overlap: timedelta) -> Work:
+def rotate(name: str, overlap: timedelta, *, as_json: bool) -> Work:
     """Work that gives a token a new secret and prints it."""
 
     async def work(settings: Settings, database: Database) -> bool:
         token, secret = await _tokens(settings, database).rotate(name, COMMAND_LINE, overlap=overlap)
-        typer.echo(f"rotated {token.name}: the old secret is accepted for {overlap}; the new one:", err=True)
-        typer.echo(secret)
+        text = f"rotated {token.name}: the old secret is accepted for {overlap}; the new one:"
+        _print_secret(token, secret, text, as_json=as_json)
         return True
 
     return work
 
 
-def revoke(name: str) -> Work:
+def _print_secret(token: Token, secret: str, text: str, *, as_json: bool) -> None:
+    if not as_json:
+        typer.echo(text, err=True)
+    _print(NewTokenView(**view(token), token=secret), None if as_json else secret)
+
+
+def change(name: str, changed: Callable[[Token, datetime], Token], *, as_json: bool) -> Work:
+    """Work that changes limits or expiry of a token."""
+
+    async def work(settings: Settings, database: Database) -> bool:
+        now = SystemClock().now()
+        token = await _tokens(settings, database).change(name, lambda token: changed(token, now), COMMAND_LINE)
+        _print(TokenView(**view(token)), None if as_json else f"changed {token.name}: {describe(token)}")
+        return True
+
+    return work
+
+
+def revoke(name: str, *, as_json: bool) -> Work:
     """Work that revokes a token."""
 
     async def work(settings: Settings, database: Database) -> bool:
         token = await _tokens(settings, database).revoke(name, COMMAND_LINE)
-        typer.echo(f"revoked {token.name}; every replica refuses it within a second")
+        text = f"revoked {token.name}; every replica refuses it within a second"
+        _print(TokenView(**view(token)), None if as_json else text)
         return True
 
     return work
 
 
-async def show(settings: Settings, database: Database) -> bool:
-    """Print a line for each token."""
+async def show(settings: Settings, database: Database, *, as_json: bool) -> bool:
+    """Print a line for each token: role, limits, what is left of them, last use."""
+    now = SystemClock().now()
+    managed = await TokenRepository(database).all()
+    spent = await spent_at(database, now)
+    if as_json:
+        _print(TokensView(data=views(settings.receiver_api_tokens, managed, spent, now)))
+        return True
     for token in settings.receiver_api_tokens:
         typer.echo(f"{token.name}: role {token.role}; from RECEIVER_API_TOKENS")
-    for stored in await TokenRepository(database).all():
+    for stored in managed:
         state = f"revoked {_time(stored.revoked_at)}; " if stored.revoked_at is not None else ""
-        typer.echo(f"{stored.name}: {state}{describe(stored)}; last used {_time(stored.last_used_at)}")
+        periods = view_with_credits(stored, spent, now).credits
+        named = (("today", periods.day), ("this month", periods.month))
+        left = "".join(f"{period.left:g} left {when}; " for when, period in named if period is not None)
+        typer.echo(f"{stored.name}: {state}{describe(stored)}; {left}last used {_time(stored.last_used_at)}")
     return True
+
+
+def _print(document: BaseModel, text: str | None = None) -> None:
+    if text is None:
+        print_json(document.model_dump(mode="json"))
+    else:
+        typer.echo(text)
 
 
 def _tokens(settings: Settings, database: Database) -> Tokens:

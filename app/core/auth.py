@@ -136,6 +136,8 @@ class Access:
         self._clock = clock or SystemClock()
         self._given = {token.digest: _caller(token) for token in tokens}
         self._managed: dict[bytes, tuple[ApiToken, Caller]] = {}
+        self.has_several_names = len(self.given) > 1
+        """Whether tokens of more than one name may call."""
         self._confirmed_at: float | None = None
         self._watchers: defaultdict[bytes, set[Callable[[], None]]] = defaultdict(set)
         self._used: set[str] = set()
@@ -147,6 +149,8 @@ class Access:
     def replace(self, managed: Iterable[ApiToken]) -> None:
         """Accept these managed tokens from now on."""
         self._managed = {token.digest: (token, _caller(token)) for token in managed}
+        in_use = (token for token, _ in self._managed.values() if not token.is_revoked)
+        self.has_several_names = len({token.name for token in (*self.given, *in_use)}) > 1
         self.confirm()
 
     def confirm(self) -> None:
@@ -201,6 +205,10 @@ class Access:
         if self._confirmed_at is None or self._clock.monotonic() - self._confirmed_at > _STALE_AFTER:
             raise DatabaseUnavailable
 
+    def _check_again(self, request: Request) -> None:
+        """Raises `Unauthorized` if the token was revoked, or has expired, since the request began."""
+        request.state.caller = self.authenticate(request.state.caller.digest)
+
     def watch(self, caller: Caller, end: Callable[[], None]) -> Callable[[], None]:
         """Call `end` once as soon as the caller's token is not valid any more; returns a function that stops this."""
         if caller.digest in self._managed:
@@ -252,6 +260,7 @@ class Access:
                 REFUSALS.labels(error.code).inc()
                 raise
             request.state.caller = caller  # set before a 403: `app.core.middleware` counts calls by caller
+            request.state.check_caller_again = partial(self._check_again, request)
             if not caller.role.allows(role):
                 REFUSALS.labels(Forbidden.code).inc()
                 if role is Role.ADMIN and self.on_admin_refused is not None:

@@ -17,6 +17,8 @@ Model = TypeVar("Model", bound=BaseModel)
 SECONDS: Final = 10.0
 """A whole body has this long to arrive, and a second more for each `BYTES_PER_SECOND` of it that have arrived."""
 BYTES_PER_SECOND: Final = 16 * 1024
+CHECK_CALLER_AGAIN: Final = "check_caller_again"
+"""In the state of a request with a token: a function that raises if the token is not valid any more."""
 LONGEST_SILENCE: Final = 60.0
 """Seconds between two parts of a body, however much has arrived."""
 
@@ -91,7 +93,7 @@ async def read_body(scope: Scope, receive: Receive, *, most_bytes: int, memory: 
     """The whole body, unchanged.
 
     Raises `BodyTooLarge` without reading further, for a declared length without reading at all; `TooManyBodies`; and
-    what `iter_body` raises.
+    what `iter_body` and the check of the caller raise.
     """
     if (declared_length(scope["headers"]) or 0) > most_bytes:
         raise BodyTooLarge.of(most_bytes)
@@ -106,6 +108,8 @@ async def read_body(scope: Scope, receive: Receive, *, most_bytes: int, memory: 
             pieces.append(piece)
     finally:
         memory.used -= size
+    if (check_caller := scope.get("state", {}).get(CHECK_CALLER_AGAIN)) is not None:
+        check_caller()  # a body may take so long that its token is revoked meanwhile
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -65,9 +65,10 @@ UNDER_WAY = Gauge("receiver_rivya_calls_under_way", "Relayed calls that are unde
 class ConcurrencyLimit:
     """The limit of relayed calls that one process runs at once, and of those that one token runs."""
 
-    def __init__(self, most: int, *, per_token: int | None = None) -> None:
+    def __init__(self, most: int, *, is_shared: Callable[[], bool]) -> None:
         self._most = most
-        self._per_token = most if per_token is None else per_token
+        self._is_shared = is_shared
+        """Whether several tokens may call: then none has more than half of the slots."""
         self._held: Counter[str] = Counter()
 
     @property
@@ -81,7 +82,8 @@ class ConcurrencyLimit:
 
         Raises `Overloaded` at once if none is free: a queue would hide load.
         """
-        if self.in_use >= self._most or self._held[token] >= self._per_token:
+        per_token = (self._most + 1) // 2 if self._is_shared() else self._most
+        if self.in_use >= self._most or self._held[token] >= per_token:
             raise Overloaded("Too many calls to Rivya are under way; see RECEIVER_RIVYA_CONCURRENCY.")
         self._held[token] += 1
         UNDER_WAY.inc()

@@ -22,6 +22,7 @@ from app.ledger.models import Generation, Position
 from app.ledger.sql import IN_ORDER, any_of, events_of, ids_parameter
 from app.ledger.tables import NOT_PRUNED, deliveries, feed, generations, polls, transitions, usage_changes
 from app.submission.store import submissions
+from app.tokens.spending import token_spending
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -125,6 +126,12 @@ class Pruning:
             async with self._database.transaction() as connection:
                 await connection.execute(sa.delete(deliveries).where(self._among(_d.event_id)), self._ids(ids))
         return len(ids)
+
+    async def spending(self, before: datetime) -> int:
+        """Remove what tokens spent in days and months that ended before this month; returns how many sums."""
+        old = token_spending.c.period < f"{before:%Y-%m}"  # 2026-05 sorts before 2026-05-10, and that before 2026-06
+        async with self._database.transaction() as connection:
+            return (await connection.execute(sa.delete(token_spending).where(old))).rowcount
 
     async def _read(self, statement: sa.Select[Any], parameters: dict[str, Any]) -> Sequence[sa.Row[Any]]:
         async with self._database.read() as connection:
@@ -262,7 +269,10 @@ class Retention:
         self._after: dict[str, Any] = {}
         """Where the pass over each kind goes on."""
         self._walk_began: datetime | None = None
-        """When the current pass over the creates began. They are never removed, so there is one pass a day."""
+        """When the current pass over the creates began. They are never removed, so there is one pass a day.
+
+        With it go the sums of what tokens spent.
+        """
         self._counts: collections.Counter[str] = collections.Counter()
 
     async def run_once(self) -> float:
@@ -335,6 +345,7 @@ class Retention:
             if self._walk_began is not None and now - self._walk_began < _BETWEEN_WALKS:
                 return False
             self._walk_began = now
+            self._count("token_spending", await self._pruning.spending(old.settled_before))
         before, after = old.settled_before, self._after.get("submissions") or ""
         step = await self._pruning.step(_ANSWERED, most, before=before, after=after, until=str(uuid7(before)))
         if step.due:

@@ -40,7 +40,8 @@ def router(
         """
         key = read_key(request.headers.getlist(_KEY)) or service.new_key()
         create = read_create(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES))
-        reply = await service.submit(create, key, caller)
+        async with access.while_valid(caller):  # what was sent goes on without its caller
+            reply = await service.submit(create, key, request.state.caller)
         return _response(reply, key)
 
     return routes

@@ -1,6 +1,6 @@
 """The tables of managed tokens, and their transactions; every change is in the audit and in the revision."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -76,7 +76,7 @@ class NameTaken(ServiceError):
 
 
 class TokenRevoked(ServiceError):
-    """409: a revoked token can't be changed any more."""
+    """409: a revoked token can't be changed or rotated any more."""
 
     status = 409
     code = "token_revoked"
@@ -144,17 +144,12 @@ class TokenRepository:
 
     async def create(self, token: Token, digest: bytes, actor: Actor) -> None:
         """Store a new token. Raises `NameTaken`."""
-        limits = token.limits
         row = {
             "name": token.name,
             "role": token.role,
-            "credits_per_day": limits.credits_per_day,
-            "credits_per_month": limits.credits_per_month,
-            "models": None if limits.models is None else orjson.dumps(limits.models).decode(),
-            "rate": limits.rate,
             "created_at": token.created_at,
             "created_by": token.created_by,
-            "expires_at": token.expires_at,
+            **_changeable(token),
         }
         async with self._database.transaction() as connection:
             await _count_change(connection)
@@ -165,6 +160,15 @@ class TokenRepository:
             await write_audit(
                 connection, actor, "token.created", now=token.created_at, target=token.name, detail=describe(token)
             )
+
+    async def change(self, name: str, changed: Callable[[Token], Token], actor: Actor, *, now: datetime) -> Token:
+        """Change limits and expiry of a token to those that `changed` returns. Raises `NotFound`, `TokenRevoked`."""
+        async with self._database.transaction() as connection:
+            await _count_change(connection)
+            token = changed(await _usable(connection, name))
+            await connection.execute(update(tokens).where(_t.name == name).values(_changeable(token)))
+            await write_audit(connection, actor, "token.changed", now=now, target=name, detail=describe(token))
+            return token
 
     async def revoke(self, name: str, actor: Actor, *, now: datetime) -> Token:
         """Revoke a token for good; again changes nothing. Raises `NotFound`."""
@@ -185,9 +189,7 @@ class TokenRepository:
         until = now + overlap
         async with self._database.transaction() as connection:
             await _count_change(connection)
-            token = await _read(connection, name)
-            if token.revoked_at is not None:
-                raise TokenRevoked(f"The token {name} was revoked; create another one.")
+            await _usable(connection, name)
             is_longer = _s.valid_until.is_(None) | (_s.valid_until > until)
             older = update(token_secrets).where(_s.name == name, is_longer)
             await connection.execute(older.values(valid_until=until))
@@ -217,6 +219,24 @@ async def _read(connection: AsyncConnection, name: str) -> Token:
     if row is None:
         raise NotFound(f"There is no managed token with the name {name}.")
     return _to_token(row, ())
+
+
+async def _usable(connection: AsyncConnection, name: str) -> Token:
+    token = await _read(connection, name)
+    if token.revoked_at is not None:
+        raise TokenRevoked(f"The token {name} was revoked; create another one.")
+    return token
+
+
+def _changeable(token: Token) -> dict[str, Any]:
+    limits = token.limits
+    return {
+        "credits_per_day": limits.credits_per_day,
+        "credits_per_month": limits.credits_per_month,
+        "models": None if limits.models is None else orjson.dumps(limits.models).decode(),
+        "rate": limits.rate,
+        "expires_at": token.expires_at,
+    }
 
 
 async def _add_secret(connection: AsyncConnection, name: str, digest: bytes, *, now: datetime) -> None:

@@ -1,14 +1,16 @@
 """The routes under /api/v1/tokens: for an admin; /me for every token."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from app.core.audit import Audit
-from app.core.auth import Access, Caller, Role, TokenLimits
+from app.core.auth import Access, ApiToken, Caller, Role, TokenLimits
 from app.core.bodies import parse_model, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound
@@ -90,8 +92,30 @@ class CreateToken(TokenLimitsView):
             limits=self.limits,
             created_at=now,
             created_by=created_by,
-            expires_at=None if self.expires_in is None else now + timedelta(seconds=self.expires_in),
+            expires_at=_expiry(self.expires_in, now),
         )
+
+
+def _expiry(seconds: int | None, now: datetime) -> datetime | None:
+    return None if seconds is None else now + timedelta(seconds=seconds)
+
+
+class ChangeToken(TokenLimitsView):
+    """What is changed of a token: the members that are given; null removes a limit."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"credits_per_day": 800}})
+
+    expires_in: Annotated[int, Field(ge=1, le=_LONGEST)] | None = Field(
+        None, description="seconds from now; null: it does not expire"
+    )
+
+    def changed(self, token: Token, *, now: datetime) -> Token:
+        """The token with these changes."""
+        given = self.model_fields_set
+        limits = replace(token.limits, **{name: getattr(self.limits, name) for name in given - {"expires_in"}})
+        if "expires_in" not in given:
+            return replace(token, limits=limits)
+        return replace(token, limits=limits, expires_at=_expiry(self.expires_in, now))
 
 
 class RotateToken(BaseModel):
@@ -137,7 +161,7 @@ class CreditsByPeriodView(BaseModel):
     month: CreditsView | None = None
 
 
-class OwnTokenView(TokenView):
+class TokenAndCreditsView(TokenView):
     """A token, and what is left of its limits."""
 
     model_config = ConfigDict(json_schema_extra={"example": {**_TOKEN, "credits": {"day": _CREDITS, "month": None}}})
@@ -157,7 +181,7 @@ class TokensView(BaseModel):
     """All tokens, by name."""
 
     object: Literal["list"] = "list"
-    data: list[TokenView]
+    data: list[TokenAndCreditsView]
 
 
 def view(token: Token) -> dict[str, Any]:
@@ -178,24 +202,31 @@ def _limits(limits: TokenLimits) -> dict[str, Any]:
     }
 
 
-def _credits(
-    name: str, limits: TokenLimits, spending: Mapping[tuple[str, str], Spent], now: datetime
-) -> dict[str, Any]:
-    """What is left of the limits of this day and month."""
-    return {
-        name_of_period: CreditsView(
+def view_with_credits(token: Token, spent: Mapping[tuple[str, str], Spent], now: datetime) -> TokenAndCreditsView:
+    """A token, and what is left of its limits of this day and month."""
+    credits_left = {
+        name: CreditsView(
             limit=limit,
-            reserved=(used := spending.get((name, period), Spent(0, 0))).reserved,
+            reserved=(used := spent.get((token.name, period), Spent(0, 0))).reserved,
             spent=used.spent,
             left=max(limit - used.reserved - used.spent, 0),
             renews_at=renewal(period, now),
         )
-        for name_of_period, period, limit in (
-            ("day", f"{now:%Y-%m-%d}", limits.credits_per_day),
-            ("month", f"{now:%Y-%m}", limits.credits_per_month),
+        for name, period, limit in (
+            ("day", f"{now:%Y-%m-%d}", token.limits.credits_per_day),
+            ("month", f"{now:%Y-%m}", token.limits.credits_per_month),
         )
         if limit is not None
     }
+    return TokenAndCreditsView(**view(token), credits=CreditsByPeriodView(**credits_left))
+
+
+def views(
+    given: Iterable[ApiToken], managed: Iterable[Token], spent: Mapping[tuple[str, str], Spent], now: datetime
+) -> list[TokenAndCreditsView]:
+    """All tokens by name: those of the settings, and the managed ones."""
+    shown = [TokenAndCreditsView(name=token.name, role=token.role, managed=False) for token in given]
+    return sorted([*shown, *(view_with_credits(token, spent, now) for token in managed)], key=lambda each: each.name)
 
 
 def router(tokens: Tokens, spending: Spending, access: Access, audit: Audit, *, clock: Clock) -> APIRouter:
@@ -205,10 +236,11 @@ def router(tokens: Tokens, spending: Spending, access: Access, audit: Audit, *, 
 
     @routes.get("/tokens", summary="List the tokens", dependencies=admins)
     async def list_tokens() -> TokensView:
-        """Those of RECEIVER_API_TOKENS, and the managed ones; revoked ones included. No secrets are stored."""
-        given = [TokenView(name=token.name, role=token.role, managed=False) for token in access.given]
-        managed = [TokenView(**view(token)) for token in await tokens.list()]
-        return TokensView(data=sorted([*given, *managed], key=lambda each: each.name))
+        """Those of RECEIVER_API_TOKENS, and the managed ones with what is left of their limits; revoked ones included.
+
+        No secrets are stored.
+        """
+        return TokensView(data=views(access.given, await tokens.list(), await spending.now(), clock.now()))
 
     @routes.post(
         "/tokens",
@@ -225,13 +257,27 @@ def router(tokens: Tokens, spending: Spending, access: Access, audit: Audit, *, 
         return NewTokenView(**view(token), token=secret)
 
     @routes.get("/tokens/me", summary="About the token of this call")
-    async def get_own_token(caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> OwnTokenView:
+    async def get_own_token(caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> TokenAndCreditsView:
         """Its name, role and limits, and what is left of them."""
         known = {token.name: token for token in await tokens.list()}
         if caller.name not in known or caller.name in {token.name for token in access.given}:
-            return OwnTokenView(name=caller.name, role=caller.role, managed=False)
-        left = _credits(caller.name, caller.limits, await spending.now(), clock.now())
-        return OwnTokenView(**view(known[caller.name]), credits=CreditsByPeriodView(**left))
+            return TokenAndCreditsView(name=caller.name, role=caller.role, managed=False)
+        return view_with_credits(known[caller.name], await spending.now(), clock.now())
+
+    @routes.patch(
+        "/tokens/{name}",
+        summary="Change limits or expiry of a token",
+        dependencies=admins,
+        openapi_extra=_body(ChangeToken, is_required=True),
+    )
+    async def change_token(name: str, request: Request) -> TokenView:
+        """Members that are left out stay. Every replica goes by the new limits within a second.
+
+        What was spent before a token had a limit of credits is not counted.
+        """
+        wanted = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), ChangeToken)
+        changed = partial(wanted.changed, now=clock.now())
+        return TokenView(**view(await tokens.change(_usable(name), changed, audit.actor(request))))
 
     @routes.delete("/tokens/{name}", summary="Revoke a token", dependencies=admins)
     async def revoke_token(name: str, request: Request) -> TokenView:

@@ -1,7 +1,7 @@
 """Makes, rotates and revokes managed tokens, and keeps `app.core.auth` up to date with those of all replicas."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -79,6 +79,13 @@ class Tokens:
         log.info("token.created", token=token.name, role=token.role, by=actor.name)
         await self.run_once()
         return token, secret
+
+    async def change(self, name: str, changed: Callable[[Token], Token], actor: Actor) -> Token:
+        """Change limits and expiry of a token. Raises `NotFound`, `TokenRevoked`."""
+        token = await self._repository.change(name, changed, actor, now=self._clock.now())
+        log.info("token.changed", token=name, by=actor.name)
+        await self.run_once()
+        return token
 
     async def rotate(self, name: str, actor: Actor, *, overlap: timedelta) -> tuple[Token, str]:
         """Give a token a new secret; returns both. The old one is accepted for `overlap`.

@@ -304,11 +304,8 @@ class Spending:
                 await connection.execute(delete(token_charges).where(_c.id == turn_id))
 
     async def now(self) -> dict[tuple[str, str], Spent]:
-        """What was reserved and spent today and this month, by token and period."""
-        periods = _periods(f"{self._clock.now():%Y-%m-%d}")
-        async with self._database.read() as connection:
-            rows = (await connection.execute(select(token_spending).where(_p.period.in_(periods)))).all()
-        return {(row.token, row.period): Spent(row.reserved / MILLION, row.spent / MILLION) for row in rows}
+        """As `spent_at`, now."""
+        return await spent_at(self._database, self._clock.now())
 
     async def run_once(self) -> float:
         """Count what settled generations have cost; returns the seconds until the next run."""
@@ -326,6 +323,14 @@ class Spending:
             await connection.execute(delete(token_charges).where(_c.id.in_(ids)))
             await _add(connection, _totals(rows))
         return 0.0 if len(rows) == _SETTLED_AT_ONCE else _SECONDS_BETWEEN_RUNS
+
+
+async def spent_at(database: Database, now: datetime) -> dict[tuple[str, str], Spent]:
+    """What was reserved and spent in this day and month, by token and period. Raises `DatabaseUnavailable`."""
+    periods = _periods(f"{now:%Y-%m-%d}")
+    async with database.read() as connection:
+        rows = (await connection.execute(select(token_spending).where(_p.period.in_(periods)))).all()
+    return {(row.token, row.period): Spent(row.reserved / MILLION, row.spent / MILLION) for row in rows}
 
 
 def _due() -> Select[Any]:

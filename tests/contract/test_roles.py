@@ -44,6 +44,7 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("POST", "/api/v1/tokens"): ADMIN,
     ("GET", "/api/v1/tokens/me"): READ,
     ("DELETE", "/api/v1/tokens/{name}"): ADMIN,
+    ("PATCH", "/api/v1/tokens/{name}"): ADMIN,
     ("POST", "/api/v1/tokens/{name}/rotate"): ADMIN,
     ("GET", "/livez"): None,
     ("GET", "/readyz"): None,

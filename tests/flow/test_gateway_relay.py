@@ -272,7 +272,7 @@ async def test_when_all_slots_are_taken_a_call_is_told_to_come_back_and_the_next
 
 
 async def test_a_token_with_all_of_its_slots_taken_leaves_those_of_the_others_free() -> None:
-    async with serve_sandbox() as rivya, open_gateway(rivya.base_url, concurrency=2, per_token=1) as room:
+    async with serve_sandbox() as rivya, open_gateway(rivya.base_url, concurrency=2, is_shared=True) as room:
         rivya.sandbox.faults.api = [ApiFault("chat.complete", hang=0.5)]
         turn = asyncio.ensure_future(room.client.post(CHAT, json=TURN))
         while rivya.sandbox.calls.counts["chat.complete"] < 1:

@@ -1,14 +1,18 @@
 """Limits of tokens: credits are reserved before Rivya is called, corrected by what Rivya says, and never exceeded."""
 
 import asyncio
+import re
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from app.core.auth import Caller, Role, TokenLimits
 from app.operations.alarms import Alarm
-from app.sandbox.faults import ApiFault
+from app.sandbox.faults import ApiFault, StreamFault
+from app.sandbox.settings import Dialect
+from tests.support.ports import free_port
 from tests.support.reports import status_claim, webhook
 from tests.support.service_harness import ServiceHarness, open_service
 from tests.support.tokens import call, create
@@ -16,6 +20,7 @@ from tests.support.tokens import call, create
 GENERATIONS = "/api/v1/generations"
 BODY = {"model": "z-image", "prompt": "a river"}
 TURN = {"model": "gpt-5-2-chat", "message": "hello"}
+CALLER = Caller("shop", Role.WRITE, TokenLimits(credits_per_day=50))
 
 
 async def post(room: ServiceHarness, token: str, *, key: str | None = None, **members: Any) -> httpx.Response:
@@ -223,6 +228,79 @@ async def test_a_repeated_turn_costs_once_and_a_refused_one_nothing(database_url
         assert (await turn(room, token, key="turn-1")).json()["credits"]["final"] == spent
         assert (await turn(room, token, key="turn-1", message="another")).status_code == 409
         assert await credit_state(room, token) == (0, spent, 50 - spent)
+
+
+async def stream(room: ServiceHarness, token: str, *, key: str | None = None) -> str:
+    room.sandbox.settings.stream_pause = 0
+    headers = {"Authorization": f"Bearer {token}", **({} if key is None else {"Idempotency-Key": key})}
+    return (await room.client.post(f"{CHAT}/stream", json=TURN, headers=headers)).text
+
+
+@pytest.mark.parametrize("dialect", ["named", "chunks", "crlf"])
+async def test_a_stream_counts_by_the_credits_that_it_tells(database_url: str, dialect: Dialect) -> None:
+    async with open_service(database_url) as room:
+        room.sandbox.settings.stream_dialect = dialect
+        token = await create(room, credits_per_day=50)
+        text = await stream(room, token, key="turn-1")
+        [price] = map(float, re.findall(r'"final": ?([0-9.]+)', text))
+        assert await credit_state(room, token) == (0, price, 50 - price)
+        await stream(room, token, key="turn-1")
+        assert await credit_state(room, token) == (0, price, 50 - price)
+
+
+async def test_a_stream_that_breaks_before_it_tells_its_credits_counts_as_it_was_reserved(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        token = await create(room, credits_per_day=50)
+        room.sandbox.faults.stream = StreamFault(after=1, connection="reset")
+        with pytest.raises(AssertionError):  # of httpx: the answer has no end
+            await stream(room, token)
+        price = await room.service.spending.price(CALLER, TURN["model"])
+        assert await credit_state(room, token) == (0, price, 50 - price)
+
+
+async def test_a_turn_that_never_reached_rivya_costs_nothing(database_url: str) -> None:
+    async with open_service(database_url, RIVYA_BASE_URL=f"http://127.0.0.1:{free_port()}") as room:
+        token = await create(room, credits_per_day=50)
+        assert "rivya_unreachable" in await stream(room, token)
+        assert await credit_state(room, token) == (0, 0, 50)
+
+
+async def test_a_turn_of_a_killed_process_counts_as_it_was_reserved_after_a_day(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        token = await create(room, credits_per_day=50, credits_per_month=50)
+        await room.service.spending.begin_turn(CALLER, "turn_1", TURN["model"])
+        price = await room.service.spending.price(CALLER, TURN["model"])
+        assert await credit_state(room, token) == (price, 0, 50 - price)
+        room.pass_time(hours=27)
+        await room.service.tokens.run_once()
+        await room.service.spending.run_once()
+        assert await credit_state(room, token, "month") == (0, price, 50 - price)
+
+
+async def test_a_limit_that_is_set_later_counts_from_then_and_a_lowered_one_holds(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        token = await create(room)
+        assert (await post(room, token)).status_code == 200
+        await call(room, "PATCH", "/api/v1/tokens/shop", json={"credits_per_day": 2})
+        assert await credit_state(room, token) == (0, 0, 2)
+        assert (await post(room, token)).status_code == 200
+        await call(room, "PATCH", "/api/v1/tokens/shop", json={"credits_per_day": 0})
+        assert (await post(room, token)).status_code == 402
+        assert await credit_state(room, token) == (1, 0, 0)
+        await call(room, "PATCH", "/api/v1/tokens/shop", json={"credits_per_day": None})
+        assert (await post(room, token)).status_code == 200
+
+
+async def test_retention_removes_what_was_spent_in_earlier_months_only(database_url: str) -> None:
+    async with open_service(database_url, RECEIVER_RETENTION_DAYS="1") as room:
+        token = await create(room, credits_per_month=5)
+        await post(room, token)
+        room.pass_time(days=25)
+        await room.service.tokens.run_once()
+        await post(room, token)
+        assert await room.service.retention._pruning.spending(room.clock.now()) == 2
+        await room.service.retention.run_once()
+        assert await credit_state(room, token, "month") == (1, 0, 4)
 
 
 async def test_a_token_near_its_limit_raises_an_alarm(database_url: str) -> None:

@@ -1,5 +1,8 @@
 """Managed tokens over HTTP: made, shown once, listed, rotated, revoked, expired; every act is in the audit."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -7,6 +10,9 @@ import pytest
 from sqlalchemy import select
 
 from app.core.audit import audit
+from app.core.auth import REFUSALS
+from app.core.errors import Overloaded
+from app.sandbox.faults import ApiFault
 from app.tokens.repository import token_revision, token_secrets, tokens
 from app.tokens.service import NameClash
 from tests.support.clock import NOON
@@ -33,8 +39,11 @@ async def test_a_new_token_works_at_once_and_its_secret_is_stored_nowhere(databa
         listed = await call(room, "GET", TOKENS)
         assert secret not in listed.text
         by_name = {each["name"]: each for each in listed.json()["data"]}
-        assert by_name["tests"] == {**dict.fromkeys(by_name["shop"]), **SETTING}
-        assert by_name["shop"] == {**SHOP, "created_at": "2026-05-10T12:00:00Z"}
+        nothing = {"credits": {"day": None, "month": None}}
+        assert by_name["tests"] == {**dict.fromkeys(by_name["shop"]), **SETTING, **nothing}
+        day = {"limit": 1.5, "reserved": 0, "spent": 0, "left": 1.5, "renews_at": "2026-05-11T00:00:00Z"}
+        credits_left = {"credits": {"day": day, "month": None}}
+        assert by_name["shop"] == {**SHOP, "created_at": "2026-05-10T12:00:00Z", **credits_left}
 
 
 SETTING = {"object": "token", "name": "tests", "role": "admin", "managed": False}
@@ -66,8 +75,114 @@ async def test_a_revoked_token_is_refused_and_stays_in_the_list(database_url: st
         room.pass_time(hours=1)
         again = await call(room, "DELETE", f"{TOKENS}/shop")
         assert (again.status_code, again.json()["revoked_at"]) == (200, "2026-05-10T12:00:00Z")
-        refused = await call(room, "POST", f"{TOKENS}/shop/rotate")
-        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "token_revoked")
+        for method, path in (("POST", f"{TOKENS}/shop/rotate"), ("PATCH", f"{TOKENS}/shop")):
+            refused = await call(room, method, path)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "token_revoked")
+
+
+async def test_limits_and_expiry_are_changed_and_what_is_not_named_stays(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        secret = await create(room, credits_per_day=1, rate=60, models=["z-image"])
+        changed = await call(room, "PATCH", f"{TOKENS}/shop", json={"credits_per_day": 9, "rate": None})
+        about = changed.json()
+        assert (about["credits_per_day"], about["rate"], about["models"]) == (9, None, ["z-image"])
+        mine = (await call(room, "GET", f"{TOKENS}/me", secret)).json()
+        assert (mine["credits"]["day"]["left"], mine["rate"], mine["expires_at"]) == (9, None, None)
+        changed = await call(room, "PATCH", f"{TOKENS}/shop", json={"expires_in": 60, "models": None})
+        assert (changed.json()["expires_at"], changed.json()["models"]) == ("2026-05-10T12:01:00Z", None)
+        assert (await rows(room, audit))[-1]["detail"] == "role write; 9 credits a day; expires 2026-05-10 12:01:00Z"
+        room.pass_time(seconds=60)
+        assert await status_with(room, secret) == (401, "api_key_expired")
+        await call(room, "PATCH", f"{TOKENS}/shop", json={"expires_in": None})
+        assert await status_with(room, secret) == (200, None)
+
+
+async def test_a_body_that_ends_after_its_token_was_revoked_changes_nothing(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        secret = await create(room, role="admin")
+        bodies = {
+            ("POST", GENERATIONS): b'{"model": "z-image"}',
+            ("PUT", f"{GENERATIONS}/g"): b"{}",
+            ("POST", TOKENS): b'{"name": "mine", "role": "admin"}',
+            ("PATCH", f"{TOKENS}/shop"): b'{"rate": null}',
+            ("POST", "/api/v1/chat/completions"): b'{"model": "gpt-5-2-chat", "message": "hello"}',
+        }
+
+        async def dripping(body: bytes) -> AsyncIterator[bytes]:
+            yield body[:1]
+            await call(room, "DELETE", f"{TOKENS}/{name}")
+            yield body[1:]
+
+        for number, ((method, path), body) in enumerate(bodies.items()):
+            name = f"token-{number}"
+            secret = await create(room, name=name, role="admin")
+            refused = await call(room, method, path, secret, content=dripping(body))
+            assert (refused.status_code, refused.json()["error"]["code"]) == (401, "api_key_revoked"), path
+        assert not room.sandbox.calls.counts
+        assert (await call(room, "GET", GENERATIONS)).json()["data"] == []
+        assert "mine" not in (await call(room, "GET", TOKENS)).text
+
+
+async def test_a_create_under_way_is_refused_when_its_token_is_revoked_and_goes_on_all_the_same(
+    database_url: str,
+) -> None:
+    async with open_service(database_url) as room:
+        room.sandbox.faults.api = [ApiFault(route="generations.create", hang=60)]
+        secret = await create(room, credits_per_day=5)
+        creating = asyncio.create_task(call(room, "POST", GENERATIONS, secret, json={"model": "z-image"}))
+        while not room.sandbox.calls.counts["generations.create"]:
+            await asyncio.sleep(0)
+        await call(room, "DELETE", f"{TOKENS}/shop")
+        refused = await creating
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "api_key_revoked")
+        await room.sandbox.advance(60)
+        async with asyncio.timeout(10):
+            while not (listed := (await call(room, "GET", GENERATIONS)).json()["data"]):
+                await asyncio.sleep(0)
+        assert [each["tracking"]["submitted_by"] for each in listed] == ["shop"]
+        by_name = {each["name"]: each for each in (await call(room, "GET", TOKENS)).json()["data"]}
+        assert by_name["shop"]["credits"]["day"]["reserved"] == 1
+
+
+async def test_refusals_are_counted_by_reason_and_name_no_token(database_url: str) -> None:
+    def counted() -> dict[str, float]:
+        [metric] = REFUSALS.collect()
+        return {sample.labels["reason"]: sample.value for sample in metric.samples if sample.name.endswith("_total")}
+
+    before = counted()
+    async with open_service(database_url) as room:
+        secret = await create(room, role="write-own", models=["seedance"])
+        await call(room, "GET", GENERATIONS, "")
+        await call(room, "GET", GENERATIONS, "rcv_unknown")
+        await call(room, "GET", TOKENS, secret)
+        await call(room, "POST", GENERATIONS, secret, json={"model": "z-image"})
+        await call(room, "DELETE", f"{TOKENS}/shop")
+        await call(room, "GET", f"{GENERATIONS}/g", secret)
+        scraped = await room.client.get("/metrics")
+    grown = {reason: value - before.get(reason, 0) for reason, value in counted().items()}
+    assert {reason: value for reason, value in grown.items() if value} == dict.fromkeys(
+        ("api_key_missing", "api_key_invalid", "api_scope_denied", "model_not_allowed", "api_key_revoked"), 1
+    )
+    assert "receiver_token_refusals_total" in scraped.text
+    assert "shop" not in scraped.text
+
+
+async def test_managed_tokens_count_when_slots_to_rivya_are_shared(database_url: str) -> None:
+    async with open_service(database_url) as room:
+        slots = room.service.gateway.limit
+        half = (slots._most + 1) // 2
+        with contextlib.ExitStack() as held:
+            for _ in range(half):
+                held.enter_context(slots.acquire("tests"))
+            with slots.acquire("tests"):
+                pass  # alone, a token may have them all
+            secret = await create(room)
+            with pytest.raises(Overloaded):
+                held.enter_context(slots.acquire("tests"))
+            assert (await call(room, "GET", "/api/v1/credits", secret)).status_code == 200
+            await call(room, "DELETE", f"{TOKENS}/shop")
+            with slots.acquire("tests"):
+                pass
 
 
 async def test_an_expired_token_is_refused(database_url: str) -> None:
@@ -167,7 +282,9 @@ async def test_what_a_token_can_not_be_is_named(sqlite_url: str, members: dict[s
         assert named in refused.json()["error"]["message"]
 
 
-@pytest.mark.parametrize(("method", "path"), [("DELETE", "nobody"), ("POST", "nobody/rotate"), ("DELETE", "tests")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("DELETE", "nobody"), ("PATCH", "nobody"), ("POST", "nobody/rotate"), ("DELETE", "tests")]
+)
 async def test_a_token_that_is_not_managed_is_not_found(sqlite_url: str, method: str, path: str) -> None:
     async with open_service(sqlite_url) as room:
         answer = await call(room, method, f"{TOKENS}/{path}")

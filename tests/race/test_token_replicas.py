@@ -1,6 +1,7 @@
 """Two real replicas: a token that one makes is known to the other within a second, and what it revokes is refused."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -93,6 +94,13 @@ async def test_the_command_line_makes_rotates_and_revokes_tokens_of_a_running_se
         assert "tests: role admin; from RECEIVER_API_TOKENS" in listed
         assert "shop: role write; 5 credits a day; 60 calls a minute; models a, b; expires " in listed
         assert first not in listed
+        assert "5 left today; last used" in listed
+        changed = await run("change shop --credits-per-day none --rate 30 --expires none")
+        assert changed == "changed shop: role write; 30 calls a minute; models a, b"
+        [shop] = [each for each in json.loads(await run("list --json"))["data"] if each["name"] == "shop"]
+        assert (shop["rate"], shop["credits"]) == (30, {"day": None, "month": None})
+        assert json.loads(await run("create other --role read --json"))["token"].startswith("rcv_")
+        assert "at least one limit" in await run("change shop", status=2)
         await run("revoke shop")
         await until(lambda: answers(second, 401))
         assert "shop" in await run("create shop --role read", status=1)

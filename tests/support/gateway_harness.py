@@ -60,7 +60,7 @@ async def open_gateway(
     rivya_url: str,
     *,
     concurrency: int = 100,
-    per_token: int | None = None,
+    is_shared: bool = False,
     ttl: timedelta = timedelta(minutes=5),
     timeouts: dict[Kind, CallTimeouts] | None = None,
 ) -> AsyncIterator[GatewayHarness]:
@@ -73,7 +73,7 @@ async def open_gateway(
         relay = Relay(rivya, timeouts={**usual, **(timeouts or {})}, on_rate_limit=room.note, pause=room.pause)
         models_cache = ModelsCache(relay, clock, ttl=ttl)
         access = Access([ApiToken.of(f"{role}er", role, token) for role, token in TOKENS.items()])
-        limit, balance = ConcurrencyLimit(concurrency, per_token=per_token), Balance(clock)
+        limit, balance = ConcurrencyLimit(concurrency, is_shared=lambda: is_shared), Balance(clock)
         # Never opened: these tokens have no limits.
         spending = Spending(Database("sqlite+aiosqlite:///none.db"), clock, price=models_cache.price, default_credits=1)
         room.gateway = Gateway(relay, limit, models_cache, balance, access, spending, ShutdownDeadline(grace=0.1))
