@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
@@ -16,7 +15,7 @@ from app.core.records import Claim
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable, read_date, read_error
 from app.rivya.parsing import json_object, usable_id
-from app.rivya.payloads import read_credits, read_generation, read_json, read_models
+from app.rivya.payloads import read_generation, read_json, read_models
 from app.rivya.transport import (
     MOST_BODY_BYTES,
     MOST_CONNECTIONS,
@@ -166,10 +165,6 @@ class RivyaClient:
     async def models(self) -> dict[str, str]:
         """The category of each model by its id."""
         return _read(read_models, await self._call("GET", "/api/v1/models"))
-
-    async def credits(self) -> Decimal:
-        """The account's current credits."""
-        return _read(read_credits, await self._call("GET", "/api/v1/credits"))
 
     async def _manage(
         self, method: str, endpoint_id: str | None = None, *, action: str = "", fields: dict[str, Any] | None = None

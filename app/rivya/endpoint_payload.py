@@ -29,8 +29,6 @@ class WebhookEndpoint:
     last_success_at: datetime | None = None
     last_failure_at: datetime | None = None
     created_at: datetime | None = None
-    updated_at: datetime | None = None
-    disabled_at: datetime | None = None
     revoked_at: datetime | None = None
 
 
@@ -56,8 +54,6 @@ def read_endpoint(value: object) -> WebhookEndpoint:
         last_success_at=read_iso(members.get("last_success_at")),
         last_failure_at=read_iso(members.get("last_failure_at")),
         created_at=read_iso(members.get("created_at")),
-        updated_at=read_iso(members.get("updated_at")),
-        disabled_at=read_iso(members.get("disabled_at")),
         revoked_at=read_iso(members.get("revoked_at")),
     )
 

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import orjson
 from pydantic import Field
 from starlette.responses import Response
 
 Alteration = Literal["truncated", "not_utf8", "wrong_type", "unknown_members", "nulls", "huge_numbers"]
-ALTERATIONS: tuple[Alteration, ...] = get_args(Alteration)
 HUGE = b"1" + b"0" * 40
 _CONFIG = {"extra": "forbid", "allow_inf_nan": False}
 _NOT_NEGATIVE = Field(ge=0)

@@ -28,18 +28,6 @@ class Scheme:
     """The timestamp's format in the family `separate`."""
 
 
-def standard_webhooks(prefix: str = "webhook-") -> Scheme:
-    """The scheme of the Standard Webhooks specification: base64, with the decoded secret as the key."""
-    return Scheme(
-        family="standard",
-        signature_header=f"{prefix}signature",
-        timestamp_header=f"{prefix}timestamp",
-        id_header=f"{prefix}id",
-        encoding="base64",
-        key_form="base64",
-    )
-
-
 def key_bytes(secret: str, form: KeyForm) -> bytes:
     """The HMAC key in a secret. Raises ValueError where its suffix does not have the form."""
     suffix = secret.removeprefix("whsec_")

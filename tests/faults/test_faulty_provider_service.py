@@ -7,13 +7,13 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from app.ledger.tables import deliveries
-from app.sandbox.faults import ALTERATIONS, ApiFault, DeliveryFaults
+from app.sandbox.faults import Alteration, ApiFault, DeliveryFaults
 from tests.support.databases import Databases, PostgresDatabases, SqliteDatabases
 from tests.support.faulty_provider import CALLBACKS
 from tests.support.faulty_provider_checks import endpoint_serves, every_gap_was_counted, is_the_truth
@@ -35,7 +35,7 @@ BROKEN: list[dict[str, Any]] = [
     {"hang": 100_000.0},
     *({"status": 200, "body": body} for body in ("garbage", "empty")),
     *({"status": 502, "body": body} for body in ("garbage", "empty")),
-    *({"alter": how} for how in ALTERATIONS),
+    *({"alter": how} for how in get_args(Alteration)),
 ]
 REFUSALS = [
     {"status": 429, "retry_after": 7},

@@ -11,9 +11,9 @@ from app.endpoint.service import EndpointCommands
 from app.endpoint.tables import endpoints
 from app.endpoint.verification import DetectionBusy
 from app.rivya.signature import Reason, Refused, Verified
-from app.sandbox.signing import Scheme, standard_webhooks
+from app.sandbox.signing import Scheme
 from tests.support.registration_harness import RegistrationHarness, Replica, room
-from tests.support.sandbox_harness import Received
+from tests.support.sandbox_harness import Received, standard_webhooks
 
 SCHEMES = {
     "timestamped": Scheme(),

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from decimal import Decimal
 from importlib.metadata import version
 from typing import Any
 
@@ -179,13 +178,10 @@ async def test_a_change_answered_without_an_endpoint_was_made_all_the_same(
     assert await client.update_endpoint("whend_1", name="x") is None
 
 
-async def test_models_and_credits_are_read(provider: Provider, client: RivyaClient) -> None:
+async def test_models_are_read(provider: Provider, client: RivyaClient) -> None:
     provider.answers({"object": "list", "data": [{"id": "z-image", "category": "image"}]})
     assert await client.models() == {"z-image": "image"}
     assert provider.call == ("GET", "/api/v1/models")
-    provider.answers({"current_credits": 123})
-    assert await client.credits() == Decimal(123)
-    assert provider.call == ("GET", "/api/v1/credits")
 
 
 async def test_the_key_shows_in_no_text(provider: Provider, client: RivyaClient) -> None:

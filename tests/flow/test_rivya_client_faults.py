@@ -257,7 +257,7 @@ async def test_a_proxy_in_the_environment_is_asked_for_the_world(monkeypatch: py
         monkeypatch.delenv("no_proxy", raising=False)
         async with RivyaClient("https://rivya.example", "rvya_sk_test") as client:
             with pytest.raises(RivyaUnavailable) as failure:
-                await client.credits()
+                await client.models()
         assert "418" in str(failure.value.__cause__)
 
 
@@ -267,6 +267,6 @@ async def test_plain_http_and_the_api_key_in_it_never_go_to_a_proxy(monkeypatch:
         monkeypatch.setenv("HTTP_PROXY", proxy)
         monkeypatch.setenv("ALL_PROXY", proxy)
         async with RivyaClient(f"http://{UNSPECIFIED}:{free_port()}", "rvya_sk_test", deadlines=SHORT) as client:
-            for attempt in (client.get_generation("task_1"), client.credits()):
+            for attempt in (client.get_generation("task_1"), client.models()):
                 with pytest.raises(RivyaUnavailable, match="ConnectError"):
                     await attempt

@@ -8,9 +8,9 @@ from typing import Any
 
 from app.sandbox.faults import ApiFault
 from app.sandbox.settings import Envelope, SandboxSettings
-from app.sandbox.signing import Scheme, standard_webhooks
+from app.sandbox.signing import Scheme
 from tests.support.clock import NOON, ManualClock
-from tests.support.sandbox_harness import Received, World, world
+from tests.support.sandbox_harness import Received, World, standard_webhooks, world
 
 NOON_UNIX = int(NOON.timestamp())
 

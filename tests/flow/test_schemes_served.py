@@ -7,9 +7,10 @@ import pytest
 
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import Envelope, SandboxSettings
-from app.sandbox.signing import Scheme, standard_webhooks
+from app.sandbox.signing import Scheme
 from app.sandbox.state import Sandbox
 from tests.support.receivers import receiver
+from tests.support.sandbox_harness import standard_webhooks
 
 SUFFIX_ISO = Scheme(
     family="separate",

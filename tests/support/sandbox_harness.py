@@ -13,6 +13,7 @@ import orjson
 from app.sandbox.clock import Clock
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
+from app.sandbox.signing import Scheme
 from app.sandbox.state import Sandbox
 
 
@@ -95,3 +96,15 @@ async def world(settings: SandboxSettings | None = None, *, clock: Clock | None 
         ) as client,
     ):
         yield World(rivya.sandbox, client, inbox)
+
+
+def standard_webhooks(prefix: str = "webhook-") -> Scheme:
+    """The scheme of the Standard Webhooks specification: base64, with the decoded secret as the key."""
+    return Scheme(
+        family="standard",
+        signature_header=f"{prefix}signature",
+        timestamp_header=f"{prefix}timestamp",
+        id_header=f"{prefix}id",
+        encoding="base64",
+        key_form="base64",
+    )

@@ -42,7 +42,6 @@ def test_the_documented_endpoint_is_read_whole() -> None:
         failure_count=2,
         last_failure_at=CREATED_AT,
         created_at=CREATED_AT,
-        updated_at=CREATED_AT,
     )
 
 

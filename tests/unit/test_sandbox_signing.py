@@ -8,7 +8,8 @@ from typing import Literal
 
 import pytest
 
-from app.sandbox.signing import KeyForm, Message, Scheme, sign, standard_webhooks
+from app.sandbox.signing import KeyForm, Message, Scheme, sign
+from tests.support.sandbox_harness import standard_webhooks
 
 _SUFFIX = "00112233445566778899aabbccddeeff"
 _SECRET = f"whsec_{_SUFFIX}"
