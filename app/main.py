@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
+import httpx
 import structlog
 from fastapi import APIRouter, FastAPI
 
@@ -51,6 +52,13 @@ from app.ledger.feed import Feed, FeedTail
 from app.ledger.queries import Queries
 from app.ledger.recorder import Changes, Recorder
 from app.ledger.write_queue import WRITERS, WriteQueue
+from app.notifications import routes as webhooks
+from app.notifications.claims import Claims
+from app.notifications.client import NotificationClient
+from app.notifications.dispatcher import Dispatcher
+from app.notifications.repository import NotificationRepository
+from app.notifications.sender import NotificationSender, RequestBuilder
+from app.notifications.service import Webhooks
 from app.operations import routes as operator_routes
 from app.operations.alarms import AlarmMonitor, AlarmQuery, alarm_thresholds
 from app.operations.commands import GenerationCommands
@@ -109,6 +117,7 @@ class Service:
         self._build_polling()
         self._build_ledger()
         self._build_submission()
+        self._build_notifications()
         self._build_operations()
         self.app = self._application()
         self.give_up: Callable[[str], None] = log.error
@@ -117,7 +126,7 @@ class Service:
     def _build_endpoint(self) -> None:
         settings, database, clock = self.settings, self.database, self.clock
         scheme, fixed = wanted_scheme(settings.rivya_signature_scheme), settings.rivya_signing_secret
-        keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
+        keys = self._keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
         fixed_secret = None if fixed is None else fixed.get_secret_value()
         self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed_secret)
         self.verification = Verification(
@@ -191,6 +200,45 @@ class Service:
         self.submissions = SubmissionService(store, sender, self.limiter, self.clock, waiters=waiters)
         self.retrier = Retrier(store, sender, self.limiter, self.clock)
 
+    def _build_notifications(self) -> None:
+        settings, database, clock, keys = self.settings, self.database, self.clock, self._keys
+        repository, client = NotificationRepository(database), NotificationClient(verify=httpx.create_ssl_context())
+        secret = settings.receiver_callback_secret
+        requests = RequestBuilder(
+            keys,
+            scheme=lambda: self.keyring.snapshot.scheme,
+            callback_master=None if secret is None else secret.get_secret_value(),
+            allow=settings.receiver_notify_allow,
+            callback_allow=settings.receiver_callback_allow,
+            clock=clock,
+        )
+        self.notifications = repository
+        most = settings.receiver_notify_concurrency
+        self.notification_sender = NotificationSender(
+            Claims(database), repository, client, requests, access=self.access, clock=clock, most=most
+        )
+        self.dispatcher = Dispatcher(
+            database,
+            repository,
+            self.feed,
+            self.changes,
+            access=self.access,
+            leases=Leases(database, holder=self.name),
+            clock=clock,
+            on_pending=self.notification_sender.wake,
+        )
+        service = Webhooks(
+            database,
+            repository,
+            self.notification_sender,
+            client,
+            self.feed,
+            keys=keys,
+            clock=clock,
+            allow=settings.receiver_notify_allow,
+        )
+        self._webhook_routes = webhooks.router(service, repository, self.access, self.audit)
+
     def _build_operations(self) -> None:
         settings, database, clock = self.settings, self.database, self.clock
         self.alarms = AlarmMonitor(
@@ -241,6 +289,7 @@ class Service:
             )
         )
         app.include_router(gateway.router(self.gateway, self.access), responses=schemas.errors(400, 404, 413))
+        app.include_router(self._webhook_routes, responses=schemas.errors(400, 404, 413))
         app.include_router(self._operator_routes)  # first, as `/deliveries/replay` is also a path of `/deliveries/{id}`
         app.include_router(deliveries.router(self.queries, self.access))
         app.include_router(usage.router(self.queries, self.access, clock=self.clock))
@@ -305,11 +354,12 @@ class Service:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await self.loops.stop()
-            for part in (self.reconciler, self.retention, self.heartbeat):
+            for part in (self.reconciler, self.retention, self.dispatcher, self.heartbeat):
                 with suppress(DatabaseUnavailable):
                     await part.stop()
             await self.poller.stop()
             await self.submissions.stop()
+            await self.notification_sender.stop()
             await self.batch.stop()
             await self.close()
 
@@ -346,6 +396,8 @@ class Service:
         for part in (
             *ours,
             *others,
+            self.dispatcher,
+            self.notification_sender,
             self.alarms,
             self.retention,
             self.usage_rollup,

@@ -14,6 +14,7 @@ import app.core.leases
 import app.endpoint.tables
 import app.intake.rejections
 import app.ledger.tables
+import app.notifications.tables
 import app.operations.replicas
 import app.ratelimit.limiter
 import app.submission.store

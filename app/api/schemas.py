@@ -336,11 +336,15 @@ DESCRIPTION = (
 TAGS: list[dict[str, Any]] = [
     {"name": "generations", "description": "Submit, track, read and wait for generations."},
     {"name": "events", "description": "What happens to generations, in one order."},
+    {
+        "name": "webhooks",
+        "description": "Rivya's webhooks API, served here, and what is sent to programs.",
+    },
     {"name": "usage", "description": "What callers submitted, and what it cost."},
     {
         "name": "rivya",
         "description": "Everything else of Rivya's, relayed: models, credits, files, chat. Status, JSON, error codes "
-        "and `requestId` are Rivya's own. Its webhook paths answer 403 `webhooks_managed`.",
+        "and `requestId` are Rivya's own.",
     },
     {"name": "deliveries", "description": "What Rivya delivered, as evidence."},
     {"name": "tokens", "description": "The tokens that programs call the receiver with."},

@@ -209,6 +209,16 @@ class Access:
         """Raises `Unauthorized` if the token was revoked, or has expired, since the request began."""
         request.state.caller = self.authenticate(request.state.caller.digest)
 
+    def roles(self) -> dict[str, Role]:
+        """The roles of the tokens that are accepted now, by their names."""
+        now = self._clock.now()
+        managed = (
+            caller
+            for token, caller in self._managed.values()
+            if not token.is_revoked and (token.valid_until is None or now < token.valid_until)
+        )
+        return {caller.name: caller.role for caller in (*managed, *self._given.values())}
+
     def watch(self, caller: Caller, end: Callable[[], None]) -> Callable[[], None]:
         """Call `end` once as soon as the caller's token is not valid any more; returns a function that stops this."""
         if caller.digest in self._managed:

@@ -1,11 +1,10 @@
-"""The routes of the relayed calls, a route for one model, and the closed webhook paths."""
+"""The routes of the relayed calls, and a route for one model."""
 
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from app.core.auth import Access, Caller, Role
-from app.core.errors import ServiceError
+from app.core.auth import Access
 from app.gateway import schemas, upstream
 from app.gateway.service import Gateway
 from app.gateway.upstream import Relayed
@@ -18,7 +17,6 @@ def router(gateway: Gateway, access: Access) -> APIRouter:
     routes = APIRouter(prefix="/api/v1", tags=["rivya"])
     _add_readings(routes, gateway, access)
     _add_creations(routes, gateway, access)
-    add_closed_paths(routes, access)
     return routes
 
 
@@ -98,28 +96,3 @@ def _route(relayed: Relayed, access: Access) -> dict[str, Any]:
         "dependencies": [Depends(access.require(relayed.role))],
         "response_model": None,
     }
-
-
-_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-
-
-class WebhooksManaged(ServiceError):
-    """Webhook paths are closed: a caller that changed the receiver's endpoint would cut off Rivya's callbacks."""
-
-    status = 403
-    code = "webhooks_managed"
-
-
-def add_closed_paths(routes: APIRouter, access: Access) -> None:
-    """Add routes that answer 403 for every webhook path, and name what to use instead."""
-
-    async def closed(_: Annotated[Caller, Depends(access.require(Role.READ))]) -> Response:
-        """Not relayed."""
-        message = (
-            "The receiver manages its own webhook endpoint with Rivya, so webhooks can't be managed through it; "
-            "see GET /api/v1/endpoint and GET /api/v1/deliveries."
-        )
-        raise WebhooksManaged(message)
-
-    for path in ("/webhooks", "/webhooks/{rest:path}", "/webhook-events", "/webhook-events/{rest:path}"):
-        routes.add_api_route(path, closed, methods=_METHODS, include_in_schema=False)

@@ -181,6 +181,17 @@ deliveries = Table(
     partial_index("ix_deliveries_body_pruned_at", "body_pruned_at", where=text("body_pruned_at IS NOT NULL")),
 )
 
+# A URL that is called once, with the outcome of one generation: `app.notifications` writes that notification and
+# removes the row. No foreign key: the row may come before the generation.
+callbacks = Table(
+    "callbacks",
+    metadata,
+    Column("generation_id", Id, primary_key=True),
+    Column("token", Id, nullable=False, comment="name of the token that asked for it"),
+    Column("url", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
 
 # Usage: sums by the hour, and the changes since they were computed.
 #

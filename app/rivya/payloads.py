@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -77,6 +77,18 @@ def find_generation(value: object, *, is_clean: bool = False) -> Claim | None:
     candidates = [node for node in _nodes(value) if _is_generation(node)]
     best = max(candidates, key=_likeness, default=None)  # the first, hence the shallowest, of equals
     return None if best is None else _as_generation(best, is_clean=is_clean)
+
+
+def generation_place(value: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names of the members that lead to the generation in the body of a delivery; None if it is in no usual place.
+
+    Those that are searched first, then any member of the body.
+    """
+    for place in (*_PLACES, *((name,) for name in value)):
+        candidate = _at(value, place)
+        if _is_generation(candidate) and not _is_event(candidate):
+            return place
+    return None
 
 
 def _at(value: object, place: tuple[str, ...]) -> Any:  # noqa: ANN401

@@ -39,6 +39,15 @@ GUARDED = {
     "/api/v1/endpoint/repin": {"post"},
     "/api/v1/endpoint/test": {"post"},
     "/api/v1/rejections": {"get"},
+    "/api/v1/webhooks": {"get", "post"},
+    "/api/v1/webhooks/{endpoint_id}": {"get", "patch", "delete"},
+    "/api/v1/webhooks/{endpoint_id}/rotate-secret": {"post"},
+    "/api/v1/webhooks/{endpoint_id}/test": {"post"},
+    "/api/v1/webhooks/{endpoint_id}/deliveries": {"get"},
+    "/api/v1/webhooks/{endpoint_id}/resend": {"post"},
+    "/api/v1/webhook-events": {"get"},
+    "/api/v1/notifications": {"get"},
+    "/api/v1/notifications/{notification_id}/resend": {"post"},
 }
 
 IDS = {
@@ -49,6 +58,8 @@ IDS = {
     "session_id": "chat_1",
     "name": "shop",
     "rivya_id": "whend_1",
+    "endpoint_id": "whend_2",
+    "notification_id": "notification_1",
 }
 
 

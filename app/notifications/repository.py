@@ -1,0 +1,420 @@
+"""The transactions of programs' endpoints, and of the notifications that are written, listed and sent again."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import ColumnElement, RowMapping, Select, delete, exists, func, literal_column, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.audit import Actor, write_audit
+from app.core.database import Database
+from app.core.errors import NotFound, RequestInvalid
+from app.core.ids import uuid7
+from app.ledger.sql import any_of, ids_parameter
+from app.ledger.tables import callbacks
+from app.notifications.events import alarm_body
+from app.notifications.models import (
+    HOLD,
+    EventType,
+    NewNotification,
+    NotificationState,
+    Subscription,
+    SubscriptionStatus,
+)
+from app.notifications.tables import NOT_DELIVERED, notification_dispatch, notifications, subscriptions
+from app.tokens.repository import tokens
+
+MOST_PER_TOKEN: Final = 100
+"""Endpoints of one token."""
+MOST_RESENT: Final = 10_000
+"""Notifications in one call."""
+MOST_COUNTED: Final = 5001
+
+_n, _s = notifications.c, subscriptions.c
+_CURSOR: Final = select(notification_dispatch.c.cursor).where(notification_dispatch.c.name == "events")
+_LIVE: Final = _s.status != SubscriptionStatus.REVOKED
+_PENDING: Final = _n.state == literal_column("'pending'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotificationFilter:
+    """Which notifications are listed; None does not filter."""
+
+    token: str | None = None
+    """Only those of this token."""
+    endpoint_id: str | None = None
+    state: NotificationState | None = None
+    generation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What there is to do, as one look shows it."""
+
+    has_subscriptions: bool
+    has_callbacks: bool
+    has_pending: bool
+
+
+async def lock_dispatch(connection: AsyncConnection) -> str | None:
+    """Lock all changes of states until the end of the transaction; returns how far the feed is dispatched."""
+    cursor: str | None = (await connection.execute(_CURSOR.with_for_update())).scalar_one()
+    return cursor
+
+
+async def set_cursor(connection: AsyncConnection, cursor: str | None) -> None:
+    """Set how far the feed is dispatched; None: nobody asks for it."""
+    named = update(notification_dispatch).where(notification_dispatch.c.name == "events")
+    await connection.execute(named.values(cursor=cursor))
+
+
+class NotificationRepository:
+    """Every method raises `DatabaseUnavailable`. `token` confines a method to what belongs to that token."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Endpoints
+
+    async def create(self, subscription: Subscription, actor: Actor, *, cursor: str) -> None:
+        """Store a new endpoint. `cursor`: its place in the feed. Raises `RequestInvalid` if its token has too many."""
+        async with self._database.transaction() as connection:
+            dispatched = await lock_dispatch(connection)
+            theirs = select(func.count()).where(_s.token == subscription.token, _LIVE)
+            if (await connection.execute(theirs)).scalar_one() >= MOST_PER_TOKEN:
+                raise RequestInvalid(f"Token {subscription.token} has {MOST_PER_TOKEN} webhooks: delete one first.")
+            await connection.execute(subscriptions.insert().values(subscription_row(subscription)))
+            if dispatched is None:
+                await set_cursor(connection, cursor)
+            await self._audit(connection, actor, "created", subscription, subscription.created_at, subscription.url)
+
+    async def subscriptions(self, *, token: str | None) -> Sequence[Subscription]:
+        """All endpoints but the deleted ones, oldest first."""
+        statement = select(subscriptions).where(_LIVE, *_of_token(_s.token, token)).order_by(_s.created_at, _s.id)
+        async with self._database.read_for_caller() as connection:
+            return [to_subscription(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def get(self, subscription_id: str, *, token: str | None) -> Subscription:
+        """One endpoint. Raises `NotFound`, also for a deleted one."""
+        async with self._database.read_for_caller() as connection:
+            return await _find(connection, subscription_id, token)
+
+    async def change(
+        self, subscription_id: str, changes: dict[str, Any], actor: Actor, *, token: str | None, now: datetime
+    ) -> Subscription:
+        """Change columns of an endpoint, and what is sent to it if its status changes. Raises `NotFound`."""
+        async with self._database.transaction() as connection:
+            await lock_dispatch(connection)
+            stored = await _find(connection, subscription_id, token)
+            values = {name: value for name, value in changes.items() if value != getattr(stored, name)}
+            if not values:
+                return stored
+            if (status := values.get("status")) is not None:
+                values |= await set_status(connection, stored.id, SubscriptionStatus(status), now=now)
+            written = {**values, "updated_at": now}
+            if "event_types" in written:
+                written["event_types"] = orjson.dumps(written["event_types"]).decode()
+            await connection.execute(update(subscriptions).where(_s.id == stored.id).values(written))
+            shown = " ".join(f"{name}={value}" for name, value in changes.items() if name in values)
+            await self._audit(connection, actor, "updated", stored, now, shown)
+            return await _find(connection, subscription_id, token)
+
+    async def rotate(
+        self, subscription_id: str, *, sealed: str, preview: str, actor: Actor, token: str | None, now: datetime
+    ) -> Subscription:
+        """Give an endpoint a new secret; the one before signs too for some time. Raises `NotFound`."""
+        async with self._database.transaction() as connection:
+            stored = await _find(connection, subscription_id, token, is_locked=True)
+            values = {
+                "secret": sealed,
+                "secret_preview": preview,
+                "previous_secret": stored.secret,
+                "rotated_at": now,
+                "updated_at": now,
+            }
+            await connection.execute(update(subscriptions).where(_s.id == stored.id).values(values))
+            await self._audit(connection, actor, "rotated", stored, now)
+            return await _find(connection, subscription_id, token)
+
+    async def delete(self, subscription_id: str, actor: Actor, *, token: str | None, now: datetime) -> None:
+        """Delete an endpoint: nothing more is sent to it. Raises `NotFound`."""
+        async with self._database.transaction() as connection:
+            await lock_dispatch(connection)
+            stored = await _find(connection, subscription_id, token)
+            await _revoke(connection, [stored.id], now=now)
+            await self._audit(connection, actor, "deleted", stored, now)
+
+    async def _audit(
+        self, connection: AsyncConnection, actor: Actor, what: str, of: Subscription, now: datetime, detail: str = ""
+    ) -> None:
+        await write_audit(connection, actor, f"webhook.{what}", now=now, target=of.id, detail=detail)
+
+    # Notifications
+
+    async def list_notifications(
+        self, chosen: NotificationFilter, *, after: str | None, limit: int
+    ) -> Sequence[RowMapping]:
+        """At most `limit` rows that come after the row with the id `after`, newest first, without bodies."""
+        columns = [column for column in _n if column.name != "body"]
+        statement = select(*columns).where(*_matching(chosen)).order_by(_n.id.desc()).limit(limit)
+        if after is not None:
+            statement = statement.where(_n.id < after)
+        async with self._database.read_for_caller() as connection:
+            return (await connection.execute(statement)).mappings().all()
+
+    async def get_notification(self, notification_id: str, *, token: str | None) -> RowMapping:
+        """One row. Raises `NotFound`."""
+        async with self._database.read_for_caller() as connection:
+            return await _find_notification(connection, notification_id, token)
+
+    async def resend(self, notification_id: str, *, token: str | None, now: datetime) -> RowMapping:
+        """Make one due now, whatever became of it. Raises `NotFound`, also if its endpoint is deleted."""
+        async with self._database.transaction() as connection:
+            await lock_dispatch(connection)
+            stored = await _find_notification(connection, notification_id, token)
+            status = SubscriptionStatus.ACTIVE
+            if stored["subscription_id"] is not None:
+                status = (await _find(connection, stored["subscription_id"], token)).status
+            await _make_due(connection, _n.id == notification_id, status, now=now)
+            return await _find_notification(connection, notification_id, token)
+
+    async def resend_many(
+        self,
+        subscription_id: str,
+        *,
+        state: NotificationState,
+        since: datetime | None,
+        until: datetime | None,
+        token: str | None,
+        now: datetime,
+    ) -> int:
+        """Make the oldest `MOST_RESENT` of these due now; returns how many there were. Raises `NotFound`."""
+        async with self._database.transaction() as connection:
+            await lock_dispatch(connection)
+            stored = await _find(connection, subscription_id, token)
+            conditions: list[ColumnElement[bool]] = [_n.subscription_id == stored.id, _n.state == state]
+            # By id, which begins with the time: there is an index of the ids of each endpoint.
+            conditions += [] if since is None else [_n.id >= str(uuid7(since))[:13], _n.created_at >= since]
+            conditions += [] if until is None else [_n.created_at < until]
+            chosen = select(_n.id).where(*conditions).order_by(_n.id).limit(MOST_RESENT)
+            ids = (await connection.execute(chosen)).scalars().all()
+            if ids:
+                is_one = any_of(_n.id, "ids", is_sqlite=self._database.is_sqlite)
+                await _make_due(connection, is_one, stored.status, now=now, parameters=self._ids(ids))
+            return len(ids)
+
+    async def publish_alarm(
+        self, *, event_id: str, alarm: str, is_raised: bool, value: float, threshold: float, now: datetime
+    ) -> int:
+        """Notify the endpoints that ask for alarms; returns how many there are. Again with one id changes nothing."""
+        body = alarm_body(event_id, now, alarm=alarm, is_raised=is_raised, value=value, threshold=threshold)
+        async with self._database.read() as connection:
+            asking = [to for to in await live_subscriptions(connection) if EventType.ALARM in to.event_types]
+        if not asking:
+            return 0
+        async with self._database.transaction() as connection:
+            await lock_dispatch(connection)
+            known = {to.id: to for to in await live_subscriptions(connection)}
+            new = [
+                NewNotification.of(known[to.id], event_id=event_id, event_type=EventType.ALARM, body=body)
+                for to in asking
+                if to.id in known
+            ]
+            await self.insert(connection, new, now=now)
+        return len(new)
+
+    async def insert(self, connection: AsyncConnection, new: Iterable[NewNotification], *, now: datetime) -> list[str]:
+        """Write notifications, due now, and return their ids; those that are written already are left as they are."""
+        rows = [
+            {
+                **{name: getattr(it, name) for name in NewNotification.__dataclass_fields__},
+                "id": str(uuid7(now)),
+                "created_at": now,
+                "next_attempt_at": now if it.state is NotificationState.PENDING else None,
+                "attempts": 0,
+                "attempt_log": "[]",
+            }
+            for it in new
+        ]
+        if not rows:
+            return []
+        statement = self._database.insert(notifications).on_conflict_do_nothing(index_elements=[_n.queue, _n.event_id])
+        await connection.execute(statement, rows)
+        if later := [row["id"] for row in rows if row["number"] > 1]:
+            behind = _after_earlier(any_of(_n.id, "ids", is_sqlite=self._database.is_sqlite))
+            await connection.execute(behind, self._ids(later))
+        return [row["id"] for row in rows]
+
+    async def cursor(self) -> str | None:
+        """How far the feed is dispatched; None: nobody asks for it."""
+        async with self._database.read() as connection:
+            cursor: str | None = (await connection.execute(_CURSOR)).scalar_one()
+            return cursor
+
+    async def look(self) -> Work:
+        """Whether there is anything to do: all that is read while there is no endpoint."""
+        statement = select(
+            exists(select(_s.id).where(_LIVE)).label("has_subscriptions"),
+            exists(select(callbacks.c.generation_id)).label("has_callbacks"),
+            exists(select(_n.id).where(_PENDING)).label("has_pending"),
+        )
+        async with self._database.read() as connection:
+            return Work(*(bool(value) for value in (await connection.execute(statement)).one()))
+
+    async def clean_up(self, *, now: datetime) -> None:
+        """Give up what was held for too long, and delete the endpoints of tokens that were revoked or have expired."""
+        is_over = tokens.c.revoked_at.is_not(None) | (tokens.c.expires_at <= now)
+        gone = select(_s.id).join(tokens, tokens.c.name == _s.token).where(_LIVE, is_over)
+        old = update(notifications).where(_n.state == NotificationState.HELD, _n.created_at < now - HOLD)
+        async with self._database.transaction() as connection:
+            await lock_dispatch(connection)
+            ids = (await connection.execute(gone)).scalars().all()
+            if ids:
+                await _revoke(connection, ids, now=now)
+            await connection.execute(old.values(state=NotificationState.DEAD, ended_at=now, error=HELD_TOO_LONG))
+
+    async def pending(self) -> tuple[int, datetime | None]:
+        """How many are pending (`MOST_COUNTED` at most), and since when the oldest is."""
+        counted = select(func.count()).select_from(select(_n.id).where(_PENDING).limit(MOST_COUNTED).subquery())
+        is_open = _n.state.in_((NotificationState.PENDING, NotificationState.HELD))
+        oldest = select(_n.created_at).where(is_open, _PENDING).order_by(_n.created_at).limit(1)
+        async with self._database.read() as connection:
+            count = (await connection.execute(counted)).scalar_one()
+            return count, (await connection.execute(oldest)).scalar_one_or_none() if count else None
+
+    def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
+        return {"ids": ids_parameter(ids, is_sqlite=self._database.is_sqlite)}
+
+
+HELD_TOO_LONG: Final = "held_too_long"
+
+
+async def live_subscriptions(connection: AsyncConnection) -> list[Subscription]:
+    """All endpoints but the deleted ones."""
+    rows = (await connection.execute(select(subscriptions).where(_LIVE).order_by(_s.id))).mappings()
+    return [to_subscription(row) for row in rows]
+
+
+async def set_status(
+    connection: AsyncConnection, subscription_id: str, status: SubscriptionStatus, *, now: datetime
+) -> dict[str, Any]:
+    """Hold or release what is to be sent to an endpoint; returns the columns to write with its new status."""
+    theirs = update(notifications).where(_n.queue == subscription_id)
+    if status is SubscriptionStatus.ACTIVE:
+        held = theirs.where(_n.state == NotificationState.HELD)
+        released = {"state": NotificationState.PENDING, "next_attempt_at": now, "attempts": 0}
+        given_up = {"state": NotificationState.DEAD, "ended_at": now, "error": HELD_TOO_LONG}
+        await connection.execute(held.where(_n.created_at >= now - HOLD).values(released))
+        await connection.execute(held.values(given_up))
+        return {"disabled_at": None, "failure_count": 0, "failing_since": None}
+    is_free = _n.lease_until.is_(None) | (_n.lease_until <= now)  # what is under way ends first
+    held_from_now = {"state": NotificationState.HELD, "next_attempt_at": None, "lease_until": None}
+    await connection.execute(theirs.where(_PENDING, is_free).values(held_from_now))
+    return {"disabled_at": now if status is SubscriptionStatus.DISABLED else None}
+
+
+async def _revoke(connection: AsyncConnection, ids: Sequence[str], *, now: datetime) -> None:
+    ended = {"state": NotificationState.CANCELED, "ended_at": now, "next_attempt_at": None, "lease_until": None}
+    is_open = _n.state.in_((NotificationState.PENDING, NotificationState.HELD))
+    revoked = {"status": SubscriptionStatus.REVOKED, "revoked_at": now, "updated_at": now}
+    for subscription_id in ids:
+        await connection.execute(update(notifications).where(_n.queue == subscription_id, is_open).values(ended))
+        await connection.execute(update(subscriptions).where(_s.id == subscription_id).values(revoked))
+    if (await connection.execute(select(_s.id).where(_LIVE).limit(1))).first() is None:
+        await set_cursor(connection, None)
+
+
+async def _make_due(
+    connection: AsyncConnection,
+    chosen: ColumnElement[bool],
+    status: SubscriptionStatus,
+    *,
+    now: datetime,
+    parameters: dict[str, Any] | None = None,
+) -> None:
+    is_active = status is SubscriptionStatus.ACTIVE
+    values = {
+        "state": NotificationState.PENDING if is_active else NotificationState.HELD,
+        "next_attempt_at": now if is_active else None,
+        "attempts": 0,
+        "ended_at": None,
+    }
+    # What a sender has just now is left to it.
+    is_free = _n.lease_until.is_(None) | (_n.lease_until <= now)
+    await connection.execute(update(notifications).where(chosen, is_free).values(values), parameters)
+
+
+def _after_earlier(chosen: ColumnElement[bool]) -> Any:  # noqa: ANN401 - an update
+    """Make these due no earlier than the events before them, of the same generation: senders would skip them."""
+    earlier = notifications.alias("earlier")
+    is_before = (
+        (earlier.c.queue == _n.queue)
+        & (earlier.c.generation_id == _n.generation_id)
+        & (earlier.c.state == literal_column("'pending'"))
+        & (earlier.c.number < _n.number)
+    )
+    latest = select(func.max(earlier.c.next_attempt_at)).where(is_before).correlate(notifications).scalar_subquery()
+    has_earlier = exists(select(earlier.c.id).where(is_before).correlate(notifications))
+    return update(notifications).where(chosen, _PENDING, has_earlier).values(next_attempt_at=latest)
+
+
+async def _find(
+    connection: AsyncConnection, subscription_id: str, token: str | None, *, is_locked: bool = False
+) -> Subscription:
+    statement = select(subscriptions).where(_s.id == subscription_id, _LIVE, *_of_token(_s.token, token))
+    statement = statement.with_for_update() if is_locked else statement
+    row = (await connection.execute(statement)).mappings().one_or_none()
+    if row is None:
+        raise NotFound("There is no webhook endpoint with this id.")
+    return to_subscription(row)
+
+
+async def _find_notification(connection: AsyncConnection, notification_id: str, token: str | None) -> RowMapping:
+    statement = select(notifications).where(_n.id == notification_id, *_of_token(_n.token, token))
+    row = (await connection.execute(statement)).mappings().one_or_none()
+    if row is None:
+        raise NotFound("There is no notification with this id.")
+    return row
+
+
+def _of_token(column: ColumnElement[str], token: str | None) -> tuple[ColumnElement[bool], ...]:
+    return () if token is None else (column == token,)
+
+
+def _matching(chosen: NotificationFilter) -> list[ColumnElement[bool]]:
+    conditions = list(_of_token(_n.token, chosen.token))
+    if chosen.endpoint_id is not None:
+        conditions.append(_n.subscription_id == chosen.endpoint_id)
+    if chosen.generation_id is not None:
+        conditions.append(_n.generation_id == chosen.generation_id)
+    if chosen.state is not None:
+        conditions.append(_n.state == literal_column(f"'{chosen.state.value}'"))
+        if chosen.state is not NotificationState.DELIVERED:
+            conditions.append(NOT_DELIVERED)  # type: ignore[arg-type]  # the text of the index's own condition
+    return conditions
+
+
+def subscription_row(subscription: Subscription) -> dict[str, Any]:
+    """The columns of an endpoint."""
+    row = {name: getattr(subscription, name) for name in Subscription.__dataclass_fields__}
+    return {**row, "event_types": orjson.dumps(subscription.event_types).decode()}
+
+
+def to_subscription(row: RowMapping) -> Subscription:
+    """The endpoint of a row."""
+    members = {name: row[name] for name in Subscription.__dataclass_fields__}
+    types = tuple(EventType(name) for name in orjson.loads(row["event_types"]))
+    return Subscription(**{**members, "event_types": types, "status": SubscriptionStatus(row["status"])})
+
+
+def pruned(before: datetime, most: int) -> Select[Any]:
+    """The ids of at most `most` notifications that ended before this."""
+    return select(_n.id).where(_n.ended_at < before).order_by(_n.ended_at).limit(most)
+
+
+def deletion(chosen: ColumnElement[bool]) -> Any:  # noqa: ANN401 - a delete
+    """Remove notifications."""
+    return delete(notifications).where(chosen)

@@ -1,0 +1,247 @@
+"""Sends due notifications and repeats what fails; any number of processes may run it."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from prometheus_client import Counter, Histogram
+
+from app.core.addresses import AllowList
+from app.core.auth import Access
+from app.core.clock import Clock
+from app.core.encryption import DecryptionFailed, SecretBox
+from app.core.errors import DatabaseUnavailable
+from app.notifications.claims import LEASE, Claims, Ended
+from app.notifications.client import NotificationClient
+from app.notifications.events import own_event_id
+from app.notifications.models import FAILING_LIMIT, Claimed, Failing, NotificationState, Result
+from app.notifications.repository import NotificationRepository
+from app.notifications.signing import callback_secret, sign, valid_secrets
+from app.rivya.schemes import Scheme
+
+NOTIFICATIONS = Counter("receiver_notifications", "Attempts to send notifications, by what came of them.", ["result"])
+SECONDS = Histogram("receiver_notification_seconds", "Time of an attempt to send a notification.")
+
+log = structlog.stdlib.get_logger(__name__)
+
+_LONGEST_IDLE: Final = 1.0
+_ASLEEP: Final = 60.0
+"""Seconds between looks while nothing is pending: the dispatcher wakes the sender."""
+_GRACE: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Where one attempt goes, with which headers, and what the operator allows beside public addresses."""
+
+    url: str
+    headers: dict[str, str]
+    allow: AllowList
+
+
+class RequestBuilder:
+    """Signs notifications with the secret of their endpoint, or of the token whose callback it is."""
+
+    def __init__(
+        self,
+        keys: SecretBox,
+        *,
+        scheme: Callable[[], Scheme | None],
+        callback_master: str | None,
+        allow: AllowList,
+        callback_allow: AllowList,
+        clock: Clock,
+    ) -> None:
+        self._keys = keys
+        self._scheme = scheme
+        """The scheme that is proven for Rivya's deliveries, None while none is."""
+        self._callback_master = callback_master
+        self._allow = allow
+        self._callback_allow = callback_allow
+        self._clock = clock
+
+    def build(self, claimed: Claimed) -> Outgoing:
+        """The request, signed now. Raises `DecryptionFailed` if there is no secret that can be used."""
+        now, to = self._clock.now(), claimed.subscription
+        if to is not None:
+            previous = None if to.previous_secret is None else self._keys.decrypt(to.previous_secret)
+            secrets = valid_secrets(self._keys.decrypt(to.secret), previous, to.rotated_at, now)
+            url, allow = to.url, self._allow
+        else:
+            if self._callback_master is None:
+                raise DecryptionFailed("RECEIVER_CALLBACK_SECRET is not set, so no callback can be signed")
+            secrets = (callback_secret(self._callback_master, claimed.token),)
+            url, allow = claimed.callback_url or "", self._callback_allow
+        headers = sign(claimed.body, secrets, event_id=claimed.event_id, now=now, scheme=self._scheme())
+        return Outgoing(url, headers, allow)
+
+
+class NotificationSender:
+    """`run_once` is one run of a supervised loop; it starts attempts as tasks, which continue until `stop`.
+
+    No transaction is open while an attempt waits for its answer.
+    """
+
+    def __init__(
+        self,
+        claims: Claims,
+        repository: NotificationRepository,
+        client: NotificationClient,
+        requests: RequestBuilder,
+        *,
+        access: Access,
+        clock: Clock,
+        most: int,
+    ) -> None:
+        self._claims = claims
+        self._repository = repository
+        self._client = client
+        self._requests = requests
+        self._access = access
+        self._clock = clock
+        self._most = most
+        """Attempts under way in this process."""
+        self._tasks: dict[asyncio.Task[Result], Claimed] = {}
+        self._results: list[tuple[Claimed, Result]] = []
+        self._woken = asyncio.Event()
+        self._looks_at = 0.0
+        """On the loop's clock."""
+
+    def wake(self) -> None:
+        """Look at once for what is due."""
+        self._woken.set()
+
+    async def run_once(self) -> float:
+        """Write what came of attempts, start those that are due; returns the seconds until the next run.
+
+        Raises `DatabaseUnavailable`.
+        """
+        loop = asyncio.get_running_loop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(self._looks_at - loop.time(), _LONGEST_IDLE)):
+                await self._woken.wait()
+        if not self._woken.is_set() and loop.time() < self._looks_at:
+            return 0.0
+        self._woken.clear()
+        self._looks_at = loop.time() + _LONGEST_IDLE
+        await self._write()
+        room = self._most - len(self._tasks)
+        if room <= 0:
+            return 0.0
+        due_at = await self._claims.next_due()
+        now = self._clock.now()
+        if due_at is None or due_at > now:
+            pause = _ASLEEP if due_at is None else min((due_at - now).total_seconds(), _LONGEST_IDLE)
+            self._looks_at = loop.time() + pause
+            return 0.0
+        roles = self._access.roles()
+        for claimed in await self._claims.claim(room, now=now, may_send=lambda token: token in roles):
+            self._start(claimed)
+        return 0.0
+
+    async def send_now(self, notification_id: str) -> None:
+        """Make one attempt to send this one at once, and write what came of it. Raises `DatabaseUnavailable`."""
+        claimed = await self._claims.claim_one(notification_id, now=self._clock.now())
+        if claimed is not None:
+            await self._record([(claimed, await self._attempt(claimed))])
+
+    @property
+    def busy(self) -> bool:
+        """Whether an attempt is under way, or what came of one is not written yet."""
+        return bool(self._tasks or self._results)
+
+    async def idle(self) -> None:
+        """Wait until every started attempt has ended, and write what came of them. Raises `DatabaseUnavailable`."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._write()
+
+    async def stop(self) -> None:
+        """Finish attempts within the grace period, give the others back."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_GRACE)
+        unfinished = [claimed for task, claimed in self._tasks.items() if not task.done()]
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self._write()
+            if unfinished:
+                await self._claims.give_back(unfinished, now=self._clock.now())
+        except DatabaseUnavailable:
+            log.warning("notification.leases_kept", count=len(unfinished) + len(self._results))  # they expire
+        await self._client.aclose()
+
+    def _start(self, claimed: Claimed) -> None:
+        task = asyncio.create_task(self._attempt(claimed), name=f"notification-{claimed.id}")
+        self._tasks[task] = claimed
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Result]) -> None:
+        claimed = self._tasks.pop(task)
+        if not task.cancelled():
+            self._results.append((claimed, task.result()))
+            self._woken.set()
+
+    async def _attempt(self, claimed: Claimed) -> Result:
+        try:
+            request = self._requests.build(claimed)
+            attempt = await self._client.send(request.url, claimed.body, request.headers, allow=request.allow)
+        except DecryptionFailed as error:
+            log.error("notification.not_signed", notification_id=claimed.id, detail=str(error))  # noqa: TRY400
+            return Result(at=self._clock.now(), error="not_signed")
+        except Exception:
+            # One notification that causes a bug must not stop the others, nor be sent without a pause.
+            log.exception("notification.broken", notification_id=claimed.id)
+            return Result(at=self._clock.now(), error="broken")
+        SECONDS.observe(attempt.milliseconds / 1000)
+        return Result(
+            at=self._clock.now(),
+            status=attempt.status,
+            error=attempt.error,
+            milliseconds=attempt.milliseconds,
+            excerpt=attempt.body.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}"),
+            retry_after=attempt.retry_after,
+        )
+
+    async def _write(self) -> None:
+        """Write what came of attempts; on `DatabaseUnavailable` it is kept for the next run."""
+        if not self._results:
+            return
+        waiting, self._results = self._results, []
+        try:
+            await self._record(waiting)
+        except DatabaseUnavailable:
+            oldest = self._clock.now() - LEASE
+            self._results = [each for each in waiting if each[1].at > oldest] + self._results
+            raise
+
+    async def _record(self, results: list[tuple[Claimed, Result]]) -> None:
+        for ended in await self._claims.record(results):
+            word = {NotificationState.DELIVERED: "delivered", NotificationState.DEAD: "dead"}.get(ended.state, "failed")
+            NOTIFICATIONS.labels(word).inc()
+            if ended.state is NotificationState.DEAD:
+                ids = {"notification_id": ended.claimed.id, "endpoint_id": ended.claimed.queue}
+                log.warning("notification.dead", **ids, error=ended.result.reason)
+            if ended.failing is not None:
+                await self._alarm(ended, ended.failing)
+
+    async def _alarm(self, ended: Ended, stage: Failing) -> None:
+        """Log that an endpoint fails, and notify those that ask for alarms."""
+        endpoint_id, at = ended.claimed.queue, ended.result.at
+        if stage is Failing.DISABLED:
+            log.warning("webhook.disabled", endpoint_id=endpoint_id, error=ended.result.reason)
+        else:
+            log.warning("webhook.failing", endpoint_id=endpoint_id, stage=stage.value, error=ended.result.reason)
+        since = None if ended.claimed.subscription is None else ended.claimed.subscription.failing_since
+        await self._repository.publish_alarm(
+            event_id=own_event_id("webhook_failing", endpoint_id, stage, at),
+            alarm="webhook_failing",
+            is_raised=True,
+            value=0.0 if since is None else (at - since).total_seconds(),
+            threshold=FAILING_LIMIT.total_seconds(),
+            now=at,
+        )

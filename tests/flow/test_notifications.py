@@ -1,0 +1,169 @@
+"""What happens to generations reaches the webhooks of programs, signed, in Rivya's envelope."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.ledger.models import Report
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import Verified, Verifier
+from tests.support.reports import poll, submit, webhook
+from tests.support.scripted_provider import Heard
+from tests.support.webhooks_harness import programs
+
+DELIVERY = (
+    b'{"id": "evt_1", "type": "generation.succeeded", "api_version": "2026-05-12", "created_at": "2026-05-10T00:00:00Z"'
+    b', "data":  {"object": {"id": "a", "status": "succeeded", "model": "z-image"}}}'
+)
+
+
+def delivered(body: bytes = DELIVERY, event_id: str = "evt_1", generation_id: str = "a") -> Report:
+    report = webhook(generation_id, "succeeded", event_id=event_id)
+    assert report.delivery is not None
+    return replace(report, delivery=replace(report.delivery, body=body))
+
+
+def types(heard: list[Heard]) -> list[tuple[str, str]]:
+    events = [json.loads(each.body) for each in heard]
+    return [(event["data"]["id"], event["type"].removeprefix("generation.")) for event in events]
+
+
+async def test_a_delivery_of_rivyas_is_passed_on_byte_by_byte(database_url: str) -> None:
+    async with programs(database_url) as it:
+        endpoint = await it.webhook()
+        [heard] = await it.deliver(submit("a"), delivered())
+        assert heard.body == DELIVERY
+        assert (heard.method, heard.target) == ("POST", "/hook")
+        assert heard.header("webhook-id") == "evt_1"
+        assert heard.header("content-type") == "application/json"
+        shown = await it.shown(endpoint)
+        assert shown["last_success_at"] == "2026-05-10T12:00:00.000Z"
+        [row] = await it.notifications("shop")
+        assert (row["status"], row["event_id"], row["generation_id"]) == ("delivered", "evt_1", "a")
+        [attempt] = row["attempts"]
+        assert (attempt["status"], attempt["error"], attempt["excerpt"]) == (200, None, None)
+        assert (await it.notifications("tests"))[0]["attempts"][0]["excerpt"] == "thanks"
+        assert await it.send() == []
+
+
+async def test_what_a_poll_found_comes_in_the_envelope_of_the_deliveries(database_url: str) -> None:
+    async with programs(database_url) as it:
+        await it.webhook()
+        await it.deliver(submit("a"), delivered())
+        [heard] = await it.deliver(submit("b"), poll("b", "failed"))
+        event = json.loads(heard.body)
+        assert list(event) == ["id", "type", "api_version", "created_at", "data"]
+        assert event["type"] == "generation.failed"
+        assert event["api_version"] == "2026-05-12"
+        assert event["id"].startswith("evt_")
+        assert event["id"] == heard.header("webhook-id")
+        assert event["data"]["object"]["id"] == "b"
+        assert (event["data"]["object"]["status"], event["data"]["object"]["error"]) == ("failed", None)
+
+
+async def test_either_verifier_accepts_it_with_the_secret_of_the_endpoint(database_url: str) -> None:
+    async with programs(database_url, RIVYA_SIGNATURE_SCHEME="timestamped") as it:
+        endpoint = await it.webhook()
+        first = endpoint["signing_secret"]
+        rotated = (await it.ask("shop", "POST", f"webhooks/{endpoint['id']}/rotate-secret")).json()["signing_secret"]
+
+        def accepting(heard: Heard) -> list[str]:
+            """The secrets with which both verifiers accept it."""
+            headers = [(name.encode(), value.encode()) for name, value in heard.headers]
+            verdicts = {
+                secret: [
+                    Verifier(parse_scheme(scheme), [secret]).verify(headers, heard.body, it.room.clock.now())
+                    for scheme in ("timestamped", "standard-webhooks")
+                ]
+                for secret in (first, rotated)
+            }
+            return [secret for secret, both in verdicts.items() if all(isinstance(each, Verified) for each in both)]
+
+        [heard] = await it.deliver(submit("a"), delivered())
+        assert accepting(heard) == [first, rotated]
+        it.room.pass_time(hours=73)
+        [later] = await it.deliver(submit("b"), poll("b", "succeeded"))
+        assert accepting(later) == [rotated]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [("a", "succeeded"), ("b", "failed")]),
+        ({"event_types": ["generation.failed"]}, [("b", "failed")]),
+        (
+            {"event_types": ["generation.queued", "generation.failed"]},
+            [("a", "queued"), ("b", "queued"), ("b", "failed")],
+        ),
+        ({"model": "z-image"}, [("a", "succeeded")]),
+        ({"submitted_by": "alice"}, [("b", "failed")]),
+    ],
+)
+async def test_an_endpoint_gets_what_it_asks_for(
+    database_url: str, changes: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    async with programs(database_url) as it:
+        await it.webhook(**changes)
+        a, b = submit("a"), replace(submit("b"), token="alice")
+        assert a.claim is not None
+        heard = await it.deliver(replace(a, claim=replace(a.claim, model="z-image")), b)
+        heard += await it.deliver(poll("a", "succeeded"), poll("b", "failed"))
+        assert sorted(types(heard)) == sorted(expected)
+
+
+async def test_a_fenced_token_gets_only_its_own(database_url: str) -> None:
+    async with programs(database_url) as it:
+        await it.webhook("alice", url=f"{it.receiver.url}/alice")
+        await it.webhook("shop", url=f"{it.receiver.url}/shop")
+        hers, nobodys = replace(submit("a"), token="alice"), replace(submit("b"), token="shop")
+        heard = await it.deliver(hers, nobodys, poll("a", "succeeded"), poll("b", "succeeded"))
+        assert sorted((each.target, json.loads(each.body)["data"]["id"]) for each in heard) == [
+            ("/alice", "a"),
+            ("/shop", "a"),
+            ("/shop", "b"),
+        ]
+        assert {row["token"] for row in await it.notifications("alice")} == {"alice"}
+
+
+async def test_an_endpoint_gets_what_happens_from_its_creation_on(database_url: str) -> None:
+    async with programs(database_url) as it:
+        await it.record(submit("a"), poll("a", "succeeded"))
+        await it.webhook(url=f"{it.receiver.url}/first")
+        await it.record(submit("b"), poll("b", "succeeded"))
+        await it.webhook(url=f"{it.receiver.url}/second")
+        heard = await it.deliver(submit("c"), poll("c", "succeeded"))
+        assert sorted((each.target, json.loads(each.body)["data"]["id"]) for each in heard) == [
+            ("/first", "b"),
+            ("/first", "c"),
+            ("/second", "c"),
+        ]
+
+
+async def test_without_an_endpoint_nothing_is_written(database_url: str) -> None:
+    async with programs(database_url) as it:
+        endpoint = await it.webhook()
+        await it.ask("shop", "DELETE", f"webhooks/{endpoint['id']}")
+        assert await it.deliver(submit("a"), delivered()) == []
+        assert await it.notifications() == []
+        await it.webhook()
+        assert await it.deliver() == []
+
+
+async def test_a_revoked_token_gets_nothing_more(database_url: str) -> None:
+    async with programs(database_url) as it:
+        token = (await it.ask("tests", "POST", "tokens", json={"name": "new", "role": "write"})).json()["token"]
+        headers = {"Authorization": f"Bearer {token}"}
+        body = {"url": f"{it.receiver.url}/hook"}
+        answer = await it.room.client.post("/api/v1/webhooks", json=body, headers=headers)
+        assert answer.status_code == 201
+        await it.record(submit("a"), delivered())
+        await it.dispatch()
+        await it.ask("tests", "DELETE", "tokens/new")
+        assert await it.send() == []
+        it.room.pass_time(seconds=10)
+        await it.dispatch()
+        [row] = await it.notifications()
+        assert (row["status"], row["attempts"]) == ("canceled", [])
+        assert (await it.ask("tests", "GET", "webhooks")).json()["data"] == []
