@@ -187,7 +187,7 @@ callbacks = Table(
     "callbacks",
     metadata,
     Column("generation_id", Id, primary_key=True),
-    Column("token", Id, nullable=False, comment="name of the token that asked for it"),
+    Column("token", Id, primary_key=True, comment="name of the token that asked for it"),
     Column("url", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
 )

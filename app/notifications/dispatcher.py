@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 from prometheus_client import Gauge
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.auth import Access, Role
@@ -49,11 +49,13 @@ _LATEST_BODY: Final = (
     .limit(1)
 )
 _SETTLED: Final = (
-    select(callbacks)
+    select(callbacks.c.generation_id, callbacks.c.token)
     .join(generations, _g.id == callbacks.c.generation_id)
     .where(_g.settled_at.is_not(None))
-    .order_by(callbacks.c.created_at)
     .limit(EVENTS_AT_ONCE)
+)
+_TAKE_SETTLED: Final = (
+    delete(callbacks).where(tuple_(callbacks.c.generation_id, callbacks.c.token).in_(_SETTLED)).returning(callbacks)
 )
 
 
@@ -168,11 +170,11 @@ class Dispatcher:
     async def _dispatch_callbacks(self) -> bool:
         """Write the notifications of the callbacks whose generation is settled; returns whether there may be more."""
         async with self._database.read() as connection:
-            if not (await connection.execute(_SETTLED)).all():
+            if (await connection.execute(_SETTLED.limit(1))).first() is None:
                 return False
         async with self._database.transaction() as connection:
             await lock_dispatch(connection)
-            due = (await connection.execute(_SETTLED)).all()
+            due = (await connection.execute(_TAKE_SETTLED)).all()
             ids = [row.generation_id for row in due]
             outcomes = await self._outcomes(connection, ids)
             bodies = await self._bodies(connection, [outcomes[each] for each in ids])
@@ -192,8 +194,6 @@ class Dispatcher:
                 )
             ]
             await self._repository.insert(connection, new, now=self._clock.now())
-            is_one = any_of(callbacks.c.generation_id, "ids", is_sqlite=self._database.is_sqlite)
-            await connection.execute(delete(callbacks).where(is_one), self._ids(ids))
         self._on_pending()
         return len(due) == EVENTS_AT_ONCE
 

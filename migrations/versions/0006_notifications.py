@@ -23,7 +23,7 @@ def upgrade() -> None:
         sa.Column("token", _ID, nullable=False, comment="name of the token that asked for it"),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
-        sa.PrimaryKeyConstraint("generation_id", name=op.f("pk_callbacks")),
+        sa.PrimaryKeyConstraint("generation_id", "token", name=op.f("pk_callbacks")),
     )
     dispatch = op.create_table(
         "notification_dispatch",

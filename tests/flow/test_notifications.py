@@ -2,13 +2,18 @@
 
 import json
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
 
 from app.ledger.models import Report
+from app.ledger.tables import callbacks
+from app.notifications.signing import callback_secret
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import Verified, Verifier
+from tests.support.clock import NOON
 from tests.support.reports import poll, submit, webhook
 from tests.support.scripted_provider import Heard
 from tests.support.webhooks_harness import programs
@@ -71,15 +76,12 @@ async def test_either_verifier_accepts_it_with_the_secret_of_the_endpoint(databa
 
         def accepting(heard: Heard) -> list[str]:
             """The secrets with which both verifiers accept it."""
-            headers = [(name.encode(), value.encode()) for name, value in heard.headers]
-            verdicts = {
-                secret: [
-                    Verifier(parse_scheme(scheme), [secret]).verify(headers, heard.body, it.room.clock.now())
-                    for scheme in ("timestamped", "standard-webhooks")
-                ]
+            schemes, now = ("timestamped", "standard-webhooks"), it.room.clock.now()
+            return [
+                secret
                 for secret in (first, rotated)
-            }
-            return [secret for secret, both in verdicts.items() if all(isinstance(each, Verified) for each in both)]
+                if all(accepts(heard, secret, scheme=scheme, at=now) for scheme in schemes)
+            ]
 
         [heard] = await it.deliver(submit("a"), delivered())
         assert accepting(heard) == [first, rotated]
@@ -139,6 +141,38 @@ async def test_an_endpoint_gets_what_happens_from_its_creation_on(database_url: 
             ("/first", "c"),
             ("/second", "c"),
         ]
+
+
+async def test_a_callback_of_one_job_is_called_once_with_its_outcome(database_url: str) -> None:
+    async with programs(database_url, RECEIVER_CALLBACK_SECRET="s" * 32, RECEIVER_CALLBACK_ALLOW="127.0.0.1") as it:
+        wanted = [
+            {"generation_id": each, "token": token, "url": f"{it.receiver.url}/{token}", "created_at": NOON}
+            for each, token in (("a", "shop"), ("a", "other"), ("b", "shop"))
+        ]
+        async with it.room.service.database.transaction() as connection:
+            await connection.execute(insert(callbacks), wanted)
+        assert await it.deliver(submit("a"), submit("b")) == []
+        heard = await it.deliver(delivered())
+        assert sorted((each.target, each.header("webhook-id")) for each in heard) == [
+            ("/other", "evt_1"),
+            ("/shop", "evt_1"),
+        ]
+        assert {each.body for each in heard} == {DELIVERY}
+        for each in heard:
+            secret = callback_secret("s" * 32, each.target[1:])
+            assert accepts(each, secret, at=it.room.clock.now())
+            assert not accepts(each, callback_secret("s" * 32, "alice"), at=it.room.clock.now())
+        assert await it.deliver() == []
+        [row] = await it.notifications("shop")
+        assert (row["endpoint_id"], row["url"]) == (None, f"{it.receiver.url}/shop")
+        assert (await it.notifications("tests"))[0]["attempts"][0]["excerpt"] is None
+        [later] = await it.deliver(poll("b", "failed"))
+        assert json.loads(later.body)["type"] == "generation.failed"
+
+
+def accepts(heard: Heard, secret: str, *, scheme: str = "standard-webhooks", at: datetime) -> bool:
+    headers = [(name.encode(), value.encode()) for name, value in heard.headers]
+    return isinstance(Verifier(parse_scheme(scheme), [secret]).verify(headers, heard.body, at), Verified)
 
 
 async def test_without_an_endpoint_nothing_is_written(database_url: str) -> None:
