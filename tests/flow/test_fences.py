@@ -3,14 +3,17 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from app.core.records import Claim
 from app.ledger.models import Report, Source
+from app.sandbox.server import serve_sandbox
 from tests.support.clock import NOON
-from tests.support.receivers import TOKEN
+from tests.support.receivers import TOKEN, receiver
 from tests.support.reports import webhook
 from tests.support.service_harness import ServiceHarness, open_service
 
@@ -97,6 +100,33 @@ async def test_an_own_generation_is_shown_wherever_it_is_asked_for(database_url:
             assert await it.ids(name) == await it.ids(name, "?submitted_by=alice") == []
             assert (await it.ask(name, "GET", "usage")).json()["data"] == []
             assert (await it.ask(name, "GET", "deliveries")).json()["data"] == []
+
+
+@pytest.mark.parametrize("fast_path", ["true", "false"])
+async def test_a_served_process_fences_reads_and_waits_on_the_fast_path_and_without_it(
+    database_url: str, tmp_path: Path, fast_path: str
+) -> None:
+    async with (
+        serve_sandbox() as rivya,
+        receiver(rivya, database_url, tmp_path, RECEIVER_FAST_PATH=fast_path) as service,
+    ):
+        headers = {}
+        for name, role in (("alice", "write-own"), ("bob", "read-own"), ("all", "read")):
+            created = await service.client.post("/api/v1/tokens", json={"name": name, "role": role})
+            headers[name] = {"Authorization": f"Bearer {created.json()['token']}"}
+        answer = await service.client.post("/api/v1/generations", json=BODY, headers=headers["alice"])
+        path = f"/api/v1/generations/{answer.json()['id']}"
+        await service.client.get(f"{path}?wait=20")
+        for query in ("", "?wait=0", "?wait=1", "?wait=0.5"):
+            answers = {name: await service.client.get(path + query, headers=headers[name]) for name in headers}
+            assert {name: answer.status_code for name, answer in answers.items()} == {
+                "alice": 200,
+                "bob": 404,
+                "all": 200,
+            }
+            assert answers["alice"].content == answers["all"].content
+            unknown = await service.client.get(f"/api/v1/generations/unknown{query}", headers=headers["bob"])
+            assert unknown.json()["error"]["message"] == answers["bob"].json()["error"]["message"]
 
 
 async def test_what_is_anothers_is_answered_like_what_does_not_exist(database_url: str) -> None:
