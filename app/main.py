@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
+from functools import partial
 
 import httpx
 import structlog
@@ -12,7 +13,11 @@ from fastapi import APIRouter, FastAPI
 
 from app.api import audit, deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
+from app.console import routes as console_routes
 from app.console import static_files
+from app.console.overview import Overview
+from app.console.pages import Console
+from app.console.sign_in import FailedSignIns
 from app.console.static_files import StaticFiles
 from app.core.audit import Audit
 from app.core.auth import Access
@@ -47,6 +52,7 @@ from app.gateway.upstream import Relay, call_timeouts
 from app.intake import rejections
 from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
+from app.ledger import activity
 from app.ledger.activity import Activity
 from app.ledger.feed import Feed, FeedTail
 from app.ledger.queries import Queries
@@ -80,6 +86,7 @@ from app.submission.store import SubmissionRepository
 from app.tokens import routes as tokens
 from app.tokens.repository import TokenRepository
 from app.tokens.service import NameClash, Tokens
+from app.tokens.sessions import Sessions
 from app.tokens.spending import Spending
 
 log = structlog.stdlib.get_logger(__name__)
@@ -180,7 +187,9 @@ class Service:
         self.poller = Poller(
             self.database, self.client, self.batch, schedule=self.schedule, limiter=self.limiter, clock=self.clock
         )
+        self.poller.on_failed = partial(self.activity.count, activity.FAILED_POLLS)
         self.rejections = Rejections(self.database)
+        self.rejections.on_rejected = partial(self.activity.count, activity.REFUSALS)
         self.intake = Intake(
             self.verification,
             self.endpoint_health,
@@ -301,7 +310,6 @@ class Service:
         )
         app.include_router(audit.router(self.audit, self.access))
         app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())
-        app.include_router(static_files.router(StaticFiles()))
         tasks = (self._start_checks, self.loops.health_checks, self.batch.health_checks)
         parts = (
             self.endpoint_health.health_checks,
@@ -315,6 +323,7 @@ class Service:
         self.operations_app.include_router(health.router(self.readiness, self.access))
         self.operations_app.include_router(metrics.router(self.queries, self.access, clock=self.clock))
         schemas.complete(app)
+        self._add_pages(app)
         return app
 
     def _endpoint_routers(self) -> tuple[APIRouter, APIRouter]:
@@ -326,6 +335,28 @@ class Service:
         orphans = Orphans(self.client, repository, clock=clock, public_url=url if settings.registers_endpoint else None)
         admin = endpoint.admin_router(self.access, commands, reachability, queries, self.keyring, orphans)
         return endpoint.router(self.access, queries), admin
+
+    def _add_pages(self, app: FastAPI) -> None:
+        """Add /docs, and the console unless it is turned off."""
+        settings, files = self.settings, StaticFiles()
+        app.include_router(static_files.router(files))
+        if not settings.receiver_console:
+            return
+        lifetime = settings.receiver_console_session
+        console = Console(
+            access=self.access,
+            sessions=Sessions(self.database, self.access, clock=self.clock, lifetime=lifetime),
+            audit=self.audit,
+            files=files,
+            public_url=settings.receiver_public_url,
+        )
+        self.failed_sign_ins = FailedSignIns(self.clock)
+        overview = Overview(self.readiness, self.queries, self.activity, self.heartbeat, clock=self.clock)
+        app.include_router(
+            console_routes.router(
+                console, self.failed_sign_ins, overview_page=overview, gateway=self.gateway, tail=self.feed_tail
+            )
+        )
 
     def _operations_app(self) -> FastAPI:
         app = FastAPI(openapi_url=None, redirect_slashes=False, default_response_class=schemas.JsonResponse)

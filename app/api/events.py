@@ -105,9 +105,9 @@ class EventStream(Response):
         self, tail: FeedTail, chosen: EventFilter, after: FeedCursor, *, validity: AbstractAsyncContextManager[None]
     ) -> None:
         super().__init__()
-        self._tail = tail
-        self._chosen = chosen
-        self._after = after
+        self.tail = tail
+        self.chosen = chosen
+        self.after = after
         self._validity = validity
         """Raises `ServiceError` as soon as the caller's token is not accepted any more."""
 
@@ -118,7 +118,7 @@ class EventStream(Response):
         try:
             if not scope["state"].get("is_head", False):
                 async with self._validity:
-                    await _unless_left(receive, self._send_events(send))
+                    await _unless_left(receive, self.send_events(send))
         except ClientDisconnected:
             set_result(scope, "abandoned")
             return
@@ -126,19 +126,21 @@ class EventStream(Response):
             log.info("stream.ended", code=error.code)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send_events(self, send: Send) -> None:
+    async def send_events(self, send: Send) -> None:
+        """Send events as they are committed, until the process stops."""
+
         async def write(data: bytes) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": True})
 
         await write(b"retry: %d\n\n" % RETRY_MILLISECONDS)
         # The final event of a generation ends its stream, also if its type is not asked for.
-        read = self._chosen if self._chosen.generation_id is None else replace(self._chosen, status=None)
-        paging = self._tail.pages(read, self._after, limit=_EVENTS_AT_ONCE, seconds=SECONDS_BETWEEN_COMMENTS)
+        read = self.chosen if self.chosen.generation_id is None else replace(self.chosen, status=None)
+        paging = self.tail.pages(read, self.after, limit=_EVENTS_AT_ONCE, seconds=SECONDS_BETWEEN_COMMENTS)
         async with aclosing(paging) as pages:
             async for page in pages:
                 if page.gap:
                     await write(b'event: gap\ndata: {"object": "gap"}\n\n')  # no id: the events after it have theirs
-                events = [event for event in page.events if event.matches(self._chosen)]
+                events = [event for event in page.events if event.matches(self.chosen)]
                 await write(b"".join(event.message for event in events) or b":\n\n")
                 if read.generation_id is not None and any(it.transition.to_status.is_terminal for it in page.events):
                     return

@@ -60,6 +60,7 @@ class ReadinessResult:
     is_ready: bool
     full: bytes
     public: bytes
+    checks: Sequence[HealthCheck]
 
 
 class Readiness:
@@ -97,7 +98,7 @@ class Readiness:
         full = _rendered(is_ready, [(each, each.detail) for each in health_checks])
         public = _rendered(is_ready, [(each, "ok" if each.ok else each.remedy) for each in health_checks])
         self._latest_at = asyncio.get_running_loop().time()
-        self._latest = ReadinessResult(is_ready, full, public)
+        self._latest = ReadinessResult(is_ready, full, public, health_checks)
         return self._latest
 
     async def _run_check(self, check: Check) -> Sequence[HealthCheck]:

@@ -29,36 +29,33 @@ _FOR_EVER: Final = "public, max-age=31536000, immutable"
 class _File:
     media_type: str
     content: bytes = field(repr=False)
-    digest: str
     is_compressed: bool
     gzipped: bytes | None = field(default=None, repr=False)
 
 
 class StaticFiles:
-    """The files of `static/`, read once; each has a URL that changes with its content, so browsers keep it for ever."""
+    """The files of `static/`, read once; their URLs change with the content of any, so browsers keep them for ever."""
 
     def __init__(self) -> None:
+        paths = sorted(path for path in _FOLDER.rglob("*") if path.suffix in _MEDIA_TYPES)
         self._files = {
             path.relative_to(_FOLDER).as_posix(): _File(
-                _MEDIA_TYPES[path.suffix],
-                content := path.read_bytes(),
-                hashlib.sha256(content).hexdigest()[:12],
-                path.suffix in _COMPRESSED,
+                _MEDIA_TYPES[path.suffix], path.read_bytes(), path.suffix in _COMPRESSED
             )
-            for path in sorted(_FOLDER.rglob("*"))
-            if path.suffix in _MEDIA_TYPES
+            for path in paths
         }
+        self._digest = hashlib.sha256(b"".join(file.content for file in self._files.values())).hexdigest()[:12]
 
     def url(self, name: str) -> str:
         """The URL of a file, such as `console.css`."""
-        return f"/console/static/{self._files[name].digest}/{name}"
+        return f"/console/static/{self._digest}/{name}"
 
     async def response(self, request: Request, digest: str, name: str) -> Response:
         """The file, compressed where the browser takes that. Raises `NotFound`."""
         file = self._files.get(name)
         if file is None:
             raise NotFound("There is no such file.")
-        headers = {"Cache-Control": _FOR_EVER if digest == file.digest else "no-cache", "Vary": "Accept-Encoding"}
+        headers = {"Cache-Control": _FOR_EVER if digest == self._digest else "no-cache", "Vary": "Accept-Encoding"}
         content = file.content
         if file.is_compressed and "gzip" in request.headers.get("accept-encoding", ""):
             if file.gzipped is None:

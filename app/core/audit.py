@@ -94,13 +94,16 @@ class Audit:
 
     def actor(self, request: Request) -> Actor:
         """The caller of an authorized request."""
-        address = client_address(request.scope, self._trusted_proxies)
-        return Actor(request.state.caller.name, address, ensure_request_id(request.scope))
+        return Actor(request.state.caller.name, self.address(request), ensure_request_id(request.scope))
+
+    def address(self, request: Request) -> str | None:
+        """The address of the client, as the trusted proxies name it."""
+        return client_address(request.scope, self._trusted_proxies)
 
     async def record_act(self, request: Request) -> None:
         """Write one row before an act of an admin, so that none is without its row. Changes of tokens write theirs."""
         route = getattr(request.scope.get("route"), "path", "none")
-        if route.startswith("/api/v1/tokens"):
+        if route.startswith(("/api/v1/tokens", "/console/tokens")):
             return
         ids = " ".join(value for value in map(str, request.path_params.values()) if value.isprintable())
         async with self._database.transaction() as connection:

@@ -258,6 +258,19 @@ class Access:
         except ServiceError:
             return False
 
+    async def authorize(self, request: Request, caller: Caller, role: Role) -> None:
+        """Make `caller` the caller of this request. Raises `Forbidden` for a role below `role`."""
+        request.state.caller = caller  # set before a 403: `app.core.middleware` counts calls by caller
+        request.state.check_caller_again = partial(self._check_again, request)
+        if not caller.role.allows(role):
+            REFUSALS.labels(Forbidden.code).inc()
+            if role is Role.ADMIN and self.on_admin_refused is not None:
+                self.on_admin_refused(request)
+            raise Forbidden(f"Token {caller.name} has the role {caller.role}; {role} is needed.")
+        is_act = role is Role.ADMIN and request.method not in {"GET", "HEAD"}
+        if is_act and self.on_admin_act is not None:
+            await self.on_admin_act(request)
+
     def require(self, role: Role) -> Callable[..., Awaitable[Caller]]:
         """A FastAPI dependency: the caller. It raises `Unauthorized`, or `Forbidden` for a role below `role`."""
 
@@ -269,16 +282,7 @@ class Access:
             except Unauthorized as error:
                 REFUSALS.labels(error.code).inc()
                 raise
-            request.state.caller = caller  # set before a 403: `app.core.middleware` counts calls by caller
-            request.state.check_caller_again = partial(self._check_again, request)
-            if not caller.role.allows(role):
-                REFUSALS.labels(Forbidden.code).inc()
-                if role is Role.ADMIN and self.on_admin_refused is not None:
-                    self.on_admin_refused(request)
-                raise Forbidden(f"Token {caller.name} has the role {caller.role}; {role} is needed.")
-            is_act = role is Role.ADMIN and request.method not in {"GET", "HEAD"}
-            if is_act and self.on_admin_act is not None:
-                await self.on_admin_act(request)
+            await self.authorize(request, caller, role)
             return caller
 
         return authorize

@@ -112,6 +112,8 @@ class Settings(DatabaseSettings):
     receiver_rivya_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
     receiver_migrate_on_start: bool = True
     receiver_fast_path: bool = True
+    receiver_console: bool = True
+    receiver_console_session: Seconds = timedelta(hours=12)
 
     @field_validator("rivya_api_key", "rivya_signing_secret", "receiver_callback_secret")
     @classmethod

@@ -3,6 +3,7 @@
 import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 from fastapi import Request, Response
@@ -62,10 +63,11 @@ AGE = Gauge("receiver_rivya_credits_age_seconds", "Time since Rivya last reporte
 
 
 class Balance:
-    """The last balance and its age, for the metrics only; callers always get Rivya's answer."""
+    """The last balance and its age, for metrics and the console; callers always get Rivya's answer."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._credits = math.nan
         self._recorded_at: float | None = None
         ACCOUNT_CREDITS.set(math.nan)
         AGE.set_function(self._age)
@@ -73,10 +75,15 @@ class Balance:
     def record(self, body: bytes) -> None:
         """Record the credits of an answer of Rivya's; one that can't be read changes nothing."""
         try:
-            ACCOUNT_CREDITS.set(float(read_credits(body)))
+            self._credits = float(read_credits(body))
         except PayloadUnreadable:
             return
+        ACCOUNT_CREDITS.set(self._credits)
         self._recorded_at = self._clock.monotonic()
+
+    def latest(self, *, within: timedelta) -> float | None:
+        """The credits, if Rivya has reported them within this time."""
+        return self._credits if self._age() <= within.total_seconds() else None
 
     def _age(self) -> float:
         return math.nan if self._recorded_at is None else self._clock.monotonic() - self._recorded_at

@@ -3,7 +3,7 @@
 import collections
 import hashlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -54,6 +54,8 @@ class Rejections:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.on_rejected: Callable[[datetime], None] | None = None
+        """Called with the time of each rejection."""
         self._sample: deque[Rejection] = deque(maxlen=_PER_FLUSH)
         self._counts: collections.Counter[str] = collections.Counter()
 
@@ -61,6 +63,8 @@ class Rejections:
         """Count it, and put it into the sample, in place of the oldest if that is full. Does no I/O."""
         REFUSALS.labels(rejection.reason).inc()
         self._counts[rejection.reason] += 1
+        if self.on_rejected is not None:
+            self.on_rejected(rejection.rejected_at)
         self._sample.append(rejection)
 
     async def newest(self, most: int) -> list[dict[str, Any]]:

@@ -3,23 +3,49 @@
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import delete
+from sqlalchemy import Text, delete, func, select
 
 from app.core.database import Database
 from app.ledger.decide import Recorded
-from app.ledger.models import Report, Source
+from app.ledger.models import Report, Source, Status, Transition
 from app.ledger.tables import activity_minutes
 
 _SECONDS_BETWEEN_WRITES: Final = 5.0
 _KEEP: Final = timedelta(days=31)
 _COUNTS: Final = ("count", "within_1s", "within_10s", "within_1m", "within_10m")
 _WITHIN: Final = (timedelta(seconds=1), timedelta(seconds=10), timedelta(minutes=1), timedelta(minutes=10))
-_SETTLED: Final = {source: f"settled by {source}" for source in Source}
+SETTLED: Final = {source: f"settled by {source}" for source in Source}
+DELIVERIES: Final = "deliveries"
+REFUSALS: Final = "refusals"
+POLLS: Final = "polls"
+FAILED_POLLS: Final = "failed polls"
+FAILED: Final = "failed"
 _MINUTE: Final = timedelta(minutes=1)
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivitySum:
+    """What was counted of one thing, in the part of the time that begins at `begins`."""
+
+    begins: datetime
+    what: str
+    counts: tuple[int, ...]
+    """How many, and how many of them were recorded within 1 s, 10 s, a minute and ten minutes."""
+
+
+def minute_of(time: datetime) -> datetime:
+    """The beginning of its minute."""
+    return time.replace(second=0, microsecond=0)
+
+
+def _time_of(part: str) -> datetime:
+    """The time of which `part` is the beginning, such as `2026-05-10 12:3`."""
+    return datetime.fromisoformat(part + "0000-01-01 00:00"[len(part) :]).replace(tzinfo=UTC)
 
 
 class Activity:
@@ -34,18 +60,44 @@ class Activity:
         minute = _BEGINNING
         for report, item in zip(reports, recorded, strict=True):
             if not minute <= report.reported_at < minute + _MINUTE:
-                minute = report.reported_at.replace(second=0, microsecond=0)
+                minute = minute_of(report.reported_at)
             if report.delivery is not None:
-                self._counts[minute, "deliveries"][0] += 1
-            transition = item.transition
-            if transition is None or not transition.to_status.is_terminal:
-                continue
-            counts = self._counts[minute, _SETTLED[transition.source]]
-            counts[0] += 1
-            if transition.occurred_at is not None:
-                waited = transition.recorded_at - transition.occurred_at
-                for number in range(bisect_left(_WITHIN, waited), len(_WITHIN)):
-                    counts[1 + number] += 1
+                self._counts[minute, DELIVERIES][0] += 1
+            if report.source is Source.POLL:
+                self._counts[minute, POLLS][0] += 1
+            if item.transition is not None and item.transition.to_status.is_terminal:
+                self._add_outcome(minute, item.transition)
+
+    def _add_outcome(self, minute: datetime, transition: Transition) -> None:
+        if transition.to_status is Status.FAILED:
+            self._counts[minute, FAILED][0] += 1
+        counts = self._counts[minute, SETTLED[transition.source]]
+        counts[0] += 1
+        if transition.occurred_at is not None:
+            waited = transition.recorded_at - transition.occurred_at
+            for number in range(bisect_left(_WITHIN, waited), len(_WITHIN)):
+                counts[1 + number] += 1
+
+    def count(self, what: str, at: datetime) -> None:
+        """Count one of `REFUSALS` or `FAILED_POLLS`, which are not recorded in the ledger."""
+        self._counts[minute_of(at), what][0] += 1
+
+    async def sums(self, first: datetime, *, prefix: int) -> list[ActivitySum]:
+        """The sums since `first`, for each part of the time of which the first `prefix` characters are the same.
+
+        Reads an index only. Raises `DatabaseUnavailable`.
+        """
+        a = activity_minutes.c
+        text = a.minute.cast(Text) if self._database.is_sqlite else func.to_char(a.minute, "YYYY-MM-DD HH24:MI")
+        part = func.substr(text, 1, prefix).label("part")
+        summed = [func.sum(a[name]).label(name) for name in _COUNTS]
+        statement = select(part, a.what, *summed).where(a.minute >= first).group_by(part, a.what)
+        async with self._database.read_for_caller() as connection:
+            rows = (await connection.execute(statement)).all()
+        return [
+            ActivitySum(_time_of(row.part), row.what, tuple(int(row[2 + index]) for index in range(len(_COUNTS))))
+            for row in rows
+        ]
 
     async def run_once(self) -> float:
         """Write the counts; returns the seconds until the next run. Raises `DatabaseUnavailable`."""

@@ -12,6 +12,7 @@ from app.ledger import rows, sql
 from app.ledger.models import (
     MOST_OPEN,
     MOST_OVERDUE,
+    OPEN_STATES,
     DeliveryFilter,
     Generation,
     GenerationFilter,
@@ -116,6 +117,15 @@ class Queries:
         async with self._database.read() as connection:  # for metrics: callers take none of these connections
             row = (await connection.execute(self._status, {"now": now})).mappings().one()
         return LedgerStats(**dict(row))
+
+    async def open_by_tracking(self) -> dict[Tracking, int]:
+        """How many open generations are in each state, each counted up to `MOST_OPEN`."""
+        p = polls.c
+        listed = (select(p.generation_id).where(p.state == state) for state in OPEN_STATES)
+        counts: list[Any] = [sql.counted(each, most=MOST_OPEN) for each in listed]
+        labelled = (count.label(state) for count, state in zip(counts, OPEN_STATES, strict=True))
+        [row] = await self._rows(select(*labelled))
+        return {state: row[state] for state in OPEN_STATES}
 
     async def _rows(
         self, statement: Select[Any], parameters: dict[str, Any] | None = None, *, plan: TextClause | None = None

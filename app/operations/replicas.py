@@ -1,10 +1,11 @@
 """The running processes, by the heartbeats that they write into `replicas`."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Final
 
-from sqlalchemy import Column, Table, Text, delete
+from sqlalchemy import Column, RowMapping, Table, Text, delete, select
 
 from app.core.clock import Clock
 from app.core.database import Database, Id, UtcDateTime, metadata
@@ -43,3 +44,11 @@ class Heartbeat:
         """Say that this process has ended. Raises `DatabaseUnavailable`."""
         async with self._database.transaction() as connection:
             await connection.execute(delete(replicas).where(replicas.c.id == self._row["id"]))
+
+    async def running(self) -> Sequence[RowMapping]:
+        """The rows of the processes that have been heard of lately, oldest first. Raises `DatabaseUnavailable`."""
+        listing = (
+            select(replicas).where(replicas.c.seen_at >= self._clock.now() - _GONE).order_by(replicas.c.started_at)
+        )
+        async with self._database.read_for_caller() as connection:
+            return (await connection.execute(listing)).mappings().all()

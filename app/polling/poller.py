@@ -1,6 +1,7 @@
 """Polls generations whose callback is overdue; any number of processes may run it."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -77,6 +78,8 @@ class Poller:
         self._asking: set[str] = set()
         self._results: list[PollResult] = []
         self._errors = 0
+        self.on_failed: Callable[[datetime], None] | None = None
+        """Called after each poll that Rivya did not answer with a generation."""
         self._reset_at: float | None = None
 
     async def run_once(self) -> float:
@@ -165,6 +168,8 @@ class Poller:
             return given_back(lease, self._clock.now())
         except RivyaError as error:
             POLLS.labels(result_of(error)).inc()
+            if self.on_failed is not None:
+                self.on_failed(self._clock.now())
             self._errors = 0 if isinstance(error, RivyaNotFound) else self._errors + 1
             return await self._after_error(lease, error)
         POLLS.labels(claim.status).inc()

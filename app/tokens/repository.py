@@ -17,6 +17,7 @@ from sqlalchemy import (
     RowMapping,
     Table,
     Text,
+    delete,
     insert,
     select,
     update,
@@ -27,6 +28,7 @@ from app.core.audit import Actor, write_audit
 from app.core.auth import ApiToken, Role, TokenLimits
 from app.core.database import Database, Id, UtcDateTime, enum_check, metadata
 from app.core.errors import NotFound, ServiceError
+from app.tokens.sessions import sessions
 
 _Credits = Numeric(asdecimal=False)
 
@@ -171,18 +173,19 @@ class TokenRepository:
             return token
 
     async def revoke(self, name: str, actor: Actor, *, now: datetime) -> Token:
-        """Revoke a token for good; again changes nothing. Raises `NotFound`."""
+        """Revoke a token for good, and end its sessions; again changes nothing. Raises `NotFound`."""
         async with self._database.transaction() as connection:
             await _count_change(connection)
             token = await _read(connection, name)
             if token.revoked_at is not None:
                 return token
             await connection.execute(update(tokens).where(_t.name == name).values(revoked_at=now))
+            await _end_sessions(connection, name)
             await write_audit(connection, actor, "token.revoked", now=now, target=name)
             return await _read(connection, name)
 
     async def rotate(self, name: str, digest: bytes, actor: Actor, *, now: datetime, overlap: timedelta) -> Token:
-        """Give a token a new secret; those before are accepted for `overlap` at most.
+        """Give a token a new secret and end its sessions; the secrets before are accepted for `overlap` at most.
 
         Raises `NotFound`, `TokenRevoked`.
         """
@@ -193,6 +196,7 @@ class TokenRepository:
             is_longer = _s.valid_until.is_(None) | (_s.valid_until > until)
             older = update(token_secrets).where(_s.name == name, is_longer)
             await connection.execute(older.values(valid_until=until))
+            await _end_sessions(connection, name)  # programs need the overlap, people can sign in again
             await _add_secret(connection, name, digest, now=now)
             detail = f"the old secret is valid until {until:%Y-%m-%d %H:%M:%SZ}"
             await write_audit(connection, actor, "token.rotated", now=now, target=name, detail=detail)
@@ -241,6 +245,11 @@ def _changeable(token: Token) -> dict[str, Any]:
 
 async def _add_secret(connection: AsyncConnection, name: str, digest: bytes, *, now: datetime) -> None:
     await connection.execute(insert(token_secrets).values(name=name, digest=digest, created_at=now))
+
+
+async def _end_sessions(connection: AsyncConnection, name: str) -> None:
+    digests = select(_s.digest).where(_s.name == name)
+    await connection.execute(delete(sessions).where(sessions.c.token_digest.in_(digests)))
 
 
 def _to_token(row: RowMapping, secrets: Sequence[Secret]) -> Token:

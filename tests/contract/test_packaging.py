@@ -39,7 +39,7 @@ def test_the_wheel_holds_every_module_and_every_migration(wheel: zipfile.ZipFile
 
 def test_the_wheel_holds_every_template_and_file_of_the_console(wheel: zipfile.ZipFile) -> None:
     console = ROOT / "app" / "console"
-    folders = (console / "static",)
+    folders = (console / "templates", console / "static")
     files = {str(path.relative_to(ROOT)) for folder in folders for path in folder.rglob("*") if path.is_file()}
     assert "app/console/static/vendor/swagger-ui-dist/LICENSE" in files
     assert files <= set(wheel.namelist())

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from app.core.records import Claim
-from app.ledger.activity import Activity
+from app.ledger.activity import REFUSALS, Activity
 from app.ledger.models import Report, Source
 from app.ledger.tables import activity_minutes
 from app.operations.replicas import Heartbeat, replicas
@@ -32,10 +32,26 @@ async def test_deliveries_and_outcomes_are_counted_by_the_minute_of_all_processe
         rows = {(row["minute"], row["what"]): list(row.values())[2:] for row in await room.rows(activity_minutes)}
         assert rows == {
             (NOON, "deliveries"): [1, 0, 0, 0, 0],
+            (NOON, "polls"): [4, 0, 0, 0, 0],
+            (NOON, "failed"): [3, 0, 0, 0, 0],
             (NOON, "settled by webhook"): [1, 0, 0, 0, 0],
             (NOON, "settled by poll"): [4, 1, 2, 2, 2],
             (NOON + timedelta(minutes=1), "deliveries"): [1, 0, 0, 0, 0],
         }
+
+
+async def test_the_sums_of_a_week_are_read_from_one_index_by_minute_ten_minutes_or_hour(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        activity = Activity(room.database)
+        for minutes in (0, 1, 9, 10, 59, 60, 8 * 24 * 60):
+            activity.count(REFUSALS, NOON - timedelta(minutes=minutes))
+        await activity.run_once()
+        first = NOON - timedelta(days=7)
+        for prefix, expected in ((16, [1, 1, 1, 1, 1, 1]), (15, [1, 3, 2]), (13, [1, 5])):
+            sums = await activity.sums(first, prefix=prefix)
+            newest_first = sorted(sums, key=lambda each: each.begins, reverse=True)
+            assert [each.counts[0] for each in newest_first] == expected
+            assert newest_first[0].begins == NOON
 
 
 async def test_a_process_is_known_by_its_heartbeat_until_it_has_been_silent_for_a_minute(database_url: str) -> None:

@@ -1,0 +1,237 @@
+"""What all pages share: who is signed in, checked forms, templates, navigation, and errors as pages."""
+
+import hashlib
+import hmac
+import math
+import re
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from app.api.errors import explain
+from app.console import filters
+from app.console.static_files import StaticFiles
+from app.core.audit import Audit
+from app.core.auth import Access, Caller, Role
+from app.core.bodies import ClientDisconnected, read_body
+from app.core.errors import RequestInvalid, ServiceError
+from app.core.urls import is_loopback
+from app.tokens.sessions import SessionEnded, Sessions
+
+COOKIE: Final = "receiver_session"
+_NOTICE: Final = "receiver_notice"
+_SECONDS_OF_NOTICE: Final = 30
+LOGIN: Final = "/console/login"
+_OURS: Final = re.compile(r"/console(?:[/?][\x21-\x5b\x5d-\x7e]*)?")
+MOST_FORM_BYTES: Final = 64 * 1024
+_MOST_FIELDS: Final = 200
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NavigationItem:
+    """A line of the navigation, shown to callers whose role allows the page."""
+
+    label: str
+    path: str
+    icon: str
+    role: Role = Role.READ
+    is_for_fenced: bool = True
+    """Also shown to tokens that see only what is their own."""
+
+
+NAVIGATION: Final = (
+    NavigationItem("Overview", "/console", "overview"),
+    NavigationItem("Audit", "/console/audit", "audit", Role.ADMIN),
+)
+
+
+class FormInvalid(RequestInvalid):
+    """403: the form did not come from a page of this session."""
+
+    status = 403
+    code = "form_invalid"
+
+    def __init__(self) -> None:
+        super().__init__("This form did not come from a page of your session. Go back, reload the page, and try again.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """The parts that pages are made of."""
+
+    access: Access
+    sessions: Sessions
+    audit: Audit
+    files: StaticFiles
+    public_url: str | None
+    """Its origin is accepted in forms too, for proxies that change `Host`."""
+
+    def require(self, role: Role) -> Callable[[Request], Awaitable[Caller]]:
+        """A dependency: the caller who is signed in. Raises `SessionEnded`, `FormInvalid`, `Forbidden`."""
+
+        async def authorize(request: Request) -> Caller:
+            session_id = request.cookies.get(COOKIE, "")
+            caller = await self.sessions.caller(session_id)
+            if request.method not in {"GET", "HEAD"}:
+                await self.read_form(request)
+            await self.access.authorize(request, caller, role)
+            return caller
+
+        return authorize
+
+    async def read_form(self, request: Request) -> dict[str, str]:
+        """The fields of a form, also in `request.state.form`. Raises `FormInvalid`, `RequestInvalid`."""
+        if not self._is_same_origin(request):
+            raise FormInvalid
+        body = await read_body(request.scope, request.receive, most_bytes=MOST_FORM_BYTES)
+        try:
+            fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MOST_FIELDS))
+        except ValueError:
+            raise RequestInvalid("body: must be a form in UTF-8.") from None
+        session_id = request.cookies.get(COOKIE, "")
+        if not session_id or not hmac.compare_digest(csrf_token(session_id).encode(), fields.pop("csrf", "").encode()):
+            raise FormInvalid
+        request.state.form = fields
+        return fields
+
+    def _is_same_origin(self, request: Request) -> bool:
+        """Whether the page that sent the form is ours. The scheme is not compared: a proxy may end TLS."""
+        origin = urlsplit(request.headers.get("origin", "")).netloc
+        hosts = {request.headers.get("host"), urlsplit(self.public_url or "").netloc}
+        return bool(origin) and origin in hosts
+
+    def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:  # noqa: ANN401
+        """A page made of a template and its values, of which `title` is needed."""
+        caller: Caller | None = getattr(request.state, "caller", None)
+        notice = request.cookies.get(_NOTICE)
+        html = (
+            _environment()
+            .get_template(template)
+            .render(
+                user=caller,
+                csrf=csrf_token(request.cookies.get(COOKIE, "")),
+                may=lambda role: caller is not None and caller.role.allows(Role(role)),
+                navigation=[item for item in NAVIGATION if caller is not None and _is_shown(item, caller)],
+                notice=None if notice is None else unquote(notice),
+                path=request.url.path,
+                query=request.query_params,
+                static=self.files.url,
+                url_with=partial(_url_with, request),
+                version=version("rivya-receiver"),
+                **values,
+            )
+        )
+        headers = {"Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
+        response = Response(html, status_code=status, headers=headers, media_type="text/html; charset=utf-8")
+        if notice is not None:
+            response.delete_cookie(_NOTICE, path="/console")
+        return response
+
+    def redirect(self, request: Request, url: str, *, notice: str | None = None) -> Response:
+        """An answer that leads to a page of ours, which shows the notice once."""
+        response = Response(status_code=303, headers={"Location": url, "Cache-Control": "no-store"})
+        if notice is not None:
+            self.set_cookie(request, response, _NOTICE, quote(notice), seconds=_SECONDS_OF_NOTICE)
+        return response
+
+    def set_cookie(
+        self, request: Request, response: Response, name: str, value: str, *, seconds: int | None = None
+    ) -> None:
+        """Set a cookie that no script reads and that other sites' forms do not send."""
+        is_secure = not is_loopback(request.url.hostname or "")
+        response.set_cookie(
+            name, value, max_age=seconds, path="/console", secure=is_secure, httponly=True, samesite="lax"
+        )
+
+    def error_page(self, request: Request, error: ServiceError) -> Response:
+        """The error as a page, with a way back."""
+        if error.status >= 500:
+            log.warning("page.not_served", code=error.code)
+        referrer = urlsplit(request.headers.get("referer", ""))
+        back = checked_next(f"{referrer.path}?{referrer.query}" if referrer.query else referrer.path)
+        response = self.page(request, "error.html", status=error.status, title="Not done", error=error, back=back)
+        if error.retry_after is not None:
+            response.headers["Retry-After"] = str(math.ceil(error.retry_after))
+        return response
+
+    def router(self) -> APIRouter:
+        """A router for pages: errors become pages, and whoever is not signed in is led to the sign-in."""
+        console = self
+
+        class PageRoute(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+                handler = super().get_route_handler()
+
+                async def respond(request: Request) -> Response:
+                    try:
+                        return await handler(request)
+                    except ClientDisconnected:
+                        raise
+                    except SessionEnded as error:
+                        if request.method == "GET" and "text/event-stream" in request.headers.get("accept", ""):
+                            raise
+                        notice = error.message if COOKIE in request.cookies else None
+                        return console.redirect(request, login_url(request), notice=notice)
+                    except ServiceError as error:
+                        return console.error_page(request, error)
+                    except RequestValidationError as error:
+                        return console.error_page(request, RequestInvalid(explain(error.errors())))
+
+                return respond
+
+        return APIRouter(prefix="/console", route_class=PageRoute, include_in_schema=False)
+
+
+def _is_shown(item: NavigationItem, caller: Caller) -> bool:
+    return caller.role.allows(item.role) and (item.is_for_fenced or not caller.role.is_fenced)
+
+
+def _url_with(request: Request, **changes: object) -> str:
+    """The path of this request with other parameters in its query; None removes one."""
+    pairs = [(name, value) for name, value in request.query_params.multi_items() if name not in changes]
+    pairs += [(name, str(value)) for name, value in changes.items() if value is not None]
+    return f"{request.url.path}?{urlencode(pairs)}" if pairs else request.url.path
+
+
+def csrf_token(session_id: str) -> str:
+    """What the forms of this session contain; tells nothing about the session's id."""
+    return hmac.new(session_id.encode(), b"csrf", hashlib.sha256).hexdigest()
+
+
+def checked_next(path: str) -> str:
+    """`path` if it leads to a page of the console, else the overview: a link to the sign-in leads nowhere else."""
+    return path if _OURS.fullmatch(path) and not path.startswith(LOGIN) else "/console"
+
+
+def login_url(request: Request) -> str:
+    """The sign-in, after which the requested page is shown."""
+    wanted = request.url.path if request.method == "GET" else "/console"
+    wanted = f"{wanted}?{request.url.query}" if request.url.query and request.method == "GET" else wanted
+    return LOGIN if wanted == "/console" else f"{LOGIN}?next={quote(wanted)}"
+
+
+@cache
+def _environment() -> Environment:
+    folder = Path(__file__).parent / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters.update(filters.FILTERS)
+    return environment

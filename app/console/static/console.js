@@ -1,0 +1,262 @@
+"use strict";
+
+// What the pages need of a browser. Without it they can be read and filtered; dialogs and updates need it.
+
+(() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const on = (type, handler) => document.addEventListener(type, handler);
+
+  // Times: written in UTC by the server; the reader may switch to local time.
+
+  const CHOICE = "receiver-times";
+  const pad = (number) => String(number).padStart(2, "0");
+
+  function localTime(date) {
+    const day = `${date.getFullYear()}-${pad(date.getMonth() + 1)}-${pad(date.getDate())}`;
+    const zone = new Intl.DateTimeFormat(undefined, { timeZoneName: "short" })
+      .formatToParts(date)
+      .find((part) => part.type === "timeZoneName");
+    return `${day} ${pad(date.getHours())}:${pad(date.getMinutes())}:${pad(date.getSeconds())} ${zone ? zone.value : ""}`;
+  }
+
+  function isLocal() {
+    try {
+      return localStorage.getItem(CHOICE) === "local";
+    } catch {
+      return false;
+    }
+  }
+
+  function showTimes(root = document) {
+    for (const element of all("time[data-time]", root)) {
+      element.dataset.utc ??= element.textContent;
+      const local = localTime(new Date(element.dateTime));
+      element.textContent = isLocal() ? local : element.dataset.utc;
+      element.title = isLocal() ? element.dataset.utc : local;
+    }
+    for (const button of all("[data-times]")) {
+      button.hidden = false;
+      button.textContent = isLocal() ? "Times: local" : "Times: UTC";
+    }
+  }
+
+  function switchTimes() {
+    try {
+      localStorage.setItem(CHOICE, isLocal() ? "utc" : "local");
+    } catch {
+      return; // without storage times stay in UTC
+    }
+    showTimes();
+  }
+
+  // Copying.
+
+  async function copy(button) {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+    } catch {
+      const field = document.createElement("textarea"); // on plain http there is no clipboard
+      field.value = button.dataset.copy;
+      field.className = "hidden";
+      (button.closest("dialog") ?? document.body).append(field);
+      field.select();
+      document.execCommand("copy");
+      field.remove();
+      button.focus();
+    }
+    button.dataset.copied = "";
+    const label = button.getAttribute("aria-label");
+    button.setAttribute("aria-label", "Copied");
+    setTimeout(() => {
+      delete button.dataset.copied;
+      button.setAttribute("aria-label", label);
+    }, 1500);
+  }
+
+  // Dialogs. What has to be typed is checked by the server too.
+
+  on("click", (event) => {
+    const button = event.target.closest("button");
+    if (!button) return;
+    if (button.dataset.copy !== undefined) copy(button);
+    if (button.dataset.times !== undefined) switchTimes();
+    if (button.dataset.dialog) document.getElementById(button.dataset.dialog).showModal();
+    if (button.dataset.close !== undefined) button.closest("dialog").close();
+  });
+
+  on("submit", (event) => {
+    const form = event.target;
+    const typed = form.querySelector("[data-expected]");
+    if (typed) {
+      typed.setCustomValidity(typed.value.trim() === typed.dataset.expected ? "" : `Type ${typed.dataset.expected}`);
+      if (!form.reportValidity()) {
+        event.preventDefault();
+        return;
+      }
+    }
+    if (form.dataset.filters !== undefined) {
+      for (const field of all("input, select", form)) field.disabled = field.value === ""; // so that URLs stay short
+    }
+    if (form.method === "post") setTimeout(() => all("button:not([type])", form).forEach((each) => (each.disabled = true)));
+  });
+
+  on("input", (event) => {
+    if (event.target.dataset.expected !== undefined) event.target.setCustomValidity("");
+  });
+
+  on("change", (event) => {
+    if (event.target.matches("[data-filters] select")) event.target.form.requestSubmit();
+  });
+
+  addEventListener("pageshow", () => {
+    for (const field of all("form button:disabled, [data-filters] :disabled")) field.disabled = false;
+  });
+
+  // Updates: the stream says that something has changed, and the regions of the page that are marked are read anew.
+
+  const latest = new Map(); // the HTML of each region as the server sent it
+  let refreshing = null;
+  let again = false;
+
+  function isBusy(region) {
+    const active = document.activeElement;
+    const isTyping = region.contains(active) && active.matches("input, select, textarea");
+    const selection = getSelection();
+    const isSelecting = selection && !selection.isCollapsed && region.contains(selection.anchorNode);
+    const isPlaying = all("video, audio", region).some((media) => !media.paused);
+    return isTyping || isSelecting || isPlaying || region.querySelector("dialog[open]") !== null;
+  }
+
+  function replaceRegion(region, html) {
+    const focused = region.contains(document.activeElement) ? document.activeElement : null;
+    const place = focused ? all("a, button, summary", region).indexOf(focused) : -1;
+    const opened = all("details[open]", region).map((each) => each.closest("[id]")?.id);
+    region.innerHTML = html;
+    for (const id of opened) {
+      const details = id && document.getElementById(id)?.querySelector("details");
+      if (details) details.open = true;
+    }
+    showTimes(region);
+    load(region);
+    if (place >= 0) all("a, button, summary", region)[place]?.focus();
+  }
+
+  async function readAgain() {
+    const response = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
+    if (response.redirected && new URL(response.url).pathname === "/console/login") {
+      location.reload();
+      return;
+    }
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    for (const region of all("[data-live][id]")) {
+      const html = page.getElementById(region.id)?.innerHTML;
+      if (html === undefined || html === latest.get(region.id) || isBusy(region)) continue;
+      latest.set(region.id, html);
+      replaceRegion(region, html);
+    }
+  }
+
+  async function refresh() {
+    if (refreshing) {
+      again = true;
+      return;
+    }
+    do {
+      again = false;
+      refreshing = readAgain();
+      try {
+        await refreshing;
+      } catch {
+        show("lost"); // the stream connects again, and with it this is repeated
+      } finally {
+        refreshing = null;
+      }
+    } while (again && !document.hidden);
+  }
+
+  const indicator = document.querySelector("[data-stream]");
+  const WORDS = { live: "Live", lost: "Connection lost, trying again…", connecting: "Connecting…" };
+  let source = null;
+  let retry = null;
+  let pause = 1000;
+
+  function show(state) {
+    const element = indicator?.querySelector("[data-stream-state]");
+    if (!element || element.dataset.state === state) return;
+    element.dataset.state = state;
+    element.textContent = WORDS[state];
+  }
+
+  function disconnect() {
+    clearTimeout(retry);
+    source?.close();
+    source = null;
+  }
+
+  function connect() {
+    disconnect();
+    if (!indicator || document.hidden) return; // a tab in the background costs nothing
+    source = new EventSource(indicator.dataset.stream);
+    source.addEventListener("changed", () => {
+      pause = 1000;
+      show("live");
+      refresh();
+    });
+    source.onerror = () => {
+      show("lost");
+      disconnect();
+      retry = setTimeout(async () => {
+        await refresh(); // leads to the sign-in where the session has ended
+        connect();
+      }, pause);
+      pause = Math.min(pause * 2, 15000);
+    };
+  }
+
+  // Parts of a page that take longer than the page itself.
+
+  async function load(root = document) {
+    for (const element of all("[data-load]", root)) {
+      element.setAttribute("aria-busy", "true");
+      try {
+        const response = await fetch(element.dataset.load, { credentials: "same-origin" });
+        if (!response.ok || response.redirected) throw new Error(`status ${response.status}`);
+        element.innerHTML = await response.text();
+        showTimes(element);
+      } catch {
+        element.textContent = "not known";
+      }
+      element.setAttribute("aria-busy", "false");
+    }
+  }
+
+  // A picture whose URL has expired gives way to its placeholder.
+
+  document.addEventListener(
+    "error",
+    (event) => {
+      const media = event.target;
+      if (media instanceof HTMLElement && media.closest("[data-media]")) media.closest("[data-media]").dataset.media = "gone";
+    },
+    true,
+  );
+
+  // A link to the sign-in may carry the token behind "#", which no server sees.
+
+  const token = document.querySelector("[data-token]");
+  if (token && location.hash.length > 1) {
+    token.value = decodeURIComponent(location.hash.slice(1));
+    history.replaceState(null, "", location.pathname + location.search);
+  }
+
+  for (const region of all("[data-live][id]")) latest.set(region.id, region.innerHTML);
+  showTimes();
+  load();
+  if (indicator) {
+    show("connecting");
+    connect();
+    on("visibilitychange", () => (document.hidden ? disconnect() : connect()));
+    addEventListener("pagehide", disconnect);
+  }
+})();
