@@ -99,7 +99,7 @@ async def test_a_database_that_is_away_is_waited_for_until_told_to_stop(tmp_path
     process = ReceiverProcess(environment(NOBODY, away, free_port()), tmp_path)
     process.spawn()
     try:
-        written = await asyncio.to_thread(wait_for, process, '"attempt": 2')
+        written = await asyncio.to_thread(wait_for, process, '"attempt":2')
         assert "start.database_unavailable" in written
         assert "hush" not in written
         assert await asyncio.to_thread(process.terminate) == 0

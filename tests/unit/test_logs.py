@@ -33,6 +33,33 @@ def test_a_line_has_what_is_bound_and_its_level_logger_and_time(monkeypatch: pyt
     assert line == {"event": "usual", "level": "info", "logger": "app.somewhere", "a": 1, "b": 2}
 
 
+def test_a_line_of_a_library_looks_like_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    with configured(monkeypatch, "json", least="info") as written:
+        logging.getLogger("uvicorn.error").warning("said %s", "this")
+        [line] = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {"event": "said this", "level": "warning", "logger": "uvicorn.error"}
+
+
+def test_an_exception_is_logged_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with configured(monkeypatch, "json", least="info") as written:
+        try:
+            int("this")
+        except ValueError:
+            structlog.stdlib.get_logger("app.somewhere").exception("failed")
+        [line] = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert (line["event"], line["level"]) == ("failed", "error")
+    assert line["exception"].endswith("ValueError: invalid literal for int() with base 10: 'this'")
+
+
+@pytest.mark.parametrize("value", ["\udc80", 2**80, b"bytes", ValueError("this")])
+def test_a_value_that_is_no_plain_json_is_written_all_the_same(monkeypatch: pytest.MonkeyPatch, value: object) -> None:
+    with configured(monkeypatch, "json", least="info") as written:
+        structlog.stdlib.get_logger("app.somewhere").info("usual", value=value)
+        [line] = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert line["value"] in (value, repr(value))
+
+
 def test_a_closed_stream_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     with configured(monkeypatch, "json", least=logging.INFO) as written:
         written.close()
