@@ -11,14 +11,24 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
 from tests.support.certificate_store import read_certificates_once
-from tests.support.databases import Databases, GivenServer, PostgresDatabases, PostgresServer, SqliteDatabases
+from tests.support.databases import (
+    Databases,
+    GivenServer,
+    PooledDatabases,
+    PostgresDatabases,
+    PostgresServer,
+    SqliteDatabases,
+)
 from tests.support.memory_files import temporary_root
 from tests.support.network_guard import NetworkGuard
+from tests.support.pgbouncer import pgbouncer
 from tests.support.postgres import PostgresCluster
 from tests.support.run_counts import RunCounts, begin, is_over, note
 
 BOTH = ("sqlite", "postgresql")
 GIVEN_SERVER = "DATABASE_URL_TEST"
+POOLER = "DATABASE_POOLER_TEST"
+"""`transaction` runs what uses PostgreSQL behind a PgBouncer in that mode."""
 # What a deployment would set, and what would send a loopback request through somebody's proxy.
 _UNWANTED = ("RIVYA_", "RECEIVER_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -83,8 +93,17 @@ def sqlite_databases(tmp_path_factory: pytest.TempPathFactory) -> SqliteDatabase
 
 
 @pytest.fixture(scope="session")
-def postgres_databases(postgres: PostgresServer) -> Iterator[PostgresDatabases]:
+def postgres_databases(
+    postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PostgresDatabases]:
     """Where PostgreSQL databases come from."""
+    if os.environ.get(POOLER) == "transaction":
+        folder = tmp_path_factory.mktemp("pgbouncer")
+        with pgbouncer(postgres.url("postgres"), folder, mode="transaction") as pooler:
+            databases: PostgresDatabases = PooledDatabases(postgres, pooler=pooler)
+            yield databases
+            databases.close()
+        return
     databases = PostgresDatabases(postgres)
     yield databases
     databases.close()

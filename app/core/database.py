@@ -47,6 +47,10 @@ _POSTGRES_SETTINGS = {
 _CALLER_SETTINGS = {**_POSTGRES_SETTINGS, "statement_timeout": "3s"}
 
 
+_STATEMENTS_CACHED = 100
+"""Prepared statements of a connection; SQLAlchemy's default."""
+
+
 class DatabaseInUse(Exception):
     """Another process serves on this SQLite file; the text says which, and what to do."""
 
@@ -72,7 +76,11 @@ class Database:
             checks = ConnectionChecks()
             self.engine = _postgres_engine(self.url, options, pool_size, checks, _POSTGRES_SETTINGS)
             self.caller_engine = _postgres_engine(self.url, options, caller_pool_size, checks, _CALLER_SETTINGS)
-            self.direct = RawPostgres(partial(connect, options, {**_POSTGRES_SETTINGS, **DIRECT_SETTINGS}), checks)
+            self.direct = RawPostgres(
+                partial(connect, options, {**_POSTGRES_SETTINGS, **DIRECT_SETTINGS}),
+                checks,
+                has_transaction_pooler=options.has_transaction_pooler,
+            )
         """The driver without SQLAlchemy, for the statements that run for every delivery."""
 
     @asynccontextmanager
@@ -194,13 +202,19 @@ def _shown(options: PostgresOptions) -> sa.URL:
 def _postgres_engine(
     url: sa.URL, options: PostgresOptions, pool_size: int, checks: ConnectionChecks, settings: dict[str, str]
 ) -> AsyncEngine:
+    def create() -> Any:  # noqa: ANN401 - SQLAlchemy's own object
+        return engine.dialect.dbapi.connect(  # type: ignore[union-attr] # it has one
+            async_creator_fn=partial(connect, options, settings),
+            prepared_statement_cache_size=0 if options.has_transaction_pooler else _STATEMENTS_CACHED,
+        )
+
     engine = create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
         hide_parameters=True,  # parameters are bodies and secrets, and errors are logged
-        async_creator=partial(connect, options, settings),
+        creator=create,
     )
 
     def check_out(connection: sa.AdaptedConnection, *_: object) -> None:

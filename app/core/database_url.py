@@ -72,11 +72,13 @@ _FOR_US: Final[Mapping[str, tuple[str, ...]]] = {
     "options": (),
     "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
 }
-_ALLOWED: Final = {**_FOR_DRIVER, **_WITHOUT_EFFECT, **_FOR_US}
+_POOLER: Final = "pgbouncer"
+"""`pgbouncer=true`, as Prisma and Supabase write it, says that a transaction pooler is in between."""
+_ALLOWED: Final = {**_FOR_DRIVER, **_WITHOUT_EFFECT, **_FOR_US, _POOLER: ("true", "false")}
 _OF_OTHERS: Final = re.compile(
     r"keepalives(_idle|_interval|_count)?|tcp_user_timeout|replication|requirepeer|require_auth|requiressl|hostaddr|"
     r"ssl(crldir|certmode|accept|identity|inline|_ca)|gssdelegation|scram_(client|server)_key|m(in|ax)_protocol_version|"
-    r"pgbouncer|connection_limit|(pool|socket|command|statement|lock|idle_in_transaction_session)_timeout|timeout|"
+    r"connection_limit|(pool|socket|command|statement|lock|idle_in_transaction_session)_timeout|timeout|"
     r"pool_(size|recycle|pre_ping)|max_(overflow|conns|connections)|(prepared_)?statement_cache_size|preparethreshold|"
     r"schema|currentschema|search_path|server_settings|charset|encoding|timezone|role|servicefile|uselibpqcompat|"
     r"async_fallback|sockettimeout",
@@ -102,6 +104,8 @@ class PostgresOptions:
     """Parameters of the startup packet."""
     target_session_attrs: str | None
     connect_seconds: float | None
+    has_transaction_pooler: bool
+    """Each transaction may run in another session: nothing of one may be relied on in the next."""
 
     @property
     def settings_named(self) -> frozenset[str]:
@@ -132,6 +136,13 @@ def normal_url(url: str) -> str:
     return parsed.set(drivername=driver).render_as_string(hide_password=False)
 
 
+def with_transaction_pooler(url: str) -> str:
+    """`url` of `normal_url`, saying that a transaction pooler is in between; one for SQLite unchanged."""
+    if not url.startswith("postgres") or postgres_options(url).has_transaction_pooler:
+        return url
+    return f"{url}{'&' if '?' in url.rpartition('@')[2] else '?'}{_POOLER}=true"
+
+
 def postgres_options(url: str) -> PostgresOptions:
     """The options in a PostgreSQL URL with libpq's parameters.
 
@@ -155,6 +166,7 @@ def postgres_options(url: str) -> PostgresOptions:
         # Of several hosts some may be standbys, which take no writes.
         target_session_attrs=given.get("target_session_attrs", "read-write" if len(hosts) > 1 else None),
         connect_seconds=None if seconds is None else float(seconds),
+        has_transaction_pooler=given.get(_POOLER) == "true",
     )
     if options.settings_named & {"timezone", "client_encoding"}:
         raise ValueError(

@@ -189,12 +189,24 @@ _SECONDS_FOR_STATEMENT: Final = 35.0
 _DEFAULT_PORT: Final = 5432
 _IN_STARTUP: Final = "application_name"
 _READ_ONLY: Final = "SHOW transaction_read_only"
+_FAIL_IF_READ_ONLY: Final = "SELECT 1 / (current_setting('transaction_read_only') = 'off')::int"
+"""Divides by 0 then. Without arguments and result it is one round trip, also behind a pooler."""
 
 _KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 10_000}
 
 
 class Connection(asyncpg.Connection):  # type: ignore[misc] # the package has no types
     """A connection to PostgreSQL that knows its age. TCP keepalive is on, so that a NAT does not forget it."""
+
+    local_settings = ""
+    """Statements that each transaction begins with, in the same round trip: behind a transaction pooler."""
+
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
+        """As asyncpg's. Everybody who begins a transaction calls it, asyncpg's own transactions too."""
+        if self.local_settings and query.startswith("BEGIN"):
+            query = f"{query.rstrip(';')}; {self.local_settings}"
+        status: str = await super().execute(query, *args, timeout=timeout)
+        return status
 
     def __init__(self, protocol: Any, transport: asyncio.Transport, *arguments: Any) -> None:  # noqa: ANN401
         super().__init__(protocol, transport, *arguments)
@@ -254,7 +266,8 @@ class ConnectionChecks:
 
     async def _takes_writes(self, connection: Connection) -> bool:
         with suppress(asyncpg.PostgresError, *_BROKEN):
-            return bool(await connection.fetchval(_READ_ONLY, timeout=_SECONDS_TO_ANSWER) == "off")
+            await connection.execute(_FAIL_IF_READ_ONLY, timeout=_SECONDS_TO_ANSWER)
+            return True
         return False
 
 
@@ -276,8 +289,7 @@ async def connect(
         for host, port in options.hosts:
             try:
                 async with asyncio.timeout(seconds):
-                    return await _connect(
-                        ours,
+                    connection: Connection = await asyncpg.connect(
                         **options.driver,
                         host=host or None,
                         port=port,
@@ -287,7 +299,12 @@ async def connect(
                         target_session_attrs=target,
                         command_timeout=statement_seconds,
                         server_settings=startup,
+                        connection_class=Connection,
+                        # Else statements get names, and a name is known to one session only.
+                        **{"statement_cache_size": 0} if options.has_transaction_pooler else {},
                     )
+                    await _configure(connection, ours, is_each_transaction=options.has_transaction_pooler)
+                    return connection
             except (OSError, asyncpg.CannotConnectNowError) as error:
                 failure = getattr(error, "strerror", None) or str(error) or f"no answer within {seconds:g} s"
             except asyncpg.TargetServerAttributeNotMatched:  # SQLAlchemy would take it for an error of the statement
@@ -296,8 +313,10 @@ async def connect(
     raise ConnectionError("; ".join(f"{address}: {failure}" for address, failure in failures.items()))
 
 
-async def _connect(settings: Mapping[str, str], **arguments: Any) -> Connection:  # noqa: ANN401 - those of asyncpg
-    connection: Connection = await asyncpg.connect(**arguments, connection_class=Connection)
+async def _configure(connection: Connection, settings: Mapping[str, str], *, is_each_transaction: bool) -> None:
+    if is_each_transaction:
+        connection.local_settings = "; ".join(f"SET LOCAL {name} = {_literal(settings[name])}" for name in settings)
+        return
     # Not in the startup packet: PgBouncer refuses settings that it does not know. One statement is one round trip.
     try:
         calls = (f"set_config({_literal(name)}, {_literal(value)}, false)" for name, value in settings.items())
@@ -305,7 +324,6 @@ async def _connect(settings: Mapping[str, str], **arguments: Any) -> Connection:
     except BaseException:
         connection.terminate()
         raise
-    return connection
 
 
 def _literal(text: str) -> str:
@@ -327,10 +345,16 @@ class RawPostgres:
     """A pool of at most `most` connections, opened when first needed and kept until they break."""
 
     def __init__(
-        self, connect: Callable[[], Awaitable[Connection]], checks: ConnectionChecks, *, most: int = 4
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        checks: ConnectionChecks,
+        *,
+        most: int = 4,
+        has_transaction_pooler: bool = False,
     ) -> None:
         self._connect = connect
         self.checks = checks
+        self._has_transaction_pooler = has_transaction_pooler
         self._idle: list[Connection] = []
         self._free = asyncio.Semaphore(most)
 
@@ -353,6 +377,9 @@ class RawPostgres:
 
     async def fetch(self, statement: str, *arguments: object) -> list[Any]:
         """The rows of one statement, run as its own transaction. Raises like `transaction`."""
+        if self._has_transaction_pooler:  # the driver needs two round trips for a statement, in one session
+            async with self.transaction() as connection:
+                return list(await connection.fetch(statement, *arguments))
         with translate_errors():
             async with self._connection() as connection:
                 rows: list[Any] = await connection.fetch(statement, *arguments)

@@ -23,7 +23,7 @@ from pydantic_settings import NoDecode
 
 from app.core.addresses import AllowList
 from app.core.auth import ApiToken, Role
-from app.core.database_url import normal_url
+from app.core.database_url import normal_url, with_transaction_pooler
 from app.core.environment import doubts, unquoted, unusable_files
 from app.core.headers import is_header_value
 from app.core.proxies import Network, ProxyInvalid, parse_networks, proxy_for
@@ -57,12 +57,14 @@ class DatabaseSettings(BaseModel):
     receiver_secrets_dir: Path = SECRETS_DIR
     receiver_log_format: Literal["json", "console"] = "json"
     receiver_log_level: Literal["debug", "info", "warning", "error"] = "info"
+    receiver_db_pooler: Literal["none", "transaction"] = "none"
     database_url: str = "sqlite+aiosqlite:///./receiver.db"
 
     @field_validator("database_url")
     @classmethod
-    def _database(cls, value: str) -> str:
-        return normal_url(value)
+    def _database(cls, value: str, info: ValidationInfo) -> str:
+        url = normal_url(value)
+        return with_transaction_pooler(url) if info.data.get("receiver_db_pooler") == "transaction" else url
 
 
 class Settings(DatabaseSettings):

@@ -91,7 +91,7 @@ async def test_every_row_is_copied_and_no_number_is_used_again(
     assert copied.status == 0, copied.errors
     counts = json.loads(copied.output)["tables"]
     assert counts == {name: len(stored) for name, stored in before.items() if name not in UNCOPIED}
-    assert {name for name, count in counts.items() if count} == FILLED - UNCOPIED
+    assert {name for name, count in counts.items() if count} >= FILLED - UNCOPIED
     after = await rows(target)
     assert {**after, **dict.fromkeys(UNCOPIED)} == {**before, **dict.fromkeys(UNCOPIED)}
     assert await add_transition(target) == forgotten + 1

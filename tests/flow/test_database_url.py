@@ -18,6 +18,7 @@ from app.core.database import Database
 from app.core.database_url import normal_url
 from app.core.errors import DatabaseUnavailable
 from app.core.migrations import migrate
+from app.core.settings import load_database
 from tests.support.certificates import write_certificate
 from tests.support.pgbouncer import pgbouncer
 from tests.support.ports import free_port
@@ -159,12 +160,31 @@ async def test_settings_of_the_session_are_those_of_the_url_and_else_ours(
 async def test_pgbouncer_in_session_mode_with_its_default_settings_lets_us_in_and_our_settings_hold(
     empty_postgres_url: str, tmp_path: Path
 ) -> None:
-    async with pgbouncer(empty_postgres_url, tmp_path) as url:
+    with pgbouncer(empty_postgres_url, tmp_path) as url:
         await migrate(url)
         for setting, value in (("statement_timeout", "30s"), ("lock_timeout", "5s"), ("TimeZone", "UTC")):
             assert await both(url, f"SELECT current_setting('{setting}')") == [value] * 2
         plans = await both(url, "SELECT current_setting('plan_cache_mode')")
         assert plans == ["force_custom_plan", "force_generic_plan"]
+
+
+@pytest.mark.parametrize("by", ["url", "setting"])
+async def test_behind_pgbouncer_in_transaction_mode_each_transaction_has_our_settings(
+    empty_postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    with pgbouncer(empty_postgres_url, tmp_path, mode="transaction") as pooler:
+        monkeypatch.setenv("RECEIVER_DB_POOLER", "transaction" if by == "setting" else "none")
+        monkeypatch.setenv("DATABASE_URL", f"{pooler}?pgbouncer=true" if by == "url" else pooler)
+        url = load_database().database_url
+        await migrate(url)
+        for setting, value in (("statement_timeout", "30s"), ("lock_timeout", "5s"), ("TimeZone", "UTC")):
+            assert await both(url, f"SELECT current_setting('{setting}')") == [value] * 2
+        show = text("SELECT pg_backend_pid(), current_setting('statement_timeout')")
+        names = text("SELECT count(*) FROM pg_prepared_statements")
+        async with opened(url) as database, database.read_for_caller() as one, database.read_for_caller() as other:
+            (first, limit), (second, _) = [(await each.execute(show)).one() for each in (one, other)]
+            assert (first != second, limit) == (True, "3s")
+            assert [(await each.execute(names)).scalar_one() for each in (one, other)] == [0, 0]
 
 
 def test_alembic_on_the_command_line_takes_the_same_url_and_refuses_the_same(empty_postgres_url: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
 from app.core.database import Database
 from app.ledger.feed import Feed, FeedCursor
@@ -138,12 +138,12 @@ async def test_what_four_processes_write_is_read_once_and_in_one_order_by_all(po
             assert reader.positions == expected
 
 
-async def test_a_reader_waits_for_a_writer_that_has_begun_but_not_for_one_that_is_gone(postgres_url: str) -> None:
+async def test_a_reader_waits_for_a_writer_that_has_begun_but_not_for_one_that_is_gone(
+    postgres_url: str, postgres_databases: PostgresDatabases
+) -> None:
     """A process that is killed, as its connection ends: the lock ends with it, and its positions stay unused."""
     async with open_ledger(postgres_url) as room:
-        writer = await asyncpg.connect(
-            make_url(postgres_url).set(drivername="postgresql").render_as_string(hide_password=False)
-        )
+        writer = await asyncpg.connect(postgres_databases.direct(postgres_url))
         await writer.execute("BEGIN")
         await writer.execute(LOCK_NEXT)
         await writer.execute("SELECT nextval('transitions_feed_position_seq')")
@@ -163,9 +163,7 @@ async def test_transactions_that_write_no_events_and_other_databases_hold_no_rea
     elsewhere = await asyncio.to_thread(postgres_databases.migrated)
     begun = []
     for url in (postgres_url, elsewhere):
-        connection = await asyncpg.connect(
-            make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
-        )
+        connection = await asyncpg.connect(postgres_databases.direct(url))
         await connection.execute("BEGIN")
         await connection.execute("UPDATE feed SET removed_through = 0")  # has an id of its own, and stays open
         begun.append(connection)
@@ -181,9 +179,8 @@ async def test_transactions_that_write_no_events_and_other_databases_hold_no_rea
 
 
 async def dumped_and_restored(source: str, target: str) -> None:
-    dsn = [make_url(url).set(drivername="postgresql").render_as_string(hide_password=False) for url in (source, target)]
     binaries = find_binaries()
-    script = f'"{binaries}/pg_dump" "{dsn[0]}" | "{binaries}/psql" --quiet --set ON_ERROR_STOP=1 "{dsn[1]}"'
+    script = f'"{binaries}/pg_dump" "{source}" | "{binaries}/psql" --quiet --set ON_ERROR_STOP=1 "{target}"'
     process = await asyncio.create_subprocess_exec(
         "bash", "-o", "pipefail", "-c", script, stdout=asyncio.subprocess.DEVNULL
     )
@@ -191,12 +188,12 @@ async def dumped_and_restored(source: str, target: str) -> None:
 
 
 async def test_a_restored_dump_goes_on_with_the_cursors_that_were_given_out(
-    postgres_url: str, empty_postgres_url: str
+    postgres_url: str, empty_postgres_url: str, postgres_databases: PostgresDatabases
 ) -> None:
     async with open_ledger(postgres_url) as room:
         await room.ledger.record([submit("a")])
         await room.ledger.record([submit("b")])
-        await dumped_and_restored(postgres_url, empty_postgres_url)
+        await dumped_and_restored(*map(postgres_databases.direct, (postgres_url, empty_postgres_url)))
         before = Reader(room.database)
         await before.read_on()
         a, b = before.ids

@@ -107,6 +107,11 @@ class PostgresDatabases:
     def open(self, url: str) -> None:
         self._execute(f'ALTER DATABASE "{make_url(url).database}" ALLOW_CONNECTIONS true')
 
+    def direct(self, url: str) -> str:
+        """A URL of libpq's for the same database, without a pooler in between."""
+        dsn = make_url(self._server.url(str(make_url(url).database))).set(drivername="postgresql")
+        return dsn.render_as_string(hide_password=False)
+
     def close(self) -> None:
         """Remove what is left, the template included: a server that was lent to us is given back as it was."""
         for name in list(self._created):
@@ -125,8 +130,25 @@ class PostgresDatabases:
         return self._server.url(name)
 
     def _execute(self, statement: str) -> None:
-        dsn = make_url(self._server.url(self._maintenance)).set(drivername="postgresql")
-        asyncio.run(_execute(dsn.render_as_string(hide_password=False), statement))
+        asyncio.run(_execute(self.direct(self._server.url(self._maintenance)), statement))
+
+
+class PooledDatabases(PostgresDatabases):
+    """PostgreSQL databases behind a PgBouncer in transaction mode."""
+
+    def __init__(self, server: PostgresServer, *, pooler: str) -> None:
+        super().__init__(server)
+        self._pooler = make_url(pooler)
+
+    def empty(self) -> str:
+        return self._through_pooler(super().empty())
+
+    def migrated(self) -> str:
+        return self._through_pooler(super().migrated())
+
+    def _through_pooler(self, url: str) -> str:
+        pooled = make_url(url).set(host=self._pooler.host, port=self._pooler.port, query={"pgbouncer": "true"})
+        return pooled.render_as_string(hide_password=False)
 
 
 async def _execute(dsn: str, statement: str) -> None:

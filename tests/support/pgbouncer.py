@@ -1,12 +1,13 @@
-"""A PgBouncer in session mode before PostgreSQL, with its default settings otherwise."""
+"""A PgBouncer before PostgreSQL, with its default settings but for the mode."""
 
-import asyncio
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from sqlalchemy import make_url
 
@@ -16,14 +17,18 @@ from tests.support.postgres_install import unprivileged_account
 _START_SECONDS = 30
 
 
-@asynccontextmanager
-async def pgbouncer(url: str, directory: Path) -> AsyncIterator[str]:
-    """The URL of that database through such a PgBouncer."""
+@contextmanager
+def pgbouncer(url: str, directory: Path, *, mode: Literal["session", "transaction"] = "session") -> Iterator[str]:
+    """The URL of that database through such a PgBouncer. Blocking.
+
+    In transaction mode the connections to the server take turns, so that hardly any two transactions share a session.
+    """
     binary = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if binary is None:
         raise AssertionError("this test needs PgBouncer: install it (Debian: apt-get install pgbouncer)")
     target, port, configuration = make_url(url), free_port(), directory / "pgbouncer.ini"
     password = f" password='{target.password}'" if target.password else ""
+    turns = "server_round_robin = 1\nmax_client_conn = 1000\n" if mode == "transaction" else ""
     configuration.write_text(
         f"""[databases]
 * = host={target.host} port={target.port} user={target.username}{password}
@@ -32,8 +37,8 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
-pool_mode = session
-"""
+pool_mode = {mode}
+{turns}"""
     )
     # It refuses to run as root, and may then not look into our directory: it reads its configuration from an open file,
     # which it opens once more.
@@ -41,9 +46,9 @@ pool_mode = session
     written = directory / "pgbouncer.log"
     user = unprivileged_account().pw_uid if os.geteuid() == 0 else None
     with configuration.open() as given, written.open("wb") as log:
-        process = subprocess.Popen([binary, "/dev/stdin"], stdin=given, stderr=log, user=user, cwd="/")  # noqa: ASYNC220
+        process = subprocess.Popen([binary, "/dev/stdin"], stdin=given, stderr=log, user=user, cwd="/")
     try:
-        if not await _is_listening(process, port):
+        if not _is_listening(process, written):
             raise AssertionError(f"PgBouncer did not start on port {port}:\n{written.read_text(errors='replace')}")
         yield target.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
     finally:
@@ -51,17 +56,14 @@ pool_mode = session
         process.wait()
 
 
-async def _is_listening(process: "subprocess.Popen[bytes]", port: int) -> bool:
-    for _ in range(_START_SECONDS * 20):
+def _is_listening(process: "subprocess.Popen[bytes]", log: Path) -> bool:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if "process up" in log.read_text(errors="replace"):
+            return True
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            try:
-                process.wait(0.05)
-            except subprocess.TimeoutExpired:
-                continue
-            return False
-        writer.close()
-        await writer.wait_closed()
-        return True
+            process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+        break
     return False

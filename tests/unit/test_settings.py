@@ -98,7 +98,7 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DATABASE_URL", "postgresql://db/receiver?target_session_attrs=x", "target_session_attrs with a value"),
         ("DATABASE_URL", "postgresql://db/receiver?connect_timeout=soon", "connect_timeout that is no whole number"),
         ("DATABASE_URL", "postgresql://db/receiver?keepalives=1", "parameter keepalives that"),
-        ("DATABASE_URL", "postgresql://db/receiver?sslmode=prefer&pgbouncer=true", "parameter pgbouncer that"),
+        ("DATABASE_URL", "postgresql://db/receiver?pgbouncer=yes", "has pgbouncer with a value that"),
         ("DATABASE_URL", "postgresql://db/receiver?sslmode=prefer&hush=true", "parameter (number 2) that"),
         ("DATABASE_URL", "postgresql://me:a@b/c@db/receiver", "percent-encoded"),
         ("DATABASE_URL", "postgresql://db/receiver?options=-cTimeZone%3DCET", "options that set timezone"),
