@@ -25,8 +25,7 @@ SECRET = "whsec_made_by_hand"
 
 def step(room: PollingHarness, seconds: float) -> None:
     """The clock that the replicas go by is set; no time passes."""
-    room.clock._now += timedelta(seconds=seconds)
-    room.clock._start += timedelta(seconds=seconds)
+    room.clock.step(seconds=seconds)
 
 
 async def run(room: PollingHarness, replica: Replica, *, seconds: int) -> list[str]:

@@ -57,7 +57,7 @@ def secured() -> Iterator[Secured]:
             server = Secured(cluster, folder, certificate)
             escaped = PASSWORD.replace("'", "''")
             asyncio.run(_execute(cluster.url("postgres"), f"CREATE USER me PASSWORD '{escaped}'"))
-            access = cluster._data / "pg_hba.conf"
+            access = cluster.data / "pg_hba.conf"
             access.write_text("local all me scram-sha-256\nhost all me all scram-sha-256\n" + access.read_text())
             asyncio.run(_execute(cluster.url("postgres"), "SELECT pg_reload_conf()"))
             yield server

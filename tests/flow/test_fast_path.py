@@ -128,7 +128,7 @@ async def test_requests_sent_without_waiting_are_answered_in_their_order(port: i
 
 
 @pytest.mark.parametrize("bad", [b"no HTTP\r\n\r\n", b"no HTTP", b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000])
-@pytest.mark.parametrize("query", ["", "?wait=0.0"], ids=["lane", "route"])
+@pytest.mark.parametrize("query", ["", "?wait=0.0"], ids=["fast path", "route"])
 async def test_what_is_no_http_is_refused_after_the_answers_to_what_came_before(
     port: int, bad: bytes, query: str
 ) -> None:

@@ -13,8 +13,8 @@ from tests.support.reports import submit
 MANY = 200
 PATH = "/api/v1/generations/task_7"
 LONG = {
-    "in the lane": read(f"{PATH}?wait=60"),
-    "on the route": read(f"{PATH}?wait=59.5"),
+    "on the fast path": read(f"{PATH}?wait=60"),
+    "on the documented route": read(f"{PATH}?wait=59.5"),
     "by preference": read(PATH, extra="Prefer: wait=60\r\n"),
 }
 

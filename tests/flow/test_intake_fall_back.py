@@ -37,7 +37,7 @@ class Counted(Secrets):
 
 
 class FallsBack:
-    """An exchange whose request is answered by the route, and never in the lane."""
+    """An exchange whose request is answered by the route, and never on the fast path."""
 
     is_abandoned = False
     is_handed_over = False
@@ -55,7 +55,7 @@ class FallsBack:
 async def fallen_back(
     url: str, outcome: ServiceError | None, *, seconds: float = 0, body: bytes | None = None, is_stuck: bool = False
 ) -> tuple[int, Counted, Noted, list[str]]:
-    """The route's status for a delivery of which the lane has come to `outcome` after so many seconds."""
+    """The route's status for a delivery whose `outcome` the fast path knows after so many seconds."""
     async with open_ledger(url) as room:
         clock, secrets, health = ManualClock(NOON), Counted(SECRET), Noted()
         batch = WriteQueue(room.ledger, SystemClock())

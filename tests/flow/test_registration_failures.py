@@ -3,6 +3,7 @@
 import pytest
 from structlog.testing import capture_logs
 
+from app.endpoint.repository import EndpointRepository
 from app.sandbox.accounts import Key
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
@@ -101,8 +102,9 @@ async def test_nothing_emitted_tells_a_secret_or_a_path_key(
                 str(logs),
             ]
             shown += [repr(await replica.client.get_endpoint(endpoint.id)), caplog.text, *capfd.readouterr()]
-            shown += [repr(stored) for stored in await replica.keyring._repository.endpoints()]
-            shown += [repr(stored) for stored in await replica.keyring._repository.secrets(now=r.clock.now())]
+            repository = EndpointRepository(replica.database)
+            shown += [repr(stored) for stored in await repository.endpoints()]
+            shown += [repr(stored) for stored in await repository.secrets(now=r.clock.now())]
     assert any(entry["event"] == "endpoint.registered" for entry in logs)
     for secret in (endpoint.secret, *endpoint.past_secrets):
         assert secret not in "".join(shown)

@@ -8,6 +8,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app.core.encryption import DecryptionFailed, SecretBox
+from app.endpoint.proofs import ProofRepository
 from app.endpoint.repository import EndpointRepository, ReencryptionResult, reencrypt_secrets
 from app.endpoint.service import EndpointCommands, EndpointUnknown
 from app.endpoint.verification import SecretPending, Verification
@@ -92,7 +93,7 @@ async def test_a_rotation_whose_answer_is_lost_is_repeated_and_nothing_is_refuse
         r.fault("webhooks.rotate", times=1, when="after", **fault)
         await _rotate(r, replica)
         lost = await r.deliver()
-        hasty = Verification(replica.keyring, replica.verification._proofs, clock=r.clock, seconds_in_doubt=0.1)
+        hasty = Verification(replica.keyring, ProofRepository(replica.database), clock=r.clock, seconds_in_doubt=0.1)
         replica.verification = hasty
         with pytest.raises(SecretPending):
             await replica.accept(lost)

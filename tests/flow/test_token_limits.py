@@ -10,6 +10,7 @@ import pytest
 
 from app.core.auth import Caller, Role, TokenLimits
 from app.operations.alarms import Alarm
+from app.operations.retention import Pruning
 from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.settings import Dialect
 from tests.support.ports import free_port
@@ -151,7 +152,7 @@ async def test_a_generation_that_is_forgotten_leaves_no_reservation(database_url
     async with open_service(database_url) as room:
         token = await create(room, credits_per_day=1)
         generation = (await post(room, token)).json()["id"]
-        await room.service.retention._pruning.generations([generation], now=room.clock.now())
+        await Pruning(room.service.database).generations([generation], now=room.clock.now())
         await room.service.spending.run_once()
         assert await credit_state(room, token) == (0, 1, 0)
 
@@ -298,7 +299,7 @@ async def test_retention_removes_what_was_spent_in_earlier_months_only(database_
         room.pass_time(days=25)
         await room.service.tokens.run_once()
         await post(room, token)
-        assert await room.service.retention._pruning.spending(room.clock.now()) == 2
+        assert await Pruning(room.service.database).spending(room.clock.now()) == 2
         await room.service.retention.run_once()
         assert await credit_state(room, token, "month") == (1, 0, 4)
 

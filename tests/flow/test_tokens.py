@@ -169,19 +169,19 @@ async def test_refusals_are_counted_by_reason_and_name_no_token(database_url: st
 
 async def test_managed_tokens_count_when_slots_to_rivya_are_shared(database_url: str) -> None:
     async with open_service(database_url) as room:
-        slots = room.service.gateway.limit
-        half = (slots._most + 1) // 2
+        limit = room.service.gateway.limit
+        half = (room.service.settings.receiver_rivya_concurrency + 1) // 2
         with contextlib.ExitStack() as held:
             for _ in range(half):
-                held.enter_context(slots.acquire("tests"))
-            with slots.acquire("tests"):
+                held.enter_context(limit.acquire("tests"))
+            with limit.acquire("tests"):
                 pass  # alone, a token may have them all
             secret = await create(room)
             with pytest.raises(Overloaded):
-                held.enter_context(slots.acquire("tests"))
+                held.enter_context(limit.acquire("tests"))
             assert (await call(room, "GET", "/api/v1/credits", secret)).status_code == 200
             await call(room, "DELETE", f"{TOKENS}/shop")
-            with slots.acquire("tests"):
+            with limit.acquire("tests"):
                 pass
 
 

@@ -39,7 +39,7 @@ async def test_claims_made_at_the_same_moment_are_disjoint_and_their_slots_too(d
     async with open_polling(database_url) as room:
         replicas = [await room.replica(rate=RATE) for _ in range(4)]
         tasks = await overdue(room, replicas[0], 100)
-        claims = await asyncio.gather(*(replica.poller._claims.claim(10) for replica in replicas for _ in range(2)))
+        claims = await asyncio.gather(*(replica.claims.claim(10) for replica in replicas for _ in range(2)))
         claimed = [one for claim in claims for one in claim]
         ids = [one.lease.generation_id for one in claimed]
         assert len(set(ids)) == len(ids) > 10
@@ -90,7 +90,7 @@ async def test_a_killed_pollers_work_is_due_again_when_its_lease_runs_out(databa
     async with open_polling(database_url) as room:
         killed, other = await room.replica(), await room.replica()
         [task] = await overdue(room, killed, 1)
-        assert len(await killed.poller._claims.claim(5)) == 1
+        assert len(await killed.claims.claim(5)) == 1
         room.clock.advance(seconds=LEASE.total_seconds() - 1)
         await other.poll()
         assert room.polled == []
@@ -116,10 +116,10 @@ async def test_what_was_learnt_under_an_older_lease_is_not_written(database_url:
     async with open_polling(database_url) as room:
         slow, other = await room.replica(), await room.replica()
         await overdue(room, slow, 1)
-        [old] = await slow.poller._claims.claim(1)
+        [old] = await slow.claims.claim(1)
         room.clock.advance(seconds=LEASE.total_seconds())
-        [new] = await other.poller._claims.claim(1)
-        book = slow.poller._claims
+        [new] = await other.claims.claim(1)
+        book = slow.claims
         assert (
             await book.record_poll_failures([poller.failed(old.lease, NextPoll(NOON, Tracking.STALLED), "late")]) == []
         )
@@ -131,10 +131,10 @@ async def test_a_callback_that_arrives_during_a_failing_poll_stands(database_url
     async with open_polling(database_url) as room:
         replica = await room.replica()
         [task] = await overdue(room, replica, 1)
-        [claimed] = await replica.poller._claims.claim(1)
+        [claimed] = await replica.claims.claim(1)
         await replica.ledger.record([webhook(task, "succeeded", at=room.clock.now())])
         lost = poller.not_found(claimed.lease, NextPoll(None, Tracking.LOST), "not_found", now=room.clock.now())
-        assert await replica.poller._claims.record_poll_failures([lost]) == []
+        assert await replica.claims.record_poll_failures([lost]) == []
         assert (await replica.row(task))["tracking"] == "settled"
 
 
@@ -142,8 +142,8 @@ async def test_failures_noted_while_the_same_generations_are_recorded_do_not_dea
     async with open_polling(database_url) as room:
         replica, other = await room.replica(rate=RATE), await room.replica(rate=RATE)
         tasks = await overdue(room, replica, 40)
-        claimed = await replica.poller._claims.claim(40)
-        book = replica.poller._claims
+        claimed = await replica.claims.claim(40)
+        book = replica.claims
         backwards = [poller.given_back(one.lease, room.clock.now()) for one in reversed(claimed)]
         reports = [webhook(task, "succeeded", at=room.clock.now()) for task in tasks]
         await asyncio.gather(book.record_poll_failures(backwards), other.ledger.record(reports))

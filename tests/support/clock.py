@@ -20,3 +20,8 @@ class ManualClock:
 
     def advance(self, *, seconds: float) -> None:
         self._now += timedelta(seconds=seconds)
+
+    def step(self, *, seconds: float) -> None:
+        """The wall clock is set; no time passes."""
+        self._now += timedelta(seconds=seconds)
+        self._start += timedelta(seconds=seconds)

@@ -14,6 +14,7 @@ from app.ledger.recorder import Changes, Recorder
 from app.ledger.tables import generations, polls
 from app.ledger.write_queue import WriteQueue
 from app.polling.categories import Categories
+from app.polling.claims import Claims
 from app.polling.poller import Poller
 from app.polling.schedule import Schedule
 from app.ratelimit.limiter import RateLimiter
@@ -103,6 +104,7 @@ class Replica:
             most=None if most_at_once is None else (most_at_once, most_ahead or 0),
             grace=0.0,
         )
+        self.claims = Claims(self.database, self.limiter)
         clock.stands_still_while.append(lambda: bool(self.poller._asking))
 
     async def poll(self) -> None:

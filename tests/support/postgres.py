@@ -84,7 +84,7 @@ class PostgresCluster:
         """
         settings = {**self._settings, "port": str(self.port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = [str(self._binaries / "postgres"), "-D", str(self._data), *options]
+        command = [str(self._binaries / "postgres"), "-D", str(self.data), *options]
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_unprivileged())
         for _ in range(START_SECONDS * 20):
@@ -141,7 +141,8 @@ class PostgresCluster:
         return self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
 
     @property
-    def _data(self) -> Path:
+    def data(self) -> Path:
+        """The directory of the cluster."""
         return self._directory / "data"
 
     @property
@@ -153,7 +154,7 @@ class PostgresCluster:
             account = unprivileged_account()
             os.chown(self._directory, account.pw_uid, account.pw_gid)
         options = [f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        command = [str(self._binaries / "initdb"), *options, "-D", str(self._data)]
+        command = [str(self._binaries / "initdb"), *options, "-D", str(self.data)]
         done = subprocess.run(command, check=False, capture_output=True, text=True, **self._as_unprivileged())
         if done.returncode != 0:
             self.close()
@@ -182,7 +183,7 @@ class PostgresCluster:
         # The postmaster writes its state as the last line of its lock file; pg_ctl looks there too. The first line says
         # whose it is: a killed server leaves its own behind.
         try:
-            lines = (self._data / "postmaster.pid").read_text().split()
+            lines = (self.data / "postmaster.pid").read_text().split()
         except FileNotFoundError:
             return False
         return bool(lines) and (lines[0], lines[-1]) == (str(self.pid), "ready")
