@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -205,9 +205,9 @@ class Access:
         if self._confirmed_at is None or self._clock.monotonic() - self._confirmed_at > _STALE_AFTER:
             raise DatabaseUnavailable
 
-    def _check_again(self, request: Request) -> None:
+    def _check_again(self, state: dict[str, Any]) -> None:
         """Raises `Unauthorized` if the token was revoked, or has expired, since the request began."""
-        request.state.caller = self.authenticate(request.state.caller.digest)
+        state["caller"] = self.authenticate(state["caller"].digest)
 
     def roles(self) -> dict[str, Role]:
         """The roles of the tokens that are accepted now, by their names."""
@@ -261,7 +261,7 @@ class Access:
     async def authorize(self, request: Request, caller: Caller, role: Role) -> None:
         """Make `caller` the caller of this request. Raises `Forbidden` for a role below `role`."""
         request.state.caller = caller  # set before a 403: `app.core.middleware` counts calls by caller
-        request.state.check_caller_again = partial(self._check_again, request)
+        request.state.check_caller_again = self._check_again  # not bound to the request: a cycle
         if not caller.role.allows(role):
             REFUSALS.labels(Forbidden.code).inc()
             if role is Role.ADMIN and self.on_admin_refused is not None:

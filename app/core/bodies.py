@@ -18,7 +18,7 @@ SECONDS: Final = 10.0
 """A whole body has this long to arrive, and a second more for each `BYTES_PER_SECOND` of it that have arrived."""
 BYTES_PER_SECOND: Final = 16 * 1024
 CHECK_CALLER_AGAIN: Final = "check_caller_again"
-"""In the state of a request with a token: a function that raises if the token is not valid any more."""
+"""In the state of a request with a token: a function of this state that raises if the token is not valid any more."""
 LONGEST_SILENCE: Final = 60.0
 """Seconds between two parts of a body, however much has arrived."""
 
@@ -108,8 +108,9 @@ async def read_body(scope: Scope, receive: Receive, *, most_bytes: int, memory: 
             pieces.append(piece)
     finally:
         memory.used -= size
-    if (check_caller := scope.get("state", {}).get(CHECK_CALLER_AGAIN)) is not None:
-        check_caller()  # a body may take so long that its token is revoked meanwhile
+    state = scope.get("state", {})
+    if (check_caller := state.get(CHECK_CALLER_AGAIN)) is not None:
+        check_caller(state)  # a body may take so long that its token is revoked meanwhile
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
