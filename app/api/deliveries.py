@@ -43,7 +43,7 @@ def router(queries: Queries, access: Access) -> APIRouter:
         responses=errors(404),
     )
     async def get_delivery(event_id: str, caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> Response:
-        """What is known of it; for the role admin also its headers and its bytes."""
+        """The delivery; for the role admin also its headers and its bytes."""
         delivery = await queries.delivery(event_id) if usable_id(event_id) is not None else None
         if delivery is not None and not await _is_visible(queries, delivery, caller):
             delivery = None

@@ -48,7 +48,7 @@ class ReadinessOut(BaseModel):
 
 
 class LivenessOut(BaseModel):
-    """The process runs."""
+    """200 while the process runs."""
 
     status: Literal["alive"]
 

@@ -84,7 +84,7 @@ def _example(value: dict[str, Any], *, extra: Literal["allow", "ignore"] = "igno
 
 
 class TrackingOut(BaseModel):
-    """What the receiver knows and does about a generation. Times are the receiver's."""
+    """The receiver's own state of a generation. Times are the receiver's."""
 
     model_config = _example(_TRACKING)
 

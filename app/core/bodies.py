@@ -48,7 +48,7 @@ class TooManyBodies(ServiceError):
 
 
 class BodyMemory:
-    """The bytes of bodies that this process has read so far of requests whose end has not come."""
+    """The bytes of request bodies that this process holds while the rest of them arrives."""
 
     def __init__(self, most: int = 256 * 1024 * 1024) -> None:
         self.most = most
@@ -63,7 +63,7 @@ class BodyMemory:
 
 BODIES: Final = BodyMemory()
 DELIVERIES: Final = BodyMemory()
-"""Apart, so that no caller keeps a delivery from being read."""
+"""Separate from that of deliveries, so that callers can't use up the memory that a delivery needs."""
 
 
 async def iter_body(receive: Receive) -> AsyncIterator[bytes]:

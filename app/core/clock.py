@@ -51,7 +51,7 @@ class SystemClock:
         return _from_seconds(self._wall())
 
     def before(self) -> datetime:
-        """What `now` would be without the last call of `set_reference`."""
+        """The value that `now` would have without the last call of `set_reference`."""
         return _from_seconds(self._zero_before + self._elapsed())
 
     def set_reference(self, reference: datetime) -> None:

@@ -147,7 +147,7 @@ class Database:
         self._lock_file = file
 
     def obstacle(self) -> str | None:
-        """What keeps this process from using a SQLite file, with the path and the user id. None if nothing does."""
+        """The reason why this process can't use a SQLite file, with the path and the user id. None if nothing does."""
         if not self.is_sqlite:
             return None
         # Never open the file here: closing it again would release the locks that SQLite holds on it in this process.

@@ -79,11 +79,11 @@ class HealthCheck:
     name: str
     ok: bool
     detail: str
-    """What is wrong and what to do about it, or the present state."""
+    """The problem and its remedy, or the present state."""
     is_required: bool
     """The service is not ready while this is not ok."""
     remedy: str = SEE_LOG
-    """What to do while it is not ok, in constant words without names or figures: strangers get this, not `detail`."""
+    """The remedy while it is not ok, as constant text without names or figures: strangers get this, not `detail`."""
 
 
 def tls_cause(error: BaseException | None) -> ssl.SSLError | None:

@@ -1,4 +1,4 @@
-"""What an HTTP header can carry; imports nothing, so that settings, commands and clients share it."""
+"""Checks text for HTTP headers; imports nothing, so that settings, commands and clients share it."""
 
 
 def is_header_value(text: str) -> bool:

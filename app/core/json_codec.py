@@ -28,5 +28,5 @@ def dump_json(value: object) -> bytes:
 
 
 def json_body(content: object) -> bytes:
-    """`content` as JSON with a newline at its end, so that a terminal shows what follows on a line of its own."""
+    """`content` as JSON and a newline, so that in a terminal the next prompt begins on a new line."""
     return dump_json(content) + b"\n"

@@ -1,4 +1,4 @@
-"""Where settings come from: the environment, `.env`, and files that hold one secret each."""
+"""The sources of settings: the environment, `.env`, and files that hold one secret each."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ SECRETS: Final = (
 )
 """The settings that are never shown. Each may also be given as a file."""
 SECRETS_DIR: Final = Path("/run/secrets")
-"""Where Docker and Podman mount secrets."""
+"""The folder in which Docker and Podman mount secrets."""
 
 
 class SettingsInvalid(Exception):
@@ -27,7 +27,7 @@ class SettingsInvalid(Exception):
 
 
 def read_sources(settings: type[BaseModel]) -> dict[str, tuple[str, Any]]:
-    """Where each setting that has a value comes from, and the value, by the setting's name.
+    """The source and the value of each setting that has one, by the setting's name.
 
     An earlier source wins: the environment, `.env`, the file that NAME_FILE names, a file in RECEIVER_SECRETS_DIR.
 
@@ -44,7 +44,7 @@ def read_sources(settings: type[BaseModel]) -> dict[str, tuple[str, Any]]:
 
 
 def read_variables(settings: type[BaseModel] = BaseModel) -> dict[str, str | None]:
-    """What the environment and `.env` hold, as it is, by names in lower case. Raises `SettingsInvalid`."""
+    """The variables of the environment and of `.env`, unchanged, by names in lower case. Raises `SettingsInvalid`."""
     environment, file = _open(settings).values()
     return {**file.env_vars, **environment.env_vars}
 

@@ -50,7 +50,7 @@ _SHORTEST_CALLBACK_SECRET = 32
 
 
 class DatabaseSettings(BaseModel):
-    """The settings of what needs the database only."""
+    """The settings of commands that need only the database."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 

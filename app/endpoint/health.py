@@ -85,7 +85,7 @@ class EndpointHealth:
         self._unwritten: dict[str, DeliveryCounts] = {}
         self._endpoints: Sequence[Endpoint] = ()
         self._malformed: dict[str, DeliveryCounts] = {}
-        """By defect, of this process: they do not speak against the secret, so they are not among `refusals`."""
+        """Deliveries that this process refused for size or form, by defect. They prove nothing about the secret."""
 
     def record_verified(self, endpoint_id: str | None, at: datetime) -> None:
         """Count a delivery that was verified at `at`."""

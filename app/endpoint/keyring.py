@@ -43,7 +43,7 @@ class KeyringSnapshot:
     in_doubt: frozenset[str] = frozenset()
     """Endpoints of which Rivya may hold a secret that is not stored yet."""
     tests: dict[str, datetime] = field(default_factory=dict)
-    """By endpoint: when a test delivery was requested, its secret having been proven before."""
+    """By id of an endpoint whose secret is proven: when an admin last requested a test delivery."""
 
     @property
     def usable_secrets(self) -> int:

@@ -65,7 +65,7 @@ class ProbeKey:
         return orjson.dumps({"probe": report})
 
     def read(self, probe: Probe, answer: bytes) -> dict[str, Any] | None:
-        """What our service received of this probe; None if the answer is not from our service."""
+        """Our service's report of the probe as it arrived; None if the answer is not from our service."""
         try:
             report = orjson.loads(answer)["probe"]
             expected = self._mac("answer", f"{probe.nonce}.{report['sha256']}")

@@ -108,7 +108,7 @@ class EndpointView(BaseModel):
 
     @classmethod
     def from_setting(cls, *, scheme: str | None, now: datetime) -> Self:
-        """The endpoint of RIVYA_SIGNING_SECRET, before any delivery has proved anything."""
+        """The view with RIVYA_SIGNING_SECRET set, before a delivery has proved a scheme."""
         unknown = Endpoint(id="", path_key="", url="", rivya_id=None, state=State.MANUAL, created_at=now)
         return cls.of(unknown, [], scheme=scheme, shows_path=False)
 

@@ -61,7 +61,7 @@ class EndpointCommands:
         return wanted
 
     async def rotated(self, wanted: Endpoint, *, patience: timedelta) -> bool:
-        """Wait until the secret is replaced; False if that takes longer than `patience`, and it goes on then."""
+        """True when the secret is replaced; False after `patience`, while the replacement goes on."""
         try:
             async with asyncio.timeout(patience.total_seconds()):
                 while True:

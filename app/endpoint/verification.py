@@ -200,10 +200,10 @@ class Verification:
         return detected
 
     def _is_pinning(self, detected: DetectedScheme, body: bytes) -> bool:
-        """Whether the scheme can be pinned: two deliveries have shown it.
+        """True if the scheme may be pinned: two deliveries with different bodies have shown it.
 
-        Who saw one delivery can send it again under headers of its own choice, and Rivya's would be refused from then
-        on. One delivery is enough under documented names at a secret path.
+        An attacker who has one delivery could send it again under headers of his own choice. If we pinned those,
+        Rivya's deliveries would be refused. One delivery is enough under documented names at a secret path.
         """
         if detected.has_documented_names and not self._keyring.is_fixed:
             return True

@@ -119,7 +119,7 @@ class TurnCharge:
         await self._spending.begin_turn(self._caller, self._id, str(self._model))
 
     def feed(self, piece: bytes, *, is_event_stream: bool) -> None:
-        """Look for the credits in the next bytes of the answer; later ones count."""
+        """Read the credits from the next bytes of the answer; a later amount replaces an earlier one."""
         self._pending += piece
         if not is_event_stream:
             return
@@ -130,7 +130,7 @@ class TurnCharge:
                 self._read(line.removeprefix(b"data:"))
 
     async def end(self) -> None:
-        """Count what it has cost: nothing where Rivya refused it, and what was reserved where that is not known."""
+        """Count the cost: nothing if Rivya refused the turn, the reserved credits if the cost is not known."""
         self._read(bytes(self._pending).removeprefix(b"data:"))
         is_refused = not self.is_sent or (self.status is not None and 400 <= self.status < 500)
         await self._spending.end_turn(

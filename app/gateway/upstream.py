@@ -171,7 +171,7 @@ class Relay:
         self._client = client
         self._timeouts = timeouts
         self._on_rate_limit = on_rate_limit
-        """Is called with each 429 of Rivya's, so that background calls pause."""
+        """Called with each 429 of Rivya, so that background calls pause."""
         self._pause = pause
 
     @asynccontextmanager

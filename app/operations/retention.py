@@ -49,7 +49,7 @@ class Step:
     """One step of a pass over all rows of a kind, in their order."""
 
     after: Any = None
-    """Where the next step begins; None at the end of the pass."""
+    """The place at which the next step begins; None at the end of the pass."""
     due: Sequence[str] = ()
     """The keys of the rows that are old enough."""
 
@@ -267,7 +267,7 @@ class Retention:
         self._batches: dict[str, int] = {}
         """Rows in one transaction for each kind; smaller after a statement timeout."""
         self._after: dict[str, Any] = {}
-        """Where the pass over each kind goes on."""
+        """The place at which the pass over each kind goes on."""
         self._walk_began: datetime | None = None
         """When the current pass over the creates began. They are never removed, so there is one pass a day.
 

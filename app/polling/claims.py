@@ -44,7 +44,7 @@ class PollLease:
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """What to write after a poll without a report; writing it ends the lease."""
+    """The state to write after a poll without a report; writing it ends the lease."""
 
     lease: PollLease
     changed: PollLease

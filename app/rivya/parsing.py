@@ -73,7 +73,7 @@ def storable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def checked_metadata(value: dict[str, Any]) -> dict[str, Any]:
-    """What a caller attaches to a generation, if it can be stored unchanged. Raises `ValueError`."""
+    """`value`, a caller's metadata for a generation, if it can be stored unchanged. Raises `ValueError`."""
     if storable(value) != value:
         message = "must not contain NUL, nor nest more than 200 levels"
         raise ValueError(message)

@@ -15,7 +15,7 @@ from anyio.streams.tls import TLSStream
 from app.rivya.errors import RivyaError, RivyaMalformed, RivyaUnreadable
 
 _SHORTEST_KEY: Final = 8
-"""Characters; a shorter API key is not struck out of responses, because it would occur in them by chance."""
+"""A key with fewer characters is not struck out of responses, because it would occur in them by chance."""
 
 
 class OneAnswerTransport(httpx.AsyncHTTPTransport):

@@ -41,7 +41,7 @@ MOST_EFFORT: Final = 4 * 1024 * 1024
 
 @dataclass(slots=True)
 class Effort:
-    """What detection may still cost, in bytes to hash; an attempt, or a byte of a header, counts as several."""
+    """The work that detection may still do, in bytes to hash; an attempt, or a byte of a header, counts as several."""
 
     left: int = MOST_EFFORT
     is_exceeded: bool = False

@@ -50,7 +50,7 @@ class Reason(StrEnum):
 
 @hot_dataclass()
 class SignatureClaim:
-    """What the headers claim: MACs over `prefix` and the body, and the time of signing (Unix seconds)."""
+    """The claim of the headers: MACs over `prefix` and the body, and the time of signing (Unix seconds)."""
 
     prefix: bytes
     macs: Sequence[bytes]

@@ -230,7 +230,7 @@ async def _read_bounded(response: httpx.Response, most_body_bytes: int, key_filt
 
 
 def default_headers(api_key: str) -> dict[str, str]:
-    """The headers of every request. Raises ValueError for a key that is no header value, without showing it."""
+    """The headers of every request. Raises ValueError, without the key, if the key can't be sent in a header."""
     if not is_header_value(api_key):
         raise ValueError("an API key consists of printable ASCII")
     return {

@@ -99,7 +99,7 @@ class Records(BoundedDict[str, R]):
 
 @dataclass
 class Charge:
-    """What one generation or chat turn costs its account; `final` is None until it ends."""
+    """The price of one generation or chat turn; `final` is None until it ends."""
 
     account: str
     idempotency_key: str | None
@@ -118,11 +118,11 @@ class CreditAccounts:
         self.charges: deque[Charge] = deque(maxlen=context.keep)
 
     def balance(self, account: str) -> int:
-        """What the account can spend."""
+        """The credits that the account can spend."""
         return self._credits.get(account, self._starting_credits)
 
     def set_balance(self, account: str, amount: int) -> None:
-        """Set what the account can spend."""
+        """Set the credits that the account can spend."""
         self._credits[account] = amount
 
     def reserve(self, charge: Charge) -> None:

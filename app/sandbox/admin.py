@@ -22,7 +22,7 @@ Configurable = TypeVar("Configurable", Faults, SandboxSettings)
 
 
 def admin_routes(sandbox: Sandbox) -> list[Route]:
-    """All of them, for one sandbox."""
+    """All admin routes of one sandbox."""
     return [Route(f"/sandbox{path}", partial(handle, sandbox), methods=[*verbs]) for path, verbs, handle in _ROUTES]
 
 

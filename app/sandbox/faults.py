@@ -1,4 +1,4 @@
-"""What goes wrong on demand: with deliveries, with calls and with streams."""
+"""Faults that can be switched on: of deliveries, of calls and of streams."""
 
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -16,7 +16,7 @@ _NOT_NEGATIVE = Field(ge=0)
 
 @dataclass
 class DeliveryFaults:
-    """What goes wrong with the deliveries of an event; the default is nothing."""
+    """The faults of an event's deliveries; by default there is none."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
     drop: bool = False
@@ -45,7 +45,7 @@ class DeliveryFaults:
 
 @dataclass
 class ApiFault:
-    """What goes wrong with calls; `when="after"` does the work first and then replaces the answer."""
+    """A fault of calls; `when="after"` does the work first and then replaces the answer."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
     route: str = "*"
@@ -67,7 +67,7 @@ class ApiFault:
 
 @dataclass
 class StreamFault:
-    """What goes wrong in a stream before its event number `after`, counted from 0."""
+    """A fault of a stream, before its event number `after`, counted from 0."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
     after: int = 1
@@ -82,7 +82,7 @@ class StreamFault:
 
 @dataclass
 class Faults:
-    """Everything that goes wrong now."""
+    """All faults that are switched on."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _CONFIG
     deliveries: DeliveryFaults = field(default_factory=DeliveryFaults)

@@ -74,6 +74,6 @@ class Generations:
             scheduler.call_later(seconds, partial(self._progress, generation, end))
 
     async def _progress(self, generation: Generation, status: Status) -> None:
-        """Move unless a test has moved it so far already."""
+        """Move, unless the generation has this status already, because a test has moved it."""
         if generation.can_become(status):
             await self.move(generation, status)

@@ -1,4 +1,4 @@
-"""What leaves the sandbox: JSON, errors in the documented shape, or a closed connection. And how bodies are read."""
+"""Responses: JSON, errors in the documented shape, or a closed connection. And the reading of request bodies."""
 
 import socket
 import struct

@@ -12,7 +12,7 @@ from app.sandbox.signing import Scheme
 Dialect = Literal["named", "chunks", "crlf"]
 """`named`: events with names; `chunks`: deltas and a closing `[DONE]`; `crlf`: ids, several data lines, `\\r\\n`."""
 Envelope = Literal["data", "data.object", "data.generation", "generation", "object"]
-"""Where the body of a delivery holds the object."""
+"""The member in which the body of a delivery has the object."""
 API_VERSION = "2026-05-11"
 HEARTBEAT = b": heartbeat\n\n"
 
@@ -35,7 +35,7 @@ class SandboxSettings:
     """Between two events of a stream."""
     list_shape: Literal["list", "array"] = "list"
     webhook_events: Literal["events", "types"] = "events"
-    """What `GET /webhook-events` lists: events, or event types."""
+    """The kind of objects that `GET /webhook-events` lists: events, or event types."""
     delete_status: Literal[200, 204] = 200
     deleted_endpoints: Literal["gone", "revoked"] = "gone"
     url_rules: Literal["local", "strict"] = "local"
@@ -58,7 +58,7 @@ class SandboxSettings:
 
 @dataclass(frozen=True)
 class Context:
-    """What all parts of one sandbox share; each log keeps its newest `keep` entries."""
+    """The objects that all parts of one sandbox share; each log keeps its newest `keep` entries."""
 
     settings: SandboxSettings
     faults: Faults

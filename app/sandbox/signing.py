@@ -44,7 +44,7 @@ def key_bytes(secret: str, form: KeyForm) -> bytes:
 
 @dataclass(frozen=True)
 class Message:
-    """What is signed: the event's id, the time of sending and the exact bytes of the body."""
+    """The signed content: the event's id, the time of sending and the exact bytes of the body."""
 
     event_id: str
     sent_at: datetime

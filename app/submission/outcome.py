@@ -76,8 +76,8 @@ class Outcome:
 def classify(attempt: Attempt, *, key: str, request_id: str, in_doubt: bool) -> Outcome:
     """The outcome of an attempt.
 
-    `in_doubt`: an earlier attempt may have taken effect. Then only an answer of Rivya about this very request settles
-    it, and not that Rivya is busy, away, or rejects our API key. `request_id` is the id in errors of our own.
+    `in_doubt`: an earlier attempt may have taken effect. Then only an answer about this very request is final. It is
+    not if Rivya is busy, away, or rejects our API key. `request_id` is the id in errors of our own.
     """
     if isinstance(attempt, Accepted):
         return _accepted(attempt)

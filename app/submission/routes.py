@@ -1,4 +1,4 @@
-"""POST /api/v1/generations: forwards Rivya's own path and body; a repeated create is never paid twice."""
+"""POST /api/v1/generations: forwards a create to Rivya; with the same Idempotency-Key it is paid once."""
 
 from typing import Annotated, Any
 

@@ -78,10 +78,10 @@ class SubmissionService:
         asyncio.get_running_loop().call_later(_SECONDS_TO_ANSWER, self._sender.abort_pending)
 
     async def stop(self) -> None:
-        """Accept no more creates, answer those who wait, and return when every running create is stored.
+        """Accept no more creates, answer the callers that wait, and return when every running create is stored.
 
-        Call it before the ledger's write queue is stopped. What Rivya has not answered in some seconds is stored as
-        unknown, and another process retries it.
+        Call it before the ledger's write queue is stopped. A create that Rivya has not answered in some seconds is
+        stored as unknown, and another process retries it.
         """
         self._stopping = True
         self._waiters.wake_all()

@@ -171,8 +171,8 @@ class SubmissionRepository:
     ) -> bool:
         """Store the outcome of an attempt; False if a later attempt or a final reply has replaced it.
 
-        Of a refused create only the hash of the body is kept: who sends it again brings the body.
-        An acceptance is stored however late it comes: Rivya has confirmed that the generation exists.
+        Of a refused create only the hash of the body is kept, because a caller that repeats it sends the body again.
+        An acceptance is stored however late it comes, because Rivya has confirmed that the generation exists.
         """
         is_current = true() if outcome.state is State.ACCEPTED else _t.attempts == claimed.attempts
         is_open = outcome.state is State.UNKNOWN

@@ -64,9 +64,9 @@ class MadeUpRecord:
 
     def reports(self) -> Iterator[Report]:
         """All reports in the order of their times."""
-        made = [report for number in range(self.count) for report in self._usual(number)]
-        made += [*self._named(), *self._hostile(), *self._odd_deliveries()]
-        return iter(sorted(made, key=lambda each: each.reported_at))
+        reports = [report for number in range(self.count) for report in self._usual(number)]
+        reports += [*self._named(), *self._hostile(), *self._odd_deliveries()]
+        return iter(sorted(reports, key=lambda each: each.reported_at))
 
     def rejected(self) -> list[dict[str, Any]]:
         """Rows of `rejections`."""
