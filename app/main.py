@@ -44,6 +44,7 @@ from app.endpoint.verification import Verification
 from app.fastpath import generation_read
 from app.fastpath.application import FastPathApp
 from app.fastpath.delivery import FastDelivery
+from app.fastpath.settlement import SettlingRecord
 from app.gateway import routes as gateway
 from app.gateway.models_cache import ModelsCache
 from app.gateway.service import Balance, Gateway
@@ -55,6 +56,7 @@ from app.intake.webhook import Intake
 from app.ledger import activity
 from app.ledger.activity import Activity
 from app.ledger.feed import Feed, FeedTail
+from app.ledger.postgres import PostgresRecord
 from app.ledger.queries import Queries
 from app.ledger.recorder import Changes, Recorder
 from app.ledger.write_queue import WRITERS, WriteQueue
@@ -178,7 +180,11 @@ class Service:
     def _build_ledger(self) -> None:
         self.activity = Activity(self.database)
         ledger = Recorder(
-            self.database, first_poll=self.schedule.first_poll, changes=self.changes, activity=self.activity
+            self.database,
+            first_poll=self.schedule.first_poll,
+            changes=self.changes,
+            activity=self.activity,
+            on_postgres=SettlingRecord if self.settings.receiver_fast_path else PostgresRecord,
         )
         commands = GenerationCommands(self.database, ledger, client=self.client, limiter=self.limiter, clock=self.clock)
         replay = Replay(self.database, ledger, clock=self.clock, first_poll=self.schedule.first_poll)

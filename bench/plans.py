@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from app.ledger.postgres import LOOK, write_statement
+from app.fastpath.settlement import SETTLE
+from app.ledger.postgres import LOOK
 from bench import driving, servers
 from bench.fill import SIZES, SUBMISSIONS, big, fill, fill_history
 from bench.plan_log import Statement, explain_all, shortened, statements
@@ -17,8 +18,6 @@ MOST_ROWS = 5000
 """What /metrics counts, and what is moved into the sums of usage at once."""
 _LOOK = "SELECT settled_lately"
 """Of the alarms: one statement about everything, for nobody who waits."""
-SETTLE = write_statement("changed", "delivered", "moved", "counted", "bodies", "closed", "expected")
-"""What a batch of callbacks for known generations writes."""
 _OF_DELIVERIES = tuple(shortened(statement) for statement in (LOOK, SETTLE))
 _TABLE = Path(__file__).resolve().parent / "PLANS.md"
 

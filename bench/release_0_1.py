@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.core.database import Database
 from app.core.drivers import RawPostgres
+from app.fastpath.settlement import SettlingRecord
 from app.intake.parse import parse_delivery
 from app.ledger.models import Report
 from app.ledger.recorder import Changes, Recorder
@@ -95,7 +96,9 @@ def run(world: World, results: Results) -> None:
 async def _compare(world: World, ours: str, theirs: str) -> list[tuple[float, float]]:
     """Seconds of processor time for each settlement, ours and theirs."""
     new, old = Database(ours), Database(theirs)
-    recorder = Recorder(new, first_poll=lambda _, now: now + timedelta(minutes=1), changes=Changes())
+    recorder = Recorder(
+        new, first_poll=lambda _, now: now + timedelta(minutes=1), changes=Changes(), on_postgres=SettlingRecord
+    )
     direct = old.direct
     assert isinstance(direct, RawPostgres)
 

@@ -42,7 +42,7 @@ class PostgresRecord:
         Raises `WriteConflict` and `DatabaseUnavailable`; nothing is written then.
         """
         ids, event_ids = concerned(reports)
-        with _map_conflicts():
+        with map_conflicts():
             if self._expects_new:
                 plan = decide({}, {})
                 new = _arguments(plan)
@@ -60,7 +60,7 @@ class PostgresRecord:
         Raises `WriteConflict` only where another writer inserts one of them at the same time.
         """
         ids, event_ids = concerned(reports)
-        with _map_conflicts():
+        with map_conflicts():
             async with self._direct.transaction() as connection:
                 await connection.execute(LOCK, ids)
                 known = await connection.fetch(LOOK, ids, event_ids)
@@ -76,11 +76,17 @@ class PostgresRecord:
         return plan
 
 
+CONFLICTS: Final = (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError)
+VALUE_ERRORS: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+"""Those included, and all others for which a value may be at fault."""
+
+
 @contextmanager
-def _map_conflicts() -> Iterator[None]:
+def map_conflicts(errors: tuple[type[Exception], ...] = CONFLICTS) -> Iterator[None]:
+    """Raise `WriteConflict` for these errors of the database, and for a deadlock."""
     try:
         yield
-    except (asyncpg.DivisionByZeroError, asyncpg.UniqueViolationError) as error:
+    except errors as error:
         raise WriteConflict from error
     except DatabaseUnavailable as error:
         if isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
@@ -169,7 +175,7 @@ FEED_END: Final = (
 The lowest lock is looked up for a row of `next`, and therefore after the next position is known.
 """
 
-_AHEAD: Final = f"ahead AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({FEED_LOCK} + ({_NEXT_POSITION})))"
+AHEAD: Final = f"ahead AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared({FEED_LOCK} + ({_NEXT_POSITION})))"
 _IF_NEW: Final = " WHERE NOT EXISTS (SELECT FROM known)"
 _CHANGES: Final = ", ".join(
     f"{name} = coalesce((row ->> {number})::{_type(generations.c[name])}, g.{name})"
@@ -212,7 +218,7 @@ _PARTS: Final = {
 def _ctes(parts: Sequence[str], *, if_new: str = "", again: str = "") -> list[str]:
     places = {name: f"${number}" for number, name in enumerate(parts, start=1)}
     texts = {name: _PARTS[name].format(**places, if_new=if_new, again=again) for name in parts if name in _PARTS}
-    return [*([_AHEAD] if "moved" in parts else []), *(f"{name} AS (\n    {text}\n)" for name, text in texts.items())]
+    return [*([AHEAD] if "moved" in parts else []), *(f"{name} AS (\n    {text}\n)" for name, text in texts.items())]
 
 
 @cache

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Protocol
 
 from app.core.database import Database
-from app.core.drivers import RawSqlite
+from app.core.drivers import RawPostgres, RawSqlite
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.waiters import Waiters
 from app.ledger.activity import Activity
@@ -78,10 +78,16 @@ class Recorder:
     """Records reports in the database and publishes transitions to `changes`; every report enters the ledger here."""
 
     def __init__(
-        self, database: Database, *, first_poll: FirstPoll, changes: Changes, activity: Activity | None = None
+        self,
+        database: Database,
+        *,
+        first_poll: FirstPoll,
+        changes: Changes,
+        activity: Activity | None = None,
+        on_postgres: Callable[[RawPostgres], PostgresRecord] = PostgresRecord,
     ) -> None:
         direct = database.direct
-        self._store = SqliteRecord(direct) if isinstance(direct, RawSqlite) else PostgresRecord(direct)
+        self._store = SqliteRecord(direct) if isinstance(direct, RawSqlite) else on_postgres(direct)
         self._first_poll = first_poll
         self._changes = changes
         self._activity = activity

@@ -4,6 +4,7 @@ import pytest
 
 from app.core.database import Database
 from app.core.drivers import RawPostgres
+from app.fastpath.settlement import SETTLE
 from app.ledger.postgres import BY_ID, LOCK, LOOK, write_new_statement, write_statement
 
 INSERTS = {**dict.fromkeys(("added", "opened", "delivered", "moved", "counted"), "'[]'"), "bodies": "''"}
@@ -16,10 +17,11 @@ ARGUMENTS = {
         *("'[]'", "'[]'", "ARRAY['g']", "0"),
     ),
     write_new_statement(*INSERTS): (*INSERTS.values(), "ARRAY['g']", "ARRAY['evt']"),
+    SETTLE: ("'[]'", "''", "ARRAY['id']", "0"),
 }
 
 
-@pytest.mark.parametrize("statement", ARGUMENTS, ids=["look", "lock", "by id", "write", "write new"])
+@pytest.mark.parametrize("statement", ARGUMENTS, ids=["look", "lock", "by id", "write", "write new", "settle"])
 async def test_a_plan_made_for_empty_tables_uses_their_keys(postgres_url: str, statement: str) -> None:
     plan = await planned(postgres_url, statement, ARGUMENTS[statement])
     scans = [line for line in plan.splitlines() if "Seq Scan" in line or "Hash Join" in line or "Merge Join" in line]

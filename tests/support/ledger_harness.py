@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Table
 
 from app.core.database import Database
+from app.fastpath.settlement import SettlingRecord
 from app.ledger.recorder import Changes, Recorder
 from tests.support.rows import table_rows
 
@@ -24,7 +25,7 @@ class LedgerHarness:
     def __init__(self, url: str) -> None:
         self.database = Database(url)
         self.changes = Changes()
-        self.ledger = Recorder(self.database, first_poll=first_poll, changes=self.changes)
+        self.ledger = Recorder(self.database, first_poll=first_poll, changes=self.changes, on_postgres=SettlingRecord)
 
     async def rows(self, table: Table) -> list[dict[str, Any]]:
         return await table_rows(self.database, table)
