@@ -22,6 +22,8 @@ from app.endpoint.reconciler import Reconciler
 from app.endpoint.repository import EndpointRepository, StoredSecret, reencrypt_secrets
 from app.endpoint.schemas import EndpointView, EntryView, OrphanView
 from app.endpoint.service import EndpointCommands, Orphans
+from app.endpoint.tables import endpoint_secrets
+from app.notifications.tables import subscriptions
 from app.rivya.client import RivyaClient
 from app.rivya.schemes import parse_scheme
 
@@ -150,7 +152,8 @@ async def repin(_settings: Settings, database: Database) -> bool:
 async def reencrypt(settings: Settings, database: Database) -> bool:
     """Encrypt every stored secret with the newest key. Raises `DecryptionFailed`; then nothing was changed."""
     keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
-    done = await reencrypt_secrets(database, keys)
+    columns = (endpoint_secrets.c.sealed, subscriptions.c.secret, subscriptions.c.previous_secret)
+    done = await reencrypt_secrets(database, keys, columns)
     typer.echo(f"{done.changed} of {done.total} stored secrets encrypted anew; all are under key {keys.newest} now")
     return True
 

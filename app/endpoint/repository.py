@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, func, insert, or_, select, union, update
+from sqlalchemy import Column, Select, and_, delete, func, insert, or_, select, union, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -244,20 +244,25 @@ class ReencryptionResult:
     total: int
 
 
-async def reencrypt_secrets(database: Database, keys: SecretBox) -> ReencryptionResult:
-    """Encrypt every stored secret with the newest key, so that older keys can be removed; all in one transaction.
+async def reencrypt_secrets(
+    database: Database, keys: SecretBox, columns: Sequence[Column[Any]] = (endpoint_secrets.c.sealed,)
+) -> ReencryptionResult:
+    """Encrypt every secret in `columns` with the newest key, so that older keys can be removed; in one transaction.
 
-    Raises `DecryptionFailed` if one can't be decrypted, `DatabaseUnavailable`; then nothing is changed.
+    Each of their tables has a column `id`. Raises `DecryptionFailed` if a secret can't be decrypted,
+    `DatabaseUnavailable`; then nothing is changed.
     """
-    secret, changed = endpoint_secrets.c, 0
-    every = select(secret.id, secret.sealed).order_by(secret.id).with_for_update()
+    changed = total = 0
     async with database.transaction() as connection:
-        stored = (await connection.execute(every)).all()
-        for row in stored:
-            # Those with the newest key must decrypt too, or a mistyped key would go unnoticed.
-            plain = keys.decrypt(row.sealed)
-            if not keys.is_newest(row.sealed):
-                anew = update(endpoint_secrets).where(secret.id == row.id)
-                await connection.execute(anew.values(sealed=keys.encrypt(plain)))
-                changed += 1
-    return ReencryptionResult(changed, len(stored))
+        for column in columns:
+            key = column.table.c.id
+            every = select(key, column.label("sealed")).where(column.is_not(None)).order_by(key).with_for_update()
+            for row in (await connection.execute(every)).all():
+                total += 1
+                # Those with the newest key must decrypt too, or a mistyped key would go unnoticed.
+                plain = keys.decrypt(row.sealed)
+                if not keys.is_newest(row.sealed):
+                    anew = update(column.table).where(key == row.id)
+                    await connection.execute(anew.values({column: keys.encrypt(plain)}))
+                    changed += 1
+    return ReencryptionResult(changed, total)

@@ -218,13 +218,13 @@ async def _record_health(
         changes: dict[str, Any] = {"last_success_at": result.at, "failure_count": 0, "failing_since": None}
         stage = None
     else:
-        stage = failing_stage(subscription, result.at)
+        is_active = subscription.status is SubscriptionStatus.ACTIVE
+        stage = failing_stage(subscription, result.at) if is_active else None
         changes = {
             "last_failure_at": result.at,
             "failure_count": subscription.failure_count + 1,
             "failing_since": subscription.failing_since or result.at,
         }
-        is_active = subscription.status is SubscriptionStatus.ACTIVE
         if is_active and (result.is_gone or stage is Failing.DISABLED):
             stage = Failing.DISABLED
             changes |= await set_status(connection, subscription.id, SubscriptionStatus.DISABLED, now=result.at)

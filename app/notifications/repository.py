@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, RowMapping, Select, delete, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, RowMapping, exists, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.audit import Actor, write_audit
@@ -24,7 +24,7 @@ from app.notifications.models import (
     Subscription,
     SubscriptionStatus,
 )
-from app.notifications.tables import NOT_DELIVERED, notification_dispatch, notifications, subscriptions
+from app.notifications.tables import NOT_DELIVERED, OPEN, notification_dispatch, notifications, subscriptions
 from app.tokens.repository import tokens
 
 MOST_PER_TOKEN: Final = 100
@@ -259,7 +259,7 @@ class NotificationRepository:
         statement = select(
             exists(select(_s.id).where(_LIVE)).label("has_subscriptions"),
             exists(select(callbacks.c.generation_id)).label("has_callbacks"),
-            exists(select(_n.id).where(_PENDING)).label("has_pending"),
+            exists(select(_n.queue).where(_PENDING).order_by(_n.queue)).label("has_pending"),
         )
         async with self._database.read() as connection:
             return Work(*(bool(value) for value in (await connection.execute(statement)).one()))
@@ -268,7 +268,7 @@ class NotificationRepository:
         """Give up what was held for too long, and delete the endpoints of tokens that were revoked or have expired."""
         is_over = tokens.c.revoked_at.is_not(None) | (tokens.c.expires_at <= now)
         gone = select(_s.id).join(tokens, tokens.c.name == _s.token).where(_LIVE, is_over)
-        old = update(notifications).where(_n.state == NotificationState.HELD, _n.created_at < now - HOLD)
+        old = update(notifications).where(OPEN, _n.state == NotificationState.HELD, _n.created_at < now - HOLD)
         async with self._database.transaction() as connection:
             await lock_dispatch(connection)
             ids = (await connection.execute(gone)).scalars().all()
@@ -279,8 +279,7 @@ class NotificationRepository:
     async def pending(self) -> tuple[int, datetime | None]:
         """How many are pending (`MOST_COUNTED` at most), and since when the oldest is."""
         counted = select(func.count()).select_from(select(_n.id).where(_PENDING).limit(MOST_COUNTED).subquery())
-        is_open = _n.state.in_((NotificationState.PENDING, NotificationState.HELD))
-        oldest = select(_n.created_at).where(is_open, _PENDING).order_by(_n.created_at).limit(1)
+        oldest = select(_n.created_at).where(OPEN, _PENDING).order_by(_n.created_at).limit(1)
         async with self._database.read() as connection:
             count = (await connection.execute(counted)).scalar_one()
             return count, (await connection.execute(oldest)).scalar_one_or_none() if count else None
@@ -408,13 +407,3 @@ def to_subscription(row: RowMapping) -> Subscription:
     members = {name: row[name] for name in Subscription.__dataclass_fields__}
     types = tuple(EventType(name) for name in orjson.loads(row["event_types"]))
     return Subscription(**{**members, "event_types": types, "status": SubscriptionStatus(row["status"])})
-
-
-def pruned(before: datetime, most: int) -> Select[Any]:
-    """The ids of at most `most` notifications that ended before this."""
-    return select(_n.id).where(_n.ended_at < before).order_by(_n.ended_at).limit(most)
-
-
-def deletion(chosen: ColumnElement[bool]) -> Any:  # noqa: ANN401 - a delete
-    """Remove notifications."""
-    return delete(notifications).where(chosen)

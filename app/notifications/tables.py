@@ -19,6 +19,7 @@ from app.notifications.models import NotificationState, SubscriptionStatus
 
 PENDING = text("state = 'pending'")
 WAITING = text("state IN ('pending', 'held') AND generation_id IS NOT NULL")
+OPEN = text("state IN ('pending', 'held')")
 NOT_DELIVERED = text("state <> 'delivered'")
 
 subscriptions = Table(
@@ -84,7 +85,7 @@ notifications = Table(
     partial_index("ix_notifications_due", "queue", "next_attempt_at", where=PENDING),
     partial_index("ix_notifications_leased", "queue", where=text("lease_until IS NOT NULL")),
     partial_index("ix_notifications_waiting", "queue", "generation_id", "number", where=WAITING),
-    partial_index("ix_notifications_open", "created_at", where=text("state IN ('pending', 'held')")),
+    partial_index("ix_notifications_open", "created_at", where=OPEN),
     partial_index("ix_notifications_not_delivered", "id", where=NOT_DELIVERED),
     partial_index("ix_notifications_ended_at", "ended_at", where=text("ended_at IS NOT NULL")),
     partial_index("ix_notifications_generation_id", "generation_id", where=text("generation_id IS NOT NULL")),

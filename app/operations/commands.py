@@ -71,10 +71,10 @@ class GenerationCommands:
         return recorded
 
     async def delete(self, generation_id: str, *, even_open: bool = False) -> None:
-        """Delete a generation, its history, and the bodies of its deliveries and its create; its event ids stay.
+        """Delete a generation, its history, its notifications, and the bodies of its deliveries and its create.
 
-        If the generation is deleted already, only the remaining bodies of its create are emptied. A later report from
-        Rivya creates it again. Raises `NotFound`, `NotNow`, and `StillOpen` unless `even_open`.
+        Its event ids stay. If the generation is deleted already, only the remaining bodies of its create are emptied. A
+        later report from Rivya creates it again. Raises `NotFound`, `NotNow`, and `StillOpen` unless `even_open`.
         """
         now = self._clock.now()
         generation = (await self._queries.generations_by_id([generation_id])).get(generation_id)
@@ -87,6 +87,7 @@ class GenerationCommands:
         ids = [] if generation is None else [generation_id]
         if await self._pruning.generations(ids, now=now, submissions=submitted) < len(ids):
             raise NotNow(f"{generation_id} is being changed at this moment")
+        await self._pruning.notifications_of(generation_id)
         log.info("generation.forgotten", generation_id=generation_id, source=Source.OPERATOR.value)
 
 

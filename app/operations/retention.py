@@ -20,7 +20,9 @@ from app.core.leases import Leadership, Leases
 from app.ledger import decide, rows
 from app.ledger.models import Generation, Position
 from app.ledger.sql import IN_ORDER, any_of, events_of, ids_parameter
-from app.ledger.tables import NOT_PRUNED, deliveries, feed, generations, polls, transitions, usage_changes
+from app.ledger.tables import NOT_PRUNED, callbacks, deliveries, feed, generations, polls, transitions, usage_changes
+from app.notifications.repository import lock_dispatch
+from app.notifications.tables import notifications
 from app.submission.store import submissions
 from app.tokens.spending import token_spending
 
@@ -34,7 +36,7 @@ log = structlog.stdlib.get_logger(__name__)
 # transaction at most, and there are no deadlocks. A generation with a locked delivery stays too, so that no body
 # outlives its generation. Of a create only the two bodies are emptied.
 
-_g, _d, _s = generations.c, deliveries.c, submissions.c
+_g, _d, _s, _n = generations.c, deliveries.c, submissions.c, notifications.c
 _BEFORE: Final = sa.bindparam("before", type_=UtcDateTime)
 _MOST: Final = sa.bindparam("most", type_=sa.Integer)
 _UNTIL: Final = sa.bindparam("until", type_=sa.Text)
@@ -133,6 +135,22 @@ class Pruning:
         async with self._database.transaction() as connection:
             return (await connection.execute(sa.delete(token_spending).where(old))).rowcount
 
+    async def expired_notifications(self, before: datetime, *, most: int) -> int:
+        """Remove notifications that ended before this; returns how many."""
+        ids = [row.id for row in await self._read(EXPIRED_NOTIFICATIONS, {"before": before, "most": most})]
+        if ids:
+            async with self._database.transaction() as connection:
+                await lock_dispatch(connection)
+                await connection.execute(sa.delete(notifications).where(self._among(_n.id)), self._ids(ids))
+        return len(ids)
+
+    async def notifications_of(self, generation_id: str) -> None:
+        """Remove what was sent, or is to be sent, about this generation."""
+        async with self._database.transaction() as connection:
+            await lock_dispatch(connection)
+            for column in (_n.generation_id, callbacks.c.generation_id):
+                await connection.execute(sa.delete(column.table).where(column == generation_id))
+
     async def _read(self, statement: sa.Select[Any], parameters: dict[str, Any]) -> Sequence[sa.Row[Any]]:
         async with self._database.read() as connection:
             if not self._database.is_sqlite:
@@ -199,6 +217,7 @@ def _page(
 
 
 EXPIRED: Final = sa.select(_d.event_id).where(_d.body_pruned_at < _BEFORE).order_by(_d.body_pruned_at).limit(_MOST)
+EXPIRED_NOTIFICATIONS: Final = sa.select(_n.id).where(_n.ended_at < _BEFORE).order_by(_n.ended_at).limit(_MOST)
 _HAS_BODY: Final = sa.or_(sa.func.length(_s.request) > 0, _s.response.is_not(None))
 _ANSWERED: Final = (
     sa.select(_s.id.label("key"), sa.and_(_s.resolved_at < _BEFORE, _HAS_BODY).label("is_due"))
@@ -222,7 +241,8 @@ class Limits:
     """The times before which rows are removed."""
 
     settled_before: datetime
-    """For generations by their settlement, and for the bodies of deliveries without a generation by their arrival."""
+    """For generations by their settlement, for the bodies of deliveries without a generation by their arrival, and for
+    notifications by their end."""
     pruned_before: datetime
     """For deliveries by the time at which their bodies were emptied."""
 
@@ -303,6 +323,7 @@ class Retention:
             "bodies": self._bodies,
             "deliveries": self._deliveries,
             "submissions": self._submissions,
+            "notifications": self._notifications,
         }
         return any([await self._attempt(kind, prune, old) for kind, prune in kinds.items()])
 
@@ -337,6 +358,11 @@ class Retention:
     async def _deliveries(self, old: Limits, most: int) -> bool:
         pruned = await self._pruning.expired_deliveries(old.pruned_before, most=most)
         self._count("deliveries", pruned)
+        return pruned == most
+
+    async def _notifications(self, old: Limits, most: int) -> bool:
+        pruned = await self._pruning.expired_notifications(old.settled_before, most=most)
+        self._count("notifications", pruned)
         return pruned == most
 
     async def _submissions(self, old: Limits, most: int) -> bool:

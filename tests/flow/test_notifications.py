@@ -6,14 +6,19 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from cryptography.fernet import Fernet
+from sqlalchemy import insert, select
 
+from app.core.encryption import SecretBox
+from app.endpoint.repository import ReencryptionResult, reencrypt_secrets
 from app.ledger.models import Report
 from app.ledger.tables import callbacks
 from app.notifications.signing import callback_secret
+from app.notifications.tables import subscriptions
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import Verified, Verifier
 from tests.support.clock import NOON
+from tests.support.receivers import ENCRYPTION_KEY
 from tests.support.reports import poll, submit, webhook
 from tests.support.scripted_provider import Heard
 from tests.support.webhooks_harness import programs
@@ -201,3 +206,46 @@ async def test_a_revoked_token_gets_nothing_more(database_url: str) -> None:
         [row] = await it.notifications()
         assert (row["status"], row["attempts"]) == ("canceled", [])
         assert (await it.ask("tests", "GET", "webhooks")).json()["data"] == []
+
+
+async def test_notifications_are_removed_so_long_after_their_end(database_url: str) -> None:
+    async with programs(database_url, RECEIVER_RETENTION_DAYS="10") as it:
+        await it.webhook()
+        held = await it.webhook("other")
+        await it.ask("other", "PATCH", f"webhooks/{held['id']}", json={"status": "paused"})
+        await it.deliver(submit("a"), delivered())
+        it.room.pass_time(days=9)
+        await it.room.service.retention.run_once()
+        assert [row["status"] for row in await it.notifications("shop")] == ["delivered"]
+        it.room.pass_time(days=1, seconds=1)
+        await it.room.service.retention.run_once()
+        assert await it.notifications("shop") == []
+        assert [row["status"] for row in await it.notifications("other")] == ["held"]
+        await it.dispatch()  # gives up what was held for too long
+        it.room.pass_time(days=10, seconds=1)
+        await it.room.service.retention.run_once()
+        assert await it.notifications() == []
+
+
+async def test_a_generation_that_is_deleted_takes_its_notifications_with_it(database_url: str) -> None:
+    async with programs(database_url) as it:
+        await it.webhook()
+        await it.deliver(submit("a"), delivered(), submit("b"), poll("b", "failed"))
+        assert (await it.ask("tests", "DELETE", "generations/a")).is_success
+        assert [row["generation_id"] for row in await it.notifications()] == ["b"]
+
+
+async def test_secrets_of_endpoints_are_encrypted_anew_with_the_others(database_url: str) -> None:
+    newer = Fernet.generate_key().decode()
+    columns = (subscriptions.c.secret, subscriptions.c.previous_secret)
+    async with programs(database_url) as it:
+        endpoint = await it.webhook()
+        rotated = (await it.ask("shop", "POST", f"webhooks/{endpoint['id']}/rotate-secret")).json()
+        await it.webhook("other")
+        database = it.room.service.database
+        done = await reencrypt_secrets(database, SecretBox([newer, ENCRYPTION_KEY]), columns)
+        assert done == ReencryptionResult(3, 3)
+        async with database.read() as connection:
+            stored = (await connection.execute(select(*columns).where(subscriptions.c.id == endpoint["id"]))).one()
+        opened = [SecretBox([newer]).decrypt(sealed) for sealed in stored]
+        assert opened == [rotated["signing_secret"], endpoint["signing_secret"]]
