@@ -1,5 +1,6 @@
 """Reads database URLs: SQLAlchemy's for SQLite, and libpq's, which hosting services give, for PostgreSQL."""
 
+import getpass
 import os
 import re
 import ssl
@@ -18,7 +19,11 @@ _DRIVERS: Final = {
     "postgres": "postgresql+asyncpg",
     "postgresql": "postgresql+asyncpg",
     "postgresql+asyncpg": "postgresql+asyncpg",
+    "postgres+asyncpg": "postgresql+asyncpg",
+    "postgresql+psycopg": "postgresql+asyncpg",
+    "postgresql+psycopg2": "postgresql+asyncpg",
 }
+"""Our drivers by what stands before `://`; URLs that name another driver of the same database mean that database."""
 _NOT_A_URL: Final = (
     "is not a database URL; write sqlite+aiosqlite:///./receiver.db or postgresql://user@host/name, "
     "with special characters of the password percent-encoded"
@@ -26,7 +31,7 @@ _NOT_A_URL: Final = (
 # A password may hold raw "@"s, or a raw "/", or a raw "?", as SQLAlchemy and libpq allow, but not two of them: it would
 # not be sure where the host begins.
 _POSTGRES: Final = re.compile(
-    r"(?P<driver>postgres(?:ql(?:\+asyncpg)?)?)://"
+    r"(?P<driver>postgres(?:ql)?(?:\+\w+)?)://"
     r"(?:(?P<user>[^:/@?]*)(?::(?P<password>[^/?]*|[^@/]*|[^@?]*))?@)?"
     r"(?P<hosts>[^/?@]*)(?:/(?P<database>[^?@]*))?(?:\?(?P<query>.*))?",
     re.DOTALL,
@@ -87,6 +92,20 @@ _OF_OTHERS: Final = re.compile(
 """Parameters of libpq and of other drivers, which can be named although we do not support them."""
 _OTHER_NAMES: Final = {"ssl": "sslmode", "database": "dbname"}
 """Names that SQLAlchemy and asyncpg use for the same parameters."""
+_OTHER_SSL_MODES: Final = {
+    **dict.fromkeys(("true", "1", "on", "yes", "no-verify"), "require"),
+    **dict.fromkeys(("false", "0", "off", "no"), "disable"),
+}
+"""What `ssl=true` of JDBC and of Node.js means for libpq."""
+_VARIABLES: Final = {
+    "PGSSLMODE": "sslmode",
+    "PGSSLNEGOTIATION": "sslnegotiation",
+    "PGSSLMINPROTOCOLVERSION": "ssl_min_protocol_version",
+    "PGSSLMAXPROTOCOLVERSION": "ssl_max_protocol_version",
+    "PGGSSLIB": "gsslib",
+    "PGTARGETSESSIONATTRS": "target_session_attrs",
+}
+"""Variables that asyncpg reads where the URL says nothing, and that have few values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +171,14 @@ def postgres_options(url: str) -> PostgresOptions:
     if parts is None:
         raise ValueError(_NOT_A_URL)
     given = _parameters(parts["query"] or "")
-    hosts = _hosts(given.get("host") or parts["hosts"], given.get("port", ""))
+    hosts = _default_ports(_hosts(given.get("host") or parts["hosts"] or _host_variable(), given.get("port", "")))
+    _check_variables(given)
     seconds = given.get("connect_timeout")
     if seconds is not None and not re.fullmatch(r"[1-9][0-9]{0,3}", seconds):
         raise ValueError("has a connect_timeout that is no whole number of seconds, 1 to 9999")
     options = PostgresOptions(
         hosts=hosts,
-        user=given.get("user") or unquote(parts["user"] or "") or None,
+        user=given.get("user") or unquote(parts["user"] or "") or _default_user(),
         password=given.get("password") or unquote(parts["password"] or "") or None,
         database=given.get("dbname") or unquote(parts["database"] or "") or None,
         driver=_driver_arguments({name: value for name, value in given.items() if name in _FOR_DRIVER}),
@@ -180,6 +200,8 @@ def _parameters(query: str) -> dict[str, str]:
     given: dict[str, list[str]] = {}
     # For libpq, + is not a space.
     for position, (name, value) in enumerate(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True), start=1):
+        if name == "ssl" or value == "no-verify":
+            value = _OTHER_SSL_MODES.get(value.lower(), value)  # noqa: PLW2901 - libpq's word for it
         name = _OTHER_NAMES.get(name, name)  # noqa: PLW2901 - libpq's name of the parameter
         if name not in _ALLOWED:
             # Another name is not shown: it may be what follows a raw "?" in a password.
@@ -207,6 +229,48 @@ def _hosts(hosts: str, ports: str) -> tuple[tuple[str, int | None], ...]:
     if len(named) > 1 and any(not host for host, _ in named):
         raise ValueError(_NOT_A_URL)
     return tuple((host, port or number) for (host, port), number in zip(named, numbers, strict=True))
+
+
+def _host_variable() -> str:
+    hosts = os.environ.get("PGHOST", "")
+    try:
+        _hosts(hosts, "")
+    except ValueError:
+        raise ValueError(f"names no host, and PGHOST is no list of hosts: {hosts}") from None
+    return hosts
+
+
+def _default_ports(hosts: tuple[tuple[str, int | None], ...]) -> tuple[tuple[str, int | None], ...]:
+    """The hosts with the ports of PGPORT where they have none."""
+    ports = os.environ.get("PGPORT", "")
+    if all(port is not None for _, port in hosts) or not ports.strip():
+        return hosts
+    try:
+        numbers = [_port(port.strip()) for port in ports.split(",")]
+    except ValueError:
+        raise ValueError(f"names no port, and PGPORT is no number from 1 to 65535: {ports}; unset it") from None
+    if len(numbers) not in (1, len(hosts)):
+        raise ValueError(f"names no port, and PGPORT has more or fewer than the hosts: {ports}; unset it")
+    numbers *= len(hosts) if len(numbers) == 1 else 1
+    return tuple((host, port or number) for (host, port), number in zip(hosts, numbers, strict=True))
+
+
+def _default_user() -> str | None:
+    """None leaves PGUSER, or the account that we run as, to the driver. Raises `ValueError` if there is neither."""
+    try:
+        if not os.environ.get("PGUSER"):
+            getpass.getuser()
+    except (KeyError, OSError):
+        message = f"names no user, nor does PGUSER, and the account {os.getuid()} that we run as has no name"
+        raise ValueError(message) from None
+    return None
+
+
+def _check_variables(given: Mapping[str, str]) -> None:
+    for variable, name in _VARIABLES.items():
+        value, allowed = os.environ.get(variable), _ALLOWED[name]
+        if value and name not in given and value not in allowed:
+            raise ValueError(f"is used with {variable}, which must be {' or '.join(allowed)}: {value}; unset it")
 
 
 def _address(text: str) -> tuple[str, int | None]:
@@ -242,7 +306,8 @@ def _driver_arguments(given: dict[str, str]) -> dict[str, Any]:
 
 def _require_files(given: Mapping[str, str]) -> None:
     """Raise `ValueError` for files that can't be used: else each connection would fail as if the server were down."""
-    mode, root = given.get("sslmode", ""), given.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")
+    mode = given.get("sslmode") or os.environ.get("PGSSLMODE", "")
+    root = given.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")
     default = Path(os.environ.get("HOME", "/"), ".postgresql", "root.crt")
     if mode.startswith("verify") and not root and not default.exists():
         raise ValueError(f"has sslmode={mode} without sslrootcert: name a file of certificates there, or write system")

@@ -59,3 +59,81 @@ def test_the_systems_certificates_are_asked_for_by_name() -> None:
         "ssl": True,
         "dsn": "postgresql://?ssl_min_protocol_version=TLSv1.3",
     }
+
+
+@pytest.mark.parametrize(
+    ("url", "variables", "hosts"),
+    [
+        ("postgres://h/db", {"PGPORT": "7"}, (("h", 7),)),
+        ("postgres://h:1/db", {"PGPORT": "abc"}, (("h", 1),)),
+        ("postgres://h1,h2:2/db", {"PGPORT": "7"}, (("h1", 7), ("h2", 2))),
+        ("postgres://h1,h2/db", {"PGPORT": "7, 8"}, (("h1", 7), ("h2", 8))),
+        ("postgres:///db", {"PGHOST": "h1,/run/pg", "PGPORT": "7"}, (("h1", 7), ("/run/pg", 7))),
+        ("postgres://h/db", {"PGHOST": "other", "PGPORT": " "}, (("h", None),)),
+    ],
+)
+def test_variables_of_libpq_say_what_the_url_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+    url: str,
+    variables: dict[str, str],
+    hosts: tuple[tuple[str, int | None], ...],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert postgres_options(url).hosts == hosts
+
+
+@pytest.mark.parametrize(
+    ("url", "variable", "value"),
+    [
+        ("postgres://h/db", "PGPORT", "abc"),
+        ("postgres://h/db", "PGPORT", "0"),
+        ("postgres://h/db", "PGPORT", "1,2"),
+        ("postgres://h/db", "PGPORT", "tcp://10.0.0.1:5432"),
+        ("postgres:///db", "PGHOST", "h:abc"),
+        ("postgres:///db", "PGHOST", "h1,,h2"),
+        ("postgres://h/db", "PGSSLMODE", "always"),
+        ("postgres://h/db", "PGSSLMODE", "verify-full"),
+        ("postgres://h/db", "PGSSLNEGOTIATION", "both"),
+        ("postgres://h/db", "PGSSLMINPROTOCOLVERSION", "1.2"),
+        ("postgres://h/db", "PGSSLMAXPROTOCOLVERSION", "TLS"),
+        ("postgres://h/db", "PGGSSLIB", "other"),
+        ("postgres://h/db", "PGTARGETSESSIONATTRS", "writer"),
+        ("postgres://h/db", "PGSSLCERT", "/nowhere/cert.pem"),
+    ],
+)
+def test_a_variable_of_libpq_that_can_not_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, url: str, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match="sslmode=verify-full" if value == "verify-full" else variable):
+        postgres_options(url)
+
+
+def test_an_account_without_a_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "PGUSER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000)
+    with pytest.raises(ValueError, match="names no user, nor does PGUSER, and the account 4000000"):
+        postgres_options("postgres://h/db")
+    monkeypatch.setenv("PGUSER", "me")
+    assert postgres_options("postgres://h/db").user is None
+    assert postgres_options("postgres://you@h/db").user == "you"
+
+
+@pytest.mark.parametrize(
+    ("query", "mode"),
+    [("ssl=true", "require"), ("ssl=1", "require"), ("sslmode=no-verify", "require"), ("ssl=false", "disable")],
+)
+def test_words_of_other_drivers_for_tls_are_understood(query: str, mode: str) -> None:
+    assert postgres_options(f"postgres://me@h/db?{query}").driver == {"dsn": f"postgresql://?sslmode={mode}"}
+    with pytest.raises(ValueError, match="has sslmode with a value"):
+        postgres_options("postgres://me@h/db?ssl=maybe")
+
+
+@pytest.mark.parametrize("driver", ["postgres+asyncpg", "postgresql+psycopg2", "postgresql+psycopg"])
+def test_another_driver_of_postgresql_means_the_same_database(driver: str) -> None:
+    assert normal_url(f"{driver}://me@h/db") == "postgresql+asyncpg://me@h/db"
+    with pytest.raises(ValueError, match="another database or driver"):
+        normal_url("mysql+pymysql://me@h/db")

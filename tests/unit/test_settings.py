@@ -84,7 +84,7 @@ def test_good_settings_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RECEIVER_LOG_FORMAT", "xml", "'json' or 'console'"),
         ("DATABASE_URL", "mysql://root:password@db/receiver", "write sqlite+aiosqlite"),
         ("DATABASE_URL", "sqlite+aiosqlite://", "would lose everything"),
-        ("DATABASE_URL", "postgresql+psycopg2://db/receiver", "another database or driver"),
+        ("DATABASE_URL", "postgresql+pg8000://db/receiver", "another database or driver"),
         ("DATABASE_URL", "postgresql://db/receiver?sslmode=yes", "sslmode with a value"),
         ("DATABASE_URL", "postgresql://db/receiver?sslmode=verify-full", "without sslrootcert"),
         ("DATABASE_URL", "postgresql://db/receiver?sslmode=require&sslrootcert=/no/such", "(/no/such: No such file"),
