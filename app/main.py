@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 
 import httpx
 import structlog
@@ -279,6 +280,7 @@ class Service:
     def _application(self) -> FastPathApp:
         app = FastPathApp(
             title="rivya-receiver",
+            version=version("rivya-receiver"),
             description=schemas.DESCRIPTION,
             openapi_tags=schemas.TAGS,
             lifespan=lambda _: self.running(),

@@ -183,5 +183,8 @@ still serving; try (Ctrl-C ends it):
   export RECEIVER_URL={url} RECEIVER_TOKEN={token}    # for README's quickstart, and for
   .venv/bin/rivya-receiver generations list
 
-and {url}/docs in a browser
+and in a browser:
+
+  {url}/console#token={token}    # the console: press "Sign in"
+  {url}/docs    # the API
 """

@@ -8,7 +8,8 @@ from typing import Final
 from app.console.filters import number, utc
 
 HEIGHT: Final = 100
-_STEP, _WIDTH = 10, 8
+STEP: Final = 10
+_WIDTH: Final = 8
 """Of a bar, in units of the drawing, which is stretched to the width that there is."""
 
 
@@ -20,6 +21,8 @@ class Window:
     label: str
     step: timedelta
     bars: int
+    cached: float
+    """Seconds for which its sums are not read again."""
     prefix: int
     """Of the sums of `app.ledger.activity` that it is made of."""
     mark: str
@@ -36,9 +39,9 @@ class Window:
 
 
 WINDOWS: Final = (
-    Window("hour", "Last hour", timedelta(minutes=1), 60, 16, "%H:%M"),
-    Window("day", "Last day", timedelta(minutes=20), 72, 15, "%H:%M"),
-    Window("week", "Last week", timedelta(hours=2), 84, 13, "%b %d"),
+    Window("hour", "Last hour", timedelta(minutes=1), 60, 2, 16, "%H:%M"),
+    Window("day", "Last day", timedelta(minutes=20), 72, 10, 15, "%H:%M"),
+    Window("week", "Last week", timedelta(hours=2), 84, 30, 13, "%b %d"),
 )
 
 
@@ -59,25 +62,13 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One colour of a bar."""
-
-    colour: str
-    y: float
-    height: float
-
-
-@dataclass(frozen=True, slots=True)
 class Bar:
     """One part of the window."""
 
     begins: datetime
     x: int
     values: Sequence[float]
-    parts: Sequence[Part]
-    title: str
-    step: int = _STEP
-    width: int = _WIDTH
+    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +82,13 @@ class Chart:
     """What to show while there is nothing to draw."""
     series: Sequence[Series]
     bars: Sequence[Bar]
+    paths: Sequence[tuple[str, str]]
+    """The colour of each series, and the outline of its parts of all bars."""
     marks: Sequence[str]
     highest: float
     width: int
     height: int = HEIGHT
+    step: int = STEP
 
     @property
     def total(self) -> float:
@@ -116,9 +110,10 @@ def stacked(
     columns = [[each.values.get(time, 0) for each in series] for time in times]
     highest = max(map(sum, columns), default=0)
     bars = [
-        _bar(time, index * _STEP, column, series, highest)
+        Bar(time, index * STEP, column, f"{utc(time)}: {_words(column, series)}")
         for index, (time, column) in enumerate(zip(times, columns, strict=True))
     ]
+    paths = [(each.colour, _path(columns, index, highest)) for index, each in enumerate(series)]
     marked = [times[index * (len(times) - 1) // 3] for index in range(4)]
     marks = [f"{time:{window.mark}}" for time in marked[:3]] + ["now, UTC"]
     return Chart(
@@ -128,18 +123,24 @@ def stacked(
         nothing=nothing,
         series=series,
         bars=bars,
+        paths=paths,
         marks=marks,
         highest=highest,
-        width=window.bars * _STEP,
+        width=window.bars * STEP,
     )
 
 
-def _bar(begins: datetime, x: int, column: Sequence[float], series: Sequence[Series], highest: float) -> Bar:
-    parts, y = [], float(HEIGHT)
-    for value, each in zip(column, series, strict=True):
-        if value:
-            height = round(value / highest * HEIGHT, 2)
-            y = round(y - height, 2)
-            parts.append(Part(each.colour, max(y, 0), height))
-    words = ", ".join(f"{each.label} {number(value)}" for value, each in zip(column, series, strict=True) if value)
-    return Bar(begins, x, column, parts, f"{utc(begins)}: {words or 'nothing'}")
+def _words(column: Sequence[float], series: Sequence[Series]) -> str:
+    """The values of one bar, for people."""
+    values = [f"{each.label} {number(value)}" for value, each in zip(column, series, strict=True) if value]
+    return ", ".join(values) or "nothing"
+
+
+def _path(columns: Sequence[Sequence[float]], index: int, highest: float) -> str:
+    """One rectangle for each bar that has this series, on top of the series before it."""
+    return "".join(
+        f"M{position * STEP} {HEIGHT - sum(column[: index + 1]) / highest * HEIGHT:.1f}h{_WIDTH}"
+        f"v{column[index] / highest * HEIGHT:.1f}h-{_WIDTH}z"
+        for position, column in enumerate(columns)
+        if column[index]
+    )

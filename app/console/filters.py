@@ -51,6 +51,11 @@ def segment(value: object) -> str:
     return quote(str(value), safe="")
 
 
+def words(name: str) -> str:
+    """`callbacks_missed` as `Callbacks missed`."""
+    return name.replace("_", " ").capitalize()
+
+
 FILTERS: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
-    {function.__name__: function for function in (iso, utc, number, seconds, web_url, segment)}
+    {function.__name__: function for function in (iso, utc, number, seconds, web_url, segment, words)}
 )

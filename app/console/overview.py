@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.api.health import Readiness
 from app.console.charts import WINDOWS, Chart, Series, Window, stacked
-from app.console.filters import number
+from app.console.filters import number, words
 from app.console.pages import Console
 from app.core.auth import Caller, Role
 from app.core.clock import Clock
@@ -27,8 +27,6 @@ from app.ledger.queries import Queries
 from app.operations.replicas import Heartbeat
 
 _CREDITS_KEPT: Final = timedelta(minutes=1)
-_SECONDS_KEPT: Final = 2.0
-"""Sums are read once in this time, however many people look."""
 
 
 class OverviewParameters(BaseModel):
@@ -61,10 +59,10 @@ class Overview:
         self._lock = asyncio.Lock()
 
     async def sums(self, window: Window) -> tuple[datetime, list[ActivitySum]]:
-        """The sums of the window, and the time at which they were read."""
+        """The sums of the window, and when they were read: once for all who look within a few seconds."""
         async with self._lock:
             read_at, now, sums = self._sums.get(window.name, (-math.inf, self.clock.now(), []))
-            if self.clock.monotonic() - read_at >= _SECONDS_KEPT:
+            if self.clock.monotonic() - read_at >= window.cached:
                 now = self.clock.now()
                 sums = await self._activity.sums(window.begins(now), prefix=window.prefix)
                 self._sums[window.name] = (self.clock.monotonic(), now, sums)
@@ -117,7 +115,7 @@ def _problems(checks: Sequence[HealthCheck], *, shows_details: bool) -> list[_Pr
     """What is not ok, what is required first; names and figures for an admin only, as at /readyz."""
     return [
         _Problem(
-            check.name.replace("_", " ").capitalize(),
+            words(check.name),
             check.detail if shows_details else check.remedy,
             check.is_required,
         )

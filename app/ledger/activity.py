@@ -12,6 +12,7 @@ from sqlalchemy import Text, delete, func, select
 from app.core.database import Database
 from app.ledger.decide import Recorded
 from app.ledger.models import Report, Source, Status, Transition
+from app.ledger.sql import BY_INDEX
 from app.ledger.tables import activity_minutes
 
 _SECONDS_BETWEEN_WRITES: Final = 5.0
@@ -85,7 +86,7 @@ class Activity:
     async def sums(self, first: datetime, *, prefix: int) -> list[ActivitySum]:
         """The sums since `first`, for each part of the time of which the first `prefix` characters are the same.
 
-        Reads an index only. Raises `DatabaseUnavailable`.
+        Raises `DatabaseUnavailable`.
         """
         a = activity_minutes.c
         text = a.minute.cast(Text) if self._database.is_sqlite else func.to_char(a.minute, "YYYY-MM-DD HH24:MI")
@@ -93,6 +94,8 @@ class Activity:
         summed = [func.sum(a[name]).label(name) for name in _COUNTS]
         statement = select(part, a.what, *summed).where(a.minute >= first).group_by(part, a.what)
         async with self._database.read_for_caller() as connection:
+            if not self._database.is_sqlite:
+                await connection.execute(BY_INDEX)
             rows = (await connection.execute(statement)).all()
         return [
             ActivitySum(_time_of(row.part), row.what, tuple(int(row[2 + index]) for index in range(len(_COUNTS))))

@@ -124,7 +124,7 @@ class Queries:
         listed = (select(p.generation_id).where(p.state == state) for state in OPEN_STATES)
         counts: list[Any] = [sql.counted(each, most=MOST_OPEN) for each in listed]
         labelled = (count.label(state) for count, state in zip(counts, OPEN_STATES, strict=True))
-        [row] = await self._rows(select(*labelled))
+        [row] = await self._rows(select(*labelled), plan=sql.BY_INDEX)
         return {state: row[state] for state in OPEN_STATES}
 
     async def _rows(

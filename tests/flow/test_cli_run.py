@@ -80,6 +80,7 @@ async def the_printed_lines_work(written: str) -> None:
         assert len(listed) == len(NAMES)
         for path in ("/api/v1/deliveries", "/api/v1/endpoint", "/readyz", "/metrics", "/docs"):
             assert (await client.get(path)).status_code == 200
+    assert f"{url}/console#token={value.removeprefix('Bearer ')} " in written
 
 
 @pytest.mark.parametrize("stage", ["(database", "submitting", "→"])

@@ -4,18 +4,22 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 from httpx_sse import EventSource, ServerSentEvent
+from sqlalchemy import insert
 
 from app.core.audit import COMMAND_LINE
 from app.core.background import BackgroundLoops
 from app.core.clock import SystemClock
 from app.core.middleware import PAGE_POLICY
 from app.ledger.activity import REFUSALS
+from app.ledger.tables import activity_minutes
 from tests.support.clock import NOON
 from tests.support.console import Visitor, visiting
 from tests.support.http_paths import HttpPath, serve_app
+from tests.support.plans import explain
 from tests.support.receivers import TOKEN
 from tests.support.reports import poll, submit, webhook
 from tests.support.service_harness import ServiceHarness, open_service
@@ -110,6 +114,24 @@ async def test_the_overview_shows_the_record_as_it_is_now(database_url: str) -> 
         assert "Settled 0 in the last hour" in words((await visitor.get("/console")).text)
         assert "No generation was settled in this time." in (await visitor.get("/console")).text
         assert "Outcomes 3 generations settled" in words((await visitor.get("/console?range=day")).text)
+
+
+async def test_the_overview_reads_sums_of_its_window_and_no_generation_or_delivery(database_url: str) -> None:
+    async with open_service(database_url) as room, visiting(room) as visitor:
+        counts = dict.fromkeys(("count", "within_1s", "within_10s", "within_1m", "within_10m"), 1)
+        minutes = [NOON - timedelta(minutes=minute) for minute in range(14 * 24 * 60)]
+        rows = [{"minute": minute, "what": "deliveries", **counts} for minute in minutes]
+        async with room.service.database.transaction() as connection:
+            await connection.execute(insert(activity_minutes), rows)
+        plans: list[str] = []
+        explain(room.service.database, plans)
+        for window, count in (("hour", 60), ("day", 71 * 20 + 1), ("week", 83 * 120 + 1)):
+            shown = words((await visitor.get(f"/console?range={window}")).text)
+            assert f"Deliveries {count:,} deliveries" in shown
+        assert any("activity_minutes" in plan for plan in plans)
+        text = "\n".join(plans)
+        assert not re.search(r"(Seq Scan on|SCAN) (polls|activity_minutes)", text), text
+        assert not re.search(r"\b(generations|deliveries|transitions)\b", text), text
 
 
 async def test_an_alarm_is_in_words_with_its_remedy_and_figures_are_for_admins(database_url: str) -> None:

@@ -36,7 +36,8 @@
     }
     for (const button of all("[data-times]")) {
       button.hidden = false;
-      button.textContent = isLocal() ? "Times: local" : "Times: UTC";
+      button.textContent = isLocal() ? "Local" : "UTC";
+      button.setAttribute("aria-label", isLocal() ? "Local times; switch to UTC" : "UTC times; switch to local");
     }
   }
 
@@ -130,10 +131,11 @@
   function replaceRegion(region, html) {
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
     const place = focused ? all("a, button, summary", region).indexOf(focused) : -1;
-    const opened = all("details[open]", region).map((each) => each.closest("[id]")?.id);
+    const opened = all("details[open]", region).map((each) => each.closest("[id]").id);
     region.innerHTML = html;
     for (const id of opened) {
-      const details = id && document.getElementById(id)?.querySelector("details");
+      const found = document.getElementById(id);
+      const details = found?.matches("details") ? found : found?.querySelector("details");
       if (details) details.open = true;
     }
     showTimes(region);
@@ -242,12 +244,18 @@
     true,
   );
 
-  // A link to the sign-in may carry the token behind "#", which no server sees.
+  // A link may carry the token behind "#", which no server sees; it fills the form of the sign-in.
 
-  const token = document.querySelector("[data-token]");
-  if (token && location.hash.length > 1) {
-    token.value = decodeURIComponent(location.hash.slice(1));
+  if (location.hash.startsWith("#token=")) {
+    const field = document.querySelector("[data-token]");
+    if (field) field.value = decodeURIComponent(location.hash.slice("#token=".length));
     history.replaceState(null, "", location.pathname + location.search);
+  }
+
+  // On a phone the filters take up the whole screen, so they are folded while none is set.
+
+  if (matchMedia("(max-width: 40rem)").matches) {
+    for (const box of all("[data-filter-box]:not([data-used])")) box.open = false;
   }
 
   for (const region of all("[data-live][id]")) latest.set(region.id, region.innerHTML);
