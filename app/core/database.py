@@ -299,6 +299,8 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         """The time in UTC; SQLite returns what was stored without its zone."""
         if value is None:
             return None
+        if value.tzinfo is UTC:
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 

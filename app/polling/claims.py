@@ -9,6 +9,7 @@ from sqlalchemy import Select, Update, and_, bindparam, or_, select, text, updat
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database, UtcDateTime
+from app.core.records import hot_dataclass
 from app.ledger.models import Tracking
 from app.ledger.sql import any_of, ids_parameter
 from app.ledger.tables import polls
@@ -24,7 +25,7 @@ _ids = select(_p.generation_id)
 NEXT_DUE = select(_p.next_poll_at).where(_p.next_poll_at.is_not(None)).order_by(_p.next_poll_at).limit(1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@hot_dataclass()
 class PollLease:
     """A generation that a poller has leased: columns of `polls` at the time of the claim."""
 
@@ -40,6 +41,17 @@ class PollLease:
     last_error: str | None
     not_found_count: int
     not_found_since: datetime | None
+
+
+def _to_lease(
+    generation_id: str,
+    lease_until: datetime,
+    model: str | None,
+    first_seen_at: datetime,
+    state: str,
+    *others: Any,  # noqa: ANN401
+) -> PollLease:
+    return PollLease(generation_id, lease_until, model, first_seen_at, Tracking(state), *others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +104,8 @@ class DuePolls:
         chosen = (await connection.execute(self.choose, {**due, "after": after})).all()
         places = {generation_id: place for place, (generation_id, _) in enumerate(chosen)}
         ids = ids_parameter(list(places), is_sqlite=self._is_sqlite)
-        leased = (await connection.execute(self._lease, {**due, "until": until, "ids": ids})).mappings()
-        leases = [PollLease(**{**row, "state": Tracking(row["state"])}) for row in leased]
+        leased = (await connection.execute(self._lease, {**due, "until": until, "ids": ids})).all()
+        leases = [_to_lease(*row) for row in leased]
         leases.sort(key=lambda lease: places[lease.generation_id])
         return leases, chosen[-1].token if chosen else after
 
@@ -212,6 +224,8 @@ _WRITE = update(polls).where(_p.generation_id == bindparam("id")).values(lease_u
 _IN_TURN = "SELECT generation_id, token FROM turns ORDER BY turn, token <= :after, token LIMIT :most"
 
 # Each step of `owners` finds the next token in the index, so the time does not depend on how many polls a token has.
+# Compared as rows, for which only the index by token serves: of two equalities and an order by time PostgreSQL expects
+# many rows, and would read all that is due, again for each token, from the index by time.
 CHOOSE = text(
     f"""
     WITH RECURSIVE owners AS (
@@ -228,8 +242,10 @@ CHOOSE = text(
         CROSS JOIN (VALUES ('submit', 0), ('webhook', 1), ('poll', 1), ('operator', 1)) AS kinds (source, place)
         CROSS JOIN LATERAL (
             SELECT p.generation_id, p.next_poll_at FROM polls AS p
-            WHERE p.token = owners.token AND p.source = kinds.source AND p.next_poll_at <= :now
-            ORDER BY p.next_poll_at LIMIT :most
+            WHERE p.next_poll_at IS NOT NULL
+                AND (p.token, p.source, p.next_poll_at) >= (owners.token, kinds.source, '-infinity')
+                AND (p.token, p.source, p.next_poll_at) <= (owners.token, kinds.source, :now)
+            ORDER BY p.token, p.source, p.next_poll_at LIMIT :most
         ) AS due
     )
     {_IN_TURN}
