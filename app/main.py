@@ -281,7 +281,7 @@ class Service:
         app = FastPathApp(
             title="rivya-receiver",
             version=version("rivya-receiver"),
-            description=schemas.DESCRIPTION,
+            description=schemas.description(),
             openapi_tags=schemas.TAGS,
             lifespan=lambda _: self.running(),
             redirect_slashes=False,

@@ -1,7 +1,7 @@
 """The response models of the OpenAPI document with examples, the documented errors, and JSON responses."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request, Response
@@ -231,107 +231,17 @@ class ErrorOut(BaseModel):
     error: ErrorDetail
 
 
-# The quickstart as curl commands; docs/api.md shows the same text, and a test runs it.
+def description() -> str:
+    """The text at the head of the OpenAPI document, with the quickstart, which docs/api.md shows too."""
+    quickstart = files("app.api").joinpath("quickstart.sh").read_text()
+    return f"{_DESCRIPTION}## Quickstart\n\n```sh\n{quickstart}```\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step: its title, and its commands for a POSIX shell."""
-
-    title: str
-    commands: str
-
-
-STEPS = (
-    Step(
-        "where the receiver is, and a token with the role write; call shows errors",
-        """\
-URL=${RECEIVER_URL:-http://127.0.0.1:8000}
-JSON='Content-Type: application/json'
-call() { curl -sS --fail-with-body -H "Authorization: Bearer $RECEIVER_TOKEN" "$@"; }
-member() { python3 -c "import json, sys; print(json.load(sys.stdin)['$1'])"; }""",
-    ),
-    Step(
-        "list the models, or look at one",
-        """\
-call $URL/api/v1/models
-call $URL/api/v1/models/z-image""",
-    ),
-    Step(
-        "create a generation; repeated with the same key it is paid once",
-        """\
-TASK=$(call -H "$JSON" -H 'Idempotency-Key: order-1' $URL/api/v1/generations \\
-    -d '{"model": "z-image", "prompt": "a red fox in the snow", "client_request_id": "order-1"}' | member id)""",
-    ),
-    Step(
-        "its status now; its status as soon as it is settled; its history; a list",
-        """\
-call $URL/api/v1/generations/$TASK
-call "$URL/api/v1/generations/$TASK?wait=30"
-call $URL/api/v1/generations/$TASK/transitions
-call "$URL/api/v1/generations?status=succeeded&limit=20\"""",
-    ),
-    Step(
-        "track a task that was created elsewhere, or attach metadata to a known one",
-        """\
-call -X PUT -H "$JSON" $URL/api/v1/generations/$TASK -d '{"metadata": {"order": 7}}'""",
-    ),
-    Step(
-        "credits that are left; credits spent by token, model and day",
-        """\
-call $URL/api/v1/credits
-call $URL/api/v1/usage""",
-    ),
-    Step(
-        "webhooks: the receiver registers its own endpoint; show it, and what was delivered",
-        """\
-call $URL/api/v1/endpoint
-call $URL/api/v1/deliveries""",
-    ),
-    Step(
-        "make a file of one pixel, upload it, look at it",
-        """\
-PIXEL=iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==
-python3 -c "import base64; open('fox.png', 'wb').write(base64.b64decode('$PIXEL'))"
-FILE=$(call -F kind=image -F file=@fox.png $URL/api/v1/files | member file_id)
-call $URL/api/v1/files/$FILE""",
-    ),
-    Step(
-        "chat, continue in the same session, look at the session",
-        """\
-SESSION=$(call -H "$JSON" -H 'Idempotency-Key: turn-1' $URL/api/v1/chat/completions \\
-    -d '{"model": "gpt-5-2-chat", "message": "Name a fox."}' | member session_id)
-call -H "$JSON" $URL/api/v1/chat/completions \\
-    -d '{"model": "gpt-5-2-chat", "message": "Another one.", "session_id": "'$SESSION'"}'
-call $URL/api/v1/chat/sessions
-call $URL/api/v1/chat/sessions/$SESSION""",
-    ),
-    Step(
-        "chat as a stream of server-sent events, as Rivya writes them",
-        """\
-call -N -H "$JSON" $URL/api/v1/chat/completions/stream \\
-    -d '{"model": "gpt-5-2-chat", "message": "Hello."}'""",
-    ),
-    Step(
-        "health and metrics; these need no token",
-        """\
-call $URL/readyz
-call $URL/metrics""",
-    ),
-)
-
-
-def as_script() -> str:
-    """All steps as one shell script."""
-    return "\n\n".join(f"# {number}. {step.title}\n{step.commands}" for number, step in enumerate(STEPS, start=1))
-
-
-DESCRIPTION = (
+_DESCRIPTION = (
     "Know the outcome of every Rivya generation: pushed when Rivya calls back, pulled when it does not.\n\n"
     "The paths and objects are Rivya's own; what Rivya lacks is added beside them. Send one of the receiver's tokens: "
     "`Authorization: Bearer <token>`. Roles: `read` lists and reads, `write` also submits and tracks, `admin` sees "
     "everything. Every error has Rivya's shape, and every answer an `X-Request-Id`.\n\n"
-    f"## Quickstart\n\n```sh\n{as_script()}\n```\n"
 )
 TAGS: list[dict[str, Any]] = [
     {"name": "generations", "description": "Submit, track, read and wait for generations."},

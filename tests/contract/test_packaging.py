@@ -34,7 +34,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 def test_the_wheel_holds_every_module_and_every_migration(wheel: zipfile.ZipFile) -> None:
     folders = [ROOT / "app", ROOT / "migrations"]
     modules = {str(path.relative_to(ROOT)) for folder in folders for path in folder.rglob("*.py")}
-    assert modules | {"migrations/script.py.mako"} <= set(wheel.namelist())
+    assert modules | {"app/api/quickstart.sh", "migrations/script.py.mako"} <= set(wheel.namelist())
 
 
 def test_the_wheel_holds_every_template_and_file_of_the_console(wheel: zipfile.ZipFile) -> None:

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from app.api.schemas import STEPS, as_script
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.support.asgi_service import document
 from tests.support.commands import Ended
+from tests.support.deployment import ROOT
 from tests.support.documents import blocks, section
 from tests.support.receiver_process import COMMAND
 from tests.support.receivers import API_KEY, TOKEN, Receiver, receiver
 
+SCRIPT = (ROOT / "app" / "api" / "quickstart.sh").read_text()
 QUICKSTART = section("docs/api.md", "## Quickstart")
 IN_SHORT = section("README.md", "## Use it from your application")
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
@@ -142,15 +143,14 @@ async def test_every_command_line_works_as_it_is_shown(sqlite_url: str, tmp_path
 async def test_the_document_and_the_openapi_description_show_the_same_steps(
     monkeypatch: pytest.MonkeyPatch, sqlite_url: str
 ) -> None:
-    assert as_script() in (await document(monkeypatch, sqlite_url))["info"]["description"]
-    assert blocks(QUICKSTART, "sh")[0] == f"{as_script()}\n"
+    assert SCRIPT in (await document(monkeypatch, sqlite_url))["info"]["description"]
+    assert blocks(QUICKSTART, "sh")[0] == SCRIPT
 
 
 async def test_every_path_of_the_steps_is_a_documented_route(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
     paths = (await document(monkeypatch, sqlite_url))["paths"]
     templates = [re.sub(r"{\w+}", "[^/]+", path) for path in paths]
-    commands = "\n".join(step.commands for step in STEPS)
-    shown = {path.rstrip("\"'") for path in re.findall(r"\$URL(/[^\s?|)]+)", commands)}
+    shown = {path.rstrip("\"'") for path in re.findall(r"\$URL(/[^\s?|)]+)", SCRIPT)}
     assert len(shown) > 10
     for path in shown:
         assert any(re.fullmatch(template, path) for template in templates), path

@@ -11,7 +11,7 @@ import httpx
 from fastapi import FastAPI
 
 from app.api import deliveries, errors, events, generations, health, metrics, schemas, usage
-from app.api.schemas import DESCRIPTION, TAGS
+from app.api.schemas import TAGS, description
 from app.api.waiting import Waiting
 from app.core.auth import Access, ApiToken, Role
 from app.core.clock import SystemClock
@@ -140,7 +140,7 @@ def assemble(
     clock: ManualClock,
     readiness: health.Readiness,
 ) -> FastPathApp:
-    app = FastPathApp(title="rivya-receiver", description=DESCRIPTION, openapi_tags=TAGS)
+    app = FastPathApp(title="rivya-receiver", description=description(), openapi_tags=TAGS)
     errors.install(app)
     schemas.complete(app)
     app.add_fast_route(generation_read.PREFIX, handler=generation_read.FastGenerationRead(waiting, access))
