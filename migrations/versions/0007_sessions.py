@@ -1,4 +1,4 @@
-"""The sessions of people who signed in to the console: a new table only."""
+"""The sessions of people who signed in to the console: new tables only."""
 
 from collections.abc import Sequence
 

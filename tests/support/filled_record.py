@@ -50,3 +50,6 @@ async def fill(url: str) -> None:
         await room.record(webhook("new", "failed", at=room.clock.now()))
         await room.service.retention._prune(Limits(room.clock.now(), NOON))
         await Leases(room.service.database, holder="one").acquire("any", now=NOON, term=timedelta(hours=1))
+        await room.service.tokens.load()
+        # What was spent 91 days ago has been removed.
+        assert (await room.client.post("/api/v1/generations", json=body, headers=shop)).is_success
