@@ -38,8 +38,7 @@ Filter = GenerationFilter | DeliveryFilter
 class CursorInvalid(RequestInvalid):
     """400: not a cursor of ours, or one for other filters."""
 
-    def __init__(self) -> None:
-        super().__init__("cursor: must be the next_cursor of an answer to the same filters, unchanged.")
+    message = "cursor: must be the next_cursor of an answer to the same filters, unchanged."
 
 
 def encode(position: Position, chosen: Filter) -> str:

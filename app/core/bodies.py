@@ -28,9 +28,7 @@ class BodyIncomplete(ServiceError):
 
     status = 408
     code = "request_timeout"
-
-    def __init__(self) -> None:
-        super().__init__(f"The body came too slowly: it has {SECONDS:g} s, and 1 s for each {BYTES_PER_SECOND} bytes.")
+    message = f"The body came too slowly: it has {SECONDS:g} s, and 1 s for each {BYTES_PER_SECOND} bytes."
 
 
 class ClientDisconnected(BodyIncomplete):
@@ -42,9 +40,8 @@ class TooManyBodies(ServiceError):
 
     status = 503
     code = "overloaded"
-
-    def __init__(self) -> None:
-        super().__init__("Too many bodies are being read at once.", retry_after=1)
+    message = "Too many bodies are being read at once."
+    retry_after = 1
 
 
 class BodyMemory:

@@ -9,16 +9,18 @@ class ServiceError(Exception):
 
     status = 500
     code = "internal_error"
+    message = ""
+    retry_after: float | None = None
+    """Seconds after which a retry makes sense, or None where it does not."""
 
     def __init__(
-        self, message: str, *, status: int | None = None, code: str | None = None, retry_after: float | None = None
+        self, message: str = "", *, status: int | None = None, code: str | None = None, retry_after: float | None = None
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.status = status if status is not None else self.status
-        self.code = code if code is not None else self.code
-        self.retry_after = retry_after
-        """Seconds after which a retry makes sense, or None where it does not."""
+        super().__init__(message or self.message)
+        self.message = message or self.message
+        self.status = status or self.status
+        self.code = code or self.code
+        self.retry_after = self.retry_after if retry_after is None else retry_after
 
 
 class RequestInvalid(ServiceError):
@@ -64,9 +66,8 @@ class Overloaded(ServiceError):
 
     status = 503
     code = "overloaded"
-
-    def __init__(self, message: str = "Too much is waiting to be recorded.") -> None:
-        super().__init__(message, retry_after=1)
+    message = "Too much is waiting to be recorded."
+    retry_after = 1
 
 
 SEE_LOG = "see the log, or ask with a token of the role admin"

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from prometheus_client import Gauge
 from sqlalchemy import select, update
 
 from app.core.clock import Clock
@@ -13,10 +14,15 @@ from app.core.database import Database
 from app.core.errors import SEE_LOG, DatabaseUnavailable, HealthCheck
 from app.endpoint.errors import explain
 from app.endpoint.keyring import Keyring
-from app.endpoint.metrics import ENDPOINT_PROVEN, REFUSALS_SINCE_VERIFIED, RIVYA_FAILURES
 from app.endpoint.models import Endpoint, current, live, pinned_scheme
 from app.endpoint.repository import EndpointRepository
 from app.endpoint.tables import endpoints
+
+REFUSALS_SINCE_VERIFIED = Gauge(
+    "receiver_refusals_since_verified", "Deliveries refused at our secret path since the last one that was verified."
+)
+ENDPOINT_PROVEN = Gauge("receiver_endpoint_proven", "1 once a delivery was verified with the current secret.")
+RIVYA_FAILURES = Gauge("receiver_endpoint_failures", "Failed deliveries to our endpoint, as Rivya counts them.")
 
 _SECONDS_BETWEEN_FLUSHES: Final = 1.0
 _LATELY: Final = timedelta(hours=1)

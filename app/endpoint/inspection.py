@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
+from prometheus_client import Counter, Gauge
 
 from app.core.clock import Clock
 from app.core.encryption import SecretBox
 from app.core.errors import HealthCheck
 from app.endpoint.errors import OutcomeUnknown, is_gone
-from app.endpoint.metrics import ORPHANS, REPAIRS
 from app.endpoint.models import NAME, Endpoint, State, callback_url, is_same_host, is_same_place, path_key_of
 from app.endpoint.repository import EndpointRepository
 from app.rivya.client import RivyaClient
@@ -26,6 +26,9 @@ from app.rivya.errors import (
 )
 
 log = structlog.stdlib.get_logger(__name__)
+
+REPAIRS = Counter("receiver_endpoint_repairs", "Repairs of our endpoint at Rivya, by kind.", ["repair"])
+ORPHANS = Gauge("receiver_endpoint_orphans", "Endpoints at Rivya of our name and host that the database lacks.")
 
 EVENT_TYPES: Final = ("generation.succeeded", "generation.failed")
 _ORPHANS_HELP: Final = (

@@ -26,6 +26,7 @@ from datetime import timedelta
 from typing import Final
 
 import structlog
+from prometheus_client import Gauge
 
 from app.core.clock import Clock
 from app.core.database import Database
@@ -34,7 +35,6 @@ from app.core.errors import HealthCheck
 from app.core.leases import Leadership, LeaseLost, Leases
 from app.endpoint.errors import OutcomeUnknown, read_failure
 from app.endpoint.inspection import StepContext, describe_orphans
-from app.endpoint.metrics import LEADER
 from app.endpoint.models import Endpoint, Step, current, live, next_step
 from app.endpoint.repository import EndpointRepository, StaleState
 from app.endpoint.steps import Steps
@@ -52,6 +52,8 @@ _OFF = 3600.0
 _MOST_STEPS = 12
 
 log = structlog.stdlib.get_logger(__name__)
+
+LEADER = Gauge("receiver_leader", "1 while this process looks after the registration.")
 
 
 class Reconciler:

@@ -5,11 +5,11 @@ from datetime import timedelta
 from typing import Any, Final
 
 import structlog
+from prometheus_client import Counter
 
 from app.core.ids import path_key
 from app.endpoint.errors import OutcomeUnknown, is_definite, is_gone, read_failure
 from app.endpoint.inspection import EVENT_TYPES, Inspection, StepContext
-from app.endpoint.metrics import ROTATIONS
 from app.endpoint.models import NAME, Endpoint, State, Step, in_state, is_path_key, live, path_key_of, removable
 from app.rivya.endpoint_payload import WebhookEndpoint
 from app.rivya.errors import (
@@ -22,6 +22,8 @@ from app.rivya.errors import (
 )
 
 log = structlog.stdlib.get_logger(__name__)
+
+ROTATIONS = Counter("receiver_secret_rotations", "Signing secrets replaced, by reason.", ["reason"])
 
 SETTLE: Final = timedelta(seconds=5)
 """How long after a create a list without it is not trusted, because the create may still take effect."""

@@ -8,16 +8,20 @@ from datetime import datetime
 from typing import Final, TypeGuard
 
 import structlog
+from prometheus_client import Counter
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.endpoint.keyring import Keyring, KeyringSnapshot
-from app.endpoint.metrics import CONTRADICTIONS
 from app.endpoint.proofs import ProofRecorder, ProofRepository
 from app.rivya.scheme_detection import MOST_EFFORT, DetectedScheme, Effort, detect_scheme
 from app.rivya.signature import RawHeaders, Reason, Refused, Verified
 
 log = structlog.stdlib.get_logger(__name__)
+
+CONTRADICTIONS = Counter(
+    "receiver_signature_contradictions", "Deliveries refused by the pinned scheme that another scheme proves."
+)
 
 SECONDS_IN_DOUBT: Final = 5.0
 """How long a delivery waits for a secret that was requested; longer than the call usually takes."""
@@ -37,9 +41,8 @@ class SecretPending(ServiceError):
 
     status = 503
     code = "secret_pending"
-
-    def __init__(self) -> None:
-        super().__init__("A new signing secret is on its way; send this again.", retry_after=2)
+    message = "A new signing secret is on its way; send this again."
+    retry_after = 2
 
 
 class DetectionBusy(ServiceError):
@@ -47,9 +50,8 @@ class DetectionBusy(ServiceError):
 
     status = 503
     code = "signature_undecided"
-
-    def __init__(self) -> None:
-        super().__init__("How deliveries are signed is not known yet, and too many came at once.", retry_after=1)
+    message = "How deliveries are signed is not known yet, and too many came at once."
+    retry_after = 1
 
 
 class Verification:

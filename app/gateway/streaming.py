@@ -37,10 +37,8 @@ class Stopping(ServiceError):
 
     status = 503
     code = "stopping"
-
-    def __init__(self) -> None:
-        message = "The receiver is stopping; the call may have taken effect. Repeat it with the same Idempotency-Key."
-        super().__init__(message, retry_after=1)
+    message = "The receiver is stopping; the call may have taken effect. Repeat it with the same Idempotency-Key."
+    retry_after = 1
 
 
 class ShutdownDeadline:
