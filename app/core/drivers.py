@@ -337,7 +337,7 @@ _SECONDS_TO_CLOSE = 2.0
 # statements have only one good plan, by their keys.
 DIRECT_SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
-    **dict.fromkeys(("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"), "off"),
+    **dict.fromkeys(("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin"), "off"),
 }
 
 
