@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import commands
+from app.cli.client import commands, output
 from app.ledger.models import Outcome
 
 cli = typer.Typer(
@@ -53,13 +53,8 @@ def version(as_json: commands.AsJson = False) -> None:
     """Show the version."""
     from importlib import metadata
 
-    from app.cli.client.output import print_json
-
     number = metadata.version("rivya-receiver")
-    if as_json:
-        print_json({"version": number})
-    else:
-        typer.echo(f"rivya-receiver {number}")
+    output.show({"version": number}, f"rivya-receiver {number}", as_json=as_json)
     raise typer.Exit
 
 
@@ -177,32 +172,35 @@ def show_endpoint(context: typer.Context, database: commands.Direct = False, as_
 
 
 @endpoint_group.command("rotate")
-def rotate_secret(database: commands.Direct = False) -> None:
+def rotate_secret(database: commands.Direct = False, as_json: commands.AsJson = False) -> None:
     """Replace the signing secret. The old one is accepted for another RECEIVER_SECRET_OVERLAP."""
     if commands.is_remote(database=database):
         stored, waiting = "a new secret is stored", "requested; it is not stored yet, see /readyz"
-        commands.change_endpoint("rotate-secret", lambda now: stored if now.get("rotation") == "none" else waiting)
+        commands.change_endpoint(
+            "rotate-secret", lambda now: stored if now.get("rotation") == "none" else waiting, as_json=as_json
+        )
     from app.cli import endpoint, operations
 
-    operations.run_command(endpoint.rotate)
+    operations.run_command(partial(endpoint.rotate, as_json=as_json), act="endpoint rotate")
 
 
 @endpoint_group.command("repin")
-def repin_scheme(database: commands.Direct = False) -> None:
+def repin_scheme(database: commands.Direct = False, as_json: commands.AsJson = False) -> None:
     """Forget the signature scheme. The next delivery proves it anew."""
     if commands.is_remote(database=database):
-        commands.change_endpoint("repin", lambda _: "no longer pinned; the next delivery proves the scheme anew")
+        text = "no longer pinned; the next delivery proves the scheme anew"
+        commands.change_endpoint("repin", lambda _: text, as_json=as_json)
     from app.cli import endpoint, operations
 
-    operations.run_command(endpoint.repin)
+    operations.run_command(partial(endpoint.repin, as_json=as_json), act="endpoint repin")
 
 
 @endpoint_group.command("reset-secret")
-def reset_secret(yes: Yes = False) -> None:
+def reset_secret(yes: Yes = False, as_json: commands.AsJson = False) -> None:
     """Get a new signing secret after the encryption key was lost. Works on the database directly."""
     from app.cli import endpoint, operations
 
-    operations.run_command(lambda settings, database: endpoint.reset_secret(settings, database, yes=yes))
+    operations.run_command(partial(endpoint.reset_secret, yes=yes, as_json=as_json))
 
 
 orphans_group = typer.Typer(help="Endpoints that a lost database left at Rivya.")
@@ -210,15 +208,15 @@ endpoint_group.add_typer(orphans_group, name="orphans")
 
 
 @orphans_group.callback(invoke_without_command=True)
-def list_orphans(context: typer.Context, database: commands.Direct = False) -> None:
+def list_orphans(context: typer.Context, database: commands.Direct = False, as_json: commands.AsJson = False) -> None:
     """List endpoints left at Rivya. They have our name and host, and the database does not know them."""
     if context.invoked_subcommand is not None:
         return
     if commands.is_remote(database=database):
-        commands.orphans()
+        commands.orphans(as_json=as_json)
     from app.cli import endpoint, operations
 
-    operations.run_command(endpoint.orphans)
+    operations.run_command(partial(endpoint.orphans, as_json=as_json))
 
 
 @orphans_group.command("remove")
@@ -226,31 +224,36 @@ def remove_orphan(
     rivya_id: Annotated[str, typer.Argument(metavar="ID", help="One that `endpoint orphans` lists.")],
     yes: Yes = False,
     database: commands.Direct = False,
+    as_json: commands.AsJson = False,
 ) -> None:
     """Remove an endpoint left at Rivya. Deliveries to it are refused anyway, unless another receiver uses it."""
-    if not yes and not typer.confirm(f"Remove {rivya_id} at Rivya? If another receiver uses it, that one is cut off."):
+    if not yes and not typer.confirm(
+        f"Remove {rivya_id} at Rivya? If another receiver uses it, that one is cut off.", err=as_json
+    ):
         raise typer.Exit(1)
     if commands.is_remote(database=database):
-        commands.remove_orphan(rivya_id)
+        commands.remove_orphan(rivya_id, as_json=as_json)
     from app.cli import endpoint, operations
 
-    operations.run_command(lambda settings, opened: endpoint.remove_orphan(settings, opened, rivya_id))
+    work = partial(endpoint.remove_orphan, rivya_id=rivya_id, as_json=as_json)
+    operations.run_command(work, act="endpoint orphans remove", target=rivya_id)
 
 
 @keys_group.command("generate")
-def generate_key() -> None:
+def generate_key(as_json: commands.AsJson = False) -> None:
     """Print a new key for RECEIVER_ENCRYPTION_KEYS."""
     from cryptography.fernet import Fernet
 
-    typer.echo(Fernet.generate_key().decode())
+    key = Fernet.generate_key().decode()
+    output.show({"key": key}, key, as_json=as_json)
 
 
 @keys_group.command("rotate")
-def rotate_keys() -> None:
+def rotate_keys(as_json: commands.AsJson = False) -> None:
     """Encrypt the stored secrets anew. With the first of RECEIVER_ENCRYPTION_KEYS; then the others can be removed."""
     from app.cli import endpoint, operations
 
-    operations.run_command(endpoint.reencrypt)
+    operations.run_command(partial(endpoint.reencrypt, as_json=as_json), act="keys rotate")
 
 
 Expires = Annotated[str | None, typer.Option(metavar="DURATION", help="Such as 90d; without it, never.")]
@@ -360,28 +363,33 @@ def replay(
     outcome: Annotated[Outcome | None, typer.Option(help="Only those stored with this outcome.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write; without it, only print what would change.")] = False,
     database: commands.Direct = False,
+    as_json: commands.AsJson = False,
 ) -> None:
     """Record stored deliveries again. Oldest first, as reports of the operator."""
     if event_id is None and since is None and until is None and outcome is None:
         raise typer.BadParameter("name an EVENT_ID, or choose with --since, --until or --outcome")
     if commands.is_remote(database=database):
         times = {name: time.isoformat() for name, time in {"since": since, "until": until}.items() if time is not None}
-        commands.replay({"event_id": event_id, "outcome": outcome, **times}, apply=apply)
+        commands.replay({"event_id": event_id, "outcome": outcome, **times}, apply=apply, as_json=as_json)
     from app.cli import operations
     from app.ledger.models import DeliveryFilter
 
     chosen = DeliveryFilter(event_id=event_id, received_after=since, received_before=until, outcome=outcome)
-    operations.run_operation(lambda context: operations.replay(context, chosen, writes=apply))
+    work = partial(operations.replay, chosen=chosen, writes=apply, as_json=as_json)
+    operations.run_operation(work, act="deliveries replay" if apply else None, target=event_id)
 
 
 @commands.generations_group.command()
-def poll(generation_id: commands.GenerationId, database: commands.Direct = False) -> None:
+def poll(
+    generation_id: commands.GenerationId, database: commands.Direct = False, as_json: commands.AsJson = False
+) -> None:
     """Ask Rivya about a generation now. The response is recorded as a report of the operator."""
     if commands.is_remote(database=database):
-        commands.poll(generation_id)
+        commands.poll(generation_id, as_json=as_json)
     from app.cli import operations
 
-    operations.run_operation(lambda context: operations.poll(context, generation_id))
+    work = partial(operations.poll, generation_id=generation_id, as_json=as_json)
+    operations.run_operation(work, act="generations poll", target=generation_id)
 
 
 @commands.generations_group.command()
@@ -389,13 +397,15 @@ def forget(
     generation_id: commands.GenerationId,
     even_open: Annotated[bool, typer.Option("--open", help="Also if its outcome isn't known yet.")] = False,
     database: commands.Direct = False,
+    as_json: commands.AsJson = False,
 ) -> None:
     """Delete a generation. Also its history and its stored bodies; later events about it change nothing."""
     if commands.is_remote(database=database):
-        commands.forget(generation_id, even_open=even_open)
+        commands.forget(generation_id, even_open=even_open, as_json=as_json)
     from app.cli import operations
 
-    operations.run_operation(lambda context: operations.forget(context, generation_id, even_open=even_open))
+    work = partial(operations.forget, generation_id=generation_id, even_open=even_open, as_json=as_json)
+    operations.run_operation(work, act="generations forget", target=generation_id)
 
 
 def main() -> None:

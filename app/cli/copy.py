@@ -17,7 +17,7 @@ import uvloop
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import app.main  # noqa: F401 - whose imports add every table to the metadata
-from app.cli.client.output import print_json
+from app.cli.client.output import print_json, shown_wait
 from app.core import logs, migrations
 from app.core.clock import SystemClock
 from app.core.database import Database, DatabaseInUse, metadata
@@ -86,7 +86,8 @@ async def _run(source: Database, target: Database) -> dict[str, int]:
             )
         await _refuse_if_used(source)
         await migrations.migrate_database(target)
-        return await _copy(source, target)
+        with shown_wait("until every row is copied"):
+            return await _copy(source, target)
     finally:
         await source.dispose()
         await target.dispose()

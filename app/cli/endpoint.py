@@ -11,7 +11,8 @@ import typer
 from pydantic import BaseModel
 
 from app.cli.client import output
-from app.cli.client.output import print_json
+from app.cli.client.output import print_json, shown_wait
+from app.core.audit import COMMAND_LINE, write_audit
 from app.core.clock import SystemClock
 from app.core.database import Database
 from app.core.encryption import DecryptionFailed, SecretBox
@@ -56,28 +57,32 @@ async def show(_settings: Settings, database: Database, *, as_json: bool) -> boo
     return True
 
 
-async def rotate(settings: Settings, database: Database) -> bool:
+async def rotate(settings: Settings, database: Database, *, as_json: bool) -> bool:
     """Request a new secret and wait until the serving process has it; False if that takes over 30 seconds."""
     commands = EndpointCommands(database, clock=SystemClock())
-    if await commands.rotated(await commands.request_rotation(), patience=_ROTATION_TIMEOUT):
-        typer.echo(f"a new secret is stored; the old one is accepted for another {settings.receiver_secret_overlap}")
-        return True
-    typer.echo("requested, but no process has done it yet: is `rivya-receiver serve` running? see /readyz")
-    return False
+    with shown_wait("for a running receiver to store the new secret"):
+        is_stored = await commands.rotated(await commands.request_rotation(), patience=_ROTATION_TIMEOUT)
+    text = "requested, but no process has done it yet: is `rivya-receiver serve` running? see /readyz"
+    if is_stored:
+        text = f"a new secret is stored; the old one is accepted for another {settings.receiver_secret_overlap}"
+    output.show({"rotated": is_stored}, text, as_json=as_json)
+    return is_stored
 
 
-async def orphans(settings: Settings, database: Database) -> bool:
+async def orphans(settings: Settings, database: Database, *, as_json: bool) -> bool:
     """Print the endpoints that a lost database left at Rivya."""
     async with _opened_orphans(settings, database) as opened:
         views = [OrphanView.of(orphan).model_dump(mode="json") for orphan in await opened.find()]
-    typer.echo(output.orphans({"data": views}))
+    document = {"object": "list", "data": views}
+    output.show(document, output.orphans(document), as_json=as_json)
     return True
 
 
-async def remove_orphan(settings: Settings, database: Database, rivya_id: str) -> bool:
+async def remove_orphan(settings: Settings, database: Database, rivya_id: str, *, as_json: bool) -> bool:
     """Remove one of these at Rivya. Raises `EndpointUnknown` for any other endpoint."""
     async with _opened_orphans(settings, database) as opened:
-        typer.echo(output.removed({"id": (await opened.remove(rivya_id)).id}))
+        document = OrphanView.of(await opened.remove(rivya_id)).model_dump(mode="json")
+    output.show(document, output.removed(document), as_json=as_json)
     return True
 
 
@@ -85,31 +90,37 @@ async def remove_orphan(settings: Settings, database: Database, rivya_id: str) -
 async def _opened_orphans(settings: Settings, database: Database) -> AsyncIterator[Orphans]:
     public_url = settings.receiver_public_url if settings.registers_endpoint else None
     async with RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value()) as client:
-        yield Orphans(client, EndpointRepository(database), clock=SystemClock(), public_url=public_url)
+        with shown_wait("for Rivya's answer"):
+            yield Orphans(client, EndpointRepository(database), clock=SystemClock(), public_url=public_url)
 
 
-async def reset_secret(settings: Settings, database: Database, *, yes: bool) -> bool:
+async def reset_secret(settings: Settings, database: Database, *, yes: bool, as_json: bool) -> bool:
     """Delete the secrets that can't be decrypted, on confirmation, and get a new one; False if that was not done."""
     keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
     repository, clock = EndpointRepository(database), SystemClock()
     lost = [secret for secret in await repository.all_secrets() if not _can_decrypt(keys, secret.sealed)]
     if not lost:
-        typer.echo("every stored secret can be decrypted, so none is lost; `endpoint rotate` replaces the current one")
+        text = "every stored secret can be decrypted, so none is lost; `endpoint rotate` replaces the current one"
+        output.show({"deleted": 0, "stored": False}, text, as_json=as_json)
         return False
     needed = ", ".join(sorted({secret.sealed.partition(":")[0] for secret in lost}))
-    typer.echo(_RESET.format(count=len(lost), needed=needed))
-    if not yes and not typer.confirm("Is the key lost, and shall Rivya be asked for a new secret?"):
+    typer.echo(_RESET.format(count=len(lost), needed=needed), err=as_json)
+    if not yes and not typer.confirm("Is the key lost, and shall Rivya be asked for a new secret?", err=as_json):
         return False
+    async with database.transaction() as connection:
+        await write_audit(connection, COMMAND_LINE, "endpoint reset-secret", now=clock.now(), target=None)
     await repository.delete_secrets(lost, now=clock.now(), detail=needed)
     async with RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value()) as client:
         leases = Leases(database, holder=secrets.token_hex(8))
         url = settings.receiver_public_url if settings.registers_endpoint else None
         reconciler = Reconciler(client, database, clock=clock, leases=leases, keys=keys, public_url=url)
         try:
-            is_stored = await _registered(reconciler, repository)
+            with shown_wait("for Rivya's answer, or for another process that looks after the registration"):
+                is_stored = await _registered(reconciler, repository)
         finally:
             await reconciler.stop()
-    typer.echo("a new secret is stored" if is_stored else "deleted; `rivya-receiver serve` gets a new one from Rivya")
+    text = "a new secret is stored" if is_stored else "deleted; `rivya-receiver serve` gets a new one from Rivya"
+    output.show({"deleted": len(lost), "stored": is_stored}, text, as_json=as_json)
     return True
 
 
@@ -142,19 +153,21 @@ def _can_decrypt(keys: SecretBox, sealed: str) -> bool:
     return True
 
 
-async def repin(_settings: Settings, database: Database) -> bool:
+async def repin(_settings: Settings, database: Database, *, as_json: bool) -> bool:
     """Remove the pinned signature scheme."""
     endpoint = await EndpointCommands(database, clock=SystemClock()).repin()
-    typer.echo(f"no longer pinned: {endpoint.scheme or 'nothing was'}; the next delivery proves the scheme anew")
+    text = f"no longer pinned: {endpoint.scheme or 'nothing was'}; the next delivery proves the scheme anew"
+    output.show({"no_longer_pinned": endpoint.scheme}, text, as_json=as_json)
     return True
 
 
-async def reencrypt(settings: Settings, database: Database) -> bool:
+async def reencrypt(settings: Settings, database: Database, *, as_json: bool) -> bool:
     """Encrypt every stored secret with the newest key. Raises `DecryptionFailed`; then nothing was changed."""
     keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
     columns = (endpoint_secrets.c.sealed, subscriptions.c.secret, subscriptions.c.previous_secret)
     done = await reencrypt_secrets(database, keys, columns)
-    typer.echo(f"{done.changed} of {done.total} stored secrets encrypted anew; all are under key {keys.newest} now")
+    text = f"{done.changed} of {done.total} stored secrets encrypted anew; all are under key {keys.newest} now"
+    output.show({"changed": done.changed, "total": done.total, "key": keys.newest}, text, as_json=as_json)
     return True
 
 

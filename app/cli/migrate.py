@@ -7,7 +7,7 @@ import typer
 import uvloop
 from alembic.util import CommandError
 
-from app.cli.client.output import print_json
+from app.cli.client.output import print_json, shown_wait
 from app.core import logs, migrations
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
@@ -39,12 +39,14 @@ def migrate(*, only_check: bool, only_sql: bool, down_to: str | None, as_json: b
 
 async def _run(database: Database, *, only_check: bool, only_sql: bool, down_to: str | None, as_json: bool) -> int:
     try:
-        before = after = await migrations.current(database) if database.exists else None
+        with shown_wait(f"for the database at {database.url.render_as_string(hide_password=True)}"):
+            before = after = await migrations.current(database) if database.exists else None
         if only_sql:
             typer.echo(migrations.migration_sql(database.url.get_backend_name(), since=before), nl=False)
             return _DONE
         if not only_check:
-            await migrations.migrate_database(database, down_to=down_to)
+            with shown_wait("for the migrations, or for another process that migrates"):
+                await migrations.migrate_database(database, down_to=down_to)
             after = await migrations.current(database)
     finally:
         await database.dispose()

@@ -9,8 +9,11 @@ from typing import Any, NoReturn
 
 import typer
 import uvloop
+from sqlalchemy import select
 
+from app.cli.client.output import show, shown_wait
 from app.core import logs
+from app.core.audit import COMMAND_LINE, write_audit
 from app.core.clock import Clock, SystemClock
 from app.core.database import Database
 from app.core.encryption import DecryptionFailed
@@ -19,6 +22,7 @@ from app.core.setting_sources import SettingsInvalid
 from app.core.settings import Settings, load
 from app.ledger.models import DeliveryFilter
 from app.ledger.recorder import Changes, Recorder
+from app.ledger.serializers import render
 from app.operations.commands import GenerationCommands
 from app.operations.replay import Replay
 from app.polling.schedule import Schedule
@@ -38,10 +42,11 @@ class OperatorContext:
     commands: GenerationCommands
 
 
-def run_command(work: Work) -> NoReturn:
+def run_command(work: Work, *, act: str | None = None, target: str | None = None) -> NoReturn:
     """Run `work` and exit: 0 if it returns True, 1 if it returns False or fails, 2 for invalid settings.
 
-    A failure is one line on standard error that says what to do.
+    A failure is one line on standard error that says what to do. If the work is an `act`, a row in the audit comes
+    first, so that none is without its row; changes of tokens write theirs.
     """
     try:
         settings = load()
@@ -52,7 +57,7 @@ def run_command(work: Work) -> NoReturn:
     if not database.exists:
         _exit(f"DATABASE_URL: {database.url.render_as_string()} does not exist", _FAILED)
     try:
-        is_done = uvloop.run(_run(settings, database, work))
+        is_done = uvloop.run(_run(settings, database, work, act=act, target=target))
     except DecryptionFailed as error:
         _exit(f"RECEIVER_ENCRYPTION_KEYS: {error}; nothing was changed", _USAGE)
     except DatabaseUnavailable as error:
@@ -67,18 +72,26 @@ def run_command(work: Work) -> NoReturn:
     sys.exit(0 if is_done else _FAILED)
 
 
-def run_operation(work: Callable[[OperatorContext], Coroutine[Any, Any, bool]]) -> NoReturn:
+def run_operation(
+    work: Callable[[OperatorContext], Coroutine[Any, Any, bool]], *, act: str | None = None, target: str | None = None
+) -> NoReturn:
     """Like `run_command`, for `work` that needs an `OperatorContext`."""
 
     async def run(settings: Settings, database: Database) -> bool:
         async with open_context(settings, database, SystemClock()) as context:
             return await work(context)
 
-    run_command(run)
+    run_command(run, act=act, target=target)
 
 
-async def _run(settings: Settings, database: Database, work: Work) -> bool:
+async def _run(settings: Settings, database: Database, work: Work, *, act: str | None, target: str | None) -> bool:
     try:
+        with shown_wait(f"for the database at {database.url.render_as_string(hide_password=True)}"):
+            async with database.transaction() as connection:
+                if act is None:
+                    await connection.execute(select(1))
+                else:
+                    await write_audit(connection, COMMAND_LINE, act, now=SystemClock().now(), target=target)
         return await work(settings, database)
     finally:
         await database.dispose()
@@ -103,30 +116,41 @@ def _exit(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
-async def replay(context: OperatorContext, chosen: DeliveryFilter, *, writes: bool) -> bool:
+async def replay(context: OperatorContext, chosen: DeliveryFilter, *, writes: bool, as_json: bool = False) -> bool:
     """Print what the chosen deliveries change, and change it if `writes`; False if there is no such delivery."""
     counts: Counter[str] = Counter()
+    shown: list[dict[str, Any]] = []
     async for replayed in context.replay.apply(chosen) if writes else context.replay.dry_run(chosen):
         counts[replayed.result] += 1
-        typer.echo(f"{replayed.delivery.event_id}: was {replayed.delivery.outcome}, {replayed.effect}")
+        delivery = replayed.delivery
+        if as_json:
+            about = {"event_id": delivery.event_id, "outcome": delivery.outcome, "received_at": delivery.received_at}
+            shown.append({**about, "result": replayed.result, "effect": replayed.effect})
+        else:
+            typer.echo(f"{delivery.event_id}: was {delivery.outcome}, {replayed.effect}")
     if not counts:
         typer.echo("no stored delivery is chosen by that", err=True)
-        return False
     summary = ", ".join(f"{count} {result}" for result, count in sorted(counts.items()))
-    typer.echo(f"replayed: {summary}" if writes else f"would be: {summary}; nothing was written, --apply writes")
-    return True
+    text = f"replayed: {summary}" if writes else f"would be: {summary}; nothing was written, --apply writes"
+    if counts or as_json:
+        show({"object": "list", "data": shown, "applied": writes}, text, as_json=as_json)
+    return bool(counts)
 
 
-async def poll(context: OperatorContext, generation_id: str) -> bool:
+async def poll(context: OperatorContext, generation_id: str, *, as_json: bool = False) -> bool:
     """Print the status that Rivya returns now, and whether recording it changed anything."""
-    recorded = await context.commands.poll(generation_id)
-    status = recorded.generation.status if recorded.generation is not None else "unknown"
-    typer.echo(f"{generation_id}: {status} ({recorded.outcome})")
+    with shown_wait("for Rivya's answer"):
+        recorded = await context.commands.poll(generation_id)
+    known: dict[str, Any] = {} if recorded.generation is None else render(recorded.generation)
+    text = f"{generation_id}: {known.get('status', 'unknown')} ({recorded.outcome})"
+    show({**known, "outcome": recorded.outcome}, text, as_json=as_json)
     return True
 
 
-async def forget(context: OperatorContext, generation_id: str, *, even_open: bool) -> bool:
+async def forget(context: OperatorContext, generation_id: str, *, even_open: bool, as_json: bool = False) -> bool:
     """Delete the generation and print that."""
-    await context.commands.delete(generation_id, even_open=even_open)
-    typer.echo(f"{generation_id}: forgotten")
+    with shown_wait("for the database"):
+        await context.commands.delete(generation_id, even_open=even_open)
+    document = {"object": "generation", "id": generation_id, "deleted": True}
+    show(document, f"{generation_id}: forgotten", as_json=as_json)
     return True

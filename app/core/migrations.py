@@ -16,7 +16,7 @@ from app.core.database import Database
 from app.core.database_url import normal_url
 
 # An arbitrary number that nobody else uses: the first 8 bytes of SHA-256("rivya-receiver migrations"), signed.
-_LOCK = 3111748936867286410
+LOCK = 3111748936867286410
 
 VERSION_TABLE = "receiver_alembic_version"
 """Not Alembic's usual name: another program in the same database may have that one."""
@@ -120,7 +120,7 @@ def _migrate(connection: Connection, down_to: str | None) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
     revision = _current(connection)
     if down_to is None and revision is not None and revision not in known():
         log.warning("migrations.later", revision=revision, head=head())

@@ -70,3 +70,16 @@ def test_a_shell_completes_the_names_of_commands() -> None:
     settings = {"_RIVYA_RECEIVER_COMPLETE": "complete_bash", "COMP_WORDS": "rivya-receiver gen", "COMP_CWORD": "1"}
     ended = subprocess.run([COMMAND], env={**os.environ, **settings}, check=False, capture_output=True, text=True)
     assert ended.stdout.split() == ["generations"]
+
+
+def test_every_command_that_prints_a_result_takes_json() -> None:
+    without = {words for words in paths(typer.main.get_command(cli)) if "--json" not in options_of(words)}
+    groups = {("keys",), ("tokens",), ("deliveries",), ("generations",), ("files",), ()}
+    assert without - groups == {("serve",), ("run",), ("sandbox",)}
+
+
+def options_of(words: tuple[str, ...]) -> set[str]:
+    command: Any = typer.main.get_command(cli)
+    for word in words:
+        command = command.commands[word]
+    return {option for parameter in command.params for option in parameter.opts}

@@ -1,18 +1,25 @@
 """`rivya-receiver generations poll` and `forget`: an operator's orders, on the database directly."""
 
+import asyncio
+import json
+import socket
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from app.core.audit import audit
 from app.core.errors import NotFound
+from app.core.migrations import LOCK
 from app.ledger.tables import deliveries, generations, transitions
 from app.operations.commands import NotNow, StillOpen
 from app.rivya.errors import RivyaNotFound, RivyaUnauthorized, RivyaUnavailable
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.state import Sandbox
-from tests.support.commands import Ended, command
+from tests.support.commands import Ended, command, wait_for
 from tests.support.ledger_harness import LedgerHarness, open_ledger
 from tests.support.operations_harness import NOBODY, at_desk
+from tests.support.receiver_process import ReceiverProcess
 from tests.support.receivers import environment
 from tests.support.reports import submit, webhook
 
@@ -111,3 +118,43 @@ async def test_the_commands_say_what_was_done(sqlite_url: str, tmp_path: Path) -
         assert "generation.forgotten" in forgotten.errors
         unknown = await order(f"poll {generation_id}", sqlite_url, tmp_path)
         assert (unknown.status, unknown.errors) == (1, f"{generation_id} is not in the record\n")
+
+
+async def test_the_commands_print_json_and_leave_a_row_in_the_audit(database_url: str, tmp_path: Path) -> None:
+    async with serve_sandbox() as rivya, open_ledger(database_url) as room:
+        generation_id = await finished_generation(rivya, room)
+        polled = await order(f"poll {generation_id} --json", database_url, tmp_path, rivya=rivya)
+        assert json.loads(polled.output)["id"] == generation_id
+        forgotten = await order(f"forget {generation_id} --open --json", database_url, tmp_path)
+        assert json.loads(forgotten.output) == {"object": "generation", "id": generation_id, "deleted": True}
+        variables = environment(NOBODY, database_url, 1)
+        replayed = await command("deliveries replay evt_none --json --apply", variables, tmp_path)
+        assert (replayed.status, json.loads(replayed.output)) == (1, {"object": "list", "data": [], "applied": True})
+        assert (await command("deliveries replay evt_none", variables, tmp_path)).output == ""
+        repinned = await command("endpoint repin --json", variables, tmp_path)
+        assert repinned.status == 1
+        rows = [(row["actor"], row["action"], row["target"]) for row in await room.rows(audit)]
+        assert sorted(rows) == [
+            ("command line", "deliveries replay", "evt_none"),
+            ("command line", "endpoint repin", None),
+            ("command line", "generations forget", generation_id),
+            ("command line", "generations poll", generation_id),
+        ]
+
+
+async def test_a_command_shows_what_it_waits_for_when_that_takes_long(postgres_url: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"127.0.0.1:{silent.getsockname()[1]}/db"
+        listed = await command("tokens list", environment(NOBODY, f"postgresql://me:hush@{place}", 1), tmp_path)
+    assert listed.status == 1
+    assert listed.errors.startswith(f"waiting for the database at postgresql+asyncpg://me:***@{place}\n")
+    async with open_ledger(postgres_url) as room, room.database.transaction() as connection:
+        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+        migrating = ReceiverProcess({"DATABASE_URL": postgres_url}, tmp_path, command="migrate")
+        migrating.spawn()
+        try:
+            await asyncio.to_thread(wait_for, migrating, "waiting for the migrations, or for another process that")
+            await connection.rollback()
+            assert await asyncio.to_thread(migrating.exit_status) == 0
+        finally:
+            migrating.kill()

@@ -289,28 +289,28 @@ def list_deliveries(as_json: bool, **chosen: str | int | None) -> NoReturn:
     _call(lambda receiver: receiver.get("deliveries", **chosen), output.deliveries, as_json=as_json)
 
 
-def poll(generation_id: str) -> NoReturn:
+def poll(generation_id: str, *, as_json: bool) -> NoReturn:
     """Have the receiver ask Rivya about a generation, and print its status."""
     _call(
         lambda receiver: receiver.post(f"/generations/{quote(generation_id, safe='')}/poll", {}),
         lambda document: f"{generation_id}: {document.get('status')} ({document.get('outcome')})",
-        as_json=False,
+        as_json=as_json,
     )
 
 
-def forget(generation_id: str, *, even_open: bool) -> NoReturn:
+def forget(generation_id: str, *, even_open: bool, as_json: bool) -> NoReturn:
     """Have the receiver delete a generation."""
     _call(
         lambda receiver: receiver.delete("generations", generation_id, open="true" if even_open else None),
         lambda _: f"{generation_id}: forgotten",
-        as_json=False,
+        as_json=as_json,
     )
 
 
-def replay(chosen: dict[str, Any], *, apply: bool) -> NoReturn:
+def replay(chosen: dict[str, Any], *, apply: bool, as_json: bool) -> NoReturn:
     """Have the receiver replay deliveries, and print the result of each."""
     body = {name: value for name, value in {**chosen, "apply": apply}.items() if value is not None}
-    _call(lambda receiver: receiver.post("/deliveries/replay", body), output.replayed, as_json=False)
+    _call(lambda receiver: receiver.post("/deliveries/replay", body), output.replayed, as_json=as_json)
 
 
 def show_endpoint(*, as_json: bool) -> NoReturn:
@@ -322,16 +322,16 @@ def show_endpoint(*, as_json: bool) -> NoReturn:
     _call(act, output.endpoint, as_json=as_json)
 
 
-def change_endpoint(action: str, render: output.Render) -> NoReturn:
+def change_endpoint(action: str, render: output.Render, *, as_json: bool) -> NoReturn:
     """Have the receiver do `action`: rotate-secret or repin."""
-    _call(lambda receiver: receiver.post(f"/endpoint/{action}", {}), render, as_json=False)
+    _call(lambda receiver: receiver.post(f"/endpoint/{action}", {}), render, as_json=as_json)
 
 
-def orphans() -> NoReturn:
+def orphans(*, as_json: bool) -> NoReturn:
     """Print the endpoints that a lost database left at Rivya."""
-    _call(lambda receiver: receiver.get("endpoint", "orphans"), output.orphans, as_json=False)
+    _call(lambda receiver: receiver.get("endpoint", "orphans"), output.orphans, as_json=as_json)
 
 
-def remove_orphan(rivya_id: str) -> NoReturn:
+def remove_orphan(rivya_id: str, *, as_json: bool) -> NoReturn:
     """Have the receiver remove one of these."""
-    _call(lambda receiver: receiver.delete("endpoint", "orphans", rivya_id), output.removed, as_json=False)
+    _call(lambda receiver: receiver.delete("endpoint", "orphans", rivya_id), output.removed, as_json=as_json)

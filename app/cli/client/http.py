@@ -1,8 +1,7 @@
 """A client of a receiver, and so of Rivya: the same paths, another base URL and token."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, BinaryIO
 from urllib.parse import quote
 from uuid import uuid4
@@ -13,7 +12,7 @@ import typer
 import uvloop
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
-from app.cli.client.output import plain, print_json
+from app.cli.client.output import plain, print_json, shown_wait
 from app.core.environment import clean
 from app.core.json_codec import dump_json, parse_json
 from app.core.proxies import ProxyInvalid, proxy_for
@@ -23,7 +22,6 @@ from app.core.urls import checked_public_url
 
 _TIMEOUT = httpx.Timeout(15, read=300)
 """Seconds. A chat turn is answered when it is complete, which may take minutes."""
-_SHOWN_AFTER = 2.0
 _SUCCEEDED, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 
 _DEFAULT_URL = "http://127.0.0.1:8000"
@@ -134,7 +132,9 @@ class Receiver:
         return self._client.build_request("POST", f"/api/v1{path}", content=dump_json(body), headers=headers)
 
     async def _send(self, request: httpx.Request) -> dict[str, Any]:
-        with _call_errors(), _shown_wait(request):
+        # Long polls show their progress themselves.
+        text = f"for the answer of {request.url.host} to {request.method} {request.url.path}"
+        with _call_errors(), nullcontext() if "wait" in request.url.params else shown_wait(text):
             response = await self._client.send(request)
         _raise_for_status(response)
         if (document := _json_object(response.content)) is None:
@@ -182,19 +182,6 @@ def call(act: Callable[[Receiver], Awaitable[bool]], *, as_json: bool) -> int:
         return _FAILED
     except KeyboardInterrupt:
         return _INTERRUPTED
-
-
-@contextmanager
-def _shown_wait(request: httpx.Request) -> Iterator[None]:
-    """Say on standard error what is waited for, if that takes long; long polls show their progress themselves."""
-    text = f"waiting for the answer of {request.url.host} to {request.method} {request.url.path}"
-    timer = asyncio.get_running_loop().call_later(_SHOWN_AFTER, lambda: typer.echo(plain(text), err=True))
-    if "wait" in request.url.params:
-        timer.cancel()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 @contextmanager

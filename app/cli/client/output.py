@@ -1,11 +1,28 @@
 """Renders Rivya's objects as text for people. Any member may be missing; unknown members are ignored."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 import typer
 
 Render = Callable[[Mapping[str, Any]], str]
+
+
+_SHOWN_AFTER: Final = 2.0
+"""Seconds."""
+
+
+@contextmanager
+def shown_wait(text: str) -> Iterator[None]:
+    """Show on standard error what is waited for, if the block takes long."""
+    import asyncio
+
+    timer = asyncio.get_running_loop().call_later(_SHOWN_AFTER, lambda: typer.echo(plain(f"waiting {text}"), err=True))
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def print_json(document: object) -> None:
@@ -13,6 +30,14 @@ def print_json(document: object) -> None:
     from app.core.json_codec import dump_json
 
     typer.echo(dump_json(document).decode())
+
+
+def show(document: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    """Print the document, or the text that says the same."""
+    if as_json:
+        print_json(document)
+    else:
+        typer.echo(text)
 
 
 def items(response: Mapping[str, Any]) -> list[Mapping[str, Any]]:
