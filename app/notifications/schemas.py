@@ -4,14 +4,17 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 from sqlalchemy import RowMapping
 
 from app.ledger.serializers import format_time
 from app.notifications.models import RIVYAS_TYPES, EventType, NotificationState, Subscription
 
 _Text = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
-_Types = Annotated[list[EventType], Field(min_length=1, max_length=len(EventType))]
+# Without references, which the schema of a body that FastAPI does not read could not resolve.
+_Type = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(EventType)})]
+_State = Annotated[NotificationState, WithJsonSchema({"type": "string", "enum": list(NotificationState)})]
+_Types = Annotated[list[_Type], Field(min_length=1, max_length=20)]
 _Url = Annotated[str, Field(min_length=1, max_length=2048)]
 
 _ENDPOINT: Final[dict[str, Any]] = {
@@ -110,7 +113,7 @@ class ResendMany(BaseModel):
 
     since: datetime | None = Field(None, description="Written at this time or later.")
     until: datetime | None = Field(None, description="Written before this time.")
-    status: NotificationState = NotificationState.DEAD
+    status: _State = NotificationState.DEAD
 
     @field_validator("since", "until")
     @classmethod
