@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import secrets
-import shutil
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from cryptography.fernet import Fernet
 
 from app.cli.server import AddressTaken, listen, make_server, on_stop_signal
 from app.core import logs
+from app.core.database import Database, DatabaseInUse
 from app.core.setting_sources import SettingsInvalid
 from app.core.settings import Settings, load
 from app.ledger.models import Transition
@@ -44,8 +44,12 @@ _CASES: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
 def run_demo(*, keep: bool) -> int:
     """Run the demonstration until a signal; the exit status. `keep` continues with the data of the last one."""
     logs.configure("console", least=logging.ERROR)
+    _FOLDER.mkdir(exist_ok=True)
     try:
         return uvloop.run(_run(keep=keep))
+    except DatabaseInUse as error:
+        typer.echo(f"another demonstration runs in {_FOLDER.resolve()}: stop it first ({error})", err=True)
+        return 1
     except (AddressTaken, SettingsInvalid) as error:
         typer.echo(str(error), err=True)
         return 1 if isinstance(error, AddressTaken) else 2
@@ -57,9 +61,15 @@ async def _run(*, keep: bool) -> int:
     async with serve_sandbox(key=_KEY) as rivya:
         given = _settings(rivya.base_url, f"http://{_HOST}", _Secrets.fresh())
         listener = _listen(given.receiver_port if "receiver_port" in given.model_fields_set else None)
-        stored = await asyncio.to_thread(_open_folder, keep=keep)
+        folder = Database(given.database_url)
+        try:
+            folder.lock()  # before anything is removed: another demonstration may use it
+            stored = await asyncio.to_thread(_open_folder, keep=keep)
+        finally:
+            await folder.dispose()
         url = f"http://{_HOST}:{listener.getsockname()[1]}"
         service = Service(_settings(rivya.base_url, url, stored))
+        service.database.lock()
         await service.prepare()
         server = make_server(service)
         with on_stop_signal(lambda number: server.handle_exit(number, None)):  # until the server handles signals itself
@@ -93,8 +103,8 @@ def _open_folder(*, keep: bool) -> _Secrets:
     file = _FOLDER / "secrets.json"
     if keep and file.exists():
         return _Secrets(**orjson.loads(file.read_bytes()))
-    shutil.rmtree(_FOLDER, ignore_errors=True)
-    _FOLDER.mkdir()
+    for name in ("receiver.db", "receiver.db-wal", "receiver.db-shm", file.name):
+        (_FOLDER / name).unlink(missing_ok=True)
     demo_secrets = _Secrets.fresh()
     file.touch(mode=0o600)
     file.write_bytes(orjson.dumps(demo_secrets))
