@@ -19,7 +19,7 @@ WINDOW: Final = 600.0
 """Seconds for which a failed attempt counts."""
 MOST_FAILURES: Final = 10
 """Of one address in a window; further ones are answered 429."""
-_MOST_ADDRESSES: Final = 10_000
+MOST_ADDRESSES: Final = 10_000
 _LONGEST_PAUSE: Final = 2.0
 
 log = structlog.stdlib.get_logger(__name__)
@@ -55,7 +55,7 @@ class FailedSignIns:
         if len(failures) == MOST_FAILURES:
             raise TooManyFailures(failures[0] + WINDOW - now)
         failures.append(now)
-        if len(self._failures) > _MOST_ADDRESSES:
+        if len(self._failures) > MOST_ADDRESSES:
             del self._failures[next(iter(self._failures))]
         return min(self.first_pause * (1 << (len(failures) - 1)), _LONGEST_PAUSE)
 

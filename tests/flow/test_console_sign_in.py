@@ -101,6 +101,11 @@ async def test_a_session_is_known_to_all_replicas_and_ends_where_its_token_is_no
         open_service(postgres_url, RECEIVER_API_TOKENS=f"tests:admin:{other_token}") as third,
         visiting(first) as visitor,
     ):
+        token = await create(first)
+        await second.service.tokens.load()
+        async with visiting(second, token) as shop:
+            await call(first, "DELETE", f"{TOKENS}/shop")
+            assert (await shop.get("/console")).status_code == 303  # at once: the session is gone from the database
         for room, status in ((second, 200), (third, 303)):
             async with visiting(room, None) as elsewhere:
                 elsewhere.cookies.set("receiver_session", visitor.cookies["receiver_session"])
