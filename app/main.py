@@ -94,6 +94,8 @@ from app.tokens.spending import Spending
 
 log = structlog.stdlib.get_logger(__name__)
 
+_SETTING_OF = {DatabaseInUse: "", DecryptionFailed: "RECEIVER_ENCRYPTION_KEYS: ", NameClash: "RECEIVER_API_TOKENS: "}
+
 
 class Service:
     """All parts of one process, and the order of their start and stop. Raises `SchemeInvalid`.
@@ -294,38 +296,26 @@ class Service:
         app.add_fast_route(
             generation_read.PREFIX, handler=generation_read.FastGenerationRead(self.waiting, self.access)
         )
-        app.include_router(
-            submission.router(self.submissions, self.access, created=schemas.GenerationOut, error=schemas.ErrorOut)
-        )
-        app.include_router(
-            generations.router(self.queries, self.access, self.waiting, self.batch.record, clock=self.clock)
-        )
-        app.include_router(
-            events.router(
-                self.feed, self.feed_tail, self.access, max_wait=self.settings.receiver_max_wait.total_seconds()
-            )
-        )
-        app.include_router(gateway.router(self.gateway, self.access), responses=schemas.errors(400, 404, 413))
+        access, queries, clock = self.access, self.queries, self.clock
+        max_wait = self.settings.receiver_max_wait.total_seconds()
+        created, error = schemas.GenerationOut, schemas.ErrorOut
+        app.include_router(submission.router(self.submissions, access, created=created, error=error))
+        app.include_router(generations.router(queries, access, self.waiting, self.batch.record, clock=clock))
+        app.include_router(events.router(self.feed, self.feed_tail, access, max_wait=max_wait))
+        app.include_router(gateway.router(self.gateway, access), responses=schemas.errors(400, 404, 413))
         app.include_router(self._webhook_routes, responses=schemas.errors(400, 404, 413))
         app.include_router(self._operator_routes)  # first, as `/deliveries/replay` is also a path of `/deliveries/{id}`
-        app.include_router(deliveries.router(self.queries, self.access))
-        app.include_router(usage.router(self.queries, self.access, clock=self.clock))
+        app.include_router(deliveries.router(queries, access))
+        app.include_router(usage.router(queries, access, clock=clock))
         for router in self._endpoint_routers():
             app.include_router(router, responses=schemas.errors(404))
-        app.include_router(
-            tokens.router(self.tokens, self.spending, self.access, self.audit, clock=self.clock),
-            responses=schemas.errors(400, 404, 409, 413),
-        )
-        app.include_router(audit.router(self.audit, self.access))
-        app.include_router(rejections.router(self.rejections, self.access), responses=schemas.errors())
+        managed = tokens.router(self.tokens, self.spending, access, self.audit, clock=clock)
+        app.include_router(managed, responses=schemas.errors(400, 404, 409, 413))
+        app.include_router(audit.router(self.audit, access))
+        app.include_router(rejections.router(self.rejections, access), responses=schemas.errors())
         tasks = (self._start_checks, self.loops.health_checks, self.batch.health_checks)
-        parts = (
-            self.endpoint_health.health_checks,
-            self.reconciler.health_checks,
-            self.limiter.health_checks,
-            self.alarms.health_checks,
-        )
-        self.readiness = health.Readiness(self.database, [*tasks, *parts])
+        parts = (self.endpoint_health, self.reconciler, self.limiter, self.alarms)
+        self.readiness = health.Readiness(self.database, [*tasks, *(part.health_checks for part in parts)])
         self.operations_app = self._operations_app() if self.settings.receiver_metrics_port is not None else app
         """Serves /livez, /readyz and /metrics: the application itself, unless they have a port of their own."""
         self.operations_app.include_router(health.router(self.readiness, self.access))
@@ -360,11 +350,8 @@ class Service:
         )
         self.failed_sign_ins = FailedSignIns(self.clock)
         overview = Overview(self.readiness, self.queries, self.activity, self.heartbeat, clock=self.clock)
-        app.include_router(
-            console_routes.router(
-                console, self.failed_sign_ins, overview_page=overview, gateway=self.gateway, tail=self.feed_tail
-            )
-        )
+        wrong, gateway, tail = self.failed_sign_ins, self.gateway, self.feed_tail
+        app.include_router(console_routes.router(console, wrong, overview_page=overview, gateway=gateway, tail=tail))
 
     def _operations_app(self) -> FastAPI:
         app = FastAPI(openapi_url=None, redirect_slashes=False, default_response_class=schemas.JsonResponse)
@@ -416,11 +403,8 @@ class Service:
             if not self._may_share_file:
                 self.database.lock()
             await self.prepare()
-        except (DatabaseInUse, DecryptionFailed) as error:
-            self.give_up(str(error) if isinstance(error, DatabaseInUse) else f"RECEIVER_ENCRYPTION_KEYS: {error}")
-            return
-        except NameClash as error:
-            self.give_up(f"RECEIVER_API_TOKENS: {error}")
+        except (DatabaseInUse, DecryptionFailed, NameClash) as error:
+            self.give_up(f"{_SETTING_OF[type(error)]}{error}")
             return
         except Exception as error:
             reason = type(error).__name__
@@ -430,23 +414,11 @@ class Service:
             self._not_started = [health.not_started(error, reason)]
             raise
         self._not_started = []
-        ours = (self.reconciler, self.keyring, self.endpoint_health)
-        others = (self.poller, self.categories, self.retrier, self.waiting, self.feed_tail, self.rejections)
-        for part in (
-            *ours,
-            *others,
-            self.dispatcher,
-            self.notification_sender,
-            self.alarms,
-            self.retention,
-            self.usage_rollup,
-            self.activity,
-            self.heartbeat,
-            self.tokens,
-            self.spending,
-            self.audit,
-            *self.clock_sync,
-        ):
+        ours = (self.reconciler, self.keyring, self.endpoint_health, self.tokens, self.spending, self.audit)
+        work = (self.poller, self.categories, self.retrier, self.waiting, self.feed_tail, self.rejections)
+        notifying = (self.dispatcher, self.notification_sender)
+        upkeep = (self.alarms, self.retention, self.usage_rollup, self.activity, self.heartbeat, *self.clock_sync)
+        for part in (*ours, *work, *notifying, *upkeep):
             self.loops.start(type(part).__name__, part.run_once)
 
     async def _start_checks(self) -> list[HealthCheck]:
