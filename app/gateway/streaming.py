@@ -258,6 +258,8 @@ class ProxyResponse(Response):
             headers = response_headers(response.raw_headers, status=status, length=len(start) if is_whole else None)
             if is_whole:
                 await self._end_charge()
+            elif response.is_event_stream:
+                headers.append((b"x-accel-buffering", b"no"))  # or nginx holds events back until a buffer is full
             self._has_begun = True
             await send({"type": "http.response.start", "status": status, "headers": headers})
             try:

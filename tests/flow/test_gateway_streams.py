@@ -69,6 +69,7 @@ async def test_every_dialect_passes_unchanged(dialect: Dialect) -> None:
         assert through.content == straight.content
         assert through.headers["content-type"] == straight.headers["content-type"]
         assert through.headers["cache-control"] == "no-store"
+        assert through.headers["x-accel-buffering"] == "no"
 
 
 async def test_a_piece_reaches_the_caller_while_rivya_has_not_said_more() -> None:
