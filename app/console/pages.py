@@ -129,7 +129,7 @@ class Console:
                 query=request.query_params,
                 static=self.files.url,
                 url_with=partial(_url_with, request),
-                version=version("rivya-receiver"),
+                version=_version(),
                 **values,
             )
         )
@@ -220,6 +220,11 @@ def login_url(request: Request) -> str:
     wanted = request.url.path if request.method == "GET" else "/console"
     wanted = f"{wanted}?{request.url.query}" if request.url.query and request.method == "GET" else wanted
     return LOGIN if wanted == "/console" else f"{LOGIN}?next={quote(wanted)}"
+
+
+@cache
+def _version() -> str:
+    return version("rivya-receiver")
 
 
 @cache
