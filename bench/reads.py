@@ -27,6 +27,9 @@ _FILTERS = {
     "model": GenerationFilter(model="model-7"),
     "created_after": GenerationFilter(created_after=datetime(2020, 1, 1, tzinfo=UTC)),
     "client_request_id": GenerationFilter(client_request_id="order-77"),
+    "model and submitted_by": GenerationFilter(model="model-7", submitted_by="nobody"),
+    "model and status": GenerationFilter(model="model-7", status=Status.FAILED),
+    "settled": GenerationFilter(tracking=Tracking.SETTLED),
 }
 
 

@@ -15,7 +15,8 @@ class RowsRead:
         self.counts: list[int] = []
         """One for each statement that reads from the table."""
         self._table = table
-        event.listen(database.engine.sync_engine, "before_cursor_execute", self._count)
+        for engine in (database.engine, database.caller_engine):
+            event.listen(engine.sync_engine, "before_cursor_execute", self._count)
 
     def _count(self, _: Connection, cursor: Any, statement: str, parameters: Any, *__: Any) -> None:
         if statement.startswith("SELECT") and f"FROM {self._table}" in statement:
