@@ -25,7 +25,7 @@ GUARDED = {
     "/api/v1/events": {"get"},
     "/api/v1/tokens": {"get", "post"},
     "/api/v1/tokens/me": {"get"},
-    "/api/v1/tokens/{name}": {"delete"},
+    "/api/v1/tokens/{name}": {"delete", "patch"},
     "/api/v1/tokens/{name}/rotate": {"post"},
     "/api/v1/deliveries": {"get"},
     "/api/v1/deliveries/{event_id}": {"get"},
