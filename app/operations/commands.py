@@ -80,8 +80,7 @@ class GenerationCommands:
         generation = (await self._queries.generations_by_id([generation_id])).get(generation_id)
         if generation is not None and not (generation.status.is_terminal or even_open):
             raise StillOpen(f"{generation_id} is {generation.status}: --open forgets it all the same")
-        until = now if generation is None else generation.first_seen_at
-        submitted = await self._pruning.submissions_of(generation_id, until=until)
+        submitted = await self._pruning.submissions_of(generation_id)
         if generation is None and not submitted:
             raise _unknown(generation_id)
         ids = [] if generation is None else [generation_id]

@@ -39,9 +39,6 @@ log = structlog.stdlib.get_logger(__name__)
 _g, _d, _s, _n = generations.c, deliveries.c, submissions.c, notifications.c
 _BEFORE: Final = sa.bindparam("before", type_=UtcDateTime)
 _MOST: Final = sa.bindparam("most", type_=sa.Integer)
-_UNTIL: Final = sa.bindparam("until", type_=sa.Text)
-_SUBMISSIONS_AT_ONCE: Final = 5000
-_CLOCKS_DIFFER: Final = timedelta(hours=1)
 _READ_PER_ROW: Final = 10
 """Rows read in one step, for each that it may remove."""
 
@@ -110,16 +107,9 @@ class Pruning:
         async with self._database.transaction() as connection:
             await self._empty_submissions(connection, ids)
 
-    async def submissions_of(self, generation_id: str, *, until: datetime) -> list[str]:
-        """Ids of the creates of this generation that were stored before `until` and still have a body."""
-        # There is no index by generation: read pages backwards by id, since ids sort by time.
-        before: str | None = str(uuid7(until + _CLOCKS_DIFFER))
-        while before is not None:
-            page = await self._read(_SUBMITTED, {"until": before, "most": _SUBMISSIONS_AT_ONCE})
-            if theirs := [row for row in page if row.generation_id == generation_id]:
-                return [row.id for row in theirs if row.has_body]
-            before = page[-1].id if page else None
-        return []
+    async def submissions_of(self, generation_id: str) -> list[str]:
+        """Ids of the creates of this generation that still have a body."""
+        return [row.id for row in await self._read(_SUBMITTED, {"generation_id": generation_id})]
 
     async def expired_deliveries(self, before: datetime, *, most: int) -> int:
         """Remove deliveries emptied before this; returns how many. Such an event, if sent again, counts as new."""
@@ -221,16 +211,11 @@ EXPIRED_NOTIFICATIONS: Final = sa.select(_n.id).where(_n.ended_at < _BEFORE).ord
 _HAS_BODY: Final = sa.or_(sa.func.length(_s.request) > 0, _s.response.is_not(None))
 _ANSWERED: Final = (
     sa.select(_s.id.label("key"), sa.and_(_s.resolved_at < _BEFORE, _HAS_BODY).label("is_due"))
-    .where(_s.id > sa.bindparam("after", type_=sa.Text), _s.id < _UNTIL)
+    .where(_s.id > sa.bindparam("after", type_=sa.Text), _s.id < sa.bindparam("until", type_=sa.Text))
     .order_by(_s.id)
     .limit(_MOST)
 )
-_SUBMITTED: Final = (
-    sa.select(_s.id, _s.generation_id, _HAS_BODY.label("has_body"))
-    .where(_s.id < _UNTIL)
-    .order_by(_s.id.desc())
-    .limit(_MOST)
-)
+_SUBMITTED: Final = sa.select(_s.id).where(_s.generation_id == sa.bindparam("generation_id"), _HAS_BODY)
 
 KEYS_KEPT: Final = timedelta(days=30)
 """For this time after its body is emptied, an event that comes again is recognised, and changes nothing."""

@@ -4,10 +4,23 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Column, Index, Integer, LargeBinary, Table, Text, select, text, true, update
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    bindparam,
+    select,
+    text,
+    true,
+    update,
+)
 
 from app.core.auth import Caller
-from app.core.database import Database, Id, UtcDateTime, enum_check, metadata
+from app.core.database import Database, Id, UtcDateTime, enum_check, metadata, partial_index
 from app.core.ids import uuid7
 from app.submission.models import Create, State, Submission, from_row
 from app.submission.outcome import Outcome
@@ -43,6 +56,7 @@ submissions = Table(
     CheckConstraint("is_final = 0 OR state IN ('accepted', 'rejected')", name="final_when_answered"),
     CheckConstraint("(state = 'accepted') = (generation_id IS NOT NULL)", name="accepted_has_generation"),
     CheckConstraint("(next_attempt_at IS NULL) = (state IN ('accepted', 'rejected'))", name="retried_while_open"),
+    partial_index("ix_submissions_generation_id", "generation_id", where=text("generation_id IS NOT NULL")),
     Index(
         "ix_submissions_next_attempt_at",
         "next_attempt_at",
@@ -61,6 +75,8 @@ LEASE = timedelta(seconds=60)
 """How long an attempt has a submission for itself: longer than a create and its recording may take."""
 
 _t = submissions.c
+OF_GENERATION = select(submissions).where(_t.generation_id == bindparam("generation_id"))
+"""The submissions that made a generation: one, unless Rivya gave the same id again."""
 
 Price = Callable[[Caller, str], Awaitable[float]]
 """Returns the credits to reserve for a create of this model."""
@@ -112,6 +128,12 @@ class SubmissionRepository:
         async with self._database.read() as connection:
             result = await connection.execute(select(submissions).where(_t.id == submission_id))
             return from_row(result.mappings().one())
+
+    async def of_generation(self, generation_id: str) -> Submission | None:
+        """The submission that made this generation; None if it was not submitted here."""
+        async with self._database.read() as connection:
+            row = (await connection.execute(OF_GENERATION, {"generation_id": generation_id})).mappings().first()
+        return None if row is None else from_row(row)
 
     async def claim_again(
         self, known: Submission, create: Create, caller: Caller, *, now: datetime

@@ -116,7 +116,7 @@ async def test_a_migration_that_can_not_have_its_lock_gives_up_and_changes_nothi
             continue
         async with database.read() as reader:
             for name in BIG:
-                await reader.execute(text(f"LOCK TABLE {name} IN ACCESS SHARE MODE"))
+                await reader.execute(text(f"LOCK TABLE {name} IN ROW EXCLUSIVE MODE"))
             with pytest.raises(DatabaseUnavailable):
                 await migrate_database(database)
             assert await current(database) == script.down_revision

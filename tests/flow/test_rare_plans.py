@@ -25,6 +25,7 @@ from app.ledger.tables import deliveries, generations, polls
 from app.operations.alarms import AlarmQuery
 from app.operations.replay import page_statement
 from app.operations.retention import body_page, generation_page
+from app.submission.store import OF_GENERATION
 from tests.support.clock import NOON
 
 ROWS = 3000
@@ -126,7 +127,11 @@ def of_search(owner: str | None) -> Any:
     return lambda _: search_generations("task_7", owner=owner, limit=51)
 
 
-READ_FROM = {
+READ_FROM: dict[str, tuple[Any, str]] = {
+    "the create of a generation": (
+        lambda _: OF_GENERATION.params(generation_id="task_7"),
+        "ix_submissions_generation_id",
+    ),
     "generations by the beginning of their ids": (of_search(None), "generations"),
     "a token's generations by the beginning of their ids": (of_search("shop"), "generations"),
     "unreadable deliveries": (of_deliveries(outcome=Outcome.UNREADABLE), "ix_deliveries_outcome"),
