@@ -61,6 +61,17 @@ class Reachability:
         self._patience = patience
         self._notice = notice
         """How long before a test delivery is requested it is announced: every process has read that by then."""
+        self._lock = asyncio.Lock()
+
+    async def check_all(self) -> list[HealthCheck]:
+        """All checks of `health_checks`, one caller at a time: each looks at the deliveries that arrive meanwhile."""
+        async with self._lock:
+            return [check async for check in self.health_checks()]
+
+    async def test_delivery(self) -> HealthCheck:
+        """Only the test delivery, in turn with `check_all`. Raises `DatabaseUnavailable`."""
+        async with self._lock:
+            return await self._delivered(live(await self._repository.endpoints()))
 
     async def health_checks(self) -> AsyncIterator[HealthCheck]:
         """The checks, each as soon as it is done; a failed one says what to do. Raises `DatabaseUnavailable`."""
