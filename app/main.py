@@ -57,6 +57,7 @@ from app.intake.webhook import Intake
 from app.ledger import activity
 from app.ledger.activity import Activity
 from app.ledger.feed import Feed, FeedTail
+from app.ledger.feed_hints import feed_hints
 from app.ledger.postgres import PostgresRecord
 from app.ledger.queries import Queries
 from app.ledger.recorder import Changes, Recorder
@@ -124,7 +125,8 @@ class Service:
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes, max_seconds=settings.receiver_max_wait.total_seconds())
         self.feed = Feed(self.database)
-        self.feed_tail = FeedTail(self.feed, self.changes)
+        self.feed_hints = feed_hints(self.database, self.changes, name=self.name)
+        self.feed_tail = FeedTail(self.feed, self.changes, self.feed_hints)
         self._build_endpoint()
         self._build_polling()
         self._build_ledger()
@@ -416,7 +418,7 @@ class Service:
         self._not_started = []
         ours = (self.reconciler, self.keyring, self.endpoint_health, self.tokens, self.spending, self.audit)
         work = (self.poller, self.categories, self.retrier, self.waiting, self.feed_tail, self.rejections)
-        notifying = (self.dispatcher, self.notification_sender)
+        notifying = (self.dispatcher, self.notification_sender, *filter(None, (self.feed_hints,)))
         upkeep = (self.alarms, self.retention, self.usage_rollup, self.activity, self.heartbeat, *self.clock_sync)
         for part in (*ours, *work, *notifying, *upkeep):
             self.loops.start(type(part).__name__, part.run_once)
@@ -428,4 +430,6 @@ class Service:
         """Close every connection."""
         await self.gateway.models_cache.aclose()
         await self.client.aclose()
+        if self.feed_hints is not None:
+            self.feed_hints.close()
         await self.database.dispose()

@@ -352,9 +352,10 @@ class RawPostgres:
         most: int = 4,
         has_transaction_pooler: bool = False,
     ) -> None:
-        self._connect = connect
+        self.open = connect
+        """Opens a connection that is not of the pool. Raises what the driver raises."""
         self.checks = checks
-        self._has_transaction_pooler = has_transaction_pooler
+        self.has_transaction_pooler = has_transaction_pooler
         self._idle: list[Connection] = []
         self._free = asyncio.Semaphore(most)
 
@@ -377,7 +378,7 @@ class RawPostgres:
 
     async def fetch(self, statement: str, *arguments: object) -> list[Any]:
         """The rows of one statement, run as its own transaction. Raises like `transaction`."""
-        if self._has_transaction_pooler:  # the driver needs two round trips for a statement, in one session
+        if self.has_transaction_pooler:  # the driver needs two round trips for a statement, in one session
             async with self.transaction() as connection:
                 return list(await connection.fetch(statement, *arguments))
         with translate_errors():
@@ -422,7 +423,7 @@ class RawPostgres:
             connection = self._idle.pop()
             if await self.checks.is_usable(connection):
                 return connection
-        return await self._connect()
+        return await self.open()
 
     def _give_back(self, connection: Connection, error: BaseException | None = None) -> None:
         is_broken = error is not None and self.checks.failed(error)

@@ -22,6 +22,7 @@ from app.core.errors import RequestInvalid
 from app.core.json_codec import dump_json
 from app.core.waiters import Waiters
 from app.ledger import rows
+from app.ledger.feed_hints import FeedHints
 from app.ledger.models import EventFilter, Generation, Transition, is_visible
 from app.ledger.postgres import FEED_END
 from app.ledger.recorder import Changes
@@ -254,6 +255,8 @@ _EVERYTHING: Final = ""
 """Followers of all generations wait for this id."""
 _SECONDS_BETWEEN_READS: Final = 0.5
 """For the commits of other replicas."""
+_SECONDS_BETWEEN_READS_WITH_HINTS: Final = 1.0
+"""A hint may be missed, and a commit that held up others may fail without one."""
 _SECONDS_BETWEEN_COMMITS: Final = 0.02
 """Commits of this process within this time are read together."""
 _RECENT_EVENTS: Final = 2 * MOST_EVENTS
@@ -266,8 +269,9 @@ class FeedTail:
     Holds the newest events in memory while somebody follows; a follower that is further behind reads pages of its own.
     """
 
-    def __init__(self, feed: Feed, changes: Changes) -> None:
+    def __init__(self, feed: Feed, changes: Changes, hints: FeedHints | None = None) -> None:
         self.feed = feed
+        self._hints = hints
         self._followers = Waiters()
         """By the generation that they follow."""
         self._recent: list[Event] | None = None
@@ -278,6 +282,9 @@ class FeedTail:
         self._woken = asyncio.Event()
         self._is_stopping = False
         changes.add_listener(self._on_transition)
+        if hints is not None:
+            hints.is_followed = lambda: bool(self._followers.waited_for)
+            hints.on_hint = self._woken.set
 
     async def pages(
         self, chosen: EventFilter, after: FeedCursor, *, limit: int, seconds: float
@@ -308,8 +315,9 @@ class FeedTail:
 
         Raises `DatabaseUnavailable`.
         """
+        has_hints = self._hints is not None and self._hints.is_listening
         with suppress(TimeoutError):
-            async with asyncio.timeout(_SECONDS_BETWEEN_READS):
+            async with asyncio.timeout(_SECONDS_BETWEEN_READS_WITH_HINTS if has_hints else _SECONDS_BETWEEN_READS):
                 await self._woken.wait()
         self._woken.clear()
         if not self._followers.waited_for:
