@@ -35,7 +35,7 @@ _HEADER, _TRACE = b"x-request-id", b"traceparent"
 _STATUS, _STARTED = "status", "started"
 _RESULT = "call_result"
 _IS_COUNTED = "call_is_counted"
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?")
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -74,7 +74,7 @@ class RequestContextMiddleware:
                 _count_call(scope)  # before the end is sent: a caller that has the whole response finds it counted
             await send(message)
 
-        tokens = structlog.contextvars.bind_contextvars(request_id=identity, **_trace(scope))
+        tokens = structlog.contextvars.bind_contextvars(request_id=identity, **trace_fields(traceparent(scope)))
         try:
             await self._app(scope, receive, send_and_count)
         finally:
@@ -116,15 +116,19 @@ def count_call(scope: Scope, caller: Caller, route: str, result: str, *, status:
         status=status,
         result=result,
         seconds=round(seconds_since_start(scope), 6),
-        **{"request_id": ensure_request_id(scope), **_trace(scope)},
+        **{"request_id": ensure_request_id(scope), **trace_fields(traceparent(scope))},
     )
 
 
-def _trace(scope: Scope) -> dict[str, str]:
-    """The trace that the caller's request belongs to, for log lines; empty if there is none."""
+def traceparent(scope: Scope) -> str | None:
+    """The trace that the caller's request belongs to; None without one in the form of W3C's Trace Context."""
     given = next((value for name, value in scope["headers"] if name == _TRACE), b"")
-    match = _TRACEPARENT.fullmatch(given)
-    return {} if match is None else {"trace_id": match[1].decode()}
+    return given.decode() if _TRACEPARENT.fullmatch(given) else None
+
+
+def trace_fields(trace: str | None) -> dict[str, str]:
+    """The fields of log lines that name a trace, by its `traceparent`."""
+    return {} if trace is None else {"trace_id": trace.split("-")[1]}
 
 
 def start_timer(scope: Scope) -> None:

@@ -99,14 +99,18 @@ class RivyaClient:
             raise RivyaUnreadable("the answer is about another generation", status=response.status)
         return generation
 
-    async def create_generation(self, body: bytes, *, idempotency_key: str) -> CreateAnswer:
-        """Send `body` as a create. After RivyaUnavailable with `sent`, or RivyaUnreadable, it may have succeeded.
+    async def create_generation(
+        self, body: bytes, *, idempotency_key: str, traceparent: str | None = None
+    ) -> CreateAnswer:
+        """Send `body` as a create, as a part of the caller's trace.
+
+        After RivyaUnavailable with `sent`, or RivyaUnreadable, it may have succeeded.
 
         Raises ValueError for a key that is not 1 to 255 printable ASCII characters.
         """
         if len(idempotency_key) > _LONGEST_KEY or not is_header_value(idempotency_key):
             raise ValueError("an idempotency key has 1 to 255 printable ASCII characters")
-        headers = {"idempotency-key": idempotency_key}
+        headers = {"idempotency-key": idempotency_key, **({"traceparent": traceparent} if traceparent else {})}
         seconds = self._deadlines.create
         response = await self._call("POST", "/api/v1/generations", seconds=seconds, body=body, headers=headers)
         generation = _read(read_generation, response)

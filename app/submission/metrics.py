@@ -5,6 +5,7 @@ from datetime import timedelta
 import structlog
 from prometheus_client import Counter
 
+from app.core.middleware import trace_fields
 from app.submission.models import State, Submission
 from app.submission.outcome import UNRESOLVED_AFTER, Outcome
 
@@ -57,4 +58,5 @@ def _fields(submission: Submission, outcome: Outcome) -> dict[str, object]:
         "result": outcome.result,
         "error": outcome.error,
         "rivya_request_id": outcome.rivya_request_id,
+        **trace_fields(submission.traceparent),
     }

@@ -35,6 +35,8 @@ class Create:
     """Stored with the generation, and not sent: Rivya has no such member."""
     sent: bytes = field(default=b"", repr=False)
     """The body without `metadata`; unchanged if it has none."""
+    traceparent: str | None = None
+    """Of the caller's request; goes on to Rivya."""
 
 
 def read_create(body: bytes) -> Create:
@@ -198,6 +200,8 @@ class Submission:
     """The id of the generation that Rivya created."""
     reply: Reply | None = field(repr=False)
     """The stored reply; None while the outcome is unknown, and where the reply is no longer stored."""
+    traceparent: str | None
+    """Of the request of the caller that last sent it."""
     is_emptied: bool
     """It was answered, and its bodies were emptied later because of their age or by an operator."""
 
@@ -216,6 +220,7 @@ def from_row(row: RowMapping) -> Submission:
         retries=row["retries"],
         sent_at=row["sent_at"],
         generation_id=row["generation_id"],
+        traceparent=row["traceparent"],
         reply=_reply(row),
         is_emptied=row["response_status"] is not None and row["response"] is None,
     )

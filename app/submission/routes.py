@@ -1,5 +1,6 @@
 """POST /api/v1/generations: forwards a create to Rivya; with the same Idempotency-Key it is paid once."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -7,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.auth import Access, Caller, Role
 from app.core.bodies import read_body
+from app.core.middleware import traceparent
 from app.submission.models import MOST_BYTES, Reply, read_create, read_key
 from app.submission.service import SubmissionService
 
@@ -39,7 +41,8 @@ def router(
         The same key with the same body gets the first answer again; with another body, 409.
         """
         key = read_key(request.headers.getlist(_KEY)) or service.new_key()
-        create = read_create(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES))
+        body = await read_body(request.scope, request.receive, most_bytes=MOST_BYTES)
+        create = replace(read_create(body), traceparent=traceparent(request.scope))
         async with access.while_valid(caller):  # what was sent goes on without its caller
             reply = await service.submit(create, key, request.state.caller)
         return _response(reply, key)

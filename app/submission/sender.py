@@ -98,7 +98,8 @@ class Sender:
     async def _ask(self, claimed: Submission) -> CreateAnswer:
         """Rivya's answer. Raises `RivyaError`; `RivyaUnavailable` as soon as `abort_pending` is called."""
         body = read_create(claimed.request).sent
-        asking = asyncio.create_task(self._client.create_generation(body, idempotency_key=claimed.key))
+        call = self._client.create_generation(body, idempotency_key=claimed.key, traceparent=claimed.traceparent)
+        asking = asyncio.create_task(call)
         cutting = asyncio.create_task(self._is_aborted.wait())
         try:
             await asyncio.wait({asking, cutting}, return_when=asyncio.FIRST_COMPLETED)

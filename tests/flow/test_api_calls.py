@@ -1,5 +1,7 @@
 """Each call is counted under the name of its token, its route and what became of it."""
 
+import asyncio
+
 import pytest
 import structlog
 
@@ -7,6 +9,9 @@ from app.core.auth import Role
 from app.core.middleware import API_CALLS
 from tests.support.api_harness import open_api
 from tests.support.metric_values import value
+from tests.support.receivers import TOKEN
+from tests.support.scripted_provider import answering, scripted
+from tests.support.service_harness import open_service
 
 LIST = "/api/v1/generations"
 ONE = "/api/v1/generations/{generation_id}"
@@ -59,3 +64,28 @@ async def test_what_comes_without_a_token_of_ours_is_nobodys_call(sqlite_url: st
         await api.stranger.get(LIST, headers={"Authorization": "Bearer nobody-gave-me-this-token"})
         await api.stranger.get("/livez")
         assert total() == before
+
+
+@pytest.mark.parametrize("given", [TRACEPARENT, "00-1", "00-" + "x" * 32 + "-" + "0" * 16 + "-01"])
+async def test_the_trace_of_a_create_goes_on_to_rivya_and_stands_in_the_lines_of_its_attempts(
+    sqlite_url: str, given: str
+) -> None:
+    attempts: list[None] = []
+
+    async def script(writer: asyncio.StreamWriter) -> None:
+        attempts.append(None)
+        if len(attempts) > 1:
+            await answering(b'{"id": "task_1", "status": "queued", "model": "z-image"}')(writer)
+
+    async with scripted(script) as rivya, open_service(sqlite_url, RIVYA_BASE_URL=rivya.url) as room:
+        headers = {"Traceparent": given, "Authorization": f"Bearer {TOKEN}"}
+        with structlog.testing.capture_logs() as logged:
+            lost = await room.client.post("/api/v1/generations", json={"model": "z-image"}, headers=headers)
+            room.pass_time(minutes=2)
+            await room.service.retrier.run_once()
+        assert lost.status_code == 504
+        is_valid = given == TRACEPARENT
+        assert [heard.header("traceparent") for heard in rivya.heard] == [given if is_valid else None] * 2
+        lines = [line for line in logged if line["event"].startswith("submission.")]
+        assert [line["event"] for line in lines] == ["submission.unknown", "submission.resolved"]
+        assert [line.get("trace_id") for line in lines] == [given.split("-")[1] if is_valid else None] * 2
