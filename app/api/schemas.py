@@ -24,7 +24,6 @@ _TRACKING: dict[str, Any] = {
     "settled_at": _SETTLED,
     "callback_received_at": _SETTLED,
     "polls": 0,
-    "next_poll_at": None,
 }
 _GENERATION: dict[str, Any] = {
     "id": "task_public_id",
@@ -68,7 +67,6 @@ _DELIVERY: dict[str, Any] = {
     "received_at": _SETTLED,
     "outcome": "applied",
     "attempts": 1,
-    "body_pruned_at": None,
 }
 _EVIDENCE: dict[str, Any] = {
     **_DELIVERY,

@@ -209,9 +209,8 @@ def _secret(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
         detail = f"known, but without a key of the form {snapshot.scheme.key_form}: correct RIVYA_SIGNATURE_SCHEME"
     elif not is_usable:
         detail = f"not known: {_why(endpoints)}"
-    return HealthCheck(
-        "signing_secret", ok=is_usable, detail=detail, is_required=True, remedy=_REMEDIES["signing_secret"]
-    )
+    remedy = _REMEDIES["signing_secret"]
+    return HealthCheck("signing_secret", ok=is_usable, detail=detail, is_required=True, remedy=remedy)
 
 
 def _scheme(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
@@ -228,9 +227,8 @@ def _scheme(endpoints: Sequence[Endpoint], keyring: Keyring) -> HealthCheck:
         return check(name, detail)
     if scheme is None and pinned_scheme(endpoints) is None:
         return check(name, "the first delivery will prove it", ok=True)
-    return check(
-        name, f"{scheme}, {'given by RIVYA_SIGNATURE_SCHEME' if is_given else 'proven by a delivery'}", ok=True
-    )
+    origin = "given by RIVYA_SIGNATURE_SCHEME" if is_given else "proven by a delivery"
+    return check(name, f"{scheme}, {origin}", ok=True)
 
 
 def _registered(wanted: Endpoint) -> HealthCheck:

@@ -67,12 +67,9 @@ class ProofRepository:
                 await record_event(connection, endpoint_id, event="scheme_pinned", now=now, detail=detail)
             unproven = and_(endpoint_secrets.c.id == proof.secret_id, endpoint_secrets.c.proven_at.is_(None))
             await connection.execute(update(endpoint_secrets).where(unproven).values(proven_at=now))
-            created, proven = (
-                and_(this, endpoints.c.state == State.CREATED),
-                {"state": State.PROVEN, "state_since": now},
-            )
-            statement = update(endpoints).where(created).values(**proven, updated_at=now)
-            if (await connection.execute(statement)).rowcount:
+            created = and_(this, endpoints.c.state == State.CREATED)
+            proven = update(endpoints).where(created).values(state=State.PROVEN, state_since=now, updated_at=now)
+            if (await connection.execute(proven)).rowcount:
                 await record_event(connection, endpoint_id, event=State.PROVEN, now=now, detail=proof.event_id)
             return proof.scheme
 
@@ -121,9 +118,8 @@ class ProofRecorder:
         task = self._under_way.get(key)
         if task is None:
             proof = DeliveryProof(scheme, read_delivery(body, header_id=verified.event_id).event_id, *ids)
-            task = asyncio.create_task(
-                self._write(proof, is_pinning=is_pinning, is_news=snapshot.scheme is None), name="proof"
-            )
+            writing = self._write(proof, is_pinning=is_pinning, is_news=snapshot.scheme is None)
+            task = asyncio.create_task(writing, name="proof")
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)  # a caller that is cancelled must not cancel the write for the others

@@ -1,7 +1,6 @@
 """A cache of Rivya's models: callers share one refresh, and get the last good list while Rivya fails."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -16,7 +15,7 @@ from app.gateway.upstream import MODELS, AnswerUnusable, Outgoing, Relay
 from app.rivya.errors import PayloadUnreadable, RivyaUnavailable, read_error
 from app.rivya.parsing import plausible_amount
 from app.rivya.payloads import list_items, read_json, read_models
-from app.rivya.transport import StreamedResponse
+from app.rivya.transport import RawResponse, StreamedResponse
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -24,18 +23,10 @@ MOST_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class WholeAnswer:
-    """An answer of Rivya's; `headers` has names in lower case, `relayed` holds the headers for the caller."""
+class WholeAnswer(RawResponse):
+    """An answer of Rivya's; `relayed` holds the headers for the caller."""
 
-    status: int
-    headers: Mapping[str, str]
     relayed: Headers
-    body: bytes
-
-    @property
-    def ok(self) -> bool:
-        """True for a 2xx status."""
-        return 200 <= self.status < 300
 
     def response(self, *more: tuple[bytes, bytes]) -> Response:
         """The same answer for a caller, with additional headers."""
@@ -55,7 +46,7 @@ async def read_whole(response: StreamedResponse) -> WholeAnswer:
     except RivyaUnavailable:
         raise AnswerUnusable("Rivya's answer broke off.") from None
     relayed = response_headers(response.raw_headers, status=response.status, length=len(body))
-    return WholeAnswer(response.status, response.headers, relayed, bytes(body))
+    return WholeAnswer(response.status, response.headers, bytes(body), relayed)
 
 
 SHORTEST_INTERVAL = timedelta(seconds=10)

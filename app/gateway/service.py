@@ -147,7 +147,7 @@ class Gateway:
         if entry is None:
             raise NotFound("model_id: Rivya lists no model with this id; see GET /api/v1/models.")
         headers = [(b"content-type", b"application/json")]
-        return WholeAnswer(200, {}, headers, json_body(entry)).response(self._age(models))
+        return WholeAnswer(200, {}, json_body(entry), headers).response(self._age(models))
 
     async def credits(self, request: Request) -> Response:
         """Rivya's current answer, recorded for the metrics."""

@@ -16,14 +16,7 @@ from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpo
 from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable, read_date, read_error
 from app.rivya.parsing import json_object, usable_id
 from app.rivya.payloads import read_generation, read_json, read_models
-from app.rivya.transport import (
-    MOST_BODY_BYTES,
-    MOST_CONNECTIONS,
-    BeforeSend,
-    PollConnections,
-    RawResponse,
-    Transport,
-)
+from app.rivya.transport import MOST_BODY_BYTES, MOST_CONNECTIONS, BeforeSend, PollConnections, RawResponse, Transport
 
 _LONGEST_KEY: Final = 255
 _Read = TypeVar("_Read")

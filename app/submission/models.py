@@ -230,8 +230,5 @@ def _reply(row: RowMapping) -> Reply | None:
     if row["response"] is None:
         return None
     return Reply(
-        status=row["response_status"],
-        body=row["response"],
-        retry_after=row["response_retry_after"],
-        is_replay=True,
+        status=row["response_status"], body=row["response"], retry_after=row["response_retry_after"], is_replay=True
     )
