@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI
 from app.api import audit, deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
 from app.console import routes as console_routes
-from app.console import static_files
+from app.console import static_files, submit
 from app.console.overview import Overview
 from app.console.pages import Console
 from app.console.sign_in import FailedSignIns
@@ -350,6 +350,7 @@ class Service:
             files=files,
             public_url=settings.receiver_public_url,
         )
+        app.include_router(submit.router(console, self.submissions, self.gateway.models_cache))
         self.failed_sign_ins = FailedSignIns(self.clock)
         overview = Overview(self.readiness, self.queries, self.activity, self.heartbeat, clock=self.clock)
         wrong, gateway, tail = self.failed_sign_ins, self.gateway, self.feed_tail
