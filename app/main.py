@@ -18,6 +18,7 @@ from app.console import routes as console_routes
 from app.console import static_files, submit
 from app.console.overview import Overview
 from app.console.pages import Console
+from app.console.routes import Parts
 from app.console.sign_in import FailedSignIns
 from app.console.static_files import StaticFiles
 from app.core.audit import Audit
@@ -193,7 +194,7 @@ class Service:
         )
         commands = GenerationCommands(self.database, ledger, client=self.client, limiter=self.limiter, clock=self.clock)
         replay = Replay(self.database, ledger, clock=self.clock, first_poll=self.schedule.first_poll)
-        self._operator_routes = operator_routes.router(commands, replay, self.access)
+        self._commands, self._replay = commands, replay
         self.batch = WriteQueue(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
         self.poller = Poller(
             self.database, self.client, self.batch, schedule=self.schedule, limiter=self.limiter, clock=self.clock
@@ -216,6 +217,7 @@ class Service:
 
     def _build_submission(self) -> None:
         store, waiters = SubmissionRepository(self.database, price=self.spending.price), Waiters()
+        self.submission_repository = store
         sender = Sender(self.client, self.batch, store, self.clock, waiters=waiters)
         self.submissions = SubmissionService(store, sender, self.limiter, self.clock, waiters=waiters)
         self.retrier = Retrier(store, sender, self.limiter, self.clock)
@@ -306,7 +308,8 @@ class Service:
         app.include_router(events.router(self.feed, self.feed_tail, access, max_wait=max_wait))
         app.include_router(gateway.router(self.gateway, access), responses=schemas.errors(400, 404, 413))
         app.include_router(self._webhook_routes, responses=schemas.errors(400, 404, 413))
-        app.include_router(self._operator_routes)  # first, as `/deliveries/replay` is also a path of `/deliveries/{id}`
+        # First, as `/deliveries/replay` is also a path of `/deliveries/{id}`.
+        app.include_router(operator_routes.router(self._commands, self._replay, access))
         app.include_router(deliveries.router(queries, access))
         app.include_router(usage.router(queries, access, clock=clock))
         for router in self._endpoint_routers():
@@ -334,6 +337,7 @@ class Service:
         reachability = Reachability(self.client, repository, clock=clock, key=self.probe_key, public_url=url)
         orphans = Orphans(self.client, repository, clock=clock, public_url=url if settings.registers_endpoint else None)
         admin = endpoint.admin_router(self.access, commands, reachability, queries, self.keyring, orphans)
+        self._endpoint_parts = (queries, commands, reachability, orphans)
         return endpoint.router(self.access, queries), admin
 
     def _add_pages(self, app: FastAPI) -> None:
@@ -353,8 +357,29 @@ class Service:
         app.include_router(submit.router(console, self.submissions, self.gateway.models_cache))
         self.failed_sign_ins = FailedSignIns(self.clock)
         overview = Overview(self.readiness, self.queries, self.activity, self.heartbeat, clock=self.clock)
-        wrong, gateway, tail = self.failed_sign_ins, self.gateway, self.feed_tail
-        app.include_router(console_routes.router(console, wrong, overview_page=overview, gateway=gateway, tail=tail))
+        wrong, gateway, tail, parts = self.failed_sign_ins, self.gateway, self.feed_tail, self._console_parts()
+        app.include_router(
+            console_routes.router(console, wrong, overview_page=overview, gateway=gateway, tail=tail, parts=parts)
+        )
+
+    def _console_parts(self) -> Parts:
+        endpoint_queries, endpoint_commands, reachability, orphans = self._endpoint_parts
+        return Parts(
+            queries=self.queries,
+            submissions=self.submission_repository,
+            category_of=self.categories.known,
+            commands=self._commands,
+            replay=self._replay,
+            rejections=self.rejections,
+            endpoint_queries=endpoint_queries,
+            endpoint_commands=endpoint_commands,
+            reachability=reachability,
+            orphans=orphans,
+            keyring=self.keyring,
+            tokens=self.tokens,
+            spending=self.spending,
+            clock=self.clock,
+        )
 
     def _operations_app(self) -> FastAPI:
         app = FastAPI(openapi_url=None, redirect_slashes=False, default_response_class=schemas.JsonResponse)

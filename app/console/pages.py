@@ -53,6 +53,12 @@ class NavigationItem:
 
 NAVIGATION: Final = (
     NavigationItem("Overview", "/console", "overview"),
+    NavigationItem("Generations", "/console/generations", "generations"),
+    NavigationItem("Deliveries", "/console/deliveries", "deliveries"),
+    NavigationItem("Refusals", "/console/refusals", "refusals", Role.ADMIN),
+    NavigationItem("Endpoint", "/console/endpoint", "endpoint"),
+    NavigationItem("Usage", "/console/usage", "usage"),
+    NavigationItem("Tokens", "/console/tokens", "tokens"),
     NavigationItem("Audit", "/console/audit", "audit", Role.ADMIN),
 )
 

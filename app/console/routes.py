@@ -1,18 +1,61 @@
 """All routes of the console, in their order."""
 
+from dataclasses import dataclass
+
 from fastapi import APIRouter, Request, Response
 
-from app.console import audit, overview, sign_in, stream
+from app.console import audit, overview, sign_in, stream, usage
+from app.console.deliveries import DeliveryPages
+from app.console.endpoint import EndpointPages
+from app.console.generations import CategoryOf, GenerationPages
 from app.console.overview import Overview
 from app.console.pages import Console
 from app.console.sign_in import FailedSignIns
+from app.console.tokens import TokenPages
+from app.core.clock import Clock
 from app.core.errors import NotFound
+from app.endpoint.keyring import Keyring
+from app.endpoint.reachability import Reachability
+from app.endpoint.service import EndpointCommands, EndpointQueries, Orphans
 from app.gateway.service import Gateway
+from app.intake.rejections import Rejections
 from app.ledger.feed import FeedTail
+from app.ledger.queries import Queries
+from app.operations.commands import GenerationCommands
+from app.operations.replay import Replay
+from app.submission.store import SubmissionRepository
+from app.tokens.service import Tokens
+from app.tokens.spending import Spending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What pages read from and act through: the same parts as the API's routes."""
+
+    queries: Queries
+    submissions: SubmissionRepository
+    category_of: CategoryOf
+    commands: GenerationCommands
+    replay: Replay
+    rejections: Rejections
+    endpoint_queries: EndpointQueries
+    endpoint_commands: EndpointCommands
+    reachability: Reachability
+    orphans: Orphans
+    keyring: Keyring
+    tokens: Tokens
+    spending: Spending
+    clock: Clock
 
 
 def router(
-    console: Console, failed_sign_ins: FailedSignIns, *, overview_page: Overview, gateway: Gateway, tail: FeedTail
+    console: Console,
+    failed_sign_ins: FailedSignIns,
+    *,
+    overview_page: Overview,
+    gateway: Gateway,
+    tail: FeedTail,
+    parts: Parts,
 ) -> APIRouter:
     """The routes."""
     routes = APIRouter(include_in_schema=False)
@@ -21,10 +64,37 @@ def router(
         overview.router(console, overview_page, gateway),
         audit.router(console),
         stream.router(console, tail),
+        *_pages(console, parts),
     ):
         routes.include_router(part)
     routes.include_router(_rest(console))
     return routes
+
+
+def _pages(console: Console, parts: Parts) -> tuple[APIRouter, ...]:
+    queries, replay, clock = parts.queries, parts.replay, parts.clock
+    return (
+        GenerationPages(
+            console,
+            queries,
+            submissions=parts.submissions,
+            category_of=parts.category_of,
+            commands=parts.commands,
+            replay=replay,
+        ).router(),
+        DeliveryPages(console, queries, replay=replay, rejections=parts.rejections).router(),
+        EndpointPages(
+            console,
+            parts.endpoint_queries,
+            parts.endpoint_commands,
+            reachability=parts.reachability,
+            orphans=parts.orphans,
+            keyring=parts.keyring,
+            clock=clock,
+        ).router(),
+        usage.router(console, queries, clock=clock),
+        TokenPages(console, parts.tokens, parts.spending, clock=clock).router(),
+    )
 
 
 def _rest(console: Console) -> APIRouter:

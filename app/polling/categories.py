@@ -34,10 +34,14 @@ class Categories:
 
     def of(self, model: str | None) -> str | None:
         """The model's category, None while it is not known."""
-        category = self._known.get(model) if model is not None else None
+        category = self.known(model)
         if model is not None and category is None:
             self._met_unknown = True
         return category
+
+    def known(self, model: str | None) -> str | None:
+        """As `of`, without having the catalogue read again for a model that it lacks."""
+        return self._known.get(model) if model is not None else None
 
     async def run_once(self) -> float:
         """Read the catalogue if that is due and the budget allows it; returns the seconds until the next run."""

@@ -277,12 +277,12 @@ def router(tokens: Tokens, spending: Spending, access: Access, audit: Audit, *, 
         """
         wanted = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), ChangeToken)
         changed = partial(wanted.changed, now=clock.now())
-        return TokenView(**view(await tokens.change(_usable(name), changed, audit.actor(request))))
+        return TokenView(**view(await tokens.change(usable_token_name(name), changed, audit.actor(request))))
 
     @routes.delete("/tokens/{name}", summary="Revoke a token", dependencies=admins)
     async def revoke_token(name: str, request: Request) -> TokenView:
         """For good. Every replica refuses it within a second, in streams and long polls under way too."""
-        return TokenView(**view(await tokens.revoke(_usable(name), audit.actor(request))))
+        return TokenView(**view(await tokens.revoke(usable_token_name(name), audit.actor(request))))
 
     @routes.post(
         "/tokens/{name}/rotate",
@@ -294,7 +294,7 @@ def router(tokens: Tokens, spending: Spending, access: Access, audit: Audit, *, 
         """The old secret is accepted for `overlap` seconds; name, role, limits and what was spent stay."""
         how = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), RotateToken)
         overlap = timedelta(seconds=how.overlap)
-        token, secret = await tokens.rotate(_usable(name), audit.actor(request), overlap=overlap)
+        token, secret = await tokens.rotate(usable_token_name(name), audit.actor(request), overlap=overlap)
         return NewTokenView(**view(token), token=secret)
 
     return routes
@@ -305,7 +305,8 @@ def _body(model: type[BaseModel], *, is_required: bool) -> dict[str, Any]:
     return {"requestBody": {"required": is_required, "content": {"application/json": {"schema": schema}}}}
 
 
-def _usable(name: str) -> str:
+def usable_token_name(name: str) -> str:
+    """`name`, if a managed token can have it. Raises `NotFound`."""
     if not name.isprintable() or name in RESERVED_NAMES:
         raise NotFound("There is no managed token with this name.")
     return name

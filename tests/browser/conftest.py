@@ -1,14 +1,22 @@
 """One Chromium and one service with a sandbox behind it, for all tests in this folder that a process runs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, Page
 
+from app.core.auth import Role
 from app.sandbox.server import ServedSandbox, serve_sandbox
-from tests.support.browser import Watch, open_browser, open_context
+from tests.support.browser import Watch, open_browser, open_context, sign_in
 from tests.support.databases import SqliteDatabases
-from tests.support.receivers import Receiver, receiver
+from tests.support.made_up_record import make_up_record
+from tests.support.receivers import TOKEN, Receiver, receiver
+
+TOKENS = {role: TOKEN if role is Role.ADMIN else f"a-token-of-role-{role}-in-browsers" for role in Role}
+Open = Callable[..., Awaitable[Page]]
 
 
 @pytest.fixture(scope="package")
@@ -35,26 +43,44 @@ def shared_database_url(sqlite_databases: SqliteDatabases) -> str:
 async def service(
     rivya: ServedSandbox, shared_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Receiver]:
-    """A service in a process of its own."""
-    async with receiver(rivya, shared_database_url, tmp_path_factory.mktemp("browser")) as running:
+    """A service in a process of its own, with a made-up record. The names of its tokens are their roles."""
+    tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
+    await make_up_record(shared_database_url, datetime.now(UTC))
+    async with receiver(
+        rivya, shared_database_url, tmp_path_factory.mktemp("browser"), RECEIVER_API_TOKENS=tokens
+    ) as running:
         yield running
 
 
-@pytest.fixture
-async def watched(browser: Browser, service: Receiver) -> AsyncIterator[tuple[BrowserContext, Watch]]:
-    """A context of this test's own. The test fails if a page of it did what no page of ours may do."""
-    async with open_context(browser, service.process.url) as (context, watch):
-        yield context, watch
-    assert watch.unexpected() == []
+@pytest.fixture(scope="package")
+def cookies() -> dict[Role, Any]:
+    """The sessions that were begun, by role."""
+    return {}
 
 
 @pytest.fixture
-def watch(watched: tuple[BrowserContext, Watch]) -> Watch:
+def watches() -> list[Watch]:
     """What the pages of this test did."""
-    return watched[1]
+    return []
 
 
 @pytest.fixture
-async def page(watched: tuple[BrowserContext, Watch]) -> Page:
-    """A page that is watched."""
-    return await watched[0].new_page()
+async def open_page(
+    browser: Browser, service: Receiver, cookies: dict[Role, Any], watches: list[Watch]
+) -> AsyncIterator[Open]:
+    """Opens a page as somebody who is signed in, or as nobody. The test fails if it did what no page may do."""
+    async with AsyncExitStack() as stack:
+
+        async def opened(path: str, role: Role | None = Role.ADMIN, **options: Any) -> Page:
+            if role is not None and role not in cookies:
+                cookies[role] = await sign_in(browser, service.process.url, TOKENS[role])
+            options["storage_state"] = None if role is None else cookies[role]
+            opening = open_context(browser, service.process.url, **options)
+            context, watch = await stack.enter_async_context(opening)
+            watches.append(watch)
+            page = await context.new_page()
+            await page.goto(path)
+            return page
+
+        yield opened
+    assert [each for watch in watches for each in watch.unexpected()] == []

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, async_playwright, expect
 
 from tests.support.made_up_media import made_up_media
 
@@ -20,7 +20,8 @@ _ARGUMENTS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever it does by itself stays on this machine
 )
 _MEDIA = {"image", "media"}
-_VISIBLE_SECONDS = 10.0
+_VISIBLE_SECONDS = 15.0
+expect.set_options(timeout=_VISIBLE_SECONDS * 1000)
 Scheme = Literal["light", "dark"]
 
 
@@ -97,6 +98,18 @@ async def open_context(
         await context.close()
 
 
+async def sign_in(browser: Browser, origin: str, token: str) -> Any:
+    """The cookies of somebody who has signed in with this token: an option of further contexts, `storage_state`."""
+    async with open_context(browser, origin) as (context, watch):
+        page = await context.new_page()
+        await page.goto("/console/login")
+        await page.get_by_label("Token").fill(token)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.wait_for_url("**/console")
+        assert watch.unexpected() == []
+        return await context.storage_state()
+
+
 _AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 _RUN_AXE = "async () => (await axe.run(document, {resultTypes: ['violations']})).violations"
 
@@ -113,6 +126,6 @@ async def accessibility_violations(page: Page) -> list[str]:
 
 
 async def sideways_scroll(page: Page) -> int:
-    """By how many pixels the page is wider than its window."""
-    pixels: int = await page.evaluate("document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth")
+    """How many pixels the page can be scrolled sideways."""
+    pixels: int = await page.evaluate("scrollTo(10000, 0), scrollX")
     return pixels

@@ -70,7 +70,7 @@ class MadeUpRecord:
 
     def rejected(self) -> list[dict[str, Any]]:
         """Rows of `rejections`."""
-        reasons = ["signature_mismatch"] * 9 + ["timestamp_too_old"] * 4 + ["signature_missing"] * 2
+        reasons = ["signature_mismatch"] * 9 + ["stale_timestamp"] * 4 + ["missing_signature"] * 2
         rows = []
         for number, reason in enumerate(reasons):
             at = self.now - timedelta(hours=5, minutes=7 * number)

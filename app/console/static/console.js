@@ -139,6 +139,7 @@
       if (details) details.open = true;
     }
     showTimes(region);
+    watchVideos(region);
     load(region);
     if (place >= 0) all("a, button, summary", region)[place]?.focus();
   }
@@ -233,16 +234,33 @@
     }
   }
 
-  // A picture whose URL has expired gives way to its placeholder.
+  // A picture whose URL has expired gives way to its placeholder; it may have failed before this script ran.
 
-  document.addEventListener(
-    "error",
-    (event) => {
-      const media = event.target;
-      if (media instanceof HTMLElement && media.closest("[data-media]")) media.closest("[data-media]").dataset.media = "gone";
+  function noteGone(media) {
+    const place = media instanceof HTMLElement ? media.closest("[data-media]") : null;
+    if (place) place.dataset.media = "gone";
+  }
+
+  document.addEventListener("error", (event) => noteGone(event.target), true);
+  for (const image of all("[data-media] img")) if (image.complete && !image.naturalWidth) noteGone(image);
+  for (const media of all("[data-media] :is(video, audio)")) if (media.error) noteGone(media);
+
+  // A video is only asked for its first picture once it comes near the window: browsers have no `loading` for it.
+
+  const nearby = new IntersectionObserver(
+    (entries) => {
+      for (const { isIntersecting, target } of entries) {
+        if (!isIntersecting) continue;
+        nearby.unobserve(target);
+        target.src = `${target.dataset.src}#t=0.1`;
+      }
     },
-    true,
+    { rootMargin: "300px" },
   );
+
+  function watchVideos(root = document) {
+    for (const video of all("video[data-src]", root)) nearby.observe(video);
+  }
 
   // A link may carry the token behind "#", which no server sees; it fills the form of the sign-in.
 
@@ -260,6 +278,7 @@
 
   for (const region of all("[data-live][id]")) latest.set(region.id, region.innerHTML);
   showTimes();
+  watchVideos();
   load();
   if (indicator) {
     show("connecting");

@@ -1,0 +1,285 @@
+"""Generations: a table, a gallery, and the page of one with its history and what an admin can do about it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+from fastapi import APIRouter, Depends, Request, Response
+
+from app.api.parameters import GenerationParameters, decode, encode
+from app.console.filters import segment, web_url
+from app.console.pages import Console
+from app.console.parameters import parse_query
+from app.core.auth import Role
+from app.core.errors import NotFound, RequestInvalid, ServiceError
+from app.ledger.models import (
+    DeliveryFilter,
+    Generation,
+    GenerationFilter,
+    Status,
+    StoredDelivery,
+    Tracking,
+    Transition,
+    is_visible,
+)
+from app.ledger.queries import Queries
+from app.ledger.serializers import render
+from app.operations.commands import GenerationCommands
+from app.operations.replay import Replay
+from app.rivya.errors import RivyaError, RivyaNotFound
+from app.rivya.parsing import usable_id
+from app.submission.models import Submission
+from app.submission.store import SubmissionRepository
+
+MOST_MATCHES: Final = 50
+MOST_DELIVERIES: Final = 50
+_LIST: Final = "/console/generations"
+_KINDS: Final = {
+    **dict.fromkeys((".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp"), "image"),
+    **dict.fromkeys((".m4v", ".mov", ".mp4", ".webm"), "video"),
+    **dict.fromkeys((".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"), "audio"),
+}
+
+CategoryOf = Callable[[str | None], str | None]
+"""The category of a model, None while it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Medium:
+    """A URL of a result, and what shows it: image, video, audio, or file, which is only linked."""
+
+    url: str
+    kind: str
+
+
+def media_of(generation: Generation, category: str | None) -> list[Medium]:
+    """The http and https URLs in the result of a generation, in which Rivya may put anything."""
+    result = generation.rivya_object.get("result")
+    if not isinstance(result, Mapping):
+        return []
+    listed = result.get("urls")
+    values = [result.get("primary_url"), *(listed if isinstance(listed, list) else ())]
+    urls = dict.fromkeys(value for value in values if isinstance(value, str) and web_url(value))
+    return [Medium(url, _kind(url, category)) for url in urls]
+
+
+def _kind(url: str, category: str | None) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "https":  # the policy of pages lets no others load
+        return "file"
+    known = _KINDS.get(PurePosixPath(parts.path).suffix.lower())
+    return known or (category if category in ("image", "video", "audio") else "file")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A generation in a list."""
+
+    generation: Generation
+    media: Sequence[Medium]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A line of a timeline."""
+
+    at: datetime
+    title: str
+    source: str
+    status: str | None = None
+    event_id: str | None = None
+    detail: str | None = None
+    occurred_at: datetime | None = None
+    """When it happened at Rivya."""
+
+
+def timeline(
+    generation: Generation,
+    transitions: Sequence[Transition],
+    deliveries: Sequence[StoredDelivery],
+    submission: Submission | None,
+) -> list[Entry]:
+    """What is known to have happened, oldest first; a delivery that made a transition is on its line."""
+    entries = []
+    if submission is not None:
+        detail = f"attempt {submission.attempts}" if submission.attempts > 1 else None
+        by = submission.submitted_by or "unknown"
+        entries.append(Entry(at=submission.sent_at, title="Create sent to Rivya", source=f"token {by}", detail=detail))
+    entries += [
+        Entry(
+            at=step.recorded_at,
+            title=f"{step.from_status} to {step.to_status}" if step.from_status else f"First known: {step.to_status}",
+            source=step.source,
+            status=step.to_status,
+            event_id=step.event_id,
+            occurred_at=step.occurred_at,
+        )
+        for step in transitions
+    ]
+    on_their_line = {step.event_id for step in transitions}
+    for each in deliveries:
+        if each.event_id not in on_their_line:
+            times = f"came {each.attempts} times" if each.attempts > 1 else None
+            entries.append(
+                Entry(
+                    at=each.received_at,
+                    title="Delivery that changed nothing",
+                    source="webhook",
+                    status=each.outcome,
+                    event_id=each.event_id,
+                    detail=times,
+                )
+            )
+    for change in generation.metadata_changes or ():
+        at = datetime.fromisoformat(str(change["at"]))
+        entries.append(Entry(at=at, title="Metadata changed", source=f"token {change['by']}"))
+    return sorted(entries, key=lambda entry: entry.at)
+
+
+def request_of(submission: Submission | None) -> dict[str, Any] | None:
+    """What the caller asked for; None where we did not submit it, or its body is no longer stored."""
+    if submission is None or not submission.request:
+        return None
+    try:
+        members = orjson.loads(submission.request)
+    except orjson.JSONDecodeError:
+        return None
+    return members if isinstance(members, dict) else None
+
+
+def pretty(value: object) -> str:
+    """JSON to be read."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
+
+
+class GenerationPages:
+    """The handlers of the pages."""
+
+    def __init__(
+        self,
+        console: Console,
+        queries: Queries,
+        *,
+        submissions: SubmissionRepository,
+        category_of: CategoryOf,
+        commands: GenerationCommands,
+        replay: Replay,
+    ) -> None:
+        self._console = console
+        self._queries = queries
+        self._submissions = submissions
+        self._category_of = category_of
+        self._commands = commands
+        self._replay = replay
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        routes, require = self._console.router(), self._console.require
+        reads, acts = [Depends(require(Role.READ))], [Depends(require(Role.ADMIN))]
+        one = "/generations/{generation_id:path}"
+        routes.get("/generations", dependencies=reads)(self.list_generations)
+        routes.get(one, dependencies=reads)(self.show_generation)
+        routes.post(f"{one}/poll", dependencies=acts)(self.poll)
+        routes.post(f"{one}/replay", dependencies=acts)(self.replay_deliveries)
+        routes.post(f"{one}/forget", dependencies=acts)(self.forget)
+        return routes
+
+    async def list_generations(self, request: Request) -> Response:
+        """Newest first, or what a search finds."""
+        asked = parse_query(request, GenerationParameters, view="table", q="")
+        text, owner = request.query_params.get("q", "").strip(), request.state.caller.owner
+        items, following = await (self._search(text, owner) if text else self._list_page(asked, owner))
+        rows = [Row(each, media_of(each, self._category_of(each.model))) for each in items]
+        return self._console.page(
+            request,
+            "generations.html",
+            title="Generations",
+            view="gallery" if request.query_params.get("view") == "gallery" else "table",
+            text=text,
+            rows=rows,
+            next_cursor=following,
+            is_cut=bool(text) and len(rows) == MOST_MATCHES,
+            statuses=[str(each) for each in Status],
+            trackings=[str(each) for each in Tracking],
+        )
+
+    async def _list_page(
+        self, asked: GenerationParameters, owner: str | None
+    ) -> tuple[Sequence[Generation], str | None]:
+        chosen = replace(asked.chosen, owner=owner)
+        after = decode(asked.cursor, chosen) if asked.cursor is not None else None
+        page = await self._queries.generations(chosen, after=after, limit=asked.limit)
+        return page.items, encode(page.last, chosen) if page.last is not None else None
+
+    async def _search(self, text: str, owner: str | None) -> tuple[Sequence[Generation], str | None]:
+        if usable_id(text) is None:
+            return [], None
+        matching = await self._queries.search_generations(text, owner=owner, limit=MOST_MATCHES)
+        if matching:
+            return matching, None
+        chosen = GenerationFilter(client_request_id=text, owner=owner)
+        return (await self._queries.generations(chosen, after=None, limit=MOST_MATCHES)).items, None
+
+    async def _visible(self, request: Request, generation_id: str) -> Generation:
+        known = await self._queries.generations_by_id([generation_id]) if usable_id(generation_id) is not None else {}
+        generation = known.get(generation_id)
+        if generation is None or not is_visible(generation, request.state.caller.owner):
+            raise NotFound("The receiver knows no generation with this id.")
+        return generation
+
+    async def show_generation(self, request: Request, generation_id: str) -> Response:
+        """Everything about one."""
+        generation = await self._visible(request, generation_id)
+        transitions = await self._queries.transitions(generation_id)
+        chosen = DeliveryFilter(generation_id=generation_id)
+        deliveries = (await self._queries.deliveries(chosen, after=None, limit=MOST_DELIVERIES)).items
+        submission = await self._submissions.of_generation(generation_id)
+        error = generation.rivya_object.get("error")
+        return self._console.page(
+            request,
+            "generation.html",
+            title="Generation",
+            generation=generation,
+            media=media_of(generation, self._category_of(generation.model)),
+            error=error if isinstance(error, Mapping) else None,
+            entries=timeline(generation, transitions, deliveries, submission),
+            deliveries=deliveries,
+            asked_for=request_of(submission),
+            submission=submission,
+            raw=pretty(render(generation)),
+            pretty=pretty,
+        )
+
+    async def poll(self, request: Request, generation_id: str) -> Response:
+        """Ask Rivya about it now."""
+        await self._visible(request, generation_id)
+        try:
+            recorded = await self._commands.poll(generation_id)
+        except RivyaNotFound:
+            raise NotFound("Rivya does not know this generation; nothing was changed.") from None
+        except RivyaError as error:
+            code = getattr(error, "code", None) or "no answer"
+            raise ServiceError(f"Rivya failed ({code}); nothing was changed.", status=503, code="not_now") from error
+        status = "unknown" if recorded.generation is None else recorded.generation.status
+        notice = f"Rivya was asked: {status} ({recorded.outcome})."
+        return self._console.redirect(request, f"{_LIST}/{segment(generation_id)}", notice=notice)
+
+    async def replay_deliveries(self, request: Request, generation_id: str) -> Response:
+        """Record all its deliveries again."""
+        await self._visible(request, generation_id)
+        results = [each.result async for each in self._replay.apply(DeliveryFilter(generation_id=generation_id))]
+        counts = ", ".join(f"{results.count(result)} {result}" for result in dict.fromkeys(results))
+        notice = f"Replayed {len(results)} deliveries: {counts}." if results else "It has no deliveries."
+        return self._console.redirect(request, f"{_LIST}/{segment(generation_id)}", notice=notice)
+
+    async def forget(self, request: Request, generation_id: str) -> Response:
+        """Delete it, confirmed by its id."""
+        fields = request.state.form
+        if fields.get("confirm") != generation_id:
+            raise RequestInvalid("confirm: must be the id of the generation, typed as it is shown.")
+        await self._commands.delete(generation_id, even_open=fields.get("even_open") == "yes")
+        return self._console.redirect(request, _LIST, notice=f"Forgotten: {generation_id}")

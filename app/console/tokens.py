@@ -1,0 +1,111 @@
+"""Tokens: what they may spend and have spent; an admin makes, rotates and revokes them."""
+
+from datetime import timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from app.console.pages import Console
+from app.core.auth import Caller, Role
+from app.core.clock import Clock
+from app.core.errors import RequestInvalid
+from app.tokens.repository import Token
+from app.tokens.routes import ChangeToken, CreateToken, TokenLimitsView, usable_token_name, views
+from app.tokens.service import Tokens
+from app.tokens.spending import Spending
+
+_PAGE: Final = "/console/tokens"
+_DAY: Final = 24 * 3600
+_MOST_HOURS: Final = 24 * 366
+_NUMBERS: Final = ("credits_per_day", "credits_per_month", "rate")
+
+
+Form = TypeVar("Form", bound=TokenLimitsView)
+
+
+def read_form(fields: dict[str, str], model: type[Form]) -> Form:
+    """What a form asks for; an empty field is no limit. Raises `RequestValidationError`, `RequestInvalid`."""
+    given: dict[str, Any] = {name: fields[name].strip() for name in ("name", "role") if name in fields}
+    given |= {name: fields.get(name, "").strip() or None for name in _NUMBERS}
+    given["models"] = fields.get("models", "").replace(",", " ").split() or None
+    if days := fields.get("expires_in_days", "").strip():
+        if not days.isdecimal():
+            raise RequestInvalid("expires_in_days: must be a whole number of days.")
+        given["expires_in"] = int(days) * _DAY
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
+
+
+class TokenPages:
+    """The handlers of the pages."""
+
+    def __init__(self, console: Console, tokens: Tokens, spending: Spending, *, clock: Clock) -> None:
+        self._console = console
+        self._tokens = tokens
+        self._spending = spending
+        self._clock = clock
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        routes, require = self._console.router(), self._console.require
+        acts = [Depends(require(Role.ADMIN))]
+        routes.get("/tokens", dependencies=[Depends(require(Role.READ))])(self.list_tokens)
+        routes.post("/tokens", dependencies=acts)(self.create_token)
+        routes.post("/tokens/{name}/change", dependencies=acts)(self.change_token)
+        routes.post("/tokens/{name}/rotate", dependencies=acts)(self.rotate_token)
+        routes.post("/tokens/{name}/revoke", dependencies=acts)(self.revoke_token)
+        return routes
+
+    async def list_tokens(self, request: Request) -> Response:
+        """All tokens for an admin, else that of the caller."""
+        caller: Caller = request.state.caller
+        now = self._clock.now()
+        rows = views(self._console.access.given, await self._tokens.list(), await self._spending.now(), now)
+        if not caller.role.allows(Role.ADMIN):
+            rows = [row for row in rows if row.name == caller.name]
+        return self._console.page(
+            request,
+            "tokens.html",
+            title="Tokens",
+            tokens=[row for row in rows if row.revoked_at is None],
+            revoked=[row for row in rows if row.revoked_at is not None],
+            now=now,
+        )
+
+    def _shown_once(self, request: Request, token: Token, secret: str, *, title: str) -> Response:
+        return self._console.page(request, "token_secret.html", title=title, token=token, secret=secret)
+
+    async def create_token(self, request: Request) -> Response:
+        """Make a token; its secret is on this page only."""
+        actor = self._console.audit.actor(request)
+        wanted = read_form(request.state.form, CreateToken).token(now=self._clock.now(), created_by=actor.name)
+        token, secret = await self._tokens.create(wanted, actor)
+        return self._shown_once(request, token, secret, title="Token created")
+
+    async def change_token(self, request: Request, name: str) -> Response:
+        """Change its limits."""
+        wanted = read_form(request.state.form, ChangeToken)
+        changed = partial(wanted.changed, now=self._clock.now())
+        await self._tokens.change(usable_token_name(name), changed, self._console.audit.actor(request))
+        return self._console.redirect(request, _PAGE, notice=f"Changed: {name}")
+
+    async def rotate_token(self, request: Request, name: str) -> Response:
+        """Give it a new secret; the old one is accepted for some hours."""
+        hours = request.state.form.get("overlap_hours", "").strip() or "0"
+        if not hours.isdecimal() or int(hours) > _MOST_HOURS:
+            raise RequestInvalid("overlap_hours: must be a whole number of hours, at most a year.")
+        overlap, actor = timedelta(hours=int(hours)), self._console.audit.actor(request)
+        token, secret = await self._tokens.rotate(usable_token_name(name), actor, overlap=overlap)
+        return self._shown_once(request, token, secret, title="Token rotated")
+
+    async def revoke_token(self, request: Request, name: str) -> Response:
+        """Revoke it for good, confirmed by its name."""
+        if request.state.form.get("confirm") != name:
+            raise RequestInvalid("confirm: must be the name of the token, typed as it is shown.")
+        await self._tokens.revoke(usable_token_name(name), self._console.audit.actor(request))
+        return self._console.redirect(request, _PAGE, notice=f"Revoked: {name}")
