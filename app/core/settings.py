@@ -99,6 +99,7 @@ class Settings(DatabaseSettings):
     receiver_alarm_submission_age: Seconds = timedelta(minutes=15)
     receiver_alarm_poll_errors: Annotated[int, Field(ge=0)] = 10
     receiver_alarm_token_limits: Annotated[float, Field(ge=0, le=1)] = 0.9
+    receiver_alarm_feed_lag: Seconds = timedelta(seconds=5)
     receiver_alarm_leader_gone: Seconds = timedelta(minutes=1)
     receiver_notify_concurrency: Annotated[int, Field(ge=1, le=1000)] = 20
     receiver_notify_allow: Annotated[AllowList, NoDecode] = AllowList()

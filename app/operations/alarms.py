@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Gauge
-from sqlalchemy import Select, bindparam, case, func, select
+from sqlalchemy import Select, bindparam, case, func, literal_column, select
 
 from app.core.clock import Clock
 from app.core.database import Database, UtcDateTime
@@ -21,6 +21,7 @@ from app.endpoint.reconciler import LEASE as LEADER
 from app.endpoint.tables import endpoints
 from app.intake.rejections import MALFORMED, rejections
 from app.ledger.models import Source, Tracking
+from app.ledger.postgres import FEED_END
 from app.ledger.queries import overdue
 from app.ledger.sql import TERMINAL
 from app.ledger.tables import deliveries, polls, transitions
@@ -50,6 +51,8 @@ class Alarm(StrEnum):
     """Polls of this process in a row that brought nothing."""
     TOKEN_LIMITS = "token_limits"  # noqa: S105 - no password
     """The largest share, from 0 to 1, that a token has used of a limit of its credits."""
+    FEED_LAG = "feed_lag"
+    """Seconds for which the oldest committed event has been held back in the feed, by a write that does not end."""
     LEADER = "leader"
     """Seconds for which no replica looked after our registration."""
 
@@ -71,6 +74,8 @@ class AlarmInputs:
     """When the oldest create of unknown outcome was stored."""
     leader_until: datetime | None
     """When the leader's lease ends."""
+    feed_held_since: datetime | None = None
+    """When the oldest event was recorded that the feed does not show yet."""
     token_limits: float | None = None
     """The largest share that a token has used of its credits of this day or month."""
 
@@ -90,6 +95,7 @@ def measure(measured: AlarmInputs, now: datetime, *, poll_errors: int, leaderles
         Alarm.SUBMISSION: _seconds_since(measured.unresolved_since, now),
         Alarm.POLL_ERRORS: float(poll_errors),
         Alarm.TOKEN_LIMITS: measured.token_limits or 0.0,
+        Alarm.FEED_LAG: _seconds_since(measured.feed_held_since, now),
         Alarm.LEADER: leaderless,
     }
 
@@ -104,6 +110,7 @@ def alarm_thresholds(settings: Settings) -> dict[Alarm, float]:
         Alarm.SUBMISSION: settings.receiver_alarm_submission_age.total_seconds(),
         Alarm.POLL_ERRORS: settings.receiver_alarm_poll_errors,
         Alarm.TOKEN_LIMITS: settings.receiver_alarm_token_limits,
+        Alarm.FEED_LAG: settings.receiver_alarm_feed_lag.total_seconds(),
         Alarm.LEADER: settings.receiver_alarm_leader_gone.total_seconds(),
     }
 
@@ -136,6 +143,8 @@ class AlarmQuery:
     def __init__(self, database: Database, *, by_hand: bool) -> None:
         self._database = database
         self._statement = _statement(by_hand=by_hand)
+        if not database.is_sqlite:
+            self._statement = self._statement.add_columns(_FEED_HELD_SINCE)
 
     async def at(self, now: datetime) -> AlarmInputs:
         """The measurements at `now`. Raises `DatabaseUnavailable`."""
@@ -144,6 +153,13 @@ class AlarmQuery:
             row = dict((await connection.execute(self._statement, parameters)).mappings().one())
         verified = [at for at in (row.pop("last_delivery_at"), row.pop("last_verified_at")) if at is not None]
         return AlarmInputs(**row, last_verified_at=max(verified, default=None))
+
+
+# Only PostgreSQL has several writers, so that one may hold up what others have committed.
+_FEED_HELD_SINCE: Final = literal_column(
+    f"(SELECT recorded_at FROM transitions WHERE feed_position >= ({FEED_END}) ORDER BY feed_position LIMIT 1)",  # noqa: S608
+    UtcDateTime,
+).label("feed_held_since")
 
 
 def _statement(*, by_hand: bool) -> Select[Any]:
@@ -267,13 +283,17 @@ _WORDS: Final = MappingProxyType(
             "of its credits of this day or month is what one token has used",
             "its creates will be answered 402: see `rivya-receiver tokens list`, and /api/v1/tokens/me with that token",
         ),
+        Alarm.FEED_LAG: (
+            "for which the feed has held back an event that is committed",
+            "a write of another process does not end: see pg_stat_activity and pg_locks (locktype advisory)",
+        ),
         Alarm.LEADER: (
             "without a replica that looks after the registration",
             "see `loop.failed` and `endpoint.attempt_failed` in the log",
         ),
     }
 )
-_SECONDS: Final = frozenset({Alarm.SILENCE, Alarm.SUBMISSION, Alarm.LEADER})
+_SECONDS: Final = frozenset({Alarm.SILENCE, Alarm.SUBMISSION, Alarm.FEED_LAG, Alarm.LEADER})
 
 
 def describe(values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float]) -> list[HealthCheck]:

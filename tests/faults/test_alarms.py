@@ -3,13 +3,17 @@
 import asyncio
 from datetime import timedelta
 
+import asyncpg
+
 from app.core.auth import Caller, Role
 from app.core.leases import Leases
 from app.endpoint.reconciler import LEASE as LEADER
+from app.ledger.postgres import FEED_LOCK
 from app.operations.alarms import Alarm
 from app.sandbox.faults import ApiFault
 from app.submission.models import read_create
 from app.submission.store import SubmissionRepository
+from tests.support.databases import PostgresDatabases
 from tests.support.reports import poll, submit, webhook
 from tests.support.service_harness import PATH_KEY, ServiceHarness, open_service
 
@@ -43,6 +47,30 @@ async def test_outcomes_that_only_polls_find_are_noticed(database_url: str) -> N
         room.pass_time(hours=1, seconds=1)
         assert await raised_by_then(room) == set()
         assert room.lines == [("alarm.crossed", "callbacks_missed"), ("alarm.cleared", "callbacks_missed")]
+
+
+async def test_a_write_that_holds_up_the_feed_is_noticed_and_one_that_others_forgot_holds_up_nothing(
+    postgres_url: str, postgres_databases: PostgresDatabases
+) -> None:
+    elsewhere = await asyncio.to_thread(postgres_databases.migrated)
+    forgotten, writer = [await asyncpg.connect(postgres_databases.direct(url)) for url in (elsewhere, postgres_url)]
+    async with open_service(postgres_url) as room:
+        await forgotten.execute("BEGIN; UPDATE feed SET removed_through = 0")
+        await room.record(webhook("shown", "succeeded"))
+        room.pass_time(minutes=1)
+        assert await raised_by_then(room) == set()
+        next_position = "SELECT last_value + is_called::int FROM transitions_feed_position_seq"
+        await writer.execute(f"BEGIN; SELECT pg_advisory_xact_lock_shared({FEED_LOCK} + ({next_position}))")
+        await room.record(webhook("held", "succeeded", at=room.clock.now()))
+        room.pass_time(seconds=5)
+        assert await raised_by_then(room) == set()
+        room.pass_time(seconds=1)
+        assert await raised_by_then(room) == {Alarm.FEED_LAG}
+        await writer.execute("ROLLBACK")
+        assert await raised_by_then(room) == set()
+    for connection in (forgotten, writer):
+        await connection.close()
+    await asyncio.to_thread(postgres_databases.drop, elsewhere)
 
 
 async def test_silence_while_generations_are_open_is_noticed(database_url: str) -> None:

@@ -33,6 +33,7 @@ ALERTS = {
     Alarm.SUBMISSION: "RivyaSubmissionUnresolved",
     Alarm.POLL_ERRORS: "RivyaPollsFailing",
     Alarm.TOKEN_LIMITS: "RivyaTokenLimits",
+    Alarm.FEED_LAG: "RivyaFeedHeldUp",
     Alarm.LEADER: "RivyaReceiverLeaderless",
 }
 

@@ -36,6 +36,10 @@ def test_the_share_of_missed_callbacks_needs_some_outcomes() -> None:
     assert value(Alarm.CALLBACKS_MISSED, settled=8, found_by_poll=2) == 0.25
 
 
+def test_the_lag_of_the_feed_is_the_age_of_what_it_holds_back() -> None:
+    assert value(Alarm.FEED_LAG, feed_held_since=NOON - HOUR) == 3600
+
+
 def test_silence_begins_with_the_oldest_open_generation_or_the_last_delivery_after_it() -> None:
     assert value(Alarm.SILENCE, last_verified_at=NOON - HOUR) == 0
     assert value(Alarm.SILENCE, watched_since=NOON - HOUR) == 3600
