@@ -39,7 +39,13 @@ DATABASES = tuple(
 )
 LYING = ("tests/faults/test_faulty_provider_service.py", "tests/faults/test_faulty_provider.py")
 POINTS = ("tests/faults/test_killed_registration.py",)
-_NAMED = {*DATABASES, *LYING, *POINTS}
+ATTACKS = (
+    *(f"tests/faults/test_{name}.py" for name in ("attacks", "hostile_connections", "connection_limits", "slow_reads")),
+    *(f"tests/flow/test_{name}.py" for name in ("proofs", "rivya_transport", "gateway_relay", "fences", "hang_ups")),
+    "tests/race/test_polls_in_turn.py",
+)
+"""The attacks that once got through."""
+_NAMED = {*DATABASES, *LYING, *POINTS, *ATTACKS}
 OTHER_FAULTS = tuple(sorted(str(path) for path in Path("tests/faults").glob("test_*.py") if str(path) not in _NAMED))
 PROPERTIES = (
     "tests/unit/test_signature_properties.py",
@@ -176,12 +182,13 @@ def fuzzing(world: World, seconds: float) -> None:
 STAGES: dict[str, tuple[float, Stage]] = {
     "leader's lease runs out": (0.03, leader),
     "failing databases": (0.14, suite("failing databases", *DATABASES)),
+    "attacks": (0.08, suite("attacks", *ATTACKS, ATTACKS="long")),
     "other faults": (0.10, suite("other faults", *OTHER_FAULTS, *PROPERTIES)),
     "lying Rivya": (0.12, suite("lying Rivya", *LYING)),
     "killed registration": (0.12, suite("killed registration", *POINTS, FAULT_POINTS_ALL="1")),
     "pruned under load": (0.10, pruning),
     "forged flood": (0.02, forged_flood),
-    "kills": (0.30, kills),
+    "kills": (0.22, kills),
     "fuzzed intake": (0.07, fuzzing),
 }
 """What share of the time each has; what can stop at any moment comes last."""
