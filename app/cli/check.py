@@ -10,7 +10,7 @@ import typer
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.cli.client.output import print_json
+from app.cli.client.output import print_json, shown_wait
 from app.core import logs, migrations
 from app.core.clock import SystemClock
 from app.core.database import Database
@@ -95,13 +95,15 @@ async def _checks(settings: Settings, *, is_public: bool) -> AsyncGenerator[Heal
     yield _result("public URL", True, url if registers else unused)
     database = Database(settings.database_url)
     try:
-        reached = await _database(database)
-        yield reached
-        migrated = await _migrations(database, reached)
-        yield migrated
+        with shown_wait("for the database"):
+            reached = await _database(database)
+            yield reached
+            migrated = await _migrations(database, reached)
+            yield migrated
         async with RivyaClient(settings.rivya_base_url, settings.rivya_api_key.get_secret_value()) as client:
-            async for check in _api_key(client):
-                yield check
+            with shown_wait(f"for {settings.rivya_base_url}"):
+                async for check in _api_key(client):
+                    yield check
             groups = [
                 _Group(["endpoint registered"], _registration(client, database, settings), needs_tables=registers),
                 _Group(
@@ -111,8 +113,9 @@ async def _checks(settings: Settings, *, is_public: bool) -> AsyncGenerator[Heal
                 _Group(["public URL reached"], _reachability(client, database, settings)),
             ]
             for group in groups if is_public else groups[:-1]:
-                async for check in group.run(is_migrated=migrated.ok):
-                    yield check
+                with shown_wait(f"for the check of {group.names[0]}"):
+                    async for check in group.run(is_migrated=migrated.ok):
+                        yield check
     finally:
         await database.dispose()
 
