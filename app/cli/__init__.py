@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.client import commands, output
+from app.cli.client import commands, output, webhooks
 from app.ledger.models import Outcome
 
 cli = typer.Typer(
@@ -29,6 +29,7 @@ cli.add_typer(keys_group, name="keys")
 cli.add_typer(deliveries_group, name="deliveries")
 cli.add_typer(tokens_group, name="tokens")
 cli.add_typer(commands.client)
+cli.add_typer(webhooks.group, name="webhooks")
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

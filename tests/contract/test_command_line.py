@@ -74,7 +74,7 @@ def test_a_shell_completes_the_names_of_commands() -> None:
 
 def test_every_command_that_prints_a_result_takes_json() -> None:
     without = {words for words in paths(typer.main.get_command(cli)) if "--json" not in options_of(words)}
-    groups = {("keys",), ("tokens",), ("deliveries",), ("generations",), ("files",), ()}
+    groups = {(name,) for name in ("keys", "tokens", "deliveries", "generations", "files", "webhooks")} | {()}
     assert without - groups == {("serve",), ("run",), ("sandbox",)}
 
 

@@ -32,7 +32,7 @@ WaitTimeout = Annotated[
 ]
 
 
-def _call(
+def call_receiver(
     act: Callable[["Receiver"], Awaitable[dict[str, Any]]], render: output.Render, *, as_json: bool, waits: bool = False
 ) -> NoReturn:
     """Print the object that `act` returns, and exit: with 1 if `waits` and the generation did not succeed."""
@@ -61,13 +61,13 @@ def is_remote(*, database: bool) -> bool:
 @client.command()
 def models(as_json: AsJson = False) -> None:
     """List the models."""
-    _call(lambda receiver: receiver.get("models"), output.models, as_json=as_json)
+    call_receiver(lambda receiver: receiver.get("models"), output.models, as_json=as_json)
 
 
 @client.command("credits")
 def credits_left(as_json: AsJson = False) -> None:
     """Show the credits that are left."""
-    _call(
+    call_receiver(
         lambda receiver: receiver.get("credits"),
         lambda document: output.cell(document.get("current_credits")),
         as_json=as_json,
@@ -81,7 +81,7 @@ def usage(
     as_json: AsJson = False,
 ) -> None:
     """Sum generations and credits by token, model and day."""
-    _call(lambda receiver: receiver.get("usage", **{"from": first, "to": to}), output.usage, as_json=as_json)
+    call_receiver(lambda receiver: receiver.get("usage", **{"from": first, "to": to}), output.usage, as_json=as_json)
 
 
 @client.command()
@@ -183,25 +183,27 @@ def create(
         typer.echo(f"generation: {output.plain(generation_id)}", err=True)  # for `watch`, if this wait ends early
         return await _watch(receiver, generation_id, timeout)
 
-    _call(act, output.generation, as_json=as_json, waits=waits)
+    call_receiver(act, output.generation, as_json=as_json, waits=waits)
 
 
 @generations_group.command()
 def get(generation_id: GenerationId, as_json: AsJson = False) -> None:
     """Show a generation as it is now. The exit status is 0 whatever its own status."""
-    _call(lambda receiver: receiver.get("generations", generation_id), output.generation, as_json=as_json)
+    call_receiver(lambda receiver: receiver.get("generations", generation_id), output.generation, as_json=as_json)
 
 
 @generations_group.command()
 def watch(generation_id: GenerationId, timeout: WaitTimeout = None, as_json: AsJson = False) -> None:
     """Wait for a generation's outcome. Exit status 0 if it succeeded, 1 if it failed."""
-    _call(lambda receiver: _watch(receiver, generation_id, timeout), output.generation, as_json=as_json, waits=True)
+    call_receiver(
+        lambda receiver: _watch(receiver, generation_id, timeout), output.generation, as_json=as_json, waits=True
+    )
 
 
 @generations_group.command()
 def transitions(generation_id: GenerationId, as_json: AsJson = False) -> None:
     """Show the history of a generation."""
-    _call(
+    call_receiver(
         lambda receiver: receiver.get("generations", generation_id, "transitions"), output.transitions, as_json=as_json
     )
 
@@ -227,7 +229,7 @@ def list_generations(
         "limit": limit,
         "cursor": cursor,
     }
-    _call(lambda receiver: receiver.get("generations", **chosen), output.generations, as_json=as_json)
+    call_receiver(lambda receiver: receiver.get("generations", **chosen), output.generations, as_json=as_json)
 
 
 def _object(text: str | None) -> dict[str, Any] | None:
@@ -278,7 +280,7 @@ def upload(
         with path.open("rb") as file:
             return await receiver.upload(file, path.name, media_type, fields=fields)
 
-    _call(act, output.file, as_json=as_json)
+    call_receiver(act, output.file, as_json=as_json)
 
 
 # The commands of an operator, by the API of a running receiver: they need a token of the role admin.
@@ -286,12 +288,12 @@ def upload(
 
 def list_deliveries(as_json: bool, **chosen: str | int | None) -> NoReturn:
     """Print the deliveries."""
-    _call(lambda receiver: receiver.get("deliveries", **chosen), output.deliveries, as_json=as_json)
+    call_receiver(lambda receiver: receiver.get("deliveries", **chosen), output.deliveries, as_json=as_json)
 
 
 def poll(generation_id: str, *, as_json: bool) -> NoReturn:
     """Have the receiver ask Rivya about a generation, and print its status."""
-    _call(
+    call_receiver(
         lambda receiver: receiver.post(f"/generations/{quote(generation_id, safe='')}/poll", {}),
         lambda document: f"{generation_id}: {document.get('status')} ({document.get('outcome')})",
         as_json=as_json,
@@ -300,7 +302,7 @@ def poll(generation_id: str, *, as_json: bool) -> NoReturn:
 
 def forget(generation_id: str, *, even_open: bool, as_json: bool) -> NoReturn:
     """Have the receiver delete a generation."""
-    _call(
+    call_receiver(
         lambda receiver: receiver.delete("generations", generation_id, open="true" if even_open else None),
         lambda _: f"{generation_id}: forgotten",
         as_json=as_json,
@@ -310,7 +312,7 @@ def forget(generation_id: str, *, even_open: bool, as_json: bool) -> NoReturn:
 def replay(chosen: dict[str, Any], *, apply: bool, as_json: bool) -> NoReturn:
     """Have the receiver replay deliveries, and print the result of each."""
     body = {name: value for name, value in {**chosen, "apply": apply}.items() if value is not None}
-    _call(lambda receiver: receiver.post("/deliveries/replay", body), output.replayed, as_json=as_json)
+    call_receiver(lambda receiver: receiver.post("/deliveries/replay", body), output.replayed, as_json=as_json)
 
 
 def show_endpoint(*, as_json: bool) -> NoReturn:
@@ -319,19 +321,19 @@ def show_endpoint(*, as_json: bool) -> NoReturn:
     async def act(receiver: "Receiver") -> dict[str, Any]:
         return {**await receiver.get("endpoint"), "history": await receiver.get("endpoint", "history")}
 
-    _call(act, output.endpoint, as_json=as_json)
+    call_receiver(act, output.endpoint, as_json=as_json)
 
 
 def change_endpoint(action: str, render: output.Render, *, as_json: bool) -> NoReturn:
     """Have the receiver do `action`: rotate-secret or repin."""
-    _call(lambda receiver: receiver.post(f"/endpoint/{action}", {}), render, as_json=as_json)
+    call_receiver(lambda receiver: receiver.post(f"/endpoint/{action}", {}), render, as_json=as_json)
 
 
 def orphans(*, as_json: bool) -> NoReturn:
     """Print the endpoints that a lost database left at Rivya."""
-    _call(lambda receiver: receiver.get("endpoint", "orphans"), output.orphans, as_json=as_json)
+    call_receiver(lambda receiver: receiver.get("endpoint", "orphans"), output.orphans, as_json=as_json)
 
 
 def remove_orphan(rivya_id: str, *, as_json: bool) -> NoReturn:
     """Have the receiver remove one of these."""
-    _call(lambda receiver: receiver.delete("endpoint", "orphans", rivya_id), output.removed, as_json=as_json)
+    call_receiver(lambda receiver: receiver.delete("endpoint", "orphans", rivya_id), output.removed, as_json=as_json)

@@ -108,6 +108,12 @@ class Receiver:
         """The response to a POST with the Idempotency-Key `key`, or a new one."""
         return await self._send(self._post_request(path, body, key=key))
 
+    async def patch(self, *path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The object at the segments `path` below /api/v1, with these members changed."""
+        url = "/".join(["/api/v1", *(quote(segment, safe="") for segment in path)])
+        headers = {"Content-Type": "application/json"}
+        return await self._send(self._client.build_request("PATCH", url, content=dump_json(body), headers=headers))
+
     async def upload(self, file: BinaryIO, name: str, media_type: str, *, fields: dict[str, str]) -> dict[str, Any]:
         """Upload `file` as a form; the object that describes it."""
         form = {"file": (name, file, media_type)}

@@ -126,6 +126,19 @@ def removed(document: Mapping[str, Any]) -> str:
     return f"{cell(document.get('id'))}: removed at Rivya"
 
 
+def webhooks(response: Mapping[str, Any]) -> str:
+    """A list of webhooks as a table."""
+    names = ("WEBHOOK", "STATUS", "FAILURES", "LAST SUCCESS", "TOKEN", "NAME", "URL")
+    return _list(names, ("id", "status", "failure_count", "last_success_at", "token", "name", "url"), response)
+
+
+def webhook(document: Mapping[str, Any]) -> str:
+    """One webhook, one member per line."""
+    types = document.get("event_types")
+    listed = ", ".join(map(str, types)) if isinstance(types, list) else None
+    return details({**document, "object": None, "event_types": listed})
+
+
 def _list(names: Sequence[str], keys: Sequence[str], response: Mapping[str, Any]) -> str:
     return table(names, ([item.get(key) for key in keys] for item in items(response)))
 
