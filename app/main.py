@@ -71,7 +71,7 @@ from app.notifications.repository import NotificationRepository
 from app.notifications.sender import NotificationSender, RequestBuilder
 from app.notifications.service import Webhooks
 from app.operations import routes as operator_routes
-from app.operations.alarms import AlarmMonitor, AlarmQuery, alarm_thresholds
+from app.operations.alarms import AlarmEvents, AlarmMonitor, AlarmQuery, alarm_thresholds
 from app.operations.commands import GenerationCommands
 from app.operations.replay import Replay
 from app.operations.replicas import Heartbeat
@@ -269,6 +269,7 @@ class Service:
             clock=clock,
             poll_errors=self.poller.errors_in_a_row,
             needs_leader=settings.registers_endpoint,
+            events=AlarmEvents(database, self.notifications.publish_alarm),
         )
         self.retention = Retention(
             Pruning(database),

@@ -15,6 +15,7 @@ import app.endpoint.tables
 import app.intake.rejections
 import app.ledger.tables
 import app.notifications.tables
+import app.operations.alarms
 import app.operations.replicas
 import app.ratelimit.limiter
 import app.submission.store

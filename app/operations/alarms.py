@@ -1,6 +1,7 @@
 """The alarms: how they are measured, their thresholds, and how they appear in logs, metrics and /readyz."""
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -9,10 +10,23 @@ from typing import Any, Final
 
 import structlog
 from prometheus_client import Gauge
-from sqlalchemy import Select, bindparam, case, func, literal_column, select
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    Executable,
+    Integer,
+    Select,
+    Table,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    update,
+)
 
 from app.core.clock import Clock
-from app.core.database import Database, UtcDateTime
+from app.core.database import Database, Id, UtcDateTime, metadata
 from app.core.errors import HealthCheck
 from app.core.leases import leases
 from app.core.settings import Settings
@@ -190,6 +204,63 @@ def _statement(*, by_hand: bool) -> Select[Any]:
     return select(settled.c.settled, settled.c.found_by_poll, overdue().label("overdue"), *labelled)
 
 
+# The alarms that are raised, for all replicas together, so that each change is notified once.
+
+
+alarm_states = Table(
+    "alarm_states",
+    metadata,
+    Column("alarm", Id, primary_key=True),
+    Column("is_raised", Integer, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False, comment="when a replica last found it raised"),
+    CheckConstraint("is_raised IN (0, 1)", name="is_raised"),
+)
+
+_RAISED: Final = update(alarm_states).where(alarm_states.c.is_raised == 1)
+
+_STALE: Final = timedelta(seconds=15)
+"""For so long no replica finds an alarm raised before it counts as cleared: replicas measure every 5 s."""
+
+Publish = Callable[..., Awaitable[int]]
+"""`NotificationRepository.publish_alarm`: writes the event for each webhook that asks for it."""
+
+
+class AlarmEvents:
+    """Publishes an event when the first replica finds an alarm raised, and when the last one no longer does."""
+
+    def __init__(self, database: Database, publish: Publish) -> None:
+        self._database = database
+        self._publish = publish
+
+    async def update(self, values: Mapping[Alarm, float], thresholds: Mapping[Alarm, float], *, now: datetime) -> None:
+        """Store and publish what has changed, from what this replica measured. Raises `DatabaseUnavailable`."""
+        async with self._database.read() as connection:
+            rows = {row.alarm: row for row in await connection.execute(select(alarm_states))}
+        for alarm, value in values.items():
+            row, is_raised = rows.get(alarm), value > thresholds[alarm]
+            was_raised = row is not None and bool(row.is_raised)
+            if is_raised and was_raised:
+                await self._execute(_RAISED.where(alarm_states.c.alarm == alarm).values(seen_at=now))
+            elif is_raised or (row is not None and was_raised and now - row.seen_at > _STALE):
+                # Published before it is stored: a process killed in between does it again, under the same id.
+                event_id = _event_id(alarm, str(is_raised), str(None if row is None else row.changed_at))
+                figures = {"value": value, "threshold": thresholds[alarm]}
+                await self._publish(event_id=event_id, alarm=alarm, is_raised=is_raised, now=now, **figures)
+                changed = {"is_raised": int(is_raised), "changed_at": now, "seen_at": now}
+                statement = self._database.insert(alarm_states).values(alarm=alarm, **changed)
+                await self._execute(statement.on_conflict_do_update(index_elements=["alarm"], set_=changed))
+
+    async def _execute(self, statement: Executable) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(statement)
+
+
+def _event_id(*parts: str) -> str:
+    """The same for all replicas that see the same change."""
+    return f"evt_{hashlib.sha256('/'.join(parts).encode()).hexdigest()[:24]}"
+
+
 _SECONDS_BETWEEN_RUNS: Final = 5.0
 
 VALUE = Gauge("receiver_alarm_value", "What the alarm looks at, as last measured; see its threshold.", ["alarm"])
@@ -202,7 +273,7 @@ LOOKED_AT = Gauge("receiver_watch_timestamp_seconds", "When the alarms were last
 
 
 class AlarmMonitor:
-    """Measures the alarms every 5 s, sets the gauges and logs each change; every replica runs it."""
+    """Measures the alarms every 5 s, sets the gauges, logs and notifies each change; every replica runs it."""
 
     def __init__(
         self,
@@ -212,6 +283,7 @@ class AlarmMonitor:
         clock: Clock,
         poll_errors: Callable[[], int],
         needs_leader: bool,
+        events: AlarmEvents,
     ) -> None:
         self._query = query
         self._thresholds = thresholds
@@ -219,6 +291,7 @@ class AlarmMonitor:
         self._poll_errors = poll_errors
         self._needs_leader = needs_leader
         """False if we register no endpoint: then no leader is needed."""
+        self._events = events
         self._leader_seen_at = clock.monotonic()
         self._values: dict[Alarm, float] = {}
         self._raised: frozenset[Alarm] = frozenset()
@@ -240,6 +313,7 @@ class AlarmMonitor:
         for alarm, value in sorted(self._values.items()):
             self._show(alarm, value, self._thresholds[alarm], is_raised=alarm in raised)
         self._raised = raised
+        await self._events.update(self._values, self._thresholds, now=now)
         return _SECONDS_BETWEEN_RUNS
 
     async def health_checks(self) -> list[HealthCheck]:
