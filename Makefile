@@ -91,9 +91,9 @@ postgres: ## install PostgreSQL's server programs and what else the tests run, w
 	@missing=; \
 	if [ -z "$${DATABASE_URL_TEST:-}" ] && ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; \
 	then missing=postgresql; fi; \
-	for program in pgbouncer promtool:prometheus nginx caddy chromium; do \
+	for program in pgbouncer promtool:prometheus nginx caddy chromium node:nodejs; do \
 		if ! PATH="$$PATH:/usr/sbin" command -v "$${program%:*}" >/dev/null; then missing="$$missing $${program#*:}"; fi; done; \
-	$(call apt-install,The tests need PostgreSQL's server (or DATABASE_URL_TEST), PgBouncer, promtool, nginx, Caddy and Chromium)
+	$(call apt-install,The tests need PostgreSQL's server (or DATABASE_URL_TEST), PgBouncer, promtool, nginx, Caddy, Chromium and Node)
 
 .PHONY: check
 check: install migrations-check manifests-check ## everything short of the tests: style, types, import rules, migrations, image, manifests

@@ -57,6 +57,7 @@ from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
 from app.ledger import activity
 from app.ledger.activity import Activity
+from app.ledger.callbacks import Callbacks
 from app.ledger.feed import Feed, FeedTail
 from app.ledger.feed_hints import feed_hints
 from app.ledger.postgres import PostgresRecord
@@ -225,17 +226,19 @@ class Service:
     def _build_notifications(self) -> None:
         settings, database, clock, keys = self.settings, self.database, self.clock, self._keys
         repository, client = NotificationRepository(database), NotificationClient(verify=httpx.create_ssl_context())
-        secret = settings.receiver_callback_secret
+        secret, most = settings.receiver_callback_secret, settings.receiver_notify_concurrency
+        master = None if secret is None else secret.get_secret_value()
         requests = RequestBuilder(
             keys,
             scheme=lambda: self.keyring.snapshot.scheme,
-            callback_master=None if secret is None else secret.get_secret_value(),
+            callback_master=master,
             allow=settings.receiver_notify_allow,
             callback_allow=settings.receiver_callback_allow,
             clock=clock,
         )
+        check = None if secret is None else partial(client.check, allow=settings.receiver_callback_allow)
+        self.callbacks = Callbacks(database, clock, check=check)
         self.notifications = repository
-        most = settings.receiver_notify_concurrency
         self.notification_sender = NotificationSender(
             Claims(database), repository, client, requests, access=self.access, clock=clock, most=most
         )
@@ -259,7 +262,7 @@ class Service:
             clock=clock,
             allow=settings.receiver_notify_allow,
         )
-        self._webhook_routes = webhooks.router(service, repository, self.access, self.audit)
+        self._webhook_routes = webhooks.router(service, repository, self.access, self.audit, callback_master=master)
 
     def _build_operations(self) -> None:
         settings, database, clock = self.settings, self.database, self.clock
@@ -304,8 +307,10 @@ class Service:
         access, queries, clock = self.access, self.queries, self.clock
         max_wait = self.settings.receiver_max_wait.total_seconds()
         created, error = schemas.GenerationOut, schemas.ErrorOut
-        app.include_router(submission.router(self.submissions, access, created=created, error=error))
-        app.include_router(generations.router(queries, access, self.waiting, self.batch.record, clock=clock))
+        app.include_router(submission.router(self.submissions, access, self.callbacks, created=created, error=error))
+        app.include_router(
+            generations.router(queries, access, self.waiting, self.batch.record, self.callbacks, clock=clock)
+        )
         app.include_router(events.router(self.feed, self.feed_tail, access, max_wait=max_wait))
         app.include_router(gateway.router(self.gateway, access), responses=schemas.errors(400, 404, 413))
         app.include_router(self._webhook_routes, responses=schemas.errors(400, 404, 413))
@@ -324,8 +329,8 @@ class Service:
         self.readiness = health.Readiness(self.database, [*tasks, *(part.health_checks for part in parts)])
         self.operations_app = self._operations_app() if self.settings.receiver_metrics_port is not None else app
         """Serves /livez, /readyz and /metrics: the application itself, unless they have a port of their own."""
-        self.operations_app.include_router(health.router(self.readiness, self.access))
-        self.operations_app.include_router(metrics.router(self.queries, self.access, clock=self.clock))
+        self.operations_app.include_router(health.router(self.readiness, access))
+        self.operations_app.include_router(metrics.router(queries, access, clock=clock))
         schemas.complete(app)
         self._add_pages(app)
         return app

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -18,6 +19,7 @@ from app.core.clock import Clock
 from app.core.errors import NotFound, RequestInvalid
 from app.core.middleware import ensure_request_id
 from app.core.records import Claim
+from app.ledger.callbacks import Callbacks
 from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source, Status, is_visible, may_track
 from app.ledger.queries import Queries
@@ -54,6 +56,11 @@ class Track(BaseModel):
     )
     metadata: Annotated[dict[str, Any], AfterValidator(checked_metadata)] | None = Field(
         None, description="Any object of yours, at most 16 KiB as JSON; replaces the one before."
+    )
+    callback_url: str | None = Field(
+        None,
+        description="Called once with the final event, also if that has come already, signed with the secret of GET "
+        "/api/v1/callback-secret; replaces the token's URL before.",
     )
 
 
@@ -100,6 +107,7 @@ def router(
     access: Access,
     waiting: Waiting,
     record: Callable[[Report], Awaitable[Recorded]],
+    callbacks: Callbacks,
     *,
     clock: Clock,
 ) -> APIRouter:
@@ -188,6 +196,7 @@ def router(
         """
         identity = checked_id(generation_id)
         track = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), Track)
+        await callbacks.check(track.callback_url)
         claim = Claim(identity, Status.QUEUED, model=track.model, client_request_id=track.client_request_id)
         report = Report(
             source=Source.OPERATOR,
@@ -202,15 +211,20 @@ def router(
         known = (await queries.generations_by_id([identity])).get(identity) if is_looked_up else None
         if known is not None and not may_track(known, caller.owner):
             raise NotFound(_UNKNOWN)
-        return await _tracked(request, report, known, record)
+        callback = partial(callbacks.set, identity, track.callback_url, token=caller.name)
+        return await _tracked(request, report, known, record, callback)
 
     return routes
 
 
 async def _tracked(
-    request: Request, report: Report, known: Generation | None, record: Callable[[Report], Awaitable[Recorded]]
+    request: Request,
+    report: Report,
+    known: Generation | None,
+    record: Callable[[Report], Awaitable[Recorded]],
+    store_callback: Callable[[], Awaitable[None]],
 ) -> Response:
-    """The generation once it is recorded; 403 with what stays as it is, where the metadata is another token's."""
+    """The generation once it is recorded with its callback; 403 with what stays, if the metadata is another token's."""
     generation, is_new = known, False
     if known is None or report.may_change_metadata(known.metadata_by):
         recorded = await record(report)
@@ -220,6 +234,7 @@ async def _tracked(
         raise NotFound(_UNKNOWN)
     shown = render(generation)
     if report.metadata is None or report.may_change_metadata(generation.metadata_by):
+        await store_callback()
         return answer(shown, status=201 if is_new else 200)
     message = f"The metadata of this generation was set by the token {generation.metadata_by}, and belongs to it."
     detail = {"code": Forbidden.code, "message": message, "requestId": ensure_request_id(request.scope)}

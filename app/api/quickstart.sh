@@ -25,9 +25,11 @@ call -X PUT -H "$JSON" $URL/api/v1/generations/$TASK -d '{"metadata": {"order": 
 call $URL/api/v1/credits
 call $URL/api/v1/usage
 
-# 7. webhooks: the receiver registers its own endpoint; show it, and what was delivered
-call $URL/api/v1/endpoint
-call $URL/api/v1/deliveries
+# 7. register a webhook of your program; the answer has its signing_secret, this once; list them
+TYPES='["generation.succeeded", "generation.failed"]'
+call -H "$JSON" $URL/api/v1/webhooks \
+    -d '{"name": "Production webhook", "url": "https://example.com/rivya/webhook", "event_types": '"$TYPES"'}'
+call $URL/api/v1/webhooks
 
 # 8. make a file of one pixel, upload it, look at it
 PIXEL=iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==

@@ -12,9 +12,11 @@ from app.core.auth import Access, Caller, Role
 from app.core.bodies import Model, parse_model, read_body
 from app.core.errors import NotFound, RequestInvalid
 from app.core.json_codec import json_body
+from app.ledger.callbacks import CallbackNotConfigured
 from app.notifications.models import EventType, SubscriptionStatus
 from app.notifications.repository import NotificationFilter, NotificationRepository
 from app.notifications.schemas import (
+    CallbackSecretOut,
     ChangeWebhook,
     CreateWebhook,
     DeletedOut,
@@ -34,6 +36,7 @@ from app.notifications.schemas import (
     render_webhook,
 )
 from app.notifications.service import Webhooks, owner_of
+from app.notifications.signing import callback_secret
 
 _MOST_BYTES: Final = 64 * 1024
 _LONGEST_ID: Final = 200
@@ -41,13 +44,28 @@ _LONGEST_ID: Final = 200
 _Id = Annotated[str, Path(max_length=_LONGEST_ID)]
 
 
-def router(webhooks: Webhooks, repository: NotificationRepository, access: Access, audit: Audit) -> APIRouter:
-    """All routes."""
+def router(
+    webhooks: Webhooks,
+    repository: NotificationRepository,
+    access: Access,
+    audit: Audit,
+    *,
+    callback_master: str | None,
+) -> APIRouter:
+    """All routes. `callback_master`: RECEIVER_CALLBACK_SECRET, None if there are no callbacks of single jobs."""
     routes = APIRouter(prefix="/api/v1", tags=["webhooks"])
     _add_endpoints(routes, webhooks, repository, access, audit)
     _add_changes(routes, webhooks, access, audit)
     _add_deliveries(routes, webhooks, repository, access)
     _add_notifications(routes, webhooks, repository, access)
+
+    @routes.get("/callback-secret", summary="The secret of callbacks", response_model=CallbackSecretOut)
+    async def get_callback_secret(caller: Annotated[Caller, Depends(access.require(Role.WRITE))]) -> Response:
+        """Signs the calls of `Receiver-Callback-Url` for the calling token; the same for all its jobs."""
+        if callback_master is None:
+            raise CallbackNotConfigured
+        return _json({"object": "callback_secret", "signing_secret": callback_secret(callback_master, caller.name)})
+
     return routes
 
 

@@ -268,6 +268,17 @@ class ResentOut(BaseModel):
     count: int
 
 
+class CallbackSecretOut(BaseModel):
+    """The secret that signs the callbacks of a token's jobs."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"object": "callback_secret", "signing_secret": "whsec_0123456789abcdef"}}
+    )
+
+    object: Literal["callback_secret"]
+    signing_secret: str
+
+
 def render_webhook(subscription: Subscription, *, secret: str | None = None) -> dict[str, Any]:
     """The endpoint as a JSON object; with its secret only where that is new."""
     it = subscription

@@ -176,7 +176,9 @@ class Pruning:
     async def _empty_submissions(self, connection: AsyncConnection, ids: Sequence[str]) -> None:
         # A create that is being sent again keeps the request that is sent.
         chosen = self._among(_s.id) & _s.next_attempt_at.is_(None)
-        emptied = sa.update(submissions).where(chosen).values(request=b"", response=None, last_error=None)
+        emptied = (
+            sa.update(submissions).where(chosen).values(request=b"", response=None, last_error=None, callback_url=None)
+        )
         await connection.execute(emptied, self._ids(ids))
 
     def _ids(self, ids: Sequence[str] | dict[str, Any]) -> dict[str, Any]:

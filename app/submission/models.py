@@ -28,7 +28,7 @@ class Create:
 
     body: bytes = field(repr=False)
     digest: str
-    """SHA-256 of the body, hex."""
+    """SHA-256 of the body and the callback's URL, if there is one; hex."""
     client_request_id: str | None
     model: str
     metadata: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -37,9 +37,11 @@ class Create:
     """The body without `metadata`; unchanged if it has none."""
     traceparent: str | None = None
     """Of the caller's request; goes on to Rivya."""
+    callback_url: str | None = field(default=None, repr=False)
+    """Called with the outcome; not sent to Rivya."""
 
 
-def read_create(body: bytes) -> Create:
+def read_create(body: bytes, *, callback_url: str | None = None) -> Create:
     """The create with this body. Raises `RequestInvalid` with the reason."""
     try:
         members = parse_json(body)
@@ -58,7 +60,9 @@ def read_create(body: bytes) -> Create:
     if "metadata" in members:
         sent = dump_json({name: value for name, value in members.items() if name != "metadata"})
         metadata = _checked_metadata(metadata)
-    return Create(body, hashlib.sha256(body).hexdigest(), reference, model, metadata, sent)
+    compared = body if callback_url is None else b"%b\0%b" % (body, callback_url.encode())  # JSON has no NUL
+    digest = hashlib.sha256(compared).hexdigest()
+    return Create(body, digest, reference, model, metadata, sent, callback_url=callback_url)
 
 
 def _checked_metadata(value: object) -> dict[str, Any] | None:
@@ -81,6 +85,15 @@ def read_key(values: Sequence[str]) -> str | None:
     if len(values) > 1 or len(key) > LONGEST_KEY or not is_header_value(key):
         raise RequestInvalid(f"Idempotency-Key must be one value of 1 to {LONGEST_KEY} printable ASCII characters.")
     return key
+
+
+def read_callback_url(values: Sequence[str]) -> str | None:
+    """The caller's `Receiver-Callback-Url`, None without one. Raises `RequestInvalid`."""
+    if not values:
+        return None
+    if len(values) > 1 or not is_header_value(values[0]):
+        raise RequestInvalid("Receiver-Callback-Url must be one URL in ASCII.")
+    return values[0]
 
 
 # The states of a submission: sending → accepted | rejected | unknown; an unknown one is resolved later.
@@ -191,6 +204,7 @@ class Submission:
     request: bytes = field(repr=False)
     submitted_by: str | None
     """Name of the token that last sent it."""
+    callback_url: str | None = field(repr=False)
     state: State
     is_final: bool
     attempts: int
@@ -214,6 +228,7 @@ def from_row(row: RowMapping) -> Submission:
         request_hash=row["request_hash"],
         request=row["request"],
         submitted_by=row["submitted_by"],
+        callback_url=row["callback_url"],
         state=State(row["state"]),
         is_final=bool(row["is_final"]),
         attempts=row["attempts"],

@@ -9,14 +9,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.core.auth import Access, Caller, Role
 from app.core.bodies import read_body
 from app.core.middleware import traceparent
-from app.submission.models import MOST_BYTES, Reply, read_create, read_key
+from app.ledger.callbacks import Callbacks
+from app.submission.models import MOST_BYTES, Reply, read_callback_url, read_create, read_key
 from app.submission.service import SubmissionService
 
 _KEY = "Idempotency-Key"
+_CALLBACK_URL = "Receiver-Callback-Url"
 
 
 def router(
-    service: SubmissionService, access: Access, *, created: type[BaseModel], error: type[BaseModel]
+    service: SubmissionService,
+    access: Access,
+    callbacks: Callbacks,
+    *,
+    created: type[BaseModel],
+    error: type[BaseModel],
 ) -> APIRouter:
     """The router with the route, for callers with the role `write`; `created` and `error` describe its answers."""
     routes = APIRouter(prefix="/api/v1", tags=["generations"])
@@ -35,14 +42,24 @@ def router(
             str | None,
             Header(alias=_KEY, description="1 to 255 printable ASCII characters; made for you if you send none."),
         ] = None,
+        receiver_callback_url: Annotated[  # noqa: ARG001 - as above
+            str | None,
+            Header(
+                alias=_CALLBACK_URL,
+                description="Called once with the final event, signed with the secret of GET /api/v1/callback-secret; "
+                "not sent to Rivya.",
+            ),
+        ] = None,
     ) -> Response:
         """Forward Rivya's body to Rivya and answer as Rivya did.
 
-        The same key with the same body gets the first answer again; with another body, 409.
+        The same key with the same body and callback URL gets the first answer again; with others, 409.
         """
         key = read_key(request.headers.getlist(_KEY)) or service.new_key()
+        callback_url = read_callback_url(request.headers.getlist(_CALLBACK_URL))
         body = await read_body(request.scope, request.receive, most_bytes=MOST_BYTES)
-        create = replace(read_create(body), traceparent=traceparent(request.scope))
+        create = replace(read_create(body, callback_url=callback_url), traceparent=traceparent(request.scope))
+        await callbacks.check(callback_url)
         async with access.while_valid(caller):  # what was sent goes on without its caller
             reply = await service.submit(create, key, request.state.caller)
         return _response(reply, key)
@@ -105,7 +122,7 @@ def _responses(created: type[BaseModel], error: type[BaseModel]) -> dict[int | s
 
 
 _ERRORS: dict[int | str, str] = {
-    400: "The body or the key can't be used, or Rivya says so.",
+    400: "The body or a header can't be used (`webhook_url_rejected`, `callback_not_configured`), or Rivya says so.",
     401: "No valid token, or Rivya does not accept the receiver's key.",
     403: "The token's role does not reach that far, or the receiver's key lacks the scope.",
     409: "`idempotency_conflict`: the key was used with another body.",

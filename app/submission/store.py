@@ -18,10 +18,12 @@ from sqlalchemy import (
     true,
     update,
 )
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.auth import Caller
 from app.core.database import Database, Id, UtcDateTime, enum_check, metadata, partial_index
 from app.core.ids import uuid7
+from app.ledger.callbacks import insert_callback
 from app.submission.models import Create, State, Submission, from_row
 from app.submission.outcome import Outcome
 from app.tokens import spending
@@ -109,6 +111,7 @@ class SubmissionRepository:
             "is_final": 0,
             "submitted_by": caller.name,
             "traceparent": create.traceparent,
+            "callback_url": create.callback_url,
             "attempts": 1,
             "retries": 0,
             "sent_at": now,
@@ -221,12 +224,18 @@ class SubmissionRepository:
             if is_stored and outcome.state is State.REJECTED:
                 await spending.give_back(connection, claimed.id)
             elif is_stored and outcome.state is State.ACCEPTED:
-                await spending.accept(
-                    connection,
-                    claimed.id,
-                    token=claimed.submitted_by,
-                    credits_reserved=outcome.credits_reserved,
-                    generation_id=outcome.generation_id,
-                    now=now,
-                )
+                await self._accept(connection, claimed, outcome, now)
         return is_stored
+
+    async def _accept(self, connection: AsyncConnection, claimed: Submission, outcome: Outcome, now: datetime) -> None:
+        await spending.accept(
+            connection,
+            claimed.id,
+            token=claimed.submitted_by,
+            credits_reserved=outcome.credits_reserved,
+            generation_id=outcome.generation_id,
+            now=now,
+        )
+        token, url, generation_id = claimed.submitted_by, claimed.callback_url, outcome.generation_id
+        if url is not None and token is not None and generation_id is not None:
+            await connection.execute(insert_callback(self._database, generation_id, url, token=token, now=now))

@@ -14,9 +14,10 @@ from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.support.asgi_service import document
-from tests.support.commands import Ended
 from tests.support.deployment import ROOT
+from tests.support.commands import Ended, program_path
 from tests.support.documents import blocks, section
+from tests.support.ports import free_port
 from tests.support.receiver_process import COMMAND
 from tests.support.receivers import API_KEY, TOKEN, Receiver, receiver
 
@@ -31,15 +32,12 @@ CURL = '#!/bin/sh\nexec "{real}" --max-time 60 "$@"\n'
 @asynccontextmanager
 async def a_receiver(url: str, directory: Path) -> AsyncIterator[tuple[ServedSandbox, Receiver]]:
     sandbox = Sandbox(settings=SandboxSettings(speed=10))
-    async with serve_sandbox(sandbox) as rivya, receiver(rivya, url, directory) as service:
+    allowed = "example.com,127.0.0.1"  # a host of this list is not looked up
+    async with (
+        serve_sandbox(sandbox) as rivya,
+        receiver(rivya, url, directory, RECEIVER_NOTIFY_ALLOW=allowed) as service,
+    ):
         yield rivya, service
-
-
-def program_path(program: str) -> str:
-    for folder in os.environ["PATH"].split(os.pathsep):
-        if os.access(Path(folder) / program, os.X_OK):
-            return str(Path(folder) / program)
-    raise AssertionError(f"{program} is needed, and not installed")
 
 
 async def ran(*words: str, directory: Path, **variables: str) -> Ended:
@@ -76,7 +74,13 @@ async def test_every_curl_line_works_as_it_is_shown(sqlite_url: str, tmp_path: P
         "Another one.",
     ]
     assert (tmp_path / "fox.png").read_bytes().startswith(b"\x89PNG")
-    for expected in ('"metadata":{"order":7}', '"current_credits":', '"submitted_by":"tests"', "event: message.delta"):
+    for expected in (
+        '"metadata":{"order":7}',
+        '"current_credits":',
+        '"submitted_by":"tests"',
+        '"signing_secret":"whsec_',
+        "event: message.delta",
+    ):
         assert expected in ended.output
 
 
@@ -110,7 +114,9 @@ def steps_of(ended: Ended) -> list[str]:
 
 
 async def test_what_the_readme_shows_to_an_application_works(sqlite_url: str, tmp_path: Path) -> None:
-    [script], [program] = blocks(IN_SHORT, "sh"), blocks(IN_SHORT, "python")
+    [program] = blocks(IN_SHORT, "python")
+    nobody = f"http://127.0.0.1:{free_port()}/"
+    script = "".join(blocks(IN_SHORT, "sh")).replace("https://example.com/rivya/webhook", nobody)
     async with a_receiver(sqlite_url, tmp_path) as (rivya, service):
         variables = {"RECEIVER_URL": service.process.url, "RECEIVER_TOKEN": TOKEN}
         curl = await ran("bash", "-euo", "pipefail", "-c", script, directory=tmp_path, **variables)
@@ -118,6 +124,7 @@ async def test_what_the_readme_shows_to_an_application_works(sqlite_url: str, tm
         created_there = {generation.client_request_id for generation in rivya.sandbox.generations.by_id.values()}
     assert (curl.status, python.status) == (0, 0), curl.errors + python.errors
     assert curl.output.count('"client_request_id":"order-1"') == 2
+    assert curl.output.count('"signing_secret":"whsec_') == 1
     assert python.output.startswith("succeeded {'primary_url': ")
     assert created_there == {"order-1", "order-2"}
 

@@ -132,7 +132,8 @@ async def test_the_document_describes_the_body_and_every_answer(database_url: st
         assert schema["required"] == ["model"]
         assert schema["example"]["model"] == "z-image"
         assert {"200", "400", "401", "403", "409", "413", "429", "503", "504"} <= set(operation["responses"])
-        assert [parameter["name"] for parameter in operation["parameters"]] == ["Idempotency-Key"]
+        names = [parameter["name"] for parameter in operation["parameters"]]
+        assert names == ["Idempotency-Key", "Receiver-Callback-Url"]
         assert operation["security"]
 
 

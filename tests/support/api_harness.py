@@ -13,11 +13,13 @@ from fastapi import FastAPI
 from app.api import deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.schemas import TAGS, description
 from app.api.waiting import Waiting
+from app.core.addresses import AllowList, parse_target
 from app.core.auth import Access, ApiToken, Role
 from app.core.clock import SystemClock
 from app.core.errors import HealthCheck
 from app.fastpath import generation_read
 from app.fastpath.application import FastPathApp
+from app.ledger.callbacks import Callbacks
 from app.ledger.feed import Feed, FeedTail
 from app.ledger.models import Generation, LedgerStats, Report
 from app.ledger.queries import Queries
@@ -49,6 +51,11 @@ class CountedQueries(Queries):
     async def settled_among(self, ids: Sequence[str]) -> list[str]:
         self.looks += 1
         return await super().settled_among(ids)
+
+
+async def check_callback(url: str) -> None:
+    """Whether this URL may be called, by its text alone: no name is resolved."""
+    parse_target(url, AllowList())
 
 
 @dataclass
@@ -112,7 +119,7 @@ async def eventually(is_so: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def open_api(
-    url: str, *, checks: Sequence[Check] = (), http: HttpPath | None = None
+    url: str, *, checks: Sequence[Check] = (), http: HttpPath | None = None, makes_callbacks: bool = True
 ) -> AsyncIterator[ApiHarness]:
     """`http`: behind a server; None: the clients call the application."""
     async with open_ledger(url) as room, AsyncExitStack() as stack:
@@ -124,7 +131,8 @@ async def open_api(
         readiness = health.Readiness(room.database, checks, keep_seconds=0)
         tail = FeedTail(Feed(room.database), room.changes)
         access = Access([ApiToken.of(role, role, token) for role, token in TOKENS.items()])
-        app = assemble(queries, waiting, tail, access, batch, clock=clock, readiness=readiness)
+        callbacks = Callbacks(room.database, clock, check=check_callback if makes_callbacks else None)
+        app = assemble(queries, waiting, tail, access, batch, callbacks, clock=clock, readiness=readiness)
         served = await stack.enter_async_context(serve_app(app, http))
         clients = {role: await stack.enter_async_context(_client(served, role)) for role in (*Role, None)}
         yield ApiHarness(room, app, queries, waiting, tail, access, clock, readiness, clients)
@@ -136,6 +144,7 @@ def assemble(
     tail: FeedTail,
     access: Access,
     batch: WriteQueue,
+    callbacks: Callbacks,
     *,
     clock: ManualClock,
     readiness: health.Readiness,
@@ -144,7 +153,7 @@ def assemble(
     errors.install(app)
     schemas.complete(app)
     app.add_fast_route(generation_read.PREFIX, handler=generation_read.FastGenerationRead(waiting, access))
-    app.include_router(generations.router(queries, access, waiting, batch.record, clock=clock))
+    app.include_router(generations.router(queries, access, waiting, batch.record, callbacks, clock=clock))
     app.include_router(events.router(tail.feed, tail, access, max_wait=20))
     app.include_router(deliveries.router(queries, access))
     app.include_router(usage.router(queries, access, clock=clock))

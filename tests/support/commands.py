@@ -1,6 +1,7 @@
 """The command, run to its end or until it has said something, with an environment of its own."""
 
 import asyncio
+import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,14 @@ from tests.support.fork_client import ForkedCommand
 from tests.support.receiver_process import ReceiverProcess
 
 SECONDS = 60
+
+
+def program_path(program: str) -> str:
+    """Where a program of the PATH is. Raises AssertionError if it is not installed."""
+    for folder in os.environ["PATH"].split(os.pathsep):
+        if os.access(Path(folder) / program, os.X_OK):
+            return str(Path(folder) / program)
+    raise AssertionError(f"{program} is needed, and not installed")
 
 
 @dataclass(frozen=True)

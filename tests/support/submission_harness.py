@@ -15,6 +15,7 @@ from app.api.schemas import ErrorOut, GenerationOut
 from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
 from app.core.waiters import Waiters
+from app.ledger.callbacks import Callbacks
 from app.ledger.recorder import BatchRecorder
 from app.ledger.tables import generations
 from app.ledger.write_queue import WriteQueue
@@ -28,6 +29,7 @@ from app.submission.routes import router
 from app.submission.sender import Retrier, Sender
 from app.submission.service import Pause, SubmissionService, until_set
 from app.submission.store import SubmissionRepository, submissions
+from tests.support.api_harness import check_callback
 from tests.support.clock import ManualClock
 from tests.support.ledger_harness import LedgerHarness, open_ledger
 
@@ -66,8 +68,15 @@ class SubmissionHarness:
     app: FastAPI
     client: httpx.AsyncClient
 
-    async def create(self, body: bytes = BODY, *, key: str | None = "key-1", as_role: str = "write") -> httpx.Response:
-        headers = {"Authorization": f"Bearer {as_role}-token", **({"Idempotency-Key": key} if key is not None else {})}
+    async def create(
+        self, body: bytes = BODY, *, key: str | None = "key-1", as_role: str = "write", callback: str | None = None
+    ) -> httpx.Response:
+        given = {
+            "Authorization": f"Bearer {as_role}-token",
+            "Idempotency-Key": key,
+            "Receiver-Callback-Url": callback,
+        }
+        headers = {name: value for name, value in given.items() if value is not None}
         return await self.client.post("/api/v1/generations", content=body, headers=headers)
 
     async def submission(self) -> dict[str, Any]:
@@ -134,6 +143,7 @@ async def open_submission(
     deadline: float = 20.0,
     most_at_once: int = 100,
     recorder: BatchRecorder | None = None,
+    makes_callbacks: bool = True,
 ) -> AsyncIterator[SubmissionHarness]:
     """One process of the service, as far as submission goes."""
     sandbox, base_url = rivya
@@ -152,7 +162,7 @@ async def open_submission(
             store, sender, budget, clock, waiters=waiters, pause=pause, most_at_once=most_at_once
         )
         stack.push_async_callback(service.stop)
-        app = _app(service)
+        app = _app(service, Callbacks(room.database, clock, check=check_callback if makes_callbacks else None))
         client = await stack.enter_async_context(
             httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver")
         )
@@ -160,14 +170,14 @@ async def open_submission(
         yield SubmissionHarness(room, sandbox, clock, batch, service, retrier, budget, app, client)
 
 
-def _app(service: SubmissionService) -> FastAPI:
+def _app(service: SubmissionService, callbacks: Callbacks) -> FastAPI:
     tokens = [
         ApiToken.of("shop", Role.WRITE, "write-token"),
         ApiToken.of("studio", Role.WRITE, "other-token"),
         ApiToken.of("viewer", Role.READ, "read-token"),
     ]
     app = FastAPI()
-    app.include_router(router(service, Access(tokens), created=GenerationOut, error=ErrorOut))
+    app.include_router(router(service, Access(tokens), callbacks, created=GenerationOut, error=ErrorOut))
     app.add_exception_handler(ServiceError, _render)
     return app
 

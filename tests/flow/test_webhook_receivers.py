@@ -1,0 +1,75 @@
+"""The receivers that docs/events.md shows accept what is signed with their secret, and nothing else."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.notifications.signing import new_secret, sign
+from app.rivya.schemes import parse_scheme
+from tests.support.commands import program_path
+from tests.support.documents import blocks, section
+from tests.support.ports import free_port
+
+SHOWN = section("docs/events.md", "### Verify a webhook")
+BODY = '{"id": "evt_1", "type": "generation.succeeded", "data": {"id": "task_1", "prompt": "füchse"}}'.encode()
+SECRET = new_secret()
+
+
+@asynccontextmanager
+async def started(words: Sequence[str]) -> AsyncIterator[tuple[httpx.AsyncClient, asyncio.StreamReader]]:
+    """A receiver that listens, a client of it, and its output."""
+    port = free_port()
+    environment = {"PATH": os.environ["PATH"], "PORT": str(port), "WEBHOOK_SECRET": SECRET}
+    process = await asyncio.create_subprocess_exec(
+        *words, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            await until_listening(port)
+            yield client, process.stdout
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def until_listening(port: int) -> None:
+    while True:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.05)
+        else:
+            writer.close()
+            return
+
+
+@pytest.fixture(params=["python", "js"])
+def words(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """The command that runs one of the receivers."""
+    [program] = blocks(SHOWN, request.param)
+    file = tmp_path / ("receiver.py" if request.param == "python" else "receiver.cjs")
+    file.write_text(program)
+    return [sys.executable if request.param == "python" else program_path("node"), str(file)]
+
+
+async def test_it_accepts_what_is_signed_with_its_secret_and_nothing_else(words: list[str]) -> None:
+    scheme, now = parse_scheme("timestamped"), datetime.now(UTC)
+    genuine = sign(BODY, [SECRET], event_id="evt_1", now=now, scheme=scheme)
+    rotated = sign(BODY, [new_secret(), SECRET], event_id="evt_1", now=now, scheme=scheme)
+    forged = sign(BODY, [new_secret()], event_id="evt_1", now=now, scheme=scheme)
+    old = sign(BODY, [SECRET], event_id="evt_1", now=now - timedelta(minutes=6), scheme=scheme)
+    async with started(words) as (client, output):
+        for headers in (genuine, rotated):
+            assert (await client.post("/", content=BODY, headers=headers)).status_code == 204
+            assert (await output.readline()).decode().split() == ["generation.succeeded", "task_1"]
+        for headers in (forged, old, {}):
+            assert (await client.post("/", content=BODY, headers=headers)).status_code == 401
+        assert (await client.post("/", content=BODY + b" ", headers=genuine)).status_code == 401
