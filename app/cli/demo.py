@@ -1,10 +1,13 @@
-"""A demonstration: a sandbox Rivya, the real service, six generations, and each of their transitions."""
+"""A demonstration: a sandbox Rivya, the real service, six generations, their transitions, and one notification."""
 
 import asyncio
 import logging
 import secrets
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +24,8 @@ from app.core.setting_sources import SettingsInvalid
 from app.core.settings import Settings, load
 from app.ledger.models import Transition
 from app.main import Service
+from app.rivya.schemes import parse_scheme
+from app.rivya.signature import Verified, Verifier
 from app.sandbox.server import serve_sandbox
 
 _FOLDER = Path(".demo")
@@ -131,8 +136,40 @@ def _settings(rivya_url: str, url: str, stored: _Secrets) -> Settings:
         receiver_encryption_keys=stored.encryption_key,
         receiver_poll_grace=str(_GRACE_SECONDS),
         receiver_poll_interval="2",
+        receiver_notify_allow=_HOST,
         database_url=f"sqlite+aiosqlite:///{_FOLDER}/receiver.db",
     )
+
+
+class _Program:
+    """A program with a webhook: verifies each call by the Standard Webhooks specification, and prints its event."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.secret = ""
+        self.is_called = asyncio.Event()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[None]:
+        """Listen at a free port of this machine."""
+        async with await asyncio.start_server(self._answer, _HOST, 0) as server:
+            self.url = f"http://{_HOST}:{server.sockets[0].getsockname()[1]}/hook"
+            yield
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines = (await reader.readuntil(b"\r\n\r\n")).splitlines()[1:-1]
+        headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
+        body = await reader.readexactly(int(dict(headers)[b"content-length"]))
+        now, verifier = datetime.now(UTC), Verifier(parse_scheme("standard-webhooks"), [self.secret])
+        is_genuine = isinstance(verifier.verify(headers, body, now), Verified)
+        writer.write(b"HTTP/1.1 %d -\r\nContent-Length: 0\r\n\r\n" % (204 if is_genuine else 401))
+        await writer.drain()
+        writer.close()
+        if is_genuine:
+            event = orjson.loads(body)
+            shown = f"{_time(now)}  notify   {event['type']:<24} {event['data']['id']}"
+            typer.echo(f"{shown}  to {self.url}, signed")
+            self.is_called.set()
 
 
 async def _show(service: Service, url: str, token: str) -> None:
@@ -142,22 +179,34 @@ async def _show(service: Service, url: str, token: str) -> None:
             while not (await client.get("/readyz")).is_success:  # noqa: ASYNC110 - over HTTP, as any client does
                 await asyncio.sleep(0.1)
         typer.echo("ready: the endpoint is registered, its one-time secret stored encrypted\n")
-        with service.changes.listen() as transitions:
-            typer.echo(f"submitting {len(_CASES)} generations; a callback is overdue after {_GRACE_SECONDS} s here\n")
-            names: dict[str, str] = {}
-            for name, model, sandbox in _CASES:
-                body = {"model": model, "prompt": name, "params": {"sandbox": sandbox}}
-                response = await client.post("/api/v1/generations", json=body)
-                response.raise_for_status()
-                names[response.json()["id"]] = name
-            open_ids = set(names)
-            while open_ids:
-                transition = await transitions.get()
-                typer.echo(_line(transition, names.get(transition.generation_id, "")))
-                if transition.to_status.is_terminal:
-                    open_ids.discard(transition.generation_id)
+        program = _Program()
+        async with program.listening():
+            await _show_outcomes(service, client, program)
         typer.echo("\nall settled: every outcome is known, whatever became of its callback")
         typer.echo(await _deliveries(client))
+
+
+async def _show_outcomes(service: Service, client: httpx.AsyncClient, program: _Program) -> None:
+    wanted = {"name": "demo", "url": program.url, "event_types": ["generation.failed"]}
+    webhook = (await client.post("/api/v1/webhooks", json=wanted)).raise_for_status().json()
+    program.secret = webhook["signing_secret"]
+    with service.changes.listen() as transitions:
+        typer.echo(f"submitting {len(_CASES)} generations; a callback is overdue after {_GRACE_SECONDS} s here\n")
+        names: dict[str, str] = {}
+        for name, model, sandbox in _CASES:
+            body = {"model": model, "prompt": name, "params": {"sandbox": sandbox}}
+            response = await client.post("/api/v1/generations", json=body)
+            response.raise_for_status()
+            names[response.json()["id"]] = name
+        open_ids = set(names)
+        while open_ids:
+            transition = await transitions.get()
+            typer.echo(_line(transition, names.get(transition.generation_id, "")))
+            if transition.to_status.is_terminal:
+                open_ids.discard(transition.generation_id)
+    async with asyncio.timeout(_READY_SECONDS):
+        await program.is_called.wait()
+    await client.delete(f"/api/v1/webhooks/{webhook['id']}")
 
 
 async def _deliveries(client: httpx.AsyncClient) -> str:
@@ -168,9 +217,12 @@ async def _deliveries(client: httpx.AsyncClient) -> str:
 
 
 def _line(transition: Transition, name: str) -> str:
-    time = transition.recorded_at.strftime("%H:%M:%S.%f")[:-3]
     step = f"{transition.from_status or '(new)'} → {transition.to_status}"
-    return f"{time}  {transition.source:<8} {step:<24} {transition.generation_id}  {name}"
+    return f"{_time(transition.recorded_at)}  {transition.source:<8} {step:<24} {transition.generation_id}  {name}"
+
+
+def _time(time: datetime) -> str:
+    return time.strftime("%H:%M:%S.%f")[:-3]
 
 
 def _examples(url: str, token: str) -> str:

@@ -46,6 +46,7 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("DELETE", "/api/v1/tokens/{name}"): ADMIN,
     ("PATCH", "/api/v1/tokens/{name}"): ADMIN,
     ("POST", "/api/v1/tokens/{name}/rotate"): ADMIN,
+    ("GET", "/api/v1/callback-secret"): WRITE,
     ("GET", "/api/v1/webhooks"): WRITE,
     ("POST", "/api/v1/webhooks"): WRITE,
     ("GET", "/api/v1/webhooks/{endpoint_id}"): WRITE,

@@ -51,6 +51,9 @@ async def test_without_an_api_key_the_main_job_is_shown_until_all_is_settled_and
         assert ends["an image whose callback is dropped"] == ("succeeded", "poll")
         assert {source for source, *_ in steps} == {"submit", "webhook", "poll"}
         assert {name for source, before, _, _, name in steps if (source, before) == ("submit", "(new)")} == NAMES
+        assert re.search(
+            r"^[\d:.]+  notify   generation\.failed +task_\w+  to http:\S+, signed$", written, re.MULTILINE
+        )
         assert "all settled" in written
         assert re.search(r"^5 deliveries recorded, .* came 2 times", written, re.MULTILINE)
         shown_in_the_readme(written)

@@ -14,8 +14,8 @@ from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.support.asgi_service import document
-from tests.support.deployment import ROOT
 from tests.support.commands import Ended, program_path
+from tests.support.deployment import ROOT
 from tests.support.documents import blocks, section
 from tests.support.ports import free_port
 from tests.support.receiver_process import COMMAND

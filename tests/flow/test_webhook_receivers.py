@@ -32,23 +32,12 @@ async def started(words: Sequence[str]) -> AsyncIterator[tuple[httpx.AsyncClient
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(60), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            await until_listening(port)
+        transport = httpx.AsyncHTTPTransport(retries=10)  # until it listens
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", transport=transport, timeout=60) as client:
             yield client, process.stdout
     finally:
         process.kill()
         await process.wait()
-
-
-async def until_listening(port: int) -> None:
-    while True:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            await asyncio.sleep(0.05)
-        else:
-            writer.close()
-            return
 
 
 @pytest.fixture(params=["python", "js"])

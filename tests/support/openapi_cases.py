@@ -23,7 +23,7 @@ KNOWN = {"generation_id": "known", "event_id": "evt_known_succeeded", "model_id"
 """What is there, of that which a path names: else nearly every answer would be 404."""
 
 UNDOCUMENTED = re.compile(
-    "The URL |cursor: |after: |from|to: must (be a day or a whole hour|leave room)|"
+    "The URL |This receiver makes no callbacks|cursor: |after: |from|to: must (be a day or a whole hour|leave room)|"
     ".*(must not contain NUL|printable characters)"
 )
 """What we refuse although the document allows it: no schema can say where a URL leads, that a cursor is one of ours,
