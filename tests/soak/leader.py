@@ -55,7 +55,7 @@ async def let_a_lease_run_out(parent: ForkServer, database_url: str, directory: 
         ):
             load = Load(sandbox, replicas.url, random.Random(1))
             running = asyncio.create_task(load.run())
-            port = await _leader(replicas)
+            port = await leader(replicas)
             holder, until = await _lease(database)
             await replicas.kill(port)
             killed, ended = time.monotonic(), (until - datetime.now(UTC)).total_seconds()
@@ -85,7 +85,7 @@ async def _lease(database: Database) -> tuple[str, datetime]:
     return row.holder, row.held_until
 
 
-async def _leader(replicas: Fleet) -> int:
+async def leader(replicas: Fleet) -> int:
     """The port of the one that says so."""
     async with asyncio.timeout(MOST), httpx.AsyncClient() as client:
         while True:

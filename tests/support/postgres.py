@@ -153,12 +153,22 @@ class PostgresCluster:
         if os.geteuid() == 0:
             account = unprivileged_account()
             os.chown(self._directory, account.pw_uid, account.pw_gid)
+        try:
+            self._make_data()
+        except PostgresUnavailableError:
+            self.close()
+            raise
+
+    def _make_data(self) -> None:
         options = [f"--username={USER}", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
-        command = [str(self._binaries / "initdb"), *options, "-D", str(self.data)]
+        self._run("initdb", *options)
+
+    def _run(self, program: str, *options: str) -> None:
+        """Run a program of PostgreSQL's on our data. Raises PostgresUnavailableError with what it wrote."""
+        command = [str(self._binaries / program), *options, "-D", str(self.data)]
         done = subprocess.run(command, check=False, capture_output=True, text=True, **self._as_unprivileged())
         if done.returncode != 0:
-            self.close()
-            raise PostgresUnavailableError(f"initdb failed:\n{done.stdout}{done.stderr}")
+            raise PostgresUnavailableError(f"{program} failed:\n{done.stdout}{done.stderr}")
 
     def _as_unprivileged(self) -> dict[str, Any]:
         # A session of its own: Ctrl-C in the terminal is for the tests, which then stop the server in their own order.
@@ -187,3 +197,19 @@ class PostgresCluster:
         except FileNotFoundError:
             return False
         return bool(lines) and (lines[0], lines[-1]) == (str(self.pid), "ready")
+
+
+class PostgresStandby(PostgresCluster):
+    """A copy of a cluster that runs, which follows it from its start on, until it is promoted."""
+
+    def __init__(self, primary: PostgresCluster, **settings: str) -> None:
+        self._primary_port = primary.port
+        super().__init__(**settings)
+
+    def promote(self) -> None:
+        """Take writes; returns when that is so."""
+        self._run("pg_ctl", "promote", "--wait")
+
+    def _make_data(self) -> None:
+        source = ("--host=127.0.0.1", f"--port={self._primary_port}", f"--username={USER}")
+        self._run("pg_basebackup", *source, "--checkpoint=fast", "--write-recovery-conf", "--no-sync")

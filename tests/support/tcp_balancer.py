@@ -18,6 +18,10 @@ class Balancer:
         """Lose whatever comes on the connections that are open now, without closing them, as a NAT does."""
         self._forgotten |= self._open
 
+    def lead_to(self, backends: Sequence[int]) -> None:
+        """Take new connections there, as a name that moves does."""
+        self._backends = backends
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, until both sides have closed it."""
         task = asyncio.current_task()
