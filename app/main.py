@@ -252,7 +252,7 @@ class Service:
             clock=clock,
             on_pending=self.notification_sender.wake,
         )
-        service = Webhooks(
+        self._webhooks = Webhooks(
             database,
             repository,
             self.notification_sender,
@@ -262,7 +262,9 @@ class Service:
             clock=clock,
             allow=settings.receiver_notify_allow,
         )
-        self._webhook_routes = webhooks.router(service, repository, self.access, self.audit, callback_master=master)
+        self._webhook_routes = webhooks.router(
+            self._webhooks, repository, self.access, self.audit, callback_master=master
+        )
 
     def _build_operations(self) -> None:
         settings, database, clock = self.settings, self.database, self.clock
@@ -384,6 +386,8 @@ class Service:
             keyring=self.keyring,
             tokens=self.tokens,
             spending=self.spending,
+            webhooks=self._webhooks,
+            notifications=self.notifications,
             clock=self.clock,
         )
 

@@ -14,7 +14,8 @@ from app.api.parameters import GenerationParameters, decode, encode
 from app.console.filters import segment, web_url
 from app.console.pages import Console
 from app.console.parameters import parse_query
-from app.core.auth import Role
+from app.console.webhooks import shown_notification
+from app.core.auth import Caller, Role
 from app.core.errors import NotFound, RequestInvalid, ServiceError
 from app.ledger.models import (
     DeliveryFilter,
@@ -28,6 +29,8 @@ from app.ledger.models import (
 )
 from app.ledger.queries import Queries
 from app.ledger.serializers import render
+from app.notifications.repository import NotificationFilter, NotificationRepository
+from app.notifications.service import owner_of
 from app.operations.commands import GenerationCommands
 from app.operations.replay import Replay
 from app.rivya.errors import RivyaError, RivyaNotFound
@@ -165,6 +168,7 @@ class GenerationPages:
         queries: Queries,
         *,
         submissions: SubmissionRepository,
+        notifications: NotificationRepository,
         category_of: CategoryOf,
         commands: GenerationCommands,
         replay: Replay,
@@ -172,6 +176,7 @@ class GenerationPages:
         self._console = console
         self._queries = queries
         self._submissions = submissions
+        self._notifications = notifications
         self._category_of = category_of
         self._commands = commands
         self._replay = replay
@@ -238,6 +243,9 @@ class GenerationPages:
         chosen = DeliveryFilter(generation_id=generation_id)
         deliveries = (await self._queries.deliveries(chosen, after=None, limit=MOST_DELIVERIES)).items
         submission = await self._submissions.of_generation(generation_id)
+        caller: Caller = request.state.caller
+        sent = NotificationFilter(token=owner_of(caller), generation_id=generation_id)
+        notifications = await self._notifications.list_notifications(sent, after=None, limit=MOST_DELIVERIES)
         error = generation.rivya_object.get("error")
         return self._console.page(
             request,
@@ -248,6 +256,7 @@ class GenerationPages:
             error=error if isinstance(error, Mapping) else None,
             entries=timeline(generation, transitions, deliveries, submission),
             deliveries=deliveries,
+            notifications=[shown_notification(row, is_admin=caller.role is Role.ADMIN) for row in notifications],
             asked_for=request_of(submission),
             submission=submission,
             raw=pretty(render(generation)),

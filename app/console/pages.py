@@ -57,6 +57,8 @@ NAVIGATION: Final = (
     NavigationItem("Deliveries", "/console/deliveries", "deliveries"),
     NavigationItem("Refusals", "/console/refusals", "refusals", Role.ADMIN),
     NavigationItem("Endpoint", "/console/endpoint", "endpoint"),
+    NavigationItem("Webhooks", "/console/webhooks", "webhooks", Role.WRITE),
+    NavigationItem("Notifications", "/console/notifications", "notifications", Role.WRITE),
     NavigationItem("Usage", "/console/usage", "usage"),
     NavigationItem("Tokens", "/console/tokens", "tokens"),
     NavigationItem("Audit", "/console/audit", "audit", Role.ADMIN),

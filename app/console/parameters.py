@@ -1,7 +1,7 @@
 """Reads filters from the query of a page with the models of the API."""
 
 import re
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -22,10 +22,15 @@ def parse_query(request: Request, model: type[Model], **ours: str) -> Model:
     given = {
         name: _with_zone(value) for name, value in request.query_params.items() if value.strip() and name not in ours
     }
+    return validated(model, given, place="query")
+
+
+def validated(model: type[Model], given: dict[str, Any], *, place: str = "body") -> Model:
+    """`given` as a model of the API. Raises `RequestValidationError`, which names what is wrong."""
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise RequestValidationError([{**each, "loc": ("query", *each["loc"])} for each in error.errors()]) from None
+        raise RequestValidationError([{**each, "loc": (place, *each["loc"])} for each in error.errors()]) from None
 
 
 def _with_zone(value: str) -> str:

@@ -12,6 +12,7 @@ from app.console.overview import Overview
 from app.console.pages import Console
 from app.console.sign_in import FailedSignIns
 from app.console.tokens import TokenPages
+from app.console.webhooks import WebhookPages
 from app.core.clock import Clock
 from app.core.errors import NotFound
 from app.endpoint.keyring import Keyring
@@ -21,6 +22,8 @@ from app.gateway.service import Gateway
 from app.intake.rejections import Rejections
 from app.ledger.feed import FeedTail
 from app.ledger.queries import Queries
+from app.notifications.repository import NotificationRepository
+from app.notifications.service import Webhooks
 from app.operations.commands import GenerationCommands
 from app.operations.replay import Replay
 from app.submission.store import SubmissionRepository
@@ -45,6 +48,8 @@ class Parts:
     keyring: Keyring
     tokens: Tokens
     spending: Spending
+    webhooks: Webhooks
+    notifications: NotificationRepository
     clock: Clock
 
 
@@ -78,6 +83,7 @@ def _pages(console: Console, parts: Parts) -> tuple[APIRouter, ...]:
             console,
             queries,
             submissions=parts.submissions,
+            notifications=parts.notifications,
             category_of=parts.category_of,
             commands=parts.commands,
             replay=replay,
@@ -94,6 +100,7 @@ def _pages(console: Console, parts: Parts) -> tuple[APIRouter, ...]:
         ).router(),
         usage.router(console, queries, clock=clock),
         TokenPages(console, parts.tokens, parts.spending, clock=clock).router(),
+        WebhookPages(console, parts.webhooks, parts.notifications).router(),
     )
 
 

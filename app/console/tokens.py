@@ -5,10 +5,9 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
 
 from app.console.pages import Console
+from app.console.parameters import validated
 from app.core.auth import Caller, Role
 from app.core.clock import Clock
 from app.core.errors import RequestInvalid
@@ -35,10 +34,7 @@ def read_form(fields: dict[str, str], model: type[Form]) -> Form:
         if not days.isdecimal():
             raise RequestInvalid("expires_in_days: must be a whole number of days.")
         given["expires_in"] = int(days) * _DAY
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors()) from None
+    return validated(model, given)
 
 
 class TokenPages:

@@ -46,8 +46,9 @@ async def service(
     """A service in a process of its own, with a made-up record. The names of its tokens are their roles."""
     tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
     await make_up_record(shared_database_url, datetime.now(UTC))
+    directory = tmp_path_factory.mktemp("browser")
     async with receiver(
-        rivya, shared_database_url, tmp_path_factory.mktemp("browser"), RECEIVER_API_TOKENS=tokens
+        rivya, shared_database_url, directory, RECEIVER_API_TOKENS=tokens, RECEIVER_NOTIFY_ALLOW="127.0.0.1"
     ) as running:
         yield running
 

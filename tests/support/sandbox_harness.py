@@ -83,13 +83,19 @@ class World:
 
 
 @contextlib.asynccontextmanager
+async def open_inbox() -> AsyncIterator[Inbox]:
+    """An inbox that listens."""
+    inbox = Inbox()
+    async with await asyncio.start_server(inbox.answer, "127.0.0.1", 0) as server:
+        inbox.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        yield inbox
+
+
+@contextlib.asynccontextmanager
 async def world(settings: SandboxSettings | None = None, *, clock: Clock | None = None) -> AsyncIterator[World]:
     """All three, in manual mode: the sandbox does nothing by itself."""
-    inbox = Inbox()
-    server = await asyncio.start_server(inbox.answer, "127.0.0.1", 0)
-    inbox.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
     async with (
-        server,
+        open_inbox() as inbox,
         serve_sandbox(Sandbox(manual=True, settings=settings, clock=clock)) as rivya,
         httpx.AsyncClient(
             base_url=rivya.base_url, headers={"Authorization": "Bearer rvya_sk_sandbox"}, trust_env=False

@@ -1,0 +1,208 @@
+"""Webhooks of programs, and what was sent to them: made, paused, tested, rotated, deleted, and sent again."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fastapi import APIRouter, Depends, Request, Response
+from sqlalchemy import RowMapping
+
+from app.console.filters import segment
+from app.console.pages import Console
+from app.console.parameters import parse_query, validated
+from app.core.auth import Caller, Role
+from app.core.errors import NotFound, RequestInvalid
+from app.notifications.models import EventType, NotificationState, Subscription, SubscriptionStatus
+from app.notifications.repository import NotificationFilter, NotificationRepository
+from app.notifications.schemas import (
+    CreateWebhook,
+    NotificationParameters,
+    ResendMany,
+    render_notification,
+)
+from app.notifications.service import Webhooks, owner_of
+
+_LIST: Final = "/console/webhooks"
+_NOTIFICATIONS: Final = "/console/notifications"
+_TYPE: Final = "type:"
+"""Before the name of an event type: the name of its checkbox."""
+
+
+def read_webhook(fields: Mapping[str, str]) -> CreateWebhook:
+    """The webhook that a form asks for. Raises `RequestValidationError`."""
+    given: dict[str, Any] = {name: fields.get(name, "").strip() for name in ("name", "url")}
+    given |= {name: fields[name].strip() for name in ("model", "submitted_by") if fields.get(name, "").strip()}
+    given["event_types"] = [name.removeprefix(_TYPE) for name in fields if name.startswith(_TYPE)]
+    return validated(CreateWebhook, given)
+
+
+class WebhookPages:
+    """The handlers of the pages."""
+
+    def __init__(self, console: Console, webhooks: Webhooks, repository: NotificationRepository) -> None:
+        self._console = console
+        self._webhooks = webhooks
+        self._repository = repository
+
+    def router(self) -> APIRouter:
+        """The routes."""
+        routes, require = self._console.router(), self._console.require
+        writes = [Depends(require(Role.WRITE))]
+        one = "/webhooks/{webhook_id}"
+        routes.get("/webhooks", dependencies=writes)(self.list_webhooks)
+        routes.post("/webhooks", dependencies=writes)(self.create)
+        routes.get(one, dependencies=writes)(self.show_webhook)
+        for act in (self.change, self.pause, self.resume, self.rotate, self.test, self.resend_many, self.delete):
+            routes.post(f"{one}/{act.__name__.replace('_', '-')}", dependencies=writes)(act)
+        routes.get("/notifications", dependencies=writes)(self.list_notifications)
+        routes.post("/notifications/{notification_id}/resend", dependencies=writes)(self.resend)
+        return routes
+
+    async def list_webhooks(self, request: Request) -> Response:
+        """Those of the caller; for an admin all."""
+        caller: Caller = request.state.caller
+        return self._console.page(
+            request,
+            "webhooks.html",
+            title="Webhooks",
+            webhooks=await self._repository.subscriptions(token=owner_of(caller)),
+            event_types=_event_types(caller),
+        )
+
+    async def create(self, request: Request) -> Response:
+        """Make one; its secret is on this page only."""
+        wanted = read_webhook(request.state.form)
+        members = {**wanted.model_dump(), "event_types": tuple(wanted.event_types)}
+        caller: Caller = request.state.caller
+        webhook, secret = await self._webhooks.create(caller, self._console.audit.actor(request), **members)
+        return self._shown_once(request, webhook, secret, title="Webhook created")
+
+    def _shown_once(self, request: Request, webhook: Subscription, secret: str, *, title: str) -> Response:
+        return self._console.page(request, "webhook_secret.html", title=title, webhook=webhook, secret=secret)
+
+    async def show_webhook(self, request: Request, webhook_id: str) -> Response:
+        """One, and what was sent to it."""
+        caller: Caller = request.state.caller
+        webhook = await self._repository.get(_usable(webhook_id), token=owner_of(caller))
+        rows, next_cursor = await self._notifications(request, NotificationFilter(endpoint_id=webhook.id))
+        return self._console.page(
+            request,
+            "webhook.html",
+            title="Webhook",
+            webhook=webhook,
+            rows=rows,
+            next_cursor=next_cursor,
+            event_types=_event_types(caller),
+            states=[str(state) for state in NotificationState],
+        )
+
+    async def _notifications(
+        self, request: Request, chosen: NotificationFilter
+    ) -> tuple[Sequence[dict[str, Any]], str | None]:
+        limit, cursor = 50, request.query_params.get("cursor")
+        if cursor is not None and not cursor.isprintable():
+            raise RequestInvalid("cursor: must be the one of a link to the next page, unchanged.")
+        rows = await self._repository.list_notifications(chosen, after=cursor, limit=limit + 1)
+        is_admin = request.state.caller.role is Role.ADMIN
+        shown = [shown_notification(row, is_admin=is_admin) for row in rows[:limit]]
+        return shown, rows[limit - 1]["id"] if len(rows) > limit else None
+
+    async def change(self, request: Request, webhook_id: str) -> Response:
+        """Change its name, its URL, its filters and its events."""
+        wanted = read_webhook(request.state.form)
+        changes = {**wanted.model_dump(), "event_types": tuple(wanted.event_types)}
+        return await self._changed(request, webhook_id, changes, notice="Changed.")
+
+    async def pause(self, request: Request, webhook_id: str) -> Response:
+        """Hold what happens for two days at most."""
+        notice = "Paused: what happens is held for two days at most."
+        return await self._changed(request, webhook_id, {"status": SubscriptionStatus.PAUSED}, notice=notice)
+
+    async def resume(self, request: Request, webhook_id: str) -> Response:
+        """Send what was held, and go on."""
+        notice = "Active: what was held is sent now."
+        return await self._changed(request, webhook_id, {"status": SubscriptionStatus.ACTIVE}, notice=notice)
+
+    async def _changed(self, request: Request, webhook_id: str, changes: dict[str, Any], *, notice: str) -> Response:
+        actor = self._console.audit.actor(request)
+        await self._webhooks.change(request.state.caller, actor, _usable(webhook_id), changes)
+        return self._to(request, webhook_id, notice)
+
+    def _to(self, request: Request, webhook_id: str, notice: str) -> Response:
+        return self._console.redirect(request, f"{_LIST}/{segment(webhook_id)}", notice=notice)
+
+    async def rotate(self, request: Request, webhook_id: str) -> Response:
+        """Give it a new secret; its secret is on this page only."""
+        actor = self._console.audit.actor(request)
+        webhook, secret = await self._webhooks.rotate(request.state.caller, actor, _usable(webhook_id))
+        return self._shown_once(request, webhook, secret, title="Secret replaced")
+
+    async def test(self, request: Request, webhook_id: str) -> Response:
+        """Send a test event at once; says what came of it."""
+        await self._console.audit.record_act(request)
+        row = await self._webhooks.test(request.state.caller, _usable(webhook_id))
+        answer = f"status {row['response_status']}" if row["response_status"] else row["error"] or "no answer"
+        outcome = (
+            "The test event was delivered" if row["state"] == NotificationState.DELIVERED else "It was not delivered"
+        )
+        return self._to(request, webhook_id, f"{outcome}: {answer}.")
+
+    async def resend_many(self, request: Request, webhook_id: str) -> Response:
+        """Send again what is in this state and was written in this time."""
+        fields = request.state.form
+        times = {name: f"{fields[name]}Z" for name in ("since", "until") if fields.get(name)}
+        wanted = validated(ResendMany, {"status": fields.get("status", ""), **times})
+        await self._console.audit.record_act(request)
+        count = await self._webhooks.resend_many(
+            request.state.caller, _usable(webhook_id), state=wanted.status, since=wanted.since, until=wanted.until
+        )
+        return self._to(request, webhook_id, f"{count} are sent again." if count else "There was none to send again.")
+
+    async def delete(self, request: Request, webhook_id: str) -> Response:
+        """Delete it, confirmed by its id."""
+        if request.state.form.get("confirm") != webhook_id:
+            raise RequestInvalid("confirm: must be the id of the webhook, typed as it is shown.")
+        await self._webhooks.delete(request.state.caller, self._console.audit.actor(request), _usable(webhook_id))
+        return self._console.redirect(request, _LIST, notice=f"Deleted: {webhook_id}")
+
+    async def list_notifications(self, request: Request) -> Response:
+        """What was sent to the caller's webhooks and jobs, for an admin to all; newest first."""
+        asked = parse_query(request, NotificationParameters)
+        chosen = NotificationFilter(
+            token=owner_of(request.state.caller),
+            endpoint_id=asked.endpoint_id,
+            state=asked.status,
+            generation_id=asked.generation_id,
+        )
+        rows, next_cursor = await self._notifications(request, chosen)
+        return self._console.page(
+            request,
+            "notifications.html",
+            title="Notifications",
+            rows=rows,
+            next_cursor=next_cursor,
+            states=[str(state) for state in NotificationState],
+        )
+
+    async def resend(self, request: Request, notification_id: str) -> Response:
+        """Make one due now."""
+        await self._console.audit.record_act(request)
+        row = await self._webhooks.resend(request.state.caller, _usable(notification_id))
+        to = row["subscription_id"]
+        url = f"{_LIST}/{segment(to)}" if to is not None else _NOTIFICATIONS
+        return self._console.redirect(request, url, notice="It is sent again.")
+
+
+def shown_notification(row: RowMapping, *, is_admin: bool) -> dict[str, Any]:
+    """What the API shows, with the times as they are."""
+    times = {name: row[name] for name in ("created_at", "next_attempt_at", "ended_at")}
+    return {**render_notification(row, is_admin=is_admin), **times}
+
+
+def _event_types(caller: Caller) -> list[EventType]:
+    return [each for each in EventType if each is not EventType.ALARM or caller.role is Role.ADMIN]
+
+
+def _usable(identity: str) -> str:
+    if not identity.isprintable():
+        raise NotFound("There is nothing with this id.")
+    return identity
