@@ -12,7 +12,7 @@ from app.core.errors import NotFound
 from app.ledger.models import StoredDelivery, is_visible
 from app.ledger.queries import Queries
 from app.ledger.serializers import render_delivery, render_evidence
-from app.rivya.parsing import usable_id
+from app.rivya.payloads import usable_id
 
 
 def router(queries: Queries, access: Access) -> APIRouter:

@@ -24,7 +24,7 @@ from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source, Status, is_visible, may_track
 from app.ledger.queries import Queries
 from app.ledger.serializers import render, render_transition
-from app.rivya.parsing import LONGEST_ID, LONGEST_NAME, checked_metadata, usable_id, usable_name
+from app.rivya.payloads import LONGEST_ID, LONGEST_NAME, checked_metadata, usable_id, usable_name
 
 MOST_BYTES = 64 * 1024
 _UNKNOWN = "The receiver knows no generation with this id."

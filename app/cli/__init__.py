@@ -334,7 +334,7 @@ def rotate_token(
 
 
 def _read_time(text: str) -> datetime:
-    from app.rivya.parsing import read_iso
+    from app.rivya.payloads import read_iso
 
     time = read_iso(text)
     if time is None:

@@ -21,7 +21,7 @@ from app.ledger.models import DeliveryFilter, Outcome, StoredDelivery, is_visibl
 from app.ledger.queries import Queries
 from app.operations.replay import Replay, Replayed
 from app.operations.routes import MOST_REPLAYED
-from app.rivya.parsing import usable_id
+from app.rivya.payloads import usable_id
 
 MOST_SHOWN: Final = 100
 """Deliveries of a replay that are listed one by one."""

@@ -34,7 +34,7 @@ from app.notifications.service import owner_of
 from app.operations.commands import GenerationCommands
 from app.operations.replay import Replay
 from app.rivya.errors import RivyaError, RivyaNotFound
-from app.rivya.parsing import usable_id
+from app.rivya.payloads import usable_id
 from app.submission.models import Submission
 from app.submission.store import SubmissionRepository
 

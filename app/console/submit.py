@@ -11,7 +11,7 @@ from app.core.auth import Caller, Role
 from app.core.errors import RequestInvalid, ServiceError
 from app.core.json_codec import dump_json
 from app.gateway.models_cache import CachedModels, ModelsCache
-from app.rivya.parsing import json_object
+from app.rivya.payloads import json_object
 from app.submission.models import read_create, read_key
 from app.submission.service import SubmissionService
 

@@ -22,7 +22,7 @@ from app.core.middleware import (
 from app.fastpath.application import Exchange
 from app.ledger.models import Generation, is_visible
 from app.ledger.serializers import render
-from app.rivya.parsing import usable_id
+from app.rivya.payloads import usable_id
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -12,9 +12,8 @@ from app.core.clock import Clock
 from app.core.errors import ServiceError
 from app.gateway.headers import Headers, response_headers
 from app.gateway.upstream import MODELS, AnswerUnusable, Outgoing, Relay
-from app.rivya.errors import PayloadUnreadable, RivyaUnavailable, read_error
-from app.rivya.parsing import plausible_amount
-from app.rivya.payloads import list_items, read_json, read_models
+from app.rivya.errors import RivyaUnavailable, read_error
+from app.rivya.payloads import PayloadUnreadable, list_items, plausible_amount, read_json, read_models
 from app.rivya.transport import RawResponse, StreamedResponse
 
 log = structlog.stdlib.get_logger(__name__)

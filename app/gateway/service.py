@@ -32,9 +32,8 @@ from app.gateway.upstream import (
     Relayed,
 )
 from app.rivya.client import segment
-from app.rivya.errors import PayloadUnreadable, RivyaNotFound
-from app.rivya.parsing import json_object
-from app.rivya.payloads import read_credits
+from app.rivya.errors import RivyaNotFound
+from app.rivya.payloads import PayloadUnreadable, json_object, read_credits
 from app.tokens.spending import Spending
 
 MOST_BYTES: Final = 1024 * 1024

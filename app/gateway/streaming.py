@@ -21,7 +21,7 @@ from app.core.middleware import set_result
 from app.gateway.headers import response_headers
 from app.gateway.upstream import AnswerUnusable, Outgoing, Relay, UpstreamUnavailable
 from app.rivya.errors import RivyaUnavailable
-from app.rivya.parsing import json_object, plausible_amount
+from app.rivya.payloads import json_object, plausible_amount
 from app.rivya.transport import StreamedResponse
 from app.tokens.spending import Spending, check_model
 

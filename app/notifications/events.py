@@ -10,8 +10,7 @@ from app.core.json_codec import dump_json
 from app.ledger.models import Generation, Transition
 from app.ledger.serializers import format_time
 from app.notifications.models import API_VERSION, EventType
-from app.rivya.parsing import json_object
-from app.rivya.payloads import generation_place
+from app.rivya.payloads import generation_place, json_object
 
 _HEADER_SAFE: Final = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 _USUAL_PLACE: Final = ("data",)

@@ -15,7 +15,7 @@ from app.ledger.serializers import render
 from app.operations.commands import GenerationCommands
 from app.operations.replay import Replay
 from app.rivya.errors import RivyaError, RivyaNotFound
-from app.rivya.parsing import usable_id
+from app.rivya.payloads import usable_id
 
 MOST_REPLAYED = 1000
 

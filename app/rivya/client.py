@@ -13,9 +13,8 @@ import orjson
 from app.core.headers import is_header_value
 from app.core.records import Claim
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
-from app.rivya.errors import PayloadUnreadable, RivyaNotFound, RivyaUnreadable, read_date, read_error
-from app.rivya.parsing import json_object, usable_id
-from app.rivya.payloads import read_generation, read_json, read_models
+from app.rivya.errors import RivyaNotFound, RivyaUnreadable, read_date, read_error
+from app.rivya.payloads import PayloadUnreadable, json_object, read_generation, read_json, read_models, usable_id
 from app.rivya.transport import MOST_BODY_BYTES, MOST_CONNECTIONS, BeforeSend, PollConnections, RawResponse, Transport
 
 _LONGEST_KEY: Final = 255

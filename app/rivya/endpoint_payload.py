@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from app.rivya.errors import PayloadUnreadable
-from app.rivya.parsing import read_iso, readable_text, usable_name
-from app.rivya.payloads import list_items, read_json
+from app.rivya.payloads import PayloadUnreadable, list_items, read_iso, read_json, readable_text, usable_name
 
 _ENVELOPES: Final = ("data", "endpoint", "webhook_endpoint", "webhook", "object")
 _MORE_MARKS: Final = ("has_more", "hasMore", "next_cursor", "nextCursor", "next_page", "next")

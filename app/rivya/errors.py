@@ -7,11 +7,7 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Final, TypedDict, Unpack
 
-from app.rivya.parsing import json_object, readable_text, usable_name
-
-
-class PayloadUnreadable(ValueError):
-    """A body can't be read. Its content is unknown, which is not the same as empty."""
+from app.rivya.payloads import json_object, readable_text, usable_name
 
 
 class _Details(TypedDict, total=False):

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Final
 
 from app.core.records import hot_dataclass
-from app.rivya.parsing import read_unix_seconds, unix_seconds
+from app.rivya.payloads import read_unix_seconds, unix_seconds
 from app.rivya.schemes import Encoding, Scheme, decode_mac, derive_key, encode_mac
 
 RawHeaders = Sequence[tuple[bytes, bytes]]

@@ -16,7 +16,7 @@ from app.rivya.errors import (
     RivyaUnauthorized,
     RivyaUnavailable,
 )
-from app.rivya.parsing import json_object, storable
+from app.rivya.payloads import json_object, storable
 from app.submission.models import Reply, State, error_reply, not_recorded, unknown, unreachable, whole_seconds
 
 

@@ -11,8 +11,7 @@ import orjson
 
 from app.intake.parse import is_delivery, parse_delivery
 from app.rivya import endpoint_payload, errors, payloads
-from app.rivya.errors import PayloadUnreadable
-from app.rivya.payloads import read_generation, read_json
+from app.rivya.payloads import PayloadUnreadable, read_generation, read_json
 from app.rivya.scheme_detection import Effort, detect_scheme
 from app.rivya.signature import Verified, Verifier
 from tests.soak.covering import Covering

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from app.rivya.endpoint_payload import WebhookEndpoint, find_secret, read_endpoint, read_endpoint_list, read_rotation
-from app.rivya.errors import PayloadUnreadable
+from app.rivya.payloads import PayloadUnreadable
 
 SECRET = "whsec_0123456789abcdef"
 CREATED: dict[str, Any] = {

@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.records import Claim
-from app.rivya.errors import PayloadUnreadable
-from app.rivya.parsing import storable
-from app.rivya.payloads import find_generation, read_generation
+from app.rivya.payloads import PayloadUnreadable, find_generation, read_generation, storable
 
 SUCCEEDED: dict[str, Any] = {
     "id": "task_1",

@@ -8,7 +8,7 @@ import pytest
 
 from app.ledger.decide import KnownEvent, Plan, concerned, plan, reused_id, reused_ids, usage_changes
 from app.ledger.models import Delivery, Outcome, Report, Source
-from app.rivya.parsing import usable_id
+from app.rivya.payloads import usable_id
 from tests.support.clock import NOON
 from tests.support.ledger_harness import first_poll
 from tests.support.reports import poll, submit, webhook

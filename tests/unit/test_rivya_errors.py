@@ -6,7 +6,6 @@ import orjson
 import pytest
 
 from app.rivya.errors import (
-    PayloadUnreadable,
     RivyaError,
     RivyaForbidden,
     RivyaNotFound,
@@ -18,7 +17,7 @@ from app.rivya.errors import (
     read_error,
     read_retry_after,
 )
-from app.rivya.payloads import read_credits, read_models
+from app.rivya.payloads import PayloadUnreadable, read_credits, read_models
 
 DATE = "Mon, 11 May 2026 12:00:00 GMT"
 
