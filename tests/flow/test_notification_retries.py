@@ -77,6 +77,16 @@ async def test_retry_after_is_honoured(database_url: str) -> None:
         assert len(await it.send()) == 1
 
 
+async def test_an_answer_of_any_bytes_is_kept_as_text(database_url: str) -> None:
+    async with programs(database_url, answering(b"a\x00b\xff\xed\xa0\x80" + b"c" * 5000)) as it:
+        await it.webhook()
+        await settle(it, "a")
+        [row] = await it.notifications()
+        excerpt = row["attempts"][0]["excerpt"]
+        assert excerpt.startswith("a\N{REPLACEMENT CHARACTER}b")
+        assert len(excerpt) <= 1024
+
+
 async def test_a_redirect_is_a_failure(database_url: str) -> None:
     async with programs(database_url, answering(b"", status="302 Found", location="/other"), OK) as it:
         await it.webhook()

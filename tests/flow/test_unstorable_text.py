@@ -12,6 +12,7 @@ OURS = "made by us, or one of a closed list of words"
 DELIVERY, HEADERS, REFUSED = "a delivery's body", "a delivery's headers", "a refused delivery's headers"
 CREATE, TRACK, CREATED, POLL = "a create", "a track", "Rivya's answer to a create", "Rivya's refusal of a poll"
 REGISTER, SETTING = "Rivya's answer to a registration", "a setting"
+WEBHOOK = "a program's webhook"
 
 REACHED = {
     "deliveries.event_id": DELIVERY, "deliveries.event_type": DELIVERY, "deliveries.generation_id": DELIVERY,
@@ -46,6 +47,16 @@ REACHED = {
     "endpoints.other_scheme": HEADERS, "endpoints.last_error": REGISTER,
     "endpoint_secrets.id": OURS, "endpoint_secrets.endpoint_id": OURS, "endpoint_secrets.sealed": OURS,
     "endpoint_history.endpoint_id": OURS, "endpoint_history.event": OURS, "endpoint_history.detail": DELIVERY,
+    "subscriptions.id": OURS, "subscriptions.token": SETTING, "subscriptions.owner": SETTING,
+    "subscriptions.name": WEBHOOK, "subscriptions.url": OURS, "subscriptions.event_types": OURS,
+    "subscriptions.model": WEBHOOK, "subscriptions.submitted_by": WEBHOOK, "subscriptions.status": OURS,
+    "subscriptions.secret": OURS, "subscriptions.secret_preview": OURS, "subscriptions.previous_secret": OURS,
+    "callbacks.generation_id": DELIVERY, "callbacks.token": SETTING, "callbacks.url": OURS,
+    "notification_dispatch.name": OURS, "notification_dispatch.cursor": OURS,
+    "notifications.id": OURS, "notifications.queue": SETTING, "notifications.subscription_id": OURS,
+    "notifications.callback_url": OURS, "notifications.token": SETTING, "notifications.event_id": DELIVERY,
+    "notifications.event_type": OURS, "notifications.generation_id": DELIVERY, "notifications.error": OURS,
+    "notifications.state": OURS, "notifications.attempt_log": WEBHOOK,
 }  # fmt: skip
 """By which input each text column is reached."""
 ELSEWHERE = {
@@ -69,6 +80,18 @@ ELSEWHERE = {
     "usage_changes.submitted_by": "tests/unit/test_settings.py refuses such names",
     "usage_hours.submitted_by": "tests/unit/test_settings.py refuses such names",
     "usage_hours.model": "summed from `usage_changes`, which has it from `generations`",
+    "subscriptions.token": "tests/unit/test_settings.py refuses such names",
+    "subscriptions.owner": "tests/unit/test_settings.py refuses such names",
+    "subscriptions.name": "tests/flow/test_webhooks.py refuses such texts",
+    "subscriptions.model": "tests/flow/test_webhooks.py refuses such texts",
+    "subscriptions.submitted_by": "tests/flow/test_webhooks.py refuses such texts",
+    "callbacks.generation_id": "the value of `generations.id`",
+    "callbacks.token": "tests/unit/test_settings.py refuses such names",
+    "notifications.queue": "tests/unit/test_settings.py refuses such names",
+    "notifications.token": "tests/unit/test_settings.py refuses such names",
+    "notifications.event_id": "the value of `transitions.event_id`, where it is fit for a header",
+    "notifications.generation_id": "the value of `generations.id`",
+    "notifications.attempt_log": "tests/flow/test_notification_retries.py has an answer with such text",
     "endpoints.other_scheme": "needs a path of ours; what is written is what `endpoints.scheme` gets",
 }
 

@@ -102,6 +102,8 @@ async def test_endpoints_of_others_are_answered_like_those_that_do_not_exist(dat
         ({"url": "https://203.0.114.9/hook", "event_types": []}, "validation_failed", "event_types"),
         ({"url": "https://203.0.114.9/hook", "event_types": ["generation.done"]}, "validation_failed", "event_types"),
         ({"url": "https://203.0.114.9/hook", "name": "a\u0000b"}, "validation_failed", "name"),
+        ({"url": "https://203.0.114.9/hook", "model": "a\u0000b"}, "validation_failed", "model"),
+        ({"url": "https://203.0.114.9/hook", "submitted_by": ""}, "validation_failed", "submitted_by"),
         ({"url": "https://203.0.114.9/hook", "colour": "red"}, "validation_failed", "colour"),
         ({"url": "https://203.0.114.9/hook", "status": "paused"}, "validation_failed", "status"),
     ],
