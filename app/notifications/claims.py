@@ -1,7 +1,7 @@
 """Leases due notifications to one sender at a time, and writes what came of the attempts."""
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +16,7 @@ from app.ledger.sql import any_of, ids_parameter
 from app.notifications.models import (
     MOST_AT_ONCE,
     MOST_WHILE_FAILING,
+    RIVYAS_TYPES,
     TEST_TYPE,
     Claimed,
     Failing,
@@ -105,31 +106,42 @@ class Claims:
         async with self._database.read() as connection:
             return min((row.due_at for row in (await connection.execute(DUE)).all()), default=None)
 
-    async def claim(self, most: int, *, now: datetime, may_send: MaySend) -> list[Claimed]:
-        """Lease at most `most` notifications that are due. The queues take turns.
+    async def turn(
+        self, results: Sequence[tuple[Claimed, Result]], most: int, *, now: datetime, may_send: MaySend
+    ) -> tuple[list[Ended], list[Claimed]]:
+        """Write what came of attempts, and lease at most `most` notifications that are due, in one transaction.
 
-        Of one queue at most `MOST_AT_ONCE` are leased at once, in all processes together, and of one generation only
-        the first that is not over.
+        What is written is returned: where a lease has been lost meanwhile, or the endpoint was deleted, nothing is. The
+        queues take turns. Of one queue at most `MOST_AT_ONCE` are leased at once, in all processes together, and of
+        one generation only the first that is not over.
         """
         async with self._database.transaction() as connection:
             await lock_dispatch(connection)
-            due = [row.queue for row in (await connection.execute(DUE)).all() if row.due_at <= now]
-            if not due:
-                return []
-            under_way = {row.queue: row.leased for row in (await connection.execute(_UNDER_WAY, {"now": now})).all()}
-            known = await self._subscriptions(connection, due)
-            rooms = {queue: _limit(queue, known, may_send) - under_way.get(queue, 0) for queue in due}
-            claimed: list[Claimed] = []
-            for queue, count in shares(rooms, most, after=self._served).items():
-                parameters = {"of": queue, "most": count, "now": now}
-                rows = (await connection.execute(_IN_QUEUE, parameters)).mappings().all()
-                claimed += [_to_claimed(row, known.get(queue), until=now + LEASE) for row in rows]
-                self._served = queue
-            if claimed:
-                lease = update(notifications).where(any_of(_n.id, "ids", is_sqlite=self._database.is_sqlite))
-                values = {"lease_until": now + LEASE, "next_attempt_at": now + LEASE}
-                await connection.execute(lease.values(values), self._ids(it.id for it in claimed))
-            return claimed
+            ended = await self._record(connection, results) if results else []
+            return ended, await self._claim(connection, most, now=now, may_send=may_send)
+
+    async def _claim(
+        self, connection: AsyncConnection, most: int, *, now: datetime, may_send: MaySend
+    ) -> list[Claimed]:
+        if most <= 0:
+            return []
+        due = [row.queue for row in (await connection.execute(DUE)).all() if row.due_at <= now]
+        if not due:
+            return []
+        under_way = {row.queue: row.leased for row in (await connection.execute(_UNDER_WAY, {"now": now})).all()}
+        known = await self._subscriptions(connection, due)
+        rooms = {queue: _limit(queue, known, may_send) - under_way.get(queue, 0) for queue in due}
+        claimed: list[Claimed] = []
+        for queue, count in shares(rooms, most, after=self._served).items():
+            parameters = {"of": queue, "most": count, "now": now}
+            rows = (await connection.execute(_IN_QUEUE, parameters)).mappings().all()
+            claimed += [_to_claimed(row, known.get(queue), until=now + LEASE) for row in rows]
+            self._served = queue
+        if claimed:
+            lease = update(notifications).where(any_of(_n.id, "ids", is_sqlite=self._database.is_sqlite))
+            values = {"lease_until": now + LEASE, "next_attempt_at": now + LEASE}
+            await connection.execute(lease.values(values), self._ids(it.id for it in claimed))
+        return claimed
 
     async def claim_one(self, notification_id: str, *, now: datetime) -> Claimed | None:
         """Lease this one now, whatever the limits; None if it is not pending."""
@@ -153,24 +165,28 @@ class Claims:
                 await connection.execute(freed.values(lease_until=None, next_attempt_at=now))
 
     async def record(self, results: Sequence[tuple[Claimed, Result]]) -> list[Ended]:
-        """Write what came of attempts, in one transaction; returns what was written.
-
-        Where a lease has been lost meanwhile, or the endpoint was deleted, nothing is.
-        """
-        by_id = {claimed.id: result for claimed, result in results}
+        """Write what came of attempts, in one transaction; returns what was written."""
         async with self._database.transaction() as connection:
             await lock_dispatch(connection)
-            current = await self._current(connection, [claimed for claimed, _ in results])
-            known = await self._subscriptions(connection, [it.queue for it in current])
-            ended = []
-            for it in sorted(current, key=lambda it: by_id[it.id].at):
-                result, subscription = by_id[it.id], known.get(it.queue)
-                failing = None
-                if subscription is not None and it.event_type != TEST_TYPE:
-                    known[it.queue], failing = await _record_health(connection, subscription, result)
-                    subscription = known[it.queue]
-                state = await _write(connection, it, result, subscription)
-                ended.append(Ended(claimed=it, result=result, state=state, failing=failing))
+            return await self._record(connection, results)
+
+    async def _record(self, connection: AsyncConnection, results: Sequence[tuple[Claimed, Result]]) -> list[Ended]:
+        by_id = {claimed.id: result for claimed, result in results}
+        current = await self._current(connection, [claimed for claimed, _ in results])
+        known = await self._subscriptions(connection, [it.queue for it in current])
+        ended: list[Ended] = []
+        health: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        for it in sorted(current, key=lambda it: by_id[it.id].at):
+            result, subscription = by_id[it.id], known.get(it.queue)
+            failing = None
+            if subscription is not None and it.event_type != TEST_TYPE:
+                changes, failing = await _health(connection, subscription, result)
+                health[it.queue] |= changes
+                subscription = known[it.queue] = replace(subscription, **changes)
+            state = await _write(connection, it, result, subscription)
+            ended.append(Ended(claimed=it, result=result, state=state, failing=failing))
+        for subscription_id, changes in health.items():
+            await connection.execute(update(subscriptions).where(_s.id == subscription_id).values(changes))
         return ended
 
     async def _current(self, connection: AsyncConnection, claimed: Sequence[Claimed]) -> list[Claimed]:
@@ -210,27 +226,24 @@ def _limit(queue: str, known: dict[str, Subscription], may_send: MaySend) -> int
     return MOST_WHILE_FAILING if subscription.failure_count else MOST_AT_ONCE
 
 
-async def _record_health(
+async def _health(
     connection: AsyncConnection, subscription: Subscription, result: Result
-) -> tuple[Subscription, Failing | None]:
-    """Write how the endpoint does; returns it as it is now, and what its operator has to know."""
+) -> tuple[dict[str, Any], Failing | None]:
+    """How the endpoint does, as columns to write, and what its operator has to know; holds its events if it ends."""
     if result.is_success:
-        changes: dict[str, Any] = {"last_success_at": result.at, "failure_count": 0, "failing_since": None}
-        stage = None
-    else:
-        is_active = subscription.status is SubscriptionStatus.ACTIVE
-        stage = failing_stage(subscription, result.at) if is_active else None
-        changes = {
-            "last_failure_at": result.at,
-            "failure_count": subscription.failure_count + 1,
-            "failing_since": subscription.failing_since or result.at,
-        }
-        if is_active and (result.is_gone or stage is Failing.DISABLED):
-            stage = Failing.DISABLED
-            changes |= await set_status(connection, subscription.id, SubscriptionStatus.DISABLED, now=result.at)
-            changes |= {"status": SubscriptionStatus.DISABLED, "updated_at": result.at}
-    await connection.execute(update(subscriptions).where(_s.id == subscription.id).values(changes))
-    return replace(subscription, **changes), stage
+        return {"last_success_at": result.at, "failure_count": 0, "failing_since": None}, None
+    is_active = subscription.status is SubscriptionStatus.ACTIVE
+    stage = failing_stage(subscription, result.at) if is_active else None
+    changes = {
+        "last_failure_at": result.at,
+        "failure_count": subscription.failure_count + 1,
+        "failing_since": subscription.failing_since or result.at,
+    }
+    if is_active and (result.is_gone or stage is Failing.DISABLED):
+        stage = Failing.DISABLED
+        changes |= await set_status(connection, subscription.id, SubscriptionStatus.DISABLED, now=result.at)
+        changes |= {"status": SubscriptionStatus.DISABLED, "updated_at": result.at}
+    return changes, stage
 
 
 async def _write(
@@ -258,7 +271,7 @@ async def _write(
         "attempt_log": orjson.dumps(logged(claimed.attempt_log, result)).decode(),
     }
     await connection.execute(update(notifications).where(_n.id == claimed.id).values(values))
-    if claimed.generation_id is not None:
+    if claimed.generation_id is not None and claimed.event_type not in RIVYAS_TYPES:  # nothing follows those
         later = update(notifications).where(
             _n.queue == claimed.queue, _n.generation_id == claimed.generation_id, _PENDING, _n.number > claimed.number
         )

@@ -30,6 +30,8 @@ log = structlog.stdlib.get_logger(__name__)
 _LONGEST_IDLE: Final = 1.0
 _ASLEEP: Final = 60.0
 """Seconds between looks while nothing is pending: the dispatcher wakes the sender."""
+_BETWEEN_TURNS: Final = 0.01
+"""What ends within this time is written together."""
 _GRACE: Final = 5.0
 
 
@@ -127,26 +129,20 @@ class NotificationSender:
             return 0.0
         self._woken.clear()
         self._looks_at = loop.time() + _LONGEST_IDLE
-        await self._write()
-        room = self._most - len(self._tasks)
-        if room <= 0:
-            return 0.0
-        due_at = await self._claims.next_due()
-        now = self._clock.now()
-        if due_at is None or due_at > now:
-            pause = _ASLEEP if due_at is None else min((due_at - now).total_seconds(), _LONGEST_IDLE)
-            self._looks_at = loop.time() + pause
-            return 0.0
-        roles = self._access.roles()
-        for claimed in await self._claims.claim(room, now=now, may_send=lambda token: token in roles):
-            self._start(claimed)
-        return 0.0
+        if not self._results:
+            due_at, now = await self._claims.next_due(), self._clock.now()
+            if due_at is None or due_at > now:
+                pause = _ASLEEP if due_at is None else min((due_at - now).total_seconds(), _LONGEST_IDLE)
+                self._looks_at = loop.time() + pause
+                return 0.0
+        await self._turn(self._most - len(self._tasks))
+        return _BETWEEN_TURNS
 
     async def send_now(self, notification_id: str) -> None:
         """Make one attempt to send this one at once, and write what came of it. Raises `DatabaseUnavailable`."""
         claimed = await self._claims.claim_one(notification_id, now=self._clock.now())
         if claimed is not None:
-            await self._record([(claimed, await self._attempt(claimed))])
+            await self._report(await self._claims.record([(claimed, await self._attempt(claimed))]))
 
     @property
     def busy(self) -> bool:
@@ -157,7 +153,7 @@ class NotificationSender:
         """Wait until every started attempt has ended, and write what came of them. Raises `DatabaseUnavailable`."""
         while self._tasks:
             await asyncio.wait(self._tasks)
-        await self._write()
+        await self._turn(0)
 
     async def stop(self) -> None:
         """Finish attempts within the grace period, give the others back."""
@@ -168,7 +164,8 @@ class NotificationSender:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            await self._write()
+            if self._results:
+                await self._turn(0)
             if unfinished:
                 await self._claims.give_back(unfinished, now=self._clock.now())
         except DatabaseUnavailable:
@@ -207,20 +204,21 @@ class NotificationSender:
             retry_after=attempt.retry_after,
         )
 
-    async def _write(self) -> None:
-        """Write what came of attempts; on `DatabaseUnavailable` it is kept for the next run."""
-        if not self._results:
-            return
+    async def _turn(self, room: int) -> None:
+        """Write what came of attempts, and start others; on `DatabaseUnavailable` the results are kept."""
         waiting, self._results = self._results, []
+        now, roles = self._clock.now(), self._access.roles()
         try:
-            await self._record(waiting)
+            all_ended, claimed = await self._claims.turn(waiting, room, now=now, may_send=lambda token: token in roles)
         except DatabaseUnavailable:
-            oldest = self._clock.now() - LEASE
-            self._results = [each for each in waiting if each[1].at > oldest] + self._results
+            self._results = [each for each in waiting if each[1].at > now - LEASE] + self._results
             raise
+        for each in claimed:
+            self._start(each)
+        await self._report(all_ended)
 
-    async def _record(self, results: list[tuple[Claimed, Result]]) -> None:
-        for ended in await self._claims.record(results):
+    async def _report(self, all_ended: list[Ended]) -> None:
+        for ended in all_ended:
             word = {NotificationState.DELIVERED: "delivered", NotificationState.DEAD: "dead"}.get(ended.state, "failed")
             NOTIFICATIONS.labels(word).inc()
             if ended.state is NotificationState.DEAD:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from cryptography.fernet import Fernet
 from sqlalchemy import insert, select
 
@@ -178,6 +179,22 @@ async def test_a_callback_of_one_job_is_called_once_with_its_outcome(database_ur
 def accepts(heard: Heard, secret: str, *, scheme: str = "standard-webhooks", at: datetime) -> bool:
     headers = [(name.encode(), value.encode()) for name, value in heard.headers]
     return isinstance(Verifier(parse_scheme(scheme), [secret]).verify(headers, heard.body, at), Verified)
+
+
+async def test_without_an_endpoint_there_is_one_look_and_nothing_else(database_url: str) -> None:
+    async with programs(database_url) as it:
+        await it.record(submit("a"), delivered())
+        await it.send()
+        statements: list[str] = []
+        engine = it.room.service.database.engine.sync_engine
+        sa.event.listen(engine, "before_cursor_execute", lambda _, __, statement, *___: statements.append(statement))
+        for _ in range(3):
+            await it.dispatch()
+        await it.room.service.notification_sender.run_once()
+        looks = [statement for statement in statements if statement != "BEGIN"]
+        assert len(looks) == 3
+        assert len(set(looks)) == 1
+        assert looks[0].startswith("SELECT")
 
 
 async def test_without_an_endpoint_nothing_is_written(database_url: str) -> None:
