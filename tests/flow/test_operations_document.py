@@ -1,20 +1,27 @@
 """docs/operations.md: what it says of backup, restore, moving, a lost key and a lost database works as it is shown."""
 
 import asyncio
+import random
 import shutil
 import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.fernet import Fernet
 from sqlalchemy import make_url
 
 from app.sandbox.server import ServedSandbox, serve_sandbox
+from tests.soak.load import Load
 from tests.support.commands import Ended, command
 from tests.support.documents import blocks, section
 from tests.support.postgres_install import find_binaries
 from tests.support.receivers import Receiver, environment, receiver
 
 OPERATIONS = "docs/operations.md"
+ANSWERED = 20
+"""Outcomes that were answered before a backup begins."""
 SQLITE = "sqlite+aiosqlite:///./receiver.db"
 
 
@@ -63,29 +70,67 @@ async def is_as_before(rivya: ServedSandbox, url: str, directory: Path, port: in
         assert len(rivya.sandbox.endpoints.by_id) == 1
 
 
-async def test_sqlite_is_backed_up_while_it_serves_and_restored(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class BackedUp:
+    """What a backup must hold: outcomes that were answered 200 before it began, and a place in the feed."""
+
+    outcomes: dict[str, str]
+    cursor: str
+
+
+async def backed_up_under_load(rivya: ServedSandbox, service: Receiver, backup: Coroutine[Any, Any, Ended]) -> BackedUp:
+    load = Load(rivya.sandbox, service.process.url, random.Random(1))
+    loading = asyncio.create_task(load.run())
+    async with asyncio.timeout(30):
+        while len(load.account.truth) < ANSWERED:
+            await asyncio.sleep(0)
+    page = (await service.client.get("/api/v1/events", params={"after": "latest"})).json()
+    held = BackedUp(dict(load.account.truth), page["next_cursor"])
+    await backup
+    load.stop()
+    await loading
+    assert len(load.account.truth) > len(held.outcomes), "nothing was written meanwhile"
+    assert load.account.wrong == []
+    return held
+
+
+async def goes_on_from(held: BackedUp, rivya: ServedSandbox, url: str, directory: Path, port: int) -> None:
+    """A receiver on `url` knows these outcomes, verifies new deliveries with the same secret, and its feed goes on."""
+    async with receiver(rivya, url, directory, port=port) as service:
+        for generation_id, status in held.outcomes.items():
+            answer = await service.client.get(f"/api/v1/generations/{generation_id}")
+            assert answer.json()["status"] == status, answer.text
+        generation_id, cursor, told = await settled_one(service), held.cursor, set[str]()
+        while generation_id not in told:
+            page = (await service.client.get("/api/v1/events", params={"after": cursor, "wait": 5})).json()
+            assert not page["gap"]
+            told |= {event["generation"]["id"] for event in page["data"]}
+            cursor = page["next_cursor"]
+        assert told.isdisjoint(held.outcomes), "the feed repeats what was read before"
+        assert len(rivya.sandbox.endpoints.by_id) == 1
+
+
+async def test_sqlite_is_backed_up_under_load_and_restored(tmp_path: Path) -> None:
     backup, restore, *_ = blocks(section(OPERATIONS, "## Backup and restore"), "sh")
     async with serve_sandbox() as rivya:
         async with receiver(rivya, SQLITE, tmp_path) as service:
-            generation_id = await settled_one(service)
-            await ran(backup, tmp_path)
+            held = await backed_up_under_load(rivya, service, ran(backup, tmp_path))
             port = await stop(service)
         (tmp_path / "receiver.db").unlink()
         await ran(restore, tmp_path)
-        await is_as_before(rivya, SQLITE, tmp_path, port, generation_id)
+        await goes_on_from(held, rivya, SQLITE, tmp_path, port)
 
 
-async def test_postgresql_is_backed_up_while_it_serves_and_restored(postgres_url: str, tmp_path: Path) -> None:
+async def test_postgresql_is_backed_up_under_load_and_restored(postgres_url: str, tmp_path: Path) -> None:
     *_, backup, restore = blocks(section(OPERATIONS, "## Backup and restore"), "sh")
     pg = libpq(postgres_url)
     async with serve_sandbox() as rivya:
         async with receiver(rivya, postgres_url, tmp_path) as service:
-            generation_id = await settled_one(service)
-            await ran(backup, tmp_path, PG=pg)
+            held = await backed_up_under_load(rivya, service, ran(backup, tmp_path, PG=pg))
             port = await stop(service)
         await ran('psql "$PG" --command "DELETE FROM generations" --command "DELETE FROM endpoints"', tmp_path, PG=pg)
         await ran(restore, tmp_path, PG=pg)
-        await is_as_before(rivya, postgres_url, tmp_path, port, generation_id)
+        await goes_on_from(held, rivya, postgres_url, tmp_path, port)
 
 
 async def test_a_record_moves_from_sqlite_to_postgresql(empty_postgres_url: str, tmp_path: Path) -> None:
