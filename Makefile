@@ -82,6 +82,10 @@ image-tools: ## install Podman and mmdebstrap where no Docker runs
 	if [ -z '$(BASE)' ] && ! command -v mmdebstrap >/dev/null; then missing="$${missing:+$$missing }mmdebstrap"; fi; \
 	$(call apt-install,The image test needs a container engine and a base)
 
+.PHONY: screenshots
+screenshots: install postgres ## render the console with a made-up record into docs/images
+	$(BIN)/python -m tests.screenshots
+
 .PHONY: soak
 soak: install postgres ## try to break every promise for SOAK_MINUTES (30, 3 at least); ends with a table of what was found
 	$(BIN)/python -m tests.soak

@@ -12,7 +12,7 @@ from app.core.auth import Role
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from tests.support.browser import Watch, open_browser, open_context, sign_in
 from tests.support.databases import SqliteDatabases
-from tests.support.made_up_record import make_up_record
+from tests.support.made_up_record import MadeUpRecord, make_up_record
 from tests.support.receivers import TOKEN, Receiver, receiver
 
 TOKENS = {role: TOKEN if role is Role.ADMIN else f"a-token-of-role-{role}-in-browsers" for role in Role}
@@ -45,7 +45,7 @@ async def service(
 ) -> AsyncIterator[Receiver]:
     """A service in a process of its own, with a made-up record. The names of its tokens are their roles."""
     tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
-    await make_up_record(shared_database_url, datetime.now(UTC))
+    await make_up_record(shared_database_url, MadeUpRecord(datetime.now(UTC)))
     directory = tmp_path_factory.mktemp("browser")
     async with receiver(
         rivya, shared_database_url, directory, RECEIVER_API_TOKENS=tokens, RECEIVER_NOTIFY_ALLOW="127.0.0.1"

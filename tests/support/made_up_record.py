@@ -59,13 +59,17 @@ class MadeUpRecord:
     now: datetime
     count: int = 90
     days: int = 14
+    is_hostile: bool = True
+    """With text that runs where it is not escaped."""
     submitted: list[dict[str, Any]] = field(default_factory=list)
     _random: random.Random = field(default_factory=lambda: random.Random(7))
 
     def reports(self) -> Iterator[Report]:
         """All reports in the order of their times."""
         reports = [report for number in range(self.count) for report in self._usual(number)]
-        reports += [*self._named(), *self._hostile(), *self._odd_deliveries()]
+        reports += self._named()
+        if self.is_hostile:
+            reports += [*self._hostile(), *self._odd_deliveries()]
         return iter(sorted(reports, key=lambda each: each.reported_at))
 
     def rejected(self) -> list[dict[str, Any]]:
@@ -81,8 +85,8 @@ class MadeUpRecord:
                     "reason": reason,
                     "endpoint_id": None,
                     "size": 400 + 13 * number,
-                    "header_names": f"content-type,user-agent,{HOSTILE if number == 14 else 'rivya-signature'}",
-                    "remote_address": HOSTILE if number == 14 else f"203.0.113.{number}",
+                    "header_names": f"content-type,user-agent,{HOSTILE if self.is_hostile else 'rivya-signature'}",
+                    "remote_address": HOSTILE if self.is_hostile and number == 14 else f"203.0.113.{number}",
                     "digest": hashlib.sha256(str(number).encode()).hexdigest(),
                 }
             )
@@ -270,9 +274,8 @@ def _claim(object_: dict[str, Any], at: datetime) -> Claim:
     )
 
 
-async def make_up_record(url: str, now: datetime, *, count: int = 90) -> None:
+async def make_up_record(url: str, record: MadeUpRecord) -> None:
     """Put it into the migrated database at `url`, on which no service runs yet."""
-    record = MadeUpRecord(now, count)
     reports = list(record.reports())
     async with open_ledger(url) as room:
         activity = Activity(room.database)
