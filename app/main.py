@@ -116,13 +116,11 @@ class Service:
         self.name = secrets.token_hex(8)
         self.access = Access(settings.receiver_api_tokens, self.clock)
         self.audit = Audit(self.database, clock=self.clock, trusted_proxies=settings.receiver_trusted_proxies)
-        self.access.on_admin_refused = self.audit.refused
-        self.access.on_admin_act = self.audit.record_act
+        self.access.on_admin_refused, self.access.on_admin_act = self.audit.refused, self.audit.record_act
         self.tokens = Tokens(TokenRepository(self.database), self.access, clock=self.clock)
         self.loops = BackgroundLoops(self.clock)
         self._not_started: list[HealthCheck] = []
-        self._attempts = 0
-        self._may_share_file = may_share_file
+        self._attempts, self._may_share_file = 0, may_share_file
         self.changes = Changes()
         self.queries = Queries(self.database)
         self.waiting = Waiting(self.queries, self.changes, max_seconds=settings.receiver_max_wait.total_seconds())
@@ -145,9 +143,8 @@ class Service:
         keys = self._keys = SecretBox([key.get_secret_value() for key in settings.receiver_encryption_keys])
         fixed_secret = None if fixed is None else fixed.get_secret_value()
         self.keyring = Keyring(database, clock=clock, keys=keys, scheme=scheme, fixed_secret=fixed_secret)
-        self.verification = Verification(
-            self.keyring, ProofRepository(database), clock=clock, alternate_clocks=alternate_clocks(clock)
-        )
+        proofs, clocks = ProofRepository(database), alternate_clocks(clock)
+        self.verification = Verification(self.keyring, proofs, clock=clock, alternate_clocks=clocks)
         self.endpoint_health = EndpointHealth(database, self.keyring, clock=clock)
         self.probe_key = ProbeKey(self._key)
         self.reconciler = Reconciler(
@@ -171,9 +168,8 @@ class Service:
         models_cache = ModelsCache(relay, self.clock, ttl=settings.receiver_models_ttl)
         most = settings.receiver_rivya_concurrency
         limit = ConcurrencyLimit(most, is_shared=lambda: self.access.has_several_names)
-        self.spending = Spending(
-            self.database, self.clock, price=models_cache.price, default_credits=settings.receiver_default_credits
-        )
+        price, default = models_cache.price, settings.receiver_default_credits
+        self.spending = Spending(self.database, self.clock, price=price, default_credits=default)
         self.gateway = Gateway(relay, limit, models_cache, Balance(self.clock), self.access, self.spending)
         self.categories = Categories(models_cache.categories, self.limiter, self.clock)
         self.schedule = Schedule(
@@ -185,21 +181,20 @@ class Service:
         )
 
     def _build_ledger(self) -> None:
-        self.activity = Activity(self.database)
+        settings, database, clock = self.settings, self.database, self.clock
+        client, limiter, schedule = self.client, self.limiter, self.schedule
+        self.activity = Activity(database)
         ledger = Recorder(
-            self.database,
-            first_poll=self.schedule.first_poll,
+            database,
+            first_poll=schedule.first_poll,
             changes=self.changes,
             activity=self.activity,
-            on_postgres=SettlingRecord if self.settings.receiver_fast_path else PostgresRecord,
+            on_postgres=SettlingRecord if settings.receiver_fast_path else PostgresRecord,
         )
-        commands = GenerationCommands(self.database, ledger, client=self.client, limiter=self.limiter, clock=self.clock)
-        replay = Replay(self.database, ledger, clock=self.clock, first_poll=self.schedule.first_poll)
-        self._commands, self._replay = commands, replay
-        self.batch = WriteQueue(ledger, self.clock, writers=1 if self.database.is_sqlite else WRITERS)
-        self.poller = Poller(
-            self.database, self.client, self.batch, schedule=self.schedule, limiter=self.limiter, clock=self.clock
-        )
+        self._commands = GenerationCommands(database, ledger, client=client, limiter=limiter, clock=clock)
+        self._replay = Replay(database, ledger, clock=clock, first_poll=schedule.first_poll)
+        self.batch = WriteQueue(ledger, clock, writers=1 if database.is_sqlite else WRITERS)
+        self.poller = Poller(database, client, self.batch, schedule=schedule, limiter=limiter, clock=clock)
         self.poller.on_failed = partial(self.activity.count, activity.FAILED_POLLS)
         self.rejections = Rejections(self.database)
         self.rejections.on_rejected = partial(self.activity.count, activity.REFUSALS)
@@ -208,13 +203,13 @@ class Service:
             self.endpoint_health,
             self.rejections,
             self.batch.record,
-            clock=self.clock,
-            most_bytes=self.settings.receiver_max_body_bytes,
+            clock=clock,
+            most_bytes=settings.receiver_max_body_bytes,
             probed=self.probe_key.answer,
-            trusted_proxies=self.settings.receiver_trusted_proxies,
+            trusted_proxies=settings.receiver_trusted_proxies,
         )
-        if self.settings.receiver_retention_days:
-            self.intake.kept_for = timedelta(days=self.settings.receiver_retention_days)
+        if settings.receiver_retention_days:
+            self.intake.kept_for = timedelta(days=settings.receiver_retention_days)
 
     def _build_submission(self) -> None:
         store, waiters = SubmissionRepository(self.database, price=self.spending.price), Waiters()
@@ -252,19 +247,10 @@ class Service:
             clock=clock,
             on_pending=self.notification_sender.wake,
         )
-        self._webhooks = Webhooks(
-            database,
-            repository,
-            self.notification_sender,
-            client,
-            self.feed,
-            keys=keys,
-            clock=clock,
-            allow=settings.receiver_notify_allow,
-        )
-        self._webhook_routes = webhooks.router(
-            self._webhooks, repository, self.access, self.audit, callback_master=master
-        )
+        sender, allow = self.notification_sender, settings.receiver_notify_allow
+        service = Webhooks(database, repository, sender, client, self.feed, keys=keys, clock=clock, allow=allow)
+        self._webhooks = service
+        self._webhook_routes = webhooks.router(service, repository, self.access, self.audit, callback_master=master)
 
     def _build_operations(self) -> None:
         settings, database, clock = self.settings, self.database, self.clock
@@ -276,14 +262,9 @@ class Service:
             needs_leader=settings.registers_endpoint,
             events=AlarmEvents(database, self.notifications.publish_alarm),
         )
-        self.retention = Retention(
-            Pruning(database),
-            Leases(database, holder=self.name),
-            clock=clock,
-            days=settings.receiver_retention_days,
-            share=SHARE_OF_ONE_WRITER if database.is_sqlite else SHARE,
-            most=MOST,
-        )
+        leases, days = Leases(database, holder=self.name), settings.receiver_retention_days
+        share = SHARE_OF_ONE_WRITER if database.is_sqlite else SHARE
+        self.retention = Retention(Pruning(database), leases, clock=clock, days=days, share=share, most=MOST)
         self.usage_rollup = UsageRollup(database)
         self.heartbeat = Heartbeat(database, clock, name=self.name)
         self.clock_sync = (ClockSync(clock, database),) if isinstance(clock, SystemClock) else ()
@@ -303,16 +284,13 @@ class Service:
         )
         errors.install(app)
         app.add_fast_route(self.intake.path, self.intake, handler=FastDelivery(self.intake, self.batch.enqueue))
-        app.add_fast_route(
-            generation_read.PREFIX, handler=generation_read.FastGenerationRead(self.waiting, self.access)
-        )
-        access, queries, clock = self.access, self.queries, self.clock
+        access, queries, clock, callbacks = self.access, self.queries, self.clock, self.callbacks
+        read = generation_read.FastGenerationRead(self.waiting, access)
+        app.add_fast_route(generation_read.PREFIX, handler=read)
         max_wait = self.settings.receiver_max_wait.total_seconds()
         created, error = schemas.GenerationOut, schemas.ErrorOut
-        app.include_router(submission.router(self.submissions, access, self.callbacks, created=created, error=error))
-        app.include_router(
-            generations.router(queries, access, self.waiting, self.batch.record, self.callbacks, clock=clock)
-        )
+        app.include_router(submission.router(self.submissions, access, callbacks, created=created, error=error))
+        app.include_router(generations.router(queries, access, self.waiting, self.batch.record, callbacks, clock=clock))
         app.include_router(events.router(self.feed, self.feed_tail, access, max_wait=max_wait))
         app.include_router(gateway.router(self.gateway, access), responses=schemas.errors(400, 404, 413))
         app.include_router(self._webhook_routes, responses=schemas.errors(400, 404, 413))
