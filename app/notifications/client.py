@@ -30,6 +30,8 @@ _CONNECT_SECONDS: Final = 5.0
 _CHECK_SECONDS: Final = 2.0
 _MOST_KEPT_BYTES: Final = 1024
 _MOST_LOOKUPS: Final = 64
+_MOST_LOOKUPS_OF_CHECKS: Final = 16
+"""Apart, so that no caller keeps notifications from being sent with names whose servers do not answer."""
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 """The addresses of a name. Raises `OSError`."""
@@ -67,7 +69,8 @@ class NotificationClient:
     """Makes attempts: no retries, no redirects, no proxies, no cookies, and 15 s for the whole of each."""
 
     def __init__(self, *, verify: ssl.SSLContext, resolve: Resolve | None = None, seconds: float = SECONDS) -> None:
-        self._resolve = resolve or _Resolver().resolve
+        self._resolve = resolve or _Resolver(_MOST_LOOKUPS).resolve
+        self._resolve_to_check = resolve or _Resolver(_MOST_LOOKUPS_OF_CHECKS).resolve
         self._seconds = seconds
         self._transport = httpx.AsyncHTTPTransport(
             verify=verify, trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -84,7 +87,7 @@ class NotificationClient:
             return
         try:
             async with asyncio.timeout(_CHECK_SECONDS):
-                addresses = await self._resolve(target.host)
+                addresses = await self._resolve_to_check(target.host)
         except OSError:  # TimeoutError is one
             if target.scheme != "https":
                 raise UrlRejected("The URL must use https, as its name can't be resolved now.") from None
@@ -173,12 +176,13 @@ def _milliseconds(began: float) -> int:
 class _Resolver:
     """Resolves names in threads of its own: those of the loop are few, and names of dead servers would fill them."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._running = 0
 
     async def resolve(self, name: str) -> list[Address]:
         """The addresses of a name. Raises `OSError`, also if too many names are being resolved."""
-        if self._running >= _MOST_LOOKUPS:
+        if self._running >= self._most:
             raise OSError("too many names are being resolved")
         loop = asyncio.get_running_loop()
         looked_up: asyncio.Future[list[Address] | OSError] = loop.create_future()

@@ -4,8 +4,10 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -278,10 +280,28 @@ async def test_names_are_resolved_by_the_system_without_the_threads_of_the_loop(
     assert attempt.status == 200
 
 
-async def test_too_many_names_at_once_are_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.notifications.client._MOST_LOOKUPS", 0)
+async def test_callers_whose_names_do_not_resolve_keep_no_notification_from_being_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolve, release = socket.getaddrinfo, threading.Event()
+
+    def getaddrinfo(host: str, *arguments: Any, **options: Any) -> Any:
+        if host != "localhost":
+            release.wait()
+        return resolve("localhost", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     sender = NotificationClient(verify=VERIFY)
-    assert (await post(sender, "https://shop.example.com/")).error == "name_unresolved"
+    checks = [asyncio.create_task(sender.check(f"https://dead-{n}.example.com/", NOBODY)) for n in range(16)]
+    await asyncio.sleep(0)
+    await sender.check("https://one-too-many.example.com/", NOBODY)  # at once: it is as if it could not be resolved
+    async with scripted(answering(b"")) as server:
+        url = f"http://localhost:{httpx.URL(server.url).port}/"
+        assert (await post(sender, url, allow=AllowList.parse("localhost"))).status == 200
+    release.set()
+    for check in checks:
+        with pytest.raises(UrlRejected):
+            await check
 
 
 async def test_a_name_that_the_system_can_not_resolve_is_no_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
