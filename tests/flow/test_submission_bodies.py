@@ -72,7 +72,7 @@ async def test_what_was_refused_for_good_expires_and_what_was_refused_for_now_is
 async def test_a_create_whose_outcome_is_unknown_keeps_its_body_and_is_still_resolved(database_url: str) -> None:
     async with serve_manually() as rivya, open_submission(database_url, rivya) as room:
         room.sandbox.faults.api = [ApiFault(when="after", connection="reset", times=1)]
-        assert (await room.create()).status_code == 504
+        assert (await room.create(callback="https://shop.example.com/secret")).status_code == 504
         retention = retention_of(room)
         room.clock.advance(seconds=91 * DAY)
         await prune(retention)
@@ -81,7 +81,8 @@ async def test_a_create_whose_outcome_is_unknown_keeps_its_body_and_is_still_res
         assert (await room.submission())["state"] == "accepted"
         room.clock.advance(seconds=91 * DAY)
         await prune(retention)
-        assert (await room.submission())["request"] == b""
+        stored = await room.submission()
+        assert (stored["request"], stored["callback_url"]) == (b"", None)
         assert room.charged() == 1
 
 
