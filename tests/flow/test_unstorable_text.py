@@ -41,7 +41,7 @@ REACHED = {
     "poll_budget.name": OURS, "poll_budget.stopped_reason": POLL, "poll_budget.stopped_key": OURS,
     "feed.name": OURS, "feed.cursor_key": OURS,
     "leases.name": OURS, "leases.holder": OURS, "replicas.id": OURS, "replicas.version": OURS,
-    "activity_minutes.what": OURS,
+    "activity_minutes.what": OURS, "alarm_states.alarm": OURS,
     "endpoints.id": OURS, "endpoints.path_key": OURS, "endpoints.url": OURS, "endpoints.rivya_id": REGISTER,
     "endpoints.state": OURS, "endpoints.scheme": HEADERS, "endpoints.proven_by": DELIVERY,
     "endpoints.other_scheme": HEADERS, "endpoints.last_error": REGISTER,
