@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.database import Database, Id, UtcDateTime
 from app.ledger.sql import any_of, ids_parameter
 from app.notifications.models import (
+    CALLBACKS,
     MOST_AT_ONCE,
     MOST_WHILE_FAILING,
     RIVYAS_TYPES,
@@ -219,8 +220,8 @@ def shares(rooms: dict[str, int], most: int, *, after: str) -> dict[str, int]:
 
 def _limit(queue: str, known: dict[str, Subscription], may_send: MaySend) -> int:
     subscription = known.get(queue)
-    if subscription is None:
-        return MOST_AT_ONCE  # callbacks of single jobs
+    if subscription is None:  # callbacks of single jobs
+        return MOST_AT_ONCE if may_send(queue.removeprefix(CALLBACKS)) else 0
     if subscription.status is not SubscriptionStatus.ACTIVE or not may_send(subscription.token):
         return 0
     return MOST_WHILE_FAILING if subscription.failure_count else MOST_AT_ONCE

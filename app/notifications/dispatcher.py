@@ -134,7 +134,9 @@ class Dispatcher:
             cursor = await self._feed.cursor(known)
         except RequestInvalid:  # of a feed with another key
             log.warning("notifications.gap", reason="cursor")
-            cursor = await self._feed.cursor(LATEST)
+            latest = await self._feed.cursor(LATEST)
+            await self._write([], known=known, following=self._feed.encode(latest))
+            return False
         page = await self._feed.read(EventFilter(), after=cursor, limit=EVENTS_AT_ONCE)
         if page.gap:
             log.warning("notifications.gap", reason="removed")

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, RowMapping, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, RowMapping, delete, exists, func, literal, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.audit import Actor, write_audit
@@ -17,6 +17,7 @@ from app.ledger.sql import any_of, ids_parameter
 from app.ledger.tables import callbacks
 from app.notifications.events import alarm_body
 from app.notifications.models import (
+    CALLBACKS,
     HOLD,
     EventType,
     NewNotification,
@@ -268,15 +269,20 @@ class NotificationRepository:
             return Work(*(value is not None for value in (await connection.execute(LOOK)).one()))
 
     async def clean_up(self, *, now: datetime) -> None:
-        """Give up what was held for too long, and delete the endpoints of tokens that were revoked or have expired."""
+        """Give up what was held for too long, and whatever tokens have that were revoked or have expired."""
         is_over = tokens.c.revoked_at.is_not(None) | (tokens.c.expires_at <= now)
-        gone = select(_s.id).join(tokens, tokens.c.name == _s.token).where(_LIVE, is_over)
+        names = select(tokens.c.name).where(is_over)
+        gone = select(_s.id).where(_LIVE, _s.token.in_(names))
+        theirs = _n.queue.in_(select(literal(CALLBACKS) + tokens.c.name).where(is_over))
+        ended = {"state": NotificationState.CANCELED, "ended_at": now, "next_attempt_at": None, "lease_until": None}
         old = update(notifications).where(OPEN, _n.state == NotificationState.HELD, _n.created_at < now - HOLD)
         async with self._database.transaction() as connection:
             await lock_dispatch(connection)
             ids = (await connection.execute(gone)).scalars().all()
             if ids:
                 await _revoke(connection, ids, now=now)
+            await connection.execute(delete(callbacks).where(callbacks.c.token.in_(names)))
+            await connection.execute(update(notifications).where(_PENDING, theirs).values(ended))
             await connection.execute(old.values(state=NotificationState.DEAD, ended_at=now, error=HELD_TOO_LONG))
 
     async def pending(self) -> tuple[int, datetime | None]:

@@ -7,15 +7,17 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import structlog
 from cryptography.fernet import Fernet
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 
 from app.core.encryption import SecretBox
 from app.endpoint.repository import ReencryptionResult, reencrypt_secrets
 from app.ledger.models import Report
 from app.ledger.tables import callbacks
+from app.notifications.models import MOST_AT_ONCE
 from app.notifications.signing import callback_secret
-from app.notifications.tables import subscriptions
+from app.notifications.tables import notification_dispatch, subscriptions
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import Verified, Verifier
 from tests.support.clock import NOON
@@ -179,6 +181,45 @@ async def test_a_callback_of_one_job_is_called_once_with_its_outcome(database_ur
 def accepts(heard: Heard, secret: str, *, scheme: str = "standard-webhooks", at: datetime) -> bool:
     headers = [(name.encode(), value.encode()) for name, value in heard.headers]
     return isinstance(Verifier(parse_scheme(scheme), [secret]).verify(headers, heard.body, at), Verified)
+
+
+async def test_five_callbacks_of_one_token_are_under_way_and_none_of_a_revoked_one(database_url: str) -> None:
+    async with programs(database_url, RECEIVER_CALLBACK_SECRET="s" * 32, RECEIVER_CALLBACK_ALLOW="127.0.0.1") as it:
+        await it.ask("tests", "POST", "tokens", json={"name": "new", "role": "write"})
+        ids = [f"g{number}" for number in range(8)]
+        wanted = [
+            {"generation_id": each, "token": token, "url": f"{it.receiver.url}/{token}", "created_at": NOON}
+            for each in (*ids, "open")
+            for token in ("shop", "new")
+        ]
+        async with it.room.service.database.transaction() as connection:
+            await connection.execute(insert(callbacks), wanted)
+        await it.record(*(submit(each) for each in (*ids, "open")), *(poll(each, "succeeded") for each in ids))
+        await it.dispatch()
+        await it.ask("tests", "DELETE", "tokens/new")
+        sender = it.room.service.notification_sender
+        sender.wake()
+        await sender.run_once()
+        assert len(sender._tasks) == MOST_AT_ONCE
+        await it.send()
+        it.room.pass_time(seconds=10)
+        await it.dispatch()
+        assert [each.target for each in it.receiver.heard] == ["/shop"] * 8
+        assert {row["status"] for row in await it.notifications(limit=200) if row["token"] == "new"} == {"canceled"}
+        async with it.room.service.database.read() as connection:
+            left = (await connection.execute(select(callbacks.c.generation_id, callbacks.c.token))).all()
+        assert [tuple(row) for row in left] == [("open", "shop")]
+
+
+async def test_a_cursor_of_another_feed_goes_on_at_the_end(database_url: str) -> None:
+    async with programs(database_url) as it:
+        await it.webhook()
+        async with it.room.service.database.transaction() as connection:
+            await connection.execute(update(notification_dispatch).values(cursor="of another database"))
+        with structlog.testing.capture_logs() as logged:
+            assert await it.deliver(submit("a"), delivered()) == []
+        assert [line["reason"] for line in logged if line["event"] == "notifications.gap"] == ["cursor"]
+        assert len(await it.deliver(submit("b"), poll("b", "succeeded"))) == 1
 
 
 async def test_without_an_endpoint_there_is_one_look_and_nothing_else(database_url: str) -> None:

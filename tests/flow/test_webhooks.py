@@ -63,6 +63,20 @@ async def test_an_endpoint_has_rivyas_members_and_its_secret_once(database_url: 
         assert secret not in str(dict(row))
 
 
+async def test_the_answers_have_the_members_of_the_sandbox(sqlite_url: str) -> None:
+    async with programs(sqlite_url) as it:
+        theirs = it.room.sandbox.endpoints.create("account", {"url": f"{it.receiver.url}/theirs"})
+        ours = await it.webhook()
+        assert [name for name in ours if name not in ADDED] == list(theirs.with_secret())
+        ours = await it.shown(ours)
+        assert [name for name in ours if name not in ADDED] == list(theirs.as_json())
+        delivery = await it.room.sandbox.publisher.send_test(theirs)
+        tested = (await it.ask("shop", "POST", f"webhooks/{ours['id']}/test")).json()
+        assert list(tested) == list(delivery.as_json())
+        listed = (await it.ask("shop", "GET", f"webhooks/{ours['id']}/deliveries")).json()
+        assert (listed["object"], listed["data"]) == ("list", [tested])
+
+
 async def test_a_rotated_endpoint_shows_its_new_secret_once(database_url: str) -> None:
     async with programs(database_url) as it:
         created = await it.webhook()
