@@ -2,7 +2,7 @@
 
 How a page is made:
 
-- A page is a module with `router(console, ...)`, built on `pages.page_router()`. Its routes read through the same
+- A page is a module with `router(console, ...)`, built on `console.router()`. Its routes read through the same
   queries as the API's routes and act through the same services; `app.main` hands them in. Nothing here has SQL.
 - `Depends(console.require(Role.READ))` is the caller: whoever is signed in, if the role of the token allows it. For a
   POST it has also checked the form's CSRF token and origin; the fields are in `request.state.form`. The act of an

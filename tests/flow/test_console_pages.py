@@ -110,6 +110,10 @@ async def test_the_overview_shows_the_record_as_it_is_now(database_url: str) -> 
             assert expected in text
         for window in ("day", "week"):
             assert "Outcomes 3 generations settled" in words((await visitor.get(f"/console?range={window}")).text)
+        links = re.findall(r'<dt><a href="([^"]+)"', (await visitor.get("/console")).text)
+        assert len(links) == 5
+        for link in links:
+            assert (await visitor.get(link)).status_code == 200
         room.pass_time(hours=2)
         assert "Settled 0 in the last hour" in words((await visitor.get("/console")).text)
         assert "No generation was settled in this time." in (await visitor.get("/console")).text
