@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from app.sandbox.faults import StreamFault
+from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
 from tests.support.commands import command
 from tests.support.receivers import Receiver, environment, receiver
@@ -49,8 +49,12 @@ async def test_a_change_reaches_the_other_replica_within_a_second_also_in_what_i
             return (await there.client.get("/api/v1/generations", headers=token)).status_code == status
 
         assert await until(lambda: answers(200)) < SECONDS + BUSY
+        rivya.sandbox.faults.api = [ApiFault("generations.create", hang=60)]
+        create = {"model": "z-image", "prompt": "a river"}
         path = f"/api/v1/generations/{generation}?wait=50"
         polls = [asyncio.create_task(there.client.get(each, headers=token)) for each in (path, f"{path}.5")]
+        polls.append(asyncio.create_task(there.client.post("/api/v1/generations", json=create, headers=token)))
+        await until(lambda: asyncio.sleep(0, rivya.sandbox.calls.counts["generations.create"] == 2))
         async with there.client.stream("POST", "/api/v1/chat/completions/stream", json=TURN, headers=token) as answer:
             events = answer.aiter_bytes()
             assert await anext(events)
@@ -64,7 +68,7 @@ async def test_a_change_reaches_the_other_replica_within_a_second_also_in_what_i
             except httpx.RemoteProtocolError:
                 is_cut = True
             took = time.monotonic() - revoked_at
-        assert [(each.status_code, each.json()["error"]["code"]) for each in refused] == [(401, "api_key_revoked")] * 2
+        assert [(each.status_code, each.json()["error"]["code"]) for each in refused] == [(401, "api_key_revoked")] * 3
         assert is_cut
         assert took < SECONDS + BUSY
         assert await answers(401)
