@@ -8,7 +8,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from app.ledger.decide import Recorded
-from app.ledger.models import Report
+from app.ledger.models import Report, Status
 
 DELIVERIES = Counter("receiver_deliveries", "Verified deliveries, by outcome.", ["outcome"])
 TRANSITIONS = Counter("receiver_transitions", "Accepted status changes.", ["from_status", "to_status", "source"])
@@ -27,24 +27,42 @@ log = structlog.stdlib.get_logger(__name__)
 
 def log_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
     """Count what was committed, in one log line; a line for each missed callback, and at debug for everything."""
-    pairs = list(zip(reports, recorded, strict=True))
-    outcomes = Count(_outcome(item) for report, item in pairs if report.delivery is not None)
-    moved = [item.transition for item in recorded if item.transition is not None]
-    missed = [item.transition for item in recorded if item.transition is not None and item.missed_callback]
+    outcomes, steps = Count[str](), Count[tuple[str, str, str]]()
+    for report, item in zip(reports, recorded, strict=True):
+        if report.delivery is not None:
+            outcomes["duplicate" if item.is_duplicate else item.outcome.value] += 1
+        if (moved := item.transition) is not None:
+            steps[moved.from_status or "none", moved.to_status, moved.source] += 1
     for outcome, count in outcomes.items():
         DELIVERIES.labels(outcome).inc(count)
-    for step, count in Count((it.from_status or "none", it.to_status, it.source) for it in moved).items():
+    for step, count in steps.items():
         TRANSITIONS.labels(*step).inc(count)
-    CALLBACKS_MISSED.inc(len(missed))
     if reports:
-        settled = sum(transition.to_status.is_terminal for transition in moved)
-        log.info("batch.recorded", reports=len(reports), transitions=len(moved), settled=settled, **outcomes)
-    for it in missed:
-        log.info("callback.missed", generation_id=it.generation_id, status=it.to_status.value)
-    for report, item in pairs if logging.getLogger(__name__).isEnabledFor(logging.DEBUG) else ():
+        settled = sum(count for (_, status, _), count in steps.items() if Status(status).is_terminal)
+        log.info("batch.recorded", reports=len(reports), transitions=steps.total(), settled=settled, **outcomes)
+    _log_missed(recorded)
+    if logging.getLogger(__name__).isEnabledFor(logging.DEBUG):
+        _log_each(reports, recorded)
+
+
+def _log_missed(recorded: Sequence[Recorded]) -> None:
+    for item in recorded:
+        if item.missed_callback and item.transition is not None:
+            CALLBACKS_MISSED.inc()
+            log.info(
+                "callback.missed",
+                generation_id=item.transition.generation_id,
+                status=item.transition.to_status.value,
+            )
+
+
+def _log_each(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
+    for report, item in zip(reports, recorded, strict=True):
         if report.delivery is not None:
-            ids = {"event_id": report.event_id, "generation_id": report.generation_id}
-            log.debug("delivery.recorded", **ids, outcome=_outcome(item))
+            outcome = "duplicate" if item.is_duplicate else item.outcome.value
+            log.debug(
+                "delivery.recorded", event_id=report.event_id, generation_id=report.generation_id, outcome=outcome
+            )
         if (transition := item.transition) is not None:
             log.debug(
                 "generation.settled" if transition.to_status.is_terminal else "generation.moved",
@@ -54,7 +72,3 @@ def log_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> Non
                 to_status=transition.to_status.value,
                 source=transition.source.value,
             )
-
-
-def _outcome(item: Recorded) -> str:
-    return "duplicate" if item.is_duplicate else item.outcome.value
