@@ -19,7 +19,7 @@ from app.core.ids import uuid7
 from app.core.leases import Leadership, Leases
 from app.ledger import decide, rows
 from app.ledger.models import Generation, Position
-from app.ledger.sql import IN_ORDER, any_of, events_of, ids_parameter
+from app.ledger.sql import BY_INDEX, IN_ORDER, any_of, events_of, ids_parameter
 from app.ledger.tables import NOT_PRUNED, callbacks, deliveries, feed, generations, polls, transitions, usage_changes
 from app.notifications.repository import lock_dispatch
 from app.notifications.tables import notifications
@@ -78,6 +78,8 @@ class Pruning:
         if not ids and not submissions:
             return 0
         async with self._database.transaction() as connection:
+            if not self._database.is_sqlite:
+                await connection.execute(BY_INDEX)
             stored = rows.SELECT_GENERATIONS.where(self._among(_g.id)).with_for_update(skip_locked=True, of=generations)
             free = (await connection.execute(stored, self._ids(ids))).mappings()
             locked = {row["id"]: rows.to_generation(row) for row in free}
