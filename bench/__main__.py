@@ -2,14 +2,13 @@
 
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from bench import intake, plans, polling, pressure, profile, reads, retention, snapshot, start, waiting
 from bench.report import with_figures, written
 from bench.results import Results
-from bench.servers import NeverServed
-from bench.verify import Void
 from bench.world import World, made_world, postgres_version
 
 SECTIONS: dict[str, Callable[[World, Results], None]] = {
@@ -46,9 +45,11 @@ def main(chosen: str | None) -> int:
                 began = time.perf_counter()
                 try:
                     section(world, results)
-                except (Void, NeverServed) as error:
+                except Exception as error:  # noqa: BLE001 - one section must not lose the figures of the others
                     void.append(name)
-                    results.add(f"section {name}", target="runs", measured=f"void: {error}"[:300], is_reached=False)
+                    traceback.print_exc()
+                    measured = " ".join(f"void: {type(error).__name__} {error}".replace("|", "¦").split())[:300]
+                    results.add(f"section {name}", target="runs", measured=measured, is_reached=False)
                 results.note(f"(section {name} took {time.perf_counter() - began:.0f} s)")
     text = written(results, version=version, seconds=time.perf_counter() - started)
     if chosen:
