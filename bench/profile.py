@@ -27,7 +27,11 @@ PARTS = (
     ("verifying", ("verify_now (app/endpoint/verification.py",)),
     ("reading the body", ("parse_delivery (app/intake/parse.py",)),
     ("deciding", ("plan (app/ledger/decide.py",)),
-    ("talking to the database", ("(app/ledger/postgres.py", "(app/ledger/sqlite.py", "(asyncpg/", "_act (")),
+    ("writing rows", ("arguments (app/fastpath/settlement.py", "_arguments (app/ledger/postgres.py")),
+    (
+        "talking to the database",
+        ("(app/fastpath/settlement.py", "(app/ledger/postgres.py", "(app/ledger/sqlite.py", "(asyncpg/", "_act ("),
+    ),
     ("queueing", ("(app/ledger/write_queue.py", "(app/intake/webhook.py", "(app/fastpath/delivery.py")),
     ("HTTP", ("(app/fastpath/protocol.py", "(uvicorn/protocols/")),
 )
