@@ -115,6 +115,8 @@ class Queries:
     async def describe_status(self, now: datetime) -> LedgerStats:
         """Counts of open and overdue generations at `now`, and when the newest delivery was received."""
         async with self._database.read() as connection:  # for metrics: callers take none of these connections
+            if not self._database.is_sqlite:
+                await connection.execute(sql.BY_INDEX)
             row = (await connection.execute(self._status, {"now": now})).mappings().one()
         return LedgerStats(**dict(row))
 

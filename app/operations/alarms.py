@@ -37,7 +37,7 @@ from app.intake.rejections import MALFORMED, rejections
 from app.ledger.models import Source, Tracking
 from app.ledger.postgres import FEED_END
 from app.ledger.queries import overdue
-from app.ledger.sql import TERMINAL
+from app.ledger.sql import BY_INDEX, TERMINAL
 from app.ledger.tables import deliveries, polls, transitions
 from app.submission.store import submissions
 from app.tokens.spending import largest_share
@@ -163,6 +163,8 @@ class AlarmQuery:
     async def at(self, now: datetime) -> AlarmInputs:
         """The measurements at `now`. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
+            if not self._database.is_sqlite:
+                await connection.execute(BY_INDEX)
             parameters = {"now": now, "hour_ago": now - _HOUR, "day": f"{now:%Y-%m-%d}", "month": f"{now:%Y-%m}"}
             row = dict((await connection.execute(self._statement, parameters)).mappings().one())
         verified = [at for at in (row.pop("last_delivery_at"), row.pop("last_verified_at")) if at is not None]
