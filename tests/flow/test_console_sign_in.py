@@ -189,6 +189,21 @@ async def test_signing_in_and_out_is_in_the_audit(database_url: str) -> None:
         ]
 
 
+async def test_without_the_database_a_page_says_so_and_nobody_is_signed_out(database_url: str) -> None:
+    async with open_service(database_url) as room, visiting(room) as visitor:
+        await rename(room, "sessions", "away")
+        answer = await visitor.get("/console")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert "The database can&#39;t be reached at the moment." in answer.text
+        await rename(room, "away", "sessions")
+        assert (await visitor.get("/console")).status_code == 200
+
+
+async def rename(room: ServiceHarness, name: str, other: str) -> None:
+    async with room.service.database.transaction() as connection:
+        await connection.exec_driver_sql(f"ALTER TABLE {name} RENAME TO {other}")
+
+
 async def test_the_console_can_be_turned_off_and_the_documentation_stays(database_url: str) -> None:
     async with open_service(database_url, RECEIVER_CONSOLE="false") as room, visiting(room, None) as visitor:
         for path in ("/console", LOGIN, "/console/audit"):
