@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from app.core.auth import Role
 from tests.browser.conftest import TOKENS, Open
-from tests.support.browser import Watch, accessibility_violations, sideways_scroll
+from tests.support.browser import CONTRAST, Watch, accessibility_violations, sideways_scroll
 from tests.support.made_up_record import HOSTILE
 from tests.support.receivers import Receiver
 from tests.support.sandbox_harness import Inbox, open_inbox
@@ -53,7 +53,7 @@ async def test_a_webhook_is_made_tested_paused_activated_and_deleted(open_page: 
     await press(page, "Activate", notice="Active")
     assert await accessibility_violations(page) == []
     await page.emulate_media(color_scheme="dark")
-    assert await accessibility_violations(page) == []
+    assert await accessibility_violations(page, CONTRAST) == []
     await page.set_viewport_size({"width": 360, "height": 800})
     assert await sideways_scroll(page) == 0
     assert await page.evaluate("window.hostile") is None
