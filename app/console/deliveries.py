@@ -76,7 +76,8 @@ class ReplayResult:
     @property
     def summary(self) -> str:
         """The counts in words."""
-        return ", ".join(f"{count} {result.replace('_', ' ')}" for result, count in self.counts.items())
+        results = ", ".join(f"{count} {result.replace('_', ' ')}" for result, count in self.counts.items())
+        return f"{self.total} {'delivery' if self.total == 1 else 'deliveries'}: {results}"
 
 
 async def collect(replayed: AsyncIterator[Replayed]) -> ReplayResult:
@@ -180,7 +181,7 @@ class DeliveryPages:
     async def apply_replay(self, request: Request) -> Response:
         """Replay them."""
         result = await collect(self._replay.apply(parse_query(request, ReplayChoice).chosen))
-        notice = f"Replayed {result.total} deliveries: {result.summary}." if result.total else "There was none."
+        notice = f"Replayed {result.summary}." if result.total else "There was none."
         if result.is_cut and result.last_received_at is not None:
             notice += f" There may be more: go on from {result.last_received_at:%Y-%m-%d %H:%M:%S} UTC."
         return self._console.redirect(request, _LIST, notice=notice)

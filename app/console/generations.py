@@ -11,6 +11,7 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.api.parameters import GenerationParameters, decode, encode
+from app.console.deliveries import collect
 from app.console.filters import segment, web_url
 from app.console.pages import Console
 from app.console.parameters import parse_query
@@ -280,9 +281,8 @@ class GenerationPages:
     async def replay_deliveries(self, request: Request, generation_id: str) -> Response:
         """Record all its deliveries again."""
         await self._visible(request, generation_id)
-        results = [each.result async for each in self._replay.apply(DeliveryFilter(generation_id=generation_id))]
-        counts = ", ".join(f"{results.count(result)} {result}" for result in dict.fromkeys(results))
-        notice = f"Replayed {len(results)} deliveries: {counts}." if results else "It has no deliveries."
+        result = await collect(self._replay.apply(DeliveryFilter(generation_id=generation_id)))
+        notice = f"Replayed {result.summary}." if result.total else "It has no deliveries."
         return self._console.redirect(request, f"{_LIST}/{segment(generation_id)}", notice=notice)
 
     async def forget(self, request: Request, generation_id: str) -> Response:

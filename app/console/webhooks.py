@@ -155,7 +155,8 @@ class WebhookPages:
         count = await self._webhooks.resend_many(
             request.state.caller, _usable(webhook_id), state=wanted.status, since=wanted.since, until=wanted.until
         )
-        return self._to(request, webhook_id, f"{count} are sent again." if count else "There was none to send again.")
+        notice = f"{count} {'is' if count == 1 else 'are'} sent again." if count else "There was none to send again."
+        return self._to(request, webhook_id, notice)
 
     async def delete(self, request: Request, webhook_id: str) -> Response:
         """Delete it, confirmed by its id."""

@@ -67,7 +67,7 @@ async def test_a_replay_shows_first_what_it_would_do(open_page: Open) -> None:
     await expect(page.get_by_text("This page has changed nothing")).to_be_visible()
     await expect(page.get_by_role("heading", name="1 delivery: 1 conflict")).to_be_visible()
     await page.get_by_role("button", name="Replay it").click()
-    await expect(page.get_by_role("status").filter(has_text="Replayed 1 deliveries: 1 conflict")).to_be_visible()
+    await expect(page.get_by_role("status").filter(has_text="Replayed 1 delivery: 1 conflict")).to_be_visible()
 
 
 async def test_a_delivery_shows_its_body_and_headers_to_an_admin_only(open_page: Open) -> None:

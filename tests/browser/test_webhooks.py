@@ -74,7 +74,7 @@ async def test_what_a_dead_subscriber_missed_is_found_and_sent_again(
     await press(page, "Activate", notice="Active")
     await page.get_by_role("button", name="Resend", exact=True).first.click()
     await page.get_by_role("dialog").get_by_role("button", name="Resend").click()
-    await expect(page.get_by_role("status").filter(has_text="1 are sent again")).to_be_visible()
+    await expect(page.get_by_role("status").filter(has_text="1 is sent again")).to_be_visible()
     await expect(row.get_by_text("delivered")).to_be_visible()
     await row.get_by_role("button", name="Resend").click()
     await expect(page.get_by_role("status").filter(has_text="It is sent again")).to_be_visible()
