@@ -100,13 +100,13 @@ async def goes_on_from(held: BackedUp, rivya: ServedSandbox, url: str, directory
         for generation_id, status in held.outcomes.items():
             answer = await service.client.get(f"/api/v1/generations/{generation_id}")
             assert answer.json()["status"] == status, answer.text
-        generation_id, cursor, told = await settled_one(service), held.cursor, set[str]()
-        while generation_id not in told:
+        generation_id, cursor, received = await settled_one(service), held.cursor, set[str]()
+        while generation_id not in received:
             page = (await service.client.get("/api/v1/events", params={"after": cursor, "wait": 5})).json()
             assert not page["gap"]
-            told |= {event["generation"]["id"] for event in page["data"]}
+            received |= {event["generation"]["id"] for event in page["data"]}
             cursor = page["next_cursor"]
-        assert told.isdisjoint(held.outcomes), "the feed repeats what was read before"
+        assert received.isdisjoint(held.outcomes), "the feed repeats what was read before"
         assert len(rivya.sandbox.endpoints.by_id) == 1
 
 

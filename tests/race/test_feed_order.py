@@ -1,6 +1,7 @@
 """The feed on PostgreSQL: every reader sees each event once and in the same order, whatever writers do meanwhile."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,8 +20,8 @@ from tests.support.ledger_harness import LedgerHarness, open_ledger
 from tests.support.postgres_install import find_binaries
 from tests.support.reports import submit
 
-EACH = 125
-"""Generations of each process, with two transitions each. With 12,500 it takes some minutes."""
+EACH = max(125, 12_500 * int(os.environ.get("SOAK_EXAMPLES", "0")) // 1800)
+"""Generations of each of four processes, with two transitions each: in the soak of 30 minutes 100,000 transitions."""
 SECONDS_LATE = 3
 FUNCTION = f"""
 CREATE FUNCTION commit_late() RETURNS trigger LANGUAGE plpgsql AS $$

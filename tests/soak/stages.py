@@ -184,11 +184,12 @@ STAGES: dict[str, tuple[float, Stage]] = {
     "failing databases": (0.14, suite("failing databases", *DATABASES)),
     "attacks": (0.08, suite("attacks", *ATTACKS, ATTACKS="long")),
     "other faults": (0.10, suite("other faults", *OTHER_FAULTS, *PROPERTIES)),
-    "lying Rivya": (0.12, suite("lying Rivya", *LYING)),
+    "lying Rivya": (0.11, suite("lying Rivya", *LYING)),
     "killed registration": (0.12, suite("killed registration", *POINTS, FAULT_POINTS_ALL="1")),
-    "pruned under load": (0.10, pruning),
+    "feed in order": (0.05, suite("feed in order", "tests/race/test_feed_order.py", processes=1)),
+    "pruned under load": (0.09, pruning),
     "forged flood": (0.02, forged_flood),
-    "kills": (0.22, kills),
-    "fuzzed intake": (0.07, fuzzing),
+    "kills": (0.20, kills),
+    "fuzzed intake": (0.06, fuzzing),
 }
 """What share of the time each has; what can stop at any moment comes last."""
