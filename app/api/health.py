@@ -23,6 +23,7 @@ _SECONDS_PER_CHECK = 3.0
 _SECONDS_FOR_DATABASE = 2.5
 _SECONDS_PER_WAIT = 0.05
 _SECONDS_FOR_NEW = 0.25
+_OLDEST = 15
 
 _NO_RIGHTS = "42501"
 _MIGRATE = "run `rivya-receiver migrate`, or start with RECEIVER_MIGRATE_ON_START=true"
@@ -70,9 +71,10 @@ class Readiness:
         self._database = database
         self._checks = (self._check_database, *checks)
         self.keep_seconds = keep_seconds
-        """A result that is older starts another run; if that takes long, callers get one up to 5 times as old.
+        """A result that is older starts another run; if that takes long, callers get one up to 15 times as old.
 
-        So a process that is flooded with requests, in which a run takes long, answers its balancer nevertheless.
+        So a process that is flooded with requests, in which a run takes long, answers its balancer nevertheless: one
+        that asks every 10 s, too.
         """
         self._revision, self._known_revisions = migrations.head(), migrations.known()
         self._run: asyncio.Task[ReadinessResult] | None = None
@@ -86,7 +88,7 @@ class Readiness:
         now = asyncio.get_running_loop().time()
         if self._run is None or (self._run.done() and now >= self._latest_at + self.keep_seconds):
             self._run = asyncio.create_task(self._check())
-        if self._latest is not None and now < self._latest_at + 5 * self.keep_seconds:
+        if self._latest is not None and now < self._latest_at + _OLDEST * self.keep_seconds:
             await asyncio.wait({self._run}, timeout=_SECONDS_FOR_NEW)
             return self._latest
         return await asyncio.shield(self._run)

@@ -133,6 +133,28 @@ async def test_those_who_ask_within_a_second_get_the_result_of_one_run(sqlite_ur
         assert len(runs) == 2
 
 
+async def test_while_a_run_takes_long_the_result_before_is_given_but_none_that_is_too_old(sqlite_url: str) -> None:
+    go_on = asyncio.Event()
+    go_on.set()
+
+    async def slow() -> Sequence[HealthCheck]:
+        await go_on.wait()
+        return []
+
+    async with open_api(sqlite_url, checks=[slow]) as api:
+        api.readiness.keep_seconds = 0.01
+        assert (await api.admin.get("/readyz")).status_code == 200
+        go_on.clear()
+        api.readiness._latest_at -= 0.1
+        assert (await api.admin.get("/readyz")).status_code == 200
+        api.readiness._latest_at -= 0.15
+        waiting = asyncio.ensure_future(api.admin.get("/readyz"))
+        await asyncio.wait({waiting}, timeout=0.5)
+        assert not waiting.done()
+        go_on.set()
+        assert (await waiting).status_code == 200
+
+
 async def test_those_who_scrape_at_once_share_one_look_and_none_gets_an_older_one(
     sqlite_url: str,
 ) -> None:
