@@ -12,6 +12,9 @@ import pytest
 import uvloop
 
 from app.cli.server import Server, max_connections
+from app.core.background import BackgroundLoops
+from app.core.clock import SystemClock
+from app.core.json_codec import dump_json
 from app.core.settings import load
 from app.fastpath.connections import MAX_UNPARSED_BYTES, BoundedProtocol
 from tests.support.fast_path_comparison import LAST, NOBODY, ServerPair, delivery, read, server_pair
@@ -22,6 +25,10 @@ READ_AT_ONCE = 256 * 1024
 """Bytes that the event loop reads from a socket at once."""
 LIVE = b"GET /livez HTTP/1.1\r\nHost: r\r\n\r\n"
 LARGE = b"GET /openapi.json HTTP/1.1\r\nHost: r\r\n\r\n"
+MOST_EVENTS = 2000
+"""Of 50 kB: so many fit into no buffer."""
+MOST_KEPT = 4 * 1024 * 1024
+"""Bytes that a process holds for one stream."""
 LONG_WAITS = ("60", "59.5")
 """The fast path takes the first and leaves the second to the route."""
 
@@ -160,6 +167,38 @@ def test_headers_that_do_not_end_are_cut(serve: Serve, sent: bytes, heard: list[
         assert await side.ask(sent) == heard
 
     serve(ask)
+
+
+@pytest.mark.usefixtures("short_deadlines")
+def test_a_stream_of_events_that_nobody_reads_is_cut_and_little_is_kept_for_it(serve: Serve) -> None:
+    """The client that it belongs to goes on from its cursor."""
+
+    async def ask(side: Side) -> None:
+        loops, tail, most = BackgroundLoops(SystemClock()), side.both.service.feed_tail, 0
+        loops.start("tail", tail.run_once)
+        with side.deaf() as connection:
+            connection.send(read("/api/v1/events", extra="Accept: text/event-stream\r\n"))
+            await eventually(lambda: bool(tail._followers.waited_for))
+            [stream] = side.connections
+            for number in range(MOST_EVENTS):
+                await side.ask(large_delivery(f"task_{side.port}_{number}"), ends=True)
+                most = max(most, stream.transport.get_write_buffer_size())
+                if stream.transport.is_closing():
+                    break
+            assert stream.transport.is_closing()
+            await eventually(lambda: not tail._followers.waited_for)
+        assert most < MOST_KEPT
+        await loops.stop()
+
+    serve(ask)
+
+
+def large_delivery(generation_id: str) -> bytes:
+    """Whose event has 50 kB."""
+    result = {"urls": ["https://files.example/" + "x" * 50_000]}
+    carried = {"id": generation_id, "status": "succeeded", "model": "z-image", "result": result}
+    content = {"id": f"evt_{generation_id}", "type": "generation.succeeded", "data": carried}
+    return delivery(generation_id, body=dump_json(content))
 
 
 def test_bytes_behind_a_request_that_is_refused_take_no_response_away(serve: Serve) -> None:
