@@ -12,11 +12,12 @@ from app.core.auth import Caller, Forbidden, Role
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.encryption import SecretBox
-from app.core.errors import ServiceError
+from app.core.errors import Overloaded, ServiceError
 from app.ledger.feed import LATEST, Feed
 from app.notifications.client import NotificationClient
 from app.notifications.events import other_body
 from app.notifications.models import (
+    MOST_AT_ONCE,
     TEST_TYPE,
     EventType,
     NewNotification,
@@ -64,6 +65,8 @@ class Webhooks:
         self._keys = keys
         self._clock = clock
         self._allow = allow
+        self._tests = 0
+        """Test events under way."""
 
     async def create(
         self,
@@ -130,7 +133,19 @@ class Webhooks:
         await self._repository.delete(subscription_id, actor, token=owner_of(caller), now=self._clock.now())
 
     async def test(self, caller: Caller, subscription_id: str) -> RowMapping:
-        """Send a test event now, once, whatever the status of the endpoint; returns the row of its notification."""
+        """Send a test event now, once, whatever the status of the endpoint; returns the row of its notification.
+
+        Raises `Overloaded` where several are under way in this process.
+        """
+        if self._tests >= MOST_AT_ONCE:
+            raise Overloaded("Too many test events are being sent at once.")
+        self._tests += 1
+        try:
+            return await self._test(caller, subscription_id)
+        finally:
+            self._tests -= 1
+
+    async def _test(self, caller: Caller, subscription_id: str) -> RowMapping:
         to = await self._repository.get(subscription_id, token=owner_of(caller))
         now, event_id = self._clock.now(), f"evt_{secrets.token_hex(12)}"
         body = other_body(event_id, TEST_TYPE, now, {"message": "This is a test delivery."})

@@ -1,5 +1,6 @@
 """What fails is repeated, in order per generation; who fails holds up nobody else, and is disabled at last."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -232,6 +233,24 @@ async def test_a_test_event_is_sent_at_once_and_once(database_url: str) -> None:
         assert await it.send() == []
         listed = (await it.ask("shop", "GET", f"webhooks/{endpoint['id']}/deliveries")).json()
         assert sorted(each["id"] for each in listed["data"]) == sorted(each["id"] for each in results)
+
+
+async def test_five_test_events_are_sent_at_once(sqlite_url: str) -> None:
+    answered = asyncio.Event()
+
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        await answered.wait()
+        await OK(writer)
+
+    async with programs(sqlite_url, slow) as it:
+        endpoint = await it.webhook()
+        path = f"webhooks/{endpoint['id']}/test"
+        calls = [asyncio.create_task(it.ask("shop", "POST", path)) for _ in range(MOST_AT_ONCE)]
+        while len(it.receiver.heard) < MOST_AT_ONCE:
+            await asyncio.sleep(0)
+        assert error_of(await it.ask("shop", "POST", path)) == (503, "overloaded")
+        answered.set()
+        assert [(await call).json()["status"] for call in calls] == ["succeeded"] * MOST_AT_ONCE
 
 
 async def test_a_page_of_notifications_leads_to_the_next(database_url: str) -> None:
