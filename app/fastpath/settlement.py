@@ -76,7 +76,6 @@ def was_open(plan: Plan) -> bool:
         (before := row.stored) is not None
         and before.settled_at is None
         and row.generation.settled_at is not None
-        and row.generation.model == before.model
         and len(row.generation.rivya_object) == len(row.report.claim.object if row.report.claim is not None else ())
         for row in rows
     )
@@ -120,10 +119,10 @@ def _recorded(callback: Callback, number: int, from_status: str) -> Recorded:
 SETTLE: Final = f"""
 WITH open AS MATERIALIZED (
     SELECT g.id, g.revision, g.status AS from_status, p.polls, row,
-        coalesce(g.reserved_credits, 0) AS reserved, coalesce(g.final_credits, 0) AS final
+        g.model AS old_model, g.reserved_credits AS old_reserved, g.final_credits AS old_final
     FROM jsonb_array_elements($1::jsonb) AS row
     JOIN generations AS g ON g.id = row ->> 0 AND g.settled_at IS NULL
-        AND (row ->> 5 IS NULL OR g.model = row ->> 5) AND g.rivya_object::jsonb - $3::text[] = '{{}}'
+        AND g.rivya_object::jsonb - $3::text[] = '{{}}'
     JOIN polls AS p ON p.generation_id = row ->> 0
     WHERE NOT EXISTS (SELECT FROM deliveries AS d WHERE d.event_id = row ->> 1)
 ), whole AS MATERIALIZED (
@@ -135,6 +134,7 @@ WITH open AS MATERIALIZED (
         settled_by = 'webhook',
         failed_at = CASE row ->> 2 WHEN 'failed' THEN (row ->> 3)::timestamptz END,
         rivya_object = row ->> 4,
+        model = coalesce(row ->> 5, g.model),
         reserved_credits = coalesce((row ->> 6)::float8, g.reserved_credits),
         final_credits = coalesce((row ->> 7)::float8, g.final_credits),
         created_at = coalesce((row ->> 8)::timestamptz, g.created_at),
@@ -145,8 +145,8 @@ WITH open AS MATERIALIZED (
         last_number = g.last_number + 1,
         revision = g.revision + 1
     FROM open, whole WHERE g.id = open.id AND g.revision = open.revision
-    RETURNING g.id, g.last_number, from_status, row, g.first_seen_at, g.submitted_by, g.model,
-        coalesce(g.reserved_credits, 0) - reserved AS reserved, coalesce(g.final_credits, 0) - final AS final
+    RETURNING g.id, g.last_number, from_status, row, g.first_seen_at, g.submitted_by, g.model, g.reserved_credits,
+        g.final_credits, old_model, old_reserved, old_final
 ), closed AS (
     DELETE FROM polls USING changed WHERE polls.generation_id = changed.id
 ), delivered AS (
@@ -163,9 +163,12 @@ WITH open AS MATERIALIZED (
     FROM ahead, changed
 ), counted AS (
     INSERT INTO usage_changes (hour, submitted_by, model, generations, open, reserved_credits, final_credits)
-    SELECT date_trunc('hour', first_seen_at, 'UTC') AS hour, submitted_by, model, 0, -count(*),
-        sum(reserved)::numeric, sum(final)::numeric
-    FROM changed GROUP BY hour, submitted_by, model
+    SELECT date_trunc('hour', first_seen_at, 'UTC') AS hour, submitted_by, sums.model, sum(times), -sum(was_open),
+        coalesce(sum(times * reserved), 0)::numeric, coalesce(sum(times * final), 0)::numeric
+    FROM changed CROSS JOIN LATERAL (VALUES
+        (-1, 1, old_model, old_reserved, old_final), (1, 0, changed.model, reserved_credits, final_credits)
+    ) AS sums (times, was_open, model, reserved, final)
+    GROUP BY hour, submitted_by, sums.model
 )
 SELECT array_agg(id) AS ids, array_agg(last_number) AS numbers, array_agg(from_status) AS statuses,
     1 / (count(*) = coalesce((SELECT expected FROM whole), 0))::int AS is_whole
