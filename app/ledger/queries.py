@@ -143,7 +143,7 @@ class Queries:
         last = None
         async with self._database.read_for_caller() as connection:
             if not self._database.is_sqlite:
-                await connection.execute(sql.IN_ORDER)
+                await connection.execute(sql.IN_ORDER if listing.is_walk else sql.BY_INDEX)
             stored: Sequence[RowMapping] = (await connection.execute(listing.page)).mappings().all()
             if len(stored) <= limit and listing.last is not None:
                 last = (await connection.execute(listing.last)).first()

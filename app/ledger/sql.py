@@ -40,6 +40,8 @@ class Listing:
     page: sa.Select[Any]
     last: sa.Select[Any] | None
     """Time and id of the last row that was walked over; no row if the walk came to the end of the list."""
+    is_walk: bool = True
+    """It walks along an index in the order of the list; else its rows are few, and are sorted once they are read."""
 
 
 def list_generations(chosen: GenerationFilter, *, after: Position | None, limit: int) -> Listing:
@@ -149,7 +151,8 @@ def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: in
     if chosen.owner is not None:
         page = page.where(sa.exists().where(generations.c.id == walked.c.generation_id, *visible_to(chosen.owner)))
     page = page.order_by(walked.c.received_at.desc(), walked.c.event_id.desc()).limit(limit)
-    return Listing(page, _last(walked.c.received_at, walked.c.event_id, most) if is_walk else None)
+    last = _last(walked.c.received_at, walked.c.event_id, most) if is_walk else None
+    return Listing(page, last, is_walk=chosen.generation_id is None)
 
 
 def _last(at: sa.ColumnElement[datetime], key: sa.ColumnElement[str], most: int) -> sa.Select[Any]:

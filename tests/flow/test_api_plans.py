@@ -159,3 +159,12 @@ async def test_the_standing_is_told_from_indexes(postgres_url: str) -> None:
         standing = await Queries(database).describe_status(NOON + timedelta(seconds=1))
         assert (standing.open, standing.overdue) == (ROWS // 50, ROWS // 50)
         assert "Seq Scan" not in explained.plans[0].replace("Seq Scan on polls", "")  # of which 5,000 are counted
+
+
+async def test_the_deliveries_of_a_generation_are_read_without_a_walk_over_all(postgres_url: str) -> None:
+    async with filled(postgres_url) as database:
+        read = RowsRead(database, "deliveries")
+        for after in (None, MIDDLE):
+            await Queries(database).deliveries(DeliveryFilter(generation_id="task_7"), after=after, limit=50)
+        assert len(read.counts) == 2
+        assert max(read.counts) < 10
