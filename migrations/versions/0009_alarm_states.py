@@ -1,4 +1,4 @@
-"""Which alarms are raised, for all replicas together; a new table only."""
+"""Which alarms are raised, for all replicas together; new tables only."""
 
 from collections.abc import Sequence
 

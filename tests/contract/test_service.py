@@ -39,6 +39,7 @@ GUARDED = {
     "/api/v1/endpoint/repin": {"post"},
     "/api/v1/endpoint/test": {"post"},
     "/api/v1/rejections": {"get"},
+    "/api/v1/callback-secret": {"get"},
     "/api/v1/webhooks": {"get", "post"},
     "/api/v1/webhooks/{endpoint_id}": {"get", "patch", "delete"},
     "/api/v1/webhooks/{endpoint_id}/rotate-secret": {"post"},
