@@ -141,12 +141,7 @@ def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: in
     is_walk = bool(others) or chosen.owner is not None
     most = max(MOST_WALKED, limit) if is_walk else limit
     walk = sa.select(*_ABOUT_DELIVERIES).where(*indexed)
-    at: sa.ColumnElement[datetime] = d.received_at
-    key: sa.ColumnElement[str] = d.event_id
-    if first == "generation_id":  # few: found first, and sorted then, else all deliveries would be compared with them
-        theirs = walk.cte("theirs").prefix_with("MATERIALIZED", dialect="postgresql")
-        walk, at, key = sa.select(theirs), theirs.c.received_at, theirs.c.event_id
-    walked = _newest_first(walk, at, key, after=after, limit=most).subquery("walked")
+    walked = _newest_first(walk, d.received_at, d.event_id, after=after, limit=most).subquery("walked")
     page = sa.select(walked).where(*(walked.c[name] == value for name, value in others.items()))
     if chosen.owner is not None:
         page = page.where(sa.exists().where(generations.c.id == walked.c.generation_id, *visible_to(chosen.owner)))

@@ -74,7 +74,7 @@ class Explained:
             event.listen(engine.sync_engine, "before_cursor_execute", self._explain)
 
     def _explain(self, connection: Connection, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        if statement.startswith(("SELECT", "WITH")) and "set_config" not in statement:
+        if statement.startswith("SELECT") and "set_config" not in statement:
             cursor.execute(f"EXPLAIN {statement}", parameters)
             self.plans.append("\n".join(row[0] for row in cursor.fetchall()))
 

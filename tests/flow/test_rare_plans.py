@@ -20,7 +20,7 @@ from app.ledger.models import (
     Tracking,
 )
 from app.ledger.queries import Queries
-from app.ledger.sql import IN_ORDER, list_deliveries, list_generations, search_generations
+from app.ledger.sql import list_deliveries, list_generations, search_generations
 from app.ledger.tables import deliveries, generations, polls
 from app.operations.alarms import AlarmQuery
 from app.operations.replay import page_statement
@@ -99,7 +99,7 @@ async def plan(database: Database, statement: Any) -> str:
             naive_values = tuple(value.replace(tzinfo=None) if hasattr(value, "tzinfo") else value for value in values)
             rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", tuple(map(str, naive_values)))
             return "\n".join(row[-1] for row in rows)
-        await connection.execute(IN_ORDER)  # of an index that can't serve, none remains
+        await connection.exec_driver_sql("SET LOCAL enable_seqscan = off")  # of an index that can't serve, none remains
         return "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {compiled}", values))
 
 
@@ -165,11 +165,6 @@ async def test_each_is_read_from_its_index(database_url: str, what: str) -> None
         assert "Seq Scan" not in read_plan
         assert "SCAN generations\n" not in f"{read_plan}\n"
         assert "SCAN deliveries\n" not in f"{read_plan}\n"
-
-
-async def test_the_deliveries_of_a_generation_are_not_looked_for_among_all(database_url: str) -> None:
-    async with filled(database_url) as database:
-        assert "ix_deliveries_received_at_event_id" not in await plan(database, of_generation(database.is_sqlite))
 
 
 async def test_what_is_rare_is_listed_whole(database_url: str) -> None:
