@@ -108,32 +108,41 @@ class Claims:
             return min((row.due_at for row in (await connection.execute(DUE)).all()), default=None)
 
     async def turn(
-        self, results: Sequence[tuple[Claimed, Result]], most: int, *, now: datetime, may_send: MaySend
+        self,
+        results: Sequence[tuple[Claimed, Result]],
+        most: int,
+        *,
+        most_failing: int,
+        now: datetime,
+        may_send: MaySend,
     ) -> tuple[list[Ended], list[Claimed]]:
         """Write what came of attempts, and lease at most `most` notifications that are due, in one transaction.
 
         What is written is returned: where a lease has been lost meanwhile, or the endpoint was deleted, nothing is. The
         queues take turns. Of one queue at most `MOST_AT_ONCE` are leased at once, in all processes together, and of
-        one generation only the first that is not over.
+        one generation only the first that is not over. At most `most_failing` are for endpoints that fail.
         """
         async with self._database.transaction() as connection:
             await lock_dispatch(connection)
             ended = await self._record(connection, results) if results else []
-            return ended, await self._claim(connection, most, now=now, may_send=may_send)
+            if most <= 0:
+                return ended, []
+            return ended, await self._claim(connection, most, most_failing=most_failing, now=now, may_send=may_send)
 
     async def _claim(
-        self, connection: AsyncConnection, most: int, *, now: datetime, may_send: MaySend
+        self, connection: AsyncConnection, most: int, *, most_failing: int, now: datetime, may_send: MaySend
     ) -> list[Claimed]:
-        if most <= 0:
-            return []
         due = [row.queue for row in (await connection.execute(DUE)).all() if row.due_at <= now]
         if not due:
             return []
         under_way = {row.queue: row.leased for row in (await connection.execute(_UNDER_WAY, {"now": now})).all()}
         known = await self._subscriptions(connection, due)
         rooms = {queue: _limit(queue, known, may_send) - under_way.get(queue, 0) for queue in due}
+        failing = {queue: rooms.pop(queue) for queue in due if queue in known and known[queue].failure_count}
+        counts = shares(failing, min(most, most_failing), after=self._served)
+        counts |= shares(rooms, most - sum(counts.values()), after=self._served)
         claimed: list[Claimed] = []
-        for queue, count in shares(rooms, most, after=self._served).items():
+        for queue, count in counts.items():
             parameters = {"of": queue, "most": count, "now": now}
             rows = (await connection.execute(_IN_QUEUE, parameters)).mappings().all()
             claimed += [_to_claimed(row, known.get(queue), until=now + LEASE) for row in rows]

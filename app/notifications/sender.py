@@ -208,8 +208,15 @@ class NotificationSender:
         """Write what came of attempts, and start others; on `DatabaseUnavailable` the results are kept."""
         waiting, self._results = self._results, []
         now, roles = self._clock.now(), self._access.roles()
+        failing = sum(to.failure_count > 0 for it in self._tasks.values() if (to := it.subscription) is not None)
         try:
-            all_ended, claimed = await self._claims.turn(waiting, room, now=now, may_send=lambda token: token in roles)
+            all_ended, claimed = await self._claims.turn(
+                waiting,
+                room,
+                most_failing=max(self._most // 2, 1) - failing,
+                now=now,
+                may_send=lambda token: token in roles,
+            )
         except DatabaseUnavailable:
             self._results = [each for each in waiting if each[1].at > now - LEASE] + self._results
             raise

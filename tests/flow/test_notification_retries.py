@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 import structlog
+from sqlalchemy import update
 
 from app.notifications.models import MOST_AT_ONCE
 from app.notifications.sender import NOTIFICATIONS
+from app.notifications.tables import subscriptions
 from tests.support.api_harness import error_of
 from tests.support.metric_values import value
 from tests.support.reports import poll, submit
-from tests.support.scripted_provider import Heard, answering
+from tests.support.scripted_provider import Heard, answering, scripted
 from tests.support.webhooks_harness import OK, Programs, programs
 
 FAILS = answering(b"no", status="500 Internal Server Error")
@@ -206,6 +208,26 @@ async def test_one_endpoint_has_five_attempts_under_way_and_one_while_it_fails(d
             assert len(sender._tasks) == expected
             await sender.idle()
         assert len(it.receiver.heard) == MOST_AT_ONCE + 3
+
+
+async def test_slow_endpoints_that_fail_take_half_of_the_attempts_of_a_process(database_url: str) -> None:
+    async def never(_: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with programs(database_url, RECEIVER_NOTIFY_CONCURRENCY="4") as it, scripted(never) as slow:
+        for _ in range(6):
+            await it.webhook(url=f"{slow.url}/hook")
+        async with it.room.service.database.transaction() as connection:
+            await connection.execute(update(subscriptions).values(failure_count=1))
+        await it.webhook("other")
+        await it.record(submit("a"), submit("b"), poll("a", "succeeded"), poll("b", "succeeded"))
+        await it.dispatch()
+        sender = it.room.service.notification_sender
+        while len(it.receiver.heard) < 2 or len(slow.heard) < 2:
+            sender.wake()
+            await sender.run_once()
+        assert len(sender._tasks) <= 4
+        assert len(slow.heard) == 2
 
 
 async def test_a_dead_endpoint_holds_up_no_other(database_url: str) -> None:
