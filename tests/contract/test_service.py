@@ -47,7 +47,6 @@ GUARDED = {
     "/api/v1/webhooks/{endpoint_id}/deliveries": {"get"},
     "/api/v1/webhooks/{endpoint_id}/resend": {"post"},
     "/api/v1/webhook-events": {"get"},
-    "/api/v1/callback-secret": {"get"},
     "/api/v1/notifications": {"get"},
     "/api/v1/notifications/{notification_id}/resend": {"post"},
 }
