@@ -36,11 +36,13 @@ log = structlog.stdlib.get_logger(__name__)
 _WRITES = "receiver_writes"
 
 # plan_cache_mode: a generic plan made while a table was empty scans it from then on; planning again costs far less.
-# jit: a plan that is forced away from sorting or scanning counts as dear, and compiling it takes half a second.
+# jit, parallel workers: a plan that is forced away from sorting or scanning counts as dear, and compiling it takes half
+# a second, starting workers for a page of a list longer than reading it.
 _POSTGRES_SETTINGS = {
     "application_name": "rivya-receiver",
     "plan_cache_mode": "force_custom_plan",
     "jit": "off",
+    "max_parallel_workers_per_gather": "0",
     "lock_timeout": "5s",
     "statement_timeout": "30s",
     "idle_in_transaction_session_timeout": "60s",

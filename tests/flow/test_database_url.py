@@ -150,6 +150,7 @@ async def test_only_a_host_of_the_wanted_kind_is_used(postgres_url: str, wanted:
         ("options=-c+statement_timeout%3D7s", "lock_timeout", "5s"),
         ("", "TimeZone", "UTC"),
         ("", "jit", "off"),
+        ("", "max_parallel_workers_per_gather", "0"),
     ],
 )
 async def test_settings_of_the_session_are_those_of_the_url_and_else_ours(
