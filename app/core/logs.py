@@ -43,8 +43,8 @@ def configure(log_format: LogFormat, *, least: int | str = logging.INFO) -> None
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # httpx logs every request with its whole URL; our own events say what matters.
-    for name in ("httpx", "httpcore", "alembic", "uvicorn.access"):
+    # httpx logs each request with its whole URL, aiosqlite each statement with its values: our own events say enough.
+    for name in ("httpx", "httpcore", "alembic", "aiosqlite", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers = []

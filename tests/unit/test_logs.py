@@ -41,6 +41,16 @@ def test_a_line_of_a_library_looks_like_ours(monkeypatch: pytest.MonkeyPatch) ->
     assert line == {"event": "said this", "level": "warning", "logger": "uvicorn.error"}
 
 
+@pytest.mark.parametrize("name", ["httpx", "httpcore.http11", "aiosqlite"])
+def test_a_library_that_logs_urls_or_values_is_not_heard_below_warning(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    with configured(monkeypatch, "json", least="debug") as written:
+        for level in (logging.DEBUG, logging.INFO):
+            logging.getLogger(name).log(level, "INSERT INTO subscriptions VALUES (?)")
+        assert written.getvalue() == ""
+
+
 def test_an_exception_is_logged_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with configured(monkeypatch, "json", least="info") as written:
         try:
