@@ -27,6 +27,7 @@ from app.main import Service
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import Verified, Verifier
 from app.sandbox.server import serve_sandbox
+from app.sandbox.state import Sandbox
 
 _FOLDER = Path(".demo")
 _KEY = "rvya_sk_sandbox"
@@ -81,7 +82,7 @@ async def _run(*, keep: bool) -> int:
             typer.echo(f"sandbox Rivya  {rivya.base_url}")
             typer.echo(f"receiver       {url}  (database {_FOLDER}/receiver.db)\n")
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            showing = asyncio.create_task(_show(service, url, stored.token))
+            showing = asyncio.create_task(_show(service, rivya.sandbox, url, stored.token))
             done, _ = await asyncio.wait({serving, showing}, return_when=asyncio.FIRST_COMPLETED)
             if showing in done and not server.should_exit:
                 showing.result()
@@ -98,6 +99,7 @@ class _Secrets:
 
     token: str = field(repr=False)
     encryption_key: str = field(repr=False)
+    callback_secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
 
     @classmethod
     def fresh(cls) -> "_Secrets":
@@ -137,6 +139,8 @@ def _settings(rivya_url: str, url: str, stored: _Secrets) -> Settings:
         receiver_poll_grace=str(_GRACE_SECONDS),
         receiver_poll_interval="2",
         receiver_notify_allow=_HOST,
+        receiver_callback_secret=stored.callback_secret,
+        receiver_callback_allow=_HOST,
         database_url=f"sqlite+aiosqlite:///{_FOLDER}/receiver.db",
     )
 
@@ -172,11 +176,11 @@ class _Program:
             self.is_called.set()
 
 
-async def _show(service: Service, url: str, token: str) -> None:
+async def _show(service: Service, sandbox: Sandbox, url: str, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
         async with asyncio.timeout(_READY_SECONDS):
-            while not (await client.get("/readyz")).is_success:  # noqa: ASYNC110 - over HTTP, as any client does
+            while not await _is_ready(client, sandbox):  # noqa: ASYNC110 - over HTTP, as any client does
                 await asyncio.sleep(0.1)
         typer.echo("ready: the endpoint is registered, its one-time secret stored encrypted\n")
         program = _Program()
@@ -184,6 +188,14 @@ async def _show(service: Service, url: str, token: str) -> None:
             await _show_outcomes(service, client, program)
         typer.echo("\nall settled: every outcome is known, whatever became of its callback")
         typer.echo(await _deliveries(client))
+
+
+async def _is_ready(client: httpx.AsyncClient, sandbox: Sandbox) -> bool:
+    """Whether the endpoint is registered at this sandbox: a kept record begins with that of the sandbox before it."""
+    if not (await client.get("/readyz")).is_success:
+        return False
+    endpoint = (await client.get("/api/v1/endpoint")).raise_for_status().json()
+    return endpoint["rivya_id"] in sandbox.endpoints.by_id
 
 
 async def _show_outcomes(service: Service, client: httpx.AsyncClient, program: _Program) -> None:
