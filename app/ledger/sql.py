@@ -31,6 +31,8 @@ Conditions = tuple[sa.ColumnElement[bool], ...]
 
 MOST_WALKED = 1000
 """Rows of an index that one page reads at most: two filters that are each common may never meet."""
+MOST_WALKED_OPEN = 250
+"""Of open ones, each of which is looked up by the key of its poll."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
         )
     must_be_settled = chosen.tracking is Tracking.SETTLED and chosen.status is None
     is_walk = bool(others) or must_be_settled
-    most = max(MOST_WALKED, limit) if is_walk else limit
+    most = max(MOST_WALKED_OPEN if is_open else MOST_WALKED, limit) if is_walk else limit
     if is_open:
         joined = generations.join(polls, p.generation_id == g.id)
         states = OPEN_STATES if chosen.tracking is None else (chosen.tracking,)
