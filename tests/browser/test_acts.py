@@ -1,7 +1,5 @@
 """What an admin does on the pages, what others may not, and all of it by keyboard too."""
 
-import asyncio
-
 import httpx
 import pytest
 from playwright.async_api import Page, expect
@@ -9,7 +7,7 @@ from playwright.async_api import Page, expect
 from app.core.auth import Role
 from app.sandbox.server import ServedSandbox
 from tests.browser.conftest import TOKENS, Open
-from tests.support.browser import Watch
+from tests.support.browser import Watch, reload_until
 from tests.support.made_up_record import FAILED_ID
 from tests.support.receivers import Receiver
 
@@ -169,9 +167,7 @@ async def test_a_form_sent_by_a_role_that_may_not_is_refused_and_in_the_audit(
     )
     await expect(page.get_by_role("alert")).to_contain_text("admin is needed")
     page = await open_page("/console/audit?action=call.refused")
-    async with asyncio.timeout(20):
-        while not await page.get_by_text("/console/generations/{generation_id:path}/forget").count():
-            await page.reload()  # refused calls are stored within a second or so
+    await reload_until(page, page.get_by_text("/console/generations/{generation_id:path}/forget"))
 
 
 async def test_a_session_ends_with_its_sign_out(open_page: Open) -> None:

@@ -1,5 +1,6 @@
 """Debian's Chromium, driven by Playwright, and a watch that nothing a page does goes by unnoticed."""
 
+import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -9,7 +10,17 @@ from importlib.resources import files
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, Request, Route, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    Route,
+    async_playwright,
+    expect,
+)
 
 from tests.support.made_up_media import made_up_media
 
@@ -129,6 +140,13 @@ async def accessibility_violations(page: Page, *rules: str) -> list[str]:
         for each in violations
         for node in each["nodes"]
     ]
+
+
+async def reload_until(page: Page, wanted: Locator) -> None:
+    """Reload until it is there: for what is written soon after, and of which the page is not told at once."""
+    async with asyncio.timeout(_VISIBLE_SECONDS):
+        while not await wanted.count():
+            await page.reload()
 
 
 async def sideways_scroll(page: Page) -> int:
