@@ -49,6 +49,13 @@ async def test_a_page_has_no_barrier_in_light_and_dark_and_needs_no_sideways_scr
     assert await page.evaluate("window.hostile") is None
 
 
+async def test_the_audit_shows_all_its_columns_and_each_action_in_one_line(open_page: Open) -> None:
+    page = await open_page("/console/audit?limit=8")
+    assert await page.locator("table").evaluate("it => it.parentElement.scrollWidth <= it.parentElement.clientWidth")
+    actions = page.locator("td[data-label=Action] span")
+    assert set(await actions.evaluate_all("all => all.map(it => it.getClientRects().length)")) == {1}
+
+
 @pytest.mark.parametrize(
     "path", ["/console/generations/not-there", "/console/nothing", "/console/deliveries/not-there"]
 )
