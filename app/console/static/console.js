@@ -234,7 +234,7 @@
     }
   }
 
-  // A picture whose URL has expired gives way to its placeholder; it may have failed before this script ran.
+  // A picture that can't be loaded gives way to its placeholder; it may have failed before this script ran.
 
   function noteGone(media) {
     const place = media instanceof HTMLElement ? media.closest("[data-media]") : null;
