@@ -14,7 +14,8 @@ How a page is made:
   one with a secret, is answered to the POST itself. Errors (`ServiceError`) become a page by themselves.
 - Filters are in the query, read by `parameters.parse_query` with the models of the API; the cursor of the next page
   is the API's.
-- A region of a page that has an id and the attribute `data-live` is replaced when the feed moves. No inline script and
+- A region of a page that has an id and the attribute `data-live` is replaced when the feed moves; the block `actions`
+  is one. No inline script and
   no `style` attribute: the policy of pages forbids them.
 - The navigation is `pages.NAVIGATION`: a new page adds its line there.
 """

@@ -30,12 +30,18 @@ async def test_the_deliveries_of_a_generation_are_replayed(open_page: Open) -> N
     await expect(page.get_by_role("status").filter(has_text="Replayed 3 deliveries")).to_be_visible()
 
 
-async def test_a_generation_is_forgotten_only_once_its_id_is_typed(open_page: Open, service: Receiver) -> None:
-    page, generation_id = await open_generation(open_page, service, seconds=0.1)
-    await service.settled(generation_id)
-    await page.reload()
+async def test_a_generation_that_settles_meanwhile_is_forgotten_once_its_id_is_typed(
+    open_page: Open, service: Receiver
+) -> None:
+    page, generation_id = await open_generation(open_page, service, seconds=4.0)
+    dialog, unknown = page.get_by_role("dialog"), page.get_by_label("Its outcome is not known yet")
     await page.get_by_role("button", name="Forget").click()
-    dialog = page.get_by_role("dialog")
+    await expect(unknown).to_be_visible()
+    await expect(page.locator(".subtitle").get_by_text("succeeded")).to_be_visible()
+    await expect(unknown).to_be_visible()  # what somebody is reading stays
+    await dialog.get_by_role("button", name="Cancel").click()
+    await expect(unknown).to_have_count(0)
+    await page.get_by_role("button", name="Forget").click()
     await dialog.get_by_label("to confirm").fill("task_of_somebody_else")
     await dialog.get_by_role("button", name="Forget").click()
     await expect(dialog).to_be_visible()

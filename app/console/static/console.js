@@ -101,6 +101,9 @@
     if (form.method === "post") setTimeout(() => all("button:not([type])", form).forEach((each) => (each.disabled = true)));
   });
 
+  // A region with an open dialog is not replaced: that is made up for once it is closed. The event does not bubble.
+  document.addEventListener("close", () => indicator && refresh(), true);
+
   on("input", (event) => {
     if (event.target.dataset.expected !== undefined) event.target.setCustomValidity("");
   });
