@@ -10,12 +10,11 @@ How a page is made:
 - `console.page(request, "name.html", ...)` renders `templates/name.html`, which extends `base.html` and takes tables,
   badges, times, dialogs and charts from `ui.html`. Templates escape everything; only `ui.link` links what comes from
   outside, and only http and https.
-- After a POST answer `console.redirect(request, url, notice="...")`; a page that must not be reached again, such as
-  one with a secret, is answered to the POST itself. Errors (`ServiceError`) become a page by themselves.
+- After a POST answer `console.redirect(request, url, notice="...")`, or `console.redirect_to_secret` where there is a
+  secret: reloading its page must not act again. Errors (`ServiceError`) become a page by themselves.
 - Filters are in the query, read by `parameters.parse_query` with the models of the API; the cursor of the next page
   is the API's.
 - A region of a page that has an id and the attribute `data-live` is replaced when the feed moves; the block `actions`
-  is one. No inline script and
-  no `style` attribute: the policy of pages forbids them.
+  is one. No inline script and no `style` attribute: the policy of pages forbids them.
 - The navigation is `pages.NAVIGATION`: a new page adds its line there.
 """

@@ -31,6 +31,7 @@ from app.tokens.sessions import SessionEnded, Sessions
 COOKIE: Final = "receiver_session"
 _NOTICE: Final = "receiver_notice"
 _SECONDS_OF_NOTICE: Final = 30
+_SECRET: Final = "receiver_secret"
 LOGIN: Final = "/console/login"
 _OURS: Final = re.compile(r"/console(?:[/?][\x21-\x5b\x5d-\x7e]*)?")
 MOST_FORM_BYTES: Final = 64 * 1024
@@ -154,14 +155,37 @@ class Console:
             self.set_cookie(request, response, _NOTICE, quote(notice), seconds=_SECONDS_OF_NOTICE)
         return response
 
+    def redirect_to_secret(self, request: Request, url: str, secret: str) -> Response:
+        """An answer that leads to the page of ours which shows this secret, by `secret_page`.
+
+        The browser alone brings the secret there, in a cookie for this page that is taken away as it is shown.
+        """
+        response = self.redirect(request, url)
+        self.set_cookie(request, response, _SECRET, secret, seconds=_SECONDS_OF_NOTICE, path=url)
+        return response
+
+    def secret_page(self, request: Request, *, title: str, name: str, back: str) -> Response:
+        """The page that shows a secret; when it is asked for again it leads back."""
+        secret = request.cookies.get(_SECRET)
+        if secret is None:
+            return self.redirect(request, back, notice="A secret is shown once. Rotate replaces one that was not copied.")
+        response = self.page(request, "secret.html", title=title, name=name, secret=secret, back=back)
+        response.delete_cookie(_SECRET, path=request.url.path)
+        return response
+
     def set_cookie(
-        self, request: Request, response: Response, name: str, value: str, *, seconds: int | None = None
+        self,
+        request: Request,
+        response: Response,
+        name: str,
+        value: str,
+        *,
+        seconds: int | None = None,
+        path: str = "/console",
     ) -> None:
         """Set a cookie that no script reads and that other sites' forms do not send."""
         is_secure = not is_loopback(request.url.hostname or "")
-        response.set_cookie(
-            name, value, max_age=seconds, path="/console", secure=is_secure, httponly=True, samesite="lax"
-        )
+        response.set_cookie(name, value, max_age=seconds, path=path, secure=is_secure, httponly=True, samesite="lax")
 
     def error_page(self, request: Request, error: ServiceError) -> Response:
         """The error as a page, with a way back."""

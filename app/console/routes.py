@@ -1,6 +1,7 @@
 """All routes of the console, in their order."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from fastapi import APIRouter, Request, Response
 
@@ -29,6 +30,10 @@ from app.operations.replay import Replay
 from app.submission.store import SubmissionRepository
 from app.tokens.service import Tokens
 from app.tokens.spending import Spending
+
+
+_SECTIONS: Final = ("endpoint", "notifications", "tokens", "webhooks")
+"""Pages whose forms are sent to addresses below them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +114,12 @@ def _rest(console: Console) -> APIRouter:
 
     @routes.get("/{path:path}")
     async def nothing(request: Request, path: str) -> Response:
-        """The overview for a slash too many, else an error page."""
+        """The overview for a slash too many, the page of a form for the address it is sent to, else an error page."""
         if not path:
             return console.redirect(request, "/console")
+        section, _, rest = path.partition("/")
+        if rest and section in _SECTIONS:
+            return console.redirect(request, f"/console/{section}")
         raise NotFound("There is no such page.")
 
     return routes

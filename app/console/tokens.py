@@ -6,6 +6,7 @@ from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.console.filters import segment
 from app.console.pages import Console
 from app.console.parameters import validated
 from app.core.auth import Caller, Role
@@ -52,6 +53,7 @@ class TokenPages:
         acts = [Depends(require(Role.ADMIN))]
         routes.get("/tokens", dependencies=[Depends(require(Role.READ))])(self.list_tokens)
         routes.post("/tokens", dependencies=acts)(self.create_token)
+        routes.get("/tokens/{name}/secret")(self.show_secret)
         routes.post("/tokens/{name}/change", dependencies=acts)(self.change_token)
         routes.post("/tokens/{name}/rotate", dependencies=acts)(self.rotate_token)
         routes.post("/tokens/{name}/revoke", dependencies=acts)(self.revoke_token)
@@ -73,15 +75,16 @@ class TokenPages:
             now=now,
         )
 
-    def _shown_once(self, request: Request, token: Token, secret: str, *, title: str) -> Response:
-        return self._console.page(request, "token_secret.html", title=title, token=token, secret=secret)
+    async def show_secret(self, request: Request, name: str) -> Response:
+        """The secret of a token that was just made or rotated, also if that has ended the session."""
+        return self._console.secret_page(request, title="Secret of the token", name=usable_token_name(name), back=_PAGE)
 
     async def create_token(self, request: Request) -> Response:
-        """Make a token; its secret is on this page only."""
+        """Make a token, and show its secret."""
         actor = self._console.audit.actor(request)
         wanted = read_form(request.state.form, CreateToken).token(now=self._clock.now(), created_by=actor.name)
         token, secret = await self._tokens.create(wanted, actor)
-        return self._shown_once(request, token, secret, title="Token created")
+        return self._console.redirect_to_secret(request, _secret_url(token), secret)
 
     async def change_token(self, request: Request, name: str) -> Response:
         """Change its limits."""
@@ -91,13 +94,13 @@ class TokenPages:
         return self._console.redirect(request, _PAGE, notice=f"Changed: {name}")
 
     async def rotate_token(self, request: Request, name: str) -> Response:
-        """Give it a new secret; the old one is accepted for some hours."""
+        """Give it a new secret, and show it; the old one is accepted for some hours."""
         hours = request.state.form.get("overlap_hours", "").strip() or "0"
         if not hours.isdecimal() or int(hours) > _MOST_HOURS:
             raise RequestInvalid("overlap_hours: must be a whole number of hours, at most a year.")
         overlap, actor = timedelta(hours=int(hours)), self._console.audit.actor(request)
         token, secret = await self._tokens.rotate(usable_token_name(name), actor, overlap=overlap)
-        return self._shown_once(request, token, secret, title="Token rotated")
+        return self._console.redirect_to_secret(request, _secret_url(token), secret)
 
     async def revoke_token(self, request: Request, name: str) -> Response:
         """Revoke it for good, confirmed by its name."""
@@ -105,3 +108,7 @@ class TokenPages:
             raise RequestInvalid("confirm: must be the name of the token, typed as it is shown.")
         await self._tokens.revoke(usable_token_name(name), self._console.audit.actor(request))
         return self._console.redirect(request, _PAGE, notice=f"Revoked: {name}")
+
+
+def _secret_url(token: Token) -> str:
+    return f"{_PAGE}/{segment(token.name)}/secret"

@@ -51,6 +51,7 @@ class WebhookPages:
         routes.get("/webhooks", dependencies=writes)(self.list_webhooks)
         routes.post("/webhooks", dependencies=writes)(self.create)
         routes.get(one, dependencies=writes)(self.show_webhook)
+        routes.get(f"{one}/secret", dependencies=writes)(self.show_secret)
         for act in (self.change, self.pause, self.resume, self.rotate, self.test, self.resend_many, self.delete):
             routes.post(f"{one}/{act.__name__.replace('_', '-')}", dependencies=writes)(act)
         routes.get("/notifications", dependencies=writes)(self.list_notifications)
@@ -69,15 +70,19 @@ class WebhookPages:
         )
 
     async def create(self, request: Request) -> Response:
-        """Make one; its secret is on this page only."""
+        """Make one, and show its secret."""
         wanted = read_webhook(request.state.form)
         members = {**wanted.model_dump(), "event_types": tuple(wanted.event_types)}
         caller: Caller = request.state.caller
         webhook, secret = await self._webhooks.create(caller, self._console.audit.actor(request), **members)
-        return self._shown_once(request, webhook, secret, title="Webhook created")
+        return self._console.redirect_to_secret(request, _secret_url(webhook), secret)
 
-    def _shown_once(self, request: Request, webhook: Subscription, secret: str, *, title: str) -> Response:
-        return self._console.page(request, "webhook_secret.html", title=title, webhook=webhook, secret=secret)
+    async def show_secret(self, request: Request, webhook_id: str) -> Response:
+        """The secret of one that was just made or rotated."""
+        webhook = await self._repository.get(_usable(webhook_id), token=owner_of(request.state.caller))
+        back = f"{_LIST}/{segment(webhook.id)}"
+        name = webhook.name or webhook.url
+        return self._console.secret_page(request, title="Secret of the webhook", name=name, back=back)
 
     async def show_webhook(self, request: Request, webhook_id: str) -> Response:
         """One, and what was sent to it."""
@@ -131,10 +136,10 @@ class WebhookPages:
         return self._console.redirect(request, f"{_LIST}/{segment(webhook_id)}", notice=notice)
 
     async def rotate(self, request: Request, webhook_id: str) -> Response:
-        """Give it a new secret; its secret is on this page only."""
+        """Give it a new secret, and show it."""
         actor = self._console.audit.actor(request)
         webhook, secret = await self._webhooks.rotate(request.state.caller, actor, _usable(webhook_id))
-        return self._shown_once(request, webhook, secret, title="Secret replaced")
+        return self._console.redirect_to_secret(request, _secret_url(webhook), secret)
 
     async def test(self, request: Request, webhook_id: str) -> Response:
         """Send a test event at once; says what came of it."""
@@ -201,6 +206,10 @@ def shown_notification(row: RowMapping, *, is_admin: bool) -> dict[str, Any]:
 
 def _event_types(caller: Caller) -> list[EventType]:
     return [each for each in EventType if each is not EventType.ALARM or caller.role is Role.ADMIN]
+
+
+def _secret_url(webhook: Subscription) -> str:
+    return f"{_LIST}/{segment(webhook.id)}/secret"
 
 
 def _usable(identity: str) -> str:

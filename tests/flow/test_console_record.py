@@ -167,6 +167,33 @@ async def test_a_token_is_made_changed_and_revoked_as_the_form_says(sqlite_url: 
         assert "role" in await act(visitor, "tokens", name="other", role="king")
 
 
+async def test_a_secret_is_shown_once_and_reloading_its_page_acts_not_again(sqlite_url: str) -> None:
+    async with open_service(sqlite_url) as room, visiting(room) as visitor:
+        for path, fields in (("tokens", {"name": "shop", "role": "write"}), ("tokens/shop/rotate", {})):
+            answer = await visitor.send_form("/console/tokens", f"/console/{path}", data=fields)
+            page = answer.headers["location"]
+            assert "rcv_" in (await visitor.get(page)).text
+            again = await visitor.get(page)
+            assert (again.status_code, again.headers["location"]) == (303, "/console/tokens")
+            assert "A secret is shown once." in (await visitor.get("/console/tokens")).text
+        actions = [action for _, action, target in await audited(room) if target == "shop"]
+        assert sorted(actions) == ["token.created", "token.rotated"]
+
+
+async def test_whoever_rotates_the_token_of_the_session_sees_its_new_secret(sqlite_url: str) -> None:
+    async with open_service(sqlite_url) as room, visiting(room, await create(room, "ops", "admin")) as visitor:
+        answer = await visitor.send_form("/console/tokens", "/console/tokens/ops/rotate")
+        assert "rcv_" in (await visitor.get(answer.headers["location"])).text
+        assert "/login" in (await visitor.get("/console/tokens")).headers["location"]
+
+
+@pytest.mark.parametrize("address", ["tokens/shop/rotate", "webhooks/whend_1/rotate", "endpoint/test"])
+async def test_the_address_of_a_form_leads_to_its_page(sqlite_url: str, address: str) -> None:
+    async with open_service(sqlite_url) as room, visiting(room) as visitor:
+        answer = await visitor.get(f"/console/{address}")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"/console/{address.partition('/')[0]}")
+
+
 async def test_usage_as_a_file_begins_no_formula(sqlite_url: str) -> None:
     async with open_service(sqlite_url) as room, visiting(room) as visitor:
         await room.record(
