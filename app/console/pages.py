@@ -31,7 +31,7 @@ from app.tokens.sessions import SessionEnded, Sessions
 COOKIE: Final = "receiver_session"
 _NOTICE: Final = "receiver_notice"
 _SECONDS_OF_NOTICE: Final = 30
-_SECRET: Final = "receiver_secret"
+_ONCE: Final = "receiver_once"
 LOGIN: Final = "/console/login"
 _OURS: Final = re.compile(r"/console(?:[/?][\x21-\x5b\x5d-\x7e]*)?")
 MOST_FORM_BYTES: Final = 64 * 1024
@@ -161,16 +161,16 @@ class Console:
         The browser alone brings the secret there, in a cookie for this page that is taken away as it is shown.
         """
         response = self.redirect(request, url)
-        self.set_cookie(request, response, _SECRET, secret, seconds=_SECONDS_OF_NOTICE, path=url)
+        self.set_cookie(request, response, _ONCE, secret, seconds=_SECONDS_OF_NOTICE, path=url)
         return response
 
     def secret_page(self, request: Request, *, title: str, name: str, back: str) -> Response:
         """The page that shows a secret; when it is asked for again it leads back."""
-        secret = request.cookies.get(_SECRET)
+        secret = request.cookies.get(_ONCE)
         if secret is None:
-            return self.redirect(request, back, notice="A secret is shown once. Rotate replaces one that was not copied.")
+            return self.redirect(request, back, notice="A secret is shown once. Rotate replaces it.")
         response = self.page(request, "secret.html", title=title, name=name, secret=secret, back=back)
-        response.delete_cookie(_SECRET, path=request.url.path)
+        response.delete_cookie(_ONCE, path=request.url.path)
         return response
 
     def set_cookie(

@@ -31,7 +31,6 @@ from app.submission.store import SubmissionRepository
 from app.tokens.service import Tokens
 from app.tokens.spending import Spending
 
-
 _SECTIONS: Final = ("endpoint", "notifications", "tokens", "webhooks")
 """Pages whose forms are sent to addresses below them."""
 
