@@ -18,7 +18,7 @@ import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
 from app.core.settings import Settings, warnings
-from app.fastpath.application import FastPathApp
+from app.fastpath.application import FastHandler, FastPathApp
 from app.fastpath.connections import BoundedProtocol, ConnectionLimits
 from app.fastpath.protocol import FastPathProtocol
 from app.main import Service
@@ -96,7 +96,6 @@ class ConnectionDrain:
 
     def __init__(self, app: FastPathApp) -> None:
         self._app = app
-        self.handler = app.handler
         self.is_draining = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,6 +107,10 @@ class ConnectionDrain:
             await send(message)
 
         await self._app(scope, receive, send_closing if scope["type"] == "http" else send)
+
+    def handler(self, path: str) -> FastHandler | None:
+        """The fast handler of the application for `path`."""
+        return self._app.handler(path)
 
     async def wait_idle_closed(self, connections: Callable[[], Collection[object]]) -> None:
         """Wait until every open connection is answering a request, 1 second at most.
