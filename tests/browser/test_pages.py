@@ -6,7 +6,7 @@ import pytest
 
 from app.core.auth import Role
 from tests.browser.conftest import Open
-from tests.support.browser import CONTRAST, Watch, accessibility_violations, sideways_scroll
+from tests.support.browser import CONTRAST, Watch, accessibility_violations, cut_tables, sideways_scroll
 from tests.support.made_up_record import EXPIRED_ID, FAILED_ID, HOSTILE, HOSTILE_ID, OPEN_ID, VIDEO_ID
 
 HOSTILE_PATH = f"/console/generations/{quote(HOSTILE_ID, safe='')}"
@@ -49,10 +49,10 @@ async def test_a_page_has_no_barrier_in_light_and_dark_and_needs_no_sideways_scr
     assert await page.evaluate("window.hostile") is None
 
 
-async def test_the_audit_shows_all_its_columns_and_each_action_in_one_line(open_page: Open) -> None:
+async def test_the_audit_shows_all_its_columns_and_each_named_action_in_one_line(open_page: Open) -> None:
     page = await open_page("/console/audit?limit=8")
-    assert await page.locator("table").evaluate("it => it.parentElement.scrollWidth <= it.parentElement.clientWidth")
-    actions = page.locator("td[data-label=Action] span")
+    assert await cut_tables(page) == 0
+    actions = page.locator("td[data-label=Action] span").filter(has_not_text="/")  # a route may need two
     assert set(await actions.evaluate_all("all => all.map(it => it.getClientRects().length)")) == {1}
 
 
@@ -94,7 +94,7 @@ async def test_only_web_urls_are_linked_and_the_other_host_is_not_told_where_fro
 
 async def test_a_result_whose_url_has_expired_gives_way_to_words(open_page: Open) -> None:
     page = await open_page(f"/console/generations/{EXPIRED_ID}")
-    await page.get_by_text("No longer there").wait_for()
+    await page.get_by_text("Can't be loaded; the URL may have expired").wait_for()
     assert not await page.get_by_alt_text("Result").is_visible()
 
 

@@ -149,6 +149,14 @@ async def reload_until(page: Page, wanted: Locator) -> None:
             await page.reload()
 
 
+async def cut_tables(page: Page) -> int:
+    """How many tables of the page can be scrolled sideways, and so show not all of their columns."""
+    count: int = await page.evaluate(
+        "[...document.querySelectorAll('.table')].filter(it => it.scrollWidth > it.clientWidth).length"
+    )
+    return count
+
+
 async def sideways_scroll(page: Page) -> int:
     """How many pixels the page can be scrolled sideways."""
     pixels: int = await page.evaluate("scrollTo(10000, 0), scrollX")
