@@ -7,7 +7,7 @@ from playwright.async_api import Page, expect
 
 from app.core.auth import Role
 from tests.browser.conftest import TOKENS, Open
-from tests.support.browser import CONTRAST, Watch, accessibility_violations, reload_until, sideways_scroll
+from tests.support.browser import CONTRAST, Watch, accessibility_violations, cut_tables, reload_until, sideways_scroll
 from tests.support.made_up_record import HOSTILE
 from tests.support.receivers import Receiver
 from tests.support.sandbox_harness import Inbox, open_inbox
@@ -68,7 +68,7 @@ async def test_what_a_dead_subscriber_missed_is_found_and_sent_again(
     inbox.answers.extend([410])  # gone: nothing is tried again, and the webhook is switched off
     generation_id = await service.create(seconds=0.1)
     await service.settled(generation_id)
-    row = page.locator("tr").filter(has_text=generation_id[:18])
+    row = page.locator("tr").filter(has_text=generation_id[:10])
     await reload_until(page, row.get_by_text("dead"))
     await expect(page.get_by_text("It is switched off")).to_be_visible()
     await press(page, "Activate", notice="Active")
@@ -76,12 +76,15 @@ async def test_what_a_dead_subscriber_missed_is_found_and_sent_again(
     await page.get_by_role("dialog").get_by_role("button", name="Resend").click()
     await expect(page.get_by_role("status").filter(has_text="1 is sent again")).to_be_visible()
     await reload_until(page, row.get_by_text("delivered"))
+    assert await cut_tables(page) == 0
     await row.get_by_role("button", name="Resend").click()
     await expect(page.get_by_role("status").filter(has_text="It is sent again")).to_be_visible()
     await page.goto(f"/console/generations/{generation_id}")
     await expect(page.get_by_role("region", name="Notifications").first).to_contain_text("generation.succeeded")
+    assert await cut_tables(page) == 0
     await page.goto("/console/notifications?status=delivered")
-    await expect(page.locator("tr").filter(has_text=generation_id[:18]).first).to_be_visible()
+    await expect(page.locator("tr").filter(has_text=generation_id[:10]).first).to_be_visible()
+    assert await cut_tables(page) == 0
     assert await accessibility_violations(page) == []
     await page.goto("/console/webhooks")
     assert await accessibility_violations(page) == []
