@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.api.health import Readiness
 from app.console.charts import WINDOWS, Chart, Series, Window, stacked
-from app.console.filters import number, words
+from app.console.filters import number, segment, words
 from app.console.pages import Console
 from app.core.auth import Caller, Role
 from app.core.clock import Clock
@@ -24,9 +24,13 @@ from app.gateway.service import Gateway
 from app.ledger.activity import DELIVERIES, FAILED, FAILED_POLLS, POLLS, REFUSALS, SETTLED, Activity, ActivitySum
 from app.ledger.models import MOST_OPEN, Source, Tracking
 from app.ledger.queries import Queries
+from app.notifications.models import SubscriptionStatus
+from app.notifications.repository import NotificationRepository
+from app.notifications.service import owner_of
 from app.operations.replicas import Heartbeat
 
 _CREDITS_KEPT: Final = timedelta(minutes=1)
+_MOST_FAILING: Final = 10
 
 
 class OverviewParameters(BaseModel):
@@ -41,7 +45,9 @@ class OverviewParameters(BaseModel):
 class _Problem:
     name: str
     text: str
-    is_required: bool
+    is_required: bool = False
+    url: str | None = None
+    """The page that tells more."""
 
 
 class Overview:
@@ -69,7 +75,7 @@ class Overview:
         return now, sums
 
 
-def router(console: Console, overview: Overview, gateway: Gateway) -> APIRouter:
+def router(console: Console, overview: Overview, gateway: Gateway, notifications: NotificationRepository) -> APIRouter:
     """The page, and the credits that it loads afterwards."""
     routes = console.router()
     asking = asyncio.Lock()
@@ -87,7 +93,10 @@ def router(console: Console, overview: Overview, gateway: Gateway) -> APIRouter:
             request,
             "overview.html",
             title="Overview",
-            problems=_problems(checks, shows_details=caller.role is Role.ADMIN),
+            problems=[
+                *_problems(checks, shows_details=caller.role is Role.ADMIN),
+                *await _failing_webhooks(notifications, caller),
+            ],
             checks=checks,
             credits=_shown_credits(gateway.balance.latest(within=_CREDITS_KEPT)),
             replicas=await overview.heartbeat.running(),
@@ -121,6 +130,23 @@ def _problems(checks: Sequence[HealthCheck], *, shows_details: bool) -> list[_Pr
         )
         for check in sorted(checks, key=lambda check: not check.is_required)
         if not check.ok
+    ]
+
+
+async def _failing_webhooks(notifications: NotificationRepository, caller: Caller) -> list[_Problem]:
+    """Those that the caller may see, as on the page of webhooks."""
+    if not caller.role.allows(Role.WRITE):
+        return []
+    failing = await notifications.failing_subscriptions(token=owner_of(caller), limit=_MOST_FAILING)
+    return [
+        _Problem(
+            f"Webhook {webhook.name or webhook.url}",
+            "It is switched off, as it failed for too long or answered 410: mend it, then activate it."
+            if webhook.status is SubscriptionStatus.DISABLED
+            else f"It fails: {webhook.failure_count} attempts in a row. See what it answers, or pause it.",
+            url=f"/console/webhooks/{segment(webhook.id)}",
+        )
+        for webhook in failing
     ]
 
 

@@ -70,7 +70,7 @@ def router(
     routes = APIRouter(include_in_schema=False)
     for part in (
         sign_in.router(console, failed_sign_ins),
-        overview.router(console, overview_page, gateway),
+        overview.router(console, overview_page, gateway, parts.notifications),
         audit.router(console),
         stream.router(console, tail),
         *_pages(console, parts),

@@ -6,7 +6,19 @@ from datetime import datetime
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import ColumnElement, RowMapping, delete, exists, func, literal, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    RowMapping,
+    and_,
+    delete,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.audit import Actor, write_audit
@@ -33,6 +45,8 @@ MOST_PER_TOKEN: Final = 100
 MOST_RESENT: Final = 10_000
 """Notifications in one call."""
 MOST_COUNTED: Final = 5001
+FAILURES_TO_SHOW: Final = 3
+"""In a row, from which on an endpoint counts as failing."""
 
 _n, _s = notifications.c, subscriptions.c
 _CURSOR: Final = select(notification_dispatch.c.cursor).where(notification_dispatch.c.name == "events")
@@ -105,6 +119,17 @@ class NotificationRepository:
         statement = select(subscriptions).where(_LIVE, *_of_token(_s.token, token)).order_by(_s.created_at, _s.id)
         async with self._database.read_for_caller() as connection:
             return [to_subscription(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def failing_subscriptions(self, *, token: str | None, limit: int) -> Sequence[Subscription]:
+        """Endpoints that fail, or were disabled as they did, with the most failures first."""
+        is_failing = or_(
+            and_(_s.status == SubscriptionStatus.ACTIVE, _s.failure_count >= FAILURES_TO_SHOW),
+            and_(_s.status == SubscriptionStatus.DISABLED, _s.failure_count > 0),
+        )
+        statement = select(subscriptions).where(is_failing, *_of_token(_s.token, token)).limit(limit)
+        async with self._database.read_for_caller() as connection:
+            rows = await connection.execute(statement.order_by(_s.failure_count.desc(), _s.id))
+            return [to_subscription(row) for row in rows.mappings()]
 
     async def get(self, subscription_id: str, *, token: str | None) -> Subscription:
         """One endpoint. Raises `NotFound`, also for a deleted one."""

@@ -4,16 +4,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from app.core.audit import audit
 from app.core.records import Claim
 from app.ledger.models import Report, Source
+from app.notifications.tables import subscriptions
 from tests.support.clock import NOON
 from tests.support.console import Visitor, visiting
+from tests.support.receivers import TOKEN
 from tests.support.reports import webhook
 from tests.support.rows import table_rows
 from tests.support.service_harness import ServiceHarness, open_service
 from tests.support.tokens import create
+from tests.support.webhooks_harness import programs
 
 PAGES = (
     "/console/generations",
@@ -165,6 +169,22 @@ async def test_a_token_is_made_changed_and_revoked_as_the_form_says(sqlite_url: 
         assert "expires_in_days" in await act(visitor, "tokens", name="other", role="read", expires_in_days="-1")
         assert "credits_per_day" in await act(visitor, "tokens", name="other", role="read", credits_per_day="much")
         assert "role" in await act(visitor, "tokens", name="other", role="king")
+
+
+async def test_a_webhook_that_fails_needs_attention_of_those_who_reach_it(database_url: str) -> None:
+    async with programs(database_url) as it:
+        dead, gone = await it.webhook(), await it.webhook()
+        for failing, values in ((dead, {"failure_count": 20}), (gone, {"failure_count": 1, "status": "disabled"})):
+            async with it.room.service.database.transaction() as connection:
+                await connection.execute(
+                    update(subscriptions).where(subscriptions.c.id == failing["id"]).values(values)
+                )
+        a_token_of = "a-token-of-{}-00000".format
+        for token, is_shown in ((TOKEN, True), (a_token_of("shop"), True), (a_token_of("other"), False)):
+            async with visiting(it.room, token) as visitor:
+                page = (await visitor.get("/console")).text
+                assert (f'href="/console/webhooks/{dead["id"]}">Webhook Production' in page) == is_shown
+                assert ("20 attempts in a row" in page, "It is switched off" in page) == (is_shown, is_shown)
 
 
 async def test_a_secret_is_shown_once_and_reloading_its_page_acts_not_again(sqlite_url: str) -> None:
