@@ -332,10 +332,9 @@ class Service:
         app.include_router(static_files.router(files))
         if not settings.receiver_console:
             return
-        lifetime = settings.receiver_console_session
         console = Console(
             access=self.access,
-            sessions=Sessions(self.database, self.access, clock=self.clock, lifetime=lifetime),
+            sessions=Sessions(self.database, self.access, clock=self.clock, lifetime=settings.receiver_console_session),
             audit=self.audit,
             files=files,
             public_url=settings.receiver_public_url,
@@ -362,6 +361,7 @@ class Service:
             reachability=reachability,
             orphans=orphans,
             keyring=self.keyring,
+            secret_overlap=self.settings.receiver_secret_overlap,
             tokens=self.tokens,
             spending=self.spending,
             webhooks=self._webhooks,

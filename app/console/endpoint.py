@@ -32,6 +32,7 @@ class EndpointPages:
         reachability: Reachability,
         orphans: Orphans,
         keyring: Keyring,
+        secret_overlap: timedelta,
         clock: Clock,
     ) -> None:
         self._console = console
@@ -40,6 +41,7 @@ class EndpointPages:
         self._reachability = reachability
         self._orphans = orphans
         self._keyring = keyring
+        self._secret_overlap = secret_overlap
         self._clock = clock
 
     def router(self) -> APIRouter:
@@ -63,7 +65,13 @@ class EndpointPages:
             endpoint = await self._queries.endpoint(caller)
         history = (await self._queries.history()).data if caller.role.allows(Role.ADMIN) else None
         return self._console.page(
-            request, "endpoint.html", title="Endpoint", endpoint=endpoint, history=history, now=self._clock.now()
+            request,
+            "endpoint.html",
+            title="Endpoint",
+            endpoint=endpoint,
+            history=history,
+            secret_overlap=self._secret_overlap.total_seconds(),
+            now=self._clock.now(),
         )
 
     async def rotate(self, request: Request) -> Response:

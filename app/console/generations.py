@@ -22,6 +22,7 @@ from app.ledger.models import (
     DeliveryFilter,
     Generation,
     GenerationFilter,
+    Outcome,
     Status,
     StoredDelivery,
     Tracking,
@@ -275,7 +276,8 @@ class GenerationPages:
             code = getattr(error, "code", None) or "no answer"
             raise ServiceError(f"Rivya failed ({code}); nothing was changed.", status=503, code="not_now") from error
         status = "unknown" if recorded.generation is None else recorded.generation.status
-        notice = f"Rivya was asked: {status} ({recorded.outcome})."
+        news = {Outcome.STALE: "nothing new", Outcome.CONFLICT: "it contradicts the final status, which stays"}
+        notice = f"Rivya was asked: {status} ({news.get(recorded.outcome, 'new')})."
         return self._console.redirect(request, f"{_LIST}/{segment(generation_id)}", notice=notice)
 
     async def replay_deliveries(self, request: Request, generation_id: str) -> Response:

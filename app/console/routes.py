@@ -1,6 +1,7 @@
 """All routes of the console, in their order."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from fastapi import APIRouter, Request, Response
@@ -50,6 +51,7 @@ class Parts:
     reachability: Reachability
     orphans: Orphans
     keyring: Keyring
+    secret_overlap: timedelta
     tokens: Tokens
     spending: Spending
     webhooks: Webhooks
@@ -100,6 +102,7 @@ def _pages(console: Console, parts: Parts) -> tuple[APIRouter, ...]:
             reachability=parts.reachability,
             orphans=parts.orphans,
             keyring=parts.keyring,
+            secret_overlap=parts.secret_overlap,
             clock=clock,
         ).router(),
         usage.router(console, queries, clock=clock),
