@@ -10,7 +10,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import structlog
 from fastapi import APIRouter, Request, Response
@@ -117,7 +117,7 @@ class Console:
 
     def _is_same_origin(self, request: Request) -> bool:
         """Whether the page that sent the form is ours. The scheme is not compared: a proxy may end TLS."""
-        origin = urlsplit(request.headers.get("origin", "")).netloc
+        origin = _split(request.headers.get("origin", "")).netloc
         hosts = {request.headers.get("host"), urlsplit(self.public_url or "").netloc}
         return bool(origin) and origin in hosts
 
@@ -191,7 +191,7 @@ class Console:
         """The error as a page, with a way back."""
         if error.status >= 500:
             log.warning("page.not_served", code=error.code)
-        referrer = urlsplit(request.headers.get("referer", ""))
+        referrer = _split(request.headers.get("referer", ""))
         back = checked_next(f"{referrer.path}?{referrer.query}" if referrer.query else referrer.path)
         response = self.page(request, "error.html", status=error.status, title="Not done", error=error, back=back)
         if error.retry_after is not None:
@@ -224,6 +224,14 @@ class Console:
                 return respond
 
         return APIRouter(prefix="/console", route_class=PageRoute, include_in_schema=False)
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL from a header; empty ones if it is none."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _is_shown(item: NavigationItem, caller: Caller) -> bool:

@@ -213,3 +213,11 @@ async def test_the_console_can_be_turned_off_and_the_documentation_stays(databas
 
 def test_the_window_of_failures_is_ten_minutes() -> None:
     assert timedelta(seconds=WINDOW) == timedelta(minutes=10)
+
+
+@pytest.mark.parametrize("header", ["Origin", "Referer"])
+async def test_a_header_that_is_no_url_is_refused_and_no_error_of_ours(sqlite_url: str, header: str) -> None:
+    async with open_service(sqlite_url) as room, visiting(room, None) as visitor:
+        await visitor.get(LOGIN)
+        assert (await visitor.post(LOGIN, data={"token": TOKEN}, headers={header: "http://["})).status_code == 403
+        assert (await visitor.get("/console/nothing", headers={header: "http://["})).status_code == 404
