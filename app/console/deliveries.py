@@ -12,10 +12,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from app.api.parameters import DeliveryParameters, Instant, Text, decode, encode
+from app.console.filters import pretty
 from app.console.pages import Console
 from app.console.parameters import parse_query
 from app.core.auth import Caller, Role
 from app.core.errors import NotFound
+from app.core.json_codec import parse_json
 from app.intake.rejections import MALFORMED, Rejections
 from app.ledger.models import DeliveryFilter, Outcome, StoredDelivery, is_visible
 from app.ledger.queries import Queries
@@ -98,8 +100,8 @@ async def collect(replayed: AsyncIterator[Replayed]) -> ReplayResult:
 def readable(body: bytes) -> tuple[str, str]:
     """A body to be read, and what it is: JSON, text, or bytes in hex."""
     try:
-        return orjson.dumps(orjson.loads(body), option=orjson.OPT_INDENT_2).decode(), "JSON"
-    except orjson.JSONDecodeError:
+        return pretty(parse_json(body)), "JSON"
+    except (orjson.JSONDecodeError, RecursionError):
         pass
     try:
         return body.decode(), "text"

@@ -6,6 +6,10 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+import orjson
+
+from app.core.json_codec import dump_json
+
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -49,6 +53,14 @@ def web_url(value: object) -> str | None:
 def segment(value: object) -> str:
     """`value` as one segment of a path of ours."""
     return quote(str(value), safe="")
+
+
+def pretty(value: object) -> str:
+    """JSON to be read; on one line where it nests too deeply, or has integers of more than 64 bits."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
+    except orjson.JSONEncodeError:
+        return dump_json(value).decode()
 
 
 def words(name: str) -> str:

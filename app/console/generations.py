@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.api.parameters import GenerationParameters, decode, encode
 from app.console.deliveries import collect
-from app.console.filters import segment, web_url
+from app.console.filters import pretty, segment, web_url
 from app.console.pages import Console
 from app.console.parameters import parse_query
 from app.console.webhooks import shown_notification
@@ -154,11 +154,6 @@ def request_of(submission: Submission | None) -> dict[str, Any] | None:
     except orjson.JSONDecodeError:
         return None
     return members if isinstance(members, dict) else None
-
-
-def pretty(value: object) -> str:
-    """JSON to be read."""
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode()
 
 
 class GenerationPages:

@@ -1,5 +1,6 @@
 """Tokens: what they may spend and have spent; an admin makes, rotates and revokes them."""
 
+import re
 from datetime import timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -20,6 +21,7 @@ from app.tokens.spending import Spending
 _PAGE: Final = "/console/tokens"
 _DAY: Final = 24 * 3600
 _MOST_HOURS: Final = 24 * 366
+_WHOLE: Final = re.compile(r"\d{1,9}")
 _NUMBERS: Final = ("credits_per_day", "credits_per_month", "rate")
 
 
@@ -32,7 +34,7 @@ def read_form(fields: dict[str, str], model: type[Form]) -> Form:
     given |= {name: fields.get(name, "").strip() or None for name in _NUMBERS}
     given["models"] = fields.get("models", "").replace(",", " ").split() or None
     if days := fields.get("expires_in_days", "").strip():
-        if not days.isdecimal():
+        if not _WHOLE.fullmatch(days):
             raise RequestInvalid("expires_in_days: must be a whole number of days.")
         given["expires_in"] = int(days) * _DAY
     return validated(model, given)
@@ -96,7 +98,7 @@ class TokenPages:
     async def rotate_token(self, request: Request, name: str) -> Response:
         """Give it a new secret, and show it; the old one is accepted for some hours."""
         hours = request.state.form.get("overlap_hours", "").strip() or "0"
-        if not hours.isdecimal() or int(hours) > _MOST_HOURS:
+        if not _WHOLE.fullmatch(hours) or int(hours) > _MOST_HOURS:
             raise RequestInvalid("overlap_hours: must be a whole number of hours, at most a year.")
         overlap, actor = timedelta(hours=int(hours)), self._console.audit.actor(request)
         token, secret = await self._tokens.rotate(usable_token_name(name), actor, overlap=overlap)

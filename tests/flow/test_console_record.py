@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from app.console.deliveries import readable
 from app.core.audit import audit
 from app.core.records import Claim
 from app.ledger.models import Report, Source
@@ -237,3 +238,25 @@ async def test_a_query_that_is_not_valid_is_named(sqlite_url: str, page: str) ->
         answer = await visitor.get(f"/console/{page}")
         assert answer.status_code == 400
         assert page.partition("?")[2].partition("=")[0] in answer.text
+
+
+async def test_what_only_json_itself_can_hold_is_shown(sqlite_url: str) -> None:
+    large, deep = 10**30, b"[" * 300 + b"]" * 300
+    async with open_service(sqlite_url) as room, visiting(room) as visitor:
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        tracked = await room.client.put("/api/v1/generations/g", json={"metadata": {"a": large}}, headers=headers)
+        assert tracked.status_code == 201
+        answer = await visitor.get("/console/generations/g")
+        assert answer.status_code == 200
+        assert str(large) in answer.text
+    for body, kind in ((deep, "JSON"), (b'{"a":%d}' % large, "JSON"), (b"[" * 1100, "text")):
+        assert readable(body) == (body.decode(), kind)
+
+
+@pytest.mark.parametrize(("action", "field"), [("tokens", "expires_in_days"), ("tokens/shop/rotate", "overlap_hours")])
+async def test_a_number_of_thousands_of_digits_is_named(sqlite_url: str, action: str, field: str) -> None:
+    async with open_service(sqlite_url) as room, visiting(room) as visitor:
+        form = {"name": "shop", "role": "read", field: "9" * 5000}
+        answer = await visitor.send_form("/console/tokens", f"/console/{action}", data=form)
+        assert answer.status_code == 400
+        assert f"{field}: must be" in answer.text
