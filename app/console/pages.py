@@ -193,7 +193,8 @@ class Console:
             log.warning("page.not_served", code=error.code)
         referrer = _split(request.headers.get("referer", ""))
         back = checked_next(f"{referrer.path}?{referrer.query}" if referrer.query else referrer.path)
-        response = self.page(request, "error.html", status=error.status, title="Not done", error=error, back=back)
+        title = {403: "Not allowed", 404: "Not found"}.get(error.status, "Not done")
+        response = self.page(request, "error.html", status=error.status, title=title, error=error, back=back)
         if error.retry_after is not None:
             response.headers["Retry-After"] = str(math.ceil(error.retry_after))
         return response

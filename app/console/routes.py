@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from app.console import audit, overview, sign_in, stream, usage
 from app.console.deliveries import DeliveryPages
@@ -15,6 +15,7 @@ from app.console.pages import Console
 from app.console.sign_in import FailedSignIns
 from app.console.tokens import TokenPages
 from app.console.webhooks import WebhookPages
+from app.core.auth import Role
 from app.core.clock import Clock
 from app.core.errors import NotFound
 from app.endpoint.keyring import Keyring
@@ -114,7 +115,7 @@ def _pages(console: Console, parts: Parts) -> tuple[APIRouter, ...]:
 def _rest(console: Console) -> APIRouter:
     routes = console.router()
 
-    @routes.get("/{path:path}")
+    @routes.get("/{path:path}", dependencies=[Depends(console.require(Role.READ))])
     async def nothing(request: Request, path: str) -> Response:
         """The overview for a slash too many, the page of a form for the address it is sent to, else an error page."""
         if not path:

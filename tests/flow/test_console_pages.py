@@ -57,7 +57,8 @@ async def test_a_page_that_is_not_there_is_an_error_page_and_a_slash_too_many_is
     async with open_service(sqlite_url) as room, visiting(room) as visitor:
         answer = await visitor.get("/console/nothing")
         assert answer.status_code == 404
-        assert "There is no such page." in answer.text
+        assert "Not found There is no such page." in words(answer.text)
+        assert "Sign out" in answer.text
         assert (await visitor.get("/console/")).headers["location"] == "/console"
 
 
