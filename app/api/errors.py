@@ -53,7 +53,7 @@ class LastResort:
         try:
             await self._app(scope, receive, tracked_send)
         except Exception as error:
-            log.exception("request.failed", error=type(error).__name__, route=_route(scope))
+            log.exception("request.failed", error=type(error).__name__, route=route_of(scope))
             if has_begun:  # too late for a response: the server closes the connection
                 raise
             request = Request(scope)
@@ -74,7 +74,7 @@ async def _service_error(request: Request, error: Exception) -> Response:
         return _NoAnswer()
     if error.status >= 500:
         reason = error.reason if isinstance(error, DatabaseUnavailable) else None
-        log.warning("request.not_served", code=error.code, route=_route(request.scope), reason=reason)
+        log.warning("request.not_served", code=error.code, route=route_of(request.scope), reason=reason)
     headers = {} if error.retry_after is None else {"Retry-After": str(math.ceil(error.retry_after))}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -101,7 +101,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 def _allowed(request: Request) -> str:
     # A route knows only its own methods; the OpenAPI document has all methods of the path.
-    methods = request.app.openapi()["paths"].get(_route(request.scope), {})
+    methods = request.app.openapi()["paths"].get(route_of(request.scope), {})
     return ", ".join(sorted({method.upper() for method in methods} | ({"HEAD"} if "get" in methods else set())))
 
 
@@ -112,7 +112,8 @@ def _error(
     return answer({"error": detail}, status=status, headers=headers)
 
 
-def _route(scope: Scope) -> str:
+def route_of(scope: Scope) -> str:
+    """The template of the path, for the log; without ids."""
     return getattr(scope.get("route"), "path_format", "none")
 
 

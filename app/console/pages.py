@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from app.api.errors import explain
+from app.api.errors import explain, route_of
 from app.console import filters
 from app.console.static_files import StaticFiles
 from app.core.audit import Audit
@@ -189,7 +189,7 @@ class Console:
 
     def error_page(self, request: Request, error: ServiceError) -> Response:
         """The error as a page, with a way back."""
-        if error.status >= 500:
+        if error.status > 500:
             log.warning("page.not_served", code=error.code)
         referrer = _split(request.headers.get("referer", ""))
         back = checked_next(f"{referrer.path}?{referrer.query}" if referrer.query else referrer.path)
@@ -217,10 +217,8 @@ class Console:
                             raise
                         notice = error.message if COOKIE in request.cookies else None
                         return console.redirect(request, login_url(request), notice=notice)
-                    except ServiceError as error:
-                        return console.error_page(request, error)
-                    except RequestValidationError as error:
-                        return console.error_page(request, RequestInvalid(explain(error.errors())))
+                    except Exception as error:  # noqa: BLE001 - the web boundary; it is logged
+                        return console.error_page(request, _described(request, error))
 
                 return respond
 
@@ -233,6 +231,16 @@ def _split(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return urlsplit("")
+
+
+def _described(request: Request, error: Exception) -> ServiceError:
+    """What a person is told of it; of an unexpected error only where it is logged, which happens here."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, RequestValidationError):
+        return RequestInvalid(explain(error.errors()))
+    log.error("request.failed", error=type(error).__name__, route=route_of(request.scope), exc_info=error)
+    return ServiceError(f"Something went wrong here; it has been logged, as {request.state.request_id}.")
 
 
 def _is_shown(item: NavigationItem, caller: Caller) -> bool:

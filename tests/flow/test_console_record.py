@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import update
 
 from app.console.deliveries import readable
@@ -186,6 +187,21 @@ async def test_a_webhook_that_fails_needs_attention_of_those_who_reach_it(databa
                 page = (await visitor.get("/console")).text
                 assert (f'href="/console/webhooks/{dead["id"]}">Webhook Production' in page) == is_shown
                 assert ("20 attempts in a row" in page, "It is switched off" in page) == (is_shown, is_shown)
+
+
+async def test_what_nobody_expected_is_answered_by_a_page_that_says_where_it_is_logged(sqlite_url: str) -> None:
+    async with programs(sqlite_url) as it, visiting(it.room) as visitor:
+        await it.webhook()
+        async with it.room.service.database.transaction() as connection:
+            await connection.execute(update(subscriptions).values(event_types="no JSON"))
+        with structlog.testing.capture_logs() as logs:
+            answer = await visitor.get("/console/webhooks")
+        assert (answer.status_code, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
+        assert f"it has been logged, as {answer.headers['x-request-id']}" in answer.text
+        assert "Sign out" in answer.text
+        [logged] = [each for each in logs if each["log_level"] == "error"]
+        assert (logged["event"], logged["route"]) == ("request.failed", "/console/webhooks")
+        assert "JSON" not in answer.text
 
 
 async def test_a_secret_is_shown_once_and_reloading_its_page_acts_not_again(sqlite_url: str) -> None:
