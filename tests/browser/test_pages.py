@@ -49,6 +49,14 @@ async def test_a_page_has_no_barrier_in_light_and_dark_and_needs_no_sideways_scr
     assert await page.evaluate("window.hostile") is None
 
 
+@pytest.mark.parametrize(("width", "rows"), [(1600, 1), (1280, 1), (1024, 2), (768, 2), (360, 3)])
+async def test_the_six_counts_of_the_overview_fill_their_rows(open_page: Open, width: int, rows: int) -> None:
+    page = await open_page("/console")
+    await page.set_viewport_size({"width": width, "height": 800})
+    tops = await page.locator(".tile").evaluate_all("all => all.map(it => it.getBoundingClientRect().top)")
+    assert (len(tops), len(set(tops))) == (6, rows)
+
+
 async def test_the_audit_shows_all_its_columns_and_each_named_action_in_one_line(open_page: Open) -> None:
     page = await open_page("/console/audit?limit=8")
     assert await cut_tables(page) == 0
