@@ -16,8 +16,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 
+import httpcore
 import httpx
 
 from app.core.addresses import Address, AllowList, Target, UrlRejected, check_addresses, parse_target
@@ -29,6 +30,9 @@ _CONNECT_SECONDS: Final = 5.0
 """For each address; the next one is tried after it."""
 _CHECK_SECONDS: Final = 2.0
 _MOST_KEPT_BYTES: Final = 1024
+_MOST_READ_BYTES: Final = 32 * 1024
+"""Of a whole answer; otherwise one that begins with endless 103s would take up the loop until the attempt ends."""
+_READ_AT_ONCE: Final = 4 * 1024
 _MOST_LOOKUPS: Final = 64
 _MOST_LOOKUPS_OF_CHECKS: Final = 16
 """Apart, so that no caller keeps notifications from being sent with names whose servers do not answer."""
@@ -75,6 +79,8 @@ class NotificationClient:
         self._transport = httpx.AsyncHTTPTransport(
             verify=verify, trust_env=False, limits=httpx.Limits(max_connections=None, max_keepalive_connections=0)
         )
+        pool = self._transport._pool  # noqa: SLF001 - httpx has no parameter for the backend
+        pool._network_backend = _BoundedBackend(pool._network_backend)  # noqa: SLF001
 
     async def check(self, url: str, allow: AllowList) -> None:
         """Raise `UrlRejected` if nothing may be sent to this URL.
@@ -121,6 +127,49 @@ class NotificationClient:
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:  # nothing was sent
                 failure = error
         raise failure
+
+
+class _BoundedBackend(httpcore.AsyncNetworkBackend):
+    """Opens connections from which `_MOST_READ_BYTES` are read at most."""
+
+    def __init__(self, backend: httpcore.AsyncNetworkBackend) -> None:
+        self._backend = backend
+
+    async def connect_tcp(self, *arguments: Any, **options: Any) -> httpcore.AsyncNetworkStream:  # noqa: ANN401
+        """As in `httpcore`."""
+        return _BoundedStream(await self._backend.connect_tcp(*arguments, **options))
+
+
+class _BoundedStream(httpcore.AsyncNetworkStream):
+    """Passes on everything to the stream of `httpcore`; small reads let other tasks run between them."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._rest = _MOST_READ_BYTES
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's own
+        """At most `max_bytes`. Raises `httpcore.ReadError` where the answer is too large."""
+        if self._rest <= 0:
+            raise httpcore.ReadError("the answer is too large")
+        data = await self._stream.read(min(max_bytes, _READ_AT_ONCE), timeout)
+        self._rest -= len(data)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """As in `httpcore`."""
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        """As in `httpcore`."""
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401
+        """As in `httpcore`."""
+        return self._stream.get_extra_info(info)
+
+    async def start_tls(self, *arguments: Any, **options: Any) -> httpcore.AsyncNetworkStream:  # noqa: ANN401
+        """As in `httpcore`."""
+        return _BoundedStream(await self._stream.start_tls(*arguments, **options))
 
 
 _FAILURES: Final = (UrlRejected, OSError, httpx.HTTPError, httpx.InvalidURL)

@@ -311,3 +311,17 @@ async def test_a_name_that_the_system_can_not_resolve_is_no_error_of_ours(monkey
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     sender = NotificationClient(verify=VERIFY)
     assert (await post(sender, "https://shop.example.com/")).error == "name_unresolved"
+
+
+@pytest.mark.parametrize("piece", [b"HTTP/1.1 103 Early Hints\r\n\r\n", b"a: b\r\n"])
+async def test_an_answer_whose_head_does_not_end_is_read_no_further(piece: bytes) -> None:
+    async def endless(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\n" if piece.startswith(b"a") else b"")
+        while True:
+            writer.write(piece * 1000)
+            await writer.drain()
+
+    async with scripted(endless) as server:
+        attempt = await post(client(Names(["127.0.0.1"])), server.url)
+        await server.ended.wait()
+    assert (attempt.status, attempt.error) == (None, "broken_off")
