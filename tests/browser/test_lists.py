@@ -93,7 +93,7 @@ async def test_the_gallery_shows_pictures_players_and_what_is_missing(open_page:
     assert await images.first.get_attribute("referrerpolicy") == "no-referrer"
     assert await page.locator(".gallery audio").count() > 0
     await expect(page.get_by_text("no result yet").first).to_be_visible()
-    await expect(page.get_by_text("No longer there").filter(visible=True).first).to_be_visible()
+    await expect(page.get_by_text("Can't be loaded").filter(visible=True).first).to_be_visible()
 
 
 @pytest.mark.parametrize("outcome", ["applied", "conflict", "test", "unknown_type", "unreadable"])
