@@ -1,10 +1,11 @@
 """All routes of the console, in their order."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from app.console import audit, overview, sign_in, stream, usage
 from app.console.deliveries import DeliveryPages
@@ -31,6 +32,7 @@ from app.operations.commands import GenerationCommands
 from app.operations.replay import Replay
 from app.submission.store import SubmissionRepository
 from app.tokens.service import Tokens
+from app.tokens.sessions import SessionEnded
 from app.tokens.spending import Spending
 
 _SECTIONS: Final = ("endpoint", "notifications", "tokens", "webhooks")
@@ -115,7 +117,7 @@ def _pages(console: Console, parts: Parts) -> tuple[APIRouter, ...]:
 def _rest(console: Console) -> APIRouter:
     routes = console.router()
 
-    @routes.get("/{path:path}", dependencies=[Depends(console.require(Role.READ))])
+    @routes.get("/{path:path}")
     async def nothing(request: Request, path: str) -> Response:
         """The overview for a slash too many, the page of a form for the address it is sent to, else an error page."""
         if not path:
@@ -123,6 +125,8 @@ def _rest(console: Console) -> APIRouter:
         section, _, rest = path.partition("/")
         if rest and section in _SECTIONS:
             return console.redirect(request, f"/console/{section}")
+        with suppress(SessionEnded):
+            await console.require(Role.READ)(request)  # so that the error page has the navigation
         raise NotFound("There is no such page.")
 
     return routes
