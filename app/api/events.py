@@ -64,8 +64,8 @@ def router(feed: Feed, tail: FeedTail, access: Access, *, max_wait: float) -> AP
             page = await feed.read(chosen, after=after, limit=parameters.limit)
             seconds = min(parameters.wait, max_wait)
             if seconds and not (page.events or page.gap or page.has_more):
-                waiting = _next_page(tail, chosen, page, limit=parameters.limit, seconds=seconds)
-                async with access.while_valid(caller):
+                async with access.while_waiting(caller):
+                    waiting = _next_page(tail, chosen, page, limit=parameters.limit, seconds=seconds)
                     page = await _unless_left(request.receive, waiting)
             return answer(
                 {
@@ -79,7 +79,7 @@ def router(feed: Feed, tail: FeedTail, access: Access, *, max_wait: float) -> AP
         after = await feed.cursor(last_event_id or parameters.after)
         if chosen.generation_id is not None and await _is_over(feed, chosen, after):
             return Response(status_code=204)  # for which an EventSource does not connect again
-        return EventStream(tail, chosen, after, validity=access.while_valid(caller))
+        return EventStream(tail, chosen, after, validity=access.while_waiting(caller))
 
     return routes
 
@@ -109,21 +109,28 @@ class EventStream(Response):
         self.chosen = chosen
         self.after = after
         self._validity = validity
-        """Raises `ServiceError` as soon as the caller's token is not accepted any more."""
+        """Raises `ServiceError` as soon as the caller's token is not accepted any more, and for one stream too many."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events; end early, without an error, if the database or the token fails: the client resumes."""
         headers = ((b"content-type", _MEDIA_TYPE.encode()), (b"x-accel-buffering", b"no"))
-        await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
-        try:
-            if not scope["state"].get("is_head", False):
+        start = {"type": "http.response.start", "status": 200, "headers": list(headers)}
+        if scope["state"].get("is_head", False):
+            await send(start)
+        else:
+            has_begun = False
+            try:
                 async with self._validity:
+                    await send(start)
+                    has_begun = True
                     await _unless_left(receive, self.send_events(send))
-        except ClientDisconnected:
-            set_result(scope, "abandoned")
-            return
-        except ServiceError as error:
-            log.info("stream.ended", code=error.code)
+            except ClientDisconnected:
+                set_result(scope, "abandoned")
+                return
+            except ServiceError as error:
+                if not has_begun:
+                    raise
+                log.info("stream.ended", code=error.code)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def send_events(self, send: Send) -> None:

@@ -177,7 +177,7 @@ def router(
         """Answers as soon as the generation is settled, or when the time is over with what is known then."""
         requested = requested_wait(wait, prefer or (), max_seconds=waiting.max_seconds)
         await _check_visible(queries, generation_id, caller)  # how long a wait takes would tell that it exists
-        async with access.while_valid(caller):
+        async with access.while_waiting(caller) if requested.seconds else access.while_valid(caller):
             return await _awaited(request, waiting, generation_id, requested, caller)
 
     @routes.put(

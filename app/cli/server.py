@@ -204,7 +204,9 @@ class OperationsServer(uvicorn.Server):
 
 def make_server(service: Service) -> Server:
     """A server for `service`, configured as in production."""
-    drain, limits = ConnectionDrain(service.app), ConnectionLimits(max_connections(service.settings))
+    most = max_connections(service.settings)
+    drain, limits = ConnectionDrain(service.app), ConnectionLimits(most)
+    service.access.most_waiting = max(most // 2, 1)  # else one token's streams would leave no connection for deliveries
     protocol = FastPathProtocol if service.settings.receiver_fast_path else BoundedProtocol
     config = uvicorn.Config(
         drain,

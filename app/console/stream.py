@@ -47,6 +47,6 @@ def router(console: Console, tail: FeedTail) -> APIRouter:
         """A stream of messages without content."""
         chosen = EventFilter(generation_id=generation_id, owner=caller.owner)
         after = await tail.feed.cursor(LATEST)
-        return ChangeStream(tail, chosen, after, validity=console.access.while_valid(caller))
+        return ChangeStream(tail, chosen, after, validity=console.access.while_waiting(caller))
 
     return routes

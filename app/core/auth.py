@@ -17,7 +17,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import Counter
 
 from app.core.clock import Clock, SystemClock
-from app.core.errors import DatabaseUnavailable, ServiceError
+from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 
 REFUSALS = Counter("receiver_token_refusals", "Calls refused because of their token, by the error's code.", ["reason"])
 
@@ -141,6 +141,9 @@ class Access:
         self._confirmed_at: float | None = None
         self._watchers: defaultdict[bytes, set[Callable[[], None]]] = defaultdict(set)
         self._used: set[str] = set()
+        self.most_waiting = 2000
+        """Calls of one token that wait at once, in long polls and streams: each keeps its connection."""
+        self._waiting: defaultdict[str, int] = defaultdict(int)
         self.on_admin_refused: Callable[[Request], None] | None = None
         """Called with each call of an admin's route by a token that may not."""
         self.on_admin_act: Callable[[Request], Awaitable[None]] | None = None
@@ -249,6 +252,32 @@ class Access:
             if deadline.expired():
                 self.authenticate(caller.digest)
             raise
+
+    def may_wait(self, caller: Caller) -> bool:
+        """Whether another call of this token may wait."""
+        return self._waiting.get(caller.name, 0) < self.most_waiting
+
+    def begin_wait(self, caller: Caller) -> Callable[[], None]:
+        """Count a call that waits; returns a function that ends this, to be called once."""
+        self._waiting[caller.name] += 1
+        return partial(self._end_wait, caller.name)
+
+    def _end_wait(self, name: str) -> None:
+        self._waiting[name] -= 1
+        if not self._waiting[name]:
+            del self._waiting[name]
+
+    @asynccontextmanager
+    async def while_waiting(self, caller: Caller) -> AsyncIterator[None]:
+        """As `while_valid`, for a block that may wait for long. Raises `Overloaded` if too many of the token's do."""
+        if not self.may_wait(caller):
+            raise Overloaded(f"Token {caller.name} has {self.most_waiting} long polls and streams open: end one first.")
+        end = self.begin_wait(caller)
+        try:
+            async with self.while_valid(caller):
+                yield
+        finally:
+            end()
 
     def is_admin(self, request: Request) -> bool:
         """Whether an open request carries a token of the role admin, and may be shown more."""

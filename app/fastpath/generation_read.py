@@ -31,7 +31,7 @@ _ROUTE = PREFIX + "{generation_id}"
 _COUNTED, _SECONDS = HTTP_REQUESTS.labels(_ROUTE, "GET", 200), REQUEST_SECONDS.labels(_ROUTE)
 _WAIT = re.compile(rb"(?:wait=([0-9]{1,9}))?")
 _BEARER = b"bearer "
-_UNWATCH = "generation_read_unwatch"
+_END = "generation_read_end"
 _HEADERS = b"content-type: application/json\r\n" + ANSWER_LINES + b"x-request-id: %b\r\n"
 
 
@@ -57,13 +57,15 @@ class FastGenerationRead:
         if wait[1] and caller.owner is not None:
             return False  # the route looks first whether it may wait
         seconds = min(int(wait[1] or 0), self._waiting.max_seconds)
+        if seconds and not self._access.may_wait(caller):
+            return False  # the route refuses it
         if seconds:
             scope["state"][DEADLINE] = asyncio.get_running_loop().time() + seconds
         leave = self._waiting.add_callback(generation_id, seconds, partial(self._answer, scope, caller, exchange))
         if leave is not None:
             exchange.on_disconnect(leave)
             # Without a read the documented route goes on: it refuses the token.
-            scope["state"][_UNWATCH] = self._access.watch(caller, leave)
+            scope["state"][_END] = (self._access.watch(caller, leave), self._access.begin_wait(caller))
         return True
 
     def _reader(self, scope: Scope) -> Caller | None:
@@ -86,8 +88,8 @@ class FastGenerationRead:
     ) -> None:
         """Never raises, since no caller would catch it."""
         try:
-            if _UNWATCH in scope["state"]:
-                scope["state"].pop(_UNWATCH)()
+            for end in scope["state"].pop(_END, ()):
+                end()
             if exchange.is_abandoned:
                 count_call(scope, caller, _ROUTE, "abandoned", status=None)
                 return

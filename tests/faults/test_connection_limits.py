@@ -305,6 +305,7 @@ def test_new_connections_take_the_place_of_the_oldest_idle_ones(serve: Serve) ->
 
 def test_where_every_connection_is_being_answered_a_new_one_is_closed(serve: Serve) -> None:
     async def ask(side: Side) -> None:
+        side.both.service.access.most_waiting = 2
         fast, plain = map(side.waiting, LONG_WAITS)
         async with side.open(fast) as (first, _), side.open(plain) as (second, _):
             await eventually(lambda: side.waiters == 2)

@@ -226,3 +226,20 @@ async def raw_stream(api: ApiHarness, number: int) -> AsyncIterator[asyncio.Stre
         yield reader
     finally:
         writer.transport.abort()
+
+
+@pytest.mark.parametrize("http", [*HttpPath])
+async def test_a_token_whose_calls_wait_in_all_its_places_gets_503(sqlite_url: str, http: HttpPath) -> None:
+    async with open_api(sqlite_url, http=http) as api:
+        api.access.most_waiting = 0
+        await api.record(submit("a"))
+        for path, headers in (
+            (PATH, STREAM),
+            (f"{PATH}?wait=1&after=latest", {}),
+            ("/api/v1/generations/a?wait=1", {}),
+        ):
+            assert error_of(await api.client.get(path, headers=headers)) == (503, "overloaded"), path
+        assert (await api.client.get("/api/v1/generations/a")).status_code == 200
+        api.access.most_waiting = 1
+        for _ in range(2):
+            assert (await api.client.get("/api/v1/generations/a?wait=1")).status_code == 200

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app.core.auth import Access, ApiToken, Caller, Role, Unauthorized
-from app.core.errors import DatabaseUnavailable
+from app.core.errors import DatabaseUnavailable, Overloaded
 from tests.support.clock import NOON, ManualClock
 
 TOKEN = "0123456789abcdef"
@@ -127,3 +127,18 @@ async def _run_for(access: Access, caller: Caller) -> str:
 
 def test_a_kept_token_does_not_show_itself() -> None:
     assert TOKEN not in repr(ApiToken.of("shop", Role.WRITE, TOKEN))
+
+
+async def test_a_token_waits_a_limited_number_of_times_at_once() -> None:
+    access = Access([ApiToken.of("shop", Role.WRITE, TOKEN), ApiToken.of("ops", Role.ADMIN, TOKEN * 2)])
+    access.most_waiting, shop, ops = 2, access.caller(TOKEN), access.caller(TOKEN * 2)
+    end = access.begin_wait(shop)
+    async with access.while_waiting(shop), access.while_waiting(ops):
+        with pytest.raises(Overloaded):
+            async with access.while_waiting(shop):
+                pass
+        end()
+        async with access.while_waiting(shop):
+            pass
+    assert access.may_wait(shop)
+    assert not access._waiting
