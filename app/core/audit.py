@@ -17,8 +17,8 @@ from app.core.proxies import Network, client_address
 
 RETENTION: Final = timedelta(days=400)
 _SECONDS_BETWEEN_FLUSHES: Final = 1.0
-_MOST_REFUSALS: Final = 1000
-"""In memory, until they are stored."""
+_MOST_REFUSALS: Final = 20
+"""In memory, until they are stored; of the others a row says how many, so that no caller fills the disk with them."""
 _BETWEEN_PRUNINGS: Final = 3600.0
 
 audit = Table(

@@ -43,3 +43,16 @@ async def test_entries_are_deleted_after_400_days(database_url: str) -> None:
         room.pass_time(days=RETENTION.days, seconds=1)
         await room.service.audit.run_once()
         assert (await call(room, "GET", AUDIT)).json()["data"] == []
+
+
+async def test_a_flood_of_refused_calls_is_a_few_rows_that_count_them(sqlite_url: str) -> None:
+    async with open_service(sqlite_url) as room:
+        token = await create(room, role="read")
+        for _ in range(50):
+            assert (await call(room, "POST", "/api/v1/endpoint/repin", token)).status_code == 403
+        await room.service.audit.run_once()
+        rows = (await call(room, "GET", f"{AUDIT}?action=call.refused")).json()["data"]
+        assert len(rows) == 21
+        assert [row["detail"] for row in rows if row["detail"]] == [
+            "30 more refused calls by this time, which are not listed"
+        ]
