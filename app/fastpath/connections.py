@@ -35,6 +35,8 @@ HALF_CLOSED_SECONDS = 10.0
 """Time to answer a client that sends nothing more: it waits for the response, or it is gone, and TCP does not tell."""
 LINGER_SECONDS = 2.0
 """Time in which a client that was refused may close the connection itself (RFC 9112, 9.6)."""
+MAX_DROPPED_BYTES: Final = 1024 * 1024
+"""Limit of what is read from it in that time; reading without a limit would take up the event loop."""
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _BEGUN: Final = len(_END_OF_HEAD) - 1
@@ -130,6 +132,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """When the client sent its last byte, or got a response after that."""
         self._refused_at: float | None = None
         """When invalid bytes were answered; what comes after them is dropped."""
+        self._dropped = 0
         self._unsent = 0
         self._unsent_since = 0.0
 
@@ -158,6 +161,9 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse `data` now if it holds at most one request and none waits for its response."""
         if self._refused_at is not None:
+            self._dropped += len(data)
+            if self._dropped > MAX_DROPPED_BYTES:
+                self.cut()
             return
         if self._left_at is not None:
             self._left_at = self.loop.time()

@@ -134,6 +134,25 @@ def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.fastpath.connections.LINGER_SECONDS", 0.5)
 
 
+def test_a_refused_client_that_goes_on_sending_is_cut(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.fastpath.connections.LINGER_SECONDS", 600)
+
+    async def flood(writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(20):
+            while True:
+                writer.write(bytes(64 * 1024))
+                await writer.drain()
+
+    async def ask(side: Side) -> None:
+        async with side.open(b"no request\r\n\r\n") as (reader, writer):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 400")
+            with pytest.raises(ConnectionError):
+                await flood(writer)
+        await eventually(lambda: not side.connections)
+
+    serve(ask)
+
+
 HALF_CLOSED: list[tuple[Callable[[Side], Sequence[bytes]], list[int]]] = [
     (lambda _: [delivery("task_1")], [200]),
     (lambda _: [read()], [200]),
