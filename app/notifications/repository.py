@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
@@ -45,6 +45,8 @@ MOST_PER_TOKEN: Final = 100
 MOST_RESENT: Final = 10_000
 """Notifications in one call."""
 MOST_COUNTED: Final = 5001
+_DELETED_KEPT: Final = timedelta(days=1)
+"""Longer than any attempt that is under way."""
 FAILURES_TO_SHOW: Final = 3
 """In a row, from which on an endpoint counts as failing."""
 
@@ -294,7 +296,10 @@ class NotificationRepository:
             return Work(*(value is not None for value in (await connection.execute(LOOK)).one()))
 
     async def clean_up(self, *, now: datetime) -> None:
-        """Give up what was held for too long, and whatever tokens have that were revoked or have expired."""
+        """Give up what was held for too long, and whatever tokens have that were revoked or have expired.
+
+        Endpoints that were deleted are removed, so that who makes and deletes them without end fills no disk.
+        """
         is_over = tokens.c.revoked_at.is_not(None) | (tokens.c.expires_at <= now)
         names = select(tokens.c.name).where(is_over)
         gone = select(_s.id).where(_LIVE, _s.token.in_(names))
@@ -306,6 +311,7 @@ class NotificationRepository:
             ids = (await connection.execute(gone)).scalars().all()
             if ids:
                 await _revoke(connection, ids, now=now)
+            await connection.execute(delete(subscriptions).where(_s.revoked_at < now - _DELETED_KEPT))
             await connection.execute(delete(callbacks).where(callbacks.c.token.in_(names)))
             await connection.execute(update(notifications).where(_PENDING, theirs).values(ended))
             await connection.execute(old.values(state=NotificationState.DEAD, ended_at=now, error=HELD_TOO_LONG))

@@ -1,6 +1,7 @@
 """/api/v1/webhooks as Rivya has it: our own client of Rivya manages endpoints there; each token reaches its own."""
 
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -210,3 +211,13 @@ async def cursor_of(it: Programs) -> str | None:
     async with it.room.service.database.read() as connection:
         cursor: str | None = (await connection.execute(select(notification_dispatch.c.cursor))).scalar_one()
         return cursor
+
+
+async def test_a_deleted_endpoint_is_removed_after_a_day(database_url: str) -> None:
+    async with programs(database_url) as here:
+        endpoint, kept = await here.webhook(), await here.webhook()
+        assert (await here.ask("shop", "DELETE", f"webhooks/{endpoint['id']}")).status_code == 200
+        for days, ids in ((1, {endpoint["id"], kept["id"]}), (2, {kept["id"]})):
+            await here.room.service.notifications.clean_up(now=here.room.clock.now() + timedelta(days=days))
+            async with here.room.service.database.read() as connection:
+                assert set((await connection.execute(select(subscriptions.c.id))).scalars()) == ids
