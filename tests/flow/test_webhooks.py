@@ -215,9 +215,9 @@ async def cursor_of(it: Programs) -> str | None:
 
 async def test_a_deleted_endpoint_is_removed_after_a_day(database_url: str) -> None:
     async with programs(database_url) as here:
-        endpoint, kept = await here.webhook(), await here.webhook()
+        endpoint, other = await here.webhook(), await here.webhook()
         assert (await here.ask("shop", "DELETE", f"webhooks/{endpoint['id']}")).status_code == 200
-        for days, ids in ((1, {endpoint["id"], kept["id"]}), (2, {kept["id"]})):
+        for days, ids in ((1, {endpoint["id"], other["id"]}), (2, {other["id"]})):
             await here.room.service.notifications.clean_up(now=here.room.clock.now() + timedelta(days=days))
             async with here.room.service.database.read() as connection:
                 assert set((await connection.execute(select(subscriptions.c.id))).scalars()) == ids
