@@ -72,10 +72,26 @@ async def is_as_before(rivya: ServedSandbox, url: str, directory: Path, port: in
 
 @dataclass(frozen=True)
 class BackedUp:
-    """What a backup must hold: outcomes that were answered 200 before it began, and a place in the feed."""
+    """What a backup must hold: outcomes that were answered 200 before it began, and the feed that was read till then."""
 
     outcomes: dict[str, str]
+    events: frozenset[tuple[str, str]]
     cursor: str
+
+
+async def read_on(service: Receiver, cursor: str | None = None) -> tuple[frozenset[tuple[str, str]], str]:
+    """The generations and types of the events after `cursor`, to the end of the feed, and the cursor there."""
+    events, has_more = set[tuple[str, str]](), True
+    while has_more:
+        place = {} if cursor is None else {"after": cursor}
+        page = (await service.client.get("/api/v1/events", params={**place, "limit": 1000})).json()
+        assert not page.get("gap")
+        read = [(event["generation"]["id"], event["type"]) for event in page["data"]]
+        assert events.isdisjoint(read)
+        assert len(read) == len(set(read))
+        events, cursor, has_more = events | set(read), page["next_cursor"], page["has_more"]
+    assert cursor is not None
+    return frozenset(events), cursor
 
 
 async def backed_up_under_load(rivya: ServedSandbox, service: Receiver, backup: Coroutine[Any, Any, Ended]) -> BackedUp:
@@ -84,8 +100,7 @@ async def backed_up_under_load(rivya: ServedSandbox, service: Receiver, backup: 
     async with asyncio.timeout(30):
         while len(load.account.truth) < ANSWERED:
             await asyncio.sleep(0)
-    page = (await service.client.get("/api/v1/events", params={"after": "latest"})).json()
-    held = BackedUp(dict(load.account.truth), page["next_cursor"])
+    held = BackedUp(dict(load.account.truth), *await read_on(service))
     await backup
     load.stop()
     await loading
@@ -100,13 +115,12 @@ async def goes_on_from(held: BackedUp, rivya: ServedSandbox, url: str, directory
         for generation_id, status in held.outcomes.items():
             answer = await service.client.get(f"/api/v1/generations/{generation_id}")
             assert answer.json()["status"] == status, answer.text
-        generation_id, cursor, received = await settled_one(service), held.cursor, set[str]()
-        while generation_id not in received:
-            page = (await service.client.get("/api/v1/events", params={"after": cursor, "wait": 5})).json()
-            assert not page["gap"]
-            received |= {event["generation"]["id"] for event in page["data"]}
-            cursor = page["next_cursor"]
-        assert received.isdisjoint(held.outcomes), "the feed repeats what was read before"
+        newest, events, cursor = await settled_one(service), frozenset[tuple[str, str]](), held.cursor
+        while (newest, "generation.succeeded") not in events:
+            more, cursor = await read_on(service, cursor)
+            events |= more
+        assert events.isdisjoint(held.events), "the feed repeats what was read before"
+        assert {(id_, f"generation.{status}") for id_, status in held.outcomes.items()} <= events | held.events
         assert len(rivya.sandbox.endpoints.by_id) == 1
 
 
