@@ -72,7 +72,7 @@ async def is_as_before(rivya: ServedSandbox, url: str, directory: Path, port: in
 
 @dataclass(frozen=True)
 class BackedUp:
-    """What a backup must hold: outcomes that were answered 200 before it began, and the feed that was read till then."""
+    """What a backup must hold: outcomes that were answered 200 before it began, and the feed as it was read."""
 
     outcomes: dict[str, str]
     events: frozenset[tuple[str, str]]
