@@ -63,7 +63,7 @@ test: install postgres ## run every test, on SQLite and on a private PostgreSQL
 	$(BIN)/python -m tests.pure
 	$(BIN)/pytest --numprocesses 2 --dist worksteal --ignore tests/unit --ignore tests/image
 	DATABASE_POOLER_TEST=transaction $(BIN)/pytest --numprocesses 2 --dist worksteal -k 'not sqlite' \
-		--ignore tests/race/test_token_limit_replicas.py tests/race tests/flow/test_intake.py tests/flow/test_registration.py
+		tests/race tests/flow/test_intake.py tests/flow/test_registration.py
 
 .PHONY: image
 image: ## build the container image, with docker or podman
