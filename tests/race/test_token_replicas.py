@@ -48,13 +48,17 @@ async def test_a_change_reaches_the_other_replica_within_a_second_also_in_what_i
         async def answers(status: int) -> bool:
             return (await there.client.get("/api/v1/generations", headers=token)).status_code == status
 
+        async def is_create_sent() -> bool:
+            await asyncio.sleep(0)
+            return rivya.sandbox.calls.counts["generations.create"] == 2
+
         assert await until(lambda: answers(200)) < SECONDS + BUSY
         rivya.sandbox.faults.api = [ApiFault("generations.create", hang=60)]
         create = {"model": "z-image", "prompt": "a river"}
         path = f"/api/v1/generations/{generation}?wait=50"
         polls = [asyncio.create_task(there.client.get(each, headers=token)) for each in (path, f"{path}.5")]
         polls.append(asyncio.create_task(there.client.post("/api/v1/generations", json=create, headers=token)))
-        await until(lambda: asyncio.sleep(0, rivya.sandbox.calls.counts["generations.create"] == 2))
+        await until(is_create_sent)
         async with there.client.stream("POST", "/api/v1/chat/completions/stream", json=TURN, headers=token) as answer:
             events = answer.aiter_bytes()
             assert await anext(events)
