@@ -109,7 +109,7 @@ def migrate_database(
     """Bring the database to this release's schema. Under a lock; needs DATABASE_URL only."""
     if check + sql + (down is not None) > 1:
         raise typer.BadParameter("give one of --check, --sql and --down")
-    from app.cli.migrate import migrate
+    from app.cli.database import migrate
 
     sys.exit(migrate(only_check=check, only_sql=sql, down_to=down, as_json=as_json))
 
@@ -121,7 +121,7 @@ def copy_record(
     as_json: commands.AsJson = False,
 ) -> None:
     """Copy the whole record to another database. From SQLite to PostgreSQL, or any to any; no receiver may run."""
-    from app.cli.copy import copy
+    from app.cli.database import copy
 
     sys.exit(copy(source, target, as_json=as_json))
 
@@ -129,9 +129,9 @@ def copy_record(
 @cli.command("config")
 def show_config(as_json: commands.AsJson = False) -> None:
     """Show the settings in force. And where each comes from; secrets are hidden."""
-    from app.cli import config
+    from app.cli.check import show_settings
 
-    sys.exit(config.show(as_json=as_json))
+    sys.exit(show_settings(as_json=as_json))
 
 
 @cli.command("check")
@@ -155,7 +155,7 @@ def serve_sandbox(
     key: Annotated[list[str] | None, typer.Option(help="An API key it knows; may be given again.")] = None,
 ) -> None:
     """Run a simulated Rivya on this machine. It misbehaves on demand (see /sandbox/faults)."""
-    from app.cli.sandbox import run_sandbox
+    from app.sandbox.server import run_sandbox
 
     sys.exit(run_sandbox(host, port, speed=speed, keys=key))
 

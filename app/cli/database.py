@@ -1,4 +1,4 @@
-"""The command `copy`: copies the whole record into another database, SQLite or PostgreSQL, and compares the two."""
+"""The commands `migrate`, to this release's schema, and `copy`, of the whole record into another database."""
 
 import hashlib
 import logging
@@ -14,9 +14,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 import typer
 import uvloop
+from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-import app.main  # noqa: F401 - whose imports add every table to the metadata
 from app.cli.client.output import print_json, shown_wait
 from app.core import logs, migrations
 from app.core.clock import SystemClock
@@ -24,9 +24,63 @@ from app.core.database import Database, DatabaseInUse, metadata
 from app.core.database_url import normal_url
 from app.core.errors import DatabaseUnavailable
 from app.core.leases import leases
+from app.core.setting_sources import SettingsInvalid
+from app.core.settings import load_database
 from app.operations.replicas import replicas
 
 _DONE, _FAILED, _USAGE = 0, 1, 2
+
+
+def migrate(*, only_check: bool, only_sql: bool, down_to: str | None, as_json: bool) -> int:
+    """Migrate the database of DATABASE_URL; no other setting is needed.
+
+    The exit status is 1 if that fails or the database isn't at the wanted revision, 2 for invalid settings.
+    """
+    logs.configure("console", least=logging.WARNING)
+    try:
+        database = Database(load_database().database_url)
+    except SettingsInvalid as error:
+        return _refuse(str(error), _USAGE)
+    try:
+        return uvloop.run(
+            _migrate(database, only_check=only_check, only_sql=only_sql, down_to=down_to, as_json=as_json)
+        )
+    except DatabaseUnavailable as error:
+        return _refuse(f"DATABASE_URL: the database can't be reached ({error.reason or 'no answer'})", _FAILED)
+    except migrations.TableTaken as error:
+        return _refuse(f"DATABASE_URL: {error}", _FAILED)
+    except CommandError as error:
+        return _refuse(f"{error}; this release knows {', '.join(sorted(migrations.known()))}", _FAILED)
+
+
+async def _migrate(database: Database, *, only_check: bool, only_sql: bool, down_to: str | None, as_json: bool) -> int:
+    try:
+        with shown_wait(f"for the database at {database.url.render_as_string(hide_password=True)}"):
+            before = after = await migrations.current(database) if database.exists else None
+        if only_sql:
+            typer.echo(migrations.migration_sql(database.url.get_backend_name(), since=before), nl=False)
+            return _DONE
+        if not only_check:
+            with shown_wait("for the migrations, or for another process that migrates"):
+                await migrations.migrate_database(database, down_to=down_to)
+            after = await migrations.current(database)
+    finally:
+        await database.dispose()
+    wanted = migrations.head()
+    is_done = down_to is not None or after == wanted or (after is not None and after not in migrations.known())
+    if as_json:
+        print_json({"revision": after, "before": before, "wanted": wanted, "done": is_done})
+    else:
+        change = "" if before == after else f", was at {before or 'none'}"
+        typer.echo(f"at {after or 'none'}{change}; this release is written for {wanted}")
+    return _DONE if is_done else _FAILED
+
+
+def _refuse(message: str, status: int) -> int:
+    sys.stderr.write(f"{message}\n")
+    return status
+
+
 _ROWS_AT_ONCE: Final = 200
 """Each may hold a body of RECEIVER_MAX_BODY_BYTES."""
 _ALIVE: Final = timedelta(seconds=30)
@@ -44,6 +98,8 @@ def copy(source: str, target: str, *, as_json: bool) -> int:
 
     The exit status is 1 if that is refused or fails, and then nothing is written but empty tables; 2 for invalid URLs.
     """
+    import app.main  # noqa: F401 - whose imports add every table to the metadata
+
     logs.configure("console", least=logging.WARNING)
     urls = {}
     for option, url in (("--from", source), ("--to", target)):
@@ -52,7 +108,7 @@ def copy(source: str, target: str, *, as_json: bool) -> int:
         except ValueError as error:
             return _refuse(f"{option}: {error}", _USAGE)
     try:
-        counts = uvloop.run(_run(Database(urls["--from"]), Database(urls["--to"])))
+        counts = uvloop.run(_run_copy(Database(urls["--from"]), Database(urls["--to"])))
     except (CopyRefused, DatabaseInUse, migrations.TableTaken) as error:
         return _refuse(f"nothing was copied: {error}", _FAILED)
     except DatabaseUnavailable as error:
@@ -66,12 +122,7 @@ def copy(source: str, target: str, *, as_json: bool) -> int:
     return _DONE
 
 
-def _refuse(message: str, status: int) -> int:
-    sys.stderr.write(f"{message}\n")
-    return status
-
-
-async def _run(source: Database, target: Database) -> dict[str, int]:
+async def _run_copy(source: Database, target: Database) -> dict[str, int]:
     try:
         if not source.exists:
             raise CopyRefused(f"--from: {source.url.database} does not exist")
