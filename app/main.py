@@ -43,9 +43,7 @@ from app.endpoint.reconciler import Reconciler
 from app.endpoint.repository import EndpointRepository
 from app.endpoint.service import EndpointCommands, EndpointQueries, Orphans
 from app.endpoint.verification import Verification
-from app.fastpath import generation_read
-from app.fastpath.application import FastPathApp
-from app.fastpath.delivery import FastDelivery
+from app.fastpath.application import GENERATIONS, FastDelivery, FastGenerationRead, FastPathApp
 from app.fastpath.settlement import SettlingRecord
 from app.gateway import routes as gateway
 from app.gateway.models_cache import ModelsCache
@@ -55,11 +53,10 @@ from app.gateway.upstream import Relay, call_timeouts
 from app.intake import rejections
 from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
-from app.ledger import activity
-from app.ledger.activity import Activity
 from app.ledger.callbacks import Callbacks
 from app.ledger.feed import Feed, FeedTail
 from app.ledger.feed_hints import feed_hints
+from app.ledger.metrics import FAILED_POLLS, REFUSALS, Activity
 from app.ledger.postgres import PostgresRecord
 from app.ledger.queries import Queries
 from app.ledger.recorder import Changes, Recorder
@@ -195,9 +192,9 @@ class Service:
         self._replay = Replay(database, ledger, clock=clock, first_poll=schedule.first_poll)
         self.batch = WriteQueue(ledger, clock, writers=1 if database.is_sqlite else WRITERS)
         self.poller = Poller(database, client, self.batch, schedule=schedule, limiter=limiter, clock=clock)
-        self.poller.on_failed = partial(self.activity.count, activity.FAILED_POLLS)
+        self.poller.on_failed = partial(self.activity.count, FAILED_POLLS)
         self.rejections = Rejections(self.database)
-        self.rejections.on_rejected = partial(self.activity.count, activity.REFUSALS)
+        self.rejections.on_rejected = partial(self.activity.count, REFUSALS)
         self.intake = Intake(
             self.verification,
             self.endpoint_health,
@@ -285,8 +282,8 @@ class Service:
         errors.install(app)
         app.add_fast_route(self.intake.path, self.intake, handler=FastDelivery(self.intake, self.batch.enqueue))
         access, queries, clock, callbacks = self.access, self.queries, self.clock, self.callbacks
-        read = generation_read.FastGenerationRead(self.waiting, access)
-        app.add_fast_route(generation_read.PREFIX, handler=read)
+        read = FastGenerationRead(self.waiting, access)
+        app.add_fast_route(GENERATIONS, handler=read)
         max_wait = self.settings.receiver_max_wait.total_seconds()
         created, error = schemas.GenerationOut, schemas.ErrorOut
         app.include_router(submission.router(self.submissions, access, callbacks, created=created, error=error))

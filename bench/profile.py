@@ -22,17 +22,17 @@ _FEWEST = 500
 _PY_SPY = Path(__file__).resolve().parent.parent / ".venv-bench" / "bin" / "py-spy"
 
 PARTS = (
-    ("answering", ("set_result (app/fastpath/delivery.py", "respond (app/fastpath/protocol.py")),
+    ("answering", ("set_result (app/fastpath/application.py", "respond (app/fastpath/protocol.py")),
     ("logging and counting", ("note (app/ledger/recorder.py", "count_recorded (app/intake/webhook.py")),
     ("verifying", ("verify_now (app/endpoint/verification.py",)),
-    ("reading the body", ("parse_delivery (app/intake/parse.py",)),
+    ("reading the body", ("parse_delivery (app/intake/webhook.py",)),
     ("deciding", ("plan (app/ledger/decide.py",)),
     ("writing rows", ("arguments (app/fastpath/settlement.py", "_arguments (app/ledger/postgres.py")),
     (
         "talking to the database",
         ("(app/fastpath/settlement.py", "(app/ledger/postgres.py", "(app/ledger/sqlite.py", "(asyncpg/", "_act ("),
     ),
-    ("queueing", ("(app/ledger/write_queue.py", "(app/intake/webhook.py", "(app/fastpath/delivery.py")),
+    ("queueing", ("(app/ledger/write_queue.py", "(app/intake/webhook.py", "(app/fastpath/application.py")),
     ("HTTP", ("(app/fastpath/protocol.py", "(uvicorn/protocols/")),
 )
 """A sample belongs to the first part one of whose functions it has on its stack."""

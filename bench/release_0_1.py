@@ -10,7 +10,7 @@ from pathlib import Path
 from app.core.database import Database
 from app.core.drivers import RawPostgres
 from app.fastpath.settlement import SettlingRecord
-from app.intake.parse import parse_delivery
+from app.intake.webhook import parse_delivery
 from app.ledger.models import Report
 from app.ledger.recorder import Changes, Recorder
 from app.ledger.rows import dump_json

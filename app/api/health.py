@@ -14,7 +14,7 @@ from app.core import migrations
 from app.core.auth import Access
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, HealthCheck, ServiceError
-from app.core.json_codec import json_body
+from app.core.records import json_body
 
 Check = Callable[[], Awaitable[Sequence[HealthCheck]]]
 Result = TypeVar("Result")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import Route
 
 from app.api.parameters import EventType
-from app.core.json_codec import json_body
+from app.core.records import json_body
 from app.ledger.models import Outcome, Source, Status, Tracking
 
 _FIRST_SEEN_AT = "2026-05-10T00:00:00.120Z"

@@ -24,7 +24,7 @@ class Window:
     cached: float
     """Seconds for which its sums are not read again."""
     prefix: int
-    """Of the sums of `app.ledger.activity` that it is made of."""
+    """Of the sums of `app.ledger.metrics` that it is made of."""
     mark: str
     """The format of the times below a chart."""
 

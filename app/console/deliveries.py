@@ -17,7 +17,7 @@ from app.console.pages import Console
 from app.console.parameters import parse_query
 from app.core.auth import Caller, Role
 from app.core.errors import NotFound
-from app.core.json_codec import parse_json
+from app.core.records import parse_json
 from app.intake.rejections import MALFORMED, Rejections
 from app.ledger.models import DeliveryFilter, Outcome, StoredDelivery, is_visible
 from app.ledger.queries import Queries

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import orjson
 
-from app.core.json_codec import dump_json
+from app.core.records import dump_json
 
 _UNITS: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
 

@@ -21,7 +21,7 @@ from app.core.auth import Caller, Role
 from app.core.clock import Clock
 from app.core.errors import HealthCheck, ServiceError
 from app.gateway.service import Gateway
-from app.ledger.activity import DELIVERIES, FAILED, FAILED_POLLS, POLLS, REFUSALS, SETTLED, Activity, ActivitySum
+from app.ledger.metrics import DELIVERIES, FAILED, FAILED_POLLS, POLLS, REFUSALS, SETTLED, Activity, ActivitySum
 from app.ledger.models import MOST_OPEN, Source, Tracking
 from app.ledger.queries import Queries
 from app.notifications.models import SubscriptionStatus

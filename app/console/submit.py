@@ -9,7 +9,7 @@ from app.console.filters import segment
 from app.console.pages import Console
 from app.core.auth import Caller, Role
 from app.core.errors import RequestInvalid, ServiceError
-from app.core.json_codec import dump_json
+from app.core.records import dump_json
 from app.gateway.models_cache import CachedModels, ModelsCache
 from app.rivya.payloads import json_object
 from app.submission.models import read_create, read_key

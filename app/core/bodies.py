@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
 from app.core.errors import BodyTooLarge, RequestInvalid, ServiceError
-from app.core.json_codec import parse_json
+from app.core.records import parse_json
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -1,9 +1,13 @@
-"""Immutable dataclasses for the hot path, and the one that `rivya` and `ledger` share."""
+"""Immutable dataclasses for the hot path, the one that `rivya` and `ledger` share, and JSON."""
 
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Final, TypeVar, dataclass_transform
+
+import orjson
 
 Value = TypeVar("Value")
 
@@ -36,3 +40,29 @@ class Claim:
     """The caller's trace id, if Rivya returns it."""
     object: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """Rivya's object as it was received, JSON-serializable, with unknown members."""
+
+
+_TO_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
+_LONG: Final = b"0" * 19  # the digits of 2^63
+
+
+def parse_json(text: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
+    """The value of a JSON text. Raises `orjson.JSONDecodeError`."""
+    value = orjson.loads(text)
+    if _LONG in (text.encode() if isinstance(text, str) else text).translate(_TO_ZEROS):
+        with suppress(ValueError, RecursionError):  # Python reads integers of 4,300 digits at most
+            return json.loads(text)
+    return value
+
+
+def dump_json(value: object) -> bytes:
+    """`value` as JSON. Raises `TypeError`, `ValueError` or `RecursionError` for what JSON can't hold."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def json_body(content: object) -> bytes:
+    """`content` as JSON and a newline, so that in a terminal the next prompt begins on a new line."""
+    return dump_json(content) + b"\n"

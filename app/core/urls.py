@@ -1,4 +1,4 @@
-"""Checks the URLs in settings. Rivya calls only HTTPS on a public host, without credentials, query or fragment."""
+"""Checks header values, and the URLs in settings: Rivya calls only HTTPS on a public host, without a query."""
 
 import ipaddress
 from urllib.parse import SplitResult, urlsplit
@@ -72,3 +72,8 @@ def _is_private(host: str) -> bool:
     except ValueError:
         # Some programs read 127.1 and 0x7f.1 as addresses, and no name ends like this.
         return name.rpartition(".")[2][:1].isdigit() or is_local_name(name)
+
+
+def is_header_value(text: str) -> bool:
+    """Whether a header carries `text` unchanged: printable ASCII, not empty, without spaces at its ends."""
+    return bool(text) and text.isascii() and text.isprintable() and text == text.strip()

@@ -13,7 +13,7 @@ from app.core.auth import Access, Forbidden
 from app.core.bodies import declared_length, iter_body, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound
-from app.core.json_codec import json_body
+from app.core.records import json_body
 from app.gateway.headers import request_headers
 from app.gateway.models_cache import CachedModels, ModelsCache, WholeAnswer, read_whole
 from app.gateway.streaming import ConcurrencyLimit, ProxyResponse, ShutdownDeadline, TurnCharge

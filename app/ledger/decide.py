@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from app.core.json_codec import dump_json
-from app.core.records import Claim, hot_dataclass
+from app.core.records import Claim, dump_json, hot_dataclass
 from app.ledger.models import (
     Delivery,
     Generation,

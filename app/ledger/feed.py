@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.database import Database
 from app.core.drivers import RawPostgres
 from app.core.errors import RequestInvalid
-from app.core.json_codec import dump_json
+from app.core.records import dump_json
 from app.core.waiters import Waiters
 from app.ledger import rows
 from app.ledger.feed_hints import FeedHints

@@ -1,16 +1,25 @@
-"""Metrics and log events of reports that were committed, and the metrics of batches."""
+"""Counts what was recorded: metrics and log events, and for charts the counts of each minute."""
 
 import logging
+from bisect import bisect_left
 from collections import Counter as Count
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import structlog
 from prometheus_client import Counter, Histogram
+from sqlalchemy import Text, delete, func, select
 
+from app.core.database import Database
 from app.ledger.decide import Recorded
-from app.ledger.models import Report, Status
+from app.ledger.models import Report, Source, Status, Transition
+from app.ledger.sql import BY_INDEX
+from app.ledger.tables import activity_minutes
 
-DELIVERIES = Counter("receiver_deliveries", "Verified deliveries, by outcome.", ["outcome"])
+RECORDED_DELIVERIES = Counter("receiver_deliveries", "Verified deliveries, by outcome.", ["outcome"])
 TRANSITIONS = Counter("receiver_transitions", "Accepted status changes.", ["from_status", "to_status", "source"])
 CALLBACKS_MISSED = Counter("receiver_callbacks_missed", "Outcomes that a poll found before any callback came.")
 BATCH_SIZE = Histogram(
@@ -34,7 +43,7 @@ def log_recorded(reports: Sequence[Report], recorded: Sequence[Recorded]) -> Non
         if (moved := item.transition) is not None:
             steps[moved.from_status or "none", moved.to_status, moved.source] += 1
     for outcome, count in outcomes.items():
-        DELIVERIES.labels(outcome).inc(count)
+        RECORDED_DELIVERIES.labels(outcome).inc(count)
     for step, count in steps.items():
         TRANSITIONS.labels(*step).inc(count)
     if reports:
@@ -72,3 +81,117 @@ def _log_each(reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
                 to_status=transition.to_status.value,
                 source=transition.source.value,
             )
+
+
+_SECONDS_BETWEEN_WRITES: Final = 5.0
+_KEEP: Final = timedelta(days=31)
+_COUNTS: Final = ("count", "within_1s", "within_10s", "within_1m", "within_10m")
+_WITHIN: Final = (timedelta(seconds=1), timedelta(seconds=10), timedelta(minutes=1), timedelta(minutes=10))
+SETTLED: Final = {source: f"settled by {source}" for source in Source}
+DELIVERIES: Final = "deliveries"
+REFUSALS: Final = "refusals"
+POLLS: Final = "polls"
+FAILED_POLLS: Final = "failed polls"
+FAILED: Final = "failed"
+_MINUTE: Final = timedelta(minutes=1)
+_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivitySum:
+    """What was counted of one thing, in the part of the time that begins at `begins`."""
+
+    begins: datetime
+    what: str
+    counts: tuple[int, ...]
+    """How many, and how many of them were recorded within 1 s, 10 s, a minute and ten minutes."""
+
+
+def minute_of(time: datetime) -> datetime:
+    """The beginning of its minute."""
+    return time.replace(second=0, microsecond=0)
+
+
+def _time_of(part: str) -> datetime:
+    """The time of which `part` is the beginning, such as `2026-05-10 12:3`."""
+    return datetime.fromisoformat(part + "0000-01-01 00:00"[len(part) :]).replace(tzinfo=UTC)
+
+
+class Activity:
+    """`run_once` is one run of a supervised loop; what was counted since is lost if the process is killed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._counts: dict[tuple[datetime, str], list[int]] = defaultdict(lambda: [0] * len(_COUNTS))
+
+    def add(self, reports: Sequence[Report], recorded: Sequence[Recorded]) -> None:
+        """Count the deliveries and the outcomes of one commit."""
+        minute = _BEGINNING
+        for report, item in zip(reports, recorded, strict=True):
+            if not minute <= report.reported_at < minute + _MINUTE:
+                minute = minute_of(report.reported_at)
+            if report.delivery is not None:
+                self._counts[minute, DELIVERIES][0] += 1
+            if report.source is Source.POLL:
+                self._counts[minute, POLLS][0] += 1
+            if item.transition is not None and item.transition.to_status.is_terminal:
+                self._add_outcome(minute, item.transition)
+
+    def _add_outcome(self, minute: datetime, transition: Transition) -> None:
+        if transition.to_status is Status.FAILED:
+            self._counts[minute, FAILED][0] += 1
+        counts = self._counts[minute, SETTLED[transition.source]]
+        counts[0] += 1
+        if transition.occurred_at is not None:
+            waited = transition.recorded_at - transition.occurred_at
+            for number in range(bisect_left(_WITHIN, waited), len(_WITHIN)):
+                counts[1 + number] += 1
+
+    def count(self, what: str, at: datetime) -> None:
+        """Count one of `REFUSALS` or `FAILED_POLLS`, which are not recorded in the ledger."""
+        self._counts[minute_of(at), what][0] += 1
+
+    async def sums(self, first: datetime, *, prefix: int) -> list[ActivitySum]:
+        """The sums since `first`, for each part of the time of which the first `prefix` characters are the same.
+
+        Raises `DatabaseUnavailable`.
+        """
+        a = activity_minutes.c
+        text = a.minute.cast(Text) if self._database.is_sqlite else func.to_char(a.minute, "YYYY-MM-DD HH24:MI")
+        part = func.substr(text, 1, prefix).label("part")
+        summed = [func.sum(a[name]).label(name) for name in _COUNTS]
+        statement = select(part, a.what, *summed).where(a.minute >= first).group_by(part, a.what)
+        async with self._database.read_for_caller() as connection:
+            if not self._database.is_sqlite:
+                await connection.execute(BY_INDEX)
+            rows = (await connection.execute(statement)).all()
+        return [
+            ActivitySum(_time_of(row.part), row.what, tuple(int(row[2 + index]) for index in range(len(_COUNTS))))
+            for row in rows
+        ]
+
+    async def run_once(self) -> float:
+        """Write the counts; returns the seconds until the next run. Raises `DatabaseUnavailable`."""
+        counts = dict(self._counts)
+        self._counts.clear()
+        try:
+            await self._write(counts)
+        except BaseException:
+            for key, values in counts.items():
+                self._counts[key] = [sum(each) for each in zip(self._counts[key], values, strict=True)]
+            raise
+        return _SECONDS_BETWEEN_WRITES
+
+    async def _write(self, counts: dict[tuple[datetime, str], list[int]]) -> None:
+        if not counts:
+            return
+        rows = [
+            {"minute": minute, "what": what, **dict(zip(_COUNTS, values, strict=True))}
+            for (minute, what), values in sorted(counts.items())  # two processes lock the rows in the same order
+        ]
+        new = self._database.insert(activity_minutes).values(rows)
+        added = {name: activity_minutes.c[name] + new.excluded[name] for name in _COUNTS}
+        async with self._database.transaction() as connection:
+            await connection.execute(new.on_conflict_do_update(index_elements=["minute", "what"], set_=added))
+            old = activity_minutes.c.minute < max(minute for minute, _ in counts) - _KEEP
+            await connection.execute(delete(activity_minutes).where(old))

@@ -10,9 +10,8 @@ from app.core.database import Database
 from app.core.drivers import RawPostgres, RawSqlite
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.waiters import Waiters
-from app.ledger.activity import Activity
 from app.ledger.decide import FirstPoll, Recorded, plan
-from app.ledger.metrics import log_recorded
+from app.ledger.metrics import Activity, log_recorded
 from app.ledger.models import Report, Transition
 from app.ledger.postgres import PostgresRecord, WriteConflict
 from app.ledger.sqlite import SqliteRecord

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import FromClause, RowMapping, Select, func, select
 
-from app.core import json_codec
-from app.core.json_codec import parse_json
+from app.core.records import dump_json as dump_bytes
+from app.core.records import parse_json
 from app.ledger.decide import DeliveryRow, GenerationRow, KnownEvent, Plan, usage_changes
 from app.ledger.models import (
     GENERATION_MEMBERS,
@@ -81,7 +81,7 @@ _JSON = tuple(GENERATION_COLUMNS.index(name) for name in _JSON_COLUMNS)
 
 def dump_json(value: object) -> str:
     """A value as JSON text."""
-    return json_codec.dump_json(value).decode()
+    return dump_bytes(value).decode()
 
 
 def to_generation(row: Row) -> Generation:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from app.core.json_codec import dump_json
+from app.core.records import dump_json
 from app.ledger.models import Generation, Transition
 from app.ledger.serializers import format_time
 from app.notifications.models import API_VERSION, EventType

@@ -11,7 +11,7 @@ from app.core.audit import Audit
 from app.core.auth import Access, Caller, Role
 from app.core.bodies import Model, parse_model, read_body
 from app.core.errors import NotFound, RequestInvalid
-from app.core.json_codec import json_body
+from app.core.records import json_body
 from app.ledger.callbacks import CallbackNotConfigured
 from app.notifications.models import EventType, SubscriptionStatus
 from app.notifications.repository import NotificationFilter, NotificationRepository

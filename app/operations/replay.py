@@ -9,7 +9,7 @@ from sqlalchemy import Select, literal, select, tuple_
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.intake.parse import parse_delivery
+from app.intake.webhook import parse_delivery
 from app.ledger import rows
 from app.ledger.decide import FirstPoll, Recorded, plan
 from app.ledger.models import DeliveryFilter, Generation, Position, Report, Source, StoredDelivery

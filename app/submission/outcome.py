@@ -5,7 +5,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from app.core.json_codec import json_body
+from app.core.records import json_body
 from app.ledger.models import Generation
 from app.ledger.serializers import render
 from app.rivya.errors import (

@@ -14,7 +14,7 @@ import uvloop
 from app.cli.server import Server, max_connections
 from app.core.background import BackgroundLoops
 from app.core.clock import SystemClock
-from app.core.json_codec import dump_json
+from app.core.records import dump_json
 from app.core.settings import load
 from app.fastpath.connections import MAX_UNPARSED_BYTES, BoundedProtocol
 from tests.support.fast_path_comparison import LAST, NOBODY, ServerPair, delivery, read, server_pair

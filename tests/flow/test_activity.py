@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from app.core.records import Claim
-from app.ledger.activity import REFUSALS, Activity
+from app.ledger.metrics import REFUSALS, Activity
 from app.ledger.models import Report, Source
 from app.ledger.tables import activity_minutes
 from app.operations.replicas import Heartbeat, replicas

@@ -14,7 +14,7 @@ from app.core.audit import COMMAND_LINE
 from app.core.background import BackgroundLoops
 from app.core.clock import SystemClock
 from app.core.middleware import PAGE_POLICY
-from app.ledger.activity import REFUSALS
+from app.ledger.metrics import REFUSALS
 from app.ledger.tables import activity_minutes
 from tests.support.clock import NOON
 from tests.support.console import Visitor, visiting

@@ -9,7 +9,7 @@ from starlette.types import Message, Scope
 
 from app.core.clock import SystemClock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
-from app.fastpath.delivery import FastDelivery
+from app.fastpath.application import FastDelivery
 from app.intake.rejections import Rejections
 from app.intake.webhook import ROUTE, Intake
 from app.ledger.models import Report

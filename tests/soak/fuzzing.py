@@ -9,7 +9,7 @@ from functools import partial
 
 import orjson
 
-from app.intake.parse import is_delivery, parse_delivery
+from app.intake.webhook import is_delivery, parse_delivery
 from app.rivya import endpoint_payload, errors, payloads
 from app.rivya.payloads import PayloadUnreadable, read_generation, read_json
 from app.rivya.scheme_detection import Effort, detect_scheme

@@ -17,8 +17,7 @@ from app.core.addresses import AllowList, parse_target
 from app.core.auth import Access, ApiToken, Role
 from app.core.clock import SystemClock
 from app.core.errors import HealthCheck
-from app.fastpath import generation_read
-from app.fastpath.application import FastPathApp
+from app.fastpath.application import GENERATIONS, FastGenerationRead, FastPathApp
 from app.ledger.callbacks import Callbacks
 from app.ledger.feed import Feed, FeedTail
 from app.ledger.models import Generation, LedgerStats, Report
@@ -152,7 +151,7 @@ def assemble(
     app = FastPathApp(title="rivya-receiver", description=description(), openapi_tags=TAGS)
     errors.install(app)
     schemas.complete(app)
-    app.add_fast_route(generation_read.PREFIX, handler=generation_read.FastGenerationRead(waiting, access))
+    app.add_fast_route(GENERATIONS, handler=FastGenerationRead(waiting, access))
     app.include_router(generations.router(queries, access, waiting, batch.record, callbacks, clock=clock))
     app.include_router(events.router(tail.feed, tail, access, max_wait=20))
     app.include_router(deliveries.router(queries, access))

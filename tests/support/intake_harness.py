@@ -12,8 +12,7 @@ import orjson
 from app.core.clock import SystemClock
 from app.core.proxies import parse_networks
 from app.endpoint.probe import ProbeKey
-from app.fastpath.application import FastPathApp
-from app.fastpath.delivery import FastDelivery
+from app.fastpath.application import FastDelivery, FastPathApp
 from app.intake.rejections import Rejections
 from app.intake.webhook import ROUTE, Intake
 from app.ledger.write_queue import WriteQueue

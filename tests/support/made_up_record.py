@@ -13,7 +13,7 @@ from sqlalchemy import insert, update
 from app.core.ids import uuid7
 from app.core.records import Claim
 from app.intake.rejections import rejections
-from app.ledger.activity import Activity
+from app.ledger.metrics import Activity
 from app.ledger.models import Delivery, NextPoll, Outcome, Report, Source, Tracking
 from app.ledger.recorder import Recorder
 from app.ledger.tables import polls

@@ -6,7 +6,7 @@ import pytest
 
 from app.console.charts import WINDOWS, Chart, Series, Window, stacked
 from app.console.overview import charts
-from app.ledger.activity import DELIVERIES, REFUSALS, SETTLED, ActivitySum
+from app.ledger.metrics import DELIVERIES, REFUSALS, SETTLED, ActivitySum
 from app.ledger.models import Source
 from tests.support.clock import NOON
 

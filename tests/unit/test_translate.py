@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from app.intake.parse import as_unreadable, is_delivery, parse_delivery, stored_headers
+from app.intake.webhook import as_unreadable, is_delivery, parse_delivery, stored_headers
 from app.ledger.models import Outcome, Report, Source
 from tests.support.clock import NOON
 

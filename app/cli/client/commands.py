@@ -237,7 +237,7 @@ def _object(text: str | None) -> dict[str, Any] | None:
         return None
     import orjson
 
-    from app.core.json_codec import parse_json
+    from app.core.records import parse_json
 
     try:
         value = parse_json(text)

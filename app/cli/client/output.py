@@ -27,7 +27,7 @@ def shown_wait(text: str) -> Iterator[None]:
 
 def print_json(document: object) -> None:
     """Print JSON in one line."""
-    from app.core.json_codec import dump_json
+    from app.core.records import dump_json
 
     typer.echo(dump_json(document).decode())
 
