@@ -1,14 +1,15 @@
-"""Migrates the database to the schema of this code, one process at a time."""
+"""Migrates the database to the schema of this code, one process at a time.
 
+Alembic does it, and only that imports Alembic: it takes 10 MiB, which a process on a migrated database does not need.
+"""
+
+import asyncio
 from collections.abc import Collection
-from io import StringIO
 from pathlib import Path
+from types import ModuleType
+from typing import Final
 
 import structlog
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 import migrations
@@ -26,14 +27,10 @@ NO_RIGHTS_HELP = (
     "run `rivya-receiver migrate` as a role that has them"
 )
 
+_VERSIONS: Final = Path(migrations.__file__).with_name("versions")
+_REVISION: Final = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608 - a constant
+
 log = structlog.stdlib.get_logger(__name__)
-
-
-def alembic_config() -> Config:
-    """Alembic's configuration, with the path of the installed migrations."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    return config
 
 
 class TableTaken(Exception):
@@ -46,15 +43,14 @@ class TableTaken(Exception):
         )
 
 
-def head() -> str | None:
+def head() -> str:
     """The revision that this code is written for."""
-    return ScriptDirectory.from_config(alembic_config()).get_current_head()
+    return max(known())
 
 
 def known() -> frozenset[str]:
     """All revisions that this code has; a database at any other was migrated by a later release."""
-    scripts = ScriptDirectory.from_config(alembic_config())
-    return frozenset(script.revision for script in scripts.walk_revisions())
+    return frozenset(path.name.partition("_")[0] for path in _VERSIONS.glob("[0-9]*_*.py"))
 
 
 async def migrate(url: str) -> None:
@@ -76,7 +72,14 @@ async def migrate_database(database: Database, *, down_to: str | None = None) ->
     that isn't known.
     """
     async with database.transaction() as connection:
-        await connection.run_sync(_migrate, down_to)
+        revision = await connection.run_sync(_lock)
+        if down_to is None and revision == head():
+            return
+        if down_to is None and revision is not None and revision not in known():
+            log.warning("migrations.later", revision=revision, head=head())
+            return
+        alembic = await asyncio.to_thread(_alembic_commands)
+        await connection.run_sync(alembic.migrate, down_to)
 
 
 def migration_sql(dialect: str, *, since: str | None) -> str:
@@ -84,11 +87,8 @@ def migration_sql(dialect: str, *, since: str | None) -> str:
 
     Raises alembic's `CommandError` for a revision that isn't known.
     """
-    config, written = alembic_config(), StringIO()
-    config.output_buffer = written
-    config.attributes["dialect"] = dialect
-    command.upgrade(config, f"{since or 'base'}:head", sql=True)
-    return written.getvalue()
+    statements: str = _alembic_commands().sql(dialect, since)
+    return statements
 
 
 async def may_migrate(database: Database) -> bool:
@@ -109,26 +109,23 @@ async def current(database: Database) -> str | None:
 
 
 def _current(connection: Connection) -> str | None:
-    context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-    revision = context.get_current_revision()
-    if revision is None and (taken := migrations.FIRST_TABLES & set(inspect(connection).get_table_names())):
+    inspector = inspect(connection)
+    revision = connection.scalar(_REVISION) if inspector.has_table(VERSION_TABLE) else None
+    if revision is None and (taken := migrations.FIRST_TABLES & set(inspector.get_table_names())):
         raise TableTaken(taken)
     return revision
 
 
-def _migrate(connection: Connection, down_to: str | None) -> None:
+def _lock(connection: Connection) -> str | None:
+    """Wait until no other process migrates; the revision then. On SQLite the transaction itself is the lock."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
-    revision = _current(connection)
-    if down_to is None and revision is not None and revision not in known():
-        log.warning("migrations.later", revision=revision, head=head())
-        return
-    # On SQLite the transaction itself is the lock (BEGIN IMMEDIATE).
-    config = alembic_config()
-    config.attributes["connection"] = connection
-    if down_to is None:
-        command.upgrade(config, "head")
-    else:
-        command.downgrade(config, down_to)
+    return _current(connection)
+
+
+def _alembic_commands() -> ModuleType:
+    from app.core import alembic_commands  # noqa: PLC0415 - see above
+
+    return alembic_commands

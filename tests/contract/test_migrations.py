@@ -6,6 +6,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 import app.core.audit
@@ -18,8 +19,9 @@ import app.ratelimit.limiter
 import app.submission.store
 import app.tokens.spending  # noqa: F401 - each import adds its tables to the metadata
 import migrations
+from app.core import alembic_commands
 from app.core.database import Database, metadata
-from app.core.migrations import VERSION_TABLE, TableTaken, alembic_config, current, head, migrate, migrate_database
+from app.core.migrations import VERSION_TABLE, TableTaken, current, head, known, migrate, migrate_database
 from tests.support.api_harness import open_api
 
 
@@ -88,12 +90,18 @@ async def test_a_table_of_others_with_a_name_of_ours_is_named_and_nothing_is_cha
     await database.dispose()
 
 
+def test_the_names_of_the_files_say_what_alembic_reads_in_them() -> None:
+    scripts = ScriptDirectory.from_config(alembic_commands.config())
+    assert head() == scripts.get_current_head()
+    assert known() == {script.revision for script in scripts.walk_revisions()}
+
+
 def test_the_first_migration_makes_the_tables_that_it_says() -> None:
     assert metadata.tables.keys() >= migrations.FIRST_TABLES
 
 
 def _down(connection: Connection) -> None:
-    config = alembic_config()
+    config = alembic_commands.config()
     config.attributes["connection"] = connection
     command.downgrade(config, "base")
 

@@ -8,9 +8,10 @@ from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, MetaData, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core import alembic_commands
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable
-from app.core.migrations import VERSION_TABLE, alembic_config, current, head, migrate_database
+from app.core.migrations import VERSION_TABLE, current, head, migrate_database
 from tests.support.filled_record import FILLED, fill
 
 BIG = ("deliveries", "generations", "polls", "transitions", "submissions")
@@ -21,7 +22,7 @@ Contents = dict[str, list[dict[str, Any]]]
 
 def steps() -> list[Script]:
     """Every migration but the first, newest first."""
-    scripts = ScriptDirectory.from_config(alembic_config())
+    scripts = ScriptDirectory.from_config(alembic_commands.config())
     return [script for script in scripts.walk_revisions() if script.down_revision is not None]
 
 
@@ -59,7 +60,7 @@ async def go(database: Database, *, to: str) -> None:
 
 
 def _go(connection: Connection, to: str) -> None:
-    config = alembic_config()
+    config = alembic_commands.config()
     config.attributes["connection"] = connection
     known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
     at = connection.execute(text("SELECT version_num FROM receiver_alembic_version")).scalar_one()
