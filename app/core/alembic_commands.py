@@ -12,9 +12,9 @@ import migrations
 
 def config() -> Config:
     """Alembic's configuration, with the path of the installed migrations."""
-    made = Config()
-    made.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    return made
+    settings = Config()
+    settings.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    return settings
 
 
 def migrate(connection: Connection, down_to: str | None) -> None:
