@@ -86,6 +86,9 @@ class Database:
                 has_transaction_pooler=options.has_transaction_pooler,
             )
         """The driver without SQLAlchemy, for the statements that run for every delivery."""
+        self._disposed = False
+        for engine in {self.engine, self.caller_engine}:
+            sa.event.listen(engine.sync_engine, "checkin", self._close_if_disposed)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -186,13 +189,19 @@ class Database:
         return isinstance(self.direct, RawPostgres) and await self.direct.is_read_only()
 
     async def dispose(self) -> None:
-        """Close every connection."""
+        """Close every connection: those at rest now, those in use as soon as they are given back."""
+        self._disposed = True
         await self.direct.close()
         await self.engine.dispose()
         await self.caller_engine.dispose()
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+    def _close_if_disposed(self, _connection: object, entry: sa.pool.ConnectionPoolEntry) -> None:
+        # A pool that was disposed of keeps what is given back to it, and nobody closes that.
+        if self._disposed:
+            entry.close()
 
 
 def _shown(options: PostgresOptions) -> sa.URL:

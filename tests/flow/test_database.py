@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event, text
@@ -43,6 +44,19 @@ async def _create_and_fail(database: Database) -> None:
     async with database.transaction() as connection:
         await connection.execute(text("CREATE TABLE things (name TEXT)"))
         raise ZeroDivisionError
+
+
+async def test_a_connection_in_use_during_the_end_is_closed_when_it_is_given_back(empty_database_url: str) -> None:
+    database = Database(empty_database_url)
+    async with database.read() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        await database.dispose()
+        assert (await connection.execute(text("SELECT 1"))).scalar_one() == 1
+    if database.is_sqlite:
+        with pytest.raises(ValueError, match="no active connection"):
+            driver.in_transaction  # noqa: B018 - a property that raises
+    else:
+        assert driver.is_closed()
 
 
 async def test_writers_wait_for_each_other_instead_of_failing(empty_database_url: str) -> None:
