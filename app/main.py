@@ -15,10 +15,8 @@ from fastapi import APIRouter, FastAPI
 from app.api import audit, deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
 from app.console import routes as console_routes
-from app.console import static_files, submit
-from app.console.overview import Overview
+from app.console import static_files
 from app.console.pages import Console
-from app.console.routes import Parts
 from app.console.sign_in import FailedSignIns
 from app.console.static_files import StaticFiles
 from app.core.audit import Audit
@@ -329,42 +327,39 @@ class Service:
         app.include_router(static_files.router(files))
         if not settings.receiver_console:
             return
+        endpoint_queries, endpoint_commands, reachability, orphans = self._endpoint_parts
         console = Console(
             access=self.access,
             sessions=Sessions(self.database, self.access, clock=self.clock, lifetime=settings.receiver_console_session),
             audit=self.audit,
             files=files,
             public_url=settings.receiver_public_url,
-        )
-        app.include_router(submit.router(console, self.submissions, self.gateway.models_cache))
-        self.failed_sign_ins = FailedSignIns(self.clock)
-        overview = Overview(self.readiness, self.queries, self.activity, self.heartbeat, clock=self.clock)
-        wrong, gateway, tail, parts = self.failed_sign_ins, self.gateway, self.feed_tail, self._console_parts()
-        app.include_router(
-            console_routes.router(console, wrong, overview_page=overview, gateway=gateway, tail=tail, parts=parts)
-        )
-
-    def _console_parts(self) -> Parts:
-        endpoint_queries, endpoint_commands, reachability, orphans = self._endpoint_parts
-        return Parts(
+            clock=self.clock,
             queries=self.queries,
-            submissions=self.submission_repository,
-            category_of=self.categories.known,
+            activity=self.activity,
+            feed_tail=self.feed_tail,
+            readiness=self.readiness,
+            heartbeat=self.heartbeat,
             commands=self._commands,
             replay=self._replay,
             rejections=self.rejections,
+            submissions=self.submissions,
+            submission_repository=self.submission_repository,
+            category_of=self.categories.known,
+            gateway=self.gateway,
             endpoint_queries=endpoint_queries,
             endpoint_commands=endpoint_commands,
             reachability=reachability,
             orphans=orphans,
             keyring=self.keyring,
-            secret_overlap=self.settings.receiver_secret_overlap,
+            secret_overlap=settings.receiver_secret_overlap,
             tokens=self.tokens,
             spending=self.spending,
             webhooks=self._webhooks,
             notifications=self.notifications,
-            clock=self.clock,
         )
+        self.failed_sign_ins = FailedSignIns(self.clock)
+        app.include_router(console_routes.router(console, self.failed_sign_ins))
 
     def _operations_app(self) -> FastAPI:
         app = FastAPI(openapi_url=None, redirect_slashes=False, default_response_class=schemas.JsonResponse)

@@ -13,15 +13,13 @@ from pydantic import BaseModel, ConfigDict
 
 from app.api.parameters import DeliveryParameters, Instant, Text, decode, encode
 from app.console.filters import pretty
-from app.console.pages import Console
-from app.console.parameters import parse_query
+from app.console.pages import Console, parse_query
 from app.core.auth import Caller, Role
 from app.core.errors import NotFound
 from app.core.records import parse_json
-from app.intake.rejections import MALFORMED, Rejections
+from app.intake.rejections import MALFORMED
 from app.ledger.models import DeliveryFilter, Outcome, StoredDelivery, is_visible
-from app.ledger.queries import Queries
-from app.operations.replay import Replay, Replayed
+from app.operations.replay import Replayed
 from app.operations.routes import MOST_REPLAYED
 from app.rivya.payloads import usable_id
 
@@ -138,18 +136,15 @@ def grouped(rows: Sequence[Mapping[str, Any]]) -> list[RefusalGroup]:
     return groups
 
 
+@dataclass(frozen=True, slots=True)
 class DeliveryPages:
     """The handlers of the pages."""
 
-    def __init__(self, console: Console, queries: Queries, *, replay: Replay, rejections: Rejections) -> None:
-        self._console = console
-        self._queries = queries
-        self._replay = replay
-        self._rejections = rejections
+    console: Console
 
     def router(self) -> APIRouter:
         """The routes."""
-        routes, require = self._console.router(), self._console.require
+        routes, require = self.console.router(), self.console.require
         reads, acts = [Depends(require(Role.READ))], [Depends(require(Role.ADMIN))]
         routes.get("/deliveries", dependencies=reads)(self.list_deliveries)
         routes.get("/deliveries/replay", dependencies=acts)(self.preview_replay)
@@ -163,8 +158,8 @@ class DeliveryPages:
         asked = parse_query(request, DeliveryParameters)
         chosen = replace(asked.chosen, owner=request.state.caller.owner)
         after = decode(asked.cursor, chosen) if asked.cursor is not None else None
-        page = await self._queries.deliveries(chosen, after=after, limit=asked.limit)
-        return self._console.page(
+        page = await self.console.queries.deliveries(chosen, after=after, limit=asked.limit)
+        return self.console.page(
             request,
             "deliveries.html",
             title="Deliveries",
@@ -176,42 +171,42 @@ class DeliveryPages:
 
     async def preview_replay(self, request: Request) -> Response:
         """What a replay would do; changes nothing."""
-        result = await collect(self._replay.dry_run(parse_query(request, ReplayChoice).chosen))
+        result = await collect(self.console.replay.dry_run(parse_query(request, ReplayChoice).chosen))
         fields = {name: value for name, value in request.query_params.items() if value}
-        return self._console.page(request, "replay.html", title="Replay", result=result, fields=fields)
+        return self.console.page(request, "replay.html", title="Replay", result=result, fields=fields)
 
     async def apply_replay(self, request: Request) -> Response:
         """Replay them."""
-        result = await collect(self._replay.apply(parse_query(request, ReplayChoice).chosen))
+        result = await collect(self.console.replay.apply(parse_query(request, ReplayChoice).chosen))
         notice = f"Replayed {result.summary}." if result.total else "There was none."
         if result.is_cut and result.last_received_at is not None:
             notice += f" There may be more: go on from {result.last_received_at:%Y-%m-%d %H:%M:%S} UTC."
-        return self._console.redirect(request, _LIST, notice=notice)
+        return self.console.redirect(request, _LIST, notice=notice)
 
     async def show_delivery(self, request: Request, event_id: str) -> Response:
         """What is known of it; for the role admin also its headers and its body."""
         caller: Caller = request.state.caller
-        delivery = await self._queries.delivery(event_id) if usable_id(event_id) is not None else None
+        delivery = await self.console.queries.delivery(event_id) if usable_id(event_id) is not None else None
         if delivery is None or not await self._is_visible(delivery, caller):
             raise NotFound("No delivery with this event id was ever recorded.")
         evidence: dict[str, Any] = {"headers": None, "body": None, "kind": None}
         if caller.role.allows(Role.ADMIN) and delivery.body_pruned_at is None:
             body, kind = readable(delivery.body or b"")
             evidence = {"headers": delivery.headers or {}, "body": body, "kind": kind}
-        return self._console.page(request, "delivery.html", title="Delivery", delivery=delivery, **evidence)
+        return self.console.page(request, "delivery.html", title="Delivery", delivery=delivery, **evidence)
 
     async def _is_visible(self, delivery: StoredDelivery, caller: Caller) -> bool:
         if caller.owner is None:
             return True
         generation_id = delivery.generation_id or ""
-        known = await self._queries.generations_by_id([generation_id])
+        known = await self.console.queries.generations_by_id([generation_id])
         return generation_id in known and is_visible(known[generation_id], caller.owner)
 
     async def list_refusals(self, request: Request) -> Response:
         """The newest refused deliveries, by reason."""
-        rows = await self._rejections.newest(MOST_REJECTIONS)
+        rows = await self.console.rejections.newest(MOST_REJECTIONS)
         wanted = request.query_params.get("reason")
-        return self._console.page(
+        return self.console.page(
             request,
             "refusals.html",
             title="Refusals",

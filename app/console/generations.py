@@ -1,6 +1,6 @@
 """Generations: a table, a gallery, and the page of one with its history and what an admin can do about it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -13,8 +13,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.api.parameters import GenerationParameters, decode, encode
 from app.console.deliveries import collect
 from app.console.filters import pretty, segment, web_url
-from app.console.pages import Console
-from app.console.parameters import parse_query
+from app.console.pages import Console, parse_query
 from app.console.webhooks import shown_notification
 from app.core.auth import Caller, Role
 from app.core.errors import NotFound, RequestInvalid, ServiceError
@@ -29,16 +28,12 @@ from app.ledger.models import (
     Transition,
     is_visible,
 )
-from app.ledger.queries import Queries
 from app.ledger.serializers import render
-from app.notifications.repository import NotificationFilter, NotificationRepository
+from app.notifications.repository import NotificationFilter
 from app.notifications.service import owner_of
-from app.operations.commands import GenerationCommands
-from app.operations.replay import Replay
 from app.rivya.errors import RivyaError, RivyaNotFound
 from app.rivya.payloads import usable_id
 from app.submission.models import Submission
-from app.submission.store import SubmissionRepository
 
 MOST_MATCHES: Final = 50
 MOST_DELIVERIES: Final = 50
@@ -48,9 +43,6 @@ _KINDS: Final = {
     **dict.fromkeys((".m4v", ".mov", ".mp4", ".webm"), "video"),
     **dict.fromkeys((".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"), "audio"),
 }
-
-CategoryOf = Callable[[str | None], str | None]
-"""The category of a model, None while it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,31 +148,15 @@ def request_of(submission: Submission | None) -> dict[str, Any] | None:
     return members if isinstance(members, dict) else None
 
 
+@dataclass(frozen=True, slots=True)
 class GenerationPages:
     """The handlers of the pages."""
 
-    def __init__(
-        self,
-        console: Console,
-        queries: Queries,
-        *,
-        submissions: SubmissionRepository,
-        notifications: NotificationRepository,
-        category_of: CategoryOf,
-        commands: GenerationCommands,
-        replay: Replay,
-    ) -> None:
-        self._console = console
-        self._queries = queries
-        self._submissions = submissions
-        self._notifications = notifications
-        self._category_of = category_of
-        self._commands = commands
-        self._replay = replay
+    console: Console
 
     def router(self) -> APIRouter:
         """The routes."""
-        routes, require = self._console.router(), self._console.require
+        routes, require = self.console.router(), self.console.require
         reads, acts = [Depends(require(Role.READ))], [Depends(require(Role.ADMIN))]
         one = "/generations/{generation_id:path}"
         routes.get("/generations", dependencies=reads)(self.list_generations)
@@ -195,8 +171,8 @@ class GenerationPages:
         asked = parse_query(request, GenerationParameters, view="table", q="")
         text, owner = request.query_params.get("q", "").strip(), request.state.caller.owner
         items, following = await (self._search(text, owner) if text else self._list_page(asked, owner))
-        rows = [Row(each, media_of(each, self._category_of(each.model))) for each in items]
-        return self._console.page(
+        rows = [Row(each, media_of(each, self.console.category_of(each.model))) for each in items]
+        return self.console.page(
             request,
             "generations.html",
             title="Generations",
@@ -214,20 +190,24 @@ class GenerationPages:
     ) -> tuple[Sequence[Generation], str | None]:
         chosen = replace(asked.chosen, owner=owner)
         after = decode(asked.cursor, chosen) if asked.cursor is not None else None
-        page = await self._queries.generations(chosen, after=after, limit=asked.limit)
+        page = await self.console.queries.generations(chosen, after=after, limit=asked.limit)
         return page.items, encode(page.last, chosen) if page.last is not None else None
 
     async def _search(self, text: str, owner: str | None) -> tuple[Sequence[Generation], str | None]:
         if usable_id(text) is None:
             return [], None
-        matching = await self._queries.search_generations(text, owner=owner, limit=MOST_MATCHES)
+        matching = await self.console.queries.search_generations(text, owner=owner, limit=MOST_MATCHES)
         if matching:
             return matching, None
         chosen = GenerationFilter(client_request_id=text, owner=owner)
-        return (await self._queries.generations(chosen, after=None, limit=MOST_MATCHES)).items, None
+        return (await self.console.queries.generations(chosen, after=None, limit=MOST_MATCHES)).items, None
 
     async def _visible(self, request: Request, generation_id: str) -> Generation:
-        known = await self._queries.generations_by_id([generation_id]) if usable_id(generation_id) is not None else {}
+        known = (
+            await self.console.queries.generations_by_id([generation_id])
+            if usable_id(generation_id) is not None
+            else {}
+        )
         generation = known.get(generation_id)
         if generation is None or not is_visible(generation, request.state.caller.owner):
             raise NotFound("The receiver knows no generation with this id.")
@@ -236,20 +216,20 @@ class GenerationPages:
     async def show_generation(self, request: Request, generation_id: str) -> Response:
         """Everything about one."""
         generation = await self._visible(request, generation_id)
-        transitions = await self._queries.transitions(generation_id)
+        transitions = await self.console.queries.transitions(generation_id)
         chosen = DeliveryFilter(generation_id=generation_id)
-        deliveries = (await self._queries.deliveries(chosen, after=None, limit=MOST_DELIVERIES)).items
-        submission = await self._submissions.of_generation(generation_id)
+        deliveries = (await self.console.queries.deliveries(chosen, after=None, limit=MOST_DELIVERIES)).items
+        submission = await self.console.submission_repository.of_generation(generation_id)
         caller: Caller = request.state.caller
         sent = NotificationFilter(token=owner_of(caller), generation_id=generation_id)
-        notifications = await self._notifications.list_notifications(sent, after=None, limit=MOST_DELIVERIES)
+        notifications = await self.console.notifications.list_notifications(sent, after=None, limit=MOST_DELIVERIES)
         error = generation.rivya_object.get("error")
-        return self._console.page(
+        return self.console.page(
             request,
             "generation.html",
             title="Generation",
             generation=generation,
-            media=media_of(generation, self._category_of(generation.model)),
+            media=media_of(generation, self.console.category_of(generation.model)),
             error=error if isinstance(error, Mapping) else None,
             entries=timeline(generation, transitions, deliveries, submission),
             deliveries=deliveries,
@@ -264,7 +244,7 @@ class GenerationPages:
         """Ask Rivya about it now."""
         await self._visible(request, generation_id)
         try:
-            recorded = await self._commands.poll(generation_id)
+            recorded = await self.console.commands.poll(generation_id)
         except RivyaNotFound:
             raise NotFound("Rivya does not know this generation; nothing was changed.") from None
         except RivyaError as error:
@@ -273,19 +253,19 @@ class GenerationPages:
         status = "unknown" if recorded.generation is None else recorded.generation.status
         news = {Outcome.STALE: "nothing new", Outcome.CONFLICT: "it contradicts the final status, which stays"}
         notice = f"Rivya was asked: {status} ({news.get(recorded.outcome, 'new')})."
-        return self._console.redirect(request, f"{_LIST}/{segment(generation_id)}", notice=notice)
+        return self.console.redirect(request, f"{_LIST}/{segment(generation_id)}", notice=notice)
 
     async def replay_deliveries(self, request: Request, generation_id: str) -> Response:
         """Record all its deliveries again."""
         await self._visible(request, generation_id)
-        result = await collect(self._replay.apply(DeliveryFilter(generation_id=generation_id)))
+        result = await collect(self.console.replay.apply(DeliveryFilter(generation_id=generation_id)))
         notice = f"Replayed {result.summary}." if result.total else "It has no deliveries."
-        return self._console.redirect(request, f"{_LIST}/{segment(generation_id)}", notice=notice)
+        return self.console.redirect(request, f"{_LIST}/{segment(generation_id)}", notice=notice)
 
     async def forget(self, request: Request, generation_id: str) -> Response:
         """Delete it, confirmed by its id."""
         fields = request.state.form
         if fields.get("confirm") != generation_id:
             raise RequestInvalid("confirm: must be the id of the generation, typed as it is shown.")
-        await self._commands.delete(generation_id, even_open=fields.get("even_open") == "yes")
-        return self._console.redirect(request, _LIST, notice=f"Forgotten: {generation_id}")
+        await self.console.commands.delete(generation_id, even_open=fields.get("even_open") == "yes")
+        return self.console.redirect(request, _LIST, notice=f"Forgotten: {generation_id}")

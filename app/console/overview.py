@@ -13,21 +13,16 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.routing import APIRouter
 from pydantic import BaseModel, ConfigDict
 
-from app.api.health import Readiness
 from app.console.charts import WINDOWS, Chart, Series, Window, stacked
 from app.console.filters import number, segment, words
 from app.console.pages import Console
 from app.core.auth import Caller, Role
-from app.core.clock import Clock
 from app.core.errors import HealthCheck, ServiceError
-from app.gateway.service import Gateway
-from app.ledger.metrics import DELIVERIES, FAILED, FAILED_POLLS, POLLS, REFUSALS, SETTLED, Activity, ActivitySum
+from app.ledger.metrics import DELIVERIES, FAILED, FAILED_POLLS, POLLS, REFUSALS, SETTLED, ActivitySum
 from app.ledger.models import MOST_OPEN, Source, Tracking
-from app.ledger.queries import Queries
 from app.notifications.models import SubscriptionStatus
 from app.notifications.repository import NotificationRepository
 from app.notifications.service import owner_of
-from app.operations.replicas import Heartbeat
 
 _CREDITS_KEPT: Final = timedelta(minutes=1)
 _MOST_FAILING: Final = 10
@@ -50,35 +45,30 @@ class _Problem:
     """The page that tells more."""
 
 
-class Overview:
-    """Reads what the page shows. Methods raise `DatabaseUnavailable`."""
+class _RecentSums:
+    """The sums of each window, read once for all who look within a few seconds."""
 
-    def __init__(
-        self, readiness: Readiness, queries: Queries, activity: Activity, heartbeat: Heartbeat, *, clock: Clock
-    ) -> None:
-        self.readiness = readiness
-        self.queries = queries
-        self.heartbeat = heartbeat
-        self.clock = clock
-        self._activity = activity
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._sums: dict[str, tuple[float, datetime, list[ActivitySum]]] = {}
         self._lock = asyncio.Lock()
 
-    async def sums(self, window: Window) -> tuple[datetime, list[ActivitySum]]:
-        """The sums of the window, and when they were read: once for all who look within a few seconds."""
+    async def get(self, window: Window) -> tuple[datetime, list[ActivitySum]]:
+        """When the sums of the window were read, and they themselves. Raises `DatabaseUnavailable`."""
+        clock = self._console.clock
         async with self._lock:
-            read_at, now, sums = self._sums.get(window.name, (-math.inf, self.clock.now(), []))
-            if self.clock.monotonic() - read_at >= window.cached:
-                now = self.clock.now()
-                sums = await self._activity.sums(window.begins(now), prefix=window.prefix)
-                self._sums[window.name] = (self.clock.monotonic(), now, sums)
+            read_at, now, sums = self._sums.get(window.name, (-math.inf, clock.now(), []))
+            if clock.monotonic() - read_at >= window.cached:
+                now = clock.now()
+                sums = await self._console.activity.sums(window.begins(now), prefix=window.prefix)
+                self._sums[window.name] = (clock.monotonic(), now, sums)
         return now, sums
 
 
-def router(console: Console, overview: Overview, gateway: Gateway, notifications: NotificationRepository) -> APIRouter:
+def router(console: Console) -> APIRouter:
     """The page, and the credits that it loads afterwards."""
-    routes = console.router()
-    asking = asyncio.Lock()
+    routes, balance = console.router(), console.gateway.balance
+    recent_sums, asking = _RecentSums(console), asyncio.Lock()
 
     @routes.get("")
     async def show(
@@ -87,19 +77,19 @@ def router(console: Console, overview: Overview, gateway: Gateway, notifications
         caller: Annotated[Caller, Depends(console.require(Role.READ))],
     ) -> Response:
         """The overview."""
-        checks = (await overview.readiness.get()).checks
-        values: dict[str, Any] = {} if caller.role.is_fenced else await _record(overview, parameters.range)
+        checks = (await console.readiness.get()).checks
+        values: dict[str, Any] = {} if caller.role.is_fenced else await _record(console, recent_sums, parameters.range)
         return console.page(
             request,
             "overview.html",
             title="Overview",
             problems=[
                 *_problems(checks, shows_details=caller.role is Role.ADMIN),
-                *await _failing_webhooks(notifications, caller),
+                *await _failing_webhooks(console.notifications, caller),
             ],
             checks=checks,
-            credits=_shown_credits(gateway.balance.latest(within=_CREDITS_KEPT)),
-            replicas=await overview.heartbeat.running(),
+            credits=_shown_credits(balance.latest(within=_CREDITS_KEPT)),
+            replicas=await console.heartbeat.running(),
             **values,
         )
 
@@ -107,10 +97,10 @@ def router(console: Console, overview: Overview, gateway: Gateway, notifications
     async def show_credits(request: Request, _: Annotated[Caller, Depends(console.require(Role.READ))]) -> Response:
         """The credits of the account, as Rivya reported them in the last minute; asks Rivya for that."""
         async with asking:
-            if gateway.balance.latest(within=_CREDITS_KEPT) is None:
+            if balance.latest(within=_CREDITS_KEPT) is None:
                 with suppress(ServiceError):
-                    await gateway.credits(request)
-        shown = _shown_credits(gateway.balance.latest(within=_CREDITS_KEPT))
+                    await console.gateway.credits(request)
+        shown = _shown_credits(balance.latest(within=_CREDITS_KEPT))
         return Response(shown or "not known", media_type="text/html", headers={"Cache-Control": "no-store"})
 
     return routes
@@ -150,13 +140,13 @@ async def _failing_webhooks(notifications: NotificationRepository, caller: Calle
     ]
 
 
-async def _record(overview: Overview, name: str) -> dict[str, Any]:
+async def _record(console: Console, recent_sums: _RecentSums, name: str) -> dict[str, Any]:
     """What the page shows of the whole record, to those who may see all of it."""
     window = next(window for window in WINDOWS if window.name == name)
     hour = WINDOWS[0]
-    by_tracking = await overview.queries.open_by_tracking()
-    now, sums = await overview.sums(window)
-    _, last_hour = await overview.sums(hour)
+    by_tracking = await console.queries.open_by_tracking()
+    now, sums = await recent_sums.get(window)
+    _, last_hour = await recent_sums.get(hour)
     by_source = {source: _total(last_hour, SETTLED[source]) for source in Source}
     return {
         "window": window,

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,16 +18,36 @@ from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import ValidationError
 
 from app.api.errors import explain, route_of
+from app.api.health import Readiness
 from app.console import filters
 from app.console.static_files import StaticFiles
 from app.core.audit import Audit
 from app.core.auth import Access, Caller, Role
-from app.core.bodies import ClientDisconnected, read_body
+from app.core.bodies import ClientDisconnected, Model, read_body
+from app.core.clock import Clock
 from app.core.errors import RequestInvalid, ServiceError
 from app.core.urls import is_loopback
+from app.endpoint.keyring import Keyring
+from app.endpoint.reachability import Reachability
+from app.endpoint.service import EndpointCommands, EndpointQueries, Orphans
+from app.gateway.service import Gateway
+from app.intake.rejections import Rejections
+from app.ledger.feed import FeedTail
+from app.ledger.metrics import Activity
+from app.ledger.queries import Queries
+from app.notifications.repository import NotificationRepository
+from app.notifications.service import Webhooks
+from app.operations.commands import GenerationCommands
+from app.operations.replay import Replay
+from app.operations.replicas import Heartbeat
+from app.submission.service import SubmissionService
+from app.submission.store import SubmissionRepository
+from app.tokens.service import Tokens
 from app.tokens.sessions import SessionEnded, Sessions
+from app.tokens.spending import Spending
 
 COOKIE: Final = "receiver_session"
 _NOTICE: Final = "receiver_notice"
@@ -36,6 +57,7 @@ LOGIN: Final = "/console/login"
 _OURS: Final = re.compile(r"/console(?:[/?][\x21-\x5b\x5d-\x7e]*)?")
 MOST_FORM_BYTES: Final = 64 * 1024
 _MOST_FIELDS: Final = 200
+_TIME_OF_A_FIELD: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?", re.ASCII)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -78,7 +100,7 @@ class FormInvalid(RequestInvalid):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Console:
-    """The parts that pages are made of."""
+    """What pages are made of, read from and act through: the same parts as the API's routes."""
 
     access: Access
     sessions: Sessions
@@ -86,6 +108,30 @@ class Console:
     files: StaticFiles
     public_url: str | None
     """Its origin is accepted in forms too, for proxies that change `Host`."""
+    clock: Clock
+    queries: Queries
+    activity: Activity
+    feed_tail: FeedTail
+    readiness: Readiness
+    heartbeat: Heartbeat
+    commands: GenerationCommands
+    replay: Replay
+    rejections: Rejections
+    submissions: SubmissionService
+    submission_repository: SubmissionRepository
+    category_of: Callable[[str | None], str | None]
+    """The category of a model, None while it is not known."""
+    gateway: Gateway
+    endpoint_queries: EndpointQueries
+    endpoint_commands: EndpointCommands
+    reachability: Reachability
+    orphans: Orphans
+    keyring: Keyring
+    secret_overlap: timedelta
+    tokens: Tokens
+    spending: Spending
+    webhooks: Webhooks
+    notifications: NotificationRepository
 
     def require(self, role: Role) -> Callable[[Request], Awaitable[Caller]]:
         """A dependency: the caller who is signed in. Raises `SessionEnded`, `FormInvalid`, `Forbidden`."""
@@ -269,6 +315,35 @@ def login_url(request: Request) -> str:
     wanted = request.url.path if request.method == "GET" else "/console"
     wanted = f"{wanted}?{request.url.query}" if request.url.query and request.method == "GET" else wanted
     return LOGIN if wanted == "/console" else f"{LOGIN}?next={quote(wanted)}"
+
+
+def parse_query(request: Request, model: type[Model], **ours: str) -> Model:
+    """The query as parameters of the API. Empty fields count as left out; times of a form's field are in UTC.
+
+    `ours`: parameters of the page itself, that the model does not know, with their defaults; they are left out.
+
+    Raises `RequestValidationError`.
+    """
+    given = {
+        name: _with_zone(value) for name, value in request.query_params.items() if value.strip() and name not in ours
+    }
+    return validated(model, given, place="query")
+
+
+def validated(model: type[Model], given: dict[str, Any], *, place: str = "body") -> Model:
+    """`given` as a model of the API. Raises `RequestValidationError`, which names what is wrong."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise RequestValidationError([{**each, "loc": (place, *each["loc"])} for each in error.errors()]) from None
+
+
+def _with_zone(value: str) -> str:
+    """A time as a browser's field for times writes it, with seconds and an offset; anything else unchanged."""
+    match = _TIME_OF_A_FIELD.fullmatch(value)
+    if match is None:
+        return value
+    return f"{value}Z" if match[1] else f"{value}:00Z"
 
 
 @cache

@@ -1,121 +1,75 @@
-"""All routes of the console, in their order."""
+"""All routes of the console in their order, and those without a module of their own: the audit and the updates."""
 
-from contextlib import suppress
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Final
+import asyncio
+from contextlib import aclosing, suppress
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.types import Send
 
-from app.console import audit, overview, sign_in, stream, usage
+from app.api.events import SECONDS_BETWEEN_COMMENTS, EventStream
+from app.api.parameters import AuditParameters, Text
+from app.console import overview, sign_in, submit, usage
 from app.console.deliveries import DeliveryPages
 from app.console.endpoint import EndpointPages
-from app.console.generations import CategoryOf, GenerationPages
-from app.console.overview import Overview
-from app.console.pages import Console
+from app.console.generations import GenerationPages
+from app.console.pages import Console, parse_query
 from app.console.sign_in import FailedSignIns
 from app.console.tokens import TokenPages
 from app.console.webhooks import WebhookPages
-from app.core.auth import Role
-from app.core.clock import Clock
+from app.core.auth import Caller, Role
 from app.core.errors import NotFound
-from app.endpoint.keyring import Keyring
-from app.endpoint.reachability import Reachability
-from app.endpoint.service import EndpointCommands, EndpointQueries, Orphans
-from app.gateway.service import Gateway
-from app.intake.rejections import Rejections
-from app.ledger.feed import FeedTail
-from app.ledger.queries import Queries
-from app.notifications.repository import NotificationRepository
-from app.notifications.service import Webhooks
-from app.operations.commands import GenerationCommands
-from app.operations.replay import Replay
-from app.submission.store import SubmissionRepository
-from app.tokens.service import Tokens
+from app.ledger.feed import LATEST, FeedPage
+from app.ledger.models import EventFilter
 from app.tokens.sessions import SessionEnded
-from app.tokens.spending import Spending
 
 _SECTIONS: Final = ("endpoint", "notifications", "tokens", "webhooks")
 """Pages whose forms are sent to addresses below them."""
+_SECONDS_TOGETHER: Final = 0.5
+"""What happens within this time is one message: a page is read anew twice a second at most."""
+_CHANGED: Final = b"event: changed\ndata: {}\n\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What pages read from and act through: the same parts as the API's routes."""
-
-    queries: Queries
-    submissions: SubmissionRepository
-    category_of: CategoryOf
-    commands: GenerationCommands
-    replay: Replay
-    rejections: Rejections
-    endpoint_queries: EndpointQueries
-    endpoint_commands: EndpointCommands
-    reachability: Reachability
-    orphans: Orphans
-    keyring: Keyring
-    secret_overlap: timedelta
-    tokens: Tokens
-    spending: Spending
-    webhooks: Webhooks
-    notifications: NotificationRepository
-    clock: Clock
-
-
-def router(
-    console: Console,
-    failed_sign_ins: FailedSignIns,
-    *,
-    overview_page: Overview,
-    gateway: Gateway,
-    tail: FeedTail,
-    parts: Parts,
-) -> APIRouter:
+def router(console: Console, failed_sign_ins: FailedSignIns) -> APIRouter:
     """The routes."""
     routes = APIRouter(include_in_schema=False)
-    for part in (
+    for pages in (
         sign_in.router(console, failed_sign_ins),
-        overview.router(console, overview_page, gateway, parts.notifications),
-        audit.router(console),
-        stream.router(console, tail),
-        *_pages(console, parts),
+        overview.router(console),
+        submit.router(console),
+        GenerationPages(console).router(),
+        DeliveryPages(console).router(),
+        EndpointPages(console).router(),
+        usage.router(console),
+        TokenPages(console).router(),
+        WebhookPages(console).router(),
+        _others(console),
     ):
-        routes.include_router(part)
-    routes.include_router(_rest(console))
+        routes.include_router(pages)
     return routes
 
 
-def _pages(console: Console, parts: Parts) -> tuple[APIRouter, ...]:
-    queries, replay, clock = parts.queries, parts.replay, parts.clock
-    return (
-        GenerationPages(
-            console,
-            queries,
-            submissions=parts.submissions,
-            notifications=parts.notifications,
-            category_of=parts.category_of,
-            commands=parts.commands,
-            replay=replay,
-        ).router(),
-        DeliveryPages(console, queries, replay=replay, rejections=parts.rejections).router(),
-        EndpointPages(
-            console,
-            parts.endpoint_queries,
-            parts.endpoint_commands,
-            reachability=parts.reachability,
-            orphans=parts.orphans,
-            keyring=parts.keyring,
-            secret_overlap=parts.secret_overlap,
-            clock=clock,
-        ).router(),
-        usage.router(console, queries, clock=clock),
-        TokenPages(console, parts.tokens, parts.spending, clock=clock).router(),
-        WebhookPages(console, parts.webhooks, parts.notifications).router(),
-    )
-
-
-def _rest(console: Console) -> APIRouter:
+def _others(console: Console) -> APIRouter:
     routes = console.router()
+
+    @routes.get("/audit")
+    async def list_audit(request: Request, _: Annotated[Caller, Depends(console.require(Role.ADMIN))]) -> Response:
+        """Who did what: the acts of operators and the refused calls of their routes, newest first."""
+        parameters = parse_query(request, AuditParameters)
+        rows = await console.audit.list(parameters.chosen, after=parameters.cursor, limit=parameters.limit + 1)
+        entries = rows[: parameters.limit]
+        next_cursor = entries[-1]["id"] if len(rows) > parameters.limit else None
+        return console.page(request, "audit.html", title="Audit", entries=entries, next_cursor=next_cursor)
+
+    @routes.get("/events")
+    async def follow(
+        caller: Annotated[Caller, Depends(console.require(Role.READ))],
+        generation_id: Annotated[Text | None, Query()] = None,
+    ) -> Response:
+        """Messages without content, which tell an open page that the feed has moved, so that it reads itself anew."""
+        chosen = EventFilter(generation_id=generation_id, owner=caller.owner)
+        after = await console.feed_tail.feed.cursor(LATEST)
+        return ChangeStream(console.feed_tail, chosen, after, validity=console.access.while_waiting(caller))
 
     @routes.get("/{path:path}")
     async def nothing(request: Request, path: str) -> Response:
@@ -130,3 +84,19 @@ def _rest(console: Console) -> APIRouter:
         raise NotFound("There is no such page.")
 
     return routes
+
+
+class ChangeStream(EventStream):
+    """One message at the beginning, one after each change, and one every 15 s, for what is not in the feed."""
+
+    async def send_events(self, send: Send) -> None:
+        """Send the messages until the process stops."""
+        page: FeedPage | None = FeedPage([], self.after)
+        while page is not None:
+            if page.events:
+                await asyncio.sleep(_SECONDS_TOGETHER)
+            after = await self.tail.feed.cursor(LATEST)  # before the message: what comes later is another change
+            await send({"type": "http.response.body", "body": _CHANGED, "more_body": True})
+            paging = self.tail.pages(self.chosen, after, limit=1, seconds=SECONDS_BETWEEN_COMMENTS)
+            async with aclosing(paging) as pages:
+                page = await anext(pages, None)

@@ -10,17 +10,16 @@ from app.console.pages import Console
 from app.core.auth import Caller, Role
 from app.core.errors import RequestInvalid, ServiceError
 from app.core.records import dump_json
-from app.gateway.models_cache import CachedModels, ModelsCache
+from app.gateway.models_cache import CachedModels
 from app.rivya.payloads import json_object
 from app.submission.models import read_create, read_key
-from app.submission.service import SubmissionService
 
 _EMPTY: Final = {"model": "", "prompt": "", "params": "", "client_request_id": ""}
 
 
-def router(console: Console, submissions: SubmissionService, models_cache: ModelsCache) -> APIRouter:
+def router(console: Console) -> APIRouter:
     """The page and its parts."""
-    routes = console.router()
+    routes, submissions = console.router(), console.submissions
 
     def form(request: Request, fields: dict[str, str], *, status: int = 200, error: str | None = None) -> Response:
         """The form with these fields; its key makes sure that it is paid once, also if it is sent again."""
@@ -36,7 +35,7 @@ def router(console: Console, submissions: SubmissionService, models_cache: Model
     async def list_models(request: Request, _: Annotated[Caller, Depends(console.require(Role.WRITE))]) -> Response:
         """Rivya's models as options of the field; empty where Rivya does not answer."""
         try:
-            models = await models_cache.best()
+            models = await console.gateway.models_cache.best()
         except ServiceError:
             models = None
         categories = models.categories if isinstance(models, CachedModels) else {}

@@ -13,12 +13,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.api import usage
 from app.api.parameters import UsageParameters
 from app.console.charts import Chart, Series, Window, stacked
-from app.console.pages import Console
-from app.console.parameters import parse_query
+from app.console.pages import Console, parse_query
 from app.core.auth import Caller, Role
-from app.core.clock import Clock
 from app.core.errors import RequestInvalid
-from app.ledger.queries import Queries
 from app.ledger.sql import OTHER_MODELS, UsageLine
 
 MOST_SHOWN: Final = 500
@@ -105,15 +102,15 @@ def _plain(value: str) -> str:
     return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def router(console: Console, queries: Queries, *, clock: Clock) -> APIRouter:
+def router(console: Console) -> APIRouter:
     """The pages."""
     routes = console.router()
 
     async def read(request: Request, caller: Caller) -> tuple[usage.Window, list[UsageLine]]:
         asked_for = parse_query(request, UsageParameters, by="token")
-        asked = usage.window(asked_for.first, asked_for.to, now=clock.now())
+        asked = usage.window(asked_for.first, asked_for.to, now=console.clock.now())
         most = usage.MOST_LINES + 1
-        lines = await queries.usage(asked.first, asked.last_hour_ends, most=most, owner=caller.owner)
+        lines = await console.queries.usage(asked.first, asked.last_hour_ends, most=most, owner=caller.owner)
         if len(lines) == most:
             raise RequestInvalid(f"from, to: hold more than {usage.MOST_LINES} lines; ask for a shorter time.")
         return asked, lines
@@ -124,7 +121,7 @@ def router(console: Console, queries: Queries, *, clock: Clock) -> APIRouter:
         asked, lines = await read(request, caller)
         is_by_model = request.query_params.get("by") == "model"
         name_of, title = (model_of, "Credits by model") if is_by_model else (token_of, "Credits by token")
-        today = clock.now().date()
+        today = console.clock.now().date()
         return console.page(
             request,
             "usage.html",

@@ -1,25 +1,25 @@
 """Webhooks of programs, and what was sent to them: made, paused, tested, rotated, deleted, and sent again."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import RowMapping
 
 from app.console.filters import segment
-from app.console.pages import Console
-from app.console.parameters import parse_query, validated
+from app.console.pages import Console, parse_query, validated
 from app.core.auth import Caller, Role
 from app.core.errors import NotFound, RequestInvalid
 from app.notifications.models import EventType, NotificationState, Subscription, SubscriptionStatus
-from app.notifications.repository import NotificationFilter, NotificationRepository
+from app.notifications.repository import NotificationFilter
 from app.notifications.schemas import (
     CreateWebhook,
     NotificationParameters,
     ResendMany,
     render_notification,
 )
-from app.notifications.service import Webhooks, owner_of
+from app.notifications.service import owner_of
 
 _LIST: Final = "/console/webhooks"
 _NOTIFICATIONS: Final = "/console/notifications"
@@ -35,17 +35,15 @@ def read_webhook(fields: Mapping[str, str]) -> CreateWebhook:
     return validated(CreateWebhook, given)
 
 
+@dataclass(frozen=True, slots=True)
 class WebhookPages:
     """The handlers of the pages."""
 
-    def __init__(self, console: Console, webhooks: Webhooks, repository: NotificationRepository) -> None:
-        self._console = console
-        self._webhooks = webhooks
-        self._repository = repository
+    console: Console
 
     def router(self) -> APIRouter:
         """The routes."""
-        routes, require = self._console.router(), self._console.require
+        routes, require = self.console.router(), self.console.require
         writes = [Depends(require(Role.WRITE))]
         one = "/webhooks/{webhook_id}"
         routes.get("/webhooks", dependencies=writes)(self.list_webhooks)
@@ -61,11 +59,11 @@ class WebhookPages:
     async def list_webhooks(self, request: Request) -> Response:
         """Those of the caller; for an admin all."""
         caller: Caller = request.state.caller
-        return self._console.page(
+        return self.console.page(
             request,
             "webhooks.html",
             title="Webhooks",
-            webhooks=await self._repository.subscriptions(token=owner_of(caller)),
+            webhooks=await self.console.notifications.subscriptions(token=owner_of(caller)),
             event_types=_event_types(caller),
         )
 
@@ -74,22 +72,22 @@ class WebhookPages:
         wanted = read_webhook(request.state.form)
         members = {**wanted.model_dump(), "event_types": tuple(wanted.event_types)}
         caller: Caller = request.state.caller
-        webhook, secret = await self._webhooks.create(caller, self._console.audit.actor(request), **members)
-        return self._console.redirect_to_secret(request, _secret_url(webhook), secret)
+        webhook, secret = await self.console.webhooks.create(caller, self.console.audit.actor(request), **members)
+        return self.console.redirect_to_secret(request, _secret_url(webhook), secret)
 
     async def show_secret(self, request: Request, webhook_id: str) -> Response:
         """The secret of one that was just made or rotated."""
-        webhook = await self._repository.get(_usable(webhook_id), token=owner_of(request.state.caller))
+        webhook = await self.console.notifications.get(_usable(webhook_id), token=owner_of(request.state.caller))
         back = f"{_LIST}/{segment(webhook.id)}"
         name = webhook.name or webhook.url
-        return self._console.secret_page(request, title="Secret of the webhook", name=name, back=back)
+        return self.console.secret_page(request, title="Secret of the webhook", name=name, back=back)
 
     async def show_webhook(self, request: Request, webhook_id: str) -> Response:
         """One, and what was sent to it."""
         caller: Caller = request.state.caller
-        webhook = await self._repository.get(_usable(webhook_id), token=owner_of(caller))
+        webhook = await self.console.notifications.get(_usable(webhook_id), token=owner_of(caller))
         rows, next_cursor = await self._notifications(request, NotificationFilter(endpoint_id=webhook.id))
-        return self._console.page(
+        return self.console.page(
             request,
             "webhook.html",
             title="Webhook",
@@ -106,7 +104,7 @@ class WebhookPages:
         limit, cursor = 50, request.query_params.get("cursor")
         if cursor is not None and not cursor.isprintable():
             raise RequestInvalid("cursor: must be the one of a link to the next page, unchanged.")
-        rows = await self._repository.list_notifications(chosen, after=cursor, limit=limit + 1)
+        rows = await self.console.notifications.list_notifications(chosen, after=cursor, limit=limit + 1)
         is_admin = request.state.caller.role is Role.ADMIN
         shown = [shown_notification(row, is_admin=is_admin) for row in rows[:limit]]
         return shown, rows[limit - 1]["id"] if len(rows) > limit else None
@@ -128,23 +126,23 @@ class WebhookPages:
         return await self._changed(request, webhook_id, {"status": SubscriptionStatus.ACTIVE}, notice=notice)
 
     async def _changed(self, request: Request, webhook_id: str, changes: dict[str, Any], *, notice: str) -> Response:
-        actor = self._console.audit.actor(request)
-        await self._webhooks.change(request.state.caller, actor, _usable(webhook_id), changes)
+        actor = self.console.audit.actor(request)
+        await self.console.webhooks.change(request.state.caller, actor, _usable(webhook_id), changes)
         return self._to(request, webhook_id, notice)
 
     def _to(self, request: Request, webhook_id: str, notice: str) -> Response:
-        return self._console.redirect(request, f"{_LIST}/{segment(webhook_id)}", notice=notice)
+        return self.console.redirect(request, f"{_LIST}/{segment(webhook_id)}", notice=notice)
 
     async def rotate(self, request: Request, webhook_id: str) -> Response:
         """Give it a new secret, and show it."""
-        actor = self._console.audit.actor(request)
-        webhook, secret = await self._webhooks.rotate(request.state.caller, actor, _usable(webhook_id))
-        return self._console.redirect_to_secret(request, _secret_url(webhook), secret)
+        actor = self.console.audit.actor(request)
+        webhook, secret = await self.console.webhooks.rotate(request.state.caller, actor, _usable(webhook_id))
+        return self.console.redirect_to_secret(request, _secret_url(webhook), secret)
 
     async def test(self, request: Request, webhook_id: str) -> Response:
         """Send a test event at once; says what came of it."""
-        await self._console.audit.record_act(request)
-        row = await self._webhooks.test(request.state.caller, _usable(webhook_id))
+        await self.console.audit.record_act(request)
+        row = await self.console.webhooks.test(request.state.caller, _usable(webhook_id))
         answer = f"status {row['response_status']}" if row["response_status"] else row["error"] or "no answer"
         outcome = (
             "The test event was delivered" if row["state"] == NotificationState.DELIVERED else "It was not delivered"
@@ -156,8 +154,8 @@ class WebhookPages:
         fields = request.state.form
         times = {name: f"{fields[name]}Z" for name in ("since", "until") if fields.get(name)}
         wanted = validated(ResendMany, {"status": fields.get("status", ""), **times})
-        await self._console.audit.record_act(request)
-        count = await self._webhooks.resend_many(
+        await self.console.audit.record_act(request)
+        count = await self.console.webhooks.resend_many(
             request.state.caller, _usable(webhook_id), state=wanted.status, since=wanted.since, until=wanted.until
         )
         notice = f"{count} {'is' if count == 1 else 'are'} sent again." if count else "There was none to send again."
@@ -167,8 +165,8 @@ class WebhookPages:
         """Delete it, confirmed by its id."""
         if request.state.form.get("confirm") != webhook_id:
             raise RequestInvalid("confirm: must be the id of the webhook, typed as it is shown.")
-        await self._webhooks.delete(request.state.caller, self._console.audit.actor(request), _usable(webhook_id))
-        return self._console.redirect(request, _LIST, notice=f"Deleted: {webhook_id}")
+        await self.console.webhooks.delete(request.state.caller, self.console.audit.actor(request), _usable(webhook_id))
+        return self.console.redirect(request, _LIST, notice=f"Deleted: {webhook_id}")
 
     async def list_notifications(self, request: Request) -> Response:
         """What was sent to the caller's webhooks and jobs, for an admin to all; newest first."""
@@ -180,7 +178,7 @@ class WebhookPages:
             generation_id=asked.generation_id,
         )
         rows, next_cursor = await self._notifications(request, chosen)
-        return self._console.page(
+        return self.console.page(
             request,
             "notifications.html",
             title="Notifications",
@@ -191,11 +189,11 @@ class WebhookPages:
 
     async def resend(self, request: Request, notification_id: str) -> Response:
         """Make one due now."""
-        await self._console.audit.record_act(request)
-        row = await self._webhooks.resend(request.state.caller, _usable(notification_id))
+        await self.console.audit.record_act(request)
+        row = await self.console.webhooks.resend(request.state.caller, _usable(notification_id))
         to = row["subscription_id"]
         url = f"{_LIST}/{segment(to)}" if to is not None else _NOTIFICATIONS
-        return self._console.redirect(request, url, notice="It is sent again.")
+        return self.console.redirect(request, url, notice="It is sent again.")
 
 
 def shown_notification(row: RowMapping, *, is_admin: bool) -> dict[str, Any]:
