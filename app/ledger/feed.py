@@ -281,7 +281,7 @@ class FeedTail:
         """Bytes of `_recent`."""
         self._woken = asyncio.Event()
         self._is_stopping = False
-        changes.add_listener(self._on_transition)
+        self._changes = changes
         if hints is not None:
             hints.is_followed = lambda: bool(self._followers.waited_for)
             hints.on_hint = self._woken.set
@@ -296,6 +296,7 @@ class FeedTail:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         with self._followers.wait(chosen.generation_id or _EVERYTHING) as changed:
+            self._changes.listeners.add(self._on_transition)
             while not self._is_stopping:
                 changed.clear()
                 page = self._recent_page(chosen, after, limit=limit)
@@ -322,6 +323,7 @@ class FeedTail:
         self._woken.clear()
         if not self._followers.waited_for:
             self._recent = None
+            self._changes.listeners.discard(self._on_transition)
         elif self._recent is None:
             self._begin = self._end = await self.feed.latest()
             self._recent, self._size = [], 0

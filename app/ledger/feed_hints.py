@@ -7,7 +7,6 @@ from typing import Final
 
 from app.core.database import Database
 from app.core.drivers import Connection, RawPostgres, translate_errors
-from app.ledger.models import Transition
 from app.ledger.recorder import Changes
 
 CHANNEL: Final = "receiver_feed"
@@ -30,7 +29,7 @@ class FeedHints:
         self._committed = asyncio.Event()
         self.on_hint: Callable[[], None] = lambda: None
         self.is_followed: Callable[[], bool] = lambda: False
-        changes.add_listener(self._on_transition)
+        changes.commits.add(self._committed)
 
     @property
     def is_listening(self) -> bool:
@@ -66,9 +65,6 @@ class FeedHints:
             self._connection = connection = await self._direct.open()
             await connection.add_listener(CHANNEL, self._on_notification)
         self.on_hint()  # for what was committed before
-
-    def _on_transition(self, _: Transition) -> None:
-        self._committed.set()
 
     def _on_notification(self, _connection: Connection, _pid: int, _channel: str, name: object) -> None:
         if name != self._name:

@@ -42,32 +42,32 @@ class Changes(Waiters):
 
     def __init__(self) -> None:
         super().__init__()
-        self._listeners: list[Callable[[Transition], None]] = []
-
-    def add_listener(self, listener: Callable[[Transition], None]) -> None:
-        """Call `listener`, which must not raise, with every transition that this process commits."""
-        self._listeners.append(listener)
+        self.commits: set[asyncio.Event] = set()
+        """Events that are set after each commit of this process that changes a generation."""
+        self.listeners: set[Callable[[Transition], None]] = set()
+        """Called with every transition that this process commits; they must not raise."""
 
     def publish(self, recorded: Iterable[Recorded]) -> None:
         """Wake and inform those who wait for what was committed."""
-        if not self._waiting and not self._listeners:
-            return
-        for item in recorded:
-            if item.transition is None:
-                continue
-            self.wake(item.transition.generation_id)
-            for listener in self._listeners:
-                listener(item.transition)
+        transitions = [item.transition for item in recorded if item.transition is not None]
+        if transitions:
+            for event in self.commits:
+                event.set()
+        for transition in transitions:
+            if transition.generation_id in self._waiting:
+                self.wake(transition.generation_id)
+            for listener in self.listeners:
+                listener(transition)
 
     @contextmanager
     def listen(self) -> Iterator[asyncio.Queue[Transition]]:
         """A queue that gets every transition that this process commits, in order."""
         queue: asyncio.Queue[Transition] = asyncio.Queue()
-        self.add_listener(queue.put_nowait)
+        self.listeners.add(queue.put_nowait)
         try:
             yield queue
         finally:
-            self._listeners.remove(queue.put_nowait)
+            self.listeners.discard(queue.put_nowait)
 
 
 _TRIES = 5

@@ -85,7 +85,7 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._pause = 0.0
         self._measured_at: float | None = None
-        changes.add_listener(self._on_transition)
+        self._changes = changes
 
     def wake(self) -> None:
         """Look at once for what is new."""
@@ -109,21 +109,21 @@ class Dispatcher:
         if not is_needed:
             await self.stop()
         elif await self._leadership.lead():
+            self._changes.commits.add(self._woken)
             is_more = [
                 work.has_subscriptions and await self._dispatch_events(),
                 work.has_callbacks and await self._dispatch_callbacks(),
             ]
             if any(is_more):
                 self._woken.set()
+        else:
+            self._changes.commits.discard(self._woken)
         return _BETWEEN_COMMITS
 
     async def stop(self) -> None:
         """Let another replica go on at once. Raises `DatabaseUnavailable`."""
+        self._changes.commits.discard(self._woken)
         await self._leadership.release()
-
-    def _on_transition(self, _: Transition) -> None:
-        if self._leadership.is_held:
-            self._woken.set()
 
     async def _dispatch_events(self) -> bool:
         """Write the notifications of the next events; returns whether there may be more."""
