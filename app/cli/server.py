@@ -8,17 +8,15 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import cast
 
 import structlog
 import uvicorn
-from starlette.types import Message, Receive, Scope, Send
 
 from app.core.settings import Settings, warnings
-from app.fastpath.application import FastHandler, FastPathApp
 from app.fastpath.connections import BoundedProtocol, ConnectionLimits
 from app.fastpath.protocol import FastPathProtocol
 from app.main import Service
@@ -88,42 +86,6 @@ def on_stop_signal(stop: Callable[[int], object]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-class ConnectionDrain:
-    """ASGI middleware that adds `Connection: close` to every response while `is_draining`.
-
-    Responses of the fast path do not pass through it: `FastPathProtocol` adds the header itself.
-    """
-
-    def __init__(self, app: FastPathApp) -> None:
-        self._app = app
-        self.is_draining = False
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-
-        async def send_closing(message: Message) -> None:
-            if self.is_draining and message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
-
-        await self._app(scope, receive, send_closing if scope["type"] == "http" else send)
-
-    def handler(self, path: str) -> FastHandler | None:
-        """The fast handler of the application for `path`."""
-        return self._app.handler(path)
-
-    async def wait_idle_closed(self, connections: Callable[[], Collection[object]]) -> None:
-        """Wait until every open connection is answering a request, 1 second at most.
-
-        The next request may already be on its way on an idle connection. If we closed it now, that request would get
-        no response.
-        """
-        for _ in range(_MAX_DRAIN_CHECKS):
-            await asyncio.sleep(_DRAIN_INTERVAL)  # the event loop registers sockets that it has just accepted
-            if not any(_is_idle(connection) for connection in connections()):
-                return
-
-
 def _is_idle(connection: object) -> bool:
     cycle = getattr(connection, "cycle", None)  # uvicorn's state of the current request
     return bool(getattr(cycle, "response_complete", True))
@@ -132,12 +94,9 @@ def _is_idle(connection: object) -> bool:
 class Server(uvicorn.Server):
     """A uvicorn server that answers long polls before it waits for their connections to close."""
 
-    def __init__(
-        self, config: uvicorn.Config, service: Service, drain: ConnectionDrain, limits: ConnectionLimits
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, limits: ConnectionLimits) -> None:
         super().__init__(config)
         self._service = service
-        self._drain = drain
         self._limits = limits
         self.gave_up: str | None = None
         """The reason given to `give_up`."""
@@ -162,13 +121,24 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more connections, answer the requests that came or are on their way, then stop."""
         self._service.release_callers()
-        self._drain.is_draining = True
+        self._service.app.is_draining = True
         for listener in sockets or ():
             await close_when_empty(listener)
         for server in self.servers:
             server.close()  # otherwise the event loop would try without a pause to accept on a closed socket
-        await self._drain.wait_idle_closed(lambda: self.server_state.connections)
+        await self._wait_idle_closed()
         await super().shutdown(sockets)
+
+    async def _wait_idle_closed(self) -> None:
+        """Wait until every open connection is answering a request, 1 second at most.
+
+        The next request may already be on its way on an idle connection. If we closed it now, that request would get
+        no response.
+        """
+        for _ in range(_MAX_DRAIN_CHECKS):
+            await asyncio.sleep(_DRAIN_INTERVAL)  # the event loop registers sockets that it has just accepted
+            if not any(_is_idle(connection) for connection in self.server_state.connections):
+                return
 
 
 class OperationsServer(uvicorn.Server):
@@ -205,11 +175,11 @@ class OperationsServer(uvicorn.Server):
 def make_server(service: Service) -> Server:
     """A server for `service`, configured as in production."""
     most = max_connections(service.settings)
-    drain, limits = ConnectionDrain(service.app), ConnectionLimits(most)
+    limits = ConnectionLimits(most)
     service.access.most_waiting = max(most // 2, 1)  # else one token's streams would leave no connection for deliveries
     protocol = FastPathProtocol if service.settings.receiver_fast_path else BoundedProtocol
     config = uvicorn.Config(
-        drain,
+        service.app,
         loop="uvloop",
         http=cast("type[asyncio.Protocol]", partial(protocol, limits=limits)),
         log_config=None,
@@ -220,7 +190,7 @@ def make_server(service: Service) -> Server:
         timeout_keep_alive=math.ceil(service.settings.receiver_keep_alive.total_seconds()),
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    return Server(config, service, drain, limits)
+    return Server(config, service, limits)
 
 
 def max_connections(settings: Settings) -> int:

@@ -32,7 +32,9 @@ REQUEST_SECONDS = Histogram(
 log = structlog.stdlib.get_logger(__name__)
 
 _HEADER, _TRACE = b"x-request-id", b"traceparent"
-_STATUS, _STARTED = "status", "started"
+STARTED: Final = "started"
+"""In the state of a request: when it began, by `perf_counter`."""
+_STATUS = "status"
 _RESULT = "call_result"
 _IS_COUNTED = "call_is_counted"
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?")
@@ -55,7 +57,7 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start_timer(scope)
+        scope.setdefault("state", {}).setdefault(STARTED, perf_counter())
         identity = ensure_request_id(scope)
         header, method = (_HEADER, identity.encode()), scope["method"]
         if method == "HEAD":
@@ -131,14 +133,9 @@ def trace_fields(trace: str | None) -> dict[str, str]:
     return {} if trace is None else {"trace_id": trace.split("-")[1]}
 
 
-def start_timer(scope: Scope) -> None:
-    """Remember when the request began, unless that is known already."""
-    scope.setdefault("state", {}).setdefault(_STARTED, perf_counter())
-
-
 def seconds_since_start(scope: Scope) -> float:
-    """Since `start_timer`; 0 if that was not called."""
-    return perf_counter() - float(scope.get("state", {}).get(_STARTED, perf_counter()))
+    """Since the request began; 0 if that is not known."""
+    return perf_counter() - float(scope.get("state", {}).get(STARTED, perf_counter()))
 
 
 def count(scope: Scope, route: str, method: str, status: int) -> None:

@@ -5,11 +5,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol, runtime_checkable
+from time import perf_counter
+from typing import Any, Final, Protocol
 
 import structlog
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting, generation_in
 from app.core.auth import Access, Caller
@@ -18,11 +19,11 @@ from app.core.middleware import (
     ANSWER_LINES,
     HTTP_REQUESTS,
     REQUEST_SECONDS,
+    STARTED,
     count,
     count_call,
     ensure_request_id,
     seconds_since_start,
-    start_timer,
 )
 from app.core.records import json_body
 from app.intake.webhook import ROUTE, Attempt, Intake, count_recorded, render_error
@@ -65,17 +66,6 @@ class FastHandler(Protocol):
         """True if the handler answers through `exchange`, now or later; False if it leaves `exchange` unused."""
 
 
-@runtime_checkable
-class HasFastRoutes(Protocol):
-    """An ASGI application with fast handlers, as `app.fastpath.protocol` uses it."""
-
-    is_draining: bool
-    """Every response from now on closes its connection."""
-
-    def handler(self, path: str) -> FastHandler | None:
-        """The fast handler of this path, if there is one."""
-
-
 @dataclass(frozen=True, slots=True)
 class FastRoute:
     """Requests under one prefix that are served before the middleware."""
@@ -91,6 +81,8 @@ class FastPathApp(FastAPI):
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - FastAPI's own
         super().__init__(**options)
         self._first: tuple[FastRoute, ...] = ()
+        self.is_draining = False
+        """Every response from now on closes its connection: set when the server stops."""
 
     def add_fast_route(
         self, prefix: str, application: ASGIApp | None = None, *, handler: FastHandler | None = None
@@ -112,14 +104,21 @@ class FastPathApp(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] == "http":
-            start_timer(scope)
-            path = _REPEATED_SLASHES.sub("/", scope["path"])
-            for first in self._first:
-                if first.application is not None and path.startswith(first.prefix):
-                    scope["path"] = path
-                    return await first.application(scope, receive, send)
-        return await super().__call__(scope, receive, send)
+        if scope["type"] != "http":
+            return await super().__call__(scope, receive, send)
+        scope.setdefault("state", {}).setdefault(STARTED, perf_counter())
+
+        async def send_closing(message: Message) -> None:
+            if self.is_draining and message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        path = _REPEATED_SLASHES.sub("/", scope["path"])
+        for first in self._first:
+            if first.application is not None and path.startswith(first.prefix):
+                scope["path"] = path
+                return await first.application(scope, receive, send_closing)
+        return await super().__call__(scope, receive, send_closing)
 
 
 _UNAUTHORIZED = b"401 Unauthorized"

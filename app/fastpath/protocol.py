@@ -6,14 +6,15 @@ pieces, or that its fast handler does not accept, goes through uvicorn's own pat
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, cast
 
 import structlog
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from app.core.middleware import start_timer
-from app.fastpath.application import OK, FastHandler, HasFastRoutes
+from app.core.middleware import STARTED
+from app.fastpath.application import OK, FastHandler, FastPathApp
 from app.fastpath.connections import BoundedProtocol
 
 log = structlog.stdlib.get_logger(__name__)
@@ -115,8 +116,9 @@ class FastPathProtocol(BoundedProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's own
         super().__init__(*arguments, **options)
-        is_plain = isinstance(self.app, HasFastRoutes) and not self.root_path and self.limit_concurrency is None
-        self._routes: HasFastRoutes | None = cast("HasFastRoutes", self.app) if is_plain else None
+        app: object = self.app
+        is_plain = not self.root_path and self.limit_concurrency is None
+        self._routes = app if isinstance(app, FastPathApp) and is_plain else None
         self._pending: FastExchange | None = None
         """The request that is being parsed."""
 
@@ -138,7 +140,7 @@ class FastPathProtocol(BoundedProtocol):
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["http_version"] = version
         scope["path"], scope["raw_path"], scope["query_string"] = path.decode("ascii"), path, query
-        start_timer(scope)
+        scope["state"][STARTED] = perf_counter()
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         self._pending = FastExchange(self, scope, handler, keep_alive=keep_alive)
         self.cycle = cast("RequestResponseCycle", self._pending)

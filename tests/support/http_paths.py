@@ -12,7 +12,6 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from app.cli.server import ConnectionDrain
 from app.fastpath.application import FastPathApp
 from app.fastpath.connections import BoundedProtocol, ConnectionLimits
 from app.fastpath.protocol import FastPathProtocol
@@ -56,7 +55,7 @@ async def serve_app(app: FastPathApp, path: HttpPath | None) -> AsyncIterator[Se
     if path is None:
         yield ServedApp(transport=httpx.ASGITransport(app))
         return
-    config = uvicorn.Config(ConnectionDrain(app), lifespan="off", log_config=None, proxy_headers=False)
+    config = uvicorn.Config(app, lifespan="off", log_config=None, proxy_headers=False)
     state, served = ServerState(), ServedApp()
     state.tasks = served.tasks
     protocol = FastPathProtocol if path is HttpPath.FAST else BoundedProtocol
