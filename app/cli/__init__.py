@@ -6,12 +6,16 @@ import os
 import sys
 from datetime import datetime
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.client import commands, output, webhooks
+from app.cli.client.commands import AsJson, Direct, GenerationId, call_receiver, is_remote
 from app.ledger.models import Outcome
+
+if TYPE_CHECKING:
+    from app.cli.client.http import Receiver
 
 cli = typer.Typer(
     no_args_is_help=True,
@@ -50,7 +54,7 @@ def options(
 
 
 @cli.command()
-def version(as_json: commands.AsJson = False) -> None:
+def version(as_json: AsJson = False) -> None:
     """Show the version."""
     from importlib import metadata
 
@@ -104,7 +108,7 @@ def migrate_database(
     down: Annotated[
         str | None, typer.Option(metavar="REVISION", help="Go back to an earlier revision; base: drop all tables.")
     ] = None,
-    as_json: commands.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring the database to this release's schema. Under a lock; needs DATABASE_URL only."""
     if check + sql + (down is not None) > 1:
@@ -118,7 +122,7 @@ def migrate_database(
 def copy_record(
     source: Annotated[str, typer.Option("--from", metavar="URL", help="The database that holds the record.")],
     target: Annotated[str, typer.Option("--to", metavar="URL", help="An empty one; tables are made.")],
-    as_json: commands.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Copy the whole record to another database. From SQLite to PostgreSQL, or any to any; no receiver may run."""
     from app.cli.database import copy
@@ -127,7 +131,7 @@ def copy_record(
 
 
 @cli.command("config")
-def show_config(as_json: commands.AsJson = False) -> None:
+def show_config(as_json: AsJson = False) -> None:
     """Show the settings in force. And where each comes from; secrets are hidden."""
     from app.cli.check import show_settings
 
@@ -139,7 +143,7 @@ def check_deployment(
     public: Annotated[
         bool, typer.Option("--public", help="Also call the public URL and have Rivya send a test delivery.")
     ] = False,
-    as_json: commands.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Test everything that a deployment needs. One line for each test; exit status 0 if all is well, else 1."""
     from app.cli.check import run_checks
@@ -161,24 +165,30 @@ def serve_sandbox(
 
 
 @endpoint_group.callback(invoke_without_command=True)
-def show_endpoint(context: typer.Context, database: commands.Direct = False, as_json: commands.AsJson = False) -> None:
+def show_endpoint(context: typer.Context, database: Direct = False, as_json: AsJson = False) -> None:
     """Show our endpoints. Their state, scheme and what proved it, times of their secrets, history."""
     if context.invoked_subcommand is not None:
         return
-    if commands.is_remote(database=database):
-        commands.show_endpoint(as_json=as_json)
+    if is_remote(database=database):
+
+        async def act(receiver: "Receiver") -> dict[str, Any]:
+            return {**await receiver.get("endpoint"), "history": await receiver.get("endpoint", "history")}
+
+        call_receiver(act, output.endpoint, as_json=as_json)
     from app.cli import endpoint, operations
 
     operations.run_command(partial(endpoint.show, as_json=as_json))
 
 
 @endpoint_group.command("rotate")
-def rotate_secret(database: commands.Direct = False, as_json: commands.AsJson = False) -> None:
+def rotate_secret(database: Direct = False, as_json: AsJson = False) -> None:
     """Replace the signing secret. The old one is accepted for another RECEIVER_SECRET_OVERLAP."""
-    if commands.is_remote(database=database):
+    if is_remote(database=database):
         stored, waiting = "a new secret is stored", "requested; it is not stored yet, see /readyz"
-        commands.change_endpoint(
-            "rotate-secret", lambda now: stored if now.get("rotation") == "none" else waiting, as_json=as_json
+        call_receiver(
+            lambda receiver: receiver.post("endpoint", "rotate-secret"),
+            lambda endpoint: stored if endpoint.get("rotation") == "none" else waiting,
+            as_json=as_json,
         )
     from app.cli import endpoint, operations
 
@@ -186,18 +196,18 @@ def rotate_secret(database: commands.Direct = False, as_json: commands.AsJson = 
 
 
 @endpoint_group.command("repin")
-def repin_scheme(database: commands.Direct = False, as_json: commands.AsJson = False) -> None:
+def repin_scheme(database: Direct = False, as_json: AsJson = False) -> None:
     """Forget the signature scheme. The next delivery proves it anew."""
-    if commands.is_remote(database=database):
+    if is_remote(database=database):
         text = "no longer pinned; the next delivery proves the scheme anew"
-        commands.change_endpoint("repin", lambda _: text, as_json=as_json)
+        call_receiver(lambda receiver: receiver.post("endpoint", "repin"), lambda _: text, as_json=as_json)
     from app.cli import endpoint, operations
 
     operations.run_command(partial(endpoint.repin, as_json=as_json), act="endpoint repin")
 
 
 @endpoint_group.command("reset-secret")
-def reset_secret(yes: Yes = False, as_json: commands.AsJson = False) -> None:
+def reset_secret(yes: Yes = False, as_json: AsJson = False) -> None:
     """Get a new signing secret after the encryption key was lost. Works on the database directly."""
     from app.cli import endpoint, operations
 
@@ -209,12 +219,12 @@ endpoint_group.add_typer(orphans_group, name="orphans")
 
 
 @orphans_group.callback(invoke_without_command=True)
-def list_orphans(context: typer.Context, database: commands.Direct = False, as_json: commands.AsJson = False) -> None:
+def list_orphans(context: typer.Context, database: Direct = False, as_json: AsJson = False) -> None:
     """List endpoints left at Rivya. They have our name and host, and the database does not know them."""
     if context.invoked_subcommand is not None:
         return
-    if commands.is_remote(database=database):
-        commands.orphans(as_json=as_json)
+    if is_remote(database=database):
+        call_receiver(lambda receiver: receiver.get("endpoint", "orphans"), output.orphans, as_json=as_json)
     from app.cli import endpoint, operations
 
     operations.run_command(partial(endpoint.orphans, as_json=as_json))
@@ -224,16 +234,18 @@ def list_orphans(context: typer.Context, database: commands.Direct = False, as_j
 def remove_orphan(
     rivya_id: Annotated[str, typer.Argument(metavar="ID", help="One that `endpoint orphans` lists.")],
     yes: Yes = False,
-    database: commands.Direct = False,
-    as_json: commands.AsJson = False,
+    database: Direct = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove an endpoint left at Rivya. Deliveries to it are refused anyway, unless another receiver uses it."""
     if not yes and not typer.confirm(
         f"Remove {rivya_id} at Rivya? If another receiver uses it, that one is cut off.", err=as_json
     ):
         raise typer.Exit(1)
-    if commands.is_remote(database=database):
-        commands.remove_orphan(rivya_id, as_json=as_json)
+    if is_remote(database=database):
+        call_receiver(
+            lambda receiver: receiver.delete("endpoint", "orphans", rivya_id), output.removed, as_json=as_json
+        )
     from app.cli import endpoint, operations
 
     work = partial(endpoint.remove_orphan, rivya_id=rivya_id, as_json=as_json)
@@ -241,7 +253,7 @@ def remove_orphan(
 
 
 @keys_group.command("generate")
-def generate_key(as_json: commands.AsJson = False) -> None:
+def generate_key(as_json: AsJson = False) -> None:
     """Print a new key for RECEIVER_ENCRYPTION_KEYS."""
     from cryptography.fernet import Fernet
 
@@ -250,7 +262,7 @@ def generate_key(as_json: commands.AsJson = False) -> None:
 
 
 @keys_group.command("rotate")
-def rotate_keys(as_json: commands.AsJson = False) -> None:
+def rotate_keys(as_json: AsJson = False) -> None:
     """Encrypt the stored secrets anew. With the first of RECEIVER_ENCRYPTION_KEYS; then the others can be removed."""
     from app.cli import endpoint, operations
 
@@ -273,7 +285,7 @@ def create_token(
     credits_per_month: CreditsPerMonth = None,
     models: Models = None,
     rate: Rate = None,
-    as_json: commands.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Create a token and print it. It is shown this once; every replica knows it within a second."""
     from app.cli import operations, tokens
@@ -285,7 +297,7 @@ def create_token(
 
 
 @tokens_group.command("list")
-def list_tokens(as_json: commands.AsJson = False) -> None:
+def list_tokens(as_json: AsJson = False) -> None:
     """List the tokens. Their roles, limits, what is left of them, and last use; no secrets are stored."""
     from app.cli import operations, tokens
 
@@ -300,7 +312,7 @@ def change_token(
     credits_per_month: CreditsPerMonth = None,
     models: Models = None,
     rate: Rate = None,
-    as_json: commands.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Change limits or expiry of a token. What is not given stays; `none` removes a limit."""
     from app.cli import operations, tokens
@@ -314,7 +326,7 @@ def change_token(
 
 
 @tokens_group.command("revoke")
-def revoke_token(name: str, as_json: commands.AsJson = False) -> None:
+def revoke_token(name: str, as_json: AsJson = False) -> None:
     """Revoke a token for good. Every replica refuses it within a second."""
     from app.cli import operations, tokens
 
@@ -325,7 +337,7 @@ def revoke_token(name: str, as_json: commands.AsJson = False) -> None:
 def rotate_token(
     name: str,
     overlap: Annotated[str, typer.Option(metavar="DURATION", help="How long the old secret is accepted.")] = "0s",
-    as_json: commands.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Give a token a new secret and print it. Its name, role and limits stay."""
     from app.cli import operations, tokens
@@ -348,10 +360,13 @@ def list_deliveries(
     outcome: Annotated[Outcome | None, typer.Option(help="Only those stored with this outcome.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="Where the list before ended.")] = None,
-    as_json: commands.AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """List stored deliveries, newest first."""
-    commands.list_deliveries(as_json, generation_id=generation_id, outcome=outcome, limit=limit, cursor=cursor)
+    chosen = {"generation_id": generation_id, "outcome": outcome, "cursor": cursor}
+    call_receiver(
+        lambda receiver: receiver.get("deliveries", **chosen, limit=limit), output.deliveries, as_json=as_json
+    )
 
 
 @deliveries_group.command()
@@ -363,15 +378,18 @@ def replay(
     until: Annotated[datetime | None, typer.Option(parser=_read_time, metavar="TIME", help="Received before.")] = None,
     outcome: Annotated[Outcome | None, typer.Option(help="Only those stored with this outcome.")] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write; without it, only print what would change.")] = False,
-    database: commands.Direct = False,
-    as_json: commands.AsJson = False,
+    database: Direct = False,
+    as_json: AsJson = False,
 ) -> None:
     """Record stored deliveries again. Oldest first, as reports of the operator."""
     if event_id is None and since is None and until is None and outcome is None:
         raise typer.BadParameter("name an EVENT_ID, or choose with --since, --until or --outcome")
-    if commands.is_remote(database=database):
-        times = {name: time.isoformat() for name, time in {"since": since, "until": until}.items() if time is not None}
-        commands.replay({"event_id": event_id, "outcome": outcome, **times}, apply=apply, as_json=as_json)
+    if is_remote(database=database):
+        given = {"event_id": event_id, "since": since, "until": until, "outcome": outcome, "apply": apply}
+        body = {name: value for name, value in given.items() if value is not None}
+        call_receiver(
+            lambda receiver: receiver.post("deliveries", "replay", body=body), output.replayed, as_json=as_json
+        )
     from app.cli import operations
     from app.ledger.models import DeliveryFilter
 
@@ -381,12 +399,14 @@ def replay(
 
 
 @commands.generations_group.command()
-def poll(
-    generation_id: commands.GenerationId, database: commands.Direct = False, as_json: commands.AsJson = False
-) -> None:
+def poll(generation_id: GenerationId, database: Direct = False, as_json: AsJson = False) -> None:
     """Ask Rivya about a generation now. The response is recorded as a report of the operator."""
-    if commands.is_remote(database=database):
-        commands.poll(generation_id, as_json=as_json)
+    if is_remote(database=database):
+        call_receiver(
+            lambda receiver: receiver.post("generations", generation_id, "poll"),
+            lambda document: f"{generation_id}: {document.get('status')} ({document.get('outcome')})",
+            as_json=as_json,
+        )
     from app.cli import operations
 
     work = partial(operations.poll, generation_id=generation_id, as_json=as_json)
@@ -395,14 +415,18 @@ def poll(
 
 @commands.generations_group.command()
 def forget(
-    generation_id: commands.GenerationId,
+    generation_id: GenerationId,
     even_open: Annotated[bool, typer.Option("--open", help="Also if its outcome isn't known yet.")] = False,
-    database: commands.Direct = False,
-    as_json: commands.AsJson = False,
+    database: Direct = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete a generation. Also its history and its stored bodies; later events about it change nothing."""
-    if commands.is_remote(database=database):
-        commands.forget(generation_id, even_open=even_open, as_json=as_json)
+    if is_remote(database=database):
+        call_receiver(
+            lambda receiver: receiver.delete("generations", generation_id, open="true" if even_open else None),
+            lambda _: f"{generation_id}: forgotten",
+            as_json=as_json,
+        )
     from app.cli import operations
 
     work = partial(operations.forget, generation_id=generation_id, even_open=even_open, as_json=as_json)

@@ -154,7 +154,9 @@ async def test_watching_goes_on_when_the_receiver_is_gone_for_a_moment() -> None
             desk.rivya.faults.api = [ApiFault("generations.get", times=1, connection="reset")]
 
     async with a_desk() as desk, calling(desk.url, API_KEY) as receiver:
-        created = await receiver.post("/generations", {"model": "z-image", "params": json.loads(QUICK)}, key="key-1")
+        created = await receiver.post(
+            "generations", body={"model": "z-image", "params": json.loads(QUICK)}, key="key-1"
+        )
         outcome = await watch.wait_for_outcome(receiver, created["id"], interrupt)
     assert outcome["status"] == "succeeded"
     assert "trying again" in shown[1]

@@ -14,7 +14,7 @@ async def stream(chunks: AsyncIterator[bytes], media_type: str = "text/event-str
         return httpx.Response(200, headers={"Content-Type": media_type}, content=chunks)
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="http://receiver") as client:
-        async for event in Receiver(client).stream("/chat/completions/stream", {}):
+        async for event in Receiver(client).stream("chat", "completions", "stream", body={}):
             yield event
 
 

@@ -28,7 +28,7 @@ async def choose_model(receiver: Receiver, session: str | None) -> str:
 
 async def print_answer(receiver: Receiver, body: dict[str, Any], *, as_json: bool) -> None:
     """Send `body` and print the complete answer. Raises `CallFailed`."""
-    document = await receiver.post("/chat/completions", body)
+    document = await receiver.post("chat", "completions", body=body)
     if as_json:
         print_json(document)
         return
@@ -39,7 +39,7 @@ async def print_answer(receiver: Receiver, body: dict[str, Any], *, as_json: boo
 async def print_stream(receiver: Receiver, body: dict[str, Any], *, as_json: bool) -> None:
     """Send `body` and print the answer as it arrives, or its events as JSON. Raises `CallFailed`."""
     has_printed, complete, session_id = False, "", None
-    async for event in receiver.stream("/chat/completions/stream", body):
+    async for event in receiver.stream("chat", "completions", "stream", body=body):
         parsed = parse_event(event)
         if as_json:
             print_json({"event": None if event.event == "message" else event.event, "data": _data(event)})

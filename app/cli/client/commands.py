@@ -6,7 +6,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_args
-from urllib.parse import quote
 
 import typer
 
@@ -170,7 +169,7 @@ def create(
 
     async def act(receiver: Receiver) -> dict[str, Any]:
         try:
-            document = await receiver.post("/generations", body, key=key)
+            document = await receiver.post("generations", body=body, key=key)
         except CallFailed as failure:
             if failure.may_pass:
                 typer.echo(f"to repeat it and pay once at most, add --idempotency-key {key}", err=True)
@@ -281,59 +280,3 @@ def upload(
             return await receiver.upload(file, path.name, media_type, fields=fields)
 
     call_receiver(act, output.file, as_json=as_json)
-
-
-# The commands of an operator, by the API of a running receiver: they need a token of the role admin.
-
-
-def list_deliveries(as_json: bool, **chosen: str | int | None) -> NoReturn:
-    """Print the deliveries."""
-    call_receiver(lambda receiver: receiver.get("deliveries", **chosen), output.deliveries, as_json=as_json)
-
-
-def poll(generation_id: str, *, as_json: bool) -> NoReturn:
-    """Have the receiver ask Rivya about a generation, and print its status."""
-    call_receiver(
-        lambda receiver: receiver.post(f"/generations/{quote(generation_id, safe='')}/poll", {}),
-        lambda document: f"{generation_id}: {document.get('status')} ({document.get('outcome')})",
-        as_json=as_json,
-    )
-
-
-def forget(generation_id: str, *, even_open: bool, as_json: bool) -> NoReturn:
-    """Have the receiver delete a generation."""
-    call_receiver(
-        lambda receiver: receiver.delete("generations", generation_id, open="true" if even_open else None),
-        lambda _: f"{generation_id}: forgotten",
-        as_json=as_json,
-    )
-
-
-def replay(chosen: dict[str, Any], *, apply: bool, as_json: bool) -> NoReturn:
-    """Have the receiver replay deliveries, and print the result of each."""
-    body = {name: value for name, value in {**chosen, "apply": apply}.items() if value is not None}
-    call_receiver(lambda receiver: receiver.post("/deliveries/replay", body), output.replayed, as_json=as_json)
-
-
-def show_endpoint(*, as_json: bool) -> NoReturn:
-    """Print the receiver's endpoint and its history."""
-
-    async def act(receiver: "Receiver") -> dict[str, Any]:
-        return {**await receiver.get("endpoint"), "history": await receiver.get("endpoint", "history")}
-
-    call_receiver(act, output.endpoint, as_json=as_json)
-
-
-def change_endpoint(action: str, render: output.Render, *, as_json: bool) -> NoReturn:
-    """Have the receiver do `action`: rotate-secret or repin."""
-    call_receiver(lambda receiver: receiver.post(f"/endpoint/{action}", {}), render, as_json=as_json)
-
-
-def orphans(*, as_json: bool) -> NoReturn:
-    """Print the endpoints that a lost database left at Rivya."""
-    call_receiver(lambda receiver: receiver.get("endpoint", "orphans"), output.orphans, as_json=as_json)
-
-
-def remove_orphan(rivya_id: str, *, as_json: bool) -> NoReturn:
-    """Have the receiver remove one of these."""
-    call_receiver(lambda receiver: receiver.delete("endpoint", "orphans", rivya_id), output.removed, as_json=as_json)

@@ -1,7 +1,8 @@
 """A client of a receiver, and so of Rivya: the same paths, another base URL and token."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
+from types import MappingProxyType
 from typing import Any, BinaryIO
 from urllib.parse import quote
 from uuid import uuid4
@@ -87,42 +88,36 @@ def response_failure(status: int, body: bytes, *, retry_after: str | None) -> Ca
 
 
 class Receiver:
-    """Calls a receiver once, without retries. Every method raises `CallFailed`."""
+    """Calls a receiver once, without retries, at the segments `path` below /api/v1. Methods raise `CallFailed`."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
     async def get(self, *path: str, **parameters: str | int | None) -> dict[str, Any]:
-        """The object at the segments `path` below /api/v1; parameters that are None are left out."""
-        url = "/".join(["/api/v1", *(quote(segment, safe="") for segment in path)])
-        params = {name: value for name, value in parameters.items() if value is not None}
-        return await self._send(self._client.build_request("GET", url, params=params))
+        """The object at `path`; parameters that are None are left out."""
+        return await self._send(self._request("GET", path, parameters))
 
     async def delete(self, *path: str, **parameters: str | None) -> dict[str, Any]:
-        """The response to a DELETE of the segments `path` below /api/v1."""
-        url = "/".join(["/api/v1", *(quote(segment, safe="") for segment in path)])
-        params = {name: value for name, value in parameters.items() if value is not None}
-        return await self._send(self._client.build_request("DELETE", url, params=params))
+        """The response to a DELETE."""
+        return await self._send(self._request("DELETE", path, parameters))
 
-    async def post(self, path: str, body: Mapping[str, Any], *, key: str | None = None) -> dict[str, Any]:
+    async def post(self, *path: str, body: Mapping[str, Any] | None = None, key: str | None = None) -> dict[str, Any]:
         """The response to a POST with the Idempotency-Key `key`, or a new one."""
-        return await self._send(self._post_request(path, body, key=key))
+        return await self._send(self._request("POST", path, body=body or {}, key=key))
 
     async def patch(self, *path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The object at the segments `path` below /api/v1, with these members changed."""
-        url = "/".join(["/api/v1", *(quote(segment, safe="") for segment in path)])
-        headers = {"Content-Type": "application/json"}
-        return await self._send(self._client.build_request("PATCH", url, content=dump_json(body), headers=headers))
+        """The object at `path`, with these members changed."""
+        return await self._send(self._request("PATCH", path, body=body))
 
     async def upload(self, file: BinaryIO, name: str, media_type: str, *, fields: dict[str, str]) -> dict[str, Any]:
         """Upload `file` as a form; the object that describes it."""
         form = {"file": (name, file, media_type)}
         return await self._send(self._client.build_request("POST", "/api/v1/files", data=fields, files=form))
 
-    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[ServerSentEvent]:
+    async def stream(self, *path: str, body: Mapping[str, Any]) -> AsyncIterator[ServerSentEvent]:
         """The events of the response to a POST, as they arrive. Events with neither name nor data are left out."""
         with _call_errors():
-            response = await self._client.send(self._post_request(path, body), stream=True)
+            response = await self._client.send(self._request("POST", path, body=body), stream=True)
             try:
                 if not response.is_success:
                     await response.aread()
@@ -133,9 +128,22 @@ class Receiver:
             finally:
                 await response.aclose()
 
-    def _post_request(self, path: str, body: Mapping[str, Any], *, key: str | None = None) -> httpx.Request:
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key or str(uuid4())}
-        return self._client.build_request("POST", f"/api/v1{path}", content=dump_json(body), headers=headers)
+    def _request(
+        self,
+        method: str,
+        path: Sequence[str],
+        parameters: Mapping[str, str | int | None] = MappingProxyType({}),
+        *,
+        body: Mapping[str, Any] | None = None,
+        key: str | None = None,
+    ) -> httpx.Request:
+        url = "/".join(["/api/v1", *(quote(segment, safe="") for segment in path)])
+        params = {name: value for name, value in parameters.items() if value is not None}
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        if method == "POST":
+            headers["Idempotency-Key"] = key or str(uuid4())
+        content = None if body is None else dump_json(body)
+        return self._client.build_request(method, url, params=params, content=content, headers=headers)
 
     async def _send(self, request: httpx.Request) -> dict[str, Any]:
         # Long polls show their progress themselves.

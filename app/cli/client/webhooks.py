@@ -1,6 +1,6 @@
 """The commands `webhooks …`: the endpoints that a receiver calls, as the token in RECEIVER_TOKEN sees them."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,7 +35,7 @@ def create(
     """Create a webhook and print it with its secret, which is shown this once."""
     given = {"url": url, "name": name, "event_types": events, "model": model, "submitted_by": submitted_by}
     body = {member: value for member, value in given.items() if value}
-    call_receiver(lambda receiver: receiver.post("/webhooks", body), output.webhook, as_json=as_json)
+    call_receiver(lambda receiver: receiver.post("webhooks", body=body), output.webhook, as_json=as_json)
 
 
 @group.command()
@@ -61,13 +61,17 @@ def delete(webhook_id: WebhookId, as_json: AsJson = False) -> None:
 @group.command()
 def rotate(webhook_id: WebhookId, as_json: AsJson = False) -> None:
     """Give a webhook a new secret and print it. Both sign for 72 hours."""
-    _post(webhook_id, "rotate-secret", output.webhook, as_json=as_json)
+    call_receiver(
+        lambda receiver: receiver.post("webhooks", webhook_id, "rotate-secret"), output.webhook, as_json=as_json
+    )
 
 
 @group.command("test")
 def send_test(webhook_id: WebhookId, as_json: AsJson = False) -> None:
     """Send a test event now. Exit status 1 if it was not answered with a 2xx."""
-    _post(webhook_id, "test", output.details, as_json=as_json, waits=True)
+    call_receiver(
+        lambda receiver: receiver.post("webhooks", webhook_id, "test"), output.details, as_json=as_json, waits=True
+    )
 
 
 @group.command()
@@ -81,7 +85,11 @@ def resend(
     """Send again what was given up, or what --status names."""
     given = {"since": since, "until": until, "status": status}
     body = {member: value for member, value in given.items() if value is not None}
-    _post(webhook_id, "resend", _resent, as_json=as_json, body=body)
+    call_receiver(
+        lambda receiver: receiver.post("webhooks", webhook_id, "resend", body=body),
+        lambda document: f"{output.cell(document.get('count'))} are sent again",
+        as_json=as_json,
+    )
 
 
 def _set_status(webhook_id: str, status: str, *, as_json: bool) -> None:
@@ -90,22 +98,3 @@ def _set_status(webhook_id: str, status: str, *, as_json: bool) -> None:
         output.webhook,
         as_json=as_json,
     )
-
-
-def _post(
-    webhook_id: str,
-    action: str,
-    render: output.Render,
-    *,
-    as_json: bool,
-    waits: bool = False,
-    body: dict[str, Any] | None = None,
-) -> None:
-    from urllib.parse import quote
-
-    path = f"/webhooks/{quote(webhook_id, safe='')}/{action}"
-    call_receiver(lambda receiver: receiver.post(path, body or {}), render, as_json=as_json, waits=waits)
-
-
-def _resent(document: Any) -> str:  # noqa: ANN401 - the answer
-    return f"{output.cell(document.get('count'))} are sent again"
