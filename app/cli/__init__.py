@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.client import commands, output, webhooks
+from app.cli.client import commands, output
 from app.cli.client.commands import AsJson, Direct, GenerationId, call_receiver, is_remote
 from app.ledger.models import Outcome
 
@@ -33,7 +33,6 @@ cli.add_typer(keys_group, name="keys")
 cli.add_typer(deliveries_group, name="deliveries")
 cli.add_typer(tokens_group, name="tokens")
 cli.add_typer(commands.client)
-cli.add_typer(webhooks.group, name="webhooks")
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
