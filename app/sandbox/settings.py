@@ -1,4 +1,4 @@
-"""Settings for everything that Rivya's documentation leaves open, and the formats that they choose between."""
+"""Settings for everything that Rivya's documentation leaves open, and the body of a delivery that they choose."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -14,7 +14,6 @@ Dialect = Literal["named", "chunks", "crlf"]
 Envelope = Literal["data", "data.object", "data.generation", "generation", "object"]
 """The member in which the body of a delivery has the object."""
 API_VERSION = "2026-05-11"
-HEARTBEAT = b": heartbeat\n\n"
 
 
 @dataclass
@@ -73,33 +72,3 @@ def wrap(head: dict[str, Any], carried: dict[str, Any], envelope: Envelope) -> b
     for member in reversed(envelope.split(".")):
         body = {member: body}
     return orjson.dumps({**head, **body})
-
-
-def encode_event(completion: dict[str, Any], dialect: Dialect) -> list[bytes]:
-    """The completion as server-sent events in one of several dialects: Rivya's own is not documented."""
-    first, *rest = completion["message"]["content"].split(" ")
-    pieces = [first, *(f" {word}" for word in rest)]
-    match dialect:
-        case "named":
-            head = {name: completion[name] for name in ("id", "session_id", "model", "created_at")}
-            deltas = [_event("message.delta", {"content": piece}) for piece in pieces]
-            return [_event("message.created", head), *deltas, _event("message.completed", completion)]
-        case "chunks":
-            head = {"id": completion["id"], "object": "chat.completion.chunk", "session_id": completion["session_id"]}
-            deltas = [_data({**head, "choices": [{"index": 0, "delta": {"content": piece}}]}) for piece in pieces]
-            last = _data({**head, "choices": [], "usage": completion["usage"], "credits": completion["credits"]})
-            return [*deltas, last, b"data: [DONE]\n\n"]
-        case "crlf":
-            deltas = [
-                b'id: %d\r\ndata: {"delta":\r\ndata: %b\r\ndata: }\r\n\r\n' % (number, orjson.dumps(piece))
-                for number, piece in enumerate(pieces, start=1)
-            ]
-            return [b"retry: 3000\r\n\r\n", *deltas, b"event: done\r\ndata: %b\r\n\r\n" % orjson.dumps(completion)]
-
-
-def _event(name: str, value: dict[str, Any]) -> bytes:
-    return b"event: " + name.encode() + b"\n" + _data(value)
-
-
-def _data(value: dict[str, Any]) -> bytes:
-    return b"data: " + orjson.dumps(value) + b"\n\n"

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 
 from app.sandbox.accounts import DEFAULT_KEY, CreditAccounts, KeyRing
-from app.sandbox.chat import Chat
+from app.sandbox.chat import Chat, Streams
 from app.sandbox.clock import Clock, Scheduler, SystemClock, stamp
 from app.sandbox.delivery import Delivery, DeliverySender, Event, EventPublisher
 from app.sandbox.faults import ApiFault, Faults
@@ -16,7 +16,6 @@ from app.sandbox.files import File, Files
 from app.sandbox.generations import Generations
 from app.sandbox.models import Generation, Status
 from app.sandbox.settings import Context, SandboxSettings
-from app.sandbox.streaming import Streams
 from app.sandbox.webhooks import Endpoint, Endpoints
 
 

@@ -10,9 +10,10 @@ import pytest
 from app.core.middleware import CALLERS
 from app.gateway.streaming import MOST_AHEAD
 from app.gateway.upstream import CallTimeouts, Kind
+from app.sandbox.chat import HEARTBEAT
 from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
-from app.sandbox.settings import HEARTBEAT, Dialect, SandboxSettings
+from app.sandbox.settings import Dialect, SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.support.gateway_harness import GatewayHarness, open_gateway
 from tests.support.scripted_provider import Script, answering, scripted

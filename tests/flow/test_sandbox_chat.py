@@ -6,8 +6,9 @@ import httpx
 import pytest
 
 from app.sandbox.accounts import SCOPES, Key
+from app.sandbox.chat import HEARTBEAT
 from app.sandbox.faults import StreamFault
-from app.sandbox.settings import HEARTBEAT, Dialect, SandboxSettings
+from app.sandbox.settings import Dialect, SandboxSettings
 from tests.support.sandbox_harness import World, world
 
 TURN = {"model": "gpt-5-2-chat", "message": "hello fox"}

@@ -7,7 +7,8 @@ import pytest
 from httpx_sse import ServerSentEvent
 
 from app.cli.client.chat import ChatEvent, complete_answer, parse_event
-from app.sandbox.settings import Dialect, encode_event
+from app.sandbox.chat import encode_event
+from app.sandbox.settings import Dialect
 from tests.support.event_stream import read
 
 COMPLETION: dict[str, Any] = {
