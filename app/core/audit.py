@@ -13,7 +13,8 @@ from app.core.clock import Clock
 from app.core.database import Database, Id, UtcDateTime, metadata
 from app.core.ids import uuid7
 from app.core.middleware import ensure_request_id
-from app.core.proxies import Network, client_address
+from app.core.proxies import client_address
+from app.core.urls import Network
 
 RETENTION: Final = timedelta(days=400)
 _SECONDS_BETWEEN_FLUSHES: Final = 1.0

@@ -14,12 +14,11 @@ from urllib.request import getproxies
 import httpx
 from starlette.types import Scope
 
-from app.core.urls import is_loopback
+from app.core.urls import Network, is_loopback
 
 _ENTRY: Final = re.compile(r"(?P<host>\[[^\]]*\](?:/\d+)?|[^:]*)(?::(?P<port>\d+))?")
 
 _HOP: Final = re.compile(r"\[(?P<v6>[^\]]*)\](?::\d+)?|(?P<v4>[\d.]+):\d+")  # some proxies add the port
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class ProxyInvalid(Exception):

@@ -21,13 +21,28 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 from pydantic_settings import NoDecode
 
-from app.core.addresses import AllowList
 from app.core.auth import ApiToken, Role
 from app.core.database_url import normal_url, with_transaction_pooler
-from app.core.environment import doubts, unquoted, unusable_files
-from app.core.proxies import Network, ProxyInvalid, parse_networks, proxy_for
-from app.core.setting_sources import SECRETS, SECRETS_DIR, SettingsInvalid, read_sources, read_variables
-from app.core.urls import API_PATH, checked_base_url, checked_public_url, is_header_value, is_loopback
+from app.core.proxies import ProxyInvalid, parse_networks, proxy_for
+from app.core.setting_sources import (
+    SECRETS,
+    SECRETS_DIR,
+    SettingsInvalid,
+    doubts,
+    read_sources,
+    read_variables,
+    unquoted,
+    unusable_files,
+)
+from app.core.urls import (
+    API_PATH,
+    AllowList,
+    Network,
+    checked_base_url,
+    checked_public_url,
+    is_header_value,
+    is_loopback,
+)
 
 
 def _seconds(value: object) -> object:

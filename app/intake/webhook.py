@@ -16,8 +16,9 @@ from app.core.bodies import DELIVERIES, BodyIncomplete, read_body
 from app.core.clock import Clock
 from app.core.errors import BodyTooLarge, DatabaseUnavailable, ServiceError
 from app.core.middleware import HTTP_REQUESTS, REQUEST_SECONDS, STARTED, count, ensure_request_id
-from app.core.proxies import Network, client_address
+from app.core.proxies import client_address
 from app.core.records import json_body
+from app.core.urls import Network
 from app.intake.rejections import MALFORMED, Rejection, Rejections
 from app.ledger.decide import Recorded
 from app.ledger.models import Delivery, Outcome, Report, Source

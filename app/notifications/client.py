@@ -21,8 +21,8 @@ from typing import Any, Final
 import httpcore
 import httpx
 
-from app.core.addresses import Address, AllowList, Target, UrlRejected, check_addresses, parse_target
 from app.core.errors import tls_cause
+from app.core.urls import Address, AllowList, Target, UrlRejected, check_addresses, parse_target
 from app.rivya.errors import read_retry_after
 
 SECONDS: Final = 15.0

@@ -9,11 +9,11 @@ from typing import Final
 import structlog
 from prometheus_client import Counter, Histogram
 
-from app.core.addresses import AllowList
 from app.core.auth import Access
 from app.core.clock import Clock
 from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable
+from app.core.urls import AllowList
 from app.notifications.claims import LEASE, Claims, Ended
 from app.notifications.client import NotificationClient
 from app.notifications.events import own_event_id

@@ -6,13 +6,13 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from app.core.addresses import AllowList
 from app.core.audit import Actor
 from app.core.auth import Caller, Forbidden, Role
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.encryption import SecretBox
 from app.core.errors import Overloaded, ServiceError
+from app.core.urls import AllowList
 from app.ledger.feed import LATEST, Feed
 from app.notifications.client import NotificationClient
 from app.notifications.events import other_body

@@ -10,12 +10,12 @@ import typer.main
 from prometheus_client import REGISTRY
 
 from app.cli import cli
-from app.core.addresses import AllowList
 from app.core.errors import ServiceError
 from app.core.middleware import CALLERS
 from app.core.migrations import VERSION_TABLE
 from app.core.setting_sources import SECRETS
 from app.core.settings import Settings, load
+from app.core.urls import AllowList
 from app.rivya.signature import Reason
 from tests.support.asgi_service import document
 from tests.support.deployment import ROOT, compose

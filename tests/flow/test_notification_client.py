@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.core.addresses import Address, AllowList, UrlRejected
+from app.core.urls import Address, AllowList, UrlRejected
 from app.notifications.client import Attempt, NotificationClient
 from tests.support.certificates import write_certificate
 from tests.support.network_guard import OutsideWorldError

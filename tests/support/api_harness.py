@@ -13,10 +13,10 @@ from fastapi import FastAPI
 from app.api import deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.schemas import TAGS, description
 from app.api.waiting import Waiting
-from app.core.addresses import AllowList, parse_target
 from app.core.auth import Access, ApiToken, Role
 from app.core.clock import SystemClock
 from app.core.errors import HealthCheck
+from app.core.urls import AllowList, parse_target
 from app.fastpath.application import GENERATIONS, FastGenerationRead, FastPathApp
 from app.ledger.callbacks import Callbacks
 from app.ledger.feed import Feed, FeedTail

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from app.core.addresses import AllowList, UrlRejected, check_addresses, is_public, parse_target
+from app.core.urls import AllowList, UrlRejected, check_addresses, is_public, parse_target
 
 NOBODY = AllowList()
 SPECIAL = (

@@ -14,10 +14,9 @@ import uvloop
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from app.cli.client.output import plain, print_json, shown_wait
-from app.core.environment import clean
 from app.core.proxies import ProxyInvalid, proxy_for
 from app.core.records import dump_json, parse_json
-from app.core.setting_sources import SettingsInvalid, read_variables
+from app.core.setting_sources import SettingsInvalid, clean, read_variables
 from app.core.settings import is_plain
 from app.core.urls import checked_public_url
 
