@@ -68,8 +68,7 @@ from app.notifications.sender import NotificationSender, RequestBuilder
 from app.notifications.service import Webhooks
 from app.operations import routes as operator_routes
 from app.operations.alarms import AlarmEvents, AlarmMonitor, AlarmQuery, alarm_thresholds
-from app.operations.commands import GenerationCommands
-from app.operations.replay import Replay
+from app.operations.commands import GenerationCommands, Replay
 from app.operations.replicas import Heartbeat
 from app.operations.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Pruning, Retention
 from app.operations.usage_rollup import UsageRollup

@@ -11,7 +11,7 @@ from sqlalchemy.types import TypeEngine
 
 import app.core.audit
 import app.core.leases
-import app.endpoint.tables
+import app.endpoint.repository
 import app.intake.rejections
 import app.ledger.tables
 import app.notifications.tables

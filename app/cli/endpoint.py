@@ -20,10 +20,9 @@ from app.core.leases import Leases
 from app.core.settings import Settings
 from app.endpoint.models import Endpoint, State, current, live, masked
 from app.endpoint.reconciler import Reconciler
-from app.endpoint.repository import EndpointRepository, StoredSecret, reencrypt_secrets
+from app.endpoint.repository import EndpointRepository, StoredSecret, endpoint_secrets, reencrypt_secrets
 from app.endpoint.schemas import EndpointView, EntryView, OrphanView
 from app.endpoint.service import EndpointCommands, Orphans
-from app.endpoint.tables import endpoint_secrets
 from app.notifications.tables import subscriptions
 from app.rivya.client import RivyaClient
 from app.rivya.schemes import parse_scheme

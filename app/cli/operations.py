@@ -23,8 +23,7 @@ from app.core.settings import Settings, load
 from app.ledger.models import DeliveryFilter
 from app.ledger.recorder import Changes, Recorder
 from app.ledger.serializers import render
-from app.operations.commands import GenerationCommands
-from app.operations.replay import Replay
+from app.operations.commands import GenerationCommands, Replay
 from app.polling.schedule import Schedule
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient

@@ -19,7 +19,7 @@ from app.core.errors import NotFound
 from app.core.records import parse_json
 from app.intake.rejections import MALFORMED
 from app.ledger.models import DeliveryFilter, Outcome, StoredDelivery, is_visible
-from app.operations.replay import Replayed
+from app.operations.commands import Replayed
 from app.operations.routes import MOST_REPLAYED
 from app.rivya.payloads import usable_id
 

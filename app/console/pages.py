@@ -40,8 +40,7 @@ from app.ledger.metrics import Activity
 from app.ledger.queries import Queries
 from app.notifications.repository import NotificationRepository
 from app.notifications.service import Webhooks
-from app.operations.commands import GenerationCommands
-from app.operations.replay import Replay
+from app.operations.commands import GenerationCommands, Replay
 from app.operations.replicas import Heartbeat
 from app.submission.service import SubmissionService
 from app.submission.store import SubmissionRepository

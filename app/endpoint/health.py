@@ -15,8 +15,7 @@ from app.core.errors import SEE_LOG, DatabaseUnavailable, HealthCheck
 from app.endpoint.errors import explain
 from app.endpoint.keyring import Keyring
 from app.endpoint.models import Endpoint, current, live, pinned_scheme
-from app.endpoint.repository import EndpointRepository
-from app.endpoint.tables import endpoints
+from app.endpoint.repository import EndpointRepository, endpoints
 
 REFUSALS_SINCE_VERIFIED = Gauge(
     "receiver_refusals_since_verified", "Deliveries refused at our secret path since the last one that was verified."

@@ -13,8 +13,7 @@ from app.core.database import Database
 from app.core.ids import path_key
 from app.endpoint.keyring import Keyring, KeyringSnapshot
 from app.endpoint.models import Endpoint, State
-from app.endpoint.repository import insert_endpoint, record_event
-from app.endpoint.tables import endpoint_secrets, endpoints
+from app.endpoint.repository import endpoint_secrets, endpoints, insert_endpoint, record_event
 from app.rivya.payloads import read_delivery
 from app.rivya.signature import Verified
 

@@ -32,7 +32,7 @@ from app.core.leases import leases
 from app.core.settings import Settings
 from app.endpoint.models import LIVE
 from app.endpoint.reconciler import LEASE as LEADER
-from app.endpoint.tables import endpoints
+from app.endpoint.repository import endpoints
 from app.intake.rejections import MALFORMED, rejections
 from app.ledger.models import Source, Tracking
 from app.ledger.postgres import FEED_END

@@ -12,8 +12,7 @@ from app.core.auth import Access, Role
 from app.core.errors import NotFound, ServiceError
 from app.ledger.models import DeliveryFilter, Outcome
 from app.ledger.serializers import render
-from app.operations.commands import GenerationCommands
-from app.operations.replay import Replay
+from app.operations.commands import GenerationCommands, Replay
 from app.rivya.errors import RivyaError, RivyaNotFound
 from app.rivya.payloads import usable_id
 

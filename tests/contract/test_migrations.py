@@ -11,7 +11,7 @@ from sqlalchemy import Connection, inspect, text
 
 import app.core.audit
 import app.core.leases
-import app.endpoint.tables
+import app.endpoint.repository
 import app.intake.rejections
 import app.ledger.tables
 import app.operations.replicas

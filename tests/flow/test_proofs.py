@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event, update
 
+from app.endpoint.repository import endpoints
 from app.endpoint.service import EndpointCommands
-from app.endpoint.tables import endpoints
 from app.endpoint.verification import DetectionBusy
 from app.rivya.signature import Reason, Refused, Verified
 from app.sandbox.signing import Scheme

@@ -23,7 +23,7 @@ from app.ledger.queries import Queries
 from app.ledger.sql import list_deliveries, list_generations, search_generations
 from app.ledger.tables import deliveries, generations, polls
 from app.operations.alarms import AlarmQuery
-from app.operations.replay import page_statement
+from app.operations.commands import page_statement
 from app.operations.retention import body_page, generation_page
 from app.submission.store import OF_GENERATION
 from tests.support.clock import NOON

@@ -8,8 +8,7 @@ from sqlalchemy import insert, text
 from app.core.database import Database
 from app.core.ids import uuid7
 from app.endpoint.models import State, pinned_scheme
-from app.endpoint.repository import EndpointRepository
-from app.endpoint.tables import endpoints
+from app.endpoint.repository import EndpointRepository, endpoints
 from tests.support.clock import NOON
 from tests.support.registration_harness import room
 from tests.support.row_counter import RowsRead

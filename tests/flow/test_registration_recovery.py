@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from app.endpoint.models import State
-from app.endpoint.tables import endpoint_secrets, endpoints
+from app.endpoint.repository import endpoint_secrets, endpoints
 from app.rivya.signature import Verified
 from app.sandbox.settings import SandboxSettings
 from tests.support.registration_harness import RegistrationHarness, room, verify

@@ -18,7 +18,7 @@ from app.endpoint.keyring import Keyring
 from app.endpoint.models import LIVE
 from app.endpoint.proofs import ProofRepository
 from app.endpoint.reconciler import TERM, Reconciler
-from app.endpoint.tables import endpoint_secrets, endpoints
+from app.endpoint.repository import endpoint_secrets, endpoints
 from app.endpoint.verification import Verification
 from app.intake.webhook import ROUTE
 from app.rivya.client import RivyaClient

@@ -13,7 +13,7 @@ from sqlalchemy import insert, update
 from app.core.clock import Clock
 from app.core.settings import load
 from app.endpoint.models import State
-from app.endpoint.tables import endpoints
+from app.endpoint.repository import endpoints
 from app.ledger.models import Report
 from app.ledger.tables import polls
 from app.main import Service

@@ -16,7 +16,7 @@ import app.main  # noqa: F401 - every table is known by then
 from app.core.auth import Role
 from app.core.database import metadata
 from app.core.settings import load
-from app.endpoint.tables import endpoints
+from app.endpoint.repository import endpoints
 from app.ledger.tables import polls
 from app.main import Service
 from app.ratelimit.limiter import poll_budget
