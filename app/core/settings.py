@@ -1,7 +1,7 @@
 """Settings, checked at start; error messages name the variable."""
 
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from cryptography.fernet import Fernet
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -44,12 +45,58 @@ from app.core.urls import (
     is_loopback,
 )
 
+SHORTEST_TOKEN = 16
+_LONGEST_SECONDS = 366 * 24 * 3600
+_SHORTEST_SECRET = 8
+_SHORTEST_CALLBACK_SECRET = 32
 
-def _seconds(value: object) -> object:
-    if not isinstance(value, str):
-        return value
+
+def parse_tokens(text: str) -> tuple[ApiToken, ...]:
+    """The tokens in a list of `name:role:token`, comma separated. Raises `ValueError` that shows no token."""
+    tokens: list[ApiToken] = []
+    for position, entry in enumerate(_entries(text), start=1):
+        name, _, rest = entry.partition(":")
+        role, _, token = rest.partition(":")
+        if not name or not token or role not in tuple(Role):
+            roles = f"{', '.join(list(Role)[:-1])} or {list(Role)[-1]}"
+            raise ValueError(f"entry {position} must be name:role:token with a role of {roles}")
+        if not name.isprintable():  # it is stored with every generation that the caller submits
+            raise ValueError(f"the name of entry {position} must have printable characters only")
+        if len(token) < SHORTEST_TOKEN or not is_plain(token):
+            raise ValueError(
+                f"the token of entry {position} has {len(token)} characters; at least {SHORTEST_TOKEN} are needed, "
+                "plain ASCII"
+            )
+        tokens.append(ApiToken.of(name, Role(role), token))
+    if len({token.name for token in tokens}) < len(tokens) or len({token.digest for token in tokens}) < len(tokens):
+        raise ValueError("two entries have the same name or the same token")
+    return tuple(tokens)
+
+
+def is_plain(text: str) -> bool:
+    """Whether `text` can be a credential in a header: printable ASCII without spaces."""
+    return is_header_value(text) and " " not in text
+
+
+def parse_keys(text: str) -> tuple[SecretStr, ...]:
+    """The Fernet keys in a comma separated list, newest first. Raises `ValueError` that shows no key."""
+    keys = _entries(text)
+    for position, key in enumerate(keys, start=1):
+        try:
+            Fernet(key)
+        except ValueError:
+            raise ValueError(f"key {position} must be 32 bytes in URL-safe base64 (44 characters)") from None
+    return tuple(SecretStr(key) for key in keys)
+
+
+def _entries(text: str) -> list[str]:
+    """The entries of a list, each perhaps in quotes of its own."""
+    return [entry for part in text.split(",") if (entry := part.strip(" \t\r\n\"'"))]
+
+
+def _parse_seconds(text: str) -> timedelta:
     try:
-        number = float(value)
+        number = float(text)
     except ValueError:
         number = 0.0
     if not 0 < number <= _LONGEST_SECONDS:
@@ -57,10 +104,12 @@ def _seconds(value: object) -> object:
     return timedelta(seconds=number)
 
 
-_LONGEST_SECONDS = 366 * 24 * 3600
-Seconds = Annotated[timedelta, BeforeValidator(_seconds)]
-_SHORTEST_SECRET = 8
-_SHORTEST_CALLBACK_SECRET = 32
+def _read_by(parse: Callable[[str], object]) -> BeforeValidator:
+    """Reads a text by `parse`, and leaves any other value as it is."""
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+Seconds = Annotated[timedelta, _read_by(_parse_seconds)]
 
 
 class DatabaseSettings(BaseModel):
@@ -85,22 +134,22 @@ class Settings(DatabaseSettings):
     """The settings, named like the environment variables in lower case; durations are given in seconds."""
 
     rivya_api_key: SecretStr
-    rivya_base_url: str = "https://rivya.ai"
+    rivya_base_url: Annotated[str, AfterValidator(checked_base_url)] = "https://rivya.ai"
     rivya_signing_secret: SecretStr | None = None
     rivya_signature_scheme: str = "auto"
     rivya_chat_timeout: Seconds = timedelta(minutes=5)
     rivya_stream_timeout: Seconds = timedelta(minutes=15)
 
     receiver_public_url: str | None = None
-    receiver_api_tokens: Annotated[tuple[ApiToken, ...], NoDecode] = ()
-    receiver_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    receiver_api_tokens: Annotated[tuple[ApiToken, ...], NoDecode, _read_by(parse_tokens)] = ()
+    receiver_encryption_keys: Annotated[tuple[SecretStr, ...], NoDecode, _read_by(parse_keys)] = ()
     receiver_host: str = "127.0.0.1"
     receiver_port: Annotated[int, Field(ge=0, le=65535)] = 8000
     receiver_metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     receiver_max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     receiver_keep_alive: Seconds = timedelta(seconds=75)
     receiver_max_wait: Seconds = timedelta(seconds=55)
-    receiver_trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = ()
+    receiver_trusted_proxies: Annotated[tuple[Network, ...], NoDecode, _read_by(parse_networks)] = ()
     receiver_max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
     receiver_poll_grace: Seconds | None = None
     receiver_poll_interval: Seconds = timedelta(seconds=10)
@@ -116,8 +165,8 @@ class Settings(DatabaseSettings):
     receiver_alarm_feed_lag: Seconds = timedelta(seconds=5)
     receiver_alarm_leader_gone: Seconds = timedelta(minutes=1)
     receiver_notify_concurrency: Annotated[int, Field(ge=1, le=1000)] = 20
-    receiver_notify_allow: Annotated[AllowList, NoDecode] = AllowList()
-    receiver_callback_allow: Annotated[AllowList, NoDecode] = AllowList()
+    receiver_notify_allow: Annotated[AllowList, NoDecode, _read_by(AllowList.parse)] = AllowList()
+    receiver_callback_allow: Annotated[AllowList, NoDecode, _read_by(AllowList.parse)] = AllowList()
     receiver_callback_secret: SecretStr | None = None
     receiver_retention_days: Annotated[int, Field(ge=0, le=36_500)] = 90
     receiver_endpoint_check: Seconds = timedelta(minutes=5)
@@ -147,11 +196,6 @@ class Settings(DatabaseSettings):
             )
         return value
 
-    @field_validator("rivya_base_url")
-    @classmethod
-    def _base(cls, value: str) -> str:
-        return checked_base_url(value)
-
     @field_validator("receiver_public_url")
     @classmethod
     def _public(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -161,26 +205,6 @@ class Settings(DatabaseSettings):
         base_url = info.data.get("rivya_base_url")
         is_sandbox = base_url is None or is_loopback(urlsplit(base_url).hostname or "")
         return checked_public_url(value, may_be_local=is_sandbox)
-
-    @field_validator("receiver_api_tokens", mode="before")
-    @classmethod
-    def _tokens(cls, value: object) -> object:
-        return parse_tokens(value) if isinstance(value, str) else value
-
-    @field_validator("receiver_encryption_keys", mode="before")
-    @classmethod
-    def _keys(cls, value: object) -> object:
-        return parse_keys(value) if isinstance(value, str) else value
-
-    @field_validator("receiver_trusted_proxies", mode="before")
-    @classmethod
-    def _networks(cls, value: object) -> object:
-        return parse_networks(value) if isinstance(value, str) else value
-
-    @field_validator("receiver_notify_allow", "receiver_callback_allow", mode="before")
-    @classmethod
-    def _allowed(cls, value: object) -> object:
-        return AllowList.parse(value) if isinstance(value, str) else value
 
     @property
     def rotate_every(self) -> timedelta | None:
@@ -300,49 +324,3 @@ def _reason(details: ErrorDetails) -> str:
         return "must be true or false"
     message = details["msg"]
     return f"{message[0].lower()}{message[1:]}"
-
-
-SHORTEST_TOKEN = 16
-
-
-def parse_tokens(text: str) -> tuple[ApiToken, ...]:
-    """The tokens in a list of `name:role:token`, comma separated. Raises `ValueError` that shows no token."""
-    tokens: list[ApiToken] = []
-    for position, entry in enumerate(_entries(text), start=1):
-        name, _, rest = entry.partition(":")
-        role, _, token = rest.partition(":")
-        if not name or not token or role not in tuple(Role):
-            roles = f"{', '.join(list(Role)[:-1])} or {list(Role)[-1]}"
-            raise ValueError(f"entry {position} must be name:role:token with a role of {roles}")
-        if not name.isprintable():  # it is stored with every generation that the caller submits
-            raise ValueError(f"the name of entry {position} must have printable characters only")
-        if len(token) < SHORTEST_TOKEN or not is_plain(token):
-            raise ValueError(
-                f"the token of entry {position} has {len(token)} characters; at least {SHORTEST_TOKEN} are needed, "
-                "plain ASCII"
-            )
-        tokens.append(ApiToken.of(name, Role(role), token))
-    if len({token.name for token in tokens}) < len(tokens) or len({token.digest for token in tokens}) < len(tokens):
-        raise ValueError("two entries have the same name or the same token")
-    return tuple(tokens)
-
-
-def is_plain(text: str) -> bool:
-    """Whether `text` can be a credential in a header: printable ASCII without spaces."""
-    return is_header_value(text) and " " not in text
-
-
-def parse_keys(text: str) -> tuple[SecretStr, ...]:
-    """The Fernet keys in a comma separated list, newest first. Raises `ValueError` that shows no key."""
-    keys = _entries(text)
-    for position, key in enumerate(keys, start=1):
-        try:
-            Fernet(key)
-        except ValueError:
-            raise ValueError(f"key {position} must be 32 bytes in URL-safe base64 (44 characters)") from None
-    return tuple(SecretStr(key) for key in keys)
-
-
-def _entries(text: str) -> list[str]:
-    """The entries of a list, each perhaps in quotes of its own."""
-    return [entry for part in text.split(",") if (entry := part.strip(" \t\r\n\"'"))]
