@@ -142,6 +142,22 @@ def sqlite_url(sqlite_databases: SqliteDatabases) -> Iterator[str]:
     sqlite_databases.drop(url)
 
 
+@pytest.fixture(scope="module")
+def shared_sqlite_url(sqlite_databases: SqliteDatabases) -> Iterator[str]:
+    """One SQLite database with our tables in it, for all tests of a file that do not mind each other's rows."""
+    url = sqlite_databases.migrated()
+    yield url
+    sqlite_databases.drop(url)
+
+
+@pytest.fixture(scope="module")
+def shared_database_url(databases: Databases) -> Iterator[str]:
+    """One database of each kind with our tables in it, for all tests of a file that do not mind each other's rows."""
+    url = databases.migrated()
+    yield url
+    databases.drop(url)
+
+
 @pytest.fixture
 def empty_postgres_url(postgres_databases: PostgresDatabases) -> Iterator[str]:
     """A fresh PostgreSQL database with nothing in it."""

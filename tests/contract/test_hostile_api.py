@@ -22,21 +22,17 @@ NAMES = re.compile(r"{\w+}")
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-async def test_nothing_in_a_path_a_query_or_a_body_makes_any_route_fail(
-    monkeypatch: pytest.MonkeyPatch, database_url: str, text: str
-) -> None:
+async def test_nothing_in_a_path_a_query_or_a_body_makes_any_route_fail(database_url: str, text: str) -> None:
     raw = text.encode("utf-8", "surrogatepass")
     quoted = "".join(f"%{byte:02X}" for byte in raw)
-    async with serve(monkeypatch, database_url) as (service, client):
+    bodies = (raw, b'{"model":"' + raw + b'","metadata":{"a":"' + raw + b'"},"client_request_id":"\\u0000"}')
+    async with serve(database_url) as (service, client):
         client.headers["Authorization"] = f"Bearer {TOKENS[Role.ADMIN]}"
         for path, methods in service.app.openapi()["paths"].items():
             for method, operation in methods.items():
                 names = [each["name"] for each in operation.get("parameters", []) if each["in"] == "query"]
                 query = "&".join(f"{name}={quoted}" for name in names)
                 url = NAMES.sub(quoted, path) + (f"?{query}" if query else "")
-                for body in (
-                    raw,
-                    b'{"model":"' + raw + b'","metadata":{"a":"' + raw + b'"},"client_request_id":"\\u0000"}',
-                ):
-                    answer = await client.request(method, url, content=body if method in ("post", "put") else None)
+                for body in bodies if method in ("post", "put", "patch") else (None,):
+                    answer = await client.request(method, url, content=body)
                     assert answer.status_code < 500 or path == "/readyz", (method, url, answer.text)

@@ -1,11 +1,11 @@
 """The OpenAPI document is complete, and the answers are what it says."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.api_harness import open_api
+from tests.support.api_harness import ApiHarness, open_api
 from tests.support.openapi_cases import ERROR, check
 from tests.support.reports import poll, submit, webhook
 
@@ -16,14 +16,21 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
             yield method.upper(), path, operation
 
 
-async def document_of(url: str) -> dict[str, Any]:
-    async with open_api(url) as api:
+@pytest.fixture(scope="module")
+async def document(shared_sqlite_url: str) -> dict[str, Any]:
+    async with open_api(shared_sqlite_url) as api:
         document: dict[str, Any] = (await api.stranger.get("/openapi.json")).json()
         return document
 
 
-async def test_every_operation_says_what_it_is_and_where_it_belongs(sqlite_url: str) -> None:
-    document = await document_of(sqlite_url)
+@pytest.fixture(scope="module")
+async def api(shared_database_url: str) -> AsyncIterator[ApiHarness]:
+    async with open_api(shared_database_url) as api:
+        await api.record(submit("g"), poll("g", "processing"), webhook("g", "succeeded"), submit("h"))
+        yield api
+
+
+async def test_every_operation_says_what_it_is_and_where_it_belongs(document: dict[str, Any]) -> None:
     known = {tag["name"] for tag in document["tags"]}
     for method, path, operation in operations(document):
         assert operation["summary"], (method, path)
@@ -31,8 +38,8 @@ async def test_every_operation_says_what_it_is_and_where_it_belongs(sqlite_url: 
         assert set(operation["tags"]) <= known, (method, path)
 
 
-async def test_every_operation_under_api_documents_its_token_and_its_errors(sqlite_url: str) -> None:
-    for method, path, operation in operations(await document_of(sqlite_url)):
+async def test_every_operation_under_api_documents_its_token_and_its_errors(document: dict[str, Any]) -> None:
+    for method, path, operation in operations(document):
         if not path.startswith("/api/v1"):
             assert "security" not in operation
             continue
@@ -44,14 +51,12 @@ async def test_every_operation_under_api_documents_its_token_and_its_errors(sqli
                 assert response["content"]["application/json"]["schema"] == {"$ref": ERROR}, (method, path, status)
 
 
-async def test_nothing_speaks_of_the_frameworks_own_errors(sqlite_url: str) -> None:
-    document = await document_of(sqlite_url)
+async def test_nothing_speaks_of_the_frameworks_own_errors(document: dict[str, Any]) -> None:
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert all("422" not in operation["responses"] for _, _, operation in operations(document))
 
 
-async def test_every_model_of_an_answer_has_an_example_that_fits_it(sqlite_url: str) -> None:
-    document = await document_of(sqlite_url)
+async def test_every_model_of_an_answer_has_an_example_that_fits_it(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     for name in (
         "GenerationOut",
@@ -87,12 +92,10 @@ async def test_every_model_of_an_answer_has_an_example_that_fits_it(sqlite_url: 
         ("GET", "/readyz", "/readyz"),
     ],
 )
-async def test_an_answer_is_what_the_document_says(database_url: str, method: str, path: str, template: str) -> None:
-    async with open_api(database_url) as api:
-        await api.record(submit("g"), poll("g", "processing"), webhook("g", "succeeded"), submit("h"))
-        document = api.app.openapi()
-        for client in api.clients.values():
-            answer = await client.request(method, path)
-            responses = document["paths"][template][method.lower()]["responses"]
-            schema = responses[str(answer.status_code)]["content"]["application/json"]["schema"]["$ref"]
-            check(document, schema, answer.json())
+async def test_an_answer_is_what_the_document_says(api: ApiHarness, method: str, path: str, template: str) -> None:
+    document = api.app.openapi()
+    for client in api.clients.values():
+        answer = await client.request(method, path)
+        responses = document["paths"][template][method.lower()]["responses"]
+        schema = responses[str(answer.status_code)]["content"]["application/json"]["schema"]["$ref"]
+        check(document, schema, answer.json())

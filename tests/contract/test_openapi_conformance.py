@@ -5,7 +5,6 @@ import json
 import re
 from typing import Any
 
-import pytest
 from hypothesis import settings
 
 from app.core.auth import Role
@@ -18,11 +17,9 @@ EXAMPLES = max(7, settings().max_examples // 20)
 """Of each operation and kind; in the soak 100."""
 
 
-def test_every_operation_answers_what_its_document_says_to_what_it_allows_and_forbids(
-    monkeypatch: pytest.MonkeyPatch, database_url: str
-) -> None:
+def test_every_operation_answers_what_its_document_says_to_what_it_allows_and_forbids(database_url: str) -> None:
     async def document() -> dict[str, Any]:
-        async with serve(monkeypatch, database_url) as (service, _):
+        async with serve(database_url) as (service, _):
             return service.app.openapi()
 
     cases = drawn(json.dumps(asyncio.run(document())), examples=EXAMPLES)
@@ -31,7 +28,7 @@ def test_every_operation_answers_what_its_document_says_to_what_it_allows_and_fo
 
     async def run() -> None:
         nonlocal sent
-        async with serve(monkeypatch, database_url) as (service, client):
+        async with serve(database_url) as (service, client):
             await service.batch.record(webhook("known", "succeeded"))
             for number, case in enumerate(cases):
                 problems = await problems_of(client, case, number)
@@ -44,10 +41,8 @@ def test_every_operation_answers_what_its_document_says_to_what_it_allows_and_fo
     assert len(cases) > 10 * EXAMPLES
 
 
-async def test_every_method_that_is_not_documented_is_a_405_that_names_those_that_are(
-    monkeypatch: pytest.MonkeyPatch, sqlite_url: str
-) -> None:
-    async with serve(monkeypatch, sqlite_url) as (service, client):
+async def test_every_method_that_is_not_documented_is_a_405_that_names_those_that_are(sqlite_url: str) -> None:
+    async with serve(sqlite_url) as (service, client):
         client.headers["Authorization"] = f"Bearer {TOKENS[Role.ADMIN]}"
         paths = service.app.openapi()["paths"]
         for path, documented in paths.items():

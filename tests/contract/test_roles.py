@@ -1,11 +1,13 @@
 """Every route of the whole service, for every role and for nobody: who is let through, and who is told why not."""
 
 import re
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
 from app.core.auth import Role
+from app.main import Service
 from tests.support.asgi_service import TOKENS, serve
 
 READ, WRITE, ADMIN = Role.READ, Role.WRITE, Role.ADMIN
@@ -71,33 +73,55 @@ SHARED = {"/api/v1/files/{file_id}", "/api/v1/chat/sessions", "/api/v1/chat/sess
 ROUTES = pytest.mark.parametrize(("method", "path"), NEEDED, ids=map(" ".join, NEEDED))
 
 
+@pytest.fixture(scope="module")
+async def served(shared_sqlite_url: str) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    async with serve(shared_sqlite_url) as served:
+        yield served
+
+
+@pytest.fixture
+def client(served: tuple[Service, httpx.AsyncClient]) -> httpx.AsyncClient:
+    return served[1]
+
+
 async def ask(client: httpx.AsyncClient, method: str, path: str, token: str | None) -> httpx.Response:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return await client.request(method, re.sub(r"{\w+}", "g", path), headers=headers)
 
 
-async def test_the_table_names_every_route_of_the_service(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
-    async with serve(monkeypatch, sqlite_url) as (service, _):
-        paths = service.app.openapi()["paths"]
+async def test_the_table_names_every_route_of_the_service(served: tuple[Service, httpx.AsyncClient]) -> None:
+    paths = served[0].app.openapi()["paths"]
     assert {(method.upper(), path) for path, methods in paths.items() for method in methods} == set(NEEDED)
+
+
+async def test_every_route_that_asks_for_a_token_documents_it_and_its_errors(
+    served: tuple[Service, httpx.AsyncClient],
+) -> None:
+    paths = served[0].app.openapi()["paths"]
+    for (method, path), needed in NEEDED.items():
+        operation = paths[path][method.lower()]
+        assert operation["summary"], (method, path)
+        assert operation["description"], (method, path)
+        if needed is not None:
+            assert operation["security"] == [{"HTTPBearer": []}], (method, path)
+            assert {"401", "403", "503"} <= set(operation["responses"]), (method, path)
 
 
 @ROUTES
 async def test_a_route_lets_those_roles_through_that_reach_it(
-    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, method: str, path: str
+    client: httpx.AsyncClient, method: str, path: str
 ) -> None:
     needed = NEEDED[method, path]
-    async with serve(monkeypatch, sqlite_url) as (_, client):
-        for role in Role:
-            answer = await ask(client, method, path, TOKENS[role])
-            if role.is_fenced and path in SHARED:
-                assert (answer.status_code, answer.json()["error"]["code"]) == (403, "api_scope_denied")
-            elif needed is None or role.allows(needed):
-                assert answer.status_code not in (401, 403), (role, answer.text)
-            else:
-                assert (answer.status_code, answer.json()["error"]["code"]) == (403, "api_scope_denied")
-                message = answer.json()["error"]["message"]
-                assert message == f"Token {role} has the role {role}; {needed} is needed."
+    for role in Role:
+        answer = await ask(client, method, path, TOKENS[role])
+        if role.is_fenced and path in SHARED:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "api_scope_denied")
+        elif needed is None or role.allows(needed):
+            assert answer.status_code not in (401, 403), (role, answer.text)
+        else:
+            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "api_scope_denied")
+            message = answer.json()["error"]["message"]
+            assert message == f"Token {role} has the role {role}; {needed} is needed."
 
 
 @ROUTES
@@ -105,11 +129,11 @@ async def test_a_route_lets_those_roles_through_that_reach_it(
     ("token", "code"), [(None, "api_key_missing"), ("nobody-gave-me-this-token", "api_key_invalid")]
 )
 async def test_without_a_token_of_ours_nothing_but_health_and_metrics_answers(
-    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, method: str, path: str, token: str | None, code: str
+    client: httpx.AsyncClient, method: str, path: str, token: str | None, code: str
 ) -> None:
-    async with serve(monkeypatch, sqlite_url) as (_, client):
-        answer = await ask(client, method, path, token)
-        if NEEDED[method, path] is None:
-            assert answer.status_code not in (401, 403)
-        else:
-            assert (answer.status_code, answer.json()["error"]["code"]) == (401, code)
+    answer = await ask(client, method, path, token)
+    if NEEDED[method, path] is None:
+        assert answer.status_code not in (401, 403)
+    else:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, code)
+        assert answer.json()["error"]["requestId"] == answer.headers["x-request-id"]

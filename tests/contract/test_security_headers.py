@@ -14,10 +14,8 @@ POLICY = (
 
 
 @pytest.mark.parametrize("path", ["/docs"])
-async def test_a_page_runs_no_code_but_ours_and_needs_no_other_host(
-    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, path: str
-) -> None:
-    async with serve(monkeypatch, sqlite_url) as (_, client):
+async def test_a_page_runs_no_code_but_ours_and_needs_no_other_host(sqlite_url: str, path: str) -> None:
+    async with serve(sqlite_url) as (_, client):
         answer = await client.get(path)
         assert answer.status_code == 200
         assert answer.headers["content-security-policy"] == POLICY
@@ -32,10 +30,8 @@ async def test_a_page_runs_no_code_but_ours_and_needs_no_other_host(
             assert served.headers["cache-control"] == "public, max-age=31536000, immutable"
 
 
-async def test_a_file_of_an_earlier_release_is_not_kept_by_a_browser(
-    monkeypatch: pytest.MonkeyPatch, sqlite_url: str
-) -> None:
-    async with serve(monkeypatch, sqlite_url) as (_, client):
+async def test_a_file_of_an_earlier_release_is_not_kept_by_a_browser(sqlite_url: str) -> None:
+    async with serve(sqlite_url) as (_, client):
         served = await client.get("/console/static/000000000000/docs.js", headers={"Accept-Encoding": "identity"})
         assert (served.status_code, served.headers["cache-control"]) == (200, "no-cache")
         assert served.headers["content-type"] == "text/javascript; charset=utf-8"
@@ -45,10 +41,8 @@ async def test_a_file_of_an_earlier_release_is_not_kept_by_a_browser(
 
 
 @pytest.mark.parametrize("path", ["/api/v1/generations", "/api/v1/endpoint", "/livez", "/nowhere"])
-async def test_no_answer_is_sniffed_or_kept_by_a_cache_on_the_way(
-    monkeypatch: pytest.MonkeyPatch, sqlite_url: str, path: str
-) -> None:
-    async with serve(monkeypatch, sqlite_url) as (_, client):
+async def test_no_answer_is_sniffed_or_kept_by_a_cache_on_the_way(sqlite_url: str, path: str) -> None:
+    async with serve(sqlite_url) as (_, client):
         answer = await client.get(path, headers={"Authorization": f"Bearer {TOKENS[Role.ADMIN]}"})
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["cache-control"] == "no-store"

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
@@ -147,15 +145,13 @@ async def test_every_command_line_works_as_it_is_shown(sqlite_url: str, tmp_path
     assert "Turn 1: you said “Name another.”" in ended.output
 
 
-async def test_the_document_and_the_openapi_description_show_the_same_steps(
-    monkeypatch: pytest.MonkeyPatch, sqlite_url: str
-) -> None:
-    assert SCRIPT in (await document(monkeypatch, sqlite_url))["info"]["description"]
+async def test_the_document_and_the_openapi_description_show_the_same_steps(sqlite_url: str) -> None:
+    assert SCRIPT in (await document(sqlite_url))["info"]["description"]
     assert blocks(QUICKSTART, "sh")[0] == SCRIPT
 
 
-async def test_every_path_of_the_steps_is_a_documented_route(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
-    paths = (await document(monkeypatch, sqlite_url))["paths"]
+async def test_every_path_of_the_steps_is_a_documented_route(sqlite_url: str) -> None:
+    paths = (await document(sqlite_url))["paths"]
     templates = [re.sub(r"{\w+}", "[^/]+", path) for path in paths]
     shown = {path.rstrip("\"'") for path in re.findall(r"\$URL(/[^\s?|)]+)", SCRIPT)}
     assert len(shown) > 10

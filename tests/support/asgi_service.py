@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import pytest
 
 from app.core.auth import Role
 from app.core.settings import load
@@ -17,13 +16,11 @@ TOKENS = {role: f"a-token-of-role-{role}" for role in Role}
 
 
 @asynccontextmanager
-async def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+async def serve(url: str) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
     """The whole service, in front of a sandbox."""
     tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
     async with serve_sandbox() as rivya:
-        for name, value in environment(rivya.base_url, url, 8000, RECEIVER_API_TOKENS=tokens).items():
-            monkeypatch.setenv(name, value)
-        service = Service(load())
+        service = make_service(url, rivya.base_url, RECEIVER_API_TOKENS=tokens)
         service.readiness.keep_seconds = 0
         await service.batch.start()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://receiver") as client:
@@ -33,14 +30,15 @@ async def serve(monkeypatch: pytest.MonkeyPatch, url: str) -> AsyncIterator[tupl
         await service.close()
 
 
-def service(monkeypatch: pytest.MonkeyPatch, database_url: str, **changes: str) -> Service:
-    for name, value in environment("http://127.0.0.1:1", database_url, 8000, **changes).items():
-        monkeypatch.setenv(name, value)
-    return Service(load())
+def make_service(database_url: str, rivya_url: str = "http://127.0.0.1:1", **changes: str) -> Service:
+    """One whose loops do not run. `changes` are settings."""
+    given = environment(rivya_url, database_url, 8000, **changes)
+    return Service(load(**{name.lower(): value for name, value in given.items()}))
 
 
-async def document(monkeypatch: pytest.MonkeyPatch, database_url: str) -> dict[str, Any]:
-    receiver = service(monkeypatch, database_url)
+async def document(database_url: str) -> dict[str, Any]:
+    """The OpenAPI document."""
+    receiver = make_service(database_url)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(receiver.app), base_url="http://receiver") as client:
         openapi: dict[str, Any] = (await client.get("/openapi.json")).json()
     await receiver.close()
