@@ -241,7 +241,10 @@ async def _health(
 ) -> tuple[dict[str, Any], Failing | None]:
     """How the endpoint does, as columns to write, and what its operator has to know; holds its events if it ends."""
     if result.is_success:
-        return {"last_success_at": result.at, "failure_count": 0, "failing_since": None}, None
+        last, success = subscription.last_failure_at, subscription.last_success_at
+        failed_before = last is not None and (success is None or last > success)
+        changes = {"last_success_at": result.at, "failure_count": 0, "failing_since": None}
+        return changes, Failing.ENDED if failed_before else None
     is_active = subscription.status is SubscriptionStatus.ACTIVE
     stage = failing_stage(subscription, result.at) if is_active else None
     changes = {

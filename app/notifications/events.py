@@ -56,9 +56,20 @@ def other_body(event_id: str, event_type: str, at: datetime, data: Mapping[str, 
     return dump_json({**_head(event_id, event_type, at), "data": data})
 
 
-def alarm_body(event_id: str, at: datetime, *, alarm: str, is_raised: bool, value: float, threshold: float) -> bytes:
-    """The body of an alarm that is raised or cleared."""
+def alarm_body(
+    event_id: str,
+    at: datetime,
+    *,
+    alarm: str,
+    is_raised: bool,
+    value: float,
+    threshold: float,
+    endpoint_id: str | None = None,
+) -> bytes:
+    """The body of an alarm that is raised or cleared, of one endpoint or of the service."""
     data = {"object": "alarm", "alarm": alarm, "raised": is_raised, "value": round(value, 3), "threshold": threshold}
+    if endpoint_id is not None:
+        data["endpoint_id"] = endpoint_id
     return other_body(event_id, EventType.ALARM, at, data)
 
 

@@ -232,11 +232,12 @@ def next_attempt(attempts: int, result: Result, *, spread: float) -> datetime | 
 
 
 class Failing(StrEnum):
-    """What an operator has to know of an endpoint that fails."""
+    """What an operator has to know of an endpoint that fails, or works again."""
 
     FIRST = "first"
     HALF = "half"
     DISABLED = "disabled"
+    ENDED = "ended"
 
 
 def failing_stage(subscription: Subscription, at: datetime) -> Failing | None:

@@ -242,11 +242,12 @@ class NotificationRepository:
                 await _make_due(connection, is_one, stored.status, now=now, parameters=self._ids(ids))
             return len(ids)
 
-    async def publish_alarm(
-        self, *, event_id: str, alarm: str, is_raised: bool, value: float, threshold: float, now: datetime
-    ) -> int:
-        """Notify the endpoints that ask for alarms; returns how many there are. Again with one id changes nothing."""
-        body = alarm_body(event_id, now, alarm=alarm, is_raised=is_raised, value=value, threshold=threshold)
+    async def publish_alarm(self, *, event_id: str, now: datetime, **alarm: Any) -> int:  # noqa: ANN401
+        """Notify the endpoints that ask for alarms of one, described as `alarm_body` asks; returns how many there are.
+
+        Again with one id changes nothing.
+        """
+        body = alarm_body(event_id, now, **alarm)
         async with self._database.read() as connection:
             asking = [to for to in await live_subscriptions(connection) if EventType.ALARM in to.event_types]
         if not asking:

@@ -235,17 +235,20 @@ class NotificationSender:
                 await self._alarm(ended, ended.failing)
 
     async def _alarm(self, ended: Ended, stage: Failing) -> None:
-        """Log that an endpoint fails, and notify those that ask for alarms."""
+        """Log that an endpoint fails or works again, and notify those that ask for alarms."""
         endpoint_id, at = ended.claimed.queue, ended.result.at
         if stage is Failing.DISABLED:
             log.warning("webhook.disabled", endpoint_id=endpoint_id, error=ended.result.reason)
+        elif stage is Failing.ENDED:
+            log.info("webhook.working", endpoint_id=endpoint_id)
         else:
             log.warning("webhook.failing", endpoint_id=endpoint_id, stage=stage.value, error=ended.result.reason)
         since = None if ended.claimed.subscription is None else ended.claimed.subscription.failing_since
         await self._repository.publish_alarm(
             event_id=own_event_id("webhook_failing", endpoint_id, stage, at),
             alarm="webhook_failing",
-            is_raised=True,
+            endpoint_id=endpoint_id,
+            is_raised=stage is not Failing.ENDED,
             value=0.0 if since is None else (at - since).total_seconds(),
             threshold=FAILING_LIMIT.total_seconds(),
             now=at,

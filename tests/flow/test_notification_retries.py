@@ -183,6 +183,21 @@ async def test_five_days_of_failure_disable_and_somebody_is_notified_three_times
         assert {row["event_type"] for row in alarms} == {"receiver.alarm"}
 
 
+@pytest.mark.parametrize("is_enabled_anew", [False, True])
+async def test_an_endpoint_that_works_again_clears_its_alarm(database_url: str, is_enabled_anew: bool) -> None:
+    async with programs(database_url, GONE if is_enabled_anew else FAILS, OK) as it:
+        await it.webhook("tests", event_types=["receiver.alarm"], url=f"{it.receiver.url}/alarms")
+        endpoint = await it.webhook()
+        heard = await settle(it, "a") + await it.send()
+        if is_enabled_anew:
+            await it.ask("shop", "PATCH", f"webhooks/{endpoint['id']}", json={"status": "active"})
+        it.room.pass_time(seconds=6)
+        heard += [*await settle(it, "b"), *await it.send(), *await it.send(), *await settle(it, "c"), *await it.send()]
+        alarms = [json.loads(each.body)["data"] for each in heard if each.target == "/alarms"]
+        assert {(each["alarm"], each["endpoint_id"]) for each in alarms} == {("webhook_failing", endpoint["id"])}
+        assert [each["raised"] for each in alarms] == [True, False]
+
+
 async def test_an_endpoint_that_answers_again_begins_anew(database_url: str) -> None:
     async with programs(database_url, *[FAILS] * 4, OK, FAILS) as it:
         endpoint = await it.webhook()
