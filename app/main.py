@@ -72,9 +72,8 @@ from app.operations.commands import GenerationCommands, Replay
 from app.operations.replicas import Heartbeat
 from app.operations.retention import MOST, SHARE, SHARE_OF_ONE_WRITER, Pruning, Retention
 from app.operations.usage_rollup import UsageRollup
-from app.polling.categories import Categories
 from app.polling.poller import Poller
-from app.polling.schedule import Schedule
+from app.polling.schedule import Categories, Schedule
 from app.ratelimit.budget import polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient

@@ -19,7 +19,7 @@ from app.core.clock import SystemClock
 from app.core.database import Database
 from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable, HealthCheck
-from app.core.ids import uuid7
+from app.core.records import uuid7
 from app.core.setting_sources import SettingsInvalid, read_sources
 from app.core.settings import Settings, load, warnings
 from app.endpoint.errors import explain

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database, Id, UtcDateTime, metadata
-from app.core.ids import uuid7
 from app.core.middleware import ensure_request_id
 from app.core.proxies import client_address
+from app.core.records import uuid7
 from app.core.urls import Network
 
 RETENTION: Final = timedelta(days=400)

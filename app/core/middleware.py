@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.auth import Caller
-from app.core.ids import request_id
+from app.core.records import request_id
 
 CALLERS = CollectorRegistry()
 """Metrics that name tokens: /metrics shows them to the role admin only."""

@@ -1,6 +1,8 @@
-"""Immutable dataclasses for the hot path, the one that `rivya` and `ledger` share, and JSON."""
+"""What many modules share: fast immutable dataclasses, the claim of `rivya` and `ledger`, JSON, ids, header values."""
 
 import json
+import secrets
+import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,3 +68,29 @@ def dump_json(value: object) -> bytes:
 def json_body(content: object) -> bytes:
     """`content` as JSON and a newline, so that in a terminal the next prompt begins on a new line."""
     return dump_json(content) + b"\n"
+
+
+def uuid7(now: datetime) -> uuid.UUID:
+    """A UUID version 7 (RFC 9562, section 5.7): 48 bits of Unix milliseconds, then 74 random bits.
+
+    These ids sort by the time they were created.
+    """
+    milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
+    return uuid.UUID(
+        int=milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
+    )
+
+
+def request_id() -> str:
+    """A fresh id for one HTTP request, in Rivya's format (`req_` and 24 hex digits)."""
+    return f"req_{secrets.token_hex(12)}"
+
+
+def path_key() -> str:
+    """192 random bits for a secret callback path, as hex, so that a change of case loses nothing."""
+    return secrets.token_hex(24)
+
+
+def is_header_value(text: str) -> bool:
+    """Whether a header carries `text` unchanged: printable ASCII, not empty, without spaces at its ends."""
+    return bool(text) and text.isascii() and text.isprintable() and text == text.strip()

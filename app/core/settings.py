@@ -25,6 +25,7 @@ from pydantic_settings import NoDecode
 from app.core.auth import ApiToken, Role
 from app.core.database_url import normal_url, with_transaction_pooler
 from app.core.proxies import ProxyInvalid, parse_networks, proxy_for
+from app.core.records import is_header_value
 from app.core.setting_sources import (
     SECRETS,
     SECRETS_DIR,
@@ -41,7 +42,6 @@ from app.core.urls import (
     Network,
     checked_base_url,
     checked_public_url,
-    is_header_value,
     is_loopback,
 )
 

@@ -1,4 +1,4 @@
-"""Checks URLs, those in settings and those of programs, to which notifications are sent; and values of headers.
+"""Checks URLs, those in settings and those of programs, to which notifications are sent.
 
 Rivya calls only HTTPS on a public host, without credentials, query or fragment. Notifications go to public addresses by
 https, and to what an allow list of the operator names. Programs choose their URLs, so each of them could make the
@@ -84,11 +84,6 @@ def _is_private(host: str) -> bool:
     except ValueError:
         # Some programs read 127.1 and 0x7f.1 as addresses, and no name ends like this.
         return name.rpartition(".")[2][:1].isdigit() or is_local_name(name)
-
-
-def is_header_value(text: str) -> bool:
-    """Whether a header carries `text` unchanged: printable ASCII, not empty, without spaces at its ends."""
-    return bool(text) and text.isascii() and text.isprintable() and text == text.strip()
 
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address

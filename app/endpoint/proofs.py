@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.ids import path_key
+from app.core.records import path_key
 from app.endpoint.keyring import Keyring, KeyringSnapshot
 from app.endpoint.models import Endpoint, State
 from app.endpoint.repository import endpoint_secrets, endpoints, insert_endpoint, record_event

@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database, Id, UtcDateTime, enum_check, metadata
 from app.core.encryption import SecretBox
-from app.core.ids import uuid7
+from app.core.records import uuid7
 from app.endpoint.models import LIVE, Endpoint, State
 
 ONE_EACH = text("state IN ('intended', 'created', 'proven', 'serving', 'manual')")

@@ -7,7 +7,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter
 
-from app.core.ids import path_key
+from app.core.records import path_key
 from app.endpoint.errors import OutcomeUnknown, is_definite, is_gone, read_failure
 from app.endpoint.inspection import EVENT_TYPES, Inspection, StepContext
 from app.endpoint.models import NAME, Endpoint, State, Step, in_state, is_path_key, live, path_key_of, removable

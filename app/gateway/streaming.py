@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from app.core.auth import Access, Caller, Unauthorized
 from app.core.bodies import ClientDisconnected
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
-from app.core.ids import request_id
 from app.core.middleware import set_result
+from app.core.records import request_id
 from app.gateway.headers import response_headers
 from app.gateway.upstream import AnswerUnusable, Outgoing, Relay, UpstreamUnavailable
 from app.rivya.errors import RivyaUnavailable

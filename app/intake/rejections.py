@@ -17,7 +17,7 @@ from sqlalchemy import Column, Index, Integer, Table, Text, delete, func, insert
 
 from app.core.auth import Access, Caller, Role
 from app.core.database import Database, Id, UtcDateTime, metadata
-from app.core.ids import uuid7
+from app.core.records import uuid7
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.audit import Actor, write_audit
 from app.core.database import Database
 from app.core.errors import NotFound, RequestInvalid
-from app.core.ids import uuid7
+from app.core.records import uuid7
 from app.ledger.sql import any_of, ids_parameter
 from app.ledger.tables import callbacks
 from app.notifications.events import alarm_body

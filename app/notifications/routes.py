@@ -13,6 +13,7 @@ from app.core.bodies import Model, parse_model, read_body
 from app.core.errors import NotFound, RequestInvalid
 from app.core.records import json_body
 from app.ledger.callbacks import CallbackNotConfigured
+from app.notifications.events import callback_secret
 from app.notifications.models import EventType, SubscriptionStatus
 from app.notifications.repository import NotificationFilter, NotificationRepository
 from app.notifications.schemas import (
@@ -36,7 +37,6 @@ from app.notifications.schemas import (
     render_webhook,
 )
 from app.notifications.service import Webhooks, owner_of
-from app.notifications.signing import callback_secret
 
 _MOST_BYTES: Final = 64 * 1024
 _LONGEST_ID: Final = 200

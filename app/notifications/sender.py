@@ -16,10 +16,9 @@ from app.core.errors import DatabaseUnavailable
 from app.core.urls import AllowList
 from app.notifications.claims import LEASE, Claims, Ended
 from app.notifications.client import NotificationClient
-from app.notifications.events import own_event_id
+from app.notifications.events import callback_secret, own_event_id, sign, valid_secrets
 from app.notifications.models import FAILING_LIMIT, Claimed, Failing, NotificationState, Result
 from app.notifications.repository import NotificationRepository
-from app.notifications.signing import callback_secret, sign, valid_secrets
 from app.rivya.schemes import Scheme
 
 NOTIFICATIONS = Counter("receiver_notifications", "Attempts to send notifications, by what came of them.", ["result"])

@@ -15,7 +15,7 @@ from app.core.errors import Overloaded, ServiceError
 from app.core.urls import AllowList
 from app.ledger.feed import LATEST, Feed
 from app.notifications.client import NotificationClient
-from app.notifications.events import other_body
+from app.notifications.events import new_secret, other_body, preview
 from app.notifications.models import (
     MOST_AT_ONCE,
     TEST_TYPE,
@@ -27,7 +27,6 @@ from app.notifications.models import (
 )
 from app.notifications.repository import NotificationRepository, lock_dispatch
 from app.notifications.sender import NotificationSender
-from app.notifications.signing import new_secret, preview
 
 
 class NotEncrypted(ServiceError):

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.clock import Clock
 from app.core.database import Database, UtcDateTime
 from app.core.errors import DatabaseUnavailable
-from app.core.ids import uuid7
 from app.core.leases import Leadership, Leases
+from app.core.records import uuid7
 from app.ledger import decide, rows
 from app.ledger.models import Generation, Position
 from app.ledger.sql import BY_INDEX, IN_ORDER, any_of, events_of, ids_parameter

@@ -1,14 +1,22 @@
-"""When a generation is polled next: decided by its age, the result of the last poll, and a random number; no I/O."""
+"""When a generation is polled next: decided by its age, its category, the result of the last poll, and a random number.
+
+The category of a model is read from Rivya's catalogue.
+"""
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
+import structlog
+
+from app.core.clock import Clock
 from app.ledger.models import NextPoll, Tracking
 from app.polling.claims import PollLease, PollTimeLimits
+from app.ratelimit.limiter import RateLimiter
+from app.rivya.errors import RivyaError
 
 GRACES: Final = MappingProxyType(
     {"image": timedelta(seconds=60), "audio": timedelta(seconds=120), "video": timedelta(seconds=300)}
@@ -124,3 +132,58 @@ class Schedule:
 
     def _spread(self, gap: timedelta) -> timedelta:
         return gap * (1 - _SPREAD + 2 * _SPREAD * self.chance())
+
+
+REFRESH_INTERVAL = timedelta(hours=1)
+SHORTEST_INTERVAL = timedelta(minutes=1)
+
+_SECONDS_BETWEEN_RUNS = 5.0
+
+log = structlog.stdlib.get_logger(__name__)
+
+Read = Callable[[], Awaitable[dict[str, str]]]
+"""Returns the category of each model by its id. Raises `RivyaError`."""
+
+
+class Categories:
+    """The last known category of each model. A failed read changes nothing."""
+
+    def __init__(self, read: Read, limiter: RateLimiter, clock: Clock) -> None:
+        self._read = read
+        self._limiter = limiter
+        self._clock = clock
+        self._known: dict[str, str] = {}
+        self._tried_at: float | None = None
+        self._wait = SHORTEST_INTERVAL
+        self._met_unknown = False
+
+    def of(self, model: str | None) -> str | None:
+        """The model's category, None while it is not known."""
+        category = self.known(model)
+        if model is not None and category is None:
+            self._met_unknown = True
+        return category
+
+    def known(self, model: str | None) -> str | None:
+        """As `of`, without having the catalogue read again for a model that it lacks."""
+        return self._known.get(model) if model is not None else None
+
+    async def run_once(self) -> float:
+        """Read the catalogue if that is due and the budget allows it; returns the seconds until the next run."""
+        if not (self._is_due() and await self._limiter.acquire()):
+            return _SECONDS_BETWEEN_RUNS
+        self._tried_at, self._wait = self._clock.monotonic(), SHORTEST_INTERVAL
+        try:
+            self._known |= await self._read()  # keeps removed models: they may still have generations
+        except RivyaError as error:
+            log.info("models.unreadable", error=type(error).__name__)
+            await self._limiter.record_error(error)
+        else:
+            self._wait, self._met_unknown = REFRESH_INTERVAL, False
+        return _SECONDS_BETWEEN_RUNS
+
+    def _is_due(self) -> bool:
+        if self._tried_at is None:
+            return True
+        waited = timedelta(seconds=self._clock.monotonic() - self._tried_at)
+        return waited >= (SHORTEST_INTERVAL if self._met_unknown else self._wait)

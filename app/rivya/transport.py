@@ -14,7 +14,7 @@ import h11
 import httpx
 
 from app.core.proxies import proxy_for
-from app.core.urls import is_header_value
+from app.core.records import is_header_value
 from app.rivya.errors import RequestWithheld, RivyaError, RivyaMalformed, RivyaUnavailable
 from app.rivya.response_checks import KeyFilter, OneAnswerTransport, check_head, unreadable
 

@@ -12,8 +12,7 @@ import orjson
 from sqlalchemy import RowMapping
 
 from app.core.errors import RequestInvalid
-from app.core.records import dump_json, json_body, parse_json
-from app.core.urls import is_header_value
+from app.core.records import dump_json, is_header_value, json_body, parse_json
 from app.rivya.payloads import LONGEST_REFERENCE, checked_metadata, usable_reference
 
 # Checks only what this service needs of the body and the key of a create; Rivya checks the rest. Pure.

@@ -1,24 +1,91 @@
-"""Sends submissions to Rivya: one attempt each under the submission's own key, and retries in the background."""
+"""Sends submissions to Rivya: one attempt each under the submission's own key, and retries in the background.
+
+Counts and logs the results: ids and Rivya's request id, never bodies or keys.
+"""
 
 import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+
+import structlog
+from prometheus_client import Counter
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.ids import request_id
+from app.core.middleware import trace_fields
+from app.core.records import request_id
 from app.core.waiters import Waiters
 from app.ledger.models import Report, Source
 from app.ledger.write_queue import WriteQueue
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import CreateAnswer, RivyaClient
 from app.rivya.errors import RivyaError, RivyaUnavailable
-from app.submission.metrics import log_retried, log_sent
-from app.submission.models import Reply, Submission, read_create, unknown
-from app.submission.outcome import Accepted, Attempt, NotRecorded, Outcome, classify, pause_before_retry
+from app.submission.models import Reply, State, Submission, read_create, unknown
+from app.submission.outcome import (
+    UNRESOLVED_AFTER,
+    Accepted,
+    Attempt,
+    NotRecorded,
+    Outcome,
+    classify,
+    pause_before_retry,
+)
 from app.submission.store import SubmissionRepository
+
+SUBMISSIONS = Counter("receiver_submissions", "Creates, by what became of them.", ["result"])
+
+_SENT = {
+    State.ACCEPTED: "submission.accepted",
+    State.REJECTED: "submission.rejected",
+    State.UNKNOWN: "submission.unknown",
+}
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+def log_sent(submission: Submission, outcome: Outcome, *, request_id: str) -> None:
+    """Count and log that a caller's create was sent."""
+    SUBMISSIONS.labels(outcome.result).inc()
+    write = log.info if outcome.state is State.ACCEPTED else log.warning
+    write(_SENT[outcome.state], **_fields(submission, outcome), error_request_id=request_id)
+
+
+def log_retried(submission: Submission, outcome: Outcome, *, age: timedelta) -> None:
+    """Log a retry by the background, and count it if it settled the submission."""
+    if outcome.state is not State.UNKNOWN:
+        SUBMISSIONS.labels("resolved").inc()
+        log.info("submission.resolved", **_fields(submission, outcome), state=outcome.state)
+    elif age >= UNRESOLVED_AFTER:
+        log.error("submission.unresolved", **_fields(submission, outcome), hours=round(age.total_seconds() / 3600))
+    else:
+        log.warning("submission.unknown", **_fields(submission, outcome))
+
+
+def log_answered(submission: Submission, result: str) -> None:
+    """Count and log a create answered without sending it: `replayed`, `expired`, `conflict` or `waited`."""
+    SUBMISSIONS.labels(result).inc()
+    log.info("submission.answered", submission_id=submission.id, result=result)
+
+
+def log_rejected(reason: str) -> None:
+    """Count and log a create that was rejected without an attempt."""
+    SUBMISSIONS.labels(reason).inc()
+    log.warning("submission.turned_away", reason=reason)
+
+
+def _fields(submission: Submission, outcome: Outcome) -> dict[str, object]:
+    return {
+        "submission_id": submission.id,
+        "generation_id": outcome.generation_id,
+        "attempt": submission.attempts,
+        "result": outcome.result,
+        "error": outcome.error,
+        "rivya_request_id": outcome.rivya_request_id,
+        **trace_fields(submission.traceparent),
+    }
+
 
 Jitter = Callable[[], float]
 """Returns a number from -1 to 1."""

@@ -7,13 +7,12 @@ from contextlib import suppress
 from app.core.auth import Caller
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded
-from app.core.ids import request_id, uuid7
+from app.core.records import request_id, uuid7
 from app.core.waiters import Waiters
 from app.ratelimit.limiter import RateLimiter
 from app.submission import models
-from app.submission.metrics import log_answered, log_rejected
 from app.submission.models import Create, Reply, State, Submission
-from app.submission.sender import Sender
+from app.submission.sender import Sender, log_answered, log_rejected
 from app.submission.store import SubmissionRepository
 from app.tokens.spending import check_model
 

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.auth import Caller
 from app.core.database import Database, Id, UtcDateTime, enum_check, metadata, partial_index
-from app.core.ids import uuid7
+from app.core.records import uuid7
 from app.ledger.callbacks import insert_callback
 from app.submission.models import Create, State, Submission, from_row
 from app.submission.outcome import Outcome

@@ -15,8 +15,8 @@ from app.core.encryption import SecretBox
 from app.endpoint.repository import ReencryptionResult, reencrypt_secrets
 from app.ledger.models import Report
 from app.ledger.tables import callbacks
+from app.notifications.events import callback_secret
 from app.notifications.models import MOST_AT_ONCE
-from app.notifications.signing import callback_secret
 from app.notifications.tables import notification_dispatch, subscriptions
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import Verified, Verifier

@@ -5,8 +5,7 @@ from sqlalchemy import event
 
 from app.ledger.metrics import CALLBACKS_MISSED
 from app.ledger.tables import transitions
-from app.polling.categories import Categories
-from app.polling.schedule import Schedule
+from app.polling.schedule import Categories, Schedule
 from app.sandbox.faults import ApiFault
 from tests.support.metric_values import value
 from tests.support.polling_harness import GRACE, open_polling

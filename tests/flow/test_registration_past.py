@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import insert, text
 
 from app.core.database import Database
-from app.core.ids import uuid7
+from app.core.records import uuid7
 from app.endpoint.models import State, pinned_scheme
 from app.endpoint.repository import EndpointRepository, endpoints
 from tests.support.clock import NOON

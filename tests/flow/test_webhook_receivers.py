@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.notifications.signing import new_secret, sign
+from app.notifications.events import new_secret, sign
 from app.rivya.schemes import parse_scheme
 from app.sandbox.server import serve_sandbox
 from tests.support.commands import program_path

@@ -10,8 +10,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import insert, update
 
-from app.core.ids import uuid7
-from app.core.records import Claim
+from app.core.records import Claim, uuid7
 from app.intake.rejections import rejections
 from app.ledger.metrics import Activity
 from app.ledger.models import Delivery, NextPoll, Outcome, Report, Source, Tracking

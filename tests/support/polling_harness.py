@@ -13,10 +13,9 @@ from app.core.database import Database
 from app.ledger.recorder import Changes, Recorder
 from app.ledger.tables import generations, polls
 from app.ledger.write_queue import WriteQueue
-from app.polling.categories import Categories
 from app.polling.claims import Claims
 from app.polling.poller import Poller
-from app.polling.schedule import Schedule
+from app.polling.schedule import Categories, Schedule
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import Deadlines, RivyaClient
 from app.sandbox.accounts import DEFAULT_KEY

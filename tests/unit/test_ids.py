@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from app.core.ids import path_key, request_id, uuid7
+from app.core.records import path_key, request_id, uuid7
 from tests.support.clock import NOON
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from app.notifications.signing import OVERLAP, callback_secret, new_secret, preview, sign, valid_secrets
+from app.notifications.events import OVERLAP, callback_secret, new_secret, preview, sign, valid_secrets
 from app.rivya.schemes import KeyForm, derive_key, parse_scheme
 from app.rivya.signature import Refused, Verified, Verifier
 
