@@ -17,7 +17,8 @@ log = structlog.stdlib.get_logger(__name__)
 _SECONDS_BETWEEN_READS: Final = 0.4
 """A change is known everywhere within a second."""
 _SECONDS_BETWEEN_NOTES: Final = 60.0
-RESERVED_NAMES: Final = frozenset({"me"})
+RESERVED_NAMES: Final = frozenset({"me", ".", ".."})
+"""`me` is the path of the caller's own token; clients take dots out of a path."""
 
 
 class NameClash(Exception):

@@ -211,7 +211,7 @@ async def test_a_rotated_token_keeps_its_name_and_for_a_time_its_old_secret(data
         assert [(await status_with(room, each))[0] for each in (middle, new, newest)] == [401, 401, 200]
 
 
-@pytest.mark.parametrize("name", ["shop", "tests", "me"])
+@pytest.mark.parametrize("name", ["shop", "tests", "me", ".."])
 async def test_a_name_is_given_once_even_after_its_token_was_revoked(database_url: str, name: str) -> None:
     async with open_service(database_url) as room:
         await create(room)
