@@ -97,9 +97,13 @@ def as_csv(lines: Sequence[UsageLine]) -> str:
     return text.getvalue()
 
 
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What begins a formula (OWASP, CSV Injection), the last four being the first four in full width."""
+
+
 def _plain(value: str) -> str:
     """`value`, with an apostrophe where a spreadsheet would take it for a formula."""
-    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return f"'{value}" if value.startswith(_FORMULA) else value
 
 
 def router(console: Console) -> APIRouter:

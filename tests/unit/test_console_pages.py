@@ -168,8 +168,10 @@ def test_a_chart_of_usage_has_a_bar_for_each_day_and_puts_the_smallest_names_tog
     assert [bar.begins.day for bar in chart.bars if sum(bar.values)] == list(range(1, 8))
 
 
-def test_a_file_of_usage_has_no_formula() -> None:
-    assert as_csv([line("=a", "@b", credits_used=1.5)]).splitlines()[1] == "2026-05-01,'=a,'@b,1,0,1.5,1.5"
+@pytest.mark.parametrize("first", "=+-@\t\uff1d\uff0b\uff0d\uff20")
+def test_a_file_of_usage_has_no_formula(first: str) -> None:
+    row = as_csv([line(f"{first}a", f"{first}b", credits_used=1.5)]).splitlines()[1]
+    assert row == f"2026-05-01,'{first}a,'{first}b,1,0,1.5,1.5"
 
 
 def test_the_boxes_of_a_form_are_the_events_of_a_webhook() -> None:
