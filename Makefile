@@ -95,8 +95,10 @@ postgres: ## install PostgreSQL's server programs and what else the tests run, w
 	@missing=; \
 	if [ -z "$${DATABASE_URL_TEST:-}" ] && ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; \
 	then missing=postgresql; fi; \
-	for program in pgbouncer promtool:prometheus nginx caddy chromium node:nodejs; do \
+	for program in pgbouncer promtool:prometheus nginx caddy node:nodejs; do \
 		if ! PATH="$$PATH:/usr/sbin" command -v "$${program%:*}" >/dev/null; then missing="$$missing $${program#*:}"; fi; done; \
+	if ! command -v chromium-headless-shell >/dev/null && ! command -v chromium >/dev/null; \
+	then missing="$$missing chromium-headless-shell"; fi; \
 	$(call apt-install,The tests need PostgreSQL's server (or DATABASE_URL_TEST), PgBouncer, promtool, nginx, Caddy, Chromium and Node)
 
 .PHONY: check
