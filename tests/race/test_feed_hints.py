@@ -46,7 +46,7 @@ class Replica:
 @asynccontextmanager
 async def replica(url: str, name: str) -> AsyncIterator[Replica]:
     async with open_ledger(url) as room, asyncio.timeout(60):
-        it, loops = Replica(room, name), BackgroundLoops(SystemClock())
+        it, loops = Replica(room, name), BackgroundLoops(SystemClock(), grace=0.1)
         loops.start("tail", it.tail.run_once)
         if it.hints is not None:
             loops.start("hints", it.hints.run_once)
