@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import hashlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -25,26 +24,17 @@ _COMPRESSED: Final = frozenset({".css", ".js", ".svg"})
 _FOR_EVER: Final = "public, max-age=31536000, immutable"
 
 
-@dataclass
-class _File:
-    media_type: str
-    content: bytes = field(repr=False)
-    is_compressed: bool
-    gzipped: bytes | None = field(default=None, repr=False)
-
-
 class StaticFiles:
-    """The files of `static/`, read once; their URLs change with the content of any, so browsers keep them for ever."""
+    """The files of `static/`; their URLs change with the content of any, so browsers keep them for ever."""
 
     def __init__(self) -> None:
         paths = sorted(path for path in _FOLDER.rglob("*") if path.suffix in _MEDIA_TYPES)
-        self._files = {
-            path.relative_to(_FOLDER).as_posix(): _File(
-                _MEDIA_TYPES[path.suffix], path.read_bytes(), path.suffix in _COMPRESSED
-            )
-            for path in paths
-        }
-        self._digest = hashlib.sha256(b"".join(file.content for file in self._files.values())).hexdigest()[:12]
+        self._paths = {path.relative_to(_FOLDER).as_posix(): path for path in paths}
+        self._gzipped: dict[Path, bytes] = {}
+        digest = hashlib.sha256()
+        for path in paths:
+            digest.update(path.read_bytes())
+        self._digest = digest.hexdigest()[:12]
 
     def url(self, name: str) -> str:
         """The URL of a file, such as `console.css`."""
@@ -52,17 +42,20 @@ class StaticFiles:
 
     async def response(self, request: Request, digest: str, name: str) -> Response:
         """The file, compressed where the browser takes that. Raises `NotFound`."""
-        file = self._files.get(name)
-        if file is None:
+        path = self._paths.get(name)
+        if path is None:
             raise NotFound("There is no such file.")
         headers = {"Cache-Control": _FOR_EVER if digest == self._digest else "no-cache", "Vary": "Accept-Encoding"}
-        content = file.content
-        if file.is_compressed and "gzip" in request.headers.get("accept-encoding", ""):
-            if file.gzipped is None:
-                file.gzipped = await asyncio.to_thread(gzip.compress, content, mtime=0)
-            content = file.gzipped
+        is_compressed = path.suffix in _COMPRESSED and "gzip" in request.headers.get("accept-encoding", "")
+        if is_compressed:
             headers["Content-Encoding"] = "gzip"
-        return Response(content, media_type=file.media_type, headers=headers)
+        content = await asyncio.to_thread(self._gzip if is_compressed else Path.read_bytes, path)
+        return Response(content, media_type=_MEDIA_TYPES[path.suffix], headers=headers)
+
+    def _gzip(self, path: Path) -> bytes:
+        if path not in self._gzipped:
+            self._gzipped[path] = gzip.compress(path.read_bytes(), mtime=0)
+        return self._gzipped[path]
 
 
 _DOCS: Final = """<!doctype html>
