@@ -105,7 +105,10 @@ class Service:
         self.database = Database(settings.database_url)
         self._key, relayed = settings.rivya_api_key.get_secret_value(), settings.receiver_rivya_concurrency
         polls = polls_at_once(settings.receiver_poll_rate)
-        self.client = RivyaClient(settings.rivya_base_url, self._key, polls=polls, relayed_calls=relayed)
+        self._verify = httpx.create_ssl_context()
+        self.client = RivyaClient(
+            settings.rivya_base_url, self._key, polls=polls, relayed_calls=relayed, verify=self._verify
+        )
         self.name = secrets.token_hex(8)
         self.access = Access(settings.receiver_api_tokens, self.clock)
         self.audit = Audit(self.database, clock=self.clock, trusted_proxies=settings.receiver_trusted_proxies)
@@ -213,7 +216,7 @@ class Service:
 
     def _build_notifications(self) -> None:
         settings, database, clock, keys = self.settings, self.database, self.clock, self._keys
-        repository, client = NotificationRepository(database), NotificationClient(verify=httpx.create_ssl_context())
+        repository, client = NotificationRepository(database), NotificationClient(verify=self._verify)
         secret, most = settings.receiver_callback_secret, settings.receiver_notify_concurrency
         master = None if secret is None else secret.get_secret_value()
         requests = RequestBuilder(

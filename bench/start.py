@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from app.cli import UNUSED
 from bench import servers
 from bench.results import Results, spread
 from bench.world import World
@@ -15,13 +16,16 @@ PAIRS = 7
 HELP_LIMIT = 1.5
 START_LIMIT = 1.3
 _COMMAND = str(Path(sys.executable).with_name("rivya-receiver"))
-_LIBRARIES = """
-import sys
+_HIDE = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys({UNUSED}))
+"""
+_LIBRARIES = f"""{_HIDE}
 import app.cli.server
-own = {"app", "migrations", *sys.stdlib_module_names}
+own = {{"app", "migrations", *sys.stdlib_module_names, *{UNUSED}}}
 print(*[name for name in sys.modules if name.partition(".")[0] not in own and not name.startswith("_")])
 """
-_IMPORT = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+_IMPORT = f"{_HIDE}\nfor name in sys.argv[1:]: importlib.import_module(name)"
 
 
 def run(world: World, results: Results) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
@@ -54,8 +55,9 @@ class RivyaClient:
         most_body_bytes: int = MOST_BODY_BYTES,
         polls: int = MOST_CONNECTIONS,
         relayed_calls: int = 0,
+        verify: SSLContext | None = None,
     ) -> None:
-        verify = httpx.create_ssl_context()
+        verify = verify or httpx.create_ssl_context()
         self._transport = Transport(
             base_url,
             api_key,

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import sys
 from pathlib import Path
 
 import asyncpg
@@ -139,6 +140,32 @@ async def test_a_connection_that_is_kept_is_closed_at_once_by_a_stop(sqlite_url:
             await reader.read()
         writer.close()
         assert await ended == 0
+
+
+IMPORTED = f"""#!{sys.executable}
+import atexit, pathlib, sys
+from app.cli import main
+
+def write() -> None:
+    loaded = [name for name, module in sys.modules.items() if module is not None]
+    pathlib.Path(__file__).with_suffix(".txt").write_text(" ".join(loaded))
+
+atexit.register(write)
+main()
+"""
+
+
+async def test_on_a_migrated_database_it_runs_without_the_libraries_of_migrations_and_terminals(
+    database_url: str, tmp_path: Path
+) -> None:
+    program = tmp_path / "receiver.py"
+    program.write_text(IMPORTED)
+    program.chmod(0o700)
+    async with serve_sandbox() as rivya, receiver(rivya, database_url, tmp_path, program=program) as service:
+        assert await asyncio.to_thread(service.process.terminate) == 0
+    loaded = set(program.with_suffix(".txt").read_text().split())
+    assert "sqlalchemy" in loaded
+    assert loaded & {"alembic", "mako", "rich", "pygments", "pydantic.v1"} == set()
 
 
 def test_idle_connections_outlast_those_of_balancers(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
