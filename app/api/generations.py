@@ -18,7 +18,7 @@ from app.core.bodies import parse_model, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound, RequestInvalid
 from app.core.middleware import ensure_request_id
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger.callbacks import Callbacks
 from app.ledger.decide import Recorded
 from app.ledger.models import Generation, Report, Source, Status, is_visible, may_track

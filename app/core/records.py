@@ -1,48 +1,13 @@
-"""What many modules share: fast immutable dataclasses, the claim of `rivya` and `ledger`, JSON, ids, header values."""
+"""What many modules share: JSON, ids, header values."""
 
 import json
 import secrets
 import uuid
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, TypeVar, dataclass_transform
+from typing import Any, Final
 
 import orjson
-
-Value = TypeVar("Value")
-
-
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
-def hot_dataclass(*, kw_only: bool = False) -> Callable[[type[Value]], type[Value]]:
-    """A dataclass decorator: the type checker forbids changes of its instances, the interpreter does not.
-
-    A frozen dataclass sets each member the slow way, 6 µs for a generation instead of 2.5, and every delivery
-    constructs some six of them. Use this for those, and `dataclass(frozen=True)` for everything else.
-    """
-    return dataclass(slots=True, kw_only=kw_only)
-
-
-@hot_dataclass()
-class Claim:
-    """A generation as Rivya or one of our callers describes it; members that are missing or malformed are None."""
-
-    id: str
-    """Rivya's id."""
-    status: str
-    """One of the values of `app.ledger.models.Status`."""
-    model: str | None = None
-    reserved_credits: float | None = None
-    final_credits: float | None = None
-    created_at: datetime | None = None
-    """Rivya's time, as `updated_at`."""
-    updated_at: datetime | None = None
-    client_request_id: str | None = None
-    """The caller's trace id, if Rivya returns it."""
-    object: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Rivya's object as it was received, JSON-serializable, with unknown members."""
-
 
 _TO_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _LONG: Final = b"0" * 19  # the digits of 2^63

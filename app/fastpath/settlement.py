@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from app.core.drivers import RawPostgres
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger.decide import Decide, Plan, Recorded
 from app.ledger.models import Delivery, Outcome, Report, Source, Status, Transition
 from app.ledger.postgres import AHEAD, VALUE_ERRORS, PostgresRecord, map_conflicts

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
-from app.core.records import Claim, dump_json, hot_dataclass
+from app.core.models import Claim, hot_dataclass
+from app.core.records import dump_json
 from app.ledger.models import (
     Delivery,
     Generation,

@@ -7,7 +7,7 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
-from app.core.records import Claim, hot_dataclass
+from app.core.models import Claim, hot_dataclass
 
 # The status of a generation: queued → processing → succeeded | failed; steps may be skipped, never undone.
 

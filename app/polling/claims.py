@@ -9,7 +9,7 @@ from sqlalchemy import Select, Update, and_, bindparam, or_, select, text, updat
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database, UtcDateTime
-from app.core.records import hot_dataclass
+from app.core.models import hot_dataclass
 from app.ledger.models import Tracking
 from app.ledger.sql import any_of, ids_parameter
 from app.ledger.tables import polls

@@ -12,7 +12,7 @@ from prometheus_client import Counter
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger.models import NextPoll, Report, Source, Tracking
 from app.ledger.write_queue import WriteQueue
 from app.polling.claims import Claimed, Claims, PollLease, PollResult

@@ -11,7 +11,8 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from app.core.records import Claim, is_header_value
+from app.core.models import Claim
+from app.core.records import is_header_value
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
 from app.rivya.errors import RivyaNotFound, RivyaUnreadable, read_date, read_error
 from app.rivya.payloads import PayloadUnreadable, json_object, read_generation, read_json, read_models, usable_id

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 
 import orjson
 
-from app.core.records import Claim, dump_json, hot_dataclass, parse_json
+from app.core.models import Claim, hot_dataclass
+from app.core.records import dump_json, parse_json
 
 LONGEST_NAME: Final = 200
 LONGEST_ID: Final = 500

@@ -16,7 +16,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import Final
 
-from app.core.records import hot_dataclass
+from app.core.models import hot_dataclass
 from app.rivya.payloads import read_unix_seconds, unix_seconds
 from app.rivya.schemes import Encoding, Scheme, decode_mac, derive_key, encode_mac
 

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger.metrics import REFUSALS, Activity
 from app.ledger.models import Report, Source
 from app.ledger.tables import activity_minutes

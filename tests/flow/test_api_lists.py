@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger import sql
 from app.ledger.models import Report, Source
 from tests.support.api_harness import ApiHarness, error_of, ids, open_api

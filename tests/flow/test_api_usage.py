@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.api import usage
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger import queries
 from app.ledger.models import Report, Source
 from tests.support.api_harness import ApiHarness, error_of, open_api

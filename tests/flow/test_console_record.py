@@ -9,7 +9,7 @@ from sqlalchemy import update
 
 from app.console.deliveries import readable
 from app.core.audit import audit
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger.models import Report, Source
 from app.notifications.tables import subscriptions
 from tests.support.clock import NOON

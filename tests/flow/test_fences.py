@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger.models import Report, Source
 from app.sandbox.server import serve_sandbox
 from tests.support.clock import NOON

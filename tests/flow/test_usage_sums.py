@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from app.core.database import Database
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger.models import Report, Source
 from app.ledger.queries import Queries
 from app.ledger.tables import generations, usage_changes, usage_hours

@@ -10,7 +10,8 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import insert, update
 
-from app.core.records import Claim, uuid7
+from app.core.models import Claim
+from app.core.records import uuid7
 from app.intake.rejections import rejections
 from app.ledger.metrics import Activity
 from app.ledger.models import Delivery, NextPoll, Outcome, Report, Source, Tracking

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger.models import Delivery, NextPoll, Report, Source, Tracking
 from tests.support.clock import NOON
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from app.core.records import Claim
+from app.core.models import Claim
 from app.ledger.decide import Decision, decide
 from app.ledger.models import Generation, Outcome, Report, Source, Status, Tracking, is_visible
 from tests.support.clock import NOON

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.core.records import Claim
+from app.core.models import Claim
 from app.rivya.payloads import PayloadUnreadable, find_generation, read_generation, storable
 
 SUCCEEDED: dict[str, Any] = {
