@@ -54,7 +54,7 @@ class ServerPair:
         What the parser refuses ends the connection at once, and with it answers that are still under way; how many
         depends on chance, so then those that did come are compared.
         """
-        fast, plain = await asyncio.gather(*(_exchange(port, pieces, ends) for port in self.ports))
+        fast, plain = await asyncio.gather(*(exchange(port, pieces, ends) for port in self.ports))
         if _is_cut(fast) and _is_cut(plain):
             common = min(len(fast), len(plain)) - 1
             assert fast[:common] == plain[:common], (pieces, fast, plain)
@@ -137,7 +137,8 @@ def chunked(body: bytes, *, size: int = 7) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
 
 
-async def _exchange(port: int, pieces: Sequence[bytes], ends: float) -> list[Answer]:
+async def exchange(port: int, pieces: Sequence[bytes], ends: float = _WHOLE) -> list[Answer]:
+    """What the server at this port answers, until it ends the connection or is silent for `ends` seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     heard = bytearray()
     try:
