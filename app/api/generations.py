@@ -196,7 +196,8 @@ def router(
         """
         identity = checked_id(generation_id)
         track = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), Track)
-        await callbacks.check(track.callback_url)
+        if track.callback_url is not None:
+            await callbacks.check(track.callback_url)
         claim = Claim(identity, Status.QUEUED, model=track.model, client_request_id=track.client_request_id)
         report = Report(
             source=Source.OPERATOR,

@@ -32,10 +32,8 @@ class Callbacks:
         self._clock = clock
         self._check = check
 
-    async def check(self, url: str | None) -> None:
-        """Raise `CallbackNotConfigured`, or `UrlRejected` for a URL that may not be called; None passes."""
-        if url is None:
-            return
+    async def check(self, url: str) -> None:
+        """Raise `CallbackNotConfigured`, or `UrlRejected` for a URL that may not be called."""
         if self._check is None:
             raise CallbackNotConfigured
         await self._check(url)

@@ -59,7 +59,8 @@ def router(
         callback_url = read_callback_url(request.headers.getlist(_CALLBACK_URL))
         body = await read_body(request.scope, request.receive, most_bytes=MOST_BYTES)
         create = replace(read_create(body, callback_url=callback_url), traceparent=traceparent(request.scope))
-        await callbacks.check(callback_url)
+        if callback_url is not None:
+            await callbacks.check(callback_url)
         async with access.while_valid(caller):  # what was sent goes on without its caller
             reply = await service.submit(create, key, request.state.caller)
         return _response(reply, key)
