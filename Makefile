@@ -61,8 +61,8 @@ run: .venv/running ## show the service at work: with a sandbox Rivya, or for rea
 .PHONY: test
 test: install postgres ## run every test, on SQLite and on a private PostgreSQL
 	$(BIN)/python -m tests.pure
-	$(BIN)/pytest --numprocesses 2 --dist worksteal --ignore tests/unit --ignore tests/image
-	DATABASE_POOLER_TEST=transaction $(BIN)/pytest --numprocesses 2 --dist worksteal -k 'not sqlite' \
+	$(BIN)/pytest --numprocesses 3 --dist worksteal --ignore tests/unit --ignore tests/image
+	DATABASE_POOLER_TEST=transaction $(BIN)/pytest --numprocesses 3 --dist worksteal -k 'not sqlite' \
 		tests/race tests/flow/test_intake.py tests/flow/test_registration.py
 
 .PHONY: image

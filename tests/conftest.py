@@ -1,5 +1,6 @@
 """Every test runs sealed off from the world and the environment, and on both databases where it asks for one."""
 
+import gc
 import os
 import socket
 import tempfile
@@ -46,6 +47,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 REPORTED = "reported"
 """The property under which a test records what its output is to tell, whichever process it ran in."""
+
+
+def pytest_collection_finish() -> None:
+    """The collector leaves alone what was imported and collected, and runs less often: a fifth of the processor time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5000, 10, 10)
 
 
 def pytest_runtest_setup() -> None:
