@@ -50,7 +50,7 @@ REPORTED = "reported"
 
 
 def pytest_collection_finish() -> None:
-    """The collector leaves alone what was imported and collected, and runs less often: a fifth of the processor time."""
+    """Keep the collector off what was imported and collected, and run it less often: it took a fifth of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(5000, 10, 10)
