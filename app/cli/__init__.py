@@ -85,8 +85,7 @@ def serve(
     try:
         settings = load()
     except SettingsInvalid as error:
-        typer.echo(str(error), err=True)
-        sys.exit(2)
+        output.fail(str(error), status=2)
     logs.configure(settings.receiver_log_format, least=settings.receiver_log_level)
     sys.exit(uvloop.run(serve_until_stopped(settings, may_share_file=force)))
 
@@ -119,7 +118,7 @@ def migrate_database(
         raise typer.BadParameter("give one of --check, --sql and --down")
     from app.cli.database import migrate
 
-    sys.exit(migrate(only_check=check, only_sql=sql, down_to=down, as_json=as_json))
+    migrate(only_check=check, only_sql=sql, down_to=down, as_json=as_json)
 
 
 @cli.command("copy")
@@ -131,7 +130,7 @@ def copy_record(
     """Copy the whole record to another database. From SQLite to PostgreSQL, or any to any; no receiver may run."""
     from app.cli.database import copy
 
-    sys.exit(copy(source, target, as_json=as_json))
+    copy(source, target, as_json=as_json)
 
 
 @cli.command("config")
@@ -139,7 +138,7 @@ def show_config(as_json: AsJson = False) -> None:
     """Show the settings in force. And where each comes from; secrets are hidden."""
     from app.cli.check import show_settings
 
-    sys.exit(show_settings(as_json=as_json))
+    show_settings(as_json=as_json)
 
 
 @cli.command("check")
@@ -152,7 +151,7 @@ def check_deployment(
     """Test everything that a deployment needs. One line for each test; exit status 0 if all is well, else 1."""
     from app.cli.check import run_checks
 
-    sys.exit(run_checks(is_public=public, as_json=as_json))
+    run_checks(is_public=public, as_json=as_json)
 
 
 @cli.command("sandbox")

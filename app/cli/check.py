@@ -1,7 +1,6 @@
 """The commands `check`, which tests what a deployment needs without changing anything, and `config`."""
 
 import logging
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import typer
 import uvloop
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.cli.client.output import print_json, shown_wait, table
+from app.cli.client.output import fail, print_json, shown_wait, table
 from app.core import logs, migrations
 from app.core.auth import ApiToken
 from app.core.clock import SystemClock
@@ -43,8 +42,8 @@ _NAMES = {"signature_scheme": "scheme in use"}  # "signature scheme" is the line
 _Call = Callable[[], Awaitable[Any]]
 
 
-def run_checks(*, is_public: bool, as_json: bool) -> int:
-    """Check with the settings of the environment and print the results; the exit status."""
+def run_checks(*, is_public: bool, as_json: bool) -> None:
+    """Check with the settings of the environment and print the results; the exit status is 1 unless all is well."""
     logs.configure("console", least=logging.ERROR)
     checks: list[HealthCheck] = []
 
@@ -64,7 +63,7 @@ def run_checks(*, is_public: bool, as_json: bool) -> int:
     all_ok = all(check.ok for check in checks)
     if as_json:
         print_json({"ok": all_ok, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in checks]})
-    return 0 if all_ok else 1
+    raise typer.Exit(0 if all_ok else 1)
 
 
 def line(check: HealthCheck) -> str:
@@ -307,13 +306,12 @@ def _cause(error: Exception) -> str:
     return reason or type(error.__cause__ or error).__name__
 
 
-def show_settings(*, as_json: bool) -> int:
+def show_settings(*, as_json: bool) -> None:
     """Print each setting in force, its source, and no secret; the exit status is 2 for invalid settings."""
     try:
         settings, sources = load(), read_sources(Settings)
     except SettingsInvalid as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+        fail(str(error), status=2)
     values = dict(settings)
     values["database_url"] = Database(settings.database_url).url.render_as_string(hide_password=True)
     rows = [
@@ -324,7 +322,6 @@ def show_settings(*, as_json: bool) -> int:
         print_json([{"name": name, "value": value, "source": source} for name, value, source in rows])
     else:
         typer.echo(table(("SETTING", "VALUE", "FROM"), rows))
-    return 0
 
 
 def _shown(value: Any) -> str | int | float | None:  # noqa: ANN401 - the value of any setting

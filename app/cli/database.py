@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -17,7 +16,7 @@ import uvloop
 from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.cli.client.output import print_json, shown_wait
+from app.cli.client.output import fail, print_json, shown_wait
 from app.core import logs, migrations
 from app.core.clock import SystemClock
 from app.core.database import Database, DatabaseInUse, metadata
@@ -28,10 +27,8 @@ from app.core.setting_sources import SettingsInvalid
 from app.core.settings import load_database
 from app.operations.replicas import replicas
 
-_DONE, _FAILED, _USAGE = 0, 1, 2
 
-
-def migrate(*, only_check: bool, only_sql: bool, down_to: str | None, as_json: bool) -> int:
+def migrate(*, only_check: bool, only_sql: bool, down_to: str | None, as_json: bool) -> None:
     """Migrate the database of DATABASE_URL; no other setting is needed.
 
     The exit status is 1 if that fails or the database isn't at the wanted revision, 2 for invalid settings.
@@ -40,26 +37,24 @@ def migrate(*, only_check: bool, only_sql: bool, down_to: str | None, as_json: b
     try:
         database = Database(load_database().database_url)
     except SettingsInvalid as error:
-        return _refuse(str(error), _USAGE)
+        fail(str(error), status=2)
     try:
-        return uvloop.run(
-            _migrate(database, only_check=only_check, only_sql=only_sql, down_to=down_to, as_json=as_json)
-        )
+        uvloop.run(_migrate(database, only_check=only_check, only_sql=only_sql, down_to=down_to, as_json=as_json))
     except DatabaseUnavailable as error:
-        return _refuse(f"DATABASE_URL: the database can't be reached ({error.reason or 'no answer'})", _FAILED)
+        fail(f"DATABASE_URL: the database can't be reached ({error.reason or 'no answer'})")
     except migrations.TableTaken as error:
-        return _refuse(f"DATABASE_URL: {error}", _FAILED)
+        fail(f"DATABASE_URL: {error}")
     except CommandError as error:
-        return _refuse(f"{error}; this release knows {', '.join(sorted(migrations.known()))}", _FAILED)
+        fail(f"{error}; this release knows {', '.join(sorted(migrations.known()))}")
 
 
-async def _migrate(database: Database, *, only_check: bool, only_sql: bool, down_to: str | None, as_json: bool) -> int:
+async def _migrate(database: Database, *, only_check: bool, only_sql: bool, down_to: str | None, as_json: bool) -> None:
     try:
         with shown_wait(f"for the database at {database.url.render_as_string(hide_password=True)}"):
             before = after = await migrations.current(database) if database.exists else None
         if only_sql:
             typer.echo(migrations.migration_sql(database.url.get_backend_name(), since=before), nl=False)
-            return _DONE
+            return
         if not only_check:
             with shown_wait("for the migrations, or for another process that migrates"):
                 await migrations.migrate_database(database, down_to=down_to)
@@ -73,12 +68,8 @@ async def _migrate(database: Database, *, only_check: bool, only_sql: bool, down
     else:
         change = "" if before == after else f", was at {before or 'none'}"
         typer.echo(f"at {after or 'none'}{change}; this release is written for {wanted}")
-    return _DONE if is_done else _FAILED
-
-
-def _refuse(message: str, status: int) -> int:
-    sys.stderr.write(f"{message}\n")
-    return status
+    if not is_done:
+        raise typer.Exit(1)
 
 
 _ROWS_AT_ONCE: Final = 200
@@ -93,7 +84,7 @@ class CopyRefused(Exception):
     """Nothing was copied; the text says why, and what to do."""
 
 
-def copy(source: str, target: str, *, as_json: bool) -> int:
+def copy(source: str, target: str, *, as_json: bool) -> None:
     """Copy the record at the URL `source` to the URL `target`, and print what was copied.
 
     The exit status is 1 if that is refused or fails, and then nothing is written but empty tables; 2 for invalid URLs.
@@ -106,20 +97,19 @@ def copy(source: str, target: str, *, as_json: bool) -> int:
         try:
             urls[option] = normal_url(url)
         except ValueError as error:
-            return _refuse(f"{option}: {error}", _USAGE)
+            fail(f"{option}: {error}", status=2)
     try:
         counts = uvloop.run(_run_copy(Database(urls["--from"]), Database(urls["--to"])))
     except (CopyRefused, DatabaseInUse, migrations.TableTaken) as error:
-        return _refuse(f"nothing was copied: {error}", _FAILED)
+        fail(f"nothing was copied: {error}")
     except DatabaseUnavailable as error:
-        return _refuse(f"nothing was copied: a database can't be used ({error.reason or 'no answer'})", _FAILED)
+        fail(f"nothing was copied: a database can't be used ({error.reason or 'no answer'})")
     if as_json:
         print_json({"tables": counts, "rows": sum(counts.values())})
-        return _DONE
+        return
     for name, count in counts.items():
         typer.echo(f"{name}: {count}")
     typer.echo(f"copied {sum(counts.values())} rows; what the target holds now is the same, by counts and digests")
-    return _DONE
 
 
 async def _run_copy(source: Database, target: Database) -> dict[str, int]:

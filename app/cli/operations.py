@@ -1,6 +1,5 @@
 """Commands of an operator that work on the database directly: replay deliveries, poll and forget generations."""
 
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -11,7 +10,7 @@ import typer
 import uvloop
 from sqlalchemy import select
 
-from app.cli.client.output import show, shown_wait
+from app.cli.client.output import fail, show, shown_wait
 from app.core import logs
 from app.core.audit import COMMAND_LINE, write_audit
 from app.core.clock import Clock, SystemClock
@@ -29,7 +28,6 @@ from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaError
 
-_FAILED, _USAGE = 1, 2
 Work = Callable[[Settings, Database], Coroutine[Any, Any, bool]]
 
 
@@ -50,25 +48,23 @@ def run_command(work: Work, *, act: str | None = None, target: str | None = None
     try:
         settings = load()
     except SettingsInvalid as error:
-        _exit(str(error), _USAGE)
+        fail(str(error), status=2)
     logs.configure(settings.receiver_log_format, least=settings.receiver_log_level)
     database = Database(settings.database_url)
     if not database.exists:
-        _exit(f"DATABASE_URL: {database.url.render_as_string()} does not exist", _FAILED)
+        fail(f"DATABASE_URL: {database.url.render_as_string()} does not exist")
     try:
         is_done = uvloop.run(_run(settings, database, work, act=act, target=target))
     except DecryptionFailed as error:
-        _exit(f"RECEIVER_ENCRYPTION_KEYS: {error}; nothing was changed", _USAGE)
+        fail(f"RECEIVER_ENCRYPTION_KEYS: {error}; nothing was changed", status=2)
     except DatabaseUnavailable as error:
-        _exit(
-            f"DATABASE_URL: the database can't be reached, or is not migrated ({error.reason or 'no answer'})", _FAILED
-        )
+        fail(f"DATABASE_URL: the database can't be reached, or is not migrated ({error.reason or 'no answer'})")
     except ServiceError as error:
-        _exit(error.message, _FAILED)
+        fail(error.message)
     except RivyaError as error:
         code = getattr(error, "code", None)
-        _exit(f"Rivya: {type(error).__name__}{f' ({code})' if code else ''}; nothing was changed", _FAILED)
-    sys.exit(0 if is_done else _FAILED)
+        fail(f"Rivya: {type(error).__name__}{f' ({code})' if code else ''}; nothing was changed")
+    raise typer.Exit(0 if is_done else 1)
 
 
 def run_operation(
@@ -108,11 +104,6 @@ async def open_context(settings: Settings, database: Database, clock: Clock) -> 
             Replay(database, ledger, clock=clock, first_poll=first_poll),
             GenerationCommands(database, ledger, client=client, limiter=limiter, clock=clock),
         )
-
-
-def _exit(message: str, status: int) -> NoReturn:
-    typer.echo(message, err=True)
-    sys.exit(status)
 
 
 async def replay(context: OperatorContext, chosen: DeliveryFilter, *, writes: bool, as_json: bool = False) -> bool:

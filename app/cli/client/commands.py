@@ -50,7 +50,7 @@ def call_receiver(
                 typer.echo(f"more: --cursor {document['next_cursor']}", err=True)
         return not waits or document.get("status") == "succeeded"
 
-    sys.exit(call(run, as_json=as_json))
+    call(run, as_json=as_json)
 
 
 def is_remote(*, database: bool) -> bool:
@@ -116,7 +116,7 @@ def events(
                 _print_error(f"more: --after {cursor}")
         return True
 
-    sys.exit(call(act, as_json=as_json))
+    call(act, as_json=as_json)
 
 
 def _print_error(text: str) -> None:
@@ -146,7 +146,7 @@ def chat(
         await (print_stream if stream else print_answer)(receiver, body, as_json=as_json)
         return True
 
-    sys.exit(call(act, as_json=as_json))
+    call(act, as_json=as_json)
 
 
 @generations_group.command()

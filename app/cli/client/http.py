@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ import typer
 import uvloop
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
-from app.cli.client.output import plain, print_json, shown_wait
+from app.cli.client.output import fail, plain, print_json, shown_wait
 from app.core.proxies import ProxyInvalid, proxy_for
 from app.core.records import dump_json, parse_json
 from app.core.setting_sources import SettingsInvalid, clean, read_variables
@@ -22,7 +22,6 @@ from app.core.urls import checked_public_url
 
 _TIMEOUT = httpx.Timeout(15, read=300)
 """Seconds. A chat turn is answered when it is complete, which may take minutes."""
-_SUCCEEDED, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 
 _DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -173,8 +172,8 @@ async def calling(url: str, token: str) -> AsyncIterator[Receiver]:
         yield Receiver(client)
 
 
-def call(act: Callable[[Receiver], Awaitable[bool]], *, as_json: bool) -> int:
-    """Run `act` with a client of the receiver in the environment; returns the exit status.
+def call(act: Callable[[Receiver], Awaitable[bool]], *, as_json: bool) -> NoReturn:
+    """Run `act` with a client of the receiver in the environment, and exit.
 
     0: `act` returned True, 1: it returned False or raised `CallFailed`, 2: invalid variables, 130: interrupted.
     """
@@ -184,17 +183,16 @@ def call(act: Callable[[Receiver], Awaitable[bool]], *, as_json: bool) -> int:
             return await act(receiver)
 
     try:
-        return _SUCCEEDED if uvloop.run(run(*load_target())) else _FAILED
+        is_done = uvloop.run(run(*load_target()))
     except SettingsInvalid as error:
-        typer.echo(str(error), err=True)
-        return _USAGE
+        fail(str(error), status=2)
     except CallFailed as failure:
-        typer.echo(f"failed: {plain(str(failure))}", err=True)
         if as_json:
             print_json(failure.document)
-        return _FAILED
+        fail(f"failed: {plain(str(failure))}")
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        raise typer.Exit(130) from None
+    raise typer.Exit(0 if is_done else 1)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import typer
 
@@ -38,6 +38,12 @@ def show(document: Mapping[str, Any], text: str, *, as_json: bool) -> None:
         print_json(document)
     else:
         typer.echo(text)
+
+
+def fail(message: str, *, status: int = 1) -> NoReturn:
+    """End the command with this line on standard error. The status is 2 for invalid settings and arguments."""
+    typer.echo(message, err=True)
+    raise typer.Exit(status)
 
 
 def items(response: Mapping[str, Any]) -> list[Mapping[str, Any]]:
