@@ -48,6 +48,7 @@ _POSTGRES_SETTINGS = {
     "idle_in_transaction_session_timeout": "60s",
     "timezone": "UTC",
 }
+_CONNECTIONS, _CALLER_CONNECTIONS = 7, 3
 _CALLER_SETTINGS = {**_POSTGRES_SETTINGS, "statement_timeout": "3s"}
 
 
@@ -62,7 +63,7 @@ class DatabaseInUse(Exception):
 class Database:
     """The engines for the life of a process: `transaction()` to write, `read()` and `read_for_caller()` to read."""
 
-    def __init__(self, url: str, *, pool_size: int = 7, caller_pool_size: int = 3) -> None:
+    def __init__(self, url: str) -> None:
         self.is_sqlite = not url.startswith("postgres")
         self.insert = sqlite.insert if self.is_sqlite else postgresql.insert
         """Constructs an INSERT that can have ON CONFLICT."""
@@ -78,8 +79,8 @@ class Database:
             options = postgres_options(url)
             self.url = _shown(options)
             checks = ConnectionChecks()
-            self.engine = _postgres_engine(self.url, options, pool_size, checks, _POSTGRES_SETTINGS)
-            self.caller_engine = _postgres_engine(self.url, options, caller_pool_size, checks, _CALLER_SETTINGS)
+            self.engine = _postgres_engine(self.url, options, _CONNECTIONS, checks, _POSTGRES_SETTINGS)
+            self.caller_engine = _postgres_engine(self.url, options, _CALLER_CONNECTIONS, checks, _CALLER_SETTINGS)
             self.direct = RawPostgres(
                 partial(connect, options, {**_POSTGRES_SETTINGS, **DIRECT_SETTINGS}),
                 checks,
@@ -323,6 +324,6 @@ def enum_check(column: str, words: type[StrEnum] | Iterable[str]) -> sa.CheckCon
     return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-def partial_index(name: str, *columns: str, where: sa.TextClause, unique: bool = False) -> sa.Index:
+def partial_index(name: str, *columns: str, where: sa.TextClause) -> sa.Index:
     """An index that holds only the rows for which `where` is true, on both databases."""
-    return sa.Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
+    return sa.Index(name, *columns, postgresql_where=where, sqlite_where=where)

@@ -68,14 +68,13 @@ class Verification:
         *,
         clock: Clock,
         alternate_clocks: Sequence[Clock] = (),
-        seconds_in_doubt: float = SECONDS_IN_DOUBT,
     ) -> None:
         self._keyring = keyring
         self._proofs = proofs
         self._recorder = ProofRecorder(keyring, proofs, clock=clock)
         self._clock = clock
         self._alternate_clocks = alternate_clocks
-        self._seconds_in_doubt = seconds_in_doubt
+        self.seconds_in_doubt = SECONDS_IN_DOUBT
         self._waiting = 0
         self._contradiction_due_at = 0.0
         self._effort_left = _EFFORT_PER_SECOND
@@ -230,7 +229,7 @@ class Verification:
             raise SecretPending
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._seconds_in_doubt):
+            async with asyncio.timeout(self.seconds_in_doubt):
                 while endpoint_id in self._keyring.snapshot.in_doubt:
                     await self._keyring.refresh(self._keyring.version, is_patient=True)
         except TimeoutError:

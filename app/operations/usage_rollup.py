@@ -59,24 +59,25 @@ class UsageRollup:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._most = MOST_OF_ONE_WRITER if database.is_sqlite else MOST
+        self.most = MOST_OF_ONE_WRITER if database.is_sqlite else MOST
+        """Changes in one transaction."""
 
     async def run_once(self) -> float:
         """Move one batch; returns the seconds until the next run. Raises `DatabaseUnavailable`."""
-        return _PAUSE if await self.move() == self._most else _REST
+        return _PAUSE if await self.move() == self.most else _REST
 
     async def move(self) -> int:
         """Move the oldest changes; returns the number of changes. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
             if not self._database.is_sqlite:
                 await connection.execute(BY_INDEX)
-            oldest = select(usage_changes.c.id).order_by(usage_changes.c.id).limit(self._most)
+            oldest = select(usage_changes.c.id).order_by(usage_changes.c.id).limit(self.most)
             if await connection.scalar(oldest.limit(1)) is None:
                 return 0
         async with self._database.transaction() as connection:
             if not self._database.is_sqlite:
                 await connection.execute(BY_INDEX)
-                return int((await connection.execute(_ON_POSTGRES, {"most": self._most})).scalar_one())
+                return int((await connection.execute(_ON_POSTGRES, {"most": self.most})).scalar_one())
             ids = oldest.subquery().c.id
             count, upto = (await connection.execute(select(func.count(), func.max(ids)))).one()
             last = await connection.scalar(select(func.coalesce(func.max(usage_hours.c.id), 0)))

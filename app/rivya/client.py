@@ -67,7 +67,7 @@ class RivyaClient:
             most_connections=MOST_CONNECTIONS + relayed_calls,
         )
         self._polls = PollConnections(base_url, api_key, most=polls, verify=verify, most_body_bytes=most_body_bytes)
-        self._deadlines = deadlines
+        self.deadlines = deadlines
         self.open = self._transport.open
         """Relays a call with our key: Rivya's response, whatever its status; the caller closes it."""
 
@@ -87,7 +87,7 @@ class RivyaClient:
     async def get_generation(self, generation_id: str, *, before_send: BeforeSend | None = None) -> Claim:
         """The generation with its status. Raises RequestWithheld if `before_send` returns False."""
         path = f"/api/v1/generations/{segment(generation_id)}"
-        response = await self._polls.get(path, seconds=self._deadlines.status, before_send=before_send)
+        response = await self._polls.get(path, seconds=self.deadlines.status, before_send=before_send)
         generation = _read(read_generation, _raise_for_status(response))
         if generation.id != generation_id:
             raise RivyaUnreadable("the answer is about another generation", status=response.status)
@@ -105,7 +105,7 @@ class RivyaClient:
         if len(idempotency_key) > _LONGEST_KEY or not is_header_value(idempotency_key):
             raise ValueError("an idempotency key has 1 to 255 printable ASCII characters")
         headers = {"idempotency-key": idempotency_key, **({"traceparent": traceparent} if traceparent else {})}
-        seconds = self._deadlines.create
+        seconds = self.deadlines.create
         response = await self._call("POST", "/api/v1/generations", seconds=seconds, body=body, headers=headers)
         generation = _read(read_generation, response)
         returned_key = response.headers.get("idempotency-key", idempotency_key)
@@ -171,7 +171,7 @@ class RivyaClient:
         return await self._call(method, path, body=None if fields is None else orjson.dumps(fields))
 
     async def _call(self, method: str, path: str, *, seconds: float | None = None, **content: Any) -> RawResponse:  # noqa: ANN401
-        seconds = self._deadlines.manage if seconds is None else seconds
+        seconds = self.deadlines.manage if seconds is None else seconds
         return _raise_for_status(await self._transport.exchange(method, path, seconds=seconds, **content))
 
 

@@ -93,7 +93,8 @@ async def test_a_rotation_whose_answer_is_lost_is_repeated_and_nothing_is_refuse
         r.fault("webhooks.rotate", times=1, when="after", **fault)
         await _rotate(r, replica)
         lost = await r.deliver()
-        hasty = Verification(replica.keyring, ProofRepository(replica.database), clock=r.clock, seconds_in_doubt=0.1)
+        hasty = Verification(replica.keyring, ProofRepository(replica.database), clock=r.clock)
+        hasty.seconds_in_doubt = 0.1
         replica.verification = hasty
         with pytest.raises(SecretPending):
             await replica.accept(lost)

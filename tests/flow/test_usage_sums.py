@@ -95,7 +95,7 @@ async def test_sums_are_kept_one_row_for_an_hour_and_none_for_nothing(database_u
 async def test_more_changes_than_one_transaction_takes_are_taken_one_after_another(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         sums = UsageRollup(room.database)
-        sums._most = 2
+        sums.most = 2
         for number in range(5):
             await room.ledger.record([submitted(f"g{number}", hours=number)])
         pauses = [await sums.run_once() for _ in range(3)]
@@ -106,13 +106,14 @@ async def test_more_changes_than_one_transaction_takes_are_taken_one_after_anoth
 
 async def test_replicas_that_sum_at_once_lose_nothing_and_double_nothing(database_url: str) -> None:
     async with open_ledger(database_url) as room:
-        several = [UsageRollup(Database(database_url)) for _ in range(4)]
+        databases = [Database(database_url) for _ in range(4)]
+        several = [UsageRollup(database) for database in databases]
         for each in several:
-            each._most = 3
+            each.most = 3
         for number in range(40):
             await room.ledger.record([submitted(f"g{number}", hours=number % 3)])
             if number % 4 == 3:
                 await asyncio.gather(*(each.move() for each in several))
                 assert await usage_lines(room.database) == await there(room)
-        for each in several:
-            await each._database.dispose()
+        for database in databases:
+            await database.dispose()

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from app.core.leases import Leases
 from app.endpoint.models import live
-from app.endpoint.reconciler import IDLE_SECONDS, PROOF_SECONDS, STANDBY_SECONDS
+from app.endpoint.reconciler import IDLE_SECONDS, LEASE, PROOF_SECONDS, STANDBY_SECONDS, TERM
 from app.endpoint.repository import EndpointRepository
 from app.rivya.signature import Verified
 from tests.support.registration_harness import RegistrationHarness, Replica, room, verify
@@ -75,7 +76,8 @@ async def test_ten_processes_and_a_faulty_rivya_end_with_one_endpoint(postgres_u
 async def test_a_lease_left_by_a_killed_process_is_taken_over_when_it_runs_out(database_url: str) -> None:
     async with room(database_url) as r:
         killed, other = await r.start(), await r.start(after=0)
-        await killed.reconciler._leadership.hold()
+        killed_leases = Leases(killed.database, holder="killed")
+        assert await killed_leases.acquire(LEASE, now=r.clock.now(), term=TERM)
         assert await other.reconciler.run_once() == STANDBY_SECONDS
         assert await r.rows() == []
         r.clock.advance(seconds=30)

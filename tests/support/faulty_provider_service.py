@@ -133,7 +133,7 @@ class FaultyProviderService:
 
     def be_hurried(self, deadlines: Deadlines) -> None:
         """How long our client waits for Rivya from now on."""
-        self.service.client._deadlines = deadlines
+        self.service.client.deadlines = deadlines
 
     def ours(self) -> list[Any]:
         """What is registered at Rivya."""
@@ -180,7 +180,7 @@ async def faulty_provider_service(url: str) -> AsyncIterator[FaultyProviderServi
         stack.push_async_callback(service.close)
         service.limiter._pause = clock.pause
         clock.stands_still_while.append(lambda: bool(service.poller._asking))
-        service.verification._seconds_in_doubt = 0.05
+        service.verification.seconds_in_doubt = 0.05
         await service.batch.start()
         stack.push_async_callback(service.batch.stop)
         transport = httpx.ASGITransport(service.app)

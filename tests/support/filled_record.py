@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 from app.core.leases import Leases
-from app.operations.retention import Limits
 from tests.support.clock import NOON
 from tests.support.receivers import TOKEN
 from tests.support.reports import poll, webhook
@@ -48,7 +47,7 @@ async def fill(url: str) -> None:
         await room.service.limiter.acquire()
         room.pass_time(days=91)
         await room.record(webhook("new", "failed", at=room.clock.now()))
-        await room.service.retention._prune(Limits(room.clock.now(), NOON))
+        await room.service.retention.run_once()
         await Leases(room.service.database, holder="one").acquire("any", now=NOON, term=timedelta(hours=1))
         await room.service.tokens.load()
         # What was spent 91 days ago has been removed.
