@@ -296,7 +296,7 @@ def create_token(
 
     limits = tokens.read_limits(expires, credits_per_day, credits_per_month, models, rate)
     wanted = tokens.validated(CreateToken, {"name": name, "role": role, **limits})
-    operations.run_command(tokens.create(lambda now: wanted.token(now=now, created_by="command line"), as_json=as_json))
+    operations.run_command(partial(tokens.create, wanted=wanted, as_json=as_json))
 
 
 @tokens_group.command("list")
@@ -325,7 +325,7 @@ def change_token(
     if not limits:
         raise typer.BadParameter("give at least one limit that is to be changed")
     wanted = tokens.validated(ChangeToken, limits)
-    operations.run_command(tokens.change(name, lambda token, now: wanted.changed(token, now=now), as_json=as_json))
+    operations.run_command(partial(tokens.change, name=name, wanted=wanted, as_json=as_json))
 
 
 @tokens_group.command("revoke")
@@ -333,7 +333,7 @@ def revoke_token(name: str, as_json: AsJson = False) -> None:
     """Revoke a token for good. Every replica refuses it within a second."""
     from app.cli import operations, tokens
 
-    operations.run_command(tokens.revoke(name, as_json=as_json))
+    operations.run_command(partial(tokens.revoke, name=name, as_json=as_json))
 
 
 @tokens_group.command("rotate")
@@ -345,7 +345,8 @@ def rotate_token(
     """Give a token a new secret and print it. Its name, role and limits stay."""
     from app.cli import operations, tokens
 
-    operations.run_command(tokens.rotate(name, tokens.read_duration(overlap), as_json=as_json))
+    work = partial(tokens.rotate, name=name, overlap=tokens.read_duration(overlap), as_json=as_json)
+    operations.run_command(work)
 
 
 def _read_time(text: str) -> datetime:

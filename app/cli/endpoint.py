@@ -4,14 +4,14 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import typer
 from pydantic import BaseModel
 
 from app.cli.client import output
-from app.cli.client.output import print_json, shown_wait
+from app.cli.client.output import shown_wait
 from app.core.audit import COMMAND_LINE, write_audit
 from app.core.clock import SystemClock
 from app.core.database import Database
@@ -43,7 +43,7 @@ async def show(_settings: Settings, database: Database, *, as_json: bool) -> boo
         views = [EndpointView.of(each, own[each.id], scheme=each.scheme, shows_path=False) for each in used]
         entries = [EntryView.model_validate(entry) for entry in history]
         shown: dict[str, Sequence[BaseModel]] = {"endpoints": views, "history": entries}
-        print_json({name: [view.model_dump(mode="json") for view in rows] for name, rows in shown.items()})
+        output.print_json({name: [view.model_dump(mode="json") for view in rows] for name, rows in shown.items()})
         return bool(endpoints)
     if not endpoints:
         typer.echo("no endpoint yet: `rivya-receiver serve` registers it")
@@ -52,7 +52,7 @@ async def show(_settings: Settings, database: Database, *, as_json: bool) -> boo
         typer.echo("\n".join(_lines(endpoint, own[endpoint.id])))
     typer.echo("\nhistory, newest first:")
     for entry in history:
-        typer.echo(f"  {_time(entry.recorded_at)}  {entry.event:<20} {entry.detail or ''}".rstrip())
+        typer.echo(f"  {output.time(entry.recorded_at)}  {entry.event:<20} {entry.detail or ''}".rstrip())
     return True
 
 
@@ -173,18 +173,19 @@ async def reencrypt(settings: Settings, database: Database, *, as_json: bool) ->
 def _lines(endpoint: Endpoint, own: Sequence[StoredSecret]) -> Iterator[str]:
     path = " → ".join(f"[{state}]" if state is endpoint.state else str(state) for state in _STATES)
     yield f"endpoint {endpoint.rivya_id or '(not known at Rivya yet)'}"
-    yield f"  state        {path if endpoint.state in _STATES else endpoint.state}, since {_time(endpoint.state_since)}"
+    state = path if endpoint.state in _STATES else endpoint.state
+    yield f"  state        {state}, since {output.time(endpoint.state_since)}"
     yield f"  url          {masked(endpoint.url, endpoint.path_key) if endpoint.url else 'as you made it'}"
     yield from _scheme_lines(endpoint)
-    yield f"  deliveries   last verified {_time(endpoint.last_verified_at)}, refused since: {endpoint.refusals}"
-    yield f"  Rivya counts {endpoint.failure_count} failures, last success {_time(endpoint.last_success_at)}"
+    yield f"  deliveries   last verified {output.time(endpoint.last_verified_at)}, refused since: {endpoint.refusals}"
+    yield f"  Rivya counts {endpoint.failure_count} failures, last success {output.time(endpoint.last_success_at)}"
     if endpoint.is_in_doubt:
         yield "  in doubt     a secret was requested, and the response is not stored: it is requested again"
     if endpoint.last_error is not None:
         yield f"  last error   {endpoint.last_error}"
     for secret in own:
-        until = "current" if secret.valid_until is None else f"accepted until {_time(secret.valid_until)}"
-        yield f"  secret       {until}, since {_time(secret.valid_from)}, proven {_time(secret.proven_at)}"
+        until = "current" if secret.valid_until is None else f"accepted until {output.time(secret.valid_until)}"
+        yield f"  secret       {until}, since {output.time(secret.valid_from)}, proven {output.time(secret.proven_at)}"
 
 
 def _scheme_lines(endpoint: Endpoint) -> Iterator[str]:
@@ -194,10 +195,6 @@ def _scheme_lines(endpoint: Endpoint) -> Iterator[str]:
     scheme = parse_scheme(endpoint.scheme)
     headers = ", ".join(f"{option}: {scheme.header(option)}" for option in scheme.rules.headers)
     yield f"  scheme       {scheme.family}; headers {headers}; encoding {scheme.encoding}; key form {scheme.key_form}"
-    yield f"  proven       {_time(endpoint.proven_at)} by {endpoint.proven_by}"
+    yield f"  proven       {output.time(endpoint.proven_at)} by {endpoint.proven_by}"
     if endpoint.other_scheme is not None:
         yield f"  contradicted {endpoint.other_scheme_count} deliveries prove {endpoint.other_scheme} instead"
-
-
-def _time(time: datetime | None) -> str:
-    return "never" if time is None else f"{time:%Y-%m-%d %H:%M:%SZ}"

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Final
 
 import typer
 from pydantic import BaseModel, ValidationError
 
-from app.cli.client.output import print_json
-from app.cli.operations import Work
+from app.cli.client import output
 from app.core.audit import COMMAND_LINE
 from app.core.auth import Access
 from app.core.bodies import Model
@@ -17,7 +16,16 @@ from app.core.clock import SystemClock
 from app.core.database import Database
 from app.core.settings import Settings
 from app.tokens.repository import Token, TokenRepository, describe
-from app.tokens.routes import NewTokenView, TokensView, TokenView, view, view_with_credits, views
+from app.tokens.routes import (
+    ChangeToken,
+    CreateToken,
+    NewTokenView,
+    TokensView,
+    TokenView,
+    view,
+    view_with_credits,
+    views,
+)
 from app.tokens.service import Tokens
 from app.tokens.spending import spent_at
 
@@ -73,58 +81,43 @@ def validated(model: type[Model], members: dict[str, Any]) -> Model:
         raise typer.BadParameter("; ".join(reasons)) from None
 
 
-def create(wanted: Callable[[datetime], Token], *, as_json: bool) -> Work:
-    """Work that stores a token and prints its secret, which is shown this once."""
-
-    async def work(settings: Settings, database: Database) -> bool:
-        token, secret = await _tokens(settings, database).create(wanted(SystemClock().now()), COMMAND_LINE)
-        text = f"created {token.name}: {describe(token)}; its secret is shown this once:"
-        _print_secret(token, secret, text, as_json=as_json)
-        return True
-
-    return work
+async def create(settings: Settings, database: Database, *, wanted: CreateToken, as_json: bool) -> bool:
+    """Store a token and print its secret, which is shown this once."""
+    new = wanted.token(now=SystemClock().now(), created_by=COMMAND_LINE.name)
+    token, secret = await _tokens(settings, database).create(new, COMMAND_LINE)
+    text = f"created {token.name}: {describe(token)}; its secret is shown this once:"
+    _show_secret(token, secret, text, as_json=as_json)
+    return True
 
 
-def rotate(name: str, overlap: timedelta, *, as_json: bool) -> Work:
-    """Work that gives a token a new secret and prints it."""
-
-    async def work(settings: Settings, database: Database) -> bool:
-        token, secret = await _tokens(settings, database).rotate(name, COMMAND_LINE, overlap=overlap)
-        text = f"rotated {token.name}: the old secret is accepted for {overlap}; the new one:"
-        _print_secret(token, secret, text, as_json=as_json)
-        return True
-
-    return work
+async def rotate(settings: Settings, database: Database, *, name: str, overlap: timedelta, as_json: bool) -> bool:
+    """Give a token a new secret and print it."""
+    token, secret = await _tokens(settings, database).rotate(name, COMMAND_LINE, overlap=overlap)
+    text = f"rotated {token.name}: the old secret is accepted for {overlap}; the new one:"
+    _show_secret(token, secret, text, as_json=as_json)
+    return True
 
 
-def _print_secret(token: Token, secret: str, text: str, *, as_json: bool) -> None:
+def _show_secret(token: Token, secret: str, text: str, *, as_json: bool) -> None:
     if not as_json:
         typer.echo(text, err=True)
-    _print(NewTokenView(**view(token), token=secret), None if as_json else secret)
+    output.show(_json(NewTokenView(**view(token), token=secret)), secret, as_json=as_json)
 
 
-def change(name: str, changed: Callable[[Token, datetime], Token], *, as_json: bool) -> Work:
-    """Work that changes limits or expiry of a token."""
-
-    async def work(settings: Settings, database: Database) -> bool:
-        now = SystemClock().now()
-        token = await _tokens(settings, database).change(name, lambda token: changed(token, now), COMMAND_LINE)
-        _print(TokenView(**view(token)), None if as_json else f"changed {token.name}: {describe(token)}")
-        return True
-
-    return work
+async def change(settings: Settings, database: Database, *, name: str, wanted: ChangeToken, as_json: bool) -> bool:
+    """Change limits or expiry of a token."""
+    now = SystemClock().now()
+    token = await _tokens(settings, database).change(name, lambda token: wanted.changed(token, now=now), COMMAND_LINE)
+    output.show(_json(TokenView(**view(token))), f"changed {token.name}: {describe(token)}", as_json=as_json)
+    return True
 
 
-def revoke(name: str, *, as_json: bool) -> Work:
-    """Work that revokes a token."""
-
-    async def work(settings: Settings, database: Database) -> bool:
-        token = await _tokens(settings, database).revoke(name, COMMAND_LINE)
-        text = f"revoked {token.name}; every replica refuses it within a second"
-        _print(TokenView(**view(token)), None if as_json else text)
-        return True
-
-    return work
+async def revoke(settings: Settings, database: Database, *, name: str, as_json: bool) -> bool:
+    """Revoke a token."""
+    token = await _tokens(settings, database).revoke(name, COMMAND_LINE)
+    text = f"revoked {token.name}; every replica refuses it within a second"
+    output.show(_json(TokenView(**view(token))), text, as_json=as_json)
+    return True
 
 
 async def show(settings: Settings, database: Database, *, as_json: bool) -> bool:
@@ -133,30 +126,23 @@ async def show(settings: Settings, database: Database, *, as_json: bool) -> bool
     managed = await TokenRepository(database).all()
     spent = await spent_at(database, now)
     if as_json:
-        _print(TokensView(data=views(settings.receiver_api_tokens, managed, spent, now)))
+        output.print_json(_json(TokensView(data=views(settings.receiver_api_tokens, managed, spent, now))))
         return True
     for token in settings.receiver_api_tokens:
         typer.echo(f"{token.name}: role {token.role}; from RECEIVER_API_TOKENS")
     for stored in managed:
-        state = f"revoked {_time(stored.revoked_at)}; " if stored.revoked_at is not None else ""
+        state = f"revoked {output.time(stored.revoked_at)}; " if stored.revoked_at is not None else ""
         periods = view_with_credits(stored, spent, now).credits
         named = (("today", periods.day), ("this month", periods.month))
         left = "".join(f"{period.left:g} left {when}; " for when, period in named if period is not None)
-        typer.echo(f"{stored.name}: {state}{describe(stored)}; {left}last used {_time(stored.last_used_at)}")
+        typer.echo(f"{stored.name}: {state}{describe(stored)}; {left}last used {output.time(stored.last_used_at)}")
     return True
 
 
-def _print(document: BaseModel, text: str | None = None) -> None:
-    if text is None:
-        print_json(document.model_dump(mode="json"))
-    else:
-        typer.echo(text)
+def _json(document: BaseModel) -> dict[str, Any]:
+    return document.model_dump(mode="json")
 
 
 def _tokens(settings: Settings, database: Database) -> Tokens:
     clock = SystemClock()
     return Tokens(TokenRepository(database), Access(settings.receiver_api_tokens, clock), clock=clock)
-
-
-def _time(time: datetime | None) -> str:
-    return "never" if time is None else f"{time:%Y-%m-%d %H:%M:%SZ}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, NoReturn
 
 import typer
@@ -182,6 +183,11 @@ def _generation_row(document: Mapping[str, Any]) -> list[object]:
 def _credits(document: Mapping[str, Any]) -> object:
     final, reserved = document.get("final_credits"), document.get("reserved_credits")
     return final if final is not None or reserved is None else f"{cell(reserved)} reserved"
+
+
+def time(at: datetime | None) -> str:
+    """A time to the second."""
+    return "never" if at is None else f"{at:%Y-%m-%d %H:%M:%SZ}"
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
