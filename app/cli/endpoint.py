@@ -78,7 +78,7 @@ async def orphans(settings: Settings, database: Database, *, as_json: bool) -> b
 
 
 async def remove_orphan(settings: Settings, database: Database, rivya_id: str, *, as_json: bool) -> bool:
-    """Remove one of these at Rivya. Raises `EndpointUnknown` for any other endpoint."""
+    """Remove one of these at Rivya. Raises `NotFound` for any other endpoint."""
     async with _opened_orphans(settings, database) as opened:
         document = OrphanView.of(await opened.remove(rivya_id)).model_dump(mode="json")
     output.show(document, output.removed(document), as_json=as_json)

@@ -10,9 +10,8 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.console.pages import Console
 from app.core.auth import Caller, Role
-from app.core.errors import HealthCheck, RequestInvalid
+from app.core.errors import HealthCheck, NotFound, RequestInvalid
 from app.endpoint.schemas import EndpointView, OrphanView
-from app.endpoint.service import EndpointUnknown
 
 _PAGE: Final = "/console/endpoint"
 _PATIENCE: Final = timedelta(seconds=15)
@@ -41,7 +40,7 @@ class EndpointPages:
         """What the receiver has registered; its history for an admin."""
         caller: Caller = request.state.caller
         endpoint: EndpointView | None = None
-        with suppress(EndpointUnknown):
+        with suppress(NotFound):
             endpoint = await self.console.endpoint_queries.endpoint(caller)
         history = (await self.console.endpoint_queries.history()).data if caller.role.allows(Role.ADMIN) else None
         return self.console.page(

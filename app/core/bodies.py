@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
-from app.core.errors import BodyTooLarge, RequestInvalid, ServiceError
+from app.core.errors import BodyTooLarge, Overloaded, RequestInvalid, ServiceError
 from app.core.records import parse_json
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -35,15 +35,6 @@ class ClientDisconnected(BodyIncomplete):
     """The connection was lost before the end of the body, so no answer can be sent."""
 
 
-class TooManyBodies(ServiceError):
-    """503: the bodies that are being read take up all the memory that they may."""
-
-    status = 503
-    code = "overloaded"
-    message = "Too many bodies are being read at once."
-    retry_after = 1
-
-
 class BodyMemory:
     """The bytes of request bodies that this process holds while the rest of them arrives."""
 
@@ -52,9 +43,9 @@ class BodyMemory:
         self.used = 0
 
     def take(self, size: int) -> None:
-        """Count `size` more bytes. Raises `TooManyBodies` if that is more than there may be."""
+        """Count `size` more bytes. Raises `Overloaded` if that is more than there may be."""
         if self.used + size > self.most:
-            raise TooManyBodies
+            raise Overloaded("Too many bodies are being read at once.")
         self.used += size
 
 
@@ -89,7 +80,7 @@ async def iter_body(receive: Receive) -> AsyncIterator[bytes]:
 async def read_body(scope: Scope, receive: Receive, *, most_bytes: int, memory: BodyMemory = BODIES) -> bytes:
     """The whole body, unchanged.
 
-    Raises `BodyTooLarge` without reading further, for a declared length without reading at all; `TooManyBodies`; and
+    Raises `BodyTooLarge` without reading further, for a declared length without reading at all; `Overloaded`; and
     what `iter_body` and the check of the caller raise.
     """
     if (declared_length(scope["headers"]) or 0) > most_bytes:

@@ -10,7 +10,7 @@ import structlog
 from app.core.auth import Caller, Role
 from app.core.clock import Clock
 from app.core.database import Database
-from app.core.errors import ServiceError
+from app.core.errors import NotFound, ServiceError
 from app.endpoint.errors import explain, read_failure
 from app.endpoint.inspection import find_orphans
 from app.endpoint.keyring import Keyring
@@ -27,17 +27,10 @@ log = structlog.stdlib.get_logger(__name__)
 _SECONDS_BETWEEN_READS: Final = 0.2
 
 
-class EndpointUnknown(ServiceError):
-    """No endpoint is registered, or it is not ours to change."""
-
-    status = 404
-    code = "not_found"
-
-
 class EndpointCommands:
     """The requests of an admin, stored for the process with the lease.
 
-    Methods raise `EndpointUnknown`, `DatabaseUnavailable`.
+    Methods raise `NotFound`, `DatabaseUnavailable`.
     """
 
     def __init__(self, database: Database, *, clock: Clock) -> None:
@@ -49,14 +42,14 @@ class EndpointCommands:
         """Request a new secret; returns the endpoint that gets it."""
         wanted = live(await self._repository.endpoints())
         if wanted is None:
-            raise EndpointUnknown("No endpoint is registered yet, so there is no secret to replace.")
+            raise NotFound("No endpoint is registered yet, so there is no secret to replace.")
         try:
             now = self._clock.now()
             await self._repository.change(
                 wanted, now=now, event="rotation_requested", detail="operator", rotation_requested_at=now
             )
         except StaleState as error:
-            raise EndpointUnknown("The endpoint has just been replaced; look again.") from error
+            raise NotFound("The endpoint has just been replaced; look again.") from error
         log.info("endpoint.rotation_requested", endpoint_id=wanted.id)
         return wanted
 
@@ -77,7 +70,7 @@ class EndpointCommands:
         """Remove the pinned scheme; the next delivery proves it again, and a test delivery is requested."""
         endpoint = current(await self._repository.endpoints())
         if endpoint is None:
-            raise EndpointUnknown("No endpoint is registered yet, so no scheme is pinned.")
+            raise NotFound("No endpoint is registered yet, so no scheme is pinned.")
         await self._proofs.unpin(endpoint, now=self._clock.now())
         log.warning("signature.unpinned", endpoint_id=endpoint.id, scheme=endpoint.scheme)
         return endpoint
@@ -92,14 +85,14 @@ class EndpointQueries:
         self._clock = clock
 
     async def endpoint(self, caller: Caller) -> EndpointView:
-        """The live, intended or manual endpoint; its full path for an admin only. Raises `EndpointUnknown`."""
+        """The live, intended or manual endpoint; its full path for an admin only. Raises `NotFound`."""
         snapshot = self._keyring.snapshot
         scheme = None if snapshot.scheme is None else str(snapshot.scheme)
         endpoint = None if self._keyring.is_off else current(await self._repository.endpoints())
         if endpoint is None and self._keyring.is_fixed:
             return EndpointView.from_setting(scheme=scheme, now=self._clock.now())
         if endpoint is None:
-            raise EndpointUnknown("No endpoint is registered yet.")
+            raise NotFound("No endpoint is registered yet.")
         secrets = await self._repository.secrets(now=self._clock.now())
         return EndpointView.of(endpoint, secrets, scheme=scheme, shows_path=caller.role.allows(Role.ADMIN))
 
@@ -133,10 +126,10 @@ class Orphans:
         return await find_orphans(self._repository, listed.endpoints, public_url=self._public_url)
 
     async def remove(self, rivya_id: str) -> WebhookEndpoint:
-        """Remove an orphan at Rivya; returns it. Raises `EndpointUnknown` for any other endpoint."""
+        """Remove an orphan at Rivya; returns it. Raises `NotFound` for any other endpoint."""
         orphan = next((one for one in await self.find() if one.id == rivya_id), None)
         if orphan is None:
-            raise EndpointUnknown(f"{rivya_id} is not an endpoint of our name and host that this database lacks.")
+            raise NotFound(f"{rivya_id} is not an endpoint of our name and host that this database lacks.")
         try:
             await self._client.delete_endpoint(rivya_id)
         except RivyaError as error:

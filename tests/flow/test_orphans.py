@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from app.core.errors import NotFound
 from app.endpoint.repository import EndpointRepository
-from app.endpoint.service import EndpointUnknown, Orphans
+from app.endpoint.service import Orphans
 from app.sandbox.server import serve_sandbox
 from tests.support.receivers import receiver
 from tests.support.registration_harness import RegistrationHarness, room
@@ -33,7 +34,7 @@ async def test_an_endpoint_of_a_lost_database_is_found_and_only_that_one_can_be_
         orphans = Orphans(replica.client, repository, clock=r.clock, public_url=r.public_url)
         assert [one.id for one in await orphans.find()] == [orphan]
         for known in (*others, ours, "whend_unknown"):
-            with pytest.raises(EndpointUnknown):
+            with pytest.raises(NotFound):
                 await orphans.remove(known)
         assert (await orphans.remove(orphan)).id == orphan
         assert await orphans.find() == []

@@ -8,9 +8,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from app.core.encryption import DecryptionFailed, SecretBox
+from app.core.errors import NotFound
 from app.endpoint.proofs import ProofRepository
 from app.endpoint.repository import EndpointRepository, ReencryptionResult, reencrypt_secrets
-from app.endpoint.service import EndpointCommands, EndpointUnknown
+from app.endpoint.service import EndpointCommands
 from app.endpoint.verification import SecretPending, Verification
 from app.rivya.signature import Verified
 from tests.support.registration_harness import ENCRYPTION_KEY, RegistrationHarness, Replica, room
@@ -140,7 +141,7 @@ async def test_an_endpoint_found_gone_when_its_secret_is_replaced_is_made_again(
 
 async def test_without_an_endpoint_there_is_nothing_to_rotate(database_url: str) -> None:
     async with room(database_url) as r:
-        with pytest.raises(EndpointUnknown):
+        with pytest.raises(NotFound):
             await EndpointCommands(r.database, clock=r.clock).request_rotation()
 
 

@@ -15,11 +15,10 @@ from app.core.bodies import (
     BodyIncomplete,
     BodyMemory,
     ClientDisconnected,
-    TooManyBodies,
     declared_length,
     read_body,
 )
-from app.core.errors import BodyTooLarge
+from app.core.errors import BodyTooLarge, Overloaded
 
 END = {"type": "http.request", "body": b"", "more_body": False}
 Advance = Callable[[float], None]
@@ -130,7 +129,7 @@ async def test_bodies_that_are_read_at_once_have_a_bound_in_bytes_and_deliveries
     first = asyncio.create_task(read_body(scope, slow, most_bytes=5000, memory=memory))
     await began.wait()
     await asyncio.sleep(0)
-    with pytest.raises(TooManyBodies) as error:
+    with pytest.raises(Overloaded) as error:
         await read_body(scope, sender(advance, (0, piece(600)), (0, END)), most_bytes=5000, memory=memory)
     assert (error.value.status, error.value.retry_after) == (503, 1)
     go_on.set()
