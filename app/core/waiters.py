@@ -35,6 +35,11 @@ class Waiters:
         """The ids that somebody waits for."""
         return list(self._waiting)
 
+    @property
+    def count(self) -> int:
+        """The number of waiters."""
+        return sum(map(len, self._waiting.values()))
+
     def is_waited_for(self, waited_id: str) -> bool:
         """Whether somebody waits for this id."""
         return waited_id in self._waiting

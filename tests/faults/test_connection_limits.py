@@ -60,7 +60,7 @@ class Side:
 
     @property
     def waiters(self) -> int:
-        return sum(map(len, self.both.service.changes._waiting.values()))
+        return self.both.service.changes.count
 
     @asynccontextmanager
     async def open(self, *pieces: bytes) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:

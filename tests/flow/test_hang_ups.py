@@ -31,7 +31,7 @@ def served(monkeypatch: pytest.MonkeyPatch, url: str, ask: Callable[[ServerPair]
 
 
 def waiters(both: ServerPair) -> int:
-    return sum(map(len, both.service.changes._waiting.values()))
+    return both.service.changes.count
 
 
 async def eventually(is_so: Callable[[], bool]) -> None:

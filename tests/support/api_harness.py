@@ -103,11 +103,10 @@ class ApiHarness:
             await asyncio.sleep(0)
 
     def followers(self) -> int:
-        return sum(map(len, self.tail._followers._waiting.values()))
+        return self.tail._followers.count
 
     def waiters(self) -> int:
-        waiting = self.room.changes._waiting
-        return sum(len(events) for events in waiting.values())
+        return self.room.changes.count
 
 
 async def eventually(is_so: Callable[[], bool]) -> None:

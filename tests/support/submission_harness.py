@@ -99,7 +99,7 @@ class SubmissionHarness:
     @property
     def waiting(self) -> int:
         """How many creates wait for one that is under way."""
-        return sum(map(len, self.service._waiters._waiting.values()))
+        return self.service._waiters.count
 
     async def abandon(self) -> None:
         """What a killed process leaves: whatever was committed, and nothing else."""
