@@ -6,13 +6,12 @@ import os
 import sys
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from app.cli.client import commands, output
 from app.cli.client.commands import AsJson, Direct, GenerationId, call_receiver, is_remote
-from app.ledger.models import Outcome
 
 if TYPE_CHECKING:
     from app.cli.client.http import Receiver
@@ -37,6 +36,9 @@ cli.add_typer(deliveries_group, name="deliveries")
 cli.add_typer(tokens_group, name="tokens")
 cli.add_typer(commands.client)
 
+OutcomeName = Literal["applied", "stale", "conflict", "test", "unknown_type", "unreadable"]
+"""The values of `app.ledger.models.Outcome`, whose import is not for help."""
+Outcome = Annotated[OutcomeName | None, typer.Option(help="Only those stored with this outcome.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -361,7 +363,7 @@ def _read_time(text: str) -> datetime:
 @deliveries_group.command("list")
 def list_deliveries(
     generation_id: Annotated[str | None, typer.Option("--generation", metavar="ID", help="About this one.")] = None,
-    outcome: Annotated[Outcome | None, typer.Option(help="Only those stored with this outcome.")] = None,
+    outcome: Outcome = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="Where the list before ended.")] = None,
     as_json: AsJson = False,
@@ -380,7 +382,7 @@ def replay(
         datetime | None, typer.Option(parser=_read_time, metavar="TIME", help="Received then or later (ISO 8601).")
     ] = None,
     until: Annotated[datetime | None, typer.Option(parser=_read_time, metavar="TIME", help="Received before.")] = None,
-    outcome: Annotated[Outcome | None, typer.Option(help="Only those stored with this outcome.")] = None,
+    outcome: Outcome = None,
     apply: Annotated[bool, typer.Option("--apply", help="Write; without it, only print what would change.")] = False,
     database: Direct = False,
     as_json: AsJson = False,
@@ -396,8 +398,10 @@ def replay(
         )
     from app.cli import operations
     from app.ledger.models import DeliveryFilter
+    from app.ledger.models import Outcome as StoredOutcome
 
-    chosen = DeliveryFilter(event_id=event_id, received_after=since, received_before=until, outcome=outcome)
+    stored = None if outcome is None else StoredOutcome(outcome)
+    chosen = DeliveryFilter(event_id=event_id, received_after=since, received_before=until, outcome=stored)
     work = partial(operations.replay, chosen=chosen, writes=apply, as_json=as_json)
     operations.run_operation(work, act="deliveries replay" if apply else None, target=event_id)
 

@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from app.cli import cli
+from app.cli import OutcomeName, cli
+from app.ledger.models import Outcome
 from tests.support.receiver_process import COMMAND
 
 PAIRS = 7
@@ -83,3 +84,7 @@ def options_of(words: tuple[str, ...]) -> set[str]:
     for word in words:
         command = command.commands[word]
     return {option for parameter in command.params for option in parameter.opts}
+
+
+def test_deliveries_are_chosen_by_the_outcomes_that_there_are() -> None:
+    assert get_args(OutcomeName) == tuple(Outcome)
