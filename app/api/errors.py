@@ -9,12 +9,12 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.api.schemas import answer
 from app.core.bodies import ClientDisconnected
 from app.core.errors import DatabaseUnavailable, ServiceError
-from app.core.middleware import RequestContextMiddleware, SecurityHeadersMiddleware
+from app.core.middleware import LastResort, RequestContextMiddleware, SecurityHeadersMiddleware, route_of
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -30,36 +30,6 @@ def install(app: FastAPI) -> None:
     app.add_middleware(LastResort)
     app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RequestContextMiddleware)  # outermost, so that a response of LastResort has an id too
-
-
-class LastResort:
-    """ASGI middleware: logs an unexpected exception and answers 500 without its text."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        has_begun = False
-
-        async def tracked_send(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive, tracked_send)
-        except Exception as error:
-            log.exception("request.failed", error=type(error).__name__, route=route_of(scope))
-            if has_begun:  # too late for a response: the server closes the connection
-                raise
-            request = Request(scope)
-            await _error(request, 500, "internal_error", "Something went wrong here; it has been logged.")(
-                scope, receive, send
-            )
 
 
 class _NoAnswer(Response):
@@ -110,11 +80,6 @@ def _error(
 ) -> Response:
     detail = {"code": code, "message": message, "requestId": request.state.request_id}
     return answer({"error": detail}, status=status, headers=headers)
-
-
-def route_of(scope: Scope) -> str:
-    """The template of the path, for the log; without ids."""
-    return getattr(scope.get("route"), "path_format", "none")
 
 
 _AT_MOST = 5

@@ -20,7 +20,7 @@ from fastapi.routing import APIRoute
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import ValidationError
 
-from app.api.errors import explain, route_of
+from app.api.errors import explain
 from app.api.health import Readiness
 from app.console import filters
 from app.console.static_files import StaticFiles
@@ -29,6 +29,7 @@ from app.core.auth import Access, Caller, Role
 from app.core.bodies import ClientDisconnected, Model, read_body
 from app.core.clock import Clock
 from app.core.errors import RequestInvalid, ServiceError
+from app.core.middleware import route_of
 from app.core.urls import is_loopback
 from app.endpoint.keyring import Keyring
 from app.endpoint.reachability import Reachability

@@ -1,4 +1,4 @@
-"""ASGI middleware: request ids, counts of responses by route and caller, security headers."""
+"""ASGI middleware: request ids, counts of responses by route and caller, security headers, unexpected errors."""
 
 import re
 from time import perf_counter
@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.auth import Caller
-from app.core.records import request_id
+from app.core.records import json_body, request_id
 
 CALLERS = CollectorRegistry()
 """Metrics that name tokens: /metrics shows them to the role admin only."""
@@ -70,8 +70,7 @@ class RequestContextMiddleware:
                 result = "succeeded" if status < 400 else "refused" if status < 500 else "failed"
                 scope["state"].setdefault(_RESULT, result)
                 message["headers"] = [*message.get("headers", ()), header]
-                # The route's template, never the path: there is no end of paths, and one of them holds a secret.
-                count(scope, getattr(scope.get("route"), "path_format", "none"), method, status)
+                count(scope, route_of(scope), method, status)
             elif not message.get("more_body", False):
                 _count_call(scope)  # before the end is sent: a caller that has the whole response finds it counted
             await send(message)
@@ -82,6 +81,11 @@ class RequestContextMiddleware:
         finally:
             structlog.contextvars.reset_contextvars(**tokens)
             _count_call(scope)
+
+
+def route_of(scope: Scope) -> str:
+    """The route's template, for logs and metrics; never the path: there is no end of paths, and one holds a secret."""
+    return getattr(scope.get("route"), "path_format", "none")
 
 
 def ensure_request_id(scope: Scope) -> str:
@@ -103,7 +107,7 @@ def _count_call(scope: Scope) -> None:
     state = scope["state"]
     if "caller" in state and not state.setdefault(_IS_COUNTED, False):
         state[_IS_COUNTED] = True
-        route = getattr(scope.get("route"), "path_format", "none")
+        route = route_of(scope)
         count_call(scope, state["caller"], route, state.get(_RESULT, "abandoned"), status=state.get(_STATUS))
 
 
@@ -181,3 +185,35 @@ class SecurityHeadersMiddleware:
 
         is_for_browsers = scope["type"] == "http" and not scope["path"].startswith(_DELIVERIES)
         await self._app(scope, receive, send_with_headers if is_for_browsers else send)
+
+
+class LastResort:
+    """Logs an unexpected exception and answers 500 without its text."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def tracked_send(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, tracked_send)
+        except Exception as error:
+            log.exception("request.failed", error=type(error).__name__, route=route_of(scope))
+            if has_begun:  # too late for a response: the server closes the connection
+                raise
+            message = "Something went wrong here; it has been logged."
+            detail = {"code": "internal_error", "message": message, "requestId": ensure_request_id(scope)}
+            body = json_body({"error": detail})
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            await send({"type": "http.response.start", "status": 500, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
