@@ -183,7 +183,6 @@ class WriteQueue:
                     return None
                 self._arrived.clear()
                 await self._arrived.wait()
-            await self._collect()
             batch = self._take()
         self._being_recorded.append(batch)
         try:
@@ -200,13 +199,6 @@ class WriteQueue:
             self._being_recorded.remove(batch)
             self._bytes -= sum(waiting.size for waiting in batch)
         return 0.0
-
-    async def _collect(self) -> None:
-        """Wait for arriving reports: else half of the senders would always wait for the batch of the others."""
-        size = 0
-        while size < len(self._queue) < self._most_at_once:
-            size = len(self._queue)
-            await asyncio.sleep(0)
 
     def _take(self) -> list[PendingReport]:
         batch: list[PendingReport] = []
