@@ -58,8 +58,7 @@ def router(audit: Audit, access: Access) -> APIRouter:
     )
     async def list_audit(parameters: Annotated[AuditParameters, Query()]) -> AuditView:
         """Changes of tokens, acts of operators and refused calls of their routes, newest first, for 400 days."""
-        rows = await audit.list(parameters.chosen, after=parameters.cursor, limit=parameters.limit + 1)
-        entries = [AuditEntryView(**row) for row in rows[: parameters.limit]]
-        return AuditView(data=entries, next_cursor=entries[-1].id if len(rows) > parameters.limit else None)
+        page = await audit.list(parameters.chosen, after=parameters.cursor, limit=parameters.limit)
+        return AuditView(data=[AuditEntryView(**row) for row in page.rows], next_cursor=page.last)
 
     return routes

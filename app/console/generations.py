@@ -222,7 +222,9 @@ class GenerationPages:
         submission = await self.console.submission_repository.of_generation(generation_id)
         caller: Caller = request.state.caller
         sent = NotificationFilter(token=owner_of(caller), generation_id=generation_id)
-        notifications = await self.console.notifications.list_notifications(sent, after=None, limit=MOST_DELIVERIES)
+        notifications = (
+            await self.console.notifications.list_notifications(sent, after=None, limit=MOST_DELIVERIES)
+        ).rows
         error = generation.rivya_object.get("error")
         return self.console.page(
             request,

@@ -56,10 +56,8 @@ def _others(console: Console) -> APIRouter:
     async def list_audit(request: Request, _: Annotated[Caller, Depends(console.require(Role.ADMIN))]) -> Response:
         """Who did what: the acts of operators and the refused calls of their routes, newest first."""
         parameters = parse_query(request, AuditParameters)
-        rows = await console.audit.list(parameters.chosen, after=parameters.cursor, limit=parameters.limit + 1)
-        entries = rows[: parameters.limit]
-        next_cursor = entries[-1]["id"] if len(rows) > parameters.limit else None
-        return console.page(request, "audit.html", title="Audit", entries=entries, next_cursor=next_cursor)
+        page = await console.audit.list(parameters.chosen, after=parameters.cursor, limit=parameters.limit)
+        return console.page(request, "audit.html", title="Audit", entries=page.rows, next_cursor=page.last)
 
     @routes.get("/events")
     async def follow(

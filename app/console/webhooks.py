@@ -101,13 +101,12 @@ class WebhookPages:
     async def _notifications(
         self, request: Request, chosen: NotificationFilter
     ) -> tuple[Sequence[dict[str, Any]], str | None]:
-        limit, cursor = 50, request.query_params.get("cursor")
+        cursor = request.query_params.get("cursor")
         if cursor is not None and not cursor.isprintable():
             raise RequestInvalid("cursor: must be the one of a link to the next page, unchanged.")
-        rows = await self.console.notifications.list_notifications(chosen, after=cursor, limit=limit + 1)
+        page = await self.console.notifications.list_notifications(chosen, after=cursor, limit=50)
         is_admin = request.state.caller.role is Role.ADMIN
-        shown = [shown_notification(row, is_admin=is_admin) for row in rows[:limit]]
-        return shown, rows[limit - 1]["id"] if len(rows) > limit else None
+        return [shown_notification(row, is_admin=is_admin) for row in page.rows], page.last
 
     async def change(self, request: Request, webhook_id: str) -> Response:
         """Change its name, its URL, its filters and its events."""

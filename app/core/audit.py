@@ -6,14 +6,15 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from fastapi import Request
-from sqlalchemy import Column, Index, RowMapping, Table, Text, delete, insert, select
+from sqlalchemy import Column, Index, Table, Text, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.clock import Clock
 from app.core.database import Database, Id, UtcDateTime, metadata
 from app.core.middleware import ensure_request_id
+from app.core.pagination import IdPage, Part, Walk, read_page
 from app.core.proxies import client_address
-from app.core.records import uuid7
+from app.core.records import uuid7, uuid7_beginning
 from app.core.urls import Network
 
 RETENTION: Final = timedelta(days=400)
@@ -141,18 +142,20 @@ class Audit:
         del self._refused[: len(rows) - bool(left_out)]
         self._left_out -= left_out
 
-    async def list(self, chosen: AuditFilter, *, after: str | None, limit: int) -> Sequence[RowMapping]:
+    async def list(self, chosen: AuditFilter, *, after: str | None, limit: int) -> IdPage:
         """At most `limit` rows that come after the row with the id `after`, newest first."""
-        a = audit.c
-        statement = select(audit).order_by(a.id.desc()).limit(limit)
-        for column, value in ((a.actor, chosen.actor), (a.action, chosen.action), (a.target, chosen.target)):
-            if value is not None:
-                statement = statement.where(column == value)
-        if chosen.recorded_after is not None:
-            statement = statement.where(a.recorded_at >= chosen.recorded_after)
-        if chosen.recorded_before is not None:
-            statement = statement.where(a.recorded_at < chosen.recorded_before)
-        if after is not None:
-            statement = statement.where(a.id < after)
-        async with self._database.read() as connection:
-            return (await connection.execute(statement)).mappings().all()
+        statement, first, end = select(audit), chosen.recorded_after, chosen.recorded_before
+        if first is not None:
+            statement = statement.where(audit.c.recorded_at >= first)
+        if end is not None:
+            statement = statement.where(audit.c.recorded_at < end)
+        part = Part(
+            after=None if after is None else (after,),
+            first=None if first is None else uuid7_beginning(first),
+            end=None if end is None else f"{uuid7_beginning(end)}~",  # behind the ids of this millisecond
+        )
+        matching = {
+            name: value for name in ("actor", "action", "target") if (value := getattr(chosen, name)) is not None
+        }
+        async with self._database.read_for_caller() as connection:
+            return await read_page(connection, Walk(statement, (audit.c.id,)), part, matching, limit=limit)

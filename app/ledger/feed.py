@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.database import Database
 from app.core.drivers import RawPostgres
 from app.core.errors import RequestInvalid
+from app.core.pagination import IN_ORDER
 from app.core.records import dump_json
 from app.core.waiters import Waiters
 from app.ledger import rows
@@ -27,7 +28,7 @@ from app.ledger.models import EventFilter, Generation, Transition, is_visible
 from app.ledger.postgres import FEED_END
 from app.ledger.recorder import Changes
 from app.ledger.serializers import render_event
-from app.ledger.sql import IN_ORDER, visible_to
+from app.ledger.sql import visible_to
 from app.ledger.tables import feed, generations, transitions
 
 LATEST: Final = "latest"
@@ -242,7 +243,9 @@ def _events(window: Select[Any], chosen: EventFilter, *, limit: int) -> Select[A
     return (
         rows.SELECT_GENERATIONS.add_columns(*page.c)
         .join(page, page.c.generation_id == g.id)
-        .where(*(column == value for column, value in wanted if value is not None), *visible_to(chosen.owner))
+        .where(
+            *(column == value for column, value in wanted if value is not None), *visible_to(chosen.owner, generations)
+        )
         .order_by(page.c.feed_position if chosen.generation_id is None else page.c.number)
         .limit(limit)
     )

@@ -14,9 +14,9 @@ from prometheus_client import Counter, Histogram
 from sqlalchemy import Text, delete, func, select
 
 from app.core.database import Database
+from app.core.pagination import BY_INDEX
 from app.ledger.decide import Recorded
 from app.ledger.models import Report, Source, Status, Transition
-from app.ledger.sql import BY_INDEX
 from app.ledger.tables import activity_minutes
 
 RECORDED_DELIVERIES = Counter("receiver_deliveries", "Verified deliveries, by outcome.", ["outcome"])

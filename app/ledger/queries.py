@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping, ScalarSelect, Select, TextClause, bindparam, 
 
 from app.core.database import Database, UtcDateTime
 from app.core.drivers import RawPostgres
+from app.core.pagination import BY_INDEX, IN_ORDER
 from app.ledger import rows, sql
 from app.ledger.models import (
     MOST_OPEN,
@@ -64,14 +65,15 @@ class Queries:
 
     async def generations(self, chosen: GenerationFilter, *, after: Position | None, limit: int) -> Page[Generation]:
         """At most `limit` generations that come after `after`, newest first."""
-        stored, last = await self._page(sql.list_generations(chosen, after=after, limit=limit + 1), limit)
+        listing = sql.list_generations(chosen, after=after, limit=limit + 1, is_sqlite=self._database.is_sqlite)
+        stored, last = await self._page(listing, limit)
         items = [rows.to_generation(row) for row in stored]
         return _page(items, limit, lambda item: Position(item.first_seen_at, item.id), last)
 
     async def search_generations(self, beginning: str, *, owner: str | None, limit: int) -> list[Generation]:
         """At most `limit` generations whose ids begin with `beginning`, by id, as far as `owner` sees them."""
         statement = sql.search_generations(beginning, owner=owner, limit=limit)
-        return [rows.to_generation(row) for row in await self._rows(statement, plan=sql.IN_ORDER)]
+        return [rows.to_generation(row) for row in await self._rows(statement, plan=IN_ORDER)]
 
     async def transitions(self, generation_id: str) -> list[Transition]:
         """The transitions of a generation, oldest first; empty if it is not stored."""
@@ -106,7 +108,7 @@ class Queries:
             window = {"first": first, "end": end, "most": most, "models": models}
             if owner is not None:
                 window["owner"] = owner
-            stored = await self._rows(statement, window, plan=sql.BY_INDEX)
+            stored = await self._rows(statement, window, plan=BY_INDEX)
             if len(stored) < most:
                 break
         # Sorted here, because the databases sort null differently.
@@ -116,7 +118,7 @@ class Queries:
         """Counts of open and overdue generations at `now`, and when the newest delivery was received."""
         async with self._database.read() as connection:  # for metrics: callers take none of these connections
             if not self._database.is_sqlite:
-                await connection.execute(sql.BY_INDEX)
+                await connection.execute(BY_INDEX)
             row = (await connection.execute(self._status, {"now": now})).mappings().one()
         return LedgerStats(**dict(row))
 
@@ -126,7 +128,7 @@ class Queries:
         listed = (select(p.generation_id).where(p.state == state) for state in OPEN_STATES)
         counts: list[Any] = [sql.counted(each, most=MOST_OPEN) for each in listed]
         labelled = (count.label(state) for count, state in zip(counts, OPEN_STATES, strict=True))
-        [row] = await self._rows(select(*labelled), plan=sql.BY_INDEX)
+        [row] = await self._rows(select(*labelled), plan=BY_INDEX)
         return {state: row[state] for state in OPEN_STATES}
 
     async def _rows(
@@ -143,7 +145,7 @@ class Queries:
         last = None
         async with self._database.read_for_caller() as connection:
             if not self._database.is_sqlite:
-                await connection.execute(sql.IN_ORDER if listing.is_walk else sql.BY_INDEX)
+                await connection.execute(IN_ORDER if listing.is_walk else BY_INDEX)
             stored: Sequence[RowMapping] = (await connection.execute(listing.page)).mappings().all()
             if len(stored) <= limit and listing.last is not None:
                 last = (await connection.execute(listing.last)).first()

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
-from itertools import product
 from typing import Any
 
 import sqlalchemy as sa
 
 from app.core.database import UtcDateTime
+from app.core.pagination import MOST_WALKED, Part, Walk
 from app.ledger import rows
 from app.ledger.models import OPEN_STATES, DeliveryFilter, GenerationFilter, Outcome, Position, Status, Tracking
 from app.ledger.tables import (
@@ -29,8 +29,6 @@ _ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not i
 Conditions = tuple[sa.ColumnElement[bool], ...]
 
 
-MOST_WALKED = 1000
-"""Rows of an index that one page reads at most: two filters that are each common may never meet."""
 MOST_WALKED_OPEN = 250
 """Of open ones, each of which is looked up by the key of its poll."""
 
@@ -46,7 +44,7 @@ class Listing:
     """It walks along an index in the order of the list; else its rows are few, and are sorted once they are read."""
 
 
-def list_generations(chosen: GenerationFilter, *, after: Position | None, limit: int) -> Listing:
+def list_generations(chosen: GenerationFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Listing:
     """At most `limit` generations that come after `after`, newest first.
 
     Walks along the index of one filter, and compares the rows with the other filters.
@@ -58,48 +56,46 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
         for name in ("client_request_id", "status", "submitted_by", "model")
         if (value := getattr(chosen, name)) is not None
     }
-    first: Conditions = ()
-    if not is_open and chosen.owner is None:
-        name = next((name for name in others if name != "status" or chosen.status is Status.FAILED), None)
-        value = others.pop(name) if name is not None else None
-        first = (
-            (sa.type_coerce(FAILED, sa.Boolean),) if name == "status" else () if name is None else (g[name] == value,)
-        )
     must_be_settled = chosen.tracking is Tracking.SETTLED and chosen.status is None
-    is_walk = bool(others) or must_be_settled
-    most = max(MOST_WALKED_OPEN if is_open else MOST_WALKED, limit) if is_walk else limit
+    lists: list[Walk]
     if is_open:
-        joined = generations.join(polls, p.generation_id == g.id)
+        joined = sa.select(generations).join(polls, p.generation_id == g.id)
         states = OPEN_STATES if chosen.tracking is None else (chosen.tracking,)
-        parts = [
-            (sa.select(generations).select_from(joined).where(p.state == it), p.first_seen_at, p.generation_id)
-            for it in states
+        lists = [Walk(joined.where(p.state == state), (p.first_seen_at, p.generation_id)) for state in states]
+    elif chosen.owner is not None:
+        # Exactly one of them has each generation that `is_visible`.
+        tracked = sa.select(generations).where(g.submitted_by.is_distinct_from(chosen.owner))
+        lists = [
+            Walk(sa.select(generations), _BY_TIME, (g.submitted_by, chosen.owner)),
+            Walk(tracked, _BY_TIME, (g.tracked_by, chosen.owner)),
         ]
     else:
-        parts = [(sa.select(generations), g.first_seen_at, g.id)]
-    lists = [
-        _newest_first(
-            part.where(*first, *visible, *_between(at, chosen.created_after, chosen.created_before)),
-            at,
-            key,
-            after=after,
-            limit=most,
-        )
-        for (part, at, key), visible in product(parts, _visible(chosen.owner))
-    ]
+        first = next((name for name in others if name != "status" or chosen.status is Status.FAILED), None)
+        value = others.pop(first) if first is not None else None
+        if first == "status":
+            lists = [Walk(sa.select(generations).where(FAILED), _BY_TIME)]
+        else:
+            lists = [Walk(sa.select(generations), _BY_TIME, None if first is None else (g[first], value))]
+    is_walk = bool(others) or must_be_settled or (is_open and chosen.owner is not None)
+    most = max(MOST_WALKED_OPEN if is_open else MOST_WALKED, limit) if is_walk else limit
+    part = _part(after, chosen.created_after, chosen.created_before)
+    parts = [walk.read(part, limit=most, is_sqlite=is_sqlite) for walk in lists]
     # The rows are chosen first, whatever a planner expects of the other table.
-    merged = lists[0] if len(lists) == 1 else sa.union_all(*(sa.select(part.subquery()) for part in lists))
-    walked = merged.subquery("walked")
-    if len(lists) > 1:
-        walked = _newest_first(
-            sa.select(walked), walked.c.first_seen_at, walked.c.id, after=None, limit=most
-        ).subquery()
+    if len(parts) == 1:
+        walked = parts[0].subquery("walked")
+        order = lists[0].order_of(walked, "first_seen_at", "id")
+    else:
+        merged = sa.union_all(*(sa.select(each.subquery()) for each in parts)).subquery("merged")
+        order = [merged.c.first_seen_at.desc(), merged.c.id.desc()]
+        walked = sa.select(merged).order_by(*order).limit(most).subquery("walked")
+        order = [walked.c.first_seen_at.desc(), walked.c.id.desc()]
     is_none = is_open and (chosen.tracking is Tracking.SETTLED or chosen.status in TERMINAL)
     matching = [walked.c[name] == value for name, value in others.items()]
+    matching += visible_to(chosen.owner, walked) if is_open else ()
     matching += [walked.c.settled_at.is_not(None)] if must_be_settled else [sa.false()] if is_none else []
-    page = rows.select_generations(walked).where(*matching)
-    page = page.order_by(walked.c.first_seen_at.desc(), walked.c.id.desc()).limit(limit)
-    return Listing(page, _last(walked.c.first_seen_at, walked.c.id, most) if is_walk and not is_none else None)
+    page = rows.select_generations(walked).where(*matching).order_by(*order).limit(limit)
+    last = _last(walked.c.first_seen_at, walked.c.id, order, most) if is_walk and not is_none else None
+    return Listing(page, last)
 
 
 _LAST_CHARACTER = "\U0010ffff"
@@ -111,50 +107,54 @@ def search_generations(beginning: str, *, owner: str | None, limit: int) -> sa.S
     walk = sa.select(generations).where(g.id >= beginning, g.id < beginning + _LAST_CHARACTER).order_by(g.id)
     walked = walk.limit(limit if owner is None else MOST_WALKED).subquery("walked")
     w = walked.c
-    visible = () if owner is None else (sa.or_(w.submitted_by == owner, w.tracked_by == owner),)
-    return rows.select_generations(walked).where(*visible).order_by(w.id).limit(limit)
+    return rows.select_generations(walked).where(*visible_to(owner, walked)).order_by(w.id).limit(limit)
 
 
-def _visible(owner: str | None) -> tuple[Conditions, ...]:
-    """`is_visible` as conditions, of which exactly one holds for each visible row: an index serves each."""
-    g = generations.c
-    if owner is None:
-        return ((),)
-    return ((g.submitted_by == owner,), (g.tracked_by == owner, g.submitted_by.is_distinct_from(owner)))
-
-
-def visible_to(owner: str | None) -> Conditions:
-    """The condition that a generation `is_visible` to this owner; none where all are."""
-    return () if owner is None else (sa.or_(*(sa.and_(*conditions) for conditions in _visible(owner))),)
+def visible_to(owner: str | None, source: sa.FromClause) -> Conditions:
+    """The condition that a generation of `source` `is_visible` to this owner; none where all are."""
+    return () if owner is None else (sa.or_(source.c.submitted_by == owner, source.c.tracked_by == owner),)
 
 
 def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: int, is_sqlite: bool) -> Listing:
     """At most `limit` deliveries that come after `after`, newest first, without bodies and headers."""
     d = deliveries.c
     others: dict[str, object] = {
-        name: value
-        for name in ("event_id", "generation_id", "outcome", "event_type")
-        if (value := getattr(chosen, name)) is not None
+        name: value for name in ("outcome", "event_type") if (value := getattr(chosen, name)) is not None
     }
-    first = next((name for name in others if others[name] not in (Outcome.APPLIED, _USUAL)), None)
-    if first is not None:
-        others.pop(first)
-    indexed = delivery_conditions(replace(chosen, **dict.fromkeys(others)), is_sqlite=is_sqlite)
+    walk = Walk(sa.select(*_ABOUT_DELIVERIES), (d.received_at, d.event_id))
+    is_by_key = chosen.event_id is not None or chosen.generation_id is not None
+    if is_by_key:
+        keys = DeliveryFilter(event_id=chosen.event_id, generation_id=chosen.generation_id)
+        walk = replace(walk, rows=walk.rows.where(*delivery_conditions(keys, is_sqlite=is_sqlite)))
+    elif others.get("outcome", Outcome.APPLIED) != Outcome.APPLIED:
+        walk = replace(walk, rows=walk.rows.where(NOT_APPLIED), among=(d.outcome, others.pop("outcome")))
+    elif others.get("event_type", _USUAL) != _USUAL:
+        walk = replace(walk, rows=walk.rows.where(NOT_SUCCEEDED), among=(d.event_type, others.pop("event_type")))
     is_walk = bool(others) or chosen.owner is not None
     most = max(MOST_WALKED, limit) if is_walk else limit
-    walk = sa.select(*_ABOUT_DELIVERIES).where(*indexed)
-    walked = _newest_first(walk, d.received_at, d.event_id, after=after, limit=most).subquery("walked")
+    part = _part(after, chosen.received_after, chosen.received_before)
+    walked = walk.read(part, limit=most, is_sqlite=is_sqlite).subquery("walked")
     page = sa.select(walked).where(*(walked.c[name] == value for name, value in others.items()))
     if chosen.owner is not None:
-        page = page.where(sa.exists().where(generations.c.id == walked.c.generation_id, *visible_to(chosen.owner)))
-    page = page.order_by(walked.c.received_at.desc(), walked.c.event_id.desc()).limit(limit)
-    last = _last(walked.c.received_at, walked.c.event_id, most) if is_walk else None
-    return Listing(page, last, is_walk=chosen.generation_id is None)
+        visible = visible_to(chosen.owner, generations)
+        page = page.where(sa.exists().where(generations.c.id == walked.c.generation_id, *visible))
+    order = walk.order_of(walked, "received_at", "event_id")
+    last = _last(walked.c.received_at, walked.c.event_id, order, most) if is_walk else None
+    return Listing(page.order_by(*order).limit(limit), last, is_walk=not is_by_key)
 
 
-def _last(at: sa.ColumnElement[datetime], key: sa.ColumnElement[str], most: int) -> sa.Select[Any]:
+_BY_TIME = (generations.c.first_seen_at, generations.c.id)
+
+
+def _part(after: Position | None, first: datetime | None, end: datetime | None) -> Part:
+    return Part(None if after is None else (after.at, after.id), first, end)
+
+
+def _last(
+    at: sa.ColumnElement[datetime], key: sa.ColumnElement[str], order: list[sa.ColumnElement[Any]], most: int
+) -> sa.Select[Any]:
     columns: list[sa.ColumnElement[Any]] = [at, key]
-    return sa.select(*columns).order_by(at.desc(), key.desc()).offset(most - 1).limit(1)
+    return sa.select(*columns).order_by(*order).offset(most - 1).limit(1)
 
 
 def delivery_conditions(chosen: DeliveryFilter, *, is_sqlite: bool) -> Conditions:
@@ -196,36 +196,7 @@ def _between(column: sa.ColumnElement[datetime], first: datetime | None, end: da
     return from_first if end is None else (*from_first, column < end)
 
 
-def _newest_first(
-    statement: sa.Select[Any],
-    at: sa.ColumnElement[datetime],
-    key: sa.ColumnElement[str],
-    *,
-    after: Position | None,
-    limit: int,
-) -> sa.Select[Any]:
-    # Compared as a pair, for which an index on (…, at, key) is used; an offset would read all the rows that it skips.
-    if after is not None:
-        position = sa.tuple_(sa.literal(after.at, at.type), sa.literal(after.id, key.type))
-        statement = statement.where(sa.tuple_(at, key) < position)
-    return statement.order_by(at.desc(), key.desc()).limit(limit)
-
-
 # Expressions for both databases; their text does not depend on the number of values.
-
-
-BY_INDEX = sa.text("SET LOCAL enable_seqscan = off")
-"""Executed on PostgreSQL before a statement that must use an index, where its estimates would make it scan a table."""
-
-IN_ORDER = sa.text(
-    "SELECT "
-    + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in ("seqscan", "bitmapscan", "hashjoin", "sort"))
-)
-"""Executed on PostgreSQL before a statement that reads a page: it walks along an index and ends with the page.
-
-PostgreSQL estimates a comparison of pairs by its first column only, and takes columns for independent of each other:
-it would rather read and sort all rows.
-"""
 
 
 def any_of(column: sa.ColumnElement[str], parameter: str, *, is_sqlite: bool) -> sa.ColumnElement[bool]:

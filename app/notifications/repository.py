@@ -24,7 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.audit import Actor, write_audit
 from app.core.database import Database
 from app.core.errors import NotFound, RequestInvalid
-from app.core.records import uuid7
+from app.core.pagination import BY_INDEX, IN_ORDER, IdPage, Part, Walk, read_page
+from app.core.records import uuid7, uuid7_beginning
 from app.ledger.sql import any_of, ids_parameter
 from app.ledger.tables import callbacks
 from app.notifications.events import alarm_body
@@ -190,16 +191,29 @@ class NotificationRepository:
 
     # Notifications
 
-    async def list_notifications(
-        self, chosen: NotificationFilter, *, after: str | None, limit: int
-    ) -> Sequence[RowMapping]:
+    async def list_notifications(self, chosen: NotificationFilter, *, after: str | None, limit: int) -> IdPage:
         """At most `limit` rows that come after the row with the id `after`, newest first, without bodies."""
-        columns = [column for column in _n if column.name != "body"]
-        statement = select(*columns).where(*_matching(chosen)).order_by(_n.id.desc()).limit(limit)
-        if after is not None:
-            statement = statement.where(_n.id < after)
+        statement = select(*(column for column in _n if column.name != "body"))
+        wanted: dict[str, object] = {
+            name: value
+            for name, value in (
+                ("subscription_id", chosen.endpoint_id),
+                ("token", chosen.token),
+                ("state", chosen.state),
+            )
+            if value is not None
+        }
+        among, plan = None, IN_ORDER
+        if chosen.generation_id is not None:
+            plan = BY_INDEX  # they are few, and are sorted
+            statement = statement.where(_n.generation_id == chosen.generation_id)
+        elif chosen.state not in (None, NotificationState.DELIVERED):
+            statement = statement.where(NOT_DELIVERED)
+        elif (name := next(iter(wanted), "state")) != "state":
+            among = (_n[name], wanted.pop(name))
         async with self._database.read_for_caller() as connection:
-            return (await connection.execute(statement)).mappings().all()
+            walk, part = Walk(statement, (_n.id,), among), Part(None if after is None else (after,))
+            return await read_page(connection, walk, part, wanted, limit=limit, plan=plan)
 
     async def get_notification(self, notification_id: str, *, token: str | None) -> RowMapping:
         """One row. Raises `NotFound`."""
@@ -233,7 +247,7 @@ class NotificationRepository:
             stored = await _find(connection, subscription_id, token)
             conditions: list[ColumnElement[bool]] = [_n.subscription_id == stored.id, _n.state == state]
             # By id, which begins with the time: there is an index of the ids of each endpoint.
-            conditions += [] if since is None else [_n.id >= str(uuid7(since))[:13], _n.created_at >= since]
+            conditions += [] if since is None else [_n.id >= uuid7_beginning(since), _n.created_at >= since]
             conditions += [] if until is None else [_n.created_at < until]
             chosen = select(_n.id).where(*conditions).order_by(_n.id).limit(MOST_RESENT)
             ids = (await connection.execute(chosen)).scalars().all()
@@ -422,19 +436,6 @@ async def _find_notification(connection: AsyncConnection, notification_id: str, 
 
 def _of_token(column: ColumnElement[str], token: str | None) -> tuple[ColumnElement[bool], ...]:
     return () if token is None else (column == token,)
-
-
-def _matching(chosen: NotificationFilter) -> list[ColumnElement[bool]]:
-    conditions = list(_of_token(_n.token, chosen.token))
-    if chosen.endpoint_id is not None:
-        conditions.append(_n.subscription_id == chosen.endpoint_id)
-    if chosen.generation_id is not None:
-        conditions.append(_n.generation_id == chosen.generation_id)
-    if chosen.state is not None:
-        conditions.append(_n.state == literal_column(f"'{chosen.state.value}'"))
-        if chosen.state is not NotificationState.DELIVERED:
-            conditions.append(NOT_DELIVERED)  # type: ignore[arg-type]  # the text of the index's own condition
-    return conditions
 
 
 def subscription_row(subscription: Subscription) -> dict[str, Any]:

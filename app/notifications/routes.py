@@ -1,16 +1,15 @@
 """The routes of webhooks at Rivya's paths, and of notifications beside them."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel
-from sqlalchemy import RowMapping
 
 from app.core.audit import Audit
 from app.core.auth import Access, Caller, Role
 from app.core.bodies import Model, parse_model, read_body
 from app.core.errors import NotFound, RequestInvalid
+from app.core.pagination import IdPage
 from app.core.records import json_body
 from app.ledger.callbacks import CallbackNotConfigured
 from app.notifications.events import callback_secret
@@ -165,8 +164,8 @@ def _add_deliveries(routes: APIRouter, webhooks: Webhooks, repository: Notificat
         """Newest first; /api/v1/notifications shows each attempt."""
         to = await repository.get(_usable(endpoint_id), token=owner_of(caller))
         chosen = NotificationFilter(endpoint_id=to.id)
-        rows = await repository.list_notifications(chosen, after=_cursor(cursor), limit=limit + 1)
-        return _json(_list([render_delivery(row) for row in rows[:limit]], rows, limit))
+        page = await repository.list_notifications(chosen, after=_cursor(cursor), limit=limit)
+        return _json(_list([render_delivery(row) for row in page.rows], page))
 
     @routes.post(
         "/webhooks/{endpoint_id}/resend",
@@ -197,9 +196,9 @@ def _add_notifications(
             state=parameters.status,
             generation_id=parameters.generation_id,
         )
-        limit, is_admin = parameters.limit, caller.role is Role.ADMIN
-        rows = await repository.list_notifications(chosen, after=_cursor(parameters.cursor), limit=limit + 1)
-        return _json(_list([render_notification(row, is_admin=is_admin) for row in rows[:limit]], rows, limit))
+        is_admin = caller.role is Role.ADMIN
+        page = await repository.list_notifications(chosen, after=_cursor(parameters.cursor), limit=parameters.limit)
+        return _json(_list([render_notification(row, is_admin=is_admin) for row in page.rows], page))
 
     @routes.post(
         "/notifications/{notification_id}/resend", summary="Send a notification again", response_model=NotificationOut
@@ -218,8 +217,8 @@ def _json(content: object, *, status: int = 200) -> Response:
     return Response(json_body(content), status_code=status, media_type="application/json")
 
 
-def _list(items: list[dict[str, Any]], rows: Sequence[RowMapping], limit: int) -> dict[str, Any]:
-    return {"object": "list", "data": items, "next_cursor": items[-1]["id"] if len(rows) > limit else None}
+def _list(items: list[dict[str, Any]], page: IdPage) -> dict[str, Any]:
+    return {"object": "list", "data": items, "next_cursor": page.last}
 
 
 def _body(model: type[BaseModel], *, is_required: bool) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from app.core.clock import Clock
 from app.core.database import Database, Id, UtcDateTime, metadata
 from app.core.errors import HealthCheck
 from app.core.leases import leases
+from app.core.pagination import BY_INDEX
 from app.core.settings import Settings
 from app.endpoint.models import LIVE
 from app.endpoint.reconciler import LEASE as LEADER
@@ -37,7 +38,7 @@ from app.intake.rejections import MALFORMED, rejections
 from app.ledger.models import Source, Tracking
 from app.ledger.postgres import FEED_END
 from app.ledger.queries import overdue
-from app.ledger.sql import BY_INDEX, TERMINAL
+from app.ledger.sql import TERMINAL
 from app.ledger.tables import deliveries, polls, transitions
 from app.submission.store import submissions
 from app.tokens.spending import largest_share

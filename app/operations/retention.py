@@ -16,10 +16,11 @@ from app.core.clock import Clock
 from app.core.database import Database, UtcDateTime
 from app.core.errors import DatabaseUnavailable
 from app.core.leases import Leadership, Leases
+from app.core.pagination import BY_INDEX, IN_ORDER
 from app.core.records import uuid7
 from app.ledger import decide, rows
 from app.ledger.models import Generation, Position
-from app.ledger.sql import BY_INDEX, IN_ORDER, any_of, events_of, ids_parameter
+from app.ledger.sql import any_of, events_of, ids_parameter
 from app.ledger.tables import NOT_PRUNED, callbacks, deliveries, feed, generations, polls, transitions, usage_changes
 from app.notifications.repository import lock_dispatch
 from app.notifications.tables import notifications

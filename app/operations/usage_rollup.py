@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Integer, bindparam, func, select, text
 
 from app.core.database import Database
-from app.ledger.sql import BY_INDEX
+from app.core.pagination import BY_INDEX
 from app.ledger.tables import usage_changes, usage_hours
 
 MOST: Final = 4000

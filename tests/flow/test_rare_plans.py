@@ -108,7 +108,9 @@ def of_deliveries(**chosen: Any) -> Any:
 
 
 def of_generations(**chosen: Any) -> Any:
-    return lambda _: list_generations(GenerationFilter(**chosen), after=AFTER, limit=51).page
+    return lambda is_sqlite: (
+        list_generations(GenerationFilter(**chosen), after=AFTER, limit=51, is_sqlite=is_sqlite).page
+    )
 
 
 def of_replay(**chosen: Any) -> Any:

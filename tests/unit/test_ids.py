@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from app.core.records import path_key, request_id, uuid7
+from app.core.records import path_key, request_id, uuid7, uuid7_beginning
 from tests.support.clock import NOON
 
 
@@ -20,3 +20,9 @@ def test_keys_and_request_ids_are_unguessable_and_fit_a_url() -> None:
     assert len({path_key() for _ in range(100)}) == 100
     assert path_key().replace("-", "").replace("_", "").isalnum()
     assert request_id().startswith("req_")
+
+
+def test_all_ids_of_a_millisecond_begin_alike() -> None:
+    assert str(uuid7(NOON)).startswith(uuid7_beginning(NOON))
+    assert uuid7_beginning(NOON + timedelta(milliseconds=1)) > uuid7_beginning(NOON)
+    assert uuid7_beginning(NOON - timedelta(days=365 * 100)) == "00000000-0000"
