@@ -30,8 +30,8 @@ BOTH = ("sqlite", "postgresql")
 GIVEN_SERVER = "DATABASE_URL_TEST"
 POOLER = "DATABASE_POOLER_TEST"
 """`transaction` runs what uses PostgreSQL behind a PgBouncer in that mode."""
-# What a deployment would set, and what would send a loopback request through somebody's proxy.
-_UNWANTED = ("RIVYA_", "RECEIVER_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+# What a deployment would set, what would send a loopback request through somebody's proxy, and whom TLS trusts.
+_UNWANTED = ("RIVYA_", "RECEIVER_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SSL_CERT_", "SSLKEYLOGFILE")
 
 read_certificates_once()
 tempfile.tempdir = temporary_root()  # before anything makes a directory: pytest's and the clusters' lie in it
