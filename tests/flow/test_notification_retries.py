@@ -226,10 +226,12 @@ async def test_one_endpoint_has_five_attempts_under_way_and_one_while_it_fails(d
 
 
 async def test_slow_endpoints_that_fail_take_half_of_the_attempts_of_a_process(database_url: str) -> None:
-    async def never(_: asyncio.StreamWriter) -> None:
-        await asyncio.Event().wait()
+    is_over = asyncio.Event()
 
-    async with programs(database_url, RECEIVER_NOTIFY_CONCURRENCY="4") as it, scripted(never) as slow:
+    async def hang(_: asyncio.StreamWriter) -> None:
+        await is_over.wait()
+
+    async with programs(database_url, RECEIVER_NOTIFY_CONCURRENCY="4") as it, scripted(hang) as slow:
         for _ in range(6):
             await it.webhook(url=f"{slow.url}/hook")
         async with it.room.service.database.transaction() as connection:
@@ -243,6 +245,7 @@ async def test_slow_endpoints_that_fail_take_half_of_the_attempts_of_a_process(d
             await sender.run_once()
         assert len(sender._tasks) <= 4
         assert len(slow.heard) == 2
+        is_over.set()
 
 
 async def test_a_dead_endpoint_holds_up_no_other(database_url: str) -> None:
