@@ -258,23 +258,29 @@ def usage_statement(*, is_sqlite: bool, is_owned: bool = False) -> sa.Select[Any
         )
         for table in (usage_hours, usage_changes)
     ]
-    both = sa.union_all(*parts).cte("both")
-    count = sa.func.sum(both.c.generations)
-    busiest = sa.select(both.c.model).where(both.c.model.is_not(None)).group_by(both.c.model)
-    busiest = busiest.order_by(count.desc(), both.c.model).limit(sa.bindparam("models"))
-    is_shown = sa.or_(both.c.model.is_(None), both.c.model.in_(busiest))
-    model = sa.case((is_shown, both.c.model), else_=sa.literal(OTHER_MODELS)).label("shown_model")
-    named = sa.select(both.c.hour, both.c.submitted_by, model, *(both.c[name] for name in _SUMMED)).subquery("named")
-    hour = named.c.hour
+    both = sa.union_all(*parts).subquery("both")
+    hour = both.c.hour
     day = sa.func.date(hour, type_=sa.Date()) if is_sqlite else sa.cast(sa.func.timezone("UTC", hour), sa.Date)
-    sums = {name: sa.func.sum(named.c[name], type_=named.c[name].type) for name in _SUMMED}
-    key = (named.c.submitted_by, named.c.shown_model)
+    key = (day.label("day"), both.c.submitted_by, both.c.model)
+    # The many rows of hours are read and summed once; all that follows is about the few that are left.
+    days = sa.select(*key, *_sums(both)).group_by(*key).cte("days")
+    busiest = sa.select(days.c.model).where(days.c.model.is_not(None)).group_by(days.c.model)
+    busiest = busiest.order_by(sa.func.sum(days.c.generations).desc(), days.c.model).limit(sa.bindparam("models"))
+    is_shown = sa.or_(days.c.model.is_(None), days.c.model.in_(busiest))
+    model = sa.case((is_shown, days.c.model), else_=sa.literal(OTHER_MODELS)).label("shown_model")
+    named = sa.select(days.c.day, days.c.submitted_by, model, *(days.c[name] for name in _SUMMED)).subquery("named")
+    n = named.c
     return (
-        sa.select(day.label("day"), key[0], key[1].label("model"), *(it.label(name) for name, it in sums.items()))
-        .group_by(day, *key)
-        .having(sums["generations"] != 0)
+        sa.select(n.day, n.submitted_by, n.shown_model.label("model"), *_sums(named))
+        .group_by(n.day, n.submitted_by, n.shown_model)
+        .having(sa.func.sum(n.generations) != 0)
         .limit(sa.bindparam("most"))
     )
+
+
+def _sums(source: sa.FromClause) -> list[sa.ColumnElement[Any]]:
+    # Of an integer's sum PostgreSQL makes a larger type, which its driver would return as another one.
+    return [sa.cast(sa.func.sum(source.c[name]), usage_hours.c[name].type).label(name) for name in _SUMMED]
 
 
 def to_usage_line(row: sa.RowMapping) -> UsageLine:
