@@ -1,5 +1,6 @@
 """/api/v1/deliveries: the recorded deliveries as evidence; their headers and bodies only for the role admin."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -30,11 +31,8 @@ def router(queries: Queries, access: Access) -> APIRouter:
         caller: Annotated[Caller, Depends(access.require(Role.READ))],
     ) -> Response:
         """Newest first. `received_after` includes its time and `received_before` excludes it."""
-        chosen = replace(parameters.chosen, owner=caller.owner)
-        after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
-        page = await queries.deliveries(chosen, after=after, limit=parameters.limit)
-        following = encode(page.last, chosen) if page.last is not None else None
-        return answer(list_of([render_delivery(item) for item in page.items], next_cursor=following))
+        items, next_cursor = await read_list(queries, parameters, caller)
+        return answer(list_of([render_delivery(item) for item in items], next_cursor=next_cursor))
 
     @routes.get(
         "/deliveries/{event_id:path}",
@@ -44,20 +42,31 @@ def router(queries: Queries, access: Access) -> APIRouter:
     )
     async def get_delivery(event_id: str, caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> Response:
         """The delivery; for the role admin also its headers and its bytes."""
-        delivery = await queries.delivery(event_id) if usable_id(event_id) is not None else None
-        if delivery is not None and not await _is_visible(queries, delivery, caller):
-            delivery = None
-        if delivery is None:
-            raise NotFound("No delivery with this event id was ever recorded.")
+        delivery = await read_one(queries, event_id, caller)
         evidence = render_evidence(delivery) if caller.role.allows(Role.ADMIN) else {}
         return answer({**render_delivery(delivery), **evidence})
 
     return routes
 
 
-async def _is_visible(queries: Queries, delivery: StoredDelivery, caller: Caller) -> bool:
-    if caller.owner is None:
-        return True
-    generation_id = delivery.generation_id or ""
-    known = await queries.generations_by_id([generation_id])
-    return generation_id in known and is_visible(known[generation_id], caller.owner)
+async def read_list(
+    queries: Queries, parameters: DeliveryParameters, caller: Caller
+) -> tuple[Sequence[StoredDelivery], str | None]:
+    """A page of the deliveries that the caller sees, newest first, and the cursor of the next one."""
+    chosen = replace(parameters.chosen, owner=caller.owner)
+    after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
+    page = await queries.deliveries(chosen, after=after, limit=parameters.limit)
+    return page.items, encode(page.last, chosen) if page.last is not None else None
+
+
+async def read_one(queries: Queries, event_id: str, caller: Caller) -> StoredDelivery:
+    """The delivery of this event. Raises `NotFound`, also if the caller may not see its generation."""
+    delivery = await queries.delivery(event_id) if usable_id(event_id) is not None else None
+    if delivery is not None and caller.owner is not None:
+        generation_id = delivery.generation_id or ""
+        generation = (await queries.generations_by_id([generation_id])).get(generation_id)
+        if generation is None or not is_visible(generation, caller.owner):
+            delivery = None
+    if delivery is None:
+        raise NotFound("No delivery with this event id was ever recorded.")
+    return delivery

@@ -128,11 +128,8 @@ def router(
 
         `created_after` includes its time and `created_before` excludes it, so that windows join without overlap.
         """
-        chosen = replace(parameters.chosen, owner=caller.owner)
-        after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
-        page = await queries.generations(chosen, after=after, limit=parameters.limit)
-        following = encode(page.last, chosen) if page.last is not None else None
-        return answer(list_of([render(generation) for generation in page.items], next_cursor=following))
+        items, next_cursor = await read_list(queries, parameters, caller)
+        return answer(list_of([render(generation) for generation in items], next_cursor=next_cursor))
 
     @routes.get(
         "/generations/{generation_id:path}/transitions",
@@ -144,15 +141,9 @@ def router(
         generation_id: str, caller: Annotated[Caller, Depends(access.require(Role.READ))]
     ) -> Response:
         """Every status change that was accepted, oldest first, with its source; and who changed the metadata."""
-        await _check_visible(queries, generation_id, caller)
-        history = await queries.transitions(generation_id) if usable_id(generation_id) is not None else []
-        if not history:
-            raise NotFound(_UNKNOWN)
-        generation = (await queries.generations_by_id([generation_id])).get(generation_id)
-        changes = [] if generation is None else list(generation.metadata_changes or ())
-        return answer(
-            list_of([render_transition(transition) for transition in history]) | {"metadata_changes": changes}
-        )
+        generation = await read_one(queries, generation_id, caller)
+        history = [render_transition(transition) for transition in await queries.transitions(generation_id)]
+        return answer(list_of(history) | {"metadata_changes": list(generation.metadata_changes or ())})
 
     @routes.get(
         "/generations/{generation_id:generation}",
@@ -176,7 +167,8 @@ def router(
     ) -> Response:
         """Answers as soon as the generation is settled, or when the time is over with what is known then."""
         requested = requested_wait(wait, prefer or (), max_seconds=waiting.max_seconds)
-        await _check_visible(queries, generation_id, caller)  # how long a wait takes would tell that it exists
+        if caller.owner is not None:  # how long a wait takes would tell that it exists
+            await read_one(queries, generation_id, caller)
         async with access.while_waiting(caller) if requested.seconds else access.while_valid(caller):
             return await _awaited(request, waiting, generation_id, requested, caller)
 
@@ -242,13 +234,22 @@ async def _tracked(
     return answer({"error": detail, "metadata": shown["metadata"], "tracking": shown["tracking"]}, status=403)
 
 
-async def _check_visible(queries: Queries, generation_id: str, caller: Caller) -> None:
-    """Raise `NotFound`, as for an unknown id, if the caller is fenced and the generation is not visible to it."""
-    if caller.owner is None:
-        return
+async def read_list(
+    queries: Queries, parameters: GenerationParameters, caller: Caller
+) -> tuple[Sequence[Generation], str | None]:
+    """A page of the generations that the caller sees, newest first, and the cursor of the next one."""
+    chosen = replace(parameters.chosen, owner=caller.owner)
+    after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
+    page = await queries.generations(chosen, after=after, limit=parameters.limit)
+    return page.items, encode(page.last, chosen) if page.last is not None else None
+
+
+async def read_one(queries: Queries, generation_id: str, caller: Caller) -> Generation:
+    """The generation with this id. Raises `NotFound`, also if the caller may not see it."""
     known = await queries.generations_by_id([generation_id]) if usable_id(generation_id) is not None else {}
     if generation_id not in known or not is_visible(known[generation_id], caller.owner):
         raise NotFound(_UNKNOWN)
+    return known[generation_id]
 
 
 async def _awaited(request: Request, waiting: Waiting, generation_id: str, wait: Wait, caller: Caller) -> Response:

@@ -40,14 +40,22 @@ def router(queries: Queries, access: Access, *, clock: Clock) -> APIRouter:
         apart. Models beyond the 200 busiest, or fewer where there would be more than 10,000 lines, are summed as
         `other`.
         """
-        asked = window(parameters.first, parameters.to, now=clock.now())
-        lines = await queries.usage(asked.first, asked.last_hour_ends, most=MOST_LINES + 1, owner=caller.owner)
-        if len(lines) > MOST_LINES:
-            raise RequestInvalid(f"from, to: hold more than {MOST_LINES} lines; ask for a shorter time.")
+        asked, lines = await read_usage(queries, parameters, caller, now=clock.now())
         data = [_rendered(line) for line in lines]
         return answer({"object": "list", "from": format_time(asked.first), "to": format_time(asked.end), "data": data})
 
     return routes
+
+
+async def read_usage(
+    queries: Queries, parameters: UsageParameters, caller: Caller, *, now: datetime
+) -> "tuple[Window, list[UsageLine]]":
+    """The window that is asked for, and its lines that the caller sees. Raises `RequestInvalid`."""
+    asked = window(parameters.first, parameters.to, now=now)
+    lines = await queries.usage(asked.first, asked.last_hour_ends, most=MOST_LINES + 1, owner=caller.owner)
+    if len(lines) > MOST_LINES:
+        raise RequestInvalid(f"from, to: hold more than {MOST_LINES} lines; ask for a shorter time.")
+    return asked, lines
 
 
 def _rendered(line: UsageLine) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -11,17 +11,16 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from app.api.parameters import DeliveryParameters, Instant, Text, decode, encode
+from app.api.deliveries import read_list, read_one
+from app.api.parameters import DeliveryParameters, Instant, Text
 from app.console.filters import pretty
 from app.console.pages import Console, parse_query
 from app.core.auth import Caller, Role
-from app.core.errors import NotFound
 from app.core.records import parse_json
 from app.intake.rejections import MALFORMED
-from app.ledger.models import DeliveryFilter, Outcome, StoredDelivery, is_visible
+from app.ledger.models import DeliveryFilter, Outcome
 from app.operations.commands import Replayed
 from app.operations.routes import MOST_REPLAYED
-from app.rivya.payloads import usable_id
 
 MOST_SHOWN: Final = 100
 """Deliveries of a replay that are listed one by one."""
@@ -155,16 +154,14 @@ class DeliveryPages:
 
     async def list_deliveries(self, request: Request) -> Response:
         """Newest first."""
-        asked = parse_query(request, DeliveryParameters)
-        chosen = replace(asked.chosen, owner=request.state.caller.owner)
-        after = decode(asked.cursor, chosen) if asked.cursor is not None else None
-        page = await self.console.queries.deliveries(chosen, after=after, limit=asked.limit)
+        parameters = parse_query(request, DeliveryParameters)
+        items, next_cursor = await read_list(self.console.queries, parameters, request.state.caller)
         return self.console.page(
             request,
             "deliveries.html",
             title="Deliveries",
-            deliveries=page.items,
-            next_cursor=encode(page.last, chosen) if page.last is not None else None,
+            deliveries=items,
+            next_cursor=next_cursor,
             outcomes=[str(each) for each in Outcome],
             choice={name: value for name, value in request.query_params.items() if value and name in _CHOICES},
         )
@@ -186,21 +183,12 @@ class DeliveryPages:
     async def show_delivery(self, request: Request, event_id: str) -> Response:
         """What is known of it; for the role admin also its headers and its body."""
         caller: Caller = request.state.caller
-        delivery = await self.console.queries.delivery(event_id) if usable_id(event_id) is not None else None
-        if delivery is None or not await self._is_visible(delivery, caller):
-            raise NotFound("No delivery with this event id was ever recorded.")
+        delivery = await read_one(self.console.queries, event_id, caller)
         evidence: dict[str, Any] = {"headers": None, "body": None, "kind": None}
         if caller.role.allows(Role.ADMIN) and delivery.body_pruned_at is None:
             body, kind = readable(delivery.body or b"")
             evidence = {"headers": delivery.headers or {}, "body": body, "kind": kind}
         return self.console.page(request, "delivery.html", title="Delivery", delivery=delivery, **evidence)
-
-    async def _is_visible(self, delivery: StoredDelivery, caller: Caller) -> bool:
-        if caller.owner is None:
-            return True
-        generation_id = delivery.generation_id or ""
-        known = await self.console.queries.generations_by_id([generation_id])
-        return generation_id in known and is_visible(known[generation_id], caller.owner)
 
     async def list_refusals(self, request: Request) -> Response:
         """The newest refused deliveries, by reason."""

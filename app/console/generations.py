@@ -1,7 +1,7 @@
 """Generations: a table, a gallery, and the page of one with its history and what an admin can do about it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.api.parameters import GenerationParameters, decode, encode
+from app.api.generations import read_list, read_one
+from app.api.parameters import GenerationParameters
 from app.console.deliveries import collect
 from app.console.filters import pretty, segment, web_url
 from app.console.pages import Console, parse_query
@@ -26,7 +27,6 @@ from app.ledger.models import (
     StoredDelivery,
     Tracking,
     Transition,
-    is_visible,
 )
 from app.ledger.serializers import render
 from app.notifications.repository import NotificationFilter
@@ -70,14 +70,6 @@ def _kind(url: str, category: str | None) -> str:
         return "file"
     known = _KINDS.get(PurePosixPath(parts.path).suffix.lower())
     return known or (category if category in ("image", "video", "audio") else "file")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A generation in a list."""
-
-    generation: Generation
-    media: Sequence[Medium]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,9 +161,14 @@ class GenerationPages:
     async def list_generations(self, request: Request) -> Response:
         """Newest first, or what a search finds."""
         asked = parse_query(request, GenerationParameters, view="table", q="")
-        text, owner = request.query_params.get("q", "").strip(), request.state.caller.owner
-        items, following = await (self._search(text, owner) if text else self._list_page(asked, owner))
-        rows = [Row(each, media_of(each, self.console.category_of(each.model))) for each in items]
+        caller: Caller = request.state.caller
+        text, next_cursor = request.query_params.get("q", "").strip(), None
+        items: Sequence[Generation]
+        if text:
+            items = await self._search(text, caller.owner)
+        else:
+            items, next_cursor = await read_list(self.console.queries, asked, caller)
+        rows = [(each, media_of(each, self.console.category_of(each.model))) for each in items]
         return self.console.page(
             request,
             "generations.html",
@@ -179,48 +176,29 @@ class GenerationPages:
             view="gallery" if request.query_params.get("view") == "gallery" else "table",
             text=text,
             rows=rows,
-            next_cursor=following,
+            next_cursor=next_cursor,
             is_cut=bool(text) and len(rows) == MOST_MATCHES,
             statuses=[str(each) for each in Status],
             trackings=[str(each) for each in Tracking],
         )
 
-    async def _list_page(
-        self, asked: GenerationParameters, owner: str | None
-    ) -> tuple[Sequence[Generation], str | None]:
-        chosen = replace(asked.chosen, owner=owner)
-        after = decode(asked.cursor, chosen) if asked.cursor is not None else None
-        page = await self.console.queries.generations(chosen, after=after, limit=asked.limit)
-        return page.items, encode(page.last, chosen) if page.last is not None else None
-
-    async def _search(self, text: str, owner: str | None) -> tuple[Sequence[Generation], str | None]:
+    async def _search(self, text: str, owner: str | None) -> Sequence[Generation]:
         if usable_id(text) is None:
-            return [], None
+            return []
         matching = await self.console.queries.search_generations(text, owner=owner, limit=MOST_MATCHES)
         if matching:
-            return matching, None
+            return matching
         chosen = GenerationFilter(client_request_id=text, owner=owner)
-        return (await self.console.queries.generations(chosen, after=None, limit=MOST_MATCHES)).items, None
-
-    async def _visible(self, request: Request, generation_id: str) -> Generation:
-        known = (
-            await self.console.queries.generations_by_id([generation_id])
-            if usable_id(generation_id) is not None
-            else {}
-        )
-        generation = known.get(generation_id)
-        if generation is None or not is_visible(generation, request.state.caller.owner):
-            raise NotFound("The receiver knows no generation with this id.")
-        return generation
+        return (await self.console.queries.generations(chosen, after=None, limit=MOST_MATCHES)).items
 
     async def show_generation(self, request: Request, generation_id: str) -> Response:
         """Everything about one."""
-        generation = await self._visible(request, generation_id)
+        caller: Caller = request.state.caller
+        generation = await read_one(self.console.queries, generation_id, caller)
         transitions = await self.console.queries.transitions(generation_id)
         chosen = DeliveryFilter(generation_id=generation_id)
         deliveries = (await self.console.queries.deliveries(chosen, after=None, limit=MOST_DELIVERIES)).items
         submission = await self.console.submission_repository.of_generation(generation_id)
-        caller: Caller = request.state.caller
         sent = NotificationFilter(token=owner_of(caller), generation_id=generation_id)
         notifications = (
             await self.console.notifications.list_notifications(sent, after=None, limit=MOST_DELIVERIES)
@@ -244,7 +222,7 @@ class GenerationPages:
 
     async def poll(self, request: Request, generation_id: str) -> Response:
         """Ask Rivya about it now."""
-        await self._visible(request, generation_id)
+        await read_one(self.console.queries, generation_id, request.state.caller)
         try:
             recorded = await self.console.commands.poll(generation_id)
         except RivyaNotFound:
@@ -259,7 +237,7 @@ class GenerationPages:
 
     async def replay_deliveries(self, request: Request, generation_id: str) -> Response:
         """Record all its deliveries again."""
-        await self._visible(request, generation_id)
+        await read_one(self.console.queries, generation_id, request.state.caller)
         result = await collect(self.console.replay.apply(DeliveryFilter(generation_id=generation_id)))
         notice = f"Replayed {result.summary}." if result.total else "It has no deliveries."
         return self.console.redirect(request, f"{_LIST}/{segment(generation_id)}", notice=notice)

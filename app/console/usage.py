@@ -15,7 +15,6 @@ from app.api.parameters import UsageParameters
 from app.console.charts import Chart, Series, Window, stacked
 from app.console.pages import Console, parse_query
 from app.core.auth import Caller, Role
-from app.core.errors import RequestInvalid
 from app.ledger.sql import OTHER_MODELS, UsageLine
 
 MOST_SHOWN: Final = 500
@@ -111,13 +110,8 @@ def router(console: Console) -> APIRouter:
     routes = console.router()
 
     async def read(request: Request, caller: Caller) -> tuple[usage.Window, list[UsageLine]]:
-        asked_for = parse_query(request, UsageParameters, by="token")
-        asked = usage.window(asked_for.first, asked_for.to, now=console.clock.now())
-        most = usage.MOST_LINES + 1
-        lines = await console.queries.usage(asked.first, asked.last_hour_ends, most=most, owner=caller.owner)
-        if len(lines) == most:
-            raise RequestInvalid(f"from, to: hold more than {usage.MOST_LINES} lines; ask for a shorter time.")
-        return asked, lines
+        parameters = parse_query(request, UsageParameters, by="token")
+        return await usage.read_usage(console.queries, parameters, caller, now=console.clock.now())
 
     @routes.get("/usage")
     async def show_usage(request: Request, caller: Annotated[Caller, Depends(console.require(Role.READ))]) -> Response:
