@@ -1,6 +1,6 @@
 """The statements of the reads: lists, usage, and the expressions that they share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -201,10 +201,19 @@ def _between(column: sa.ColumnElement[datetime], first: datetime | None, end: da
 
 def any_of(column: sa.ColumnElement[str], parameter: str, *, is_sqlite: bool) -> sa.ColumnElement[bool]:
     """The condition that `column` is one of `parameter`: an array on PostgreSQL, a JSON array on SQLite."""
-    if is_sqlite:
-        values = sa.func.json_each(sa.bindparam(parameter)).table_valued("value")
-        return column.in_(sa.select(values.c.value))
-    return column == sa.func.any(sa.bindparam(parameter, type_=sa.ARRAY(column.type)))
+    return _is_in(column, sa.bindparam(parameter, type_=None if is_sqlite else sa.ARRAY(column.type)))
+
+
+def is_among(column: sa.ColumnElement[str], ids: Iterable[str], *, is_sqlite: bool) -> sa.ColumnElement[bool]:
+    """The condition that `column` is one of `ids`; its text is the same for any number of them."""
+    value = ids_parameter(list(ids), is_sqlite=is_sqlite)
+    return _is_in(column, sa.literal(value, None if is_sqlite else sa.ARRAY(column.type)))
+
+
+def _is_in(column: sa.ColumnElement[str], values: sa.BindParameter[Any]) -> sa.ColumnElement[bool]:
+    if isinstance(values.type, sa.ARRAY):
+        return column == sa.func.any(values)
+    return column.in_(sa.select(sa.func.json_each(values).table_valued("value").c.value))
 
 
 def ids_parameter(ids: Sequence[str], *, is_sqlite: bool) -> str | list[str]:

@@ -2,17 +2,17 @@
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import RowMapping, bindparam, exists, func, literal_column, select, text, update
+from sqlalchemy import ColumnElement, RowMapping, bindparam, exists, func, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database, Id, UtcDateTime
-from app.ledger.sql import any_of, ids_parameter
+from app.ledger.sql import is_among
 from app.notifications.models import (
     CALLBACKS,
     MOST_AT_ONCE,
@@ -148,9 +148,8 @@ class Claims:
             claimed += [_to_claimed(row, known.get(queue), until=now + LEASE) for row in rows]
             self._served = queue
         if claimed:
-            lease = update(notifications).where(any_of(_n.id, "ids", is_sqlite=self._database.is_sqlite))
-            values = {"lease_until": now + LEASE, "next_attempt_at": now + LEASE}
-            await connection.execute(lease.values(values), self._ids(it.id for it in claimed))
+            lease = update(notifications).where(self._is_among(_n.id, [it.id for it in claimed]))
+            await connection.execute(lease.values(lease_until=now + LEASE, next_attempt_at=now + LEASE))
         return claimed
 
     async def claim_one(self, notification_id: str, *, now: datetime) -> Claimed | None:
@@ -162,8 +161,8 @@ class Claims:
             if row is None:
                 return None
             known = await self._subscriptions(connection, [row["queue"]])
-            values = {"lease_until": now + LEASE, "next_attempt_at": now + LEASE}
-            await connection.execute(update(notifications).where(_n.id == notification_id).values(values))
+            lease = update(notifications).where(_n.id == notification_id)
+            await connection.execute(lease.values(lease_until=now + LEASE, next_attempt_at=now + LEASE))
             return _to_claimed(row, known.get(row["queue"]), until=now + LEASE)
 
     async def give_back(self, claimed: Sequence[Claimed], *, now: datetime) -> None:
@@ -200,19 +199,17 @@ class Claims:
         return ended
 
     async def _current(self, connection: AsyncConnection, claimed: Sequence[Claimed]) -> list[Claimed]:
-        is_one = any_of(_n.id, "ids", is_sqlite=self._database.is_sqlite)
-        statement = select(_n.id, _n.lease_until).where(is_one, _PENDING)
-        rows = (await connection.execute(statement, self._ids(it.id for it in claimed))).all()
+        statement = select(_n.id, _n.lease_until).where(self._is_among(_n.id, [it.id for it in claimed]), _PENDING)
+        rows = (await connection.execute(statement)).all()
         leases = {row.id: row.lease_until for row in rows}
         return [it for it in claimed if leases.get(it.id) == it.lease_until]
 
     async def _subscriptions(self, connection: AsyncConnection, ids: Sequence[str]) -> dict[str, Subscription]:
-        is_one = any_of(_s.id, "ids", is_sqlite=self._database.is_sqlite)
-        rows = (await connection.execute(select(subscriptions).where(is_one), self._ids(ids))).mappings()
+        rows = (await connection.execute(select(subscriptions).where(self._is_among(_s.id, ids)))).mappings()
         return {row["id"]: to_subscription(row) for row in rows}
 
-    def _ids(self, ids: Iterable[str]) -> dict[str, Any]:
-        return {"ids": ids_parameter(list(ids), is_sqlite=self._database.is_sqlite)}
+    def _is_among(self, column: ColumnElement[str], ids: Sequence[str]) -> ColumnElement[bool]:
+        return is_among(column, ids, is_sqlite=self._database.is_sqlite)
 
 
 def shares(rooms: dict[str, int], most: int, *, after: str) -> dict[str, int]:

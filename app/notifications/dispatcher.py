@@ -20,7 +20,7 @@ from app.ledger import rows
 from app.ledger.feed import LATEST, Event, Feed
 from app.ledger.models import EventFilter, Generation, Outcome, Source, Transition
 from app.ledger.recorder import Changes
-from app.ledger.sql import any_of, ids_parameter
+from app.ledger.sql import is_among
 from app.ledger.tables import callbacks, deliveries, generations, transitions
 from app.notifications.events import event_body, is_deliverable, own_event_id
 from app.notifications.models import CALLBACKS, NewNotification, Subscription
@@ -203,10 +203,10 @@ class Dispatcher:
         self, connection: AsyncConnection, ids: Sequence[str]
     ) -> dict[str, tuple[Transition, Generation]]:
         """The last transition of each of these generations."""
-        is_one = any_of(_g.id, "ids", is_sqlite=self._database.is_sqlite)
+        is_one = is_among(_g.id, ids, is_sqlite=self._database.is_sqlite)
         is_last = (transitions.c.generation_id == _g.id) & (transitions.c.number == _g.last_number)
         statement = rows.SELECT_GENERATIONS.add_columns(*transitions.c).join(transitions, is_last).where(is_one)
-        stored = (await connection.execute(statement, self._ids(ids))).mappings().all()
+        stored = (await connection.execute(statement)).mappings().all()
         return {row["id"]: (rows.to_transition(row), rows.to_generation(row)) for row in stored}
 
     async def _bodies(
@@ -214,10 +214,8 @@ class Dispatcher:
     ) -> list[tuple[str, bytes]]:
         """The event id and the body of each transition."""
         ids = [it.event_id for it, _ in what if it.event_id is not None and it.source is Source.WEBHOOK]
-        is_one = any_of(_d.event_id, "ids", is_sqlite=self._database.is_sqlite)
-        stored = (
-            (await connection.execute(select(_d.event_id, _d.body).where(is_one), self._ids(ids))).all() if ids else ()
-        )
+        is_one = is_among(_d.event_id, ids, is_sqlite=self._database.is_sqlite)
+        stored = (await connection.execute(select(_d.event_id, _d.body).where(is_one))).all() if ids else ()
         delivered = {row.event_id: row.body for row in stored if is_deliverable(row.event_id, row.body)}
         like = None
         if any(it.event_id not in delivered for it, _ in what):
@@ -242,9 +240,6 @@ class Dispatcher:
         count, since = (0, None) if is_idle else await self._repository.pending()
         PENDING.set(count)
         OLDEST.set(0 if since is None else max((self._clock.now() - since).total_seconds(), 0))
-
-    def _ids(self, ids: Sequence[str]) -> dict[str, object]:
-        return {"ids": ids_parameter(list(ids), is_sqlite=self._database.is_sqlite)}
 
 
 def wants(subscription: Subscription, event: Event, roles: Mapping[str, Role]) -> bool:

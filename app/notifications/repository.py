@@ -26,7 +26,7 @@ from app.core.database import Database
 from app.core.errors import NotFound, RequestInvalid
 from app.core.pagination import BY_INDEX, IN_ORDER, IdPage, Part, Walk, read_page
 from app.core.records import uuid7, uuid7_beginning
-from app.ledger.sql import any_of, ids_parameter
+from app.ledger.sql import is_among
 from app.ledger.tables import callbacks
 from app.notifications.events import alarm_body
 from app.notifications.models import (
@@ -252,8 +252,7 @@ class NotificationRepository:
             chosen = select(_n.id).where(*conditions).order_by(_n.id).limit(MOST_RESENT)
             ids = (await connection.execute(chosen)).scalars().all()
             if ids:
-                is_one = any_of(_n.id, "ids", is_sqlite=self._database.is_sqlite)
-                await _make_due(connection, is_one, stored.status, now=now, parameters=self._ids(ids))
+                await _make_due(connection, self._is_among(ids), stored.status, now=now)
             return len(ids)
 
     async def publish_alarm(self, *, event_id: str, now: datetime, **alarm: Any) -> int:  # noqa: ANN401
@@ -295,8 +294,7 @@ class NotificationRepository:
         statement = self._database.insert(notifications).on_conflict_do_nothing(index_elements=[_n.queue, _n.event_id])
         await connection.execute(statement, rows)
         if later := [row["id"] for row in rows if row["number"] > 1]:
-            behind = _after_earlier(any_of(_n.id, "ids", is_sqlite=self._database.is_sqlite))
-            await connection.execute(behind, self._ids(later))
+            await connection.execute(_after_earlier(self._is_among(later)))
         return [row["id"] for row in rows]
 
     async def cursor(self) -> str | None:
@@ -339,8 +337,8 @@ class NotificationRepository:
             count = (await connection.execute(counted)).scalar_one()
             return count, (await connection.execute(oldest)).scalar_one_or_none() if count else None
 
-    def _ids(self, ids: Sequence[str]) -> dict[str, Any]:
-        return {"ids": ids_parameter(ids, is_sqlite=self._database.is_sqlite)}
+    def _is_among(self, ids: Sequence[str]) -> ColumnElement[bool]:
+        return is_among(_n.id, ids, is_sqlite=self._database.is_sqlite)
 
 
 HELD_TOO_LONG: Final = "held_too_long"
@@ -382,12 +380,7 @@ async def _revoke(connection: AsyncConnection, ids: Sequence[str], *, now: datet
 
 
 async def _make_due(
-    connection: AsyncConnection,
-    chosen: ColumnElement[bool],
-    status: SubscriptionStatus,
-    *,
-    now: datetime,
-    parameters: dict[str, Any] | None = None,
+    connection: AsyncConnection, chosen: ColumnElement[bool], status: SubscriptionStatus, *, now: datetime
 ) -> None:
     is_active = status is SubscriptionStatus.ACTIVE
     values = {
@@ -398,7 +391,7 @@ async def _make_due(
     }
     # What a sender has just now is left to it.
     is_free = _n.lease_until.is_(None) | (_n.lease_until <= now)
-    await connection.execute(update(notifications).where(chosen, is_free).values(values), parameters)
+    await connection.execute(update(notifications).where(chosen, is_free).values(values))
 
 
 def _after_earlier(chosen: ColumnElement[bool]) -> Any:  # noqa: ANN401 - an update
