@@ -1,10 +1,10 @@
-"""Generations: a table, a gallery, and the page of one with its history and what an admin can do about it."""
+"""Generations: a table, a gallery, the page of one with its history and an admin's acts, and the form to create one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import orjson
@@ -18,6 +18,8 @@ from app.console.pages import Console, parse_query
 from app.console.webhooks import shown_notification
 from app.core.auth import Caller, Role
 from app.core.errors import NotFound, RequestInvalid, ServiceError
+from app.core.records import dump_json
+from app.gateway.models_cache import CachedModels
 from app.ledger.models import (
     DeliveryFilter,
     Generation,
@@ -32,12 +34,13 @@ from app.ledger.serializers import render
 from app.notifications.repository import NotificationFilter
 from app.notifications.service import owner_of
 from app.rivya.errors import RivyaError, RivyaNotFound
-from app.rivya.payloads import usable_id
-from app.submission.models import Submission
+from app.rivya.payloads import json_object, usable_id
+from app.submission.models import Submission, read_create, read_key
 
 MOST_MATCHES: Final = 50
 MOST_DELIVERIES: Final = 50
 _LIST: Final = "/console/generations"
+_EMPTY_FORM: Final = {"model": "", "prompt": "", "params": "", "client_request_id": ""}
 _KINDS: Final = {
     **dict.fromkeys((".avif", ".gif", ".jpeg", ".jpg", ".png", ".webp"), "image"),
     **dict.fromkeys((".m4v", ".mov", ".mp4", ".webm"), "video"),
@@ -249,3 +252,64 @@ class GenerationPages:
             raise RequestInvalid("confirm: must be the id of the generation, typed as it is shown.")
         await self.console.commands.delete(generation_id, even_open=fields.get("even_open") == "yes")
         return self.console.redirect(request, _LIST, notice=f"Forgotten: {generation_id}")
+
+
+def create_router(console: Console) -> APIRouter:
+    """The form that creates a generation, as a program would; sending it twice pays once."""
+    routes, submissions = console.router(), console.submissions
+
+    def form(request: Request, fields: dict[str, str], *, status: int = 200, error: str | None = None) -> Response:
+        """The form with these fields; its key makes sure that it is paid once, also if it is sent again."""
+        fields = {**_EMPTY_FORM, "key": submissions.new_key(), **fields}
+        return console.page(request, "submit.html", status=status, title="New generation", fields=fields, error=error)
+
+    @routes.get("/new")
+    async def show_form(request: Request, _: Annotated[Caller, Depends(console.require(Role.WRITE))]) -> Response:
+        """An empty form."""
+        return form(request, {})
+
+    @routes.get("/new/models")
+    async def list_models(request: Request, _: Annotated[Caller, Depends(console.require(Role.WRITE))]) -> Response:
+        """Rivya's models as options of the field; empty where Rivya does not answer."""
+        try:
+            models = await console.gateway.models_cache.best()
+        except ServiceError:
+            models = None
+        categories = models.categories if isinstance(models, CachedModels) else {}
+        return console.page(request, "models.html", categories=categories)
+
+    @routes.post("/new")
+    async def submit(request: Request, caller: Annotated[Caller, Depends(console.require(Role.WRITE))]) -> Response:
+        """Create the generation and show it; else the form again, with what Rivya or the receiver says."""
+        fields: dict[str, str] = request.state.form
+        try:
+            create, key = read_create(_body(fields)), read_key([fields.get("key", "")])
+            await console.audit.record_act(request)
+            reply = await submissions.submit(create, key or submissions.new_key(), caller)
+        except ServiceError as error:
+            return form(request, fields, status=error.status, error=error.message)
+        answer: dict[str, Any] = json_object(reply.body) or {}
+        if reply.status >= 300:
+            message = answer.get("error", {}).get("message") or f"Rivya answered with the status {reply.status}."
+            return form(request, fields, status=reply.status, error=message)
+        return console.redirect(request, f"/console/generations/{segment(answer.get('id', ''))}", notice="Submitted.")
+
+    return routes
+
+
+def _body(fields: dict[str, str]) -> bytes:
+    """The create as a program would send it. Raises `RequestInvalid` for parameters that are no JSON object."""
+    members: dict[str, Any] = {
+        name: fields[name] for name in ("model", "prompt", "client_request_id") if fields.get(name)
+    }
+    if fields.get("params", "").strip():
+        try:
+            params = orjson.loads(fields["params"])
+        except orjson.JSONDecodeError as error:
+            raise RequestInvalid(
+                f"params: is not JSON ({error.msg}, line {error.lineno}, column {error.colno})."
+            ) from None
+        if not isinstance(params, dict):
+            raise RequestInvalid('params: must be a JSON object, such as {"aspectRatio": "1:1"}.')
+        members["params"] = params
+    return dump_json(members)

@@ -9,10 +9,10 @@ from starlette.types import Send
 
 from app.api.events import SECONDS_BETWEEN_COMMENTS, EventStream
 from app.api.parameters import AuditParameters, Text
-from app.console import overview, sign_in, submit, usage
+from app.console import overview, sign_in, usage
 from app.console.deliveries import DeliveryPages
 from app.console.endpoint import EndpointPages
-from app.console.generations import GenerationPages
+from app.console.generations import GenerationPages, create_router
 from app.console.pages import Console, parse_query
 from app.console.sign_in import FailedSignIns
 from app.console.tokens import TokenPages
@@ -36,7 +36,7 @@ def router(console: Console, failed_sign_ins: FailedSignIns) -> APIRouter:
     for pages in (
         sign_in.router(console, failed_sign_ins),
         overview.router(console),
-        submit.router(console),
+        create_router(console),
         GenerationPages(console).router(),
         DeliveryPages(console).router(),
         EndpointPages(console).router(),
