@@ -14,7 +14,7 @@ from app.api.parameters import GenerationParameters, decode, encode, without_nul
 from app.api.schemas import GenerationListOut, GenerationOut, TransitionListOut, answer, errors, list_of
 from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting
 from app.core.auth import Access, Caller, Forbidden, Role
-from app.core.bodies import parse_model, read_body
+from app.core.bodies import describe_body, read_model
 from app.core.clock import Clock
 from app.core.errors import NotFound, RequestInvalid
 from app.core.middleware import ensure_request_id
@@ -26,7 +26,6 @@ from app.ledger.queries import Queries
 from app.ledger.serializers import render, render_transition
 from app.rivya.payloads import LONGEST_ID, LONGEST_NAME, checked_metadata, usable_id, usable_name
 
-MOST_BYTES = 64 * 1024
 _UNKNOWN = "The receiver knows no generation with this id."
 
 
@@ -96,9 +95,6 @@ def requested_wait(query: float | None, prefer: Sequence[str], *, max_seconds: f
     return Wait(0)
 
 
-_TRACK_BODY: dict[str, Any] = {
-    "requestBody": {"required": False, "content": {"application/json": {"schema": Track.model_json_schema()}}}
-}
 _CREATED: dict[int | str, dict[str, Any]] = {201: {"model": GenerationOut, "description": "It was not known before."}}
 
 
@@ -177,7 +173,7 @@ def router(
         summary="Track a generation made elsewhere",
         response_model=GenerationOut,
         responses=errors(400, 404, 413, also=_CREATED),
-        openapi_extra=_TRACK_BODY,
+        openapi_extra=describe_body(Track, is_required=False),
     )
     async def track_generation(
         generation_id: str, request: Request, caller: Annotated[Caller, Depends(access.require(Role.WRITE))]
@@ -187,7 +183,7 @@ def router(
         Metadata belongs to the token that sets it first; only that one and the role admin may replace it (403).
         """
         identity = checked_id(generation_id)
-        track = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), Track)
+        track = await read_model(request, Track)
         if track.callback_url is not None:
             await callbacks.check(track.callback_url)
         claim = Claim(identity, Status.QUEUED, model=track.model, client_request_id=track.client_request_id)

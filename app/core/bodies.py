@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import orjson
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
@@ -19,6 +20,7 @@ SECONDS: Final = 10.0
 BYTES_PER_SECOND: Final = 16 * 1024
 CHECK_CALLER_AGAIN: Final = "check_caller_again"
 """In the state of a request with a token: a function of this state that raises if the token is not valid any more."""
+MOST_BYTES_OF_MODEL: Final = 64 * 1024
 LONGEST_SILENCE: Final = 60.0
 """Seconds between two parts of a body, however much has arrived."""
 
@@ -102,12 +104,13 @@ async def read_body(scope: Scope, receive: Receive, *, most_bytes: int, memory: 
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def parse_model(body: bytes, model: type[Model]) -> Model:
-    """The JSON object in a body as `model`; an empty body is an empty object.
+async def read_model(request: Request, model: type[Model]) -> Model:
+    """The JSON object in the body of a request as `model`, of 64 KiB at most; an empty body is an empty object.
 
     Not left to FastAPI, which reads a body of any size before it asks who calls. Raises `RequestInvalid`,
-    `RequestValidationError`.
+    `RequestValidationError`, and what `read_body` raises.
     """
+    body = await read_body(request.scope, request.receive, most_bytes=MOST_BYTES_OF_MODEL)
     try:
         members = parse_json(body) if body.strip() else {}
     except orjson.JSONDecodeError:
@@ -118,6 +121,12 @@ def parse_model(body: bytes, model: type[Model]) -> Model:
         return model.model_validate(members)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
+
+
+def describe_body(model: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:
+    """The body of a route that reads it by itself, for the OpenAPI document: FastAPI's `openapi_extra`."""
+    schema = model.model_json_schema()
+    return {"requestBody": {"required": is_required, "content": {"application/json": {"schema": schema}}}}
 
 
 def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:

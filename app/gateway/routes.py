@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.auth import Access
+from app.core.bodies import describe_body
 from app.gateway import upstream
 from app.gateway.service import Gateway
 from app.gateway.upstream import Relayed
@@ -124,10 +125,6 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
     }
 }
 
-_TURN_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {"application/json": {"schema": ChatTurn.model_json_schema()}},
-}
 _UPLOAD_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -232,7 +229,7 @@ def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
         **_route(upstream.COMPLETE, access),
         summary="A chat turn",
         responses=_answered(ChatCompletion, "The turn."),
-        openapi_extra={"requestBody": _TURN_BODY},
+        openapi_extra=describe_body(ChatTurn),
     )
     async def complete(request: Request, idempotency_key: _Key = None) -> Response:  # noqa: ARG001 - for the document
         """Rivya's answer, unchanged. Disconnecting cancels the turn at Rivya."""
@@ -242,7 +239,7 @@ def _add_creations(routes: APIRouter, gateway: Gateway, access: Access) -> None:
         **_route(upstream.STREAM, access),
         summary="A chat turn as a stream",
         responses=_EVENTS,
-        openapi_extra={"requestBody": _TURN_BODY},
+        openapi_extra=describe_body(ChatTurn),
     )
     async def stream(request: Request, idempotency_key: _Key = None) -> Response:  # noqa: ARG001 - for the document
         """Rivya's server-sent events, unchanged and at once. Disconnecting cancels the turn at Rivya."""

@@ -3,11 +3,10 @@
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel
 
 from app.core.audit import Audit
 from app.core.auth import Access, Caller, Role
-from app.core.bodies import Model, parse_model, read_body
+from app.core.bodies import describe_body, read_model
 from app.core.errors import NotFound, RequestInvalid
 from app.core.pagination import IdPage
 from app.core.records import json_body
@@ -37,7 +36,6 @@ from app.notifications.schemas import (
 )
 from app.notifications.service import Webhooks, owner_of
 
-_MOST_BYTES: Final = 64 * 1024
 _LONGEST_ID: Final = 200
 
 _Id = Annotated[str, Path(max_length=_LONGEST_ID)]
@@ -84,11 +82,11 @@ def _add_endpoints(
         summary="Create a webhook",
         status_code=201,
         response_model=NewWebhookOut,
-        openapi_extra=_body(CreateWebhook, is_required=True),
+        openapi_extra=describe_body(CreateWebhook),
     )
     async def create_webhook(request: Request, caller: Writer) -> Response:
         """As at Rivya: it is called in Rivya's envelope and scheme. Its secret is in this answer only."""
-        wanted = await _read(request, CreateWebhook)
+        wanted = await read_model(request, CreateWebhook)
         members = {**wanted.model_dump(), "event_types": tuple(wanted.event_types)}
         created, secret = await webhooks.create(caller, audit.actor(request), **members)
         return _json(render_webhook(created, secret=secret), status=201)
@@ -112,11 +110,11 @@ def _add_changes(routes: APIRouter, webhooks: Webhooks, access: Access, audit: A
         "/webhooks/{endpoint_id}",
         summary="Change a webhook",
         response_model=WebhookOut,
-        openapi_extra=_body(ChangeWebhook, is_required=True),
+        openapi_extra=describe_body(ChangeWebhook),
     )
     async def change_webhook(endpoint_id: _Id, request: Request, caller: Writer) -> Response:
         """`active` after `paused` or `disabled` sends what was held in the last two days."""
-        wanted = await _read(request, ChangeWebhook)
+        wanted = await read_model(request, ChangeWebhook)
         changes: dict[str, Any] = wanted.model_dump(exclude_unset=True)
         if "event_types" in changes:
             changes["event_types"] = tuple(changes["event_types"])
@@ -171,11 +169,11 @@ def _add_deliveries(routes: APIRouter, webhooks: Webhooks, repository: Notificat
         "/webhooks/{endpoint_id}/resend",
         summary="Send many notifications again",
         response_model=ResentOut,
-        openapi_extra=_body(ResendMany, is_required=False),
+        openapi_extra=describe_body(ResendMany, is_required=False),
     )
     async def resend_many(endpoint_id: _Id, request: Request, caller: Writer) -> Response:
         """Those of this status that were written in this time, the oldest 10,000 at most."""
-        wanted = await _read(request, ResendMany)
+        wanted = await read_model(request, ResendMany)
         count = await webhooks.resend_many(
             caller, _usable(endpoint_id), state=wanted.status, since=wanted.since, until=wanted.until
         )
@@ -209,21 +207,12 @@ def _add_notifications(
         return _json(render_notification(row, is_admin=caller.role is Role.ADMIN))
 
 
-async def _read(request: Request, model: type[Model]) -> Model:
-    return parse_model(await read_body(request.scope, request.receive, most_bytes=_MOST_BYTES), model)
-
-
 def _json(content: object, *, status: int = 200) -> Response:
     return Response(json_body(content), status_code=status, media_type="application/json")
 
 
 def _list(items: list[dict[str, Any]], page: IdPage) -> dict[str, Any]:
     return {"object": "list", "data": items, "next_cursor": page.last}
-
-
-def _body(model: type[BaseModel], *, is_required: bool) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": is_required, "content": {"application/json": {"schema": schema}}}}
 
 
 def _usable(identity: str) -> str:

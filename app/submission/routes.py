@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.auth import Access, Caller, Role
-from app.core.bodies import read_body
+from app.core.bodies import describe_body, read_body
 from app.core.middleware import traceparent
 from app.ledger.callbacks import Callbacks
 from app.submission.models import MOST_BYTES, Reply, read_callback_url, read_create, read_key
@@ -33,7 +33,7 @@ def router(
         summary="Create a generation",
         response_model=None,
         responses=_responses(created, error),
-        openapi_extra={"requestBody": _REQUEST_BODY},
+        openapi_extra=describe_body(CreateGeneration),
     )
     async def create_generation(
         request: Request,
@@ -135,9 +135,4 @@ _ERRORS: dict[int | str, str] = {
     504: "`submission_unknown`: no usable answer came. It is resolved in the background with the same key.",
     "4XX": "Rivya refused it: its status, code, message and requestId.",
     "5XX": "Rivya failed: its status, code and requestId. The same key sends it again.",
-}
-
-_REQUEST_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {"application/json": {"schema": CreateGeneration.model_json_schema()}},
 }

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from app.core.audit import Audit
 from app.core.auth import Access, ApiToken, Caller, Role, TokenLimits
-from app.core.bodies import parse_model, read_body
+from app.core.bodies import describe_body, read_model
 from app.core.clock import Clock
 from app.core.errors import NotFound
 from app.tokens.repository import Token
@@ -20,7 +20,6 @@ from app.tokens.spending import Spending, Spent, renewal
 
 _Credits = Annotated[float, Field(ge=0, le=1e12)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", min_length=1, max_length=100)]
-MOST_BYTES: Final = 64 * 1024
 _LONGEST: Final = 10 * 366 * 24 * 3600
 
 _TOKEN: dict[str, Any] = {
@@ -247,11 +246,11 @@ def router(tokens: Tokens, spending: Spending, access: Access, audit: Audit, *, 
         summary="Create a token",
         status_code=201,
         dependencies=admins,
-        openapi_extra=_body(CreateToken, is_required=True),
+        openapi_extra=describe_body(CreateToken),
     )
     async def create_token(request: Request) -> NewTokenView:
         """Every replica knows it within a second. Its secret is in this answer only."""
-        wanted = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), CreateToken)
+        wanted = await read_model(request, CreateToken)
         actor = audit.actor(request)
         token, secret = await tokens.create(wanted.token(now=clock.now(), created_by=actor.name), actor)
         return NewTokenView(**view(token), token=secret)
@@ -268,14 +267,14 @@ def router(tokens: Tokens, spending: Spending, access: Access, audit: Audit, *, 
         "/tokens/{name}",
         summary="Change limits or expiry of a token",
         dependencies=admins,
-        openapi_extra=_body(ChangeToken, is_required=True),
+        openapi_extra=describe_body(ChangeToken),
     )
     async def change_token(name: str, request: Request) -> TokenView:
         """Members that are left out stay. Every replica goes by the new limits within a second.
 
         What was spent before a token had a limit of credits is not counted.
         """
-        wanted = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), ChangeToken)
+        wanted = await read_model(request, ChangeToken)
         changed = partial(wanted.changed, now=clock.now())
         return TokenView(**view(await tokens.change(usable_token_name(name), changed, audit.actor(request))))
 
@@ -288,21 +287,16 @@ def router(tokens: Tokens, spending: Spending, access: Access, audit: Audit, *, 
         "/tokens/{name}/rotate",
         summary="Replace the secret of a token",
         dependencies=admins,
-        openapi_extra=_body(RotateToken, is_required=False),
+        openapi_extra=describe_body(RotateToken, is_required=False),
     )
     async def rotate_token(name: str, request: Request) -> NewTokenView:
         """The old secret is accepted for `overlap` seconds; name, role, limits and what was spent stay."""
-        how = parse_model(await read_body(request.scope, request.receive, most_bytes=MOST_BYTES), RotateToken)
+        how = await read_model(request, RotateToken)
         overlap = timedelta(seconds=how.overlap)
         token, secret = await tokens.rotate(usable_token_name(name), audit.actor(request), overlap=overlap)
         return NewTokenView(**view(token), token=secret)
 
     return routes
-
-
-def _body(model: type[BaseModel], *, is_required: bool) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    return {"requestBody": {"required": is_required, "content": {"application/json": {"schema": schema}}}}
 
 
 def usable_token_name(name: str) -> str:
