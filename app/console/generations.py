@@ -15,7 +15,6 @@ from app.api.parameters import GenerationParameters
 from app.console.deliveries import collect
 from app.console.filters import pretty, segment, web_url
 from app.console.pages import Console, parse_query
-from app.console.webhooks import shown_notification
 from app.core.auth import Caller, Role
 from app.core.errors import NotFound, RequestInvalid, ServiceError
 from app.core.records import dump_json
@@ -32,6 +31,7 @@ from app.ledger.models import (
 )
 from app.ledger.serializers import render
 from app.notifications.repository import NotificationFilter
+from app.notifications.schemas import NotificationOut
 from app.notifications.service import owner_of
 from app.rivya.errors import RivyaError, RivyaNotFound
 from app.rivya.payloads import json_object, usable_id
@@ -216,7 +216,7 @@ class GenerationPages:
             error=error if isinstance(error, Mapping) else None,
             entries=timeline(generation, transitions, deliveries, submission),
             deliveries=deliveries,
-            notifications=[shown_notification(row, is_admin=caller.role is Role.ADMIN) for row in notifications],
+            notifications=[NotificationOut.of(row, is_admin=caller.role is Role.ADMIN) for row in notifications],
             asked_for=request_of(submission),
             submission=submission,
             raw=pretty(render(generation)),

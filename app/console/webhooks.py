@@ -5,21 +5,20 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
-from sqlalchemy import RowMapping
 
 from app.console.filters import segment
 from app.console.pages import Console, parse_query, validated
 from app.core.auth import Caller, Role
-from app.core.errors import NotFound, RequestInvalid
-from app.notifications.models import EventType, NotificationState, Subscription, SubscriptionStatus
+from app.core.errors import RequestInvalid
+from app.notifications.models import NotificationState, Subscription, SubscriptionStatus
 from app.notifications.repository import NotificationFilter
 from app.notifications.schemas import (
     CreateWebhook,
+    NotificationOut,
     NotificationParameters,
     ResendMany,
-    render_notification,
 )
-from app.notifications.service import owner_of
+from app.notifications.service import event_types_for, owner_of, usable_id
 
 _LIST: Final = "/console/webhooks"
 _NOTIFICATIONS: Final = "/console/notifications"
@@ -64,7 +63,7 @@ class WebhookPages:
             "webhooks.html",
             title="Webhooks",
             webhooks=await self.console.notifications.subscriptions(token=owner_of(caller)),
-            event_types=_event_types(caller),
+            event_types=event_types_for(caller),
         )
 
     async def create(self, request: Request) -> Response:
@@ -77,7 +76,7 @@ class WebhookPages:
 
     async def show_secret(self, request: Request, webhook_id: str) -> Response:
         """The secret of one that was just made or rotated."""
-        webhook = await self.console.notifications.get(_usable(webhook_id), token=owner_of(request.state.caller))
+        webhook = await self.console.notifications.get(usable_id(webhook_id), token=owner_of(request.state.caller))
         back = f"{_LIST}/{segment(webhook.id)}"
         name = webhook.name or webhook.url
         return self.console.secret_page(request, title="Secret of the webhook", name=name, back=back)
@@ -85,7 +84,7 @@ class WebhookPages:
     async def show_webhook(self, request: Request, webhook_id: str) -> Response:
         """One, and what was sent to it."""
         caller: Caller = request.state.caller
-        webhook = await self.console.notifications.get(_usable(webhook_id), token=owner_of(caller))
+        webhook = await self.console.notifications.get(usable_id(webhook_id), token=owner_of(caller))
         rows, next_cursor = await self._notifications(request, NotificationFilter(endpoint_id=webhook.id))
         return self.console.page(
             request,
@@ -94,19 +93,19 @@ class WebhookPages:
             webhook=webhook,
             rows=rows,
             next_cursor=next_cursor,
-            event_types=_event_types(caller),
+            event_types=event_types_for(caller),
             states=[str(state) for state in NotificationState],
         )
 
     async def _notifications(
         self, request: Request, chosen: NotificationFilter
-    ) -> tuple[Sequence[dict[str, Any]], str | None]:
+    ) -> tuple[Sequence[NotificationOut], str | None]:
         cursor = request.query_params.get("cursor")
         if cursor is not None and not cursor.isprintable():
             raise RequestInvalid("cursor: must be the one of a link to the next page, unchanged.")
         page = await self.console.notifications.list_notifications(chosen, after=cursor, limit=50)
         is_admin = request.state.caller.role is Role.ADMIN
-        return [shown_notification(row, is_admin=is_admin) for row in page.rows], page.last
+        return [NotificationOut.of(row, is_admin=is_admin) for row in page.rows], page.last
 
     async def change(self, request: Request, webhook_id: str) -> Response:
         """Change its name, its URL, its filters and its events."""
@@ -126,7 +125,7 @@ class WebhookPages:
 
     async def _changed(self, request: Request, webhook_id: str, changes: dict[str, Any], *, notice: str) -> Response:
         actor = self.console.audit.actor(request)
-        await self.console.webhooks.change(request.state.caller, actor, _usable(webhook_id), changes)
+        await self.console.webhooks.change(request.state.caller, actor, usable_id(webhook_id), changes)
         return self._to(request, webhook_id, notice)
 
     def _to(self, request: Request, webhook_id: str, notice: str) -> Response:
@@ -135,13 +134,13 @@ class WebhookPages:
     async def rotate(self, request: Request, webhook_id: str) -> Response:
         """Give it a new secret, and show it."""
         actor = self.console.audit.actor(request)
-        webhook, secret = await self.console.webhooks.rotate(request.state.caller, actor, _usable(webhook_id))
+        webhook, secret = await self.console.webhooks.rotate(request.state.caller, actor, usable_id(webhook_id))
         return self.console.redirect_to_secret(request, _secret_url(webhook), secret)
 
     async def test(self, request: Request, webhook_id: str) -> Response:
         """Send a test event at once; says what came of it."""
         await self.console.audit.record_act(request)
-        row = await self.console.webhooks.test(request.state.caller, _usable(webhook_id))
+        row = await self.console.webhooks.test(request.state.caller, usable_id(webhook_id))
         answer = f"status {row['response_status']}" if row["response_status"] else row["error"] or "no answer"
         outcome = (
             "The test event was delivered" if row["state"] == NotificationState.DELIVERED else "It was not delivered"
@@ -155,7 +154,7 @@ class WebhookPages:
         wanted = validated(ResendMany, {"status": fields.get("status", ""), **times})
         await self.console.audit.record_act(request)
         count = await self.console.webhooks.resend_many(
-            request.state.caller, _usable(webhook_id), state=wanted.status, since=wanted.since, until=wanted.until
+            request.state.caller, usable_id(webhook_id), state=wanted.status, since=wanted.since, until=wanted.until
         )
         notice = f"{count} {'is' if count == 1 else 'are'} sent again." if count else "There was none to send again."
         return self._to(request, webhook_id, notice)
@@ -164,18 +163,15 @@ class WebhookPages:
         """Delete it, confirmed by its id."""
         if request.state.form.get("confirm") != webhook_id:
             raise RequestInvalid("confirm: must be the id of the webhook, typed as it is shown.")
-        await self.console.webhooks.delete(request.state.caller, self.console.audit.actor(request), _usable(webhook_id))
+        await self.console.webhooks.delete(
+            request.state.caller, self.console.audit.actor(request), usable_id(webhook_id)
+        )
         return self.console.redirect(request, _LIST, notice=f"Deleted: {webhook_id}")
 
     async def list_notifications(self, request: Request) -> Response:
         """What was sent to the caller's webhooks and jobs, for an admin to all; newest first."""
         asked = parse_query(request, NotificationParameters)
-        chosen = NotificationFilter(
-            token=owner_of(request.state.caller),
-            endpoint_id=asked.endpoint_id,
-            state=asked.status,
-            generation_id=asked.generation_id,
-        )
+        chosen = asked.chosen(token=owner_of(request.state.caller))
         rows, next_cursor = await self._notifications(request, chosen)
         return self.console.page(
             request,
@@ -189,27 +185,11 @@ class WebhookPages:
     async def resend(self, request: Request, notification_id: str) -> Response:
         """Make one due now."""
         await self.console.audit.record_act(request)
-        row = await self.console.webhooks.resend(request.state.caller, _usable(notification_id))
+        row = await self.console.webhooks.resend(request.state.caller, usable_id(notification_id))
         to = row["subscription_id"]
         url = f"{_LIST}/{segment(to)}" if to is not None else _NOTIFICATIONS
         return self.console.redirect(request, url, notice="It is sent again.")
 
 
-def shown_notification(row: RowMapping, *, is_admin: bool) -> dict[str, Any]:
-    """What the API shows, with the times as they are."""
-    times = {name: row[name] for name in ("created_at", "next_attempt_at", "ended_at")}
-    return {**render_notification(row, is_admin=is_admin), **times}
-
-
-def _event_types(caller: Caller) -> list[EventType]:
-    return [each for each in EventType if each is not EventType.ALARM or caller.role is Role.ADMIN]
-
-
 def _secret_url(webhook: Subscription) -> str:
     return f"{_LIST}/{segment(webhook.id)}/secret"
-
-
-def _usable(identity: str) -> str:
-    if not identity.isprintable():
-        raise NotFound("There is nothing with this id.")
-    return identity

@@ -1,20 +1,27 @@
 """The JSON objects of webhooks and notifications: Rivya's documented ones, and ours beside them."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema, field_validator
 from sqlalchemy import RowMapping
 
 from app.ledger.serializers import format_time
 from app.notifications.models import RIVYAS_TYPES, EventType, NotificationState, Subscription
+from app.notifications.repository import NotificationFilter
 
 _Text = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
 # Without references, which the schema of a body that FastAPI does not read could not resolve.
 _Type = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(EventType)})]
 _State = Annotated[NotificationState, WithJsonSchema({"type": "string", "enum": list(NotificationState)})]
 _Types = Annotated[list[_Type], Field(min_length=1, max_length=20)]
+Time = Annotated[
+    datetime,
+    PlainSerializer(format_time, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 _Url = Annotated[str, Field(min_length=1, max_length=2048)]
 
 _ENDPOINT: Final[dict[str, Any]] = {
@@ -134,26 +141,36 @@ class NotificationParameters(BaseModel):
     status: NotificationState | None = None
     generation_id: _Text | None = None
 
+    def chosen(self, *, token: str | None) -> NotificationFilter:
+        """The filter for the query, within what belongs to `token`."""
+        return NotificationFilter(
+            token=token, endpoint_id=self.endpoint_id, state=self.status, generation_id=self.generation_id
+        )
 
-class WebhookOut(BaseModel):
+
+class _Out(BaseModel):
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
+
+class WebhookOut(_Out):
     """A program's endpoint, as Rivya shows one; `model`, `submitted_by` and `token` are additions."""
 
-    model_config = ConfigDict(json_schema_extra={"example": _ENDPOINT})
+    model_config = ConfigDict(from_attributes=True, json_schema_extra={"example": _ENDPOINT})
 
     id: str
-    object: Literal["webhook_endpoint"]
+    object: Literal["webhook_endpoint"] = "webhook_endpoint"
     name: str
     url: str
     event_types: list[EventType]
     status: Literal["active", "paused", "disabled"]
     secret_preview: str
-    last_success_at: datetime | None
-    last_failure_at: datetime | None
+    last_success_at: Time | None
+    last_failure_at: Time | None
     failure_count: int = Field(description="in a row")
-    created_at: datetime
-    updated_at: datetime
-    disabled_at: datetime | None
-    revoked_at: datetime | None
+    created_at: Time
+    updated_at: Time
+    disabled_at: Time | None
+    revoked_at: Time | None
     model: str | None
     submitted_by: str | None
     token: str = Field(description="name of the token that it belongs to")
@@ -166,163 +183,42 @@ class NewWebhookOut(WebhookOut):
 
     signing_secret: str
 
+    @classmethod
+    def of(cls, subscription: Subscription, secret: str) -> "NewWebhookOut":
+        """The endpoint with this secret."""
+        return cls(**WebhookOut.model_validate(subscription).model_dump(), signing_secret=secret)
 
-class WebhookListOut(BaseModel):
+
+class WebhookListOut(_Out):
     """All endpoints that the token reaches, oldest first."""
 
-    object: Literal["list"]
+    object: Literal["list"] = "list"
     data: list[WebhookOut]
 
 
-class DeletedOut(BaseModel):
+class DeletedOut(_Out):
     """What a deletion answers."""
 
     id: str
-    object: Literal["webhook_endpoint"]
-    deleted: Literal[True]
+    object: Literal["webhook_endpoint"] = "webhook_endpoint"
+    deleted: Literal[True] = True
 
 
-class WebhookEventOut(BaseModel):
+class WebhookEventOut(_Out):
     """An event that an endpoint can ask for."""
 
     type: EventType
-    object: Literal["webhook_event_type"]
+    object: Literal["webhook_event_type"] = "webhook_event_type"
 
 
-class WebhookEventListOut(BaseModel):
+class WebhookEventListOut(_Out):
     """The events that an endpoint can ask for."""
 
-    object: Literal["list"]
+    object: Literal["list"] = "list"
     data: list[WebhookEventOut]
 
 
-class WebhookDeliveryOut(BaseModel):
-    """What became of one event for one endpoint."""
-
-    model_config = ConfigDict(json_schema_extra={"example": _DELIVERY})
-
-    id: str
-    object: Literal["webhook_delivery"]
-    endpoint_id: str
-    event_id: str
-    event_type: str
-    status: Literal["pending", "succeeded", "failed", "abandoned"]
-    attempts: int
-    response_status: int | None
-    error: str | None
-    created_at: datetime
-    last_attempt_at: datetime | None
-
-
-class WebhookDeliveryListOut(BaseModel):
-    """Newest first."""
-
-    object: Literal["list"]
-    data: list[WebhookDeliveryOut]
-    next_cursor: str | None
-
-
-class AttemptOut(BaseModel):
-    """One attempt."""
-
-    at: datetime
-    status: int | None = Field(description="of the answer; null: there was none")
-    error: str | None
-    milliseconds: int
-    excerpt: str | None = Field(None, description="The beginning of the answer; for the role admin only.")
-
-
-class NotificationOut(BaseModel):
-    """One event for one receiver, with the newest attempts to send it."""
-
-    model_config = ConfigDict(json_schema_extra={"example": _NOTIFICATION})
-
-    id: str
-    object: Literal["notification"]
-    endpoint_id: str | None = Field(description="null: a callback of one job")
-    url: str | None = Field(description="of a callback of one job")
-    token: str
-    event_id: str
-    event_type: str
-    generation_id: str | None
-    status: NotificationState
-    attempts: list[AttemptOut]
-    next_attempt_at: datetime | None
-    error: str | None = Field(description="of the last attempt, or why it ended")
-    created_at: datetime
-    ended_at: datetime | None
-
-
-class NotificationListOut(BaseModel):
-    """Newest first."""
-
-    object: Literal["list"]
-    data: list[NotificationOut]
-    next_cursor: str | None
-
-
-class ResentOut(BaseModel):
-    """How many are sent again; 10,000 at most in one call."""
-
-    object: Literal["resend"]
-    count: int
-
-
-class CallbackSecretOut(BaseModel):
-    """The secret that signs the callbacks of a token's jobs."""
-
-    model_config = ConfigDict(
-        json_schema_extra={"example": {"object": "callback_secret", "signing_secret": "whsec_0123456789abcdef"}}
-    )
-
-    object: Literal["callback_secret"]
-    signing_secret: str
-
-
-def render_webhook(subscription: Subscription, *, secret: str | None = None) -> dict[str, Any]:
-    """The endpoint as a JSON object; with its secret only where that is new."""
-    it = subscription
-    return {
-        "id": it.id,
-        "object": "webhook_endpoint",
-        "name": it.name,
-        "url": it.url,
-        "event_types": it.event_types,
-        "status": it.status,
-        "secret_preview": it.secret_preview,
-        **({} if secret is None else {"signing_secret": secret}),
-        "last_success_at": format_time(it.last_success_at),
-        "last_failure_at": format_time(it.last_failure_at),
-        "failure_count": it.failure_count,
-        "created_at": format_time(it.created_at),
-        "updated_at": format_time(it.updated_at),
-        "disabled_at": format_time(it.disabled_at),
-        "revoked_at": format_time(it.revoked_at),
-        "model": it.model,
-        "submitted_by": it.submitted_by,
-        "token": it.token,
-    }
-
-
-def render_notification(row: RowMapping, *, is_admin: bool) -> dict[str, Any]:
-    """A row of `notifications` as a JSON object."""
-    shows_answers = is_admin and row["subscription_id"] is not None
-    return {
-        "id": row["id"],
-        "object": "notification",
-        "endpoint_id": row["subscription_id"],
-        "url": row["callback_url"],
-        **{name: row[name] for name in ("token", "event_id", "event_type", "generation_id")},
-        "status": row["state"],
-        "attempts": [_attempt(entry, shows_answer=shows_answers) for entry in orjson.loads(row["attempt_log"])],
-        "next_attempt_at": format_time(row["next_attempt_at"]),
-        "error": row["error"],
-        "created_at": format_time(row["created_at"]),
-        "ended_at": format_time(row["ended_at"]),
-    }
-
-
-_DELIVERY_WORDS: Final = {
+_DELIVERY_WORDS: Final[Mapping[NotificationState, Literal["pending", "succeeded", "failed", "abandoned"]]] = {
     NotificationState.PENDING: "pending",
     NotificationState.HELD: "pending",
     NotificationState.DELIVERED: "succeeded",
@@ -331,25 +227,115 @@ _DELIVERY_WORDS: Final = {
 }
 
 
-def render_delivery(row: RowMapping) -> dict[str, Any]:
-    """A row of `notifications` as Rivya might show a delivery."""
-    attempts = orjson.loads(row["attempt_log"])
-    return {
-        "id": row["id"],
-        "object": "webhook_delivery",
-        "endpoint_id": row["subscription_id"],
-        "event_id": row["event_id"],
-        "event_type": row["event_type"],
-        "status": _DELIVERY_WORDS[NotificationState(row["state"])],
-        "attempts": len(attempts),
-        "response_status": row["response_status"],
-        "error": row["error"],
-        "created_at": format_time(row["created_at"]),
-        "last_attempt_at": format_time(datetime.fromisoformat(attempts[-1]["at"])) if attempts else None,
-    }
+class WebhookDeliveryOut(_Out):
+    """What became of one event for one endpoint."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _DELIVERY})
+
+    id: str
+    object: Literal["webhook_delivery"] = "webhook_delivery"
+    endpoint_id: str
+    event_id: str
+    event_type: str
+    status: Literal["pending", "succeeded", "failed", "abandoned"]
+    attempts: int
+    response_status: int | None
+    error: str | None
+    created_at: Time
+    last_attempt_at: Time | None
+
+    @classmethod
+    def of(cls, row: RowMapping) -> "WebhookDeliveryOut":
+        """A row of `notifications` as Rivya might show a delivery."""
+        attempts = orjson.loads(row["attempt_log"])
+        return cls(
+            endpoint_id=row["subscription_id"],
+            status=_DELIVERY_WORDS[NotificationState(row["state"])],
+            attempts=len(attempts),
+            last_attempt_at=attempts[-1]["at"] if attempts else None,
+            **{name: row[name] for name in ("id", "event_id", "event_type", "response_status", "error", "created_at")},
+        )
 
 
-def _attempt(entry: dict[str, Any], *, shows_answer: bool) -> dict[str, Any]:
-    members = {"at": format_time(datetime.fromisoformat(entry["at"])), "status": entry["status"]}
-    members |= {"error": entry["error"], "milliseconds": entry["milliseconds"]}
-    return {**members, "excerpt": entry["excerpt"] if shows_answer else None}
+class WebhookDeliveryListOut(_Out):
+    """Newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[WebhookDeliveryOut]
+    next_cursor: str | None
+
+
+class AttemptOut(BaseModel):
+    """One attempt."""
+
+    at: Time
+    status: int | None = Field(description="of the answer; null: there was none")
+    error: str | None
+    milliseconds: int
+    excerpt: str | None = Field(None, description="The beginning of the answer; for the role admin only.")
+
+
+_COPIED: Final = (
+    *("id", "token", "event_id", "event_type", "generation_id", "next_attempt_at", "error", "created_at", "ended_at"),
+)
+
+
+class NotificationOut(_Out):
+    """One event for one receiver, with the newest attempts to send it."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _NOTIFICATION})
+
+    id: str
+    object: Literal["notification"] = "notification"
+    endpoint_id: str | None = Field(description="null: a callback of one job")
+    url: str | None = Field(description="of a callback of one job")
+    token: str
+    event_id: str
+    event_type: str
+    generation_id: str | None
+    status: NotificationState
+    attempts: list[AttemptOut]
+    next_attempt_at: Time | None
+    error: str | None = Field(description="of the last attempt, or why it ended")
+    created_at: Time
+    ended_at: Time | None
+
+    @classmethod
+    def of(cls, row: RowMapping, *, is_admin: bool) -> "NotificationOut":
+        """A row of `notifications`; what receivers answered is shown to an admin, and never of a callback."""
+        attempts = [AttemptOut(**entry) for entry in orjson.loads(row["attempt_log"])]
+        if not is_admin or row["subscription_id"] is None:
+            attempts = [attempt.model_copy(update={"excerpt": None}) for attempt in attempts]
+        return cls(
+            endpoint_id=row["subscription_id"],
+            url=row["callback_url"],
+            status=row["state"],
+            attempts=attempts,
+            **{name: row[name] for name in _COPIED},
+        )
+
+
+class NotificationListOut(_Out):
+    """Newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[NotificationOut]
+    next_cursor: str | None
+
+
+class ResentOut(_Out):
+    """How many are sent again; 10,000 at most in one call."""
+
+    object: Literal["resend"] = "resend"
+    count: int
+
+
+class CallbackSecretOut(_Out):
+    """The secret that signs the callbacks of a token's jobs."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"object": "callback_secret", "signing_secret": "whsec_0123456789abcdef"}}
+    )
+
+    object: Literal["callback_secret"] = "callback_secret"
+    signing_secret: str

@@ -11,7 +11,7 @@ from app.core.auth import Caller, Forbidden, Role
 from app.core.clock import Clock
 from app.core.database import Database
 from app.core.encryption import SecretBox
-from app.core.errors import Overloaded, ServiceError
+from app.core.errors import NotFound, Overloaded, ServiceError
 from app.core.urls import AllowList
 from app.ledger.feed import LATEST, Feed
 from app.notifications.client import NotificationClient
@@ -39,6 +39,18 @@ class NotEncrypted(ServiceError):
 def owner_of(caller: Caller) -> str | None:
     """The token whose endpoints a caller reaches: its own; None for an admin, who reaches all."""
     return None if caller.role is Role.ADMIN else caller.name
+
+
+def event_types_for(caller: Caller) -> list[EventType]:
+    """The types of events that a caller may ask for."""
+    return [each for each in EventType if each is not EventType.ALARM or caller.role is Role.ADMIN]
+
+
+def usable_id(identity: str) -> str:
+    """`identity`, if an endpoint or a notification can have it. Raises `NotFound`."""
+    if not identity.isprintable():
+        raise NotFound("There is nothing with this id.")
+    return identity
 
 
 class Webhooks:
