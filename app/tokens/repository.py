@@ -1,7 +1,7 @@
 """The tables of managed tokens, and their transactions; every change is in the audit and in the revision."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -233,14 +233,9 @@ async def _usable(connection: AsyncConnection, name: str) -> Token:
 
 
 def _changeable(token: Token) -> dict[str, Any]:
-    limits = token.limits
-    return {
-        "credits_per_day": limits.credits_per_day,
-        "credits_per_month": limits.credits_per_month,
-        "models": None if limits.models is None else orjson.dumps(limits.models).decode(),
-        "rate": limits.rate,
-        "expires_at": token.expires_at,
-    }
+    models = token.limits.models
+    listed = None if models is None else orjson.dumps(models).decode()
+    return {**asdict(token.limits), "models": listed, "expires_at": token.expires_at}
 
 
 async def _add_secret(connection: AsyncConnection, name: str, digest: bytes, *, now: datetime) -> None:

@@ -1,7 +1,7 @@
 """The routes under /api/v1/tokens: for an admin; /me for every token."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Final, Literal
@@ -185,20 +185,10 @@ class TokensView(BaseModel):
 
 def view(token: Token) -> dict[str, Any]:
     """The members of a token's view."""
-    return {**_limits(token.limits), **{name: getattr(token, name) for name in _SHOWN}, "managed": True}
+    return {**asdict(token.limits), **{name: getattr(token, name) for name in _SHOWN}, "managed": True}
 
 
 _SHOWN: Final = ("name", "role", "created_at", "created_by", "expires_at", "revoked_at", "last_used_at")
-
-
-def _limits(limits: TokenLimits) -> dict[str, Any]:
-    models = None if limits.models is None else list(limits.models)
-    return {
-        "credits_per_day": limits.credits_per_day,
-        "credits_per_month": limits.credits_per_month,
-        "models": models,
-        "rate": limits.rate,
-    }
 
 
 def view_with_credits(token: Token, spent: Mapping[tuple[str, str], Spent], now: datetime) -> TokenAndCreditsView:
