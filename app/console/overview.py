@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import Depends, Query, Request, Response
@@ -189,54 +190,38 @@ def charts(sums: Sequence[ActivitySum], window: Window, now: datetime) -> list[C
     }
     latencies = ("within 1 s", "within 10 s", "within 1 min", "within 10 min", "later")
     colours = ("series-3", "series-1", "series-2", "series-4", "series-5")
+    draw = partial(stacked, window=window, now=now)
+    outcomes = [
+        Series("by webhook", "series-1", counted(SETTLED[Source.WEBHOOK])),
+        Series("by poll", "series-2", counted(SETTLED[Source.POLL])),
+        Series("otherwise", "series-5", counted(SETTLED[Source.SUBMIT], SETTLED[Source.OPERATOR])),
+    ]
+    latency = [
+        Series(label, colour, {time: row[index] for time, row in slower.items()})
+        for index, (label, colour) in enumerate(zip(latencies, colours, strict=True))
+    ]
+    deliveries = [
+        Series("recorded", "series-3", counted(DELIVERIES)),
+        Series("refused", "series-4", counted(REFUSALS)),
+    ]
+    polls = [Series("answered", "series-1", counted(POLLS)), Series("failed", "series-4", counted(FAILED_POLLS))]
     return [
-        stacked(
+        draw(
             "outcomes",
             "Outcomes",
-            [
-                Series("by webhook", "series-1", counted(SETTLED[Source.WEBHOOK])),
-                Series("by poll", "series-2", counted(SETTLED[Source.POLL])),
-                Series("otherwise", "series-5", counted(SETTLED[Source.SUBMIT], SETTLED[Source.OPERATOR])),
-            ],
-            window=window,
-            now=now,
+            outcomes,
             unit="generations settled",
             nothing="No generation was settled in this time.",
         ),
-        stacked(
+        draw(
             "latency",
             "Callback latency",
-            [
-                Series(label, colour, {time: row[index] for time, row in slower.items()})
-                for index, (label, colour) in enumerate(zip(latencies, colours, strict=True))
-            ],
-            window=window,
-            now=now,
+            latency,
             unit="callbacks",
             nothing="No callback brought an outcome in this time.",
         ),
-        stacked(
-            "deliveries",
-            "Deliveries",
-            [
-                Series("recorded", "series-3", counted(DELIVERIES)),
-                Series("refused", "series-4", counted(REFUSALS)),
-            ],
-            window=window,
-            now=now,
-            unit="deliveries",
-            nothing="Rivya delivered nothing in this time.",
+        draw(
+            "deliveries", "Deliveries", deliveries, unit="deliveries", nothing="Rivya delivered nothing in this time."
         ),
-        stacked(
-            "polls",
-            "Polls",
-            [
-                Series("answered", "series-1", counted(POLLS)),
-                Series("failed", "series-4", counted(FAILED_POLLS)),
-            ],
-            window=window,
-            now=now,
-            unit="polls",
-            nothing="No poll was needed in this time.",
-        ),
+        draw("polls", "Polls", polls, unit="polls", nothing="No poll was needed in this time."),
     ]
