@@ -1,10 +1,8 @@
 """GET /api/v1/events: the feed of all transitions, as pages, as a long poll, or as a stream of server-sent events."""
 
-import asyncio
-from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import replace
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -13,13 +11,12 @@ from starlette.types import Receive, Scope, Send
 from app.api.parameters import EventParameters
 from app.api.schemas import EventListOut, answer, errors
 from app.core.auth import Access, Caller, Role
-from app.core.bodies import ClientDisconnected
+from app.core.bodies import ClientDisconnected, until_disconnected
 from app.core.errors import ServiceError
 from app.core.middleware import set_result
+from app.core.waiters import run_unless
 from app.ledger.feed import Feed, FeedCursor, FeedPage, FeedTail
 from app.ledger.models import EventFilter
-
-Result = TypeVar("Result")
 
 SECONDS_BETWEEN_COMMENTS: Final = 15.0
 """Less than proxies wait for a byte."""
@@ -66,7 +63,7 @@ def router(feed: Feed, tail: FeedTail, access: Access, *, max_wait: float) -> AP
             if seconds and not (page.events or page.gap or page.has_more):
                 async with access.while_waiting(caller):
                     waiting = _next_page(tail, chosen, page, limit=parameters.limit, seconds=seconds)
-                    page = await _unless_left(request.receive, waiting)
+                    page = await run_unless(until_disconnected(request.receive), waiting, error=ClientDisconnected())
             return answer(
                 {
                     "object": "list",
@@ -123,7 +120,7 @@ class EventStream(Response):
                 async with self._validity:
                     await send(start)
                     has_begun = True
-                    await _unless_left(receive, self.send_events(send))
+                    await run_unless(until_disconnected(receive), self.send_events(send), error=ClientDisconnected())
             except ClientDisconnected:
                 set_result(scope, "abandoned")
                 return
@@ -151,22 +148,3 @@ class EventStream(Response):
                 await write(b"".join(event.message for event in events) or b":\n\n")
                 if read.generation_id is not None and any(it.transition.to_status.is_terminal for it in page.events):
                     return
-
-
-async def _unless_left(receive: Receive, response: Coroutine[Any, Any, Result]) -> Result:
-    """The result of `response`. Raises `ClientDisconnected` as soon as the client has left."""
-    responding, leaving = asyncio.create_task(response), asyncio.create_task(_disconnected(receive))
-    try:
-        await asyncio.wait({responding, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not responding.done():
-            raise ClientDisconnected
-        return responding.result()
-    finally:
-        responding.cancel()
-        leaving.cancel()
-        await asyncio.gather(responding, leaving, return_exceptions=True)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import structlog
 from starlette.types import Receive
 
-from app.core.bodies import ClientDisconnected
+from app.core.bodies import ClientDisconnected, until_disconnected
 from app.core.errors import DatabaseUnavailable
 from app.core.waiters import Waiters
 from app.ledger.models import Generation
@@ -195,7 +195,7 @@ class Waiting:
             return await self.reads.generation(generation_id)
         finished: asyncio.Future[asyncio.Future[GenerationsById] | None] = asyncio.get_running_loop().create_future()
         leave = self.add_callback(generation_id, seconds, finished.set_result)
-        leaving = asyncio.create_task(_disconnected(receive))
+        leaving = asyncio.create_task(until_disconnected(receive))
         leaving.add_done_callback(lambda _: leave() if leave is not None else None)
         try:
             await asyncio.wait([finished])
@@ -233,8 +233,3 @@ class Waiting:
         """End all waits with the last known state, and let new calls return without waiting."""
         self._stopping.set()
         self._changes.wake_all()
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

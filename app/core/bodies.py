@@ -123,6 +123,12 @@ async def read_model(request: Request, model: type[Model]) -> Model:
         raise RequestValidationError(error.errors()) from None
 
 
+async def until_disconnected(receive: Receive) -> None:
+    """Return when the client has disconnected; for after the end of the body."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 def describe_body(model: type[BaseModel], *, is_required: bool = True) -> dict[str, Any]:
     """The body of a route that reads it by itself, for the OpenAPI document: FastAPI's `openapi_extra`."""
     schema = model.model_json_schema()

@@ -1,10 +1,12 @@
-"""Wakes, within this process, those who wait for something with a given id."""
+"""Wakes, within this process, those who wait for something with a given id; and ends a wait early."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
+
+Result = TypeVar("Result")
 
 
 class Waiter(Protocol):
@@ -63,3 +65,19 @@ class Waiters:
         self._waiting[waited_id].discard(waiter)
         if not self._waiting[waited_id]:
             del self._waiting[waited_id]
+
+
+async def run_unless(
+    interruption: Coroutine[Any, Any, object], work: Coroutine[Any, Any, Result], *, error: Exception
+) -> Result:
+    """The result of `work`. If `interruption` ends first, `work` is cancelled and `error` is raised."""
+    working, interrupting = asyncio.create_task(work), asyncio.create_task(interruption)
+    try:
+        await asyncio.wait({working, interrupting}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise error
+        return working.result()
+    finally:
+        working.cancel()
+        interrupting.cancel()
+        await asyncio.gather(working, interrupting, return_exceptions=True)

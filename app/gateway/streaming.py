@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.core.auth import Access, Caller, Unauthorized
-from app.core.bodies import ClientDisconnected
+from app.core.bodies import ClientDisconnected, until_disconnected
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 from app.core.middleware import set_result
 from app.core.records import request_id
@@ -238,8 +238,7 @@ class ProxyResponse(Response):
     async def _disconnected(self, receive: Receive) -> None:
         """Return when the caller has disconnected after its body; before its end, reading the body raises."""
         await self._is_body_read.wait()
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await until_disconnected(receive)
 
     def _stop(self, scope: Scope) -> None:
         if not self._has_begun:

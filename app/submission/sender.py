@@ -16,7 +16,7 @@ from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, ServiceError
 from app.core.middleware import trace_fields
 from app.core.records import request_id
-from app.core.waiters import Waiters
+from app.core.waiters import Waiters, run_unless
 from app.ledger.models import Report, Source
 from app.ledger.write_queue import WriteQueue
 from app.ratelimit.limiter import RateLimiter
@@ -166,18 +166,8 @@ class Sender:
         """Rivya's answer. Raises `RivyaError`; `RivyaUnavailable` as soon as `abort_pending` is called."""
         body = read_create(claimed.request).sent
         call = self._client.create_generation(body, idempotency_key=claimed.key, traceparent=claimed.traceparent)
-        asking = asyncio.create_task(call)
-        cutting = asyncio.create_task(self._is_aborted.wait())
-        try:
-            await asyncio.wait({asking, cutting}, return_when=asyncio.FIRST_COMPLETED)
-            if asking.done():
-                return asking.result()
-        finally:
-            asking.cancel()
-            cutting.cancel()
-            await asyncio.gather(asking, cutting, return_exceptions=True)
-        message = "no answer before the process had to stop"
-        raise RivyaUnavailable(message, sent=True)
+        unanswered = RivyaUnavailable("no answer before the process had to stop", sent=True)
+        return await run_unless(self._is_aborted.wait(), call, error=unanswered)
 
     async def _conclude(self, claimed: Submission, outcome: Outcome) -> bool:
         now = self._clock.now()
