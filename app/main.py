@@ -216,7 +216,7 @@ class Service:
 
     def _build_notifications(self) -> None:
         settings, database, clock, keys = self.settings, self.database, self.clock, self._keys
-        repository, client = NotificationRepository(database), NotificationClient(verify=self._verify)
+        repository, client = NotificationRepository(database), NotificationClient(clock, verify=self._verify)
         secret, most = settings.receiver_callback_secret, settings.receiver_notify_concurrency
         master = None if secret is None else secret.get_secret_value()
         requests = RequestBuilder(

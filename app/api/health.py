@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import structlog
@@ -14,7 +13,6 @@ from app.core import migrations
 from app.core.auth import Access
 from app.core.database import Database
 from app.core.errors import DatabaseUnavailable, HealthCheck, ServiceError
-from app.core.records import json_body
 
 Check = Callable[[], Awaitable[Sequence[HealthCheck]]]
 Result = TypeVar("Result")
@@ -54,16 +52,6 @@ class LivenessOut(BaseModel):
     status: Literal["alive"]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadinessResult:
-    """Whether the service is ready, and the answers of `/readyz`: with details, and for those who have no token."""
-
-    is_ready: bool
-    full: bytes
-    public: bytes
-    checks: Sequence[HealthCheck]
-
-
 class Readiness:
     """Runs the checks of `/readyz` at the same time, three seconds at most; callers share a run."""
 
@@ -77,13 +65,13 @@ class Readiness:
         that asks every 10 s, too.
         """
         self._revision, self._known_revisions = migrations.head(), migrations.known()
-        self._run: asyncio.Task[ReadinessResult] | None = None
-        self._latest: ReadinessResult | None = None
+        self._run: asyncio.Task[Sequence[HealthCheck]] | None = None
+        self._latest: Sequence[HealthCheck] | None = None
         self._latest_at = 0.0
         self._tasks: set[asyncio.Future[Any]] = set()
         """The checks that run; also those that go on after their time, because a driver is slow to clean up."""
 
-    async def get(self) -> ReadinessResult:
+    async def get(self) -> Sequence[HealthCheck]:
         """The latest results."""
         now = asyncio.get_running_loop().time()
         if self._run is None or (self._run.done() and now >= self._latest_at + self.keep_seconds):
@@ -93,14 +81,10 @@ class Readiness:
             return self._latest
         return await asyncio.shield(self._run)
 
-    async def _check(self) -> ReadinessResult:
+    async def _check(self) -> Sequence[HealthCheck]:
         results = await asyncio.gather(*(self._run_check(check) for check in self._checks))
-        health_checks = [health_check for result in results for health_check in result]
-        is_ready = all(each.ok for each in health_checks if each.is_required)
-        full = _rendered(is_ready, [(each, each.detail) for each in health_checks])
-        public = _rendered(is_ready, [(each, "ok" if each.ok else each.remedy) for each in health_checks])
         self._latest_at = asyncio.get_running_loop().time()
-        self._latest = ReadinessResult(is_ready, full, public, health_checks)
+        self._latest = [health_check for result in results for health_check in result]
         return self._latest
 
     async def _run_check(self, check: Check) -> Sequence[HealthCheck]:
@@ -158,11 +142,6 @@ class Readiness:
             task.exception()  # retrieved: nobody else will, once the time is over
 
 
-def _rendered(is_ready: bool, checks: Sequence[tuple[HealthCheck, str]]) -> bytes:  # noqa: FBT001
-    rows = [{"name": it.name, "ok": it.ok, "detail": text, "required": it.is_required} for it, text in checks]
-    return json_body({"status": "ready" if is_ready else "not_ready", "checks": rows})
-
-
 def router(readiness: Readiness, access: Access) -> APIRouter:
     """The health routes."""
     routes = APIRouter(tags=["operations"])
@@ -183,9 +162,19 @@ def router(readiness: Readiness, access: Access) -> APIRouter:
 
         A token of the role admin is shown the details: schemes, ids, names and figures.
         """
-        result = await readiness.get()
-        body = result.full if access.is_admin(request) else result.public
-        return Response(body, status_code=200 if result.is_ready else 503, media_type="application/json")
+        checks, shows_details = await readiness.get(), access.is_admin(request)
+        is_ready = all(check.ok for check in checks if check.is_required)
+        rows = [
+            {
+                "name": check.name,
+                "ok": check.ok,
+                "detail": check.detail if shows_details else "ok" if check.ok else check.remedy,
+                "required": check.is_required,
+            }
+            for check in checks
+        ]
+        status = "ready" if is_ready else "not_ready"
+        return answer({"status": status, "checks": rows}, status=200 if is_ready else 503)
 
     return routes
 

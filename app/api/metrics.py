@@ -3,6 +3,7 @@
 import asyncio
 import math
 import platform
+from datetime import datetime
 from importlib import metadata
 
 import structlog
@@ -56,7 +57,6 @@ class _Scrapes:
     def __init__(self, queries: Queries, clock: Clock) -> None:
         self._queries = queries
         self._clock = clock
-        self._gauges = _Gauges(clock)
         self._lock = asyncio.Lock()
         self._warns_at = 0.0
         self._next: asyncio.Task[tuple[bytes, bytes]] | None = None
@@ -70,8 +70,8 @@ class _Scrapes:
     async def _render(self) -> tuple[bytes, bytes]:
         async with self._lock:
             self._next = None  # whoever asks from here on waits for the next text
-            self._gauges.show(await self._stats())
-            return generate_latest(REGISTRY) + generate_latest(self._gauges.registry), generate_latest(CALLERS)
+            gauges = _render_gauges(await self._stats(), self._clock.now())
+            return generate_latest(REGISTRY) + gauges, generate_latest(CALLERS)
 
     async def _stats(self) -> LedgerStats | None:
         try:
@@ -84,28 +84,28 @@ class _Scrapes:
             return None
 
 
-class _Gauges:
-    """The gauges that are read from the database at each scrape."""
+def _render_gauges(stats: LedgerStats | None, now: datetime) -> bytes:
+    """The gauges that are read from the database at each scrape; `stats` is None if it does not answer."""
+    registry = CollectorRegistry()
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.registry = CollectorRegistry()
-        self._up = self._gauge("database_up", "1 while the database answers.")
-        self._open = self._gauge("generations_open", "Generations whose outcome isn't known, 5,000 at most.")
-        self._overdue = self._gauge(
-            "generations_overdue", "Watched generations whose next poll is late, 1,001 at most."
-        )
-        self._age = self._gauge(
-            "last_verified_delivery_age_seconds", "Time since the newest verified delivery; NaN before the first."
-        )
+    def show(name: str, documentation: str, value: float) -> None:
+        Gauge(f"receiver_{name}", documentation, registry=registry).set(value)
 
-    def show(self, stats: LedgerStats | None) -> None:
-        """Set the gauges; None if the database does not answer."""
-        last = stats.last_verified_at if stats is not None else None
-        self._up.set(0 if stats is None else 1)
-        self._open.set(math.nan if stats is None else stats.open)
-        self._overdue.set(math.nan if stats is None else stats.overdue)
-        self._age.set(math.nan if last is None else (self._clock.now() - last).total_seconds())
-
-    def _gauge(self, name: str, documentation: str) -> Gauge:
-        return Gauge(f"receiver_{name}", documentation, registry=self.registry)
+    last = None if stats is None else stats.last_verified_at
+    show("database_up", "1 while the database answers.", 0 if stats is None else 1)
+    show(
+        "generations_open",
+        "Generations whose outcome isn't known, 5,000 at most.",
+        math.nan if stats is None else stats.open,
+    )
+    show(
+        "generations_overdue",
+        "Watched generations whose next poll is late, 1,001 at most.",
+        math.nan if stats is None else stats.overdue,
+    )
+    show(
+        "last_verified_delivery_age_seconds",
+        "Time since the newest verified delivery; NaN before the first.",
+        math.nan if last is None else (now - last).total_seconds(),
+    )
+    return generate_latest(registry)

@@ -78,7 +78,7 @@ def router(console: Console) -> APIRouter:
         caller: Annotated[Caller, Depends(console.require(Role.READ))],
     ) -> Response:
         """The overview."""
-        checks = (await console.readiness.get()).checks
+        checks = await console.readiness.get()
         values: dict[str, Any] = {} if caller.role.is_fenced else await _record(console, recent_sums, parameters.range)
         return console.page(
             request,

@@ -14,15 +14,16 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
 
 import httpcore
 import httpx
 
+from app.core.clock import Clock
 from app.core.errors import tls_cause
 from app.core.urls import Address, AllowList, Target, UrlRejected, check_addresses, parse_target
+from app.notifications.models import Result
 from app.rivya.errors import read_retry_after
 
 SECONDS: Final = 15.0
@@ -49,30 +50,13 @@ _HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The result of one attempt to send a notification."""
-
-    status: int | None
-    """None without an answer."""
-    error: str | None
-    """None with an answer; else url_rejected, name_unresolved, connect_failed, tls_failed, timed_out or broken_off."""
-    milliseconds: int
-    body: bytes = b""
-    """The first 1,024 bytes of the answer at most."""
-    retry_after: float | None = None
-    """Seconds, as the answer asks."""
-
-    @property
-    def is_success(self) -> bool:
-        """Whether the answer is a 2xx."""
-        return self.status is not None and 200 <= self.status < 300
-
-
 class NotificationClient:
     """Makes attempts: no retries, no redirects, no proxies, no cookies, and 15 s for the whole of each."""
 
-    def __init__(self, *, verify: ssl.SSLContext, resolve: Resolve | None = None, seconds: float = SECONDS) -> None:
+    def __init__(
+        self, clock: Clock, *, verify: ssl.SSLContext, resolve: Resolve | None = None, seconds: float = SECONDS
+    ) -> None:
+        self._clock = clock
         self._resolve = resolve or _Resolver(_MOST_LOOKUPS).resolve
         self._resolve_to_check = resolve or _Resolver(_MOST_LOOKUPS_OF_CHECKS).resolve
         self._seconds = seconds
@@ -100,16 +84,25 @@ class NotificationClient:
             return
         check_addresses(target, addresses, allow)
 
-    async def send(self, url: str, body: bytes, headers: Mapping[str, str], *, allow: AllowList) -> Attempt:
-        """The result of one POST. Raises nothing but `CancelledError`."""
+    async def send(self, url: str, body: bytes, headers: Mapping[str, str], *, allow: AllowList) -> Result:
+        """The result of one POST. Raises nothing but `CancelledError`.
+
+        Its error is one of url_rejected, name_unresolved, connect_failed, tls_failed, timed_out and broken_off.
+        """
         began, deadline = time.monotonic(), asyncio.get_running_loop().time() + self._seconds
         try:
             async with asyncio.timeout_at(deadline):
                 response = await self._open(url, body, headers, allow)
         except _FAILURES as error:
-            return Attempt(None, _word(error), _milliseconds(began))
+            return Result(at=self._clock.now(), error=_word(error), milliseconds=_milliseconds(began))
         sample = await _read(response, deadline)
-        return Attempt(response.status_code, None, _milliseconds(began), sample, read_retry_after(response.headers))
+        return Result(
+            at=self._clock.now(),
+            status=response.status_code,
+            milliseconds=_milliseconds(began),
+            excerpt=sample.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}"),
+            retry_after=read_retry_after(response.headers),
+        )
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -176,7 +169,7 @@ _FAILURES: Final = (UrlRejected, OSError, httpx.HTTPError, httpx.InvalidURL)
 
 
 def _word(error: Exception) -> str:
-    """The word for a failure in `Attempt.error`."""
+    """The word for a failure in `Result.error`."""
     match error:
         case UrlRejected():
             return "url_rejected"

@@ -115,7 +115,8 @@ class NotificationRepository:
             await connection.execute(subscriptions.insert().values(subscription_row(subscription)))
             if dispatched is None:
                 await set_cursor(connection, cursor)
-            await self._audit(connection, actor, "created", subscription, subscription.created_at, subscription.url)
+            now, url = subscription.created_at, subscription.url
+            await write_audit(connection, actor, "webhook.created", now=now, target=subscription.id, detail=url)
 
     async def subscriptions(self, *, token: str | None) -> Sequence[Subscription]:
         """All endpoints but the deleted ones, oldest first."""
@@ -156,7 +157,7 @@ class NotificationRepository:
                 written["event_types"] = orjson.dumps(written["event_types"]).decode()
             await connection.execute(update(subscriptions).where(_s.id == stored.id).values(written))
             shown = " ".join(f"{name}={value}" for name, value in changes.items() if name in values)
-            await self._audit(connection, actor, "updated", stored, now, shown)
+            await write_audit(connection, actor, "webhook.updated", now=now, target=stored.id, detail=shown)
             return await _find(connection, subscription_id, token)
 
     async def rotate(
@@ -173,7 +174,7 @@ class NotificationRepository:
                 "updated_at": now,
             }
             await connection.execute(update(subscriptions).where(_s.id == stored.id).values(values))
-            await self._audit(connection, actor, "rotated", stored, now)
+            await write_audit(connection, actor, "webhook.rotated", now=now, target=stored.id)
             return await _find(connection, subscription_id, token)
 
     async def delete(self, subscription_id: str, actor: Actor, *, token: str | None, now: datetime) -> None:
@@ -182,12 +183,7 @@ class NotificationRepository:
             await lock_dispatch(connection)
             stored = await _find(connection, subscription_id, token)
             await _revoke(connection, [stored.id], now=now)
-            await self._audit(connection, actor, "deleted", stored, now)
-
-    async def _audit(
-        self, connection: AsyncConnection, actor: Actor, what: str, of: Subscription, now: datetime, detail: str = ""
-    ) -> None:
-        await write_audit(connection, actor, f"webhook.{what}", now=now, target=of.id, detail=detail)
+            await write_audit(connection, actor, "webhook.deleted", now=now, target=stored.id)
 
     # Notifications
 

@@ -185,7 +185,7 @@ class NotificationSender:
     async def _attempt(self, claimed: Claimed) -> Result:
         try:
             request = self._requests.build(claimed)
-            attempt = await self._client.send(request.url, claimed.body, request.headers, allow=request.allow)
+            result = await self._client.send(request.url, claimed.body, request.headers, allow=request.allow)
         except DecryptionFailed as error:
             log.error("notification.not_signed", notification_id=claimed.id, detail=str(error))  # noqa: TRY400
             return Result(at=self._clock.now(), error="not_signed")
@@ -193,15 +193,8 @@ class NotificationSender:
             # One notification that causes a bug must not stop the others, nor be sent without a pause.
             log.exception("notification.broken", notification_id=claimed.id)
             return Result(at=self._clock.now(), error="broken")
-        SECONDS.observe(attempt.milliseconds / 1000)
-        return Result(
-            at=self._clock.now(),
-            status=attempt.status,
-            error=attempt.error,
-            milliseconds=attempt.milliseconds,
-            excerpt=attempt.body.decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}"),
-            retry_after=attempt.retry_after,
-        )
+        SECONDS.observe(result.milliseconds / 1000)
+        return result
 
     async def _turn(self, room: int) -> None:
         """Write what came of attempts, and start others; on `DatabaseUnavailable` the results are kept."""

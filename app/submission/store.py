@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import (
     CheckConstraint,
     Column,
-    Index,
     Integer,
     LargeBinary,
     Table,
@@ -59,18 +58,8 @@ submissions = Table(
     CheckConstraint("(state = 'accepted') = (generation_id IS NOT NULL)", name="accepted_has_generation"),
     CheckConstraint("(next_attempt_at IS NULL) = (state IN ('accepted', 'rejected'))", name="retried_while_open"),
     partial_index("ix_submissions_generation_id", "generation_id", where=text("generation_id IS NOT NULL")),
-    Index(
-        "ix_submissions_next_attempt_at",
-        "next_attempt_at",
-        postgresql_where=text("next_attempt_at IS NOT NULL"),
-        sqlite_where=text("next_attempt_at IS NOT NULL"),
-    ),
-    Index(
-        "ix_submissions_created_at",
-        "created_at",
-        postgresql_where=text("next_attempt_at IS NOT NULL"),
-        sqlite_where=text("next_attempt_at IS NOT NULL"),
-    ),
+    partial_index("ix_submissions_next_attempt_at", "next_attempt_at", where=text("next_attempt_at IS NOT NULL")),
+    partial_index("ix_submissions_created_at", "created_at", where=text("next_attempt_at IS NOT NULL")),
 )
 
 LEASE = timedelta(seconds=60)

@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
+from app.core.clock import SystemClock
 from app.core.urls import Address, AllowList, UrlRejected
-from app.notifications.client import Attempt, NotificationClient
+from app.notifications.client import NotificationClient
+from app.notifications.models import Result
 from tests.support.certificates import write_certificate
 from tests.support.network_guard import OutsideWorldError
 from tests.support.scripted_provider import Script, answering, scripted
@@ -39,7 +41,7 @@ class Names:
 
 
 def client(names: Names, *, verify: ssl.SSLContext = VERIFY, seconds: float = 60) -> NotificationClient:
-    return NotificationClient(verify=verify, resolve=names.resolve, seconds=seconds)
+    return NotificationClient(SystemClock(), verify=verify, resolve=names.resolve, seconds=seconds)
 
 
 def served(folder: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
@@ -50,7 +52,7 @@ def served(folder: Path, *names: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return tls, ssl.create_default_context(cafile=str(certificate))
 
 
-async def post(sender: NotificationClient, url: str, *, allow: AllowList = LOOPBACK) -> Attempt:
+async def post(sender: NotificationClient, url: str, *, allow: AllowList = LOOPBACK) -> Result:
     try:
         return await sender.send(url, b'{"id": "evt_1"}', {"webhook-id": "evt_1"}, allow=allow)
     finally:
@@ -65,7 +67,7 @@ async def test_the_connection_goes_to_the_checked_address_with_the_name_for_tls_
     async with scripted(answering(b"thank you", status="202 Accepted"), tls=tls) as server:
         port = httpx.URL(server.url).port
         attempt = await post(client(names, verify=verify), f"https://Shop.example.com:{port}/hook?a=b")
-    assert (attempt.status, attempt.error, attempt.body) == (202, None, b"thank you")
+    assert (attempt.status, attempt.error, attempt.excerpt) == (202, None, "thank you")
     assert attempt.is_success
     assert names.asked == ["shop.example.com"]
     assert asked_by_tls == ["shop.example.com"]
@@ -162,7 +164,7 @@ async def test_a_name_server_that_never_answers_takes_no_longer_than_an_attempt(
         await asyncio.Event().wait()
         return []
 
-    sender = NotificationClient(verify=VERIFY, resolve=resolve, seconds=0.05)
+    sender = NotificationClient(SystemClock(), verify=VERIFY, resolve=resolve, seconds=0.05)
     assert (await post(sender, "https://shop.example.com/")).error == "timed_out"
 
 
@@ -177,7 +179,7 @@ def unframed(head: bytes, part: bytes) -> Script:
 async def test_a_long_answer_is_read_to_a_bound_only() -> None:
     async with scripted(unframed(b"HTTP/1.1 500 Oops\r\nConnection: close\r\n\r\n", b"x" * 700)) as server:
         attempt = await post(client(Names([])), server.url)
-    assert (attempt.status, attempt.body) == (500, b"x" * 1024)
+    assert (attempt.status, attempt.excerpt) == (500, "x" * 1024)
 
 
 async def test_an_answer_whose_head_has_no_end_is_no_answer() -> None:
@@ -193,7 +195,7 @@ async def test_a_success_whose_body_never_ends_in_time_is_a_success() -> None:
 
     async with scripted(script) as server:
         attempt = await post(client(Names([]), seconds=0.5), server.url)
-    assert (attempt.is_success, attempt.body) == (True, b"begun")
+    assert (attempt.is_success, attempt.excerpt) == (True, "begun")
 
 
 async def test_a_connection_that_is_cut_is_no_answer() -> None:
@@ -271,7 +273,7 @@ async def test_a_url_is_rejected_at_once_where_its_addresses_are_not_allowed(
 
 async def test_names_are_resolved_by_the_system_without_the_threads_of_the_loop() -> None:
     async with scripted(answering(b"")) as server:
-        sender = NotificationClient(verify=VERIFY)
+        sender = NotificationClient(SystemClock(), verify=VERIFY)
         loop_threads = asyncio.get_running_loop()._default_executor  # type: ignore[attr-defined]
         attempt = await post(
             sender, f"http://localhost:{httpx.URL(server.url).port}/", allow=AllowList.parse("localhost")
@@ -291,7 +293,7 @@ async def test_callers_whose_names_do_not_resolve_keep_no_notification_from_bein
         return resolve("localhost", *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    sender = NotificationClient(verify=VERIFY)
+    sender = NotificationClient(SystemClock(), verify=VERIFY)
     checks = [asyncio.create_task(sender.check(f"https://dead-{n}.example.com/", NOBODY)) for n in range(16)]
     await asyncio.sleep(0)
     await sender.check("https://one-too-many.example.com/", NOBODY)  # at once: it is as if it could not be resolved
@@ -309,7 +311,7 @@ async def test_a_name_that_the_system_can_not_resolve_is_no_error_of_ours(monkey
         raise OutsideWorldError("no such name")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    sender = NotificationClient(verify=VERIFY)
+    sender = NotificationClient(SystemClock(), verify=VERIFY)
     assert (await post(sender, "https://shop.example.com/")).error == "name_unresolved"
 
 
