@@ -89,7 +89,7 @@ def serve(
     except SettingsInvalid as error:
         output.fail(str(error), status=2)
     logs.configure(settings.receiver_log_format, least=settings.receiver_log_level)
-    sys.exit(uvloop.run(serve_until_stopped(settings, may_share_file=force)))
+    uvloop.run(serve_until_stopped(settings, may_share_file=force))
 
 
 @cli.command()
@@ -103,7 +103,7 @@ def run(
         serve(force=False)
     from app.cli.demo import run_demo
 
-    sys.exit(run_demo(keep=keep))
+    run_demo(keep=keep)
 
 
 @cli.command("migrate")

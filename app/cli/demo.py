@@ -17,6 +17,7 @@ import typer
 import uvloop
 from cryptography.fernet import Fernet
 
+from app.cli.client.output import fail
 from app.cli.server import AddressTaken, listen, make_server, on_stop_signal
 from app.core import logs
 from app.core.database import Database, DatabaseInUse
@@ -47,21 +48,21 @@ _CASES: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
 """Prompt, model, and the parameters that tell the sandbox how to treat the generation."""
 
 
-def run_demo(*, keep: bool) -> int:
-    """Run the demonstration until a signal; the exit status. `keep` continues with the data of the last one."""
+def run_demo(*, keep: bool) -> None:
+    """Run the demonstration until a signal. `keep` continues with the data of the last one."""
     logs.configure("console", least=logging.ERROR)
     _FOLDER.mkdir(exist_ok=True)
     try:
-        return uvloop.run(_run(keep=keep))
+        uvloop.run(_run(keep=keep))
     except DatabaseInUse as error:
-        typer.echo(f"another demonstration runs in {_FOLDER.resolve()}: stop it first ({error})", err=True)
-        return 1
-    except (AddressTaken, SettingsInvalid) as error:
-        typer.echo(str(error), err=True)
-        return 1 if isinstance(error, AddressTaken) else 2
+        fail(f"another demonstration runs in {_FOLDER.resolve()}: stop it first ({error})")
+    except AddressTaken as error:
+        fail(str(error))
+    except SettingsInvalid as error:
+        fail(str(error), status=2)
 
 
-async def _run(*, keep: bool) -> int:
+async def _run(*, keep: bool) -> None:
     typer.echo("RIVYA_API_KEY is not set: this is a demonstration against a sandbox Rivya on this machine.")
     typer.echo("Set RIVYA_API_KEY and RECEIVER_PUBLIC_URL for the real thing.\n")
     async with serve_sandbox(key=_KEY) as rivya:
@@ -90,7 +91,8 @@ async def _run(*, keep: bool) -> int:
             showing.cancel()
             await asyncio.gather(showing, return_exceptions=True)
             await serving
-    return 0 if server.started else 1
+    if not server.started:
+        raise typer.Exit(1)
 
 
 @dataclass(frozen=True, slots=True)

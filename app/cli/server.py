@@ -7,15 +7,16 @@ import resource
 import select
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import cast
+from typing import NoReturn, cast
 
 import structlog
+import typer
 import uvicorn
 
+from app.cli.client.output import fail
 from app.core.settings import Settings, warnings
 from app.fastpath.connections import BoundedProtocol, ConnectionLimits
 from app.fastpath.protocol import FastPathProtocol
@@ -32,7 +33,6 @@ _MAX_CONNECTIONS, _MIN_CONNECTIONS = 4000, 16
 _OTHER_DESCRIPTORS = 200
 """For the database, creates and polls that are sent to Rivya, and files; relayed calls come on top."""
 _GC_THRESHOLD = 50_000
-_STOPPED, _FAILED, _REFUSED = 0, 1, 2
 
 
 class AddressTaken(Exception):
@@ -204,8 +204,8 @@ def max_connections(settings: Settings) -> int:
     return max(_MIN_CONNECTIONS, min(_MAX_CONNECTIONS, rest))
 
 
-async def serve_until_stopped(settings: Settings, *, may_share_file: bool = False) -> int:
-    """Serve until a signal; returns the exit status. `may_share_file`: also on a SQLite file that is in use.
+async def serve_until_stopped(settings: Settings, *, may_share_file: bool = False) -> NoReturn:
+    """Serve until a signal, and exit. `may_share_file`: also on a SQLite file that is in use.
 
     0: stopped by a signal, 1: could not start, 2: settings contradict each other or the stored data.
     """
@@ -221,9 +221,9 @@ async def serve_until_stopped(settings: Settings, *, may_share_file: bool = Fals
         )
         service = Service(settings, may_share_file=may_share_file)
     except AddressTaken as error:
-        return _refuse(str(error))
+        fail(str(error), status=2)
     except SchemeInvalid as error:
-        return _refuse(f"RIVYA_SIGNATURE_SCHEME: {error}")
+        fail(f"RIVYA_SIGNATURE_SCHEME: {error}", status=2)
     ports = [each.getsockname()[1] for each in (listener, metrics_listener) if each is not None]
     log.info("start.listening", host=settings.receiver_host, **dict(zip(("port", "metrics_port"), ports, strict=False)))
     server = make_server(service)
@@ -234,8 +234,8 @@ async def serve_until_stopped(settings: Settings, *, may_share_file: bool = Fals
             await stack.enter_async_context(OperationsServer(service).serving(metrics_listener))
         await server.serve(sockets=[listener])
     if server.gave_up is not None:
-        return _refuse(server.gave_up)
-    return _STOPPED if server.started else _FAILED
+        fail(server.gave_up, status=2)
+    raise typer.Exit(0 if server.started else 1)
 
 
 def _tune_gc() -> None:
@@ -247,8 +247,3 @@ def _tune_gc() -> None:
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD)
     gc.enable()
-
-
-def _refuse(message: str) -> int:
-    sys.stderr.write(f"{message}\n")
-    return _REFUSED
