@@ -99,3 +99,9 @@ def test_an_alarm_says_what_crossed_what() -> None:
         "value": 1800.124,
         "threshold": 1800,
     }
+
+
+def test_an_alarm_of_one_endpoint_names_it() -> None:
+    alarm: dict[str, Any] = {"alarm": "webhook_failing", "is_raised": True, "value": 1.0, "threshold": 0.5}
+    assert json.loads(alarm_body("evt_1", NOON, **alarm, endpoint_id="whend_1"))["data"]["endpoint_id"] == "whend_1"
+    assert "endpoint_id" not in json.loads(alarm_body("evt_1", NOON, **alarm))["data"]
