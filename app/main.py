@@ -12,7 +12,7 @@ import httpx
 import structlog
 from fastapi import APIRouter, FastAPI
 
-from app.api import audit, deliveries, errors, events, generations, health, metrics, schemas, usage
+from app.api import deliveries, errors, events, generations, health, metrics, schemas, usage
 from app.api.waiting import Waiting
 from app.console import routes as console_routes
 from app.console import static_files
@@ -291,14 +291,13 @@ class Service:
         app.include_router(gateway.router(self.gateway, access), responses=schemas.errors(400, 404, 413))
         app.include_router(self._webhook_routes, responses=schemas.errors(400, 404, 413))
         # First, as `/deliveries/replay` is also a path of `/deliveries/{id}`.
-        app.include_router(operator_routes.router(self._commands, self._replay, access))
+        app.include_router(operator_routes.router(self._commands, self._replay, self.audit, access))
         app.include_router(deliveries.router(queries, access))
         app.include_router(usage.router(queries, access, clock=clock))
         for router in self._endpoint_routers():
             app.include_router(router, responses=schemas.errors(404))
         managed = tokens.router(self.tokens, self.spending, access, self.audit, clock=clock)
         app.include_router(managed, responses=schemas.errors(400, 404, 409, 413))
-        app.include_router(audit.router(self.audit, access))
         app.include_router(rejections.router(self.rejections, access), responses=schemas.errors())
         tasks = (self._start_checks, self.loops.health_checks, self.batch.health_checks)
         parts = (self.endpoint_health, self.reconciler, self.limiter, self.alarms)

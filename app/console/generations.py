@@ -16,7 +16,7 @@ from app.console.deliveries import collect
 from app.console.filters import pretty, segment, web_url
 from app.console.pages import Console, parse_query
 from app.core.auth import Caller, Role
-from app.core.errors import NotFound, RequestInvalid, ServiceError
+from app.core.errors import RequestInvalid, ServiceError
 from app.core.records import dump_json
 from app.gateway.models_cache import CachedModels
 from app.ledger.models import (
@@ -33,7 +33,7 @@ from app.ledger.serializers import render
 from app.notifications.repository import NotificationFilter
 from app.notifications.schemas import NotificationOut
 from app.notifications.service import owner_of
-from app.rivya.errors import RivyaError, RivyaNotFound
+from app.operations.routes import poll_now
 from app.rivya.payloads import json_object, usable_id
 from app.submission.models import Submission, read_create, read_key
 
@@ -226,13 +226,7 @@ class GenerationPages:
     async def poll(self, request: Request, generation_id: str) -> Response:
         """Ask Rivya about it now."""
         await read_one(self.console.queries, generation_id, request.state.caller)
-        try:
-            recorded = await self.console.commands.poll(generation_id)
-        except RivyaNotFound:
-            raise NotFound("Rivya does not know this generation; nothing was changed.") from None
-        except RivyaError as error:
-            code = getattr(error, "code", None) or "no answer"
-            raise ServiceError(f"Rivya failed ({code}); nothing was changed.", status=503, code="not_now") from error
+        recorded = await poll_now(self.console.commands, generation_id)
         status = "unknown" if recorded.generation is None else recorded.generation.status
         news = {Outcome.STALE: "nothing new", Outcome.CONFLICT: "it contradicts the final status, which stays"}
         notice = f"Rivya was asked: {status} ({news.get(recorded.outcome, 'new')})."

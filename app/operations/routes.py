@@ -1,15 +1,17 @@
-"""The routes of an operator: poll or delete a generation, replay deliveries. All need the role admin."""
+"""The routes of an operator: poll or delete a generation, replay deliveries, the audit. All need the role admin."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.api.parameters import Instant
+from app.api.parameters import AuditParameters, Instant
 from app.api.schemas import answer, errors
+from app.core.audit import Audit
 from app.core.auth import Access, Role
 from app.core.errors import NotFound, ServiceError
+from app.ledger.decide import Recorded
 from app.ledger.models import DeliveryFilter, Outcome
 from app.ledger.serializers import render
 from app.operations.commands import GenerationCommands, Replay
@@ -57,12 +59,58 @@ class ReplayListOut(BaseModel):
     more: bool = Field(description="more are chosen than were replayed; go on from the last `received_at`")
 
 
+_ENTRY: dict[str, Any] = {
+    "id": "0196b9a4-3f00-7d0e-8a51-2f3b6c9d1e70",
+    "recorded_at": "2026-05-10T00:00:00Z",
+    "actor": "ops",
+    "action": "token.created",
+    "target": "shop",
+    "detail": "role write-own; 500 credits a day",
+    "remote_address": "203.0.113.9",
+    "request_id": "req_1",
+}
+
+
+class AuditEntryView(BaseModel):
+    """One act, or one refused call of an admin's route."""
+
+    model_config = ConfigDict(json_schema_extra={"example": _ENTRY})
+
+    id: str
+    recorded_at: datetime
+    actor: str = Field(description="name of the token, or `command line`")
+    action: str = Field(description="such as `token.created`, `call.refused`, or the method and path of an act")
+    target: str | None = Field(description="what was acted upon")
+    detail: str | None
+    remote_address: str | None
+    request_id: str | None
+
+
+class AuditView(BaseModel):
+    """The audit, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[AuditEntryView]
+    next_cursor: str | None = Field(description="null: nothing follows")
+
+
 def _check_id(generation_id: str) -> None:
     if usable_id(generation_id) is None:
         raise NotFound("No generation can have this id.")
 
 
-def router(commands: GenerationCommands, replay: Replay, access: Access) -> APIRouter:
+async def poll_now(commands: GenerationCommands, generation_id: str) -> Recorded:
+    """What Rivya's answer did to the record. Raises `ServiceError` if Rivya does not know the generation, or fails."""
+    try:
+        return await commands.poll(generation_id)
+    except RivyaNotFound:
+        raise NotFound("Rivya does not know this generation.") from None
+    except RivyaError as error:
+        code = getattr(error, "code", None) or "no answer"
+        raise ServiceError(f"Rivya failed ({code}); nothing was changed.", status=503, code="not_now") from error
+
+
+def router(commands: GenerationCommands, replay: Replay, audit: Audit, access: Access) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/api/v1", dependencies=[Depends(access.require(Role.ADMIN))])
 
@@ -75,13 +123,7 @@ def router(commands: GenerationCommands, replay: Replay, access: Access) -> APIR
     async def poll(generation_id: str) -> Response:
         """The generation as it is recorded then, with `outcome`: what Rivya's answer did to the record."""
         _check_id(generation_id)
-        try:
-            recorded = await commands.poll(generation_id)
-        except RivyaNotFound:
-            raise ServiceError("Rivya does not know this generation.", status=404, code="not_found") from None
-        except RivyaError as error:
-            code = getattr(error, "code", None) or "no answer"
-            raise ServiceError(f"Rivya failed ({code}); nothing was changed.", status=503, code="not_now") from error
+        recorded = await poll_now(commands, generation_id)
         known: dict[str, Any] = {} if recorded.generation is None else render(recorded.generation)
         return answer({**known, "outcome": recorded.outcome})
 
@@ -112,5 +154,16 @@ def router(commands: GenerationCommands, replay: Replay, access: Access) -> APIR
             if more := len(chosen) == MOST_REPLAYED:
                 break
         return ReplayListOut(data=chosen, applied=body.apply, more=more)
+
+    @routes.get(
+        "/audit",
+        summary="Who did what",
+        tags=["operations"],
+        responses=errors(400),
+    )
+    async def list_audit(parameters: Annotated[AuditParameters, Query()]) -> AuditView:
+        """Changes of tokens, acts of operators and refused calls of their routes, newest first, for 400 days."""
+        page = await audit.list(parameters.chosen, after=parameters.cursor, limit=parameters.limit)
+        return AuditView(data=[AuditEntryView(**row) for row in page.rows], next_cursor=page.last)
 
     return routes
