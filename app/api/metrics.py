@@ -88,22 +88,22 @@ def _render_gauges(stats: LedgerStats | None, now: datetime) -> bytes:
     """The gauges that are read from the database at each scrape; `stats` is None if it does not answer."""
     registry = CollectorRegistry()
 
-    def show(name: str, documentation: str, value: float) -> None:
+    def add_gauge(name: str, documentation: str, value: float) -> None:
         Gauge(f"receiver_{name}", documentation, registry=registry).set(value)
 
     last = None if stats is None else stats.last_verified_at
-    show("database_up", "1 while the database answers.", 0 if stats is None else 1)
-    show(
+    add_gauge("database_up", "1 while the database answers.", 0 if stats is None else 1)
+    add_gauge(
         "generations_open",
         "Generations whose outcome isn't known, 5,000 at most.",
         math.nan if stats is None else stats.open,
     )
-    show(
+    add_gauge(
         "generations_overdue",
         "Watched generations whose next poll is late, 1,001 at most.",
         math.nan if stats is None else stats.overdue,
     )
-    show(
+    add_gauge(
         "last_verified_delivery_age_seconds",
         "Time since the newest verified delivery; NaN before the first.",
         math.nan if last is None else (now - last).total_seconds(),
