@@ -27,47 +27,39 @@ _SECONDS_BETWEEN_FLUSHES: Final = 1.0
 _LATELY: Final = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class StoredCounts:
-    """The health columns of an endpoint."""
-
-    last_verified_at: datetime | None
-    last_refused_at: datetime | None
-    refusals: int
-
-
 @dataclass(slots=True)
 class DeliveryCounts:
-    """The deliveries to one endpoint that this process has counted and not yet written to its row."""
+    """The deliveries to one endpoint: those in its row, or those that this process has not yet written there."""
 
-    verified_at: datetime | None = None
-    refused_at: datetime | None = None
+    last_verified_at: datetime | None = None
+    last_refused_at: datetime | None = None
     refusals: int = 0
     """Refused deliveries since the last one that was verified."""
 
     def record_verified(self, at: datetime) -> None:
         """Count a delivery that was verified."""
-        self.verified_at = _latest(self.verified_at, at)
+        self.last_verified_at = _latest(self.last_verified_at, at)
         self.refusals = 0
 
     def record_refused(self, at: datetime) -> None:
         """Count a delivery that was refused."""
-        self.refused_at = _latest(self.refused_at, at)
+        self.last_refused_at = _latest(self.last_refused_at, at)
         self.refusals += 1
 
-    def merged(self, stored: StoredCounts) -> StoredCounts:
+    def merged(self, stored: "DeliveryCounts") -> "DeliveryCounts":
         """The row with these counts added: times only grow, and a verified delivery resets the count of refusals."""
-        verified = _latest(stored.last_verified_at, self.verified_at)
-        refused = _latest(stored.last_refused_at, self.refused_at)
+        verified = _latest(stored.last_verified_at, self.last_verified_at)
+        refused = _latest(stored.last_refused_at, self.last_refused_at)
         if _is_not_after(refused, verified):
-            return StoredCounts(verified, refused, 0)
-        is_reset = self.verified_at is not None and _is_not_after(stored.last_refused_at, verified)
-        return StoredCounts(verified, refused, self.refusals + (0 if is_reset else stored.refusals))
+            return DeliveryCounts(verified, refused, 0)
+        is_reset = self.last_verified_at is not None and _is_not_after(stored.last_refused_at, verified)
+        return DeliveryCounts(verified, refused, self.refusals + (0 if is_reset else stored.refusals))
 
     def added(self, later: "DeliveryCounts") -> "DeliveryCounts":
         """The sum of these counts and `later` ones."""
-        refusals = later.refusals + (0 if later.verified_at is not None else self.refusals)
-        verified, refused = _latest(self.verified_at, later.verified_at), _latest(self.refused_at, later.refused_at)
+        refusals = later.refusals + (0 if later.last_verified_at is not None else self.refusals)
+        verified = _latest(self.last_verified_at, later.last_verified_at)
+        refused = _latest(self.last_refused_at, later.last_refused_at)
         return DeliveryCounts(verified, refused, refusals)
 
 
@@ -137,7 +129,7 @@ class EndpointHealth:
         self._malformed = {
             defect: counts
             for defect, counts in self._malformed.items()
-            if counts.refused_at is not None and counts.refused_at > now - _LATELY
+            if counts.last_refused_at is not None and counts.last_refused_at > now - _LATELY
         }
         return _describe(self._endpoints, self._keyring, self._malformed, now=now)
 
@@ -161,7 +153,7 @@ class EndpointHealth:
                 this = endpoints.c.id == endpoint_id
                 row = (await connection.execute(select(*health).where(this).with_for_update())).one_or_none()
                 if row is not None:
-                    news = asdict(taken[endpoint_id].merged(StoredCounts(*row)))
+                    news = asdict(taken[endpoint_id].merged(DeliveryCounts(*row)))
                     await connection.execute(update(endpoints).where(this).values(**news))
 
 
@@ -251,7 +243,7 @@ def _deliveries(wanted: Endpoint, malformed: Mapping[str, DeliveryCounts], now: 
         )
     if malformed:
         defects = "; ".join(
-            f"{counts.refusals} refused, the last at {counts.refused_at:%FT%TZ}, {defect}"
+            f"{counts.refusals} refused, the last at {counts.last_refused_at:%FT%TZ}, {defect}"
             for defect, counts in malformed.items()
         )
         remedy = f"deliveries are refused, {'; or '.join(malformed)}; outcomes are polled meanwhile"

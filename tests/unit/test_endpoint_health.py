@@ -5,10 +5,10 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.endpoint.health import DeliveryCounts, StoredCounts
+from app.endpoint.health import DeliveryCounts
 from tests.support.clock import NOON
 
-NEVER = StoredCounts(None, None, 0)
+NEVER = DeliveryCounts()
 SECOND = timedelta(seconds=1)
 
 _events = st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=12)
@@ -23,17 +23,17 @@ def _counted(events: list[tuple[bool, int]]) -> DeliveryCounts:
 
 def test_a_verified_delivery_ends_the_count_of_refusals() -> None:
     refused = _counted([(False, 1), (False, 2)]).merged(NEVER)
-    assert refused == StoredCounts(None, NOON + 2 * SECOND, 2)
-    assert _counted([(True, 3)]).merged(refused) == StoredCounts(NOON + 3 * SECOND, NOON + 2 * SECOND, 0)
+    assert refused == DeliveryCounts(None, NOON + 2 * SECOND, 2)
+    assert _counted([(True, 3)]).merged(refused) == DeliveryCounts(NOON + 3 * SECOND, NOON + 2 * SECOND, 0)
 
 
 def test_a_refusal_after_a_verified_delivery_counts_anew() -> None:
-    before = StoredCounts(NOON, NOON - SECOND, 0)
-    assert _counted([(False, 1)]).merged(before) == StoredCounts(NOON, NOON + SECOND, 1)
+    before = DeliveryCounts(NOON, NOON - SECOND, 0)
+    assert _counted([(False, 1)]).merged(before) == DeliveryCounts(NOON, NOON + SECOND, 1)
 
 
 def test_a_refusal_seen_before_a_delivery_that_another_replica_verified_does_not_count() -> None:
-    assert _counted([(False, 1)]).merged(StoredCounts(NOON + 2 * SECOND, None, 0)).refusals == 0
+    assert _counted([(False, 1)]).merged(DeliveryCounts(NOON + 2 * SECOND, None, 0)).refusals == 0
 
 
 @given(_events, _events)
