@@ -220,7 +220,7 @@ class Service:
         secret, most = settings.receiver_callback_secret, settings.receiver_notify_concurrency
         master = None if secret is None else secret.get_secret_value()
         requests = RequestBuilder(
-            keys,
+            keys=keys,
             scheme=lambda: self.keyring.snapshot.scheme,
             callback_master=master,
             allow=settings.receiver_notify_allow,

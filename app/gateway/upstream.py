@@ -157,22 +157,15 @@ class AnswerUnusable(ServiceError):
     code = "rivya_unreadable"
 
 
+@dataclass(frozen=True, slots=True)
 class Relay:
     """Sends callers' calls to Rivya and opens the answers."""
 
-    def __init__(
-        self,
-        client: RivyaClient,
-        *,
-        timeouts: Mapping[Kind, CallTimeouts],
-        on_rate_limit: OnRateLimit,
-        pause: Pause = asyncio.sleep,
-    ) -> None:
-        self._client = client
-        self._timeouts = timeouts
-        self._on_rate_limit = on_rate_limit
-        """Called with each 429 of Rivya, so that background calls pause."""
-        self._pause = pause
+    client: RivyaClient
+    timeouts: Mapping[Kind, CallTimeouts]
+    on_rate_limit: OnRateLimit
+    """Called with each 429 of Rivya, so that background calls pause."""
+    pause: Pause = asyncio.sleep
 
     @asynccontextmanager
     async def opened(self, call: Outgoing) -> AsyncIterator[StreamedResponse]:
@@ -187,7 +180,7 @@ class Relay:
             await response.aclose()
 
     async def _within_deadline(self, call: Outgoing) -> StreamedResponse:
-        timeouts = self._timeouts[call.relayed.kind]
+        timeouts = self.timeouts[call.relayed.kind]
         try:
             async with asyncio.timeout(timeouts.answer):
                 return await self._open(call, timeouts)
@@ -214,14 +207,14 @@ class Relay:
                 await response.aclose()
             RETRIES.labels(call.relayed.path).inc()
             log.info("relay.retried", route=call.relayed.name, attempt=attempt, status=failure.status)
-            await self._pause(pause)
+            await self.pause(pause)
             attempt += 1
 
     async def _attempt(
         self, call: Outgoing, timeouts: CallTimeouts
     ) -> tuple[StreamedResponse | RivyaUnavailable, Failure]:
         try:
-            response = await self._client.open(
+            response = await self.client.open(
                 call.relayed.method, call.target, silence=timeouts.silence, headers=call.headers, content=call.body
             )
         except RivyaUnavailable as error:
@@ -243,4 +236,4 @@ class Relay:
 
     async def _report_rate_limit(self, failure: Failure) -> None:
         with suppress(DatabaseUnavailable):  # the caller's answer does not depend on our database
-            await self._on_rate_limit(RivyaRateLimited(429, "rate_limited", retry_after=failure.retry_after))
+            await self.on_rate_limit(RivyaRateLimited(429, "rate_limited", retry_after=failure.retry_after))

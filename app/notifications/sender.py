@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -43,40 +43,31 @@ class Outgoing:
     allow: AllowList
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RequestBuilder:
     """Signs notifications with the secret of their endpoint, or of the token whose callback it is."""
 
-    def __init__(
-        self,
-        keys: SecretBox,
-        *,
-        scheme: Callable[[], Scheme | None],
-        callback_master: str | None,
-        allow: AllowList,
-        callback_allow: AllowList,
-        clock: Clock,
-    ) -> None:
-        self._keys = keys
-        self._scheme = scheme
-        """The scheme that is proven for Rivya's deliveries, None while none is."""
-        self._callback_master = callback_master
-        self._allow = allow
-        self._callback_allow = callback_allow
-        self._clock = clock
+    keys: SecretBox
+    scheme: Callable[[], Scheme | None]
+    """Returns the scheme that is proven for Rivya's deliveries, None while none is."""
+    callback_master: str | None = field(repr=False)
+    allow: AllowList
+    callback_allow: AllowList
+    clock: Clock
 
     def build(self, claimed: Claimed) -> Outgoing:
         """The request, signed now. Raises `DecryptionFailed` if there is no secret that can be used."""
-        now, to = self._clock.now(), claimed.subscription
+        now, to = self.clock.now(), claimed.subscription
         if to is not None:
-            previous = None if to.previous_secret is None else self._keys.decrypt(to.previous_secret)
-            secrets = valid_secrets(self._keys.decrypt(to.secret), previous, to.rotated_at, now)
-            url, allow = to.url, self._allow
+            previous = None if to.previous_secret is None else self.keys.decrypt(to.previous_secret)
+            secrets = valid_secrets(self.keys.decrypt(to.secret), previous, to.rotated_at, now)
+            url, allow = to.url, self.allow
         else:
-            if self._callback_master is None:
+            if self.callback_master is None:
                 raise DecryptionFailed("RECEIVER_CALLBACK_SECRET is not set, so no callback can be signed")
-            secrets = (callback_secret(self._callback_master, claimed.token),)
-            url, allow = claimed.callback_url or "", self._callback_allow
-        headers = sign(claimed.body, secrets, event_id=claimed.event_id, now=now, scheme=self._scheme())
+            secrets = (callback_secret(self.callback_master, claimed.token),)
+            url, allow = claimed.callback_url or "", self.callback_allow
+        headers = sign(claimed.body, secrets, event_id=claimed.event_id, now=now, scheme=self.scheme())
         return Outgoing(url, headers, allow)
 
 
