@@ -28,9 +28,11 @@ class UploadLimit:
         self._parser = PushMultipartParser(boundary, header_charset="latin-1") if boundary else None
         self._declared = declared
         self._part = ""
-        self._kind = b""
+        self.kind = b""
+        """What the part `kind` says, as far as it has come."""
         self._is_kind_known = False
-        self._size = 0
+        self.size = 0
+        """Bytes of the file so far."""
         self._total = 0
 
     def feed(self, piece: bytes) -> None:
@@ -50,15 +52,15 @@ class UploadLimit:
         elif event is None:
             self._is_kind_known = self._is_kind_known or self._part == "kind"
         elif self._part == "file":
-            self._size += len(event)
+            self.size += len(event)
         elif self._part == "kind" and not self._is_kind_known:
-            self._kind = (self._kind + event)[:_LONGEST_KIND]
+            self.kind = (self.kind + event)[:_LONGEST_KIND]
 
     def check(self) -> None:
         """Compare what has come, or the declared length, with the limit. Raises `BodyTooLarge`."""
-        kind = self._kind.decode("latin-1").strip() if self._is_kind_known else ""
+        kind = self.kind.decode("latin-1").strip() if self._is_kind_known else ""
         limit = LIMITS.get(kind, LARGEST)
         whole = max(self._total, self._declared or 0)
-        if self._size > limit or whole > limit + _BESIDES:
+        if self.size > limit or whole > limit + _BESIDES:
             what = f"a file of kind {kind}" if kind in LIMITS else "a file"
             raise BodyTooLarge(f"file: {what} has at most {limit // _MEGABYTE} MB ({limit} bytes).")

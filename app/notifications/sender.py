@@ -135,9 +135,9 @@ class NotificationSender:
             await self._report(await self._claims.record([(claimed, await self._attempt(claimed))]))
 
     @property
-    def busy(self) -> bool:
-        """Whether an attempt is under way, or what came of one is not written yet."""
-        return bool(self._tasks or self._results)
+    def under_way(self) -> int:
+        """How many attempts are under way, or have ended and are not written yet."""
+        return len(self._tasks) + len(self._results)
 
     async def idle(self) -> None:
         """Wait until every started attempt has ended, and write what came of them. Raises `DatabaseUnavailable`."""

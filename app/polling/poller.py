@@ -122,6 +122,16 @@ class Poller:
         except DatabaseUnavailable:
             log.warning("poll.leases_kept", count=len(self._results))  # they expire by themselves
 
+    @property
+    def asking(self) -> int:
+        """How many polls wait for Rivya's answer."""
+        return len(self._asking)
+
+    @property
+    def under_way(self) -> int:
+        """How many polls are claimed and not over: those that ask, and those that wait for their slots."""
+        return len(self._tasks)
+
     def errors_in_a_row(self) -> int:
         """Failed polls of this process since the last one that Rivya answered; a 404 counts as an answer."""
         return self._errors
@@ -131,8 +141,8 @@ class Poller:
 
         When Rivya is slow and over half of the connections are in use, only as many as there are free connections.
         """
-        ahead = self._most_ahead if len(self._asking) * 2 <= self._most_asking else 0
-        return self._most_asking + ahead - len(self._tasks)
+        ahead = self._most_ahead if self.asking * 2 <= self._most_asking else 0
+        return self._most_asking + ahead - self.under_way
 
     async def _reset_impossible(self) -> None:
         """At the start and every minute, make polls due that were scheduled before the clock was set back."""
@@ -148,7 +158,7 @@ class Poller:
         lease = claimed.lease
         try:
             before_send = await self._limiter.wait_for_slot(claimed.reservation)
-            if before_send is None or len(self._asking) >= self._most_asking:
+            if before_send is None or self.asking >= self._most_asking:
                 return given_back(lease, self._clock.now())
             self._asking.add(lease.generation_id)
             return await self._ask(lease, before_send)

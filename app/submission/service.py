@@ -58,13 +58,18 @@ class SubmissionService:
         self._tasks: set[asyncio.Task[Reply]] = set()
         self._stopping = False
 
+    @property
+    def under_way(self) -> int:
+        """How many creates are under way."""
+        return len(self._tasks)
+
     def new_key(self) -> str:
         """An Idempotency-Key for a caller that sent none."""
         return str(uuid7(self._clock.now()))
 
     async def submit(self, create: Create, key: str, caller: Caller) -> Reply:
         """The reply to a create. Raises `Overloaded` if too many are running; nothing is stored then."""
-        if self._stopping or len(self._tasks) >= self._most_at_once:
+        if self._stopping or self.under_way >= self._most_at_once:
             log_rejected("overloaded")
             raise Overloaded("Too many creates are under way.")
         task = asyncio.create_task(self._guarded(create, key, caller))

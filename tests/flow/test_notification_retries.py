@@ -220,7 +220,7 @@ async def test_one_endpoint_has_five_attempts_under_way_and_one_while_it_fails(d
         for expected in (MOST_AT_ONCE, 1, 1, 1):
             sender.wake()
             await sender.run_once()
-            assert len(sender._tasks) == expected
+            assert sender.under_way == expected
             await sender.idle()
         assert len(it.receiver.heard) == MOST_AT_ONCE + 3
 
@@ -243,7 +243,7 @@ async def test_slow_endpoints_that_fail_take_half_of_the_attempts_of_a_process(d
         while len(it.receiver.heard) < 2 or len(slow.heard) < 2:
             sender.wake()
             await sender.run_once()
-        assert len(sender._tasks) <= 4
+        assert sender.under_way <= 4
         assert len(slow.heard) == 2
         is_over.set()
 

@@ -200,7 +200,7 @@ async def test_five_callbacks_of_one_token_are_under_way_and_none_of_a_revoked_o
         sender = it.room.service.notification_sender
         sender.wake()
         await sender.run_once()
-        assert len(sender._tasks) == MOST_AT_ONCE
+        assert sender.under_way == MOST_AT_ONCE
         await it.send()
         it.room.pass_time(seconds=10)
         await it.dispatch()

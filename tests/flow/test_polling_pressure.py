@@ -80,7 +80,7 @@ async def test_a_poll_claimed_ahead_that_finds_all_hands_full_is_given_back_and_
         replica = await room.replica(most_at_once=1, most_ahead=2)
         await overdue(room, replica, 4)
         room.sandbox.faults.api.append(ApiFault(hang=60))
-        room.clock.stands_still_while[:] = [lambda: bool(replica.poller._asking) and not room.polls]
+        room.clock.stands_still_while[:] = [lambda: replica.poller.asking > 0 and not room.polls]
         await replica.poller.run_once()
         await room.clock.run(_until_given_back(replica))
         await room.clock.run(_until_asked(room))
@@ -166,5 +166,5 @@ async def _until_asked(room: PollingHarness) -> None:
 
 async def _until_given_back(replica: Replica) -> None:
     """Until of all that was claimed only what is being asked for is left."""
-    while len(replica.poller._tasks) > 1:
+    while replica.poller.under_way > 1:
         await asyncio.sleep(0)

@@ -182,7 +182,7 @@ async def test_stopping_lets_those_who_wait_go_and_finishes_what_is_being_sent(d
         sending, waiting = create_many(room, 2)
         await eventually(lambda: room.charged() == 1 and paused.is_set())
         stopping = asyncio.create_task(room.service.stop())
-        await eventually(lambda: len(room.service._tasks) == 1)
+        await eventually(lambda: room.service.under_way == 1)
         await room.sandbox.advance(1)
         await stopping
         answers = {answer.status_code for answer in await asyncio.gather(sending, waiting)}

@@ -65,7 +65,7 @@ class Programs:
         while True:
             sender.wake()
             await sender.run_once()
-            if not sender.busy:
+            if not sender.under_way:
                 return self.receiver.heard[before:]
             await sender.idle()
 

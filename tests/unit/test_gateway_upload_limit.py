@@ -106,5 +106,5 @@ def test_a_quoted_boundary_and_a_preamble_are_understood() -> None:
 def test_how_a_form_is_cut_into_pieces_changes_nothing(size: int, content: bytes) -> None:
     hidden = part("file", content.replace(b"\r\n--b0und", b""), filename="f")
     upload_limit = fed(form(hidden, part("kind", b" audio "), part("model", b"m")), size=size)
-    assert upload_limit._kind == b" audio "
-    assert upload_limit._size == len(content.replace(b"\r\n--b0und", b""))
+    assert upload_limit.kind == b" audio "
+    assert upload_limit.size == len(content.replace(b"\r\n--b0und", b""))
