@@ -9,10 +9,18 @@ from typing import Any
 
 import asyncpg
 
+from app.core.records import uuid7_beginning
 from bench.world import World
 
 SIZES = (10_000, 1_000_000, 5_000_000)
+HISTORY = 1_000_000
+"""Deliveries and transitions of the big database."""
 SUBMISSIONS = 200_000
+NOTIFICATIONS = 200_000
+"""And as many entries of the audit."""
+PAST = 2_000_000
+PAST_MODEL = "model-past"
+"""Of the first `PAST` generations: most common of all, and never used since."""
 BIG = "five million generations"
 _AT_ONCE = 20_000
 
@@ -35,6 +43,12 @@ _SUBMISSIONS = (
     *("id", "idempotency_key", "request_hash", "request", "state", "is_final", "response_status", "response"),
     *("generation_id", "attempts", "retries", "sent_at", "next_attempt_at", "created_at", "resolved_at"),
 )
+_NOTIFICATIONS = (
+    *("id", "queue", "subscription_id", "token", "event_id", "event_type", "generation_id", "number", "created_at"),
+    *("ended_at", "attempts", "state", "attempt_log", "body"),
+)
+_AUDIT = ("id", "recorded_at", "actor", "action", "target")
+_USAGE = ("hour", "submitted_by", "model", "generations", "open", "reserved_credits", "final_credits")
 _NULL = "\\N"
 _BODY = "a body of Rivya " * 30
 _UNUSUAL = {7: "unknown_type", 8: "unreadable", 9: "conflict"}
@@ -44,11 +58,12 @@ _UNUSUAL = {7: "unknown_type", 8: "unreadable", 9: "conflict"}
 
 
 def big(world: World) -> str:
-    """The URL of a database with `SIZES[-1]` generations: what an earlier section left, or made now."""
+    """The URL of a database with `SIZES[-1]` generations and `HISTORY`: what an earlier section left, or made now."""
     url = world.filled.pop(BIG, None)
     if url is None:
         url = world.fresh("postgresql")
         fill(url, first=1, last=SIZES[-1])
+        fill_history(url, last=HISTORY)
     return url
 
 
@@ -86,6 +101,9 @@ def fill_history(url: str, *, last: int, due_each: int = 100) -> None:
         deliveries=(_DELIVERIES, _lines(_delivery, 1, last, due_each)),
         transitions=(_TRANSITIONS, _lines(_transition, 1, last, due_each)),
         submissions=(_SUBMISSIONS, _lines(_submission, 1, min(last, SUBMISSIONS), due_each)),
+        notifications=(_NOTIFICATIONS, _lines(_notification, 1, min(last, NOTIFICATIONS), due_each)),
+        audit=(_AUDIT, _lines(_audit, 1, min(last, NOTIFICATIONS), due_each)),
+        usage_hours=(_USAGE, _usage()),
     )
 
 
@@ -105,7 +123,8 @@ def _final_status(number: int) -> str:
 
 
 def _generation(number: int, at: str, status: str) -> str:
-    about = f"model-{number % 20}\t1\t{{}}\torder-{number}\ttoken-{number % 9}\t{at}"
+    model = PAST_MODEL if number <= PAST else f"model-{number % 20}"
+    about = f"{model}\t1\t{{}}\torder-{number}\ttoken-{number % 9}\t{at}"
     rivya = f'{{"id":"task_{number}","status":"{{}}","model":"z-image","reserved_credits":1,"final_credits":{{}}'
     dates = ',"created_at":"2026-05-11T00:00:00.000Z","updated_at":"2026-05-11T00:01:00.000Z"'
     if status == "queued":
@@ -125,7 +144,9 @@ def _generation(number: int, at: str, status: str) -> str:
 
 def _open_generation(number: int, at: str, status: str) -> str:
     """With the model that its callback will tell."""
-    return _generation(number, at, status).replace(f"\tmodel-{number % 20}\t", "\tz-image\t")
+    values = _generation(number, at, status).split("\t")
+    values[_GENERATIONS.index("model")] = "z-image"
+    return "\t".join(values)
 
 
 def _generation_0_1(number: int, at: str, status: str) -> str:
@@ -162,6 +183,32 @@ def _submission(number: int, at: str, status: str) -> str:
     if status == "queued":
         return f"{about}\tunknown\t0\t{_NULL}\t\t{_NULL}\t1\t0\t{at}\t{_later(at)}\t{at}\t{_NULL}"
     return f"{about}\taccepted\t1\t200\t\ttask_{number}\t1\t0\t{at}\t{_NULL}\t{at}\t{at}"
+
+
+def _notification(number: int, at: str, status: str) -> str:  # noqa: ARG001
+    state = {3: "dead", 4: "canceled"}.get(number % 1000, "delivered")
+    about = f"wh_{number % 18}\twh_{number % 18}\ttoken-{number % 9}\tevt_{number}\tgeneration.succeeded"
+    return f"{_id(number, at)}\t{about}\ttask_{number}\t1\t{at}\t{at}\t1\t{state}\t[]\t{_BODY}"
+
+
+def _audit(number: int, at: str, status: str) -> str:  # noqa: ARG001
+    action = "token.created" if number % 1000 == 3 else "call.refused"
+    return f"{_id(number, at)}\t{at}\ttoken-{number % 9}\t{action}\tshop"
+
+
+def _id(number: int, at: str) -> str:
+    """As uuid7 makes them: the time comes first."""
+    beginning = uuid7_beginning(datetime.fromisoformat(f"{at}+00:00"))
+    return f"{beginning}-7000-8000-{number:012x}"
+
+
+def _usage() -> Iterator[str]:
+    """Of 9 tokens with 20 models in every hour of 30 days."""
+    end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    for hour in range(30 * 24):
+        at = f"{end - timedelta(hours=hour + 1):%Y-%m-%d %H:%M:%S}.000000"
+        for which in range(9 * 20):
+            yield f"{at}\ttoken-{which % 9}\tmodel-{which // 9}\t3\t0\t3\t3"
 
 
 def _later(at: str) -> str:

@@ -5,13 +5,12 @@ from pathlib import Path
 from app.fastpath.settlement import SETTLE
 from app.ledger.postgres import LOOK
 from bench import driving, servers
-from bench.fill import SIZES, SUBMISSIONS, big, fill, fill_history
+from bench.fill import HISTORY, SIZES, SUBMISSIONS, big, fill, fill_history
 from bench.plan_log import Statement, explain_all, shortened, statements
 from bench.results import Results
 from bench.verify import Void
 from bench.world import World
 
-HISTORY = 1_000_000
 GROWN = 100_000
 MOST_MILLISECONDS = 20.0
 MOST_ROWS = 5000
@@ -30,7 +29,6 @@ def run(world: World, results: Results) -> None:
 
 def _big(world: World, results: Results) -> None:
     url = big(world)
-    fill_history(url, last=HISTORY)
     explain_all(url)
     since = len(world.cluster.log())
     with (

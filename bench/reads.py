@@ -1,4 +1,4 @@
-"""Status reads, pages and claims as the table grows to five million rows, and the plans they are read with."""
+"""Status reads and claims as the table grows to five million rows, and pages of the lists once it has them."""
 
 import asyncio
 import random
@@ -8,29 +8,15 @@ from datetime import UTC, datetime
 from functools import partial
 
 from app.core.database import Database
-from app.ledger.models import GenerationFilter, Position, Status, Tracking
-from app.ledger.queries import Queries
 from app.polling.claims import LEASE, DuePolls
-from bench import load, servers
-from bench.fill import BIG, SIZES, fill
+from bench import lists, load, servers
+from bench.fill import BIG, HISTORY, SIZES, fill, fill_history
 from bench.pairs import Ceiling, Pairs
 from bench.results import Results
 from bench.world import World
 
 READ_AT = 1_000_000
-PAGES = 1000
 _TRIES = 15
-_FILTERS = {
-    "no filter": GenerationFilter(),
-    "status": GenerationFilter(status=Status.FAILED),
-    "tracking": GenerationFilter(tracking=Tracking.WATCHING),
-    "model": GenerationFilter(model="model-7"),
-    "created_after": GenerationFilter(created_after=datetime(2020, 1, 1, tzinfo=UTC)),
-    "client_request_id": GenerationFilter(client_request_id="order-77"),
-    "model and submitted_by": GenerationFilter(model="model-7", submitted_by="nobody"),
-    "model and status": GenerationFilter(model="model-7", status=Status.FAILED),
-    "settled": GenerationFilter(tracking=Tracking.SETTLED),
-}
 
 
 def run(world: World, results: Results) -> None:
@@ -44,7 +30,8 @@ def run(world: World, results: Results) -> None:
         if size == READ_AT:
             _status(world, url, results, size)
     _report_claims(claims, results)
-    asyncio.run(_lists(url, results))
+    fill_history(url, last=HISTORY)
+    lists.measure(url, results)
     world.filled[BIG] = url
     _claims_on_sqlite(world, results)
 
@@ -107,35 +94,3 @@ def _report_claims(claims: dict[int, list[float]], results: Results, *, on: str 
         measured=f"{', '.join(f'{it:.1f}' for it in medians.values())} ms, {growth:.2f}x",
         is_reached=max(medians.values()) <= 3 and growth <= 1.3,
     )
-
-
-async def _lists(url: str, results: Results) -> None:
-    database = Database(url)
-    queries = Queries(database)
-    slowest = {name: await _pages(queries, chosen) for name, chosen in _FILTERS.items()}
-    await database.dispose()
-    results.add(
-        f"first and {PAGES:,}th page of 50, each filter, {SIZES[-1]:,} rows",
-        target="≤ 20 ms each",
-        measured=", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in slowest.items()) + " ms",
-        is_reached=max(slowest.values()) <= 20,
-    )
-
-
-async def _pages(queries: Queries, chosen: GenerationFilter) -> float:
-    """Milliseconds for the first or for the last page of a thousand, whichever takes longer; each the median of 5."""
-    starts: list[Position | None] = [None]
-    for _ in range(PAGES - 1):
-        page = await queries.generations(chosen, after=starts[-1], limit=50)
-        if page.last is None:
-            break
-        starts.append(page.last)
-    slowest = 0.0
-    for after in (starts[0], starts[-1]):
-        times = []
-        for _ in range(5):
-            started = time.perf_counter()
-            await queries.generations(chosen, after=after, limit=50)
-            times.append((time.perf_counter() - started) * 1000)
-        slowest = max(slowest, statistics.median(times))
-    return slowest

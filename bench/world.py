@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
+from sqlalchemy import text
 
+from app.core.database import Database
 from bench.machine import cores
 from tests.support.databases import PostgresDatabases, SqliteDatabases
 from tests.support.postgres import PostgresCluster
@@ -63,6 +65,12 @@ def on_postgres(url: str, act: Callable[[Any], Awaitable[Result]]) -> Result:
             await connection.close()
 
     return asyncio.run(run())
+
+
+async def on_database(database: Database, statement: str) -> tuple[Any, ...]:
+    """The first row of a statement."""
+    async with database.read() as connection:
+        return tuple((await connection.execute(text(statement))).one())
 
 
 def postgres_version(url: str) -> str:

@@ -29,6 +29,8 @@ _ABOUT_DELIVERIES = tuple(column for column in deliveries.c if column.name not i
 Conditions = tuple[sa.ColumnElement[bool], ...]
 
 
+MOST_WALKED_FENCED = 500
+"""Deliveries for a fenced token: the generation of each is looked up."""
 MOST_WALKED_OPEN = 250
 """Of open ones, each of which is looked up by the key of its poll."""
 
@@ -131,7 +133,7 @@ def list_deliveries(chosen: DeliveryFilter, *, after: Position | None, limit: in
     elif others.get("event_type", _USUAL) != _USUAL:
         walk = replace(walk, rows=walk.rows.where(NOT_SUCCEEDED), among=(d.event_type, others.pop("event_type")))
     is_walk = bool(others) or chosen.owner is not None
-    most = max(MOST_WALKED, limit) if is_walk else limit
+    most = max(MOST_WALKED if chosen.owner is None else MOST_WALKED_FENCED, limit) if is_walk else limit
     part = _part(after, chosen.received_after, chosen.received_before)
     walked = walk.read(part, limit=most, is_sqlite=is_sqlite).subquery("walked")
     page = sa.select(walked).where(*(walked.c[name] == value for name, value in others.items()))
