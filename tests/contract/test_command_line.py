@@ -2,7 +2,6 @@
 
 import os
 import resource
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,7 +38,8 @@ def test_help_takes_at_most_half_more_processor_time_than_importing_typer() -> N
     for words in commands:  # the first run may compile modules
         processor_seconds(*words)
     pairs = [[processor_seconds(*words) for words in commands] for _ in range(PAIRS)]
-    ours, typers = (statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+    # The least is what it takes: a machine at work adds to either, never takes away.
+    ours, typers = map(min, zip(*pairs, strict=True))
     assert ours / typers <= 1.5
 
 

@@ -23,7 +23,7 @@ async def test_a_rolling_restart_of_two_replicas_gives_no_answer_but_2xx(postgre
     ):
         while not rivya.sandbox.endpoints.by_id:
             await replicas.watch(replicas.ports[0], seconds=0.01)
-        load = Load(rivya.sandbox, replicas.url, random.Random(3))
+        load = Load(rivya.sandbox, replicas.url, random.Random(3), create_seconds=30)
         running = asyncio.create_task(load.run())
         for port in replicas.ports:
             while sum(load.account.accepted.values()) % 10:

@@ -27,6 +27,8 @@ class Load:
     url: str
     chance: random.Random
     account: Account = field(default_factory=Account)
+    create_seconds: float = 2
+    """After so many without an answer to a create the caller hangs up."""
     _number: int = 0
     _over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -70,7 +72,7 @@ class Load:
         self.account.keys.add(key)
         for _ in range(3):
             request = client.build_request(
-                "POST", "/api/v1/generations", json=body, headers={"Idempotency-Key": key}, timeout=2
+                "POST", "/api/v1/generations", json=body, headers={"Idempotency-Key": key}, timeout=self.create_seconds
             )
             answer = await self._ask("create", client, request)
             if answer is not None and answer.is_success:
