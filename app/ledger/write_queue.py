@@ -76,6 +76,9 @@ _LONGEST_PAUSE: Final = 1.0
 WRITERS: Final = 2
 """For PostgreSQL: while it commits one batch, we answer and collect the other. SQLite has one writer."""
 
+FEW_AFTER: Final = 0.05
+"""Seconds after which few reports are a batch, too: what is being recorded may be held up, as by a lock."""
+
 PATIENCE = 10.0
 """Seconds that a report may wait for its commit before its sender gets an error and has to repeat it."""
 
@@ -95,6 +98,7 @@ class WriteQueue:
         most_waiting: int = 2000,
         most_bytes: int = MAX_BYTES,
         most_at_once: int = 200,
+        few_after: float = FEW_AFTER,
         patience: float = PATIENCE,
     ) -> None:
         self._recorder = recorder
@@ -103,9 +107,12 @@ class WriteQueue:
         self._most_waiting = most_waiting
         self._most_bytes = most_bytes
         self._most_at_once = most_at_once
+        self._few_after = few_after
         self._patience = patience
         self._queue: deque[PendingReport] = deque()
         self._being_recorded: list[list[PendingReport]] = []
+        self._enough = 1
+        """How many reports a batch begins with."""
         self._bytes = 0
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,7 +168,8 @@ class WriteQueue:
             raise Overloaded
         self._bytes += waiting.size
         self._queue.append(waiting)
-        self._arrived.set()
+        if len(self._queue) >= self._enough or len(self._queue) == 1:
+            self._arrived.set()
         if self._deadline_timer is None:
             self._deadline_timer = loop.call_at(waiting.deadline, self._expire_overdue)
 
@@ -178,13 +186,12 @@ class WriteQueue:
     async def _write(self) -> float | None:
         """Record the next batch. Return 0, the seconds until the next run; None when all is recorded and we stop."""
         async with self._next_batch:
-            while not self._queue:
-                if self._stopping:
-                    return None
-                self._arrived.clear()
-                await self._arrived.wait()
+            await self._wait_for_enough()
+            if not self._queue:
+                return None
             batch = self._take()
-        self._being_recorded.append(batch)
+            self._being_recorded.append(batch)
+            self._count_enough()
         try:
             error = await self._commit(batch)
             if isinstance(error, DatabaseUnavailable):
@@ -197,8 +204,29 @@ class WriteQueue:
             raise
         finally:
             self._being_recorded.remove(batch)
+            self._count_enough()
+            self._arrived.set()
             self._bytes -= sum(waiting.size for waiting in batch)
         return 0.0
+
+    async def _wait_for_enough(self) -> None:
+        """Wait until as many reports wait as are being recorded, or until the first has waited for `few_after`.
+
+        Both batches so become equally large. A second one of a few reports would cost nearly as much as a large one.
+        """
+        while len(self._queue) < self._enough and not self._stopping:
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout_at(self._few_due_at()):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return
+
+    def _few_due_at(self) -> float | None:
+        return self._queue[0].deadline - self._patience + self._few_after if self._queue else None
+
+    def _count_enough(self) -> None:
+        self._enough = max([1, *map(len, self._being_recorded)])
 
     def _take(self) -> list[PendingReport]:
         batch: list[PendingReport] = []

@@ -294,18 +294,63 @@ async def test_a_second_batch_begins_beside_the_first_and_a_third_waits_for_one_
         assert len(await room.rows(deliveries)) == 26
 
 
+async def let_come(batch: WriteQueue, *sizes: int) -> list[asyncio.Task[Recorded]]:
+    """Let so many reports come together, one group after another."""
+    tasks: list[asyncio.Task[Recorded]] = []
+    for size in sizes:
+        tasks += [asyncio.create_task(batch.record(webhook(f"{size}-{n}", "succeeded"))) for n in range(size)]
+        for _ in range(5):
+            await asyncio.sleep(0)
+    return tasks
+
+
+async def test_fewer_than_are_being_recorded_wait_for_its_end(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        gate = Gate(room)
+        batch = WriteQueue(gate, SystemClock(), writers=2, few_after=60)
+        await batch.start()
+        tasks = await let_come(batch, 10, 9)
+        assert gate.sizes == [10]
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        await batch.stop()
+        assert gate.sizes == [10, 9]
+
+
+async def test_as_many_as_are_being_recorded_do_not_wait(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        gate = Gate(room)
+        batch = WriteQueue(gate, SystemClock(), writers=2, few_after=60)
+        await batch.start()
+        tasks = await let_come(batch, 10, 9, 1)
+        assert gate.sizes == [10, 10]
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        await batch.stop()
+
+
 async def test_a_few_do_not_wait_long_for_a_batch_that_is_held_up(database_url: str) -> None:
     async with open_ledger(database_url) as room:
         gate = Gate(room)
         batch = WriteQueue(gate, SystemClock(), writers=2)
         await batch.start()
-        tasks = [asyncio.create_task(batch.record(webhook("first", "succeeded")))]
-        await gate.reached.wait()
+        tasks = await let_come(batch, 10)
         gate.reached.clear()
-        tasks += [asyncio.create_task(batch.record(webhook(f"few{n}", "succeeded"))) for n in range(3)]
+        tasks += await let_come(batch, 3)
         async with asyncio.timeout(10):
             await gate.reached.wait()
-        assert gate.sizes == [1, 3]
+        assert gate.sizes == [10, 3]
         gate.open.set()
         await asyncio.gather(*tasks)
         await batch.stop()
+
+
+async def test_a_few_that_wait_are_recorded_before_the_queue_stops(database_url: str) -> None:
+    async with open_ledger(database_url) as room:
+        gate = Gate(room)
+        batch = WriteQueue(gate, SystemClock(), writers=2, few_after=60)
+        await batch.start()
+        tasks = await let_come(batch, 10, 3)
+        gate.open.set()
+        await batch.stop()
+        assert len(await asyncio.gather(*tasks)) == 13
