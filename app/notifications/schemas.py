@@ -75,19 +75,7 @@ _DELIVERY: Final[dict[str, Any]] = {
 }
 
 
-class _Filters(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    model: _Text | None = Field(None, description="Only generations of this model.")
-    submitted_by: _Text | None = Field(None, description="Only generations that this token submitted.")
-
-    @field_validator("event_types", check_fields=False)
-    @classmethod
-    def _unique(cls, value: list[EventType]) -> list[EventType]:
-        return list(dict.fromkeys(value))
-
-
-class CreateWebhook(_Filters):
+class CreateWebhook(BaseModel):
     """A new endpoint. `model`, `submitted_by` and the types that Rivya lacks are additions of the receiver."""
 
     model_config = ConfigDict(
@@ -95,19 +83,24 @@ class CreateWebhook(_Filters):
         json_schema_extra={"example": {name: _ENDPOINT[name] for name in ("name", "url", "event_types")}},
     )
 
+    model: _Text | None = Field(None, description="Only generations of this model.")
+    submitted_by: _Text | None = Field(None, description="Only generations that this token submitted.")
     name: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
     url: _Url
     event_types: _Types = Field([*RIVYAS_TYPES], description="`receiver.alarm` is for the role admin.")
 
+    @field_validator("event_types")
+    @classmethod
+    def _unique(cls, value: list[EventType]) -> list[EventType]:
+        return list(dict.fromkeys(value))
 
-class ChangeWebhook(_Filters):
+
+class ChangeWebhook(CreateWebhook):
     """A change of an endpoint; what it does not name stays."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"status": "paused"}})
+    model_config = ConfigDict(json_schema_extra={"example": {"status": "paused"}})
 
-    name: Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
     url: _Url = ""
-    event_types: _Types = Field([*RIVYAS_TYPES], description="`receiver.alarm` is for the role admin.")
     status: Literal["active", "paused", "disabled"] = Field(
         "active", description="Events for an endpoint that is not active are held for two days."
     )
