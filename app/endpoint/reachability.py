@@ -37,6 +37,8 @@ _SILENT: Final = (
 _MOST_BYTES: Final = 256 * 1024
 """Several times the largest answer of ours, which repeats the headers that arrived."""
 _SECONDS_BETWEEN_READS: Final = 0.5
+_SECONDS_OF_NOTICE: Final = 1.5
+"""From the announcement of a test delivery until it is requested: every process has read that by then."""
 
 
 class Reachability:
@@ -51,7 +53,6 @@ class Reachability:
         key: ProbeKey,
         public_url: str | None,
         patience: timedelta = timedelta(seconds=30),
-        notice: timedelta = timedelta(seconds=1.5),
     ) -> None:
         self._client = client
         self._repository = repository
@@ -59,8 +60,6 @@ class Reachability:
         self._key = key
         self._public_url = public_url
         self._patience = patience
-        self._notice = notice
-        """How long before a test delivery is requested it is announced: every process has read that by then."""
         self._lock = asyncio.Lock()
 
     async def check_all(self) -> list[HealthCheck]:
@@ -139,7 +138,7 @@ class Reachability:
             await asyncio.sleep(_SECONDS_BETWEEN_READS)
             wanted = await self._read(wanted)
         await self._announce(wanted, self._clock.now())
-        await asyncio.sleep(self._notice.total_seconds())
+        await asyncio.sleep(_SECONDS_OF_NOTICE)
         try:
             return await self._tested(name, wanted)
         except RivyaError as error:

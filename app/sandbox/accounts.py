@@ -14,6 +14,8 @@ from app.sandbox.responses import RivyaError, missing
 from app.sandbox.settings import Context
 
 DEFAULT_KEY = "rvya_sk_sandbox"
+STARTING_CREDITS = 100_000
+"""The credits of an account that were never set."""
 SCOPES = (
     "models:read",
     "generations:create",
@@ -111,15 +113,14 @@ class Charge:
 class CreditAccounts:
     """The credits of every account, and the charges."""
 
-    def __init__(self, context: Context, *, starting_credits: int) -> None:
+    def __init__(self, context: Context) -> None:
         self._settings = context.settings
-        self._starting_credits = starting_credits
         self._credits: dict[str, int] = {}
         self.charges: deque[Charge] = deque(maxlen=context.keep)
 
     def balance(self, account: str) -> int:
         """The credits that the account can spend."""
-        return self._credits.get(account, self._starting_credits)
+        return self._credits.get(account, STARTING_CREDITS)
 
     def set_balance(self, account: str, amount: int) -> None:
         """Set the credits that the account can spend."""

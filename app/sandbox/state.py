@@ -66,7 +66,6 @@ class Sandbox:
         *,
         manual: bool = False,
         keys: Sequence[str] = (DEFAULT_KEY,),
-        credits: int = 100_000,  # noqa: A002 - Rivya's own word
         settings: SandboxSettings | None = None,
         clock: Clock | None = None,
         keep: int = 50_000,
@@ -78,7 +77,7 @@ class Sandbox:
         context = Context(self.settings, self.faults, self.clock, self.scheduler, keep)
         self.keys = KeyRing(keys, self.clock)
         self.calls = CallLog(context)
-        self.accounts = CreditAccounts(context, starting_credits=credits)
+        self.accounts = CreditAccounts(context)
         self.endpoints = Endpoints(context)
         self.sender = DeliverySender(context, self.endpoints)
         self.publisher = EventPublisher(context, self.endpoints, self.sender)
