@@ -18,9 +18,6 @@ from tests.support.fast_path_comparison import LAST, ServerPair, delivery, read,
 from tests.support.reports import submit
 
 PATH = "/api/v1/generations/task_7"
-# A delivery is signed when its test runs: its time-stamp counts for five minutes.
-SIGNED = partial(delivery, "task_7")
-FORGED = partial(delivery, "task_7", sent=b'{"id":"evt_forged"}')
 
 
 class Failing:
@@ -59,43 +56,52 @@ async def statuses(both: ServerPair, request: bytes) -> list[int]:
     return [int(part[:3]) for part in heard.split(b"HTTP/1.1 ")[1:]]
 
 
-@pytest.mark.parametrize(
-    ("place", "make_request", "status"),
-    [
-        ("app.fastpath.application.FastPathApp.handler", SIGNED, 200),
-        ("app.intake.webhook.parse_delivery", SIGNED, 200),
-        ("app.endpoint.health.EndpointHealth.record_verified", SIGNED, 200),
-        ("app.ledger.write_queue.PendingReport", SIGNED, 200),
-        ("app.fastpath.protocol.FastExchange.respond", SIGNED, 200),
-        ("app.fastpath.protocol.FastExchange.respond", FORGED, 401),
-        ("app.fastpath.protocol.FastExchange.respond", partial(read, PATH), 200),
-        ("app.fastpath.application.render", partial(read, PATH), 200),
-        ("app.fastpath.application.render", partial(read, f"{PATH}?wait=1"), 200),
-        ("app.api.waiting.Waiting.add_callback", partial(read, PATH), 200),
-        ("app.api.waiting.generation_in", partial(read, f"{PATH}?wait=1"), 200),
-    ],
+def forged(generation_id: str) -> bytes:
+    return delivery(generation_id, sent=b'{"id":"evt_forged"}')
+
+
+def status_read(generation_id: str, query: str = "") -> bytes:
+    return read(f"/api/v1/generations/{generation_id}{query}")
+
+
+waiting_read = partial(status_read, query="?wait=1")
+
+FAILURES: tuple[tuple[str, Callable[[str], bytes], int], ...] = (
+    ("app.fastpath.application.FastPathApp.handler", delivery, 200),
+    ("app.intake.webhook.parse_delivery", delivery, 200),
+    ("app.endpoint.health.EndpointHealth.record_verified", delivery, 200),
+    ("app.ledger.write_queue.PendingReport", delivery, 200),
+    ("app.fastpath.protocol.FastExchange.respond", delivery, 200),
+    ("app.fastpath.protocol.FastExchange.respond", forged, 401),
+    ("app.fastpath.protocol.FastExchange.respond", status_read, 200),
+    ("app.fastpath.application.render", status_read, 200),
+    ("app.fastpath.application.render", waiting_read, 200),
+    ("app.api.waiting.Waiting.add_callback", status_read, 200),
+    ("app.api.waiting.generation_in", waiting_read, 200),
 )
+
+
 def test_what_fails_is_logged_and_answered_by_the_route(
-    monkeypatch: pytest.MonkeyPatch,
-    database_url: str,
-    place: str,
-    make_request: Callable[[], bytes],
-    status: int,
-    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, database_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def ask(both: ServerPair) -> None:
-        failing = Failing(pkgutil.resolve_name(place))
-        monkeypatch.setattr(place, failing)
-        assert await statuses(both, make_request()) == [status, 404]
-        assert failing.calls >= 1
-        async with both.service.database.read() as connection:
-            attempts = select(deliveries.c.attempts).where(deliveries.c.event_id == "evt_task_7")
-            assert set((await connection.execute(attempts)).scalars()) <= {1}
+        for number, (place, make_request, status) in enumerate(FAILURES):
+            generation_id = f"task_failing_{number}"
+            await both.service.batch.record(submit(generation_id))
+            capfd.readouterr()
+            failing = Failing(pkgutil.resolve_name(place))
+            with monkeypatch.context() as patched:
+                patched.setattr(place, failing)
+                assert await statuses(both, make_request(generation_id)) == [status, 404], place
+            assert failing.calls >= 1, place
+            async with both.service.database.read() as connection:
+                attempts = select(deliveries.c.attempts).where(deliveries.c.event_id == f"evt_{generation_id}")
+                assert set((await connection.execute(attempts)).scalars()) <= {1}, place
+            output = "".join(capfd.readouterr())
+            assert "fast_path.failed" in output or "waiting.failed" in output, place
+            assert "LookupError: injected" in output, place
 
     served(monkeypatch, database_url, ask)
-    output = "".join(capfd.readouterr())
-    assert "fast_path.failed" in output or "waiting.failed" in output
-    assert "LookupError: injected" in output
 
 
 def test_what_fails_in_the_parser_itself_is_never_called_a_bad_request(

@@ -121,7 +121,8 @@ class Life:
             await self._start()
 
     def _record_kill(self) -> None:
-        _, point = self._passed()[-1]
+        # Not just the last: another thread may still have passed one before the signal took effect.
+        point = next(point for _, point in reversed(self._passed()) if point in self._kill_at)
         self._kill_at.remove(point)
         self.killed.append((self._phase, point))
 
