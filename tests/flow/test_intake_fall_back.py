@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from starlette.types import Message, Scope
 
 from app.core.clock import SystemClock
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
+from app.core.middleware import STARTED
 from app.fastpath.application import FastDelivery
 from app.intake.rejections import Rejections
 from app.intake.webhook import ROUTE, Intake
@@ -77,7 +79,8 @@ async def fallen_back(
         signed = event()
         signature = sign(SCHEME, SECRET, signed, timestamp=NOON, event_id="evt_header")
         headers = [(name.lower().encode(), value.encode()) for name, value in signature]
-        scope: Scope = {"type": "http", "method": "POST", "path": ROUTE, "headers": headers, "state": {}}
+        scope: Scope = {"type": "http", "method": "POST", "path": ROUTE, "headers": headers}
+        scope["state"] = {STARTED: perf_counter()}
         exchange, sent = FallsBack(), list[Message]()
         try:
             is_taken = FastDelivery(intake, first)(scope, body or signed, exchange)
