@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database, UtcDateTime
 from app.core.models import hot_dataclass
+from app.core.pagination import IN_ORDER
 from app.ledger.models import Tracking
 from app.ledger.sql import any_of, ids_parameter
 from app.ledger.tables import polls
@@ -100,6 +101,8 @@ class DuePolls:
 
         The turns begin with the token after `after`.
         """
+        if not self._is_sqlite:
+            await connection.execute(IN_ORDER)
         due = {"now": now, "most": most}
         chosen = (await connection.execute(self.choose, {**due, "after": after})).all()
         places = {generation_id: place for place, (generation_id, _) in enumerate(chosen)}
@@ -224,8 +227,9 @@ _WRITE = update(polls).where(_p.generation_id == bindparam("id")).values(lease_u
 _IN_TURN = "SELECT generation_id, token FROM turns ORDER BY turn, token <= :after, token LIMIT :most"
 
 # Each step of `owners` finds the next token in the index, so the time does not depend on how many polls a token has.
-# Compared as rows, for which only the index by token serves: of two equalities and an order by time PostgreSQL expects
-# many rows, and would read all that is due, again for each token, from the index by time.
+# The token is compared with an array, so that only the index by token has the order, which is never made by sorting:
+# with `token = owners.token` PostgreSQL may read all that is due, again for each token, from the index by time. A
+# comparison of rows would not end where a token's polls of a source do, but read on through those of its others.
 CHOOSE = text(
     f"""
     WITH RECURSIVE owners AS (
@@ -243,8 +247,7 @@ CHOOSE = text(
         CROSS JOIN LATERAL (
             SELECT p.generation_id, p.next_poll_at FROM polls AS p
             WHERE p.next_poll_at IS NOT NULL
-                AND (p.token, p.source, p.next_poll_at) >= (owners.token, kinds.source, '-infinity')
-                AND (p.token, p.source, p.next_poll_at) <= (owners.token, kinds.source, :now)
+                AND p.token = ANY(ARRAY[owners.token]) AND p.source = kinds.source AND p.next_poll_at <= :now
             ORDER BY p.token, p.source, p.next_poll_at LIMIT :most
         ) AS due
     )
