@@ -11,6 +11,7 @@ import httpx
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from app.core.middleware import RequestContextMiddleware
 from app.intake.rejections import Rejections
 from app.intake.webhook import Intake
 from app.ledger.tables import generations, transitions
@@ -150,7 +151,7 @@ async def faulty_provider(url: str) -> AsyncIterator[FaultyProvider]:
             most_bytes=65536,
             probed=PROBE_KEY.answer,
         )
-        app = Starlette(routes=[Route("/rivya/webhook{tail:path}", intake)])
+        app = RequestContextMiddleware(Starlette(routes=[Route("/rivya/webhook{tail:path}", intake)]))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://receiver") as client:
             carrier = IntoIntake(client)
             room.sandbox.sender.client = carrier
