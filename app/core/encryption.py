@@ -1,9 +1,14 @@
-"""Encrypts stored secrets with Fernet (AES-128-CBC with HMAC-SHA256), under the newest of several keys."""
+"""Encrypts stored secrets with Fernet (AES-128-CBC with HMAC-SHA256), under the newest of several keys.
+
+The library is imported for the first key: it takes 7 MiB, which a receiver without keys does not need.
+"""
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from cryptography.fernet import Fernet, InvalidToken
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 
 class DecryptionFailed(Exception):
@@ -11,10 +16,10 @@ class DecryptionFailed(Exception):
 
 
 class SecretBox:
-    """Encrypts with the first key, decrypts with the key that encrypted."""
+    """Encrypts with the first key, decrypts with the key that encrypted. Raises `ValueError` for what is no key."""
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._keys = {key_id(key): Fernet(key) for key in keys}
+        self._keys = {key_id(key): _fernet(key) for key in keys}
         self._newest = key_id(keys[0]) if keys else None
 
     @property
@@ -41,6 +46,8 @@ class SecretBox:
                 f"a stored secret was sealed with key {needed}, which is not in RECEIVER_ENCRYPTION_KEYS: add it, "
                 "or if it is lost, run `rivya-receiver endpoint reset-secret`"
             )
+        from cryptography.fernet import InvalidToken  # noqa: PLC0415 - see above
+
         try:
             return fernet.decrypt(token).decode()
         except InvalidToken as error:
@@ -49,6 +56,12 @@ class SecretBox:
     def __repr__(self) -> str:
         """The ids of the keys, never the keys."""
         return f"SecretBox({', '.join(self._keys)})"
+
+
+def _fernet(key: str) -> "Fernet":
+    from cryptography.fernet import Fernet  # noqa: PLC0415 - see above
+
+    return Fernet(key)
 
 
 def key_id(key: str) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from cryptography.fernet import Fernet
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,6 +23,7 @@ from pydantic_settings import NoDecode
 
 from app.core.auth import ApiToken, Role
 from app.core.database_url import normal_url, with_transaction_pooler
+from app.core.encryption import SecretBox
 from app.core.proxies import ProxyInvalid, parse_networks, proxy_for
 from app.core.records import is_header_value
 from app.core.setting_sources import (
@@ -83,7 +83,7 @@ def parse_keys(text: str) -> tuple[SecretStr, ...]:
     keys = _entries(text)
     for position, key in enumerate(keys, start=1):
         try:
-            Fernet(key)
+            SecretBox([key])
         except ValueError:
             raise ValueError(f"key {position} must be 32 bytes in URL-safe base64 (44 characters)") from None
     return tuple(SecretStr(key) for key in keys)
