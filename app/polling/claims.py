@@ -227,24 +227,26 @@ _WRITE = update(polls).where(_p.generation_id == bindparam("id")).values(lease_u
 _IN_TURN = "SELECT generation_id, token FROM turns ORDER BY turn, token <= :after, token LIMIT :most"
 
 # Each step of `owners` finds the next token in the index, so the time does not depend on how many polls a token has.
-# The token is compared with an array, so that only the index by token has the order, which is never made by sorting:
-# with `token = owners.token` PostgreSQL may read all that is due, again for each token, from the index by time. A
-# comparison of rows would not end where a token's polls of a source do, but read on through those of its others.
-CHOOSE = text(
-    f"""
+_OWNERS = """
     WITH RECURSIVE owners AS (
-        (SELECT token FROM polls WHERE next_poll_at IS NOT NULL ORDER BY token LIMIT 1)
+        SELECT * FROM (SELECT token FROM polls WHERE next_poll_at IS NOT NULL ORDER BY token LIMIT 1) AS first
         UNION ALL
         SELECT (
             SELECT p.token FROM polls AS p
             WHERE p.next_poll_at IS NOT NULL AND p.token > owners.token ORDER BY p.token LIMIT 1
         ) FROM owners WHERE owners.token IS NOT NULL
-    ), turns AS (
-        SELECT owners.token, due.generation_id,
-            row_number() OVER (PARTITION BY owners.token ORDER BY kinds.place, due.next_poll_at) AS turn
-        FROM owners
-        CROSS JOIN (VALUES ('submit', 0), ('webhook', 1), ('poll', 1), ('operator', 1)) AS kinds (source, place)
-        CROSS JOIN LATERAL (
+    ), kinds (source, place) AS (VALUES ('submit', 0), ('webhook', 1), ('poll', 1), ('operator', 1))
+"""
+_TURN = "row_number() OVER (PARTITION BY owners.token ORDER BY kinds.place, due.next_poll_at) AS turn"
+
+# The token is compared with an array, so that only the index by token has the order, which is never made by sorting:
+# with `token = owners.token` PostgreSQL may read all that is due, again for each token, from the index by time. A
+# comparison of rows would not end where a token's polls of a source do, but read on through those of its others.
+CHOOSE = text(
+    f"""
+    {_OWNERS}, turns AS (
+        SELECT owners.token, due.generation_id, {_TURN}
+        FROM owners CROSS JOIN kinds CROSS JOIN LATERAL (
             SELECT p.generation_id, p.next_poll_at FROM polls AS p
             WHERE p.next_poll_at IS NOT NULL
                 AND p.token = ANY(ARRAY[owners.token]) AND p.source = kinds.source AND p.next_poll_at <= :now
@@ -258,12 +260,15 @@ CHOOSE = text(
 
 CHOOSE_ON_SQLITE = text(
     f"""
-    WITH turns AS (
-        SELECT token, generation_id,
-            row_number() OVER (PARTITION BY token ORDER BY source <> 'submit', next_poll_at) AS turn
-        FROM polls WHERE next_poll_at <= :now
+    {_OWNERS}, turns AS (
+        SELECT owners.token, due.generation_id, {_TURN}
+        FROM owners CROSS JOIN kinds CROSS JOIN polls AS due WHERE due.rowid IN (
+            SELECT p.rowid FROM polls AS p
+            WHERE p.token = owners.token AND p.source = kinds.source AND p.next_poll_at <= :now
+            ORDER BY p.next_poll_at LIMIT :most
+        )
     )
     {_IN_TURN}
     """  # noqa: S608 - constant text
 ).bindparams(_NOW, _AFTER)
-"""The same without LATERAL, which SQLite lacks: it reads all that is due."""
+"""The same without LATERAL, which SQLite lacks."""
