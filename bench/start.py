@@ -22,8 +22,9 @@ sys.modules.update(dict.fromkeys({UNUSED}))
 """
 _LIBRARIES = f"""{_HIDE}
 import app.cli.server
-own = {{"app", "migrations", *sys.stdlib_module_names, *{UNUSED}}}
-print(*[name for name in sys.modules if name.partition(".")[0] not in own and not name.startswith("_")])
+own = {{"app", "migrations", *sys.stdlib_module_names}}
+loaded = [name for name, module in sys.modules.items() if module is not None]
+print(*[name for name in loaded if name.partition(".")[0] not in own and not name.startswith("_")])
 """
 _IMPORT = f"{_HIDE}\nfor name in sys.argv[1:]: importlib.import_module(name)"
 
