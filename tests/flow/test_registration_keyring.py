@@ -46,10 +46,14 @@ async def test_a_delivery_that_does_not_verify_finds_the_newer_secret_at_once(da
         assert not await other.keyring.refresh(1)
 
 
-async def test_however_many_ask_there_is_one_look_a_second_and_all_of_them_learn(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.endpoint.keyring._PATIENCE", 60.0)  # how long it takes is not the point here
+@pytest.fixture
+def _on_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look may take longer than a delivery would wait for it."""
+    monkeypatch.setattr("app.endpoint.keyring._PATIENCE", 60.0)
+
+
+@pytest.mark.usefixtures("_on_a_slow_machine")
+async def test_however_many_ask_there_is_one_look_a_second_and_all_of_them_learn(database_url: str) -> None:
     async with room(database_url) as r:
         other = await r.start()
         await _registered(r)
@@ -63,6 +67,7 @@ async def test_however_many_ask_there_is_one_look_a_second_and_all_of_them_learn
         assert looks[0] == 2 * once
 
 
+@pytest.mark.usefixtures("_on_a_slow_machine")
 async def test_who_comes_in_between_and_is_patient_waits_for_the_next_look(database_url: str) -> None:
     async with room(database_url) as r:
         replica = await _registered(r)
