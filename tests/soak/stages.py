@@ -133,6 +133,7 @@ def pruning(world: World, seconds: float) -> None:
     until, url = time.perf_counter() + seconds, world.postgres.migrated()
     settled = min(int(seconds * SETTLED_PER_SECOND), 1_000_000)
     fill_old(url, settled=settled, others=OTHERS)
+    until = max(until, time.perf_counter() + LEAST_SECONDS)  # a slow machine may have filled all the while
     outcome = prune(url, core=cores()[0], until=until, window_seconds=max(min(seconds / 12, 15.0), 3.0))
     world.postgres.drop(url)
     left = outcome.left
