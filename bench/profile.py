@@ -1,19 +1,26 @@
-"""Where the time of a callback for a known generation goes: py-spy looks at the process some hundred times a second."""
+"""Where the time of a callback for a known generation goes: in the process, as py-spy sees it, and in PostgreSQL."""
 
+import json
+import statistics
 import subprocess
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from bench import events, load, servers
+from app.core.drivers import DIRECT_SETTINGS
+from app.fastpath.settlement import SETTLE, arguments, final_callbacks
+from bench import events, load, release_0_1, servers
 from bench.fill import fill_open
 from bench.intake import deliver
 from bench.machine import pin
 from bench.pairs import CONNECTIONS
+from bench.release_0_1 import BATCH
 from bench.results import Results
 from bench.verify import verify
-from bench.world import World
+from bench.world import World, on_postgres
 
 SECONDS = 12
 _RATE = 300
@@ -28,15 +35,26 @@ PARTS = (
     ("reading the body", ("parse_delivery (app/intake/webhook.py",)),
     ("deciding", ("plan (app/ledger/decide.py",)),
     ("writing rows", ("arguments (app/fastpath/settlement.py", "_arguments (app/ledger/postgres.py")),
-    (
-        "talking to the database",
-        ("(app/fastpath/settlement.py", "(app/ledger/postgres.py", "(app/ledger/sqlite.py", "(asyncpg/", "_act ("),
-    ),
+    ("SQLite's statements", ("_record (app/ledger/sqlite.py",)),
+    ("SQLite's commits", ("_act (app/core/drivers.py",)),
+    ("talking to the database", ("(app/fastpath/settlement.py", "(app/ledger/postgres.py", "(asyncpg/")),
     ("queueing", ("(app/ledger/write_queue.py", "(app/intake/webhook.py", "(app/fastpath/application.py")),
-    ("HTTP", ("(app/fastpath/protocol.py", "(uvicorn/protocols/")),
+    ("HTTP", ("(app/fastpath/protocol.py", "(app/fastpath/connections.py", "(uvicorn/protocols/")),
 )
 """A sample belongs to the first part one of whose functions it has on its stack."""
 _REST = "the event loop and the rest"
+STEPS = {
+    "open": "looking what is open",
+    "whole": "looking what is open",
+    "changed": "generations",
+    "closed": "polls",
+    "delivered": "deliveries",
+    "ahead": "transitions",
+    "moved": "transitions",
+    "counted": "sums of usage",
+}
+"""The parts of `SETTLE`, and what each does."""
+_STARTING = "starting and ending the statement"
 _WAITING = ("PyThread_acquire_lock_timed", "_queue_SimpleQueue_get_impl", "fdatasync", "fsync", "take_gil")
 """Of threads that have nothing to do but wait, as far as py-spy does not see it by itself."""
 _KERNEL = ("send", "recv", "read", "write", "epoll_", "pwrite", "pread", "futex", "poll")
@@ -58,6 +76,9 @@ def run(world: World, results: Results) -> None:
                 output = looking.communicate()[0]
                 samples = list(_samples(Path(profile.name).read_text()))
             verify(url, batch, came)
+        if kind == "postgresql":
+            last = SECONDS * _FASTEST
+            results.note(f"PostgreSQL, {BATCH} for each commit: {on_postgres(url, partial(_steps, last=last))}")
         world.drop(url)
         results.note(f"{kind}: {_shares(samples)}" if looking.returncode == 0 else f"py-spy: {output.strip()[-200:]}")
 
@@ -105,3 +126,36 @@ def _part(stack: list[str]) -> str:
 
 def _is_kernel(frame: str) -> bool:
     return frame.lstrip("_").removeprefix("libc_").startswith(_KERNEL)
+
+
+async def _steps(connection: Any, *, last: int) -> str:  # noqa: ANN401 - asyncpg tells no types
+    """The shares of `SETTLE` in PostgreSQL's time for it, as its executor tells them; without the flush of the log."""
+    for name, value in {**DIRECT_SETTINGS, "jit": "off"}.items():
+        await connection.execute(f"SET {name} = {value}")
+    callbacks = final_callbacks(release_0_1.reports(last - release_0_1.SETTLED + 1))
+    milliseconds: dict[str, list[float]] = defaultdict(list)
+    for begin in range(0, release_0_1.SETTLED, BATCH):
+        batch = callbacks[begin : begin + BATCH]
+        explained = f"EXPLAIN (ANALYZE, COSTS off, FORMAT json) {SETTLE}"
+        [plan] = json.loads(await connection.fetchval(explained, *arguments(batch), len(batch)))
+        steps = dict.fromkeys((*STEPS.values(), _STARTING), 0.0)
+        for node in plan["Plan"]["Plans"]:
+            name = node.get("Subplan Name", "").removeprefix("CTE ")
+            if name in STEPS:
+                steps[STEPS[name]] += _own_milliseconds(node)
+        steps[_STARTING] = plan["Execution Time"] - sum(steps.values())
+        for step, time in steps.items():
+            milliseconds[step].append(time)
+    medians = {step: statistics.median(times) for step, times in milliseconds.items()}
+    total = sum(medians.values())
+    ordered = sorted(medians.items(), key=lambda it: -it[1])
+    return ", ".join(f"{step} {median / total:.0%}" for step, median in ordered)
+
+
+def _own_milliseconds(node: dict[str, Any]) -> float:
+    """The time of a node and those below it, without what it reads of other parts of the statement."""
+    if node["Node Type"] == "CTE Scan":
+        return 0.0
+    below = [it for it in node.get("Plans", ()) if it.get("Parent Relationship") != "InitPlan"]
+    inclusive = [it["Actual Total Time"] * it["Actual Loops"] for it in (node, *below)]
+    return float(inclusive[0] - sum(inclusive[1:]) + sum(_own_milliseconds(it) for it in below))

@@ -108,17 +108,18 @@ async def _compare(world: World, ours: str, theirs: str) -> list[tuple[float, fl
 
     costs, order = [], random.Random(1)  # noqa: S311 - the order of callbacks, not a secret
     for number in range(PAIRS + 1):
-        reports = _reports(number * SETTLED + 1)
-        order.shuffle(reports)
+        came = reports(number * SETTLED + 1)
+        order.shuffle(came)
         costs.append(
-            (await _cost(world, reports, recorder.commit), await _cost(world, reports, record_old)),
+            (await _cost(world, came, recorder.commit), await _cost(world, came, record_old)),
         )
     await new.dispose()
     await old.dispose()
     return costs[1:]
 
 
-def _reports(first: int) -> list[Report]:
+def reports(first: int) -> list[Report]:
+    """Callbacks of `SETTLED` open generations, from this one on."""
     batch = events.about(f"old{first}", [f"task_{first + number}" for number in range(SETTLED)], failed_each=10)
     headers = [(b"content-type", b"application/json"), (b"rivya-signature", b"t=1700000000,v1=" + b"0" * 64)]
     bodies = [request.partition(b"\r\n\r\n")[2] for request in batch.requests]
