@@ -117,15 +117,15 @@ async def test_only_an_admin_acts(sqlite_url: str, role: str) -> None:
         assert [actor for actor, _, _ in await audited(room) if actor == "shop"] == ["shop"]  # that it signed in
 
 
-@pytest.mark.parametrize("act", ACTS)
-async def test_a_form_from_elsewhere_acts_never(sqlite_url: str, act: str) -> None:
+async def test_a_form_from_elsewhere_acts_never(sqlite_url: str) -> None:
     async with open_service(sqlite_url) as room, visiting(room) as visitor:
         await two_settled(room)
         before = await audited(room)
-        for options in ({"headers": {"Origin": "https://evil.example"}}, {"data": {"csrf": "0" * 64}}):
-            answer = await visitor.send_form("/console/generations", f"/console/{act}", **options)
-            assert answer.status_code == 403
-        assert await audited(room) == before
+        for act in ACTS:
+            for options in ({"headers": {"Origin": "https://evil.example"}}, {"data": {"csrf": "0" * 64}}):
+                answer = await visitor.send_form("/console/generations", f"/console/{act}", **options)
+                assert answer.status_code == 403, act
+            assert await audited(room) == before, act
 
 
 async def act(visitor: Visitor, path: str, **fields: str) -> str:

@@ -16,7 +16,7 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import Dialect, SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.support.gateway_harness import GatewayHarness, open_gateway
-from tests.support.scripted_provider import Script, answering, scripted
+from tests.support.scripted_provider import answering, scripted
 
 STREAM = "/api/v1/chat/completions/stream"
 CHAT = "/api/v1/chat/completions"
@@ -208,14 +208,6 @@ async def test_a_stream_with_a_key_is_begun_again_before_its_first_byte_and_paid
         async with streaming(room) as answer:
             assert b"message.completed" in await answer.aread()
         assert sandbox.accounts.charges_by_key()["k"]["times"] == 1
-
-
-def script_of(*pieces: bytes) -> Script:
-    async def script(writer: asyncio.StreamWriter) -> None:
-        writer.writelines(pieces)
-        await writer.drain()
-
-    return script
 
 
 async def test_when_the_process_stops_a_stream_gets_a_while_and_then_breaks() -> None:

@@ -23,7 +23,6 @@ from tests.support.http_paths import HttpPath, ServedApp, serve_app
 from tests.support.ledger_harness import LedgerHarness, open_ledger
 
 SECRET = "whsec_0123456789abcdef0123456789abcdef"
-NEWER_SECRET = "whsec_fedcba9876543210fedcba9876543210"
 PATH_KEY = "the-key-that-only-we-know"
 PROBE_KEY = ProbeKey("rvya_sk_of_ours")
 SCHEME = parse_scheme("timestamped")
