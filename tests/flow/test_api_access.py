@@ -1,8 +1,10 @@
 """Who may call what: every route under /api/v1 asks for a token, and each for the role it needs."""
 
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from app.core.auth import Role
@@ -49,6 +51,12 @@ async def test_a_route_serves_the_roles_that_reach_it_and_nobody_else(sqlite_url
                 assert error_of(answer) == (403, "api_scope_denied")
 
 
+@pytest.fixture(scope="module")
+async def stranger(shared_sqlite_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    async with open_api(shared_sqlite_url) as api:
+        yield api.stranger
+
+
 @pytest.mark.parametrize(("method", "path"), TABLE, ids=" ".join)
 @pytest.mark.parametrize(
     ("authorization", "code"),
@@ -61,15 +69,14 @@ async def test_a_route_serves_the_roles_that_reach_it_and_nobody_else(sqlite_url
     ],
 )
 async def test_without_a_token_of_ours_nothing_is_told(
-    sqlite_url: str, method: str, path: str, authorization: str | bytes | None, code: str
+    stranger: httpx.AsyncClient, method: str, path: str, authorization: str | bytes | None, code: str
 ) -> None:
-    async with open_api(sqlite_url) as api:
-        headers = {} if authorization is None else {"Authorization": authorization}
-        # Neither an odd parameter nor an unknown id is worth a word to somebody without a token.
-        url = re.sub(r"{\w+}", "unknown", path)
-        answer = await api.stranger.request(method, url, params={"limit": "x", "wait": "x"}, headers=headers)  # type: ignore[arg-type]
-        assert error_of(answer) == (401, code)
-        assert answer.headers["www-authenticate"] == "Bearer"
+    headers = {} if authorization is None else {"Authorization": authorization}
+    # Neither an odd parameter nor an unknown id is worth a word to somebody without a token.
+    url = re.sub(r"{\w+}", "unknown", path)
+    answer = await stranger.request(method, url, params={"limit": "x", "wait": "x"}, headers=headers)  # type: ignore[arg-type]
+    assert error_of(answer) == (401, code)
+    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(OPEN))

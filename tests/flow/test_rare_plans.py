@@ -1,7 +1,6 @@
 """What is rare is found without reading what is usual: on both databases, also before anybody has run ANALYZE."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -77,9 +76,10 @@ def poll(number: int) -> dict[str, Any]:
     }
 
 
-@asynccontextmanager
-async def filled(url: str) -> AsyncIterator[Database]:
-    database = Database(url)
+@pytest.fixture(scope="module")
+async def database(shared_database_url: str) -> AsyncIterator[Database]:
+    """Filled once: nothing here writes."""
+    database = Database(shared_database_url)
     try:
         async with database.transaction() as connection:
             await connection.execute(insert(deliveries), [delivery(number) for number in range(ROWS)])
@@ -159,42 +159,38 @@ READ_FROM: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("what", READ_FROM)
-async def test_each_is_read_from_its_index(database_url: str, what: str) -> None:
-    async with filled(database_url) as database:
-        statement, index = READ_FROM[what]
-        read_plan = await plan(database, statement(database.is_sqlite))
-        assert index in read_plan, read_plan
-        assert "Seq Scan" not in read_plan
-        assert "SCAN generations\n" not in f"{read_plan}\n"
-        assert "SCAN deliveries\n" not in f"{read_plan}\n"
+async def test_each_is_read_from_its_index(database: Database, what: str) -> None:
+    statement, index = READ_FROM[what]
+    read_plan = await plan(database, statement(database.is_sqlite))
+    assert index in read_plan, read_plan
+    assert "Seq Scan" not in read_plan
+    assert "SCAN generations\n" not in f"{read_plan}\n"
+    assert "SCAN deliveries\n" not in f"{read_plan}\n"
 
 
-async def test_what_is_rare_is_listed_whole(database_url: str) -> None:
-    async with filled(database_url) as database:
-        queries = Queries(database)
-        for chosen in (DeliveryFilter(outcome=Outcome.UNKNOWN_TYPE), DeliveryFilter(event_type="generation.archived")):
-            page = await queries.deliveries(chosen, after=None, limit=50)
-            assert [item.event_id for item in page.items] == [f"evt_{n}" for n in range(2507, 0, -500)]
-        settled = await queries.generations(GenerationFilter(tracking=Tracking.SETTLED), after=None, limit=50)
-        assert [item.id for item in settled.items] == [f"task_{n}" for n in range(ROWS - 1, ROWS - 101, -2)]
-        following = await queries.generations(GenerationFilter(tracking=Tracking.SETTLED), after=settled.last, limit=10)
-        assert [item.id for item in following.items] == [f"task_{n}" for n in range(ROWS - 101, ROWS - 121, -2)]
+async def test_what_is_rare_is_listed_whole(database: Database) -> None:
+    queries = Queries(database)
+    for chosen in (DeliveryFilter(outcome=Outcome.UNKNOWN_TYPE), DeliveryFilter(event_type="generation.archived")):
+        page = await queries.deliveries(chosen, after=None, limit=50)
+        assert [item.event_id for item in page.items] == [f"evt_{n}" for n in range(2507, 0, -500)]
+    settled = await queries.generations(GenerationFilter(tracking=Tracking.SETTLED), after=None, limit=50)
+    assert [item.id for item in settled.items] == [f"task_{n}" for n in range(ROWS - 1, ROWS - 101, -2)]
+    following = await queries.generations(GenerationFilter(tracking=Tracking.SETTLED), after=settled.last, limit=10)
+    assert [item.id for item in following.items] == [f"task_{n}" for n in range(ROWS - 101, ROWS - 121, -2)]
 
 
-async def test_what_is_overdue_is_counted_as_far_as_it_matters(database_url: str) -> None:
-    async with filled(database_url) as database:
-        later = NOON + timedelta(days=1)
-        standing = await Queries(database).describe_status(later)
-        assert (standing.open, standing.overdue) == (ROWS // 2, MOST_OVERDUE)
-        look = await AlarmQuery(database, by_hand=False).at(later)
-        assert (look.overdue, look.watched_since) == (MOST_OVERDUE, NOON)
-        assert (await Queries(database).describe_status(NOON + timedelta(seconds=9))).overdue == 5
+async def test_what_is_overdue_is_counted_as_far_as_it_matters(database: Database) -> None:
+    later = NOON + timedelta(days=1)
+    standing = await Queries(database).describe_status(later)
+    assert (standing.open, standing.overdue) == (ROWS // 2, MOST_OVERDUE)
+    look = await AlarmQuery(database, by_hand=False).at(later)
+    assert (look.overdue, look.watched_since) == (MOST_OVERDUE, NOON)
+    assert (await Queries(database).describe_status(NOON + timedelta(seconds=9))).overdue == 5
 
 
-async def test_generations_are_found_by_the_beginning_of_their_ids(database_url: str) -> None:
-    async with filled(database_url) as database:
-        queries = Queries(database)
-        matching = await queries.search_generations("task_299", owner=None, limit=5)
-        assert [item.id for item in matching] == [f"task_299{end}" for end in ("", "0", "1", "2", "3")]
-        assert await queries.search_generations("task_299", owner="shop", limit=5) == []
-        assert await queries.search_generations("asks", owner=None, limit=5) == []
+async def test_generations_are_found_by_the_beginning_of_their_ids(database: Database) -> None:
+    queries = Queries(database)
+    matching = await queries.search_generations("task_299", owner=None, limit=5)
+    assert [item.id for item in matching] == [f"task_299{end}" for end in ("", "0", "1", "2", "3")]
+    assert await queries.search_generations("task_299", owner="shop", limit=5) == []
+    assert await queries.search_generations("asks", owner=None, limit=5) == []
