@@ -76,8 +76,8 @@ async def test_a_wrong_parameter_is_named_on_an_error_page(sqlite_url: str) -> N
 
 
 @pytest.mark.parametrize("role", ["read", "write", "admin", "read-own", "write-own"])
-async def test_a_role_sees_what_it_may(database_url: str, role: str) -> None:
-    async with open_service(database_url) as room, visiting(room, await create(room, role=role)) as visitor:
+async def test_a_role_sees_what_it_may(sqlite_url: str, role: str) -> None:
+    async with open_service(sqlite_url) as room, visiting(room, await create(room, role=role)) as visitor:
         overview = await visitor.get("/console")
         assert overview.status_code == 200
         assert ('href="/console/audit"' in overview.text) == (role == "admin")

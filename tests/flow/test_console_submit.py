@@ -64,8 +64,8 @@ async def test_the_models_are_options_and_none_are_known_without_rivya(database_
 
 
 @pytest.mark.parametrize("role", ["read", "read-own"])
-async def test_who_only_reads_submits_nothing(database_url: str, role: str) -> None:
-    async with open_service(database_url) as room, visiting(room, await create(room, role=role)) as visitor:
+async def test_who_only_reads_submits_nothing(sqlite_url: str, role: str) -> None:
+    async with open_service(sqlite_url) as room, visiting(room, await create(room, role=role)) as visitor:
         assert (await visitor.get(PATH)).status_code == 403
         assert "New generation" not in (await visitor.get("/console")).text
         answer = await visitor.send_form("/console", PATH, data={"model": "z-image", "key": "k"})
