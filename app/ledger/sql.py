@@ -30,7 +30,7 @@ Conditions = tuple[sa.ColumnElement[bool], ...]
 
 
 MOST_WALKED_FENCED = 500
-"""Deliveries for a fenced token: the generation of each is looked up."""
+"""For a fenced token: deliveries, the generation of each of which is looked up, and generations, of two walks each."""
 MOST_WALKED_OPEN = 250
 """Of open ones, each of which is looked up by the key of its poll."""
 
@@ -79,7 +79,8 @@ def list_generations(chosen: GenerationFilter, *, after: Position | None, limit:
         else:
             lists = [Walk(sa.select(generations), _BY_TIME, None if first is None else (g[first], value))]
     is_walk = bool(others) or must_be_settled or (is_open and chosen.owner is not None)
-    most = max(MOST_WALKED_OPEN if is_open else MOST_WALKED, limit) if is_walk else limit
+    most_walked = MOST_WALKED if chosen.owner is None else MOST_WALKED_FENCED
+    most = max(MOST_WALKED_OPEN if is_open else most_walked, limit) if is_walk else limit
     part = _part(after, chosen.created_after, chosen.created_before)
     parts = [walk.read(part, limit=most, is_sqlite=is_sqlite) for walk in lists]
     # The rows are chosen first, whatever a planner expects of the other table.

@@ -11,6 +11,7 @@ import pytest
 
 from app.core.models import Claim
 from app.ledger.models import Report, Source
+from app.ledger.sql import MOST_WALKED_FENCED
 from app.sandbox.server import serve_sandbox
 from tests.support.clock import NOON
 from tests.support.receivers import TOKEN, receiver
@@ -162,7 +163,7 @@ async def test_whoever_tracks_what_is_nobodys_has_it_and_others_do_not(database_
 
 async def test_pages_of_own_deliveries_leave_out_others_and_come_to_an_end(database_url: str) -> None:
     async with fenced(database_url) as it:
-        times = range(1, 1010)
+        times = range(1, MOST_WALKED_FENCED + 10)
         others = [webhook(f"g{n}", "succeeded", at=NOON.replace(microsecond=n)) for n in times]
         for start in range(0, len(others), 200):
             await it.room.record(*others[start : start + 200])
