@@ -20,6 +20,7 @@ from tests.support.databases import (
     PostgresServer,
     SqliteDatabases,
 )
+from tests.support.event_loop import TidyLoop
 from tests.support.memory_files import temporary_root
 from tests.support.network_guard import NetworkGuard
 from tests.support.pgbouncer import pgbouncer
@@ -78,9 +79,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def anyio_backend() -> str:
+def anyio_backend() -> tuple[str, dict[str, object]]:
     """Plain asyncio: uvloop connects in C, where the seal cannot see it. The real process is tested with uvloop."""
-    return "asyncio"
+    return "asyncio", {"loop_factory": TidyLoop}
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """The tests' own ground: a server that can be broken on purpose, fresh databases, and a seal that holds."""
 
 import asyncio
+import gc
 import socket
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from sqlalchemy import make_url, text
 from app.core.database import Database
 from app.core.migrations import head
 from tests.support.databases import Databases
+from tests.support.event_loop import TidyLoop
 from tests.support.network_guard import NetworkGuard, OutsideWorldError
 from tests.support.postgres import PostgresCluster
 
@@ -94,3 +96,19 @@ def test_a_name_of_the_world_is_not_looked_up() -> None:
 async def test_hypothesis_runs_within_the_seal(number: int) -> None:
     await asyncio.sleep(0)
     assert number == int(str(number))
+
+
+def test_a_connection_that_a_server_has_at_the_end_is_cut() -> None:
+    with socket.socket() as client:
+        client.settimeout(10)
+
+        async def serve() -> None:
+            accepted = asyncio.Event()
+            async with await asyncio.start_server(lambda *_: accepted.set(), "127.0.0.1", 0) as server:
+                client.connect(server.sockets[0].getsockname())
+                await accepted.wait()
+
+        with asyncio.Runner(loop_factory=TidyLoop) as runner:
+            runner.run(serve())
+        assert client.recv(1) == b""
+    gc.collect()  # a transport that is still open would warn
