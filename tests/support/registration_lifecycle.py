@@ -121,10 +121,13 @@ class Life:
             await self._start()
 
     def _record_kill(self) -> None:
-        # Not just the last: another thread may still have passed one before the signal took effect.
-        point = next(point for _, point in reversed(self._passed()) if point in self._kill_at)
-        self._kill_at.remove(point)
-        self.killed.append((self._phase, point))
+        # Not just the last: another thread may still have passed one before the signal took effect. And perhaps of the
+        # phase before: the process may have read the script just before a new one was written.
+        planned = {(phase, point) for phase, points in self.kills.items() for point in points}
+        phase, point = next(passed for passed in reversed(self._passed()) if passed in planned.difference(self.killed))
+        if phase == self._phase:
+            self._kill_at.remove(point)
+        self.killed.append((phase, point))
 
     async def _until(self, what: str, is_true: Callable[[], Awaitable[bool]]) -> None:
         try:
