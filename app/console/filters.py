@@ -24,7 +24,7 @@ def utc(time: datetime) -> str:
 
 
 def number(value: float) -> str:
-    """`12,345` or `1.5`."""
+    """`value` for people, with commas: `12,345` or `1.5`."""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}".rstrip("0")
 
 

@@ -117,7 +117,7 @@ def _current(connection: Connection) -> str | None:
 
 
 def _lock(connection: Connection) -> str | None:
-    """Wait until no other process migrates; the revision then. On SQLite the transaction itself is the lock."""
+    """Wait until no other process migrates, then return the revision; on SQLite the transaction is the lock."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL statement_timeout = 0"))
         connection.execute(text("SET LOCAL lock_timeout = 0"))

@@ -159,7 +159,7 @@ class OrphanView(BaseModel):
 
     @classmethod
     def of(cls, orphan: WebhookEndpoint) -> Self:
-        """The view of `orphan`."""
+        """What is shown of `orphan`, its URL masked."""
         url = masked(orphan.url, orphan.url.rstrip("/").rpartition("/")[2])
         return cls(id=orphan.id, name=orphan.name, url=url, status=orphan.status, created_at=orphan.created_at)
 

@@ -39,7 +39,7 @@ class EndpointCommands:
         self._clock = clock
 
     async def request_rotation(self) -> Endpoint:
-        """Request a new secret; returns the endpoint that gets it."""
+        """Request a new secret; returns the endpoint that gets it. Raises `NotFound` without an endpoint."""
         wanted = live(await self._repository.endpoints())
         if wanted is None:
             raise NotFound("No endpoint is registered yet, so there is no secret to replace.")

@@ -159,7 +159,7 @@ class FastDeliveryReply:
         self._is_answered = False
 
     def done(self) -> bool:
-        """The request is answered."""
+        """Whether the request is answered."""
         return self._is_answered
 
     def set_result(self, recorded: Recorded, /) -> None:  # noqa: ARG002 - every outcome has the same response

@@ -95,7 +95,8 @@ class Delivery:
     stored_outcome: Outcome | None = None
     """`test`, `unknown_type` or `unreadable` where the delivery does not affect the status of a generation.
 
-    `test` or `stale` beside a claim: the delivery affects only a generation that is known, and is otherwise that.
+    `test` or `stale` together with a claim: it is used if the generation is not known; if it is, the claim is decided
+    as usual.
     """
     mentioned_id: str | None = None
     """The id of the generation that such a delivery mentions, if any."""

@@ -100,8 +100,8 @@ class Recorder:
     async def commit(self, reports: Sequence[Report]) -> list[Recorded]:
         """Record `reports` in one transaction, all or none, and return the result of each, in their order.
 
-        Recording the same report again changes nothing except a delivery's attempts. If another process changes the
-        same generations at the same time, tries again with these locked, in the order of their ids.
+        Recording the same report again changes only counts: a delivery's attempts, a generation's polls. If another
+        process changes the same generations at the same time, tries again with these locked, in the order of their ids.
         Raises `DatabaseUnavailable` when every try failed.
         """
         decide = partial(plan, reports, first_poll=self._first_poll)

@@ -263,7 +263,10 @@ class WriteQueue:
             log.exception("batch.not_noted", size=len(reports))
 
     async def _isolate(self, batch: list[PendingReport], error: Exception) -> None:
-        """Record each report alone. If another one (or an empty batch) is recorded, those that fail are at fault."""
+        """Record each report alone.
+
+        If any other report, or an empty batch, can be recorded, the database works, and those that fail are the cause.
+        """
         errors: list[Exception | None] = [error]
         if len(batch) == 1:
             is_well = await self._commit([]) is None

@@ -237,7 +237,7 @@ class NotificationRepository:
         token: str | None,
         now: datetime,
     ) -> int:
-        """Make the oldest `MOST_RESENT` of these due now; returns how many there were. Raises `NotFound`."""
+        """Make the endpoint's oldest `MOST_RESENT` in this state and time due; returns how many. Raises `NotFound`."""
         async with self._database.transaction() as connection:
             await lock_dispatch(connection)
             stored = await _find(connection, subscription_id, token)
