@@ -7,8 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-import orjson
-
+from app.core.records import dump_json
 from app.intake.webhook import is_delivery, parse_delivery
 from app.rivya import endpoint_payload, errors, payloads
 from app.rivya.payloads import PayloadUnreadable, read_generation, read_json
@@ -100,7 +99,7 @@ def _tried(case: Case, number: int) -> bool:
     assert report.delivery is not None
     assert report.delivery.body == case.body
     if report.claim is not None:
-        assert b"\\u0000" not in orjson.dumps([report.claim.object, report.claim.id, report.claim.model])
+        assert b"\\u0000" not in dump_json([report.claim.object, report.claim.id, report.claim.model])
     if number % _CALIBRATED == 0:
         proof = detect_scheme(case.headers, case.body, secrets=(SECRET,), now=NOW, effort=Effort())
         assert proof is None or not case.is_forged, (proof, case)
