@@ -55,6 +55,8 @@ class ServerPair:
         depends on chance, so then those that did come are compared.
         """
         fast, plain = await asyncio.gather(*(exchange(port, pieces, ends) for port in self.ports))
+        if fast != plain and ends < _WHOLE:  # one of them may have been silent because this machine was busy
+            fast, plain = await asyncio.gather(*(exchange(port, pieces, _WHOLE) for port in self.ports))
         if _is_cut(fast) and _is_cut(plain):
             common = min(len(fast), len(plain)) - 1
             assert fast[:common] == plain[:common], (pieces, fast, plain)
