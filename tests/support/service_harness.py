@@ -116,7 +116,6 @@ async def open_service(url: str, *, goes_by: Clock | None = None, **changes: str
         await service.batch.start()
         stack.push_async_callback(service.batch.stop)
         stack.push_async_callback(service.submissions.stop)  # a create whose caller has gone goes on
-        stack.push_async_callback(service.submissions.stop)
         transport = httpx.ASGITransport(service.app)
         client = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://receiver"))
         yield ServiceHarness(service, served.sandbox, clock, client)
