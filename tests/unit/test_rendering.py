@@ -1,6 +1,8 @@
 """What callers read: Rivya's object as Rivya wrote it, ours beside it, and a delivery with or without its bytes."""
 
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -98,6 +100,14 @@ def test_the_bytes_of_a_delivery_are_always_shown_and_as_text_where_they_are_tex
 
 def test_a_moment_is_written_as_rivya_writes_it() -> None:
     assert (format_time(NOON), format_time(None)) == (STAMP, None)
+
+
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=2)), ZoneInfo("UTC")])
+@pytest.mark.parametrize("year", [1, 999, 1969, 2026, 9999])
+def test_every_time_is_cut_to_milliseconds(zone: tzinfo, year: int) -> None:
+    for microsecond in (0, 1, 999, 1000, 120_000, 123_456, 999_999):
+        time = datetime(year, 2, 3, 4, 5, 6, microsecond, tzinfo=zone)
+        assert format_time(time) == time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def test_an_event_names_its_cursor_its_type_and_what_happened() -> None:
