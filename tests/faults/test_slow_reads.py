@@ -6,13 +6,12 @@ import time
 from sqlalchemy import text
 from sqlalchemy.pool import QueuePool
 
+from tests.support.clock import BUSY
 from tests.support.receivers import TOKEN
 from tests.support.reports import submit
 from tests.support.service_harness import ServiceHarness, open_service
 
 STATEMENT_SECONDS = 3.0
-BUSY = 5.0
-"""Seconds that a busy machine may take on top."""
 
 
 async def read_usage(room: ServiceHarness) -> tuple[int, str | None]:

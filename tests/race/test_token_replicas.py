@@ -10,12 +10,11 @@ import httpx
 
 from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
+from tests.support.clock import BUSY
 from tests.support.commands import command
 from tests.support.receivers import Receiver, environment, receiver
 
 SECONDS = 1.0
-BUSY = 2.0
-"""Seconds that a busy machine may take on top, in all."""
 TURN = {"model": "gpt-5-2-chat", "message": "hello"}
 
 

@@ -1,8 +1,10 @@
-"""A clock that tests move by hand."""
+"""A clock that tests move by hand, and the patience of those that go by the real one."""
 
 from datetime import UTC, datetime, timedelta
 
 NOON = datetime(2026, 5, 10, 12, tzinfo=UTC)
+BUSY = 5.0
+"""Seconds that a busy machine may take on top of what is promised, in all."""
 
 
 class ManualClock:
