@@ -1,8 +1,10 @@
 """Claims due generations for one poller at a time, and writes what comes of the polls: the rows of `polls`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
 from sqlalchemy import Select, Update, and_, bindparam, or_, select, text, update
@@ -89,10 +91,8 @@ class DuePolls:
 
     def __init__(self, *, is_sqlite: bool) -> None:
         self._is_sqlite = is_sqlite
-        self.choose = CHOOSE_ON_SQLITE if is_sqlite else CHOOSE
-        still_due = any_of(_p.generation_id, "ids", is_sqlite=is_sqlite) & (_p.next_poll_at <= _NOW)
-        lease = _update(_ids.where(still_due)).values(lease_until=_UNTIL, next_poll_at=_UNTIL)
-        self._lease = lease.returning(*(_p[name] for name in PollLease.__dataclass_fields__))
+        self._tokens = 1
+        """How many tokens the last claim served: the next one first reads of each no more than its share would be."""
 
     async def claim(
         self, connection: AsyncConnection, *, now: datetime, until: datetime, most: int, after: str
@@ -102,15 +102,29 @@ class DuePolls:
         The turns begin with the token after `after`.
         """
         if not self._is_sqlite:
-            await connection.execute(IN_ORDER)
-        due = {"now": now, "most": most}
-        chosen = (await connection.execute(self.choose, {**due, "after": after})).all()
-        places = {generation_id: place for place, (generation_id, _) in enumerate(chosen)}
-        ids = ids_parameter(list(places), is_sqlite=self._is_sqlite)
-        leased = (await connection.execute(self._lease, {**due, "until": until, "ids": ids})).all()
-        leases = [_to_lease(*row) for row in leased]
-        leases.sort(key=lambda lease: places[lease.generation_id])
-        return leases, chosen[-1].token if chosen else after
+            await connection.execute(PLANNED_ONCE)
+        parameters = {"now": now, "until": until, "after": after}
+        each = ceil(most / self._tokens)
+        leased = await self._lease(connection, {**parameters, "most": most, "each": each})
+        counts = Counter(token for token, _ in leased)
+        missing = most - len(leased)
+        if missing > 0 and max(counts.values(), default=0) == each:  # one may have more than its share, others had less
+            leased += await self._lease(connection, {**parameters, "most": missing, "each": missing})
+        self._tokens = max(len(counts), 1)
+        return [lease for _, lease in leased], leased[-1][0] if leased else after
+
+    async def _lease(self, connection: AsyncConnection, parameters: dict[str, Any]) -> list[tuple[str, PollLease]]:
+        """The leases in the order to poll in, each with its token."""
+        if not self._is_sqlite:
+            after = parameters["after"]
+            rows = (await connection.execute(CLAIM, parameters)).all()
+            in_turn = sorted(rows, key=lambda row: (row.turn, row.token <= after, row.token))
+            return [(token, _to_lease(*lease)) for _, token, *lease in in_turn]
+        chosen = (await connection.execute(CHOOSE_ON_SQLITE, parameters)).all()
+        ids = ids_parameter([row.key for row in chosen], is_sqlite=True)
+        leased = await connection.execute(_LEASE_ON_SQLITE, {"until": parameters["until"], "ids": ids})
+        leases = {row.generation_id: _to_lease(*row) for row in leased}
+        return [(row.token, leases[row.key]) for row in chosen]
 
 
 class Claims:
@@ -224,7 +238,11 @@ _RESET_IMPOSSIBLE = _update(
 
 _WRITE = update(polls).where(_p.generation_id == bindparam("id")).values(lease_until=None)
 
-_IN_TURN = "SELECT generation_id, token FROM turns ORDER BY turn, token <= :after, token LIMIT :most"
+_LEASED = tuple(_p[name] for name in PollLease.__dataclass_fields__)
+
+# The settings of `IN_ORDER`, and one plan for all claims of a connection: planning takes as long as choosing. With the
+# settings the plan is the same however few rows there are, so one that was made while there were none will do.
+PLANNED_ONCE = text(f"{IN_ORDER.text}, set_config('plan_cache_mode', 'force_generic_plan', true)")
 
 # Each step of `owners` finds the next token in the index, so the time does not depend on how many polls a token has.
 _OWNERS = """
@@ -238,37 +256,53 @@ _OWNERS = """
     ), kinds (source, place) AS (VALUES ('submit', 0), ('webhook', 1), ('poll', 1), ('operator', 1))
 """
 _TURN = "row_number() OVER (PARTITION BY owners.token ORDER BY kinds.place, due.next_poll_at) AS turn"
+# Of a token's turns only the first `each` are right: of each source no more were read.
+_IN_TURN = """
+    SELECT key, token, turn FROM turns WHERE turn <= :each ORDER BY turn, token <= :after, token LIMIT :most
+"""
 
 # The token is compared with an array, so that only the index by token has the order, which is never made by sorting:
 # with `token = owners.token` PostgreSQL may read all that is due, again for each token, from the index by time. A
 # comparison of rows would not end where a token's polls of a source do, but read on through those of its others.
-CHOOSE = text(
+# Rows are read again by their place (`ctid`) to lock and to change them: `IS TRUE` keeps the index by time out of that.
+# Those that another transaction has locked or changed are skipped, so that a claim can't take part in a deadlock; a
+# later one finds them.
+CLAIM = text(
     f"""
     {_OWNERS}, turns AS (
-        SELECT owners.token, due.generation_id, {_TURN}
+        SELECT owners.token, due.key, {_TURN}
         FROM owners CROSS JOIN kinds CROSS JOIN LATERAL (
-            SELECT p.generation_id, p.next_poll_at FROM polls AS p
-            WHERE p.next_poll_at IS NOT NULL
-                AND p.token = ANY(ARRAY[owners.token]) AND p.source = kinds.source AND p.next_poll_at <= :now
-            ORDER BY p.token, p.source, p.next_poll_at LIMIT :most
+            SELECT p.ctid AS key, p.next_poll_at FROM polls AS p
+            WHERE p.token = ANY(ARRAY[owners.token]) AND p.source = kinds.source AND p.next_poll_at <= :now
+            ORDER BY p.token, p.source, p.next_poll_at LIMIT :each
         ) AS due
+    ), chosen AS ({_IN_TURN}), locked AS (
+        SELECT p.ctid, chosen.token, chosen.turn FROM chosen JOIN polls AS p ON p.ctid = chosen.key
+        WHERE (p.next_poll_at <= :now) IS TRUE FOR UPDATE OF p SKIP LOCKED
     )
-    {_IN_TURN}
+    UPDATE polls SET lease_until = :until, next_poll_at = :until FROM locked WHERE polls.ctid = locked.ctid
+    RETURNING locked.turn, locked.token, {", ".join(f"polls.{column.name}" for column in _LEASED)}
     """  # noqa: S608 - constant text
-).bindparams(_NOW, _AFTER)
-"""Ids of due generations with their tokens, in the order in which they are to be polled."""
+).bindparams(_NOW, _UNTIL, _AFTER)
+"""Leases what is due; returns the turn of each, its token, and what `PollLease` has."""
 
+# SQLite has no LATERAL, and an UPDATE returns nothing from other tables.
 CHOOSE_ON_SQLITE = text(
     f"""
     {_OWNERS}, turns AS (
-        SELECT owners.token, due.generation_id, {_TURN}
+        SELECT owners.token, due.generation_id AS key, {_TURN}
         FROM owners CROSS JOIN kinds CROSS JOIN polls AS due WHERE due.rowid IN (
             SELECT p.rowid FROM polls AS p
             WHERE p.token = owners.token AND p.source = kinds.source AND p.next_poll_at <= :now
-            ORDER BY p.next_poll_at LIMIT :most
+            ORDER BY p.next_poll_at LIMIT :each
         )
     )
     {_IN_TURN}
     """  # noqa: S608 - constant text
 ).bindparams(_NOW, _AFTER)
-"""The same without LATERAL, which SQLite lacks."""
+_LEASE_ON_SQLITE = (
+    update(polls)
+    .where(any_of(_p.generation_id, "ids", is_sqlite=True))
+    .values(lease_until=_UNTIL, next_poll_at=_UNTIL)
+    .returning(*_LEASED)
+)

@@ -9,9 +9,8 @@ from sqlalchemy import Executable, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
-from app.core.pagination import IN_ORDER
 from app.ledger.queries import overdue
-from app.polling.claims import ADVANCE, CHOOSE, LEASE, NEXT_DUE
+from app.polling.claims import ADVANCE, CLAIM, LEASE, NEXT_DUE, PLANNED_ONCE
 from tests.support.clock import NOON
 
 # 900 that wait for their poll, 100 that are due, and 19,000 that are lost; nine tokens have submitted them.
@@ -34,22 +33,26 @@ async def plan(
     return "\n".join(line for (line,) in explained)
 
 
+_TIMES = {"now": NOON, "until": NOON + LEASE}
+_FEW = {"most": 5, "each": 5, "after": ""}
+
+
 @pytest.mark.parametrize("statement", ["claim", "next due", "pull forward", "overdue"])
 async def test_no_statement_of_polling_scans_the_table(postgres_url: str, statement: str) -> None:
     database = Database(postgres_url)
     statements: dict[str, Executable] = {
-        "claim": CHOOSE,
+        "claim": CLAIM,
         "next due": NEXT_DUE,
         "pull forward": ADVANCE,
         "overdue": select(overdue()),
     }
-    times = {"now": NOON, "until": NOON + LEASE, "to": NOON, "later_than": NOON + timedelta(seconds=890)}
+    times = {**_TIMES, "to": NOON, "later_than": NOON + timedelta(seconds=890)}
     async with database.transaction() as connection:
         await connection.execute(text(_FILL), {"noon": NOON})
         await connection.execute(text("ANALYZE polls"))
         if statement == "claim":
-            await connection.execute(IN_ORDER)
-        query_plan = await plan(connection, statements[statement], {"most": 5, "after": "", **times})
+            await connection.execute(PLANNED_ONCE)
+        query_plan = await plan(connection, statements[statement], {**_FEW, **times})
     await database.dispose()
     used, others = "ix_polls_token_source_next_poll_at", "ix_polls_next_poll_at"
     if statement != "claim":
@@ -59,11 +62,22 @@ async def test_no_statement_of_polling_scans_the_table(postgres_url: str, statem
     assert "Seq Scan" not in query_plan
 
 
+# The order of their times is not the order in which they are stored.
 _FILL_DUE = """
 INSERT INTO polls (generation_id, first_seen_at, source, token, state, next_poll_at, polls, failures, not_found_count)
-SELECT 'g' || n, :noon, 'submit', 'shop', 'watching', CAST(:noon AS timestamptz) - n * interval '1 ms', 0, 0, 0
+SELECT 'g' || n, :noon, 'submit', 'shop', 'watching',
+    CAST(:noon AS timestamptz) - (n * 7919 % 20000) * interval '10 ms', 0, 0, 0
 FROM generate_series(1, 20000) AS n
 """
+
+
+_READ = "ANALYZE, BUFFERS, COSTS OFF, TIMING OFF"
+
+
+def _pages(query_plan: str) -> int:
+    read = re.search(r"Buffers: shared hit=(\d+)", query_plan)
+    assert read is not None, query_plan
+    return int(read[1])
 
 
 async def test_a_claim_does_not_read_on_through_polls_of_another_source(postgres_url: str) -> None:
@@ -71,10 +85,25 @@ async def test_a_claim_does_not_read_on_through_polls_of_another_source(postgres
     async with database.transaction() as connection:
         await connection.execute(text(_FILL_DUE), {"noon": NOON})
         await connection.execute(text("ANALYZE polls"))
-        await connection.execute(IN_ORDER)
-        options = "ANALYZE, BUFFERS, COSTS OFF, TIMING OFF"
-        query_plan = await plan(connection, CHOOSE, {"most": 5, "after": "", "now": NOON}, options=options)
+        await connection.execute(PLANNED_ONCE)
+        query_plan = await plan(connection, CLAIM, {**_FEW, **_TIMES}, options=_READ)
     await database.dispose()
-    read = re.search(r"Buffers: shared hit=(\d+)", query_plan)
-    assert read is not None
-    assert int(read[1]) < 100, query_plan
+    assert _pages(query_plan) < 200, query_plan
+
+
+async def test_the_plan_that_was_made_while_the_table_was_empty_reads_no_more_once_it_has_grown(
+    postgres_url: str,
+) -> None:
+    database = Database(postgres_url)
+    async with database.transaction() as connection:
+        await connection.execute(PLANNED_ONCE)
+        compiled, values = CLAIM.compile(dialect=connection.dialect), {**_FEW, **_TIMES}
+        await connection.exec_driver_sql(f"PREPARE claim AS {compiled}")
+        parameters = ", ".join(repr(str(values[name])) for name in compiled.positiontup or ())
+        execute = f"EXPLAIN ({_READ}) EXECUTE claim ({parameters})"
+        empty = "\n".join(line for (line,) in await connection.exec_driver_sql(execute))
+        await connection.execute(text(_FILL_DUE), {"noon": NOON})
+        grown = "\n".join(line for (line,) in await connection.exec_driver_sql(execute))
+    await database.dispose()
+    assert "Seq Scan" not in empty
+    assert _pages(grown) < 200, grown

@@ -60,3 +60,15 @@ async def test_what_a_token_submitted_comes_before_what_it_tracks(database_url: 
         await _due(connection, "shop", "submit", 2, at=NOON)
     assert await _claimed(database, 3) == [["shop-submit", "shop-submit", "shop-operator"]]
     await database.dispose()
+
+
+async def test_what_one_token_leaves_of_its_share_goes_to_those_that_have_more(database_url: str) -> None:
+    database = Database(database_url)
+    async with database.transaction() as connection:
+        await _due(connection, "blog", "operator", 50, at=NOON)
+        await _due(connection, "shop", "submit", 3, at=NOON)
+    shared, filled, rest = await _claimed(database, 4, 20, 50)
+    assert shared == ["blog-operator", "shop-submit"] * 2
+    assert filled == ["blog-operator", "shop-submit", *["blog-operator"] * 18]
+    assert rest == ["blog-operator"] * 29
+    await database.dispose()
