@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
@@ -31,7 +32,7 @@ def configure(log_format: LogFormat, *, least: int | str = logging.INFO) -> None
     is_json = log_format == "json"
     rendering: list[Processor] = [structlog.processors.format_exc_info, _render if is_json else console]
     structlog.configure(
-        processors=[_render_own] if is_json else [*shared, *rendering],
+        processors=[_OwnLines(level)] if is_json else [*shared, *rendering],
         logger_factory=_Writer,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
@@ -63,15 +64,38 @@ def _dump(line: Any, **options: Any) -> str:  # noqa: ANN401 - any JSON value
 _render = structlog.processors.JSONRenderer(serializer=_dump)
 
 
-def _render_own(logger: Any, level: str, line: EventDict) -> str | bytes:  # noqa: ANN401 - structlog's own
-    """What the shared processors and `_render` make of a line of ours, in half of their time."""
-    merge_contextvars(logger, level, line)
-    line["level"] = level
-    line["logger"] = logger.name
-    line["timestamp"] = orjson.dumps(datetime.now(UTC), option=orjson.OPT_UTC_Z)[1:-1].decode()
-    if "exc_info" in line:
-        structlog.processors.format_exc_info(logger, level, line)
-    return _render(logger, level, line)
+class _OwnLines:
+    """A processor: what the shared processors and `_render` make of a line of ours, in half of their time."""
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+
+    def __call__(self, logger: Any, level: str, line: EventDict) -> str | bytes:  # noqa: ANN401 - structlog's own
+        merge_contextvars(logger, level, line)
+        line.update(_about(level, logger.name))
+        if "exc_info" in line:
+            structlog.processors.format_exc_info(logger, level, line)
+        return _render(logger, level, line)
+
+
+def _about(level: str, name: str) -> dict[str, str]:
+    timestamp = orjson.dumps(datetime.now(UTC), option=orjson.OPT_UTC_Z)[1:-1].decode()
+    return {"level": level, "logger": name, "timestamp": timestamp}
+
+
+def info_each(name: str, event: str, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write an info line of `event` for each of `lines`, its fields; `name` is the logger's.
+
+    As JSON they are written at once, without what is bound to the context: in a tenth of the time for each.
+    """
+    [first, *_] = structlog.get_config()["processors"]
+    if not isinstance(first, _OwnLines):
+        log = structlog.stdlib.get_logger(name)
+        for line in lines:
+            log.info(event, **line)
+    elif first.least <= logging.INFO:
+        about = {"event": event, **_about("info", name)}
+        _Writer(name).msg("\n".join([_dump({**line, **about}) for line in lines]))
 
 
 class _Writer:

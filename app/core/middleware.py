@@ -1,15 +1,17 @@
 """ASGI middleware: request ids, counts of responses by route and caller, security headers, unexpected errors."""
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from time import perf_counter
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.auth import Caller
+from app.core.logs import info_each
 from app.core.records import json_body, request_id
 
 CALLERS = CollectorRegistry()
@@ -118,17 +120,32 @@ def _count_call(scope: Scope) -> None:
 
 def count_call(scope: Scope, caller: Caller, route: str, result: str, *, status: int | None) -> None:
     """Count and log a call with one of our tokens; `status` is None if the caller left before the response."""
-    _counted_calls(caller.name, route, result).inc()
-    log.info(
-        "api.called",
-        token=caller.name,
-        method=scope["method"],
-        route=route,
-        status=status,
-        result=result,
-        seconds=round(seconds_since_start(scope), 6),
-        **{"request_id": ensure_request_id(scope), **trace_fields(traceparent(scope))},
-    )
+    seconds = seconds_since_start(scope)
+    count_calls([describe_call(scope, caller, route, result, status=status, seconds=seconds)])
+
+
+def describe_call(
+    scope: Scope, caller: Caller, route: str, result: str, *, status: int | None, seconds: float
+) -> dict[str, Any]:
+    """A call as `count_calls` takes it: the fields of its log line."""
+    trace = traceparent(scope)
+    fields = {
+        "token": caller.name,
+        "method": scope["method"],
+        "route": route,
+        "status": status,
+        "result": result,
+        "seconds": round(seconds, 6),
+        "request_id": ensure_request_id(scope),
+    }
+    return fields if trace is None else {**fields, **trace_fields(trace)}
+
+
+def count_calls(calls: Sequence[Mapping[str, Any]]) -> None:
+    """Count and log these calls, each made by `describe_call`."""
+    for call in calls:
+        _counted_calls(call["token"], call["route"], call["result"]).inc()
+    info_each(__name__, "api.called", calls)
 
 
 def traceparent(scope: Scope) -> str | None:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -22,6 +23,8 @@ from app.core.middleware import (
     STARTED,
     count,
     count_call,
+    count_calls,
+    describe_call,
     ensure_request_id,
     seconds_since_start,
 )
@@ -205,6 +208,8 @@ class FastGenerationRead:
         self._access = access
         self._written: tuple[Generation, bytes] | None = None
         """The last generation rendered, and its bytes: all callers that wait for it get the same bytes."""
+        self._calls: list[dict[str, Any]] = []
+        """Those that were answered and are not counted yet."""
 
     def __call__(self, scope: Scope, body: bytes, exchange: Exchange) -> bool:
         """`FastHandler`."""
@@ -261,12 +266,23 @@ class FastGenerationRead:
                 exchange.fall_back()
             else:
                 exchange.respond(_HEADERS % ensure_request_id(scope).encode(), self._body(generation))
-                _COUNTED.inc()
-                _SECONDS.observe(seconds_since_start(scope))
-                count_call(scope, caller, _ROUTE, "succeeded", status=200)
+                self._count(scope, caller)
         except Exception:
             log.exception("fast_path.failed")
             exchange.fall_back()
+
+    def _count(self, scope: Scope, caller: Caller) -> None:
+        """Count and log the response, together with all others that are sent before the event loop goes on."""
+        if not self._calls:
+            asyncio.get_running_loop().call_soon(self._count_calls, context=Context())
+        seconds = seconds_since_start(scope)
+        _SECONDS.observe(seconds)
+        self._calls.append(describe_call(scope, caller, _ROUTE, "succeeded", status=200, seconds=seconds))
+
+    def _count_calls(self) -> None:
+        calls, self._calls = self._calls, []
+        _COUNTED.inc(len(calls))
+        count_calls(calls)
 
     def _body(self, generation: Generation) -> bytes:
         if self._written is None or self._written[0] is not generation:

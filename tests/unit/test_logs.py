@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -70,6 +71,28 @@ def test_a_value_that_is_no_plain_json_is_written_all_the_same(monkeypatch: pyte
         structlog.stdlib.get_logger("app.somewhere").info("usual", value=value)
         [line] = [json.loads(line) for line in written.getvalue().splitlines()]
     assert line["value"] in (value, repr(value))
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_lines_that_are_written_at_once_look_like_those_written_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, form: logs.LogFormat
+) -> None:
+    lines = [{"token": "a", "value": value} for value in (1, None, "\udc80", 2**80, "é")]
+    with configured(monkeypatch, form, least="info") as written:
+        logs.info_each("app.somewhere", "usual", lines)
+        for line in lines:
+            structlog.stdlib.get_logger("app.somewhere").info("usual", **line)
+    without_times = re.sub("[0-9-]+T[0-9:.]+Z", "", written.getvalue()).splitlines()
+    assert without_times[: len(lines)] == without_times[len(lines) :]
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_lines_that_are_written_at_once_are_left_out_above_their_level(
+    monkeypatch: pytest.MonkeyPatch, form: logs.LogFormat
+) -> None:
+    with configured(monkeypatch, form, least="warning") as written:
+        logs.info_each("app.somewhere", "usual", [{"token": "a"}])
+        assert written.getvalue() == ""
 
 
 def test_times_of_our_lines_and_of_those_of_libraries_have_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
