@@ -26,7 +26,7 @@ STREAM = {"Accept": "text/event-stream"}
 @asynccontextmanager
 async def open_streams(url: str) -> AsyncIterator[ApiHarness]:
     """The API behind a server, with the loop that reads what is new."""
-    async with open_api(url, http=HttpPath.PLAIN) as api, asyncio.timeout(60):
+    async with open_api(url, http=HttpPath.PLAIN) as api, asyncio.timeout(300):
         loops = BackgroundLoops(SystemClock())
         loops.start("tail", api.tail.run_once)
         try:
@@ -219,10 +219,10 @@ async def raw_stream(api: ApiHarness, number: int) -> AsyncIterator[asyncio.Stre
     query = f"&generation_id=g{number}" if number % 2 else ""
     url, token = api.client.base_url, api.client.headers["authorization"]
     reader, writer = await asyncio.open_connection(url.host, url.port)
-    head = f"GET {PATH}?after=latest{query} HTTP/1.1\r\nhost: receiver\r\nauthorization: {token}\r\n"
-    writer.write(f"{head}accept: text/event-stream\r\n\r\n".encode())
-    assert b" 200 OK" in await reader.readuntil(b"retry: ")
     try:
+        head = f"GET {PATH}?after=latest{query} HTTP/1.1\r\nhost: receiver\r\nauthorization: {token}\r\n"
+        writer.write(f"{head}accept: text/event-stream\r\n\r\n".encode())
+        assert b" 200 OK" in await reader.readuntil(b"retry: ")
         yield reader
     finally:
         writer.transport.abort()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +23,7 @@ from app.ratelimit.limiter import poll_budget
 from app.rivya.schemes import parse_scheme
 from app.rivya.signature import sign
 from tests.support.asgi_service import TOKENS
+from tests.support.clock import ManualClock
 from tests.support.intake_harness import SECRET
 from tests.support.receivers import environment
 from tests.support.scripted_provider import Upstream, answering, scripted
@@ -108,18 +109,19 @@ async def unstorable_room(
         assert room is not None
         await room.answer(writer)
 
-    async with scripted(script) as rivya:
+    async with AsyncExitStack() as stack:
+        rivya = await stack.enter_async_context(scripted(script))
         for name, value in environment(rivya.url, url, 8000, RECEIVER_API_TOKENS=tokens, **changes).items():
             monkeypatch.setenv(name, value)
-        service = Service(load())
+        service = Service(load(), ManualClock(datetime.now(UTC)))  # it stands still: no poll comes after its slot
+        stack.push_async_callback(service.close)
         await service.prepare()
         await service.batch.start()
+        stack.push_async_callback(service.batch.stop)
+        stack.push_async_callback(service.poller.stop)
+        stack.push_async_callback(service.submissions.stop)
         headers = {"Authorization": f"Bearer {TOKENS[Role.ADMIN]}"}
         transport = httpx.ASGITransport(service.app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://receiver", headers=headers) as client:
-            room = UnstorableTextHarness(service, client, rivya)
-            yield room
-        await service.submissions.stop()
-        await service.poller.stop()
-        await service.batch.stop()
-        await service.close()
+        client = httpx.AsyncClient(transport=transport, base_url="http://receiver", headers=headers)
+        room = UnstorableTextHarness(service, await stack.enter_async_context(client), rivya)
+        yield room
