@@ -74,7 +74,8 @@ _LARGEST: Final = 128
 
 
 # Every step of a statement releases the interpreter lock, and a busy event loop returns it late: therefore one step
-# writes many rows.
+# writes many rows. An error rolls back the whole transaction (OR ROLLBACK): to undo only the statement, SQLite would
+# first copy each page that it changes, of some batches to a temporary file.
 
 
 class Rows:
@@ -121,14 +122,15 @@ def stamp(time: datetime) -> str:
 
 
 def _insert(table: Table, columns: Sequence[str], ending: str = "") -> Rows:
-    text = f"INSERT INTO {table.name} ({', '.join(columns)}) {{values}} {ending}"
+    text = f"INSERT OR ROLLBACK INTO {table.name} ({', '.join(columns)}) {{values}} {ending}"
     return Rows(len(columns), text)
 
 
 def _update(table: Table, key: str, columns: Sequence[str], changes: str) -> Rows:
     names = (key, *columns)
     new = f"WITH new ({', '.join(names)}) AS ({{values}})"
-    return Rows(len(names), f"{new} UPDATE {table.name} SET {changes} FROM new WHERE {table.name}.{key} = new.{key}")  # noqa: S608
+    update = f"UPDATE OR ROLLBACK {table.name} SET {changes} FROM new WHERE {table.name}.{key} = new.{key}"  # noqa: S608
+    return Rows(len(names), f"{new} {update}")
 
 
 def _update_generations(columns: Sequence[str]) -> Rows:
