@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Any
 
@@ -23,9 +23,15 @@ LEASE = timedelta(seconds=60)
 
 _AT_ONCE = 1000
 _WRITTEN = ("next_poll_at", "state", "polls", "failures", "last_error", "not_found_count", "not_found_since")
+_BEGINNING = datetime.min.replace(tzinfo=UTC)
+_NEVER_SKIPPED = timedelta(seconds=10)
+"""What is due for less than this is never skipped: a commit may take some time, and replicas' clocks differ."""
+_SKIPPED_FOR = timedelta(seconds=10)
+"""How late a poll can be found that was written with a time which had been passed already."""
 _p = polls.c
 _ids = select(_p.generation_id)
-NEXT_DUE = select(_p.next_poll_at).where(_p.next_poll_at.is_not(None)).order_by(_p.next_poll_at).limit(1)
+_SINCE = bindparam("since", type_=UtcDateTime)
+NEXT_DUE = select(_p.next_poll_at).where(_p.next_poll_at >= _SINCE).order_by(_p.next_poll_at).limit(1)
 
 
 @hot_dataclass()
@@ -87,12 +93,29 @@ class Claimed:
 
 
 class DuePolls:
-    """Chooses what to poll next: the tokens take turns, so that none can fill the budget with what it tracks."""
+    """Chooses what to poll next: the tokens take turns, so that none can fill the budget with what it tracks.
+
+    While somebody keeps a snapshot open, the index entries of all that is settled stay, and each claim would pass them.
+    So it begins where `next_due` found the first poll. That looks from there, too, and every ten seconds from the
+    beginning.
+    """
 
     def __init__(self, *, is_sqlite: bool) -> None:
         self._is_sqlite = is_sqlite
+        self.since = _BEGINNING
+        """No poll is due before this time, as far as is known."""
+        self._read_all_at: datetime | None = None
+        """When `next_due` last began at the beginning."""
         self._tokens = 1
         """How many tokens the last claim served: the next one first reads of each no more than its share would be."""
+
+    async def next_due(self, connection: AsyncConnection, *, now: datetime) -> datetime | None:
+        """When the next poll is due; None if none is scheduled."""
+        if self._read_all_at is None or not self._read_all_at <= now < self._read_all_at + _SKIPPED_FOR:
+            self.since, self._read_all_at = _BEGINNING, now
+        due_at = (await connection.execute(NEXT_DUE, {"since": self.since})).scalar_one_or_none()
+        self.since = min(due_at or now, now - _NEVER_SKIPPED)
+        return due_at
 
     async def claim(
         self, connection: AsyncConnection, *, now: datetime, until: datetime, most: int, after: str
@@ -103,7 +126,7 @@ class DuePolls:
         """
         if not self._is_sqlite:
             await connection.execute(PLANNED_ONCE)
-        parameters = {"now": now, "until": until, "after": after}
+        parameters = {"since": self.since, "now": now, "until": until, "after": after}
         each = ceil(most / self._tokens)
         leased = await self._lease(connection, {**parameters, "most": most, "each": each})
         counts = Counter(token for token, _ in leased)
@@ -142,10 +165,10 @@ class Claims:
         is_polled = any_of(_p.generation_id, "ids", is_sqlite=database.is_sqlite) & _p.next_poll_at.is_not(None)
         self._lock = select(_p.generation_id, _p.lease_until).where(is_polled).order_by(_p.generation_id)
 
-    async def next_due(self) -> datetime | None:
+    async def next_due(self, now: datetime) -> datetime | None:
         """When the next poll is due; None if none is scheduled. Raises `DatabaseUnavailable`."""
         async with self._database.read() as connection:
-            return (await connection.execute(NEXT_DUE)).scalar_one_or_none()
+            return await self._due.next_due(connection, now=now)
 
     async def claim(self, most: int) -> list[Claimed]:
         """Claim due generations, at most `most` and as many as the budget allows. Raises `DatabaseUnavailable`.
@@ -247,11 +270,11 @@ PLANNED_ONCE = text(f"{IN_ORDER.text}, set_config('plan_cache_mode', 'force_gene
 # Each step of `owners` finds the next token in the index, so the time does not depend on how many polls a token has.
 _OWNERS = """
     WITH RECURSIVE owners AS (
-        SELECT * FROM (SELECT token FROM polls WHERE next_poll_at IS NOT NULL ORDER BY token LIMIT 1) AS first
+        SELECT * FROM (SELECT token FROM polls WHERE next_poll_at >= :since ORDER BY token LIMIT 1) AS first
         UNION ALL
         SELECT (
             SELECT p.token FROM polls AS p
-            WHERE p.next_poll_at IS NOT NULL AND p.token > owners.token ORDER BY p.token LIMIT 1
+            WHERE p.next_poll_at >= :since AND p.token > owners.token ORDER BY p.token LIMIT 1
         ) FROM owners WHERE owners.token IS NOT NULL
     ), kinds (source, place) AS (VALUES ('submit', 0), ('webhook', 1), ('poll', 1), ('operator', 1))
 """
@@ -273,7 +296,8 @@ CLAIM = text(
         SELECT owners.token, due.key, {_TURN}
         FROM owners CROSS JOIN kinds CROSS JOIN LATERAL (
             SELECT p.ctid AS key, p.next_poll_at FROM polls AS p
-            WHERE p.token = ANY(ARRAY[owners.token]) AND p.source = kinds.source AND p.next_poll_at <= :now
+            WHERE p.token = ANY(ARRAY[owners.token]) AND p.source = kinds.source
+                AND p.next_poll_at BETWEEN :since AND :now
             ORDER BY p.token, p.source, p.next_poll_at LIMIT :each
         ) AS due
     ), chosen AS ({_IN_TURN}), locked AS (
@@ -283,7 +307,7 @@ CLAIM = text(
     UPDATE polls SET lease_until = :until, next_poll_at = :until FROM locked WHERE polls.ctid = locked.ctid
     RETURNING locked.turn, locked.token, {", ".join(f"polls.{column.name}" for column in _LEASED)}
     """  # noqa: S608 - constant text
-).bindparams(_NOW, _UNTIL, _AFTER)
+).bindparams(_SINCE, _NOW, _UNTIL, _AFTER)
 """Leases what is due; returns the turn of each, its token, and what `PollLease` has."""
 
 # SQLite has no LATERAL, and an UPDATE returns nothing from other tables.
@@ -293,13 +317,13 @@ CHOOSE_ON_SQLITE = text(
         SELECT owners.token, due.generation_id AS key, {_TURN}
         FROM owners CROSS JOIN kinds CROSS JOIN polls AS due WHERE due.rowid IN (
             SELECT p.rowid FROM polls AS p
-            WHERE p.token = owners.token AND p.source = kinds.source AND p.next_poll_at <= :now
+            WHERE p.token = owners.token AND p.source = kinds.source AND p.next_poll_at BETWEEN :since AND :now
             ORDER BY p.next_poll_at LIMIT :each
         )
     )
     {_IN_TURN}
     """  # noqa: S608 - constant text
-).bindparams(_NOW, _AFTER)
+).bindparams(_SINCE, _NOW, _AFTER)
 _LEASE_ON_SQLITE = (
     update(polls)
     .where(any_of(_p.generation_id, "ids", is_sqlite=True))

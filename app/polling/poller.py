@@ -91,8 +91,8 @@ class Poller:
         room = self._room()
         if room <= 0:
             return _SECONDS_WHEN_FULL
-        due_at = await self._claims.next_due()
         now = self._clock.now()
+        due_at = await self._claims.next_due(now)
         if due_at is None or due_at > now:
             return _LONGEST_IDLE if due_at is None else min(_LONGEST_IDLE, (due_at - now).total_seconds())
         for claimed in await self._claims.claim(room):

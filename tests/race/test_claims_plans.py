@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
 from app.ledger.queries import overdue
-from app.polling.claims import ADVANCE, CLAIM, LEASE, NEXT_DUE, PLANNED_ONCE
+from app.polling.claims import ADVANCE, CLAIM, LEASE, NEXT_DUE, PLANNED_ONCE, DuePolls
 from tests.support.clock import NOON
 
 # 900 that wait for their poll, 100 that are due, and 19,000 that are lost; nine tokens have submitted them.
@@ -33,7 +33,7 @@ async def plan(
     return "\n".join(line for (line,) in explained)
 
 
-_TIMES = {"now": NOON, "until": NOON + LEASE}
+_TIMES = {"since": NOON - timedelta(days=1), "now": NOON, "until": NOON + LEASE}
 _FEW = {"most": 5, "each": 5, "after": ""}
 
 
@@ -107,3 +107,28 @@ async def test_the_plan_that_was_made_while_the_table_was_empty_reads_no_more_on
     await database.dispose()
     assert "Seq Scan" not in empty
     assert _pages(grown) < 200, grown
+
+
+async def test_what_was_settled_under_a_snapshot_that_stays_open_is_not_passed_by_every_claim(
+    postgres_url: str,
+) -> None:
+    database, due = Database(postgres_url), DuePolls(is_sqlite=False)
+    async with database.transaction() as connection:
+        await connection.execute(text(_FILL_DUE), {"noon": NOON})
+        await connection.execute(text("ANALYZE polls"))
+    async with database.engine.connect() as reader:
+        await reader.execution_options(isolation_level="REPEATABLE READ")
+        await reader.execute(text("SELECT count(*) FROM polls"))
+        first = NOON - timedelta(seconds=20)
+        async with database.transaction() as connection:
+            await connection.execute(text("DELETE FROM polls WHERE next_poll_at < :first"), {"first": first})
+        async with database.transaction() as connection:
+            assert await due.next_due(connection, now=NOON) == first
+            await connection.execute(PLANNED_ONCE)
+            pages = [
+                _pages(await plan(connection, CLAIM, {**_FEW, **_TIMES, "since": since}, options=_READ))
+                for since in (NOON - timedelta(days=1), due.since)
+            ]
+    await database.dispose()
+    assert pages[0] > 10_000
+    assert pages[1] < 400

@@ -72,3 +72,27 @@ async def test_what_one_token_leaves_of_its_share_goes_to_those_that_have_more(d
     assert filled == ["blog-operator", "shop-submit", *["blog-operator"] * 18]
     assert rest == ["blog-operator"] * 29
     await database.dispose()
+
+
+async def test_a_poll_that_is_written_with_a_time_long_past_is_found_ten_seconds_later(database_url: str) -> None:
+    database = Database(database_url)
+    due, late = DuePolls(is_sqlite=database.is_sqlite), NOON - timedelta(hours=1)
+    async with database.transaction() as connection:
+        await _due(connection, "shop", "submit", 1, at=NOON)
+        assert await due.next_due(connection, now=NOON) == NOON
+        await _due(connection, "blog", "submit", 1, at=late)
+        assert await due.next_due(connection, now=NOON + timedelta(seconds=9)) == NOON
+        assert await due.next_due(connection, now=NOON + timedelta(seconds=10)) == late
+        leases, _ = await due.claim(connection, now=NOON, until=NOON + LEASE, most=9, after="")
+    assert [lease.generation_id for lease in leases] == ["blog-submit-0", "shop-submit-0"]
+    await database.dispose()
+
+
+async def test_polls_are_looked_for_from_the_beginning_once_the_clock_was_set_back(database_url: str) -> None:
+    database = Database(database_url)
+    due, back = DuePolls(is_sqlite=database.is_sqlite), NOON - timedelta(hours=1)
+    async with database.transaction() as connection:
+        assert await due.next_due(connection, now=NOON) is None
+        await _due(connection, "shop", "submit", 1, at=back)
+        assert await due.next_due(connection, now=back) == back
+    await database.dispose()
