@@ -86,7 +86,11 @@ def dump_json(value: object) -> str:
 
 def to_generation(row: Row) -> Generation:
     """The generation in a row of `SELECT_GENERATIONS`."""
-    values = list(_members(row))
+    return parse_generation(list(_members(row)))
+
+
+def parse_generation(values: list[Any]) -> Generation:
+    """The generation whose members have these values, in their order: enumerations and JSON still as text."""
     for place, parse in _PARSED:
         if values[place] is not None:
             values[place] = parse(values[place])
