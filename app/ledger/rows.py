@@ -32,9 +32,10 @@ GENERATION_COLUMNS = tuple(column.name for column in generations.c)
 UNINDEXED_COLUMNS = (
     *("status", "rivya_object", "last_number", "settled_at", "settled_by", "callback_received_at", "updated_at"),
     *("final_credits", "polls", "reserved_credits", "created_at", "metadata", "metadata_by"),
-    "metadata_changes",
+    *("metadata_changes", "failed_at"),
 )
-CHANGED_COLUMNS = (*UNINDEXED_COLUMNS, "failed_at", "model", "client_request_id", "submitted_by", "tracked_by")
+"""Their change writes into no index, but for the one of what failed."""
+CHANGED_COLUMNS = (*UNINDEXED_COLUMNS, "model", "client_request_id", "submitted_by", "tracked_by")
 """Those that change most come first: the values of a row end with its last change, and the rest stays as it is."""
 RESCHEDULED_COLUMNS = (
     *("model", "state", "next_poll_at", "polls", "failures", "not_found_count"),
