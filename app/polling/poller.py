@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -41,6 +42,8 @@ log = structlog.stdlib.get_logger(__name__)
 ACCOUNT_ERRORS = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
 """Errors about our account, which mean nothing for the generation."""
 
+_CONNECT_AHEAD = timedelta(seconds=0.2)
+"""How long before its slot a poll opens its connection: a slot is too short to wait for a TLS handshake."""
 _LONGEST_IDLE = 1.0
 _SECONDS_WHEN_FULL = 0.1
 _SECONDS_BETWEEN_RESETS = 60.0
@@ -75,7 +78,12 @@ class Poller:
         self._grace = grace
         """Seconds that a sent poll may still take after `stop` was called."""
         self._tasks: dict[asyncio.Task[PollResult | None], Claimed] = {}
+        self._connected: set[str] = set()
+        """Generations whose polls have a connection, or open one; some of them still wait for their slots."""
+        self._connecting: set[str] = set()
         self._asking: set[str] = set()
+        self._late = asyncio.Lock()
+        """Held while a poll that missed its slot on an open connection waits for another slot."""
         self._results: list[PollResult] = []
         self._errors = 0
         self.on_failed: Callable[[datetime], None] | None = None
@@ -128,6 +136,11 @@ class Poller:
         return len(self._asking)
 
     @property
+    def connecting(self) -> int:
+        """How many polls open the connection on which they then wait for their slot."""
+        return len(self._connecting)
+
+    @property
     def under_way(self) -> int:
         """How many polls are claimed and not over: those that ask, and those that wait for their slots."""
         return len(self._tasks)
@@ -157,11 +170,12 @@ class Poller:
     async def _poll(self, claimed: Claimed) -> PollResult | None:
         lease = claimed.lease
         try:
-            before_send = await self._limiter.wait_for_slot(claimed.reservation)
-            if before_send is None or self.asking >= self._most_asking:
+            is_valid = await self._limiter.wait_for_slot(claimed.reservation, ahead=_CONNECT_AHEAD)
+            if not is_valid or len(self._connected) >= self._most_asking:
                 return given_back(lease, self._clock.now())
-            self._asking.add(lease.generation_id)
-            return await self._ask(lease, before_send)
+            self._connected.add(lease.generation_id)
+            self._connecting.add(lease.generation_id)
+            return await self._ask(lease, partial(self._wait_connected, claimed))
         except DatabaseUnavailable:
             return given_back(lease, self._clock.now())
         except Exception as error:
@@ -169,6 +183,21 @@ class Poller:
             log.exception("poll.broken", generation_id=lease.generation_id)
             following = self._schedule.after_failure(lease, self._clock.now())
             return failed(lease, following, f"broken {type(error).__name__}")
+
+    async def _wait_connected(self, claimed: Claimed) -> bool:
+        """Wait for the slot on an open connection; returns whether to send the request now.
+
+        Opening the connection may have taken longer than until the slot, and would again after the next claim: so one
+        poll at a time gets another slot then, and leaves an open connection for the others.
+        """
+        self._connecting.discard(claimed.lease.generation_id)
+        may_send = await self._limiter.wait_for_slot(claimed.reservation)
+        if not may_send and not self._late.locked():
+            async with self._late:
+                may_send = await self._limiter.acquire_for_poll()
+        if may_send:
+            self._asking.add(claimed.lease.generation_id)
+        return may_send
 
     async def _ask(self, lease: PollLease, before_send: BeforeSend) -> PollResult | None:
         """Poll and record; returns None when the ledger has recorded it, else the poll state to write."""
@@ -223,7 +252,8 @@ class Poller:
 
     def _finished(self, task: "asyncio.Task[PollResult | None]") -> None:
         lease = self._tasks.pop(task).lease
-        self._asking.discard(lease.generation_id)
+        for polls in (self._connected, self._connecting, self._asking):
+            polls.discard(lease.generation_id)
         result = given_back(lease, self._clock.now()) if task.cancelled() else task.result()
         if result is not None:
             self._results.append(result)

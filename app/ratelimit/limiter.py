@@ -124,10 +124,10 @@ class RateLimiter:
                 capacity = 0
             snapshot = BudgetSnapshot(budget, now, capacity, is_probe)
             reservations = await self.reserve(connection, snapshot, capacity)
-        if not reservations or (before_send := await self.wait_for_slot(reservations[0])) is None:
-            return False
-        self._acquired_at = self._clock.monotonic()
-        return before_send()
+        is_acquired = bool(reservations) and await self.wait_for_slot(reservations[0])
+        if is_acquired:
+            self._acquired_at = self._clock.monotonic()
+        return is_acquired
 
     async def lock(self, connection: AsyncConnection) -> BudgetSnapshot:
         """The budget, locked until the transaction ends, with the number of polls that it has room for."""
@@ -138,6 +138,19 @@ class RateLimiter:
         if is_probe:
             capacity = min(capacity, 1) if may_probe else 0
         return BudgetSnapshot(budget, now, capacity, is_probe)
+
+    async def acquire_for_poll(self) -> bool:
+        """Wait at most 2 seconds for the next slot that is free for a poll; True: send it now, False: there is none.
+
+        Raises `DatabaseUnavailable`.
+        """
+        async with self._database.transaction() as connection:
+            snapshot = await self.lock(connection)
+            capacity = snapshot.capacity
+            if not snapshot.is_probe:
+                capacity = snapshot.budget.capacity(snapshot.now, self._spacing, within=_ACQUIRE_WITHIN)
+            reservations = await self.reserve(connection, snapshot, min(capacity, 1))
+        return bool(reservations) and await self.wait_for_slot(reservations[0])
 
     async def reserve(self, connection: AsyncConnection, snapshot: BudgetSnapshot, count: int) -> list[Reservation]:
         """Reserve `count` slots, at most `snapshot.capacity`; they are valid once the transaction commits."""
@@ -153,22 +166,15 @@ class RateLimiter:
         self._last = budget
         return [Reservation(at, at + lateness, self._refusals) for at in slots]
 
-    async def wait_for_slot(self, reservation: Reservation) -> Callable[[], bool] | None:
-        """Wait until the slot begins. None: it was missed or is void, so send nothing.
-
-        Else a function to call right before the first byte: whether the request may still be sent.
-        """
-        waited_at = None
-        while (now := self._clock.now()) < reservation.at and now != waited_at:  # unless the clock stands still
-            if reservation.at - now > _LONGEST_WAIT:
-                return None  # the clock was set back since
-            await self._pause((reservation.at - now).total_seconds())
+    async def wait_for_slot(self, reservation: Reservation, *, ahead: timedelta = timedelta(0)) -> bool:
+        """Wait until the slot begins, or until `ahead` of that. False: it was missed or is void, so send nothing."""
+        waited_at, until = None, reservation.at - ahead
+        while (now := self._clock.now()) < until and now != waited_at:  # unless the clock stands still
+            if until - now > _LONGEST_WAIT:
+                return False  # the clock was set back since
+            await self._pause((until - now).total_seconds())
             waited_at = now
-
-        def may_send() -> bool:
-            return reservation.refusals == self._refusals and self._clock.now() <= reservation.until
-
-        return may_send if may_send() else None
+        return reservation.refusals == self._refusals and self._clock.now() <= reservation.until
 
     def cancel_all(self) -> None:
         """Void every reservation made so far."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -25,14 +25,14 @@ IDLE_SECONDS: Final = 5.0
 _CONNECT_SECONDS: Final = 5.0
 _WRITE_SECONDS: Final = 30.0
 
-BeforeSend = Callable[[], bool]
-"""Called right before the first byte of a request; False: do not send it."""
+BeforeSend = Callable[[], Awaitable[bool]]
+"""Called on an open connection, right before the first byte of a request; False: do not send it."""
 
 
 class SendTrace:
     """Records whether a request began to be sent: from then on it may have taken effect.
 
-    `before_send` is called right before, on an open connection; if it returns False, RequestWithheld is raised.
+    If `before_send` returns False, RequestWithheld is raised.
     """
 
     def __init__(self, before_send: BeforeSend | None = None) -> None:
@@ -43,7 +43,7 @@ class SendTrace:
         """The trace callback of the HTTP library."""
         if self.is_sent or not event.endswith(".send_request_headers.started"):
             return
-        if self._before_send is not None and not self._before_send():
+        if self._before_send is not None and not await self._before_send():
             raise RequestWithheld
         self.is_sent = True
 

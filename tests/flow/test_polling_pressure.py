@@ -1,12 +1,19 @@
 """A poller under pressure: late, full, unable to record, or told to stop."""
 
 import asyncio
+import ssl
+from pathlib import Path
+
+import pytest
 
 from app.ledger.tables import generations
 from app.ratelimit.limiter import Reservation
+from app.rivya.client import RivyaClient
 from app.rivya.errors import RivyaRateLimited, RivyaUnauthorized
+from app.sandbox.accounts import DEFAULT_KEY
 from app.sandbox.faults import ApiFault
-from tests.support.polling_harness import PollingHarness, Replica, most_in_any_second, open_polling
+from tests.support.certificates import write_certificate
+from tests.support.polling_harness import PATIENT, PollingHarness, Replica, most_in_any_second, open_polling
 
 REVOKED = RivyaUnauthorized(401, "api_key_revoked")
 HASTY = RivyaRateLimited(429, "rate_limited")
@@ -42,7 +49,7 @@ async def test_slots_that_passed_while_a_process_stalled_are_dropped_and_the_oth
         replica = await room.replica(rate=10)
         reserved = await reserve(replica, 9)
         room.clock.advance(seconds=(reserved[2].until - room.clock.now()).total_seconds() + 0.001)
-        sent = [await room.clock.run(replica.limiter.wait_for_slot(slot)) is not None for slot in reserved]
+        sent = [await room.clock.run(replica.limiter.wait_for_slot(slot)) for slot in reserved]
         assert sent == [False] * 3 + [True] * 6
 
 
@@ -50,15 +57,42 @@ async def test_a_request_whose_slot_passes_before_it_leaves_is_not_sent(database
     async with open_polling(database_url) as room:
         replica = await room.replica(rate=10)
         first, second = await reserve(replica, 2)
-        before_send = await room.clock.run(replica.limiter.wait_for_slot(first))
-        assert before_send is not None
-        assert before_send()
+        assert await room.clock.run(replica.limiter.wait_for_slot(first))
         room.clock.advance(seconds=0.041)
-        assert not before_send()
-        before_send = await room.clock.run(replica.limiter.wait_for_slot(second))
-        assert before_send is not None
+        assert not await room.clock.run(replica.limiter.wait_for_slot(first))
+        assert await room.clock.run(replica.limiter.wait_for_slot(second))
         replica.limiter.cancel_all()
-        assert not before_send()
+        assert not await room.clock.run(replica.limiter.wait_for_slot(second))
+
+
+@pytest.mark.parametrize("handshake", [0.06, 1.5])
+async def test_a_connection_that_opens_slowly_does_not_keep_a_generation_from_being_polled(
+    database_url: str, tmp_path: Path, handshake: float
+) -> None:
+    certificate, key = write_certificate(tmp_path, "localhost")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    async with open_polling(database_url) as room:
+        replica = await room.replica()
+        tasks = await overdue(room, replica, 2)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while head := await reader.readline():
+                while await reader.readline() != b"\r\n":
+                    pass
+                body = b'{"id": "%b", "status": "succeeded"}' % head.split()[1].rpartition(b"/")[2]
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+            writer.close()
+
+        tls.sni_callback = lambda *_: room.clock.advance(seconds=handshake)
+        async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls) as server:
+            url = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+            verify = ssl.create_default_context(cafile=str(certificate))
+            async with RivyaClient(url, DEFAULT_KEY, deadlines=PATIENT, verify=verify) as client:
+                replica.poller._client = client
+                await replica.poll()
+                await replica.poll()
+        assert [(await replica.row(task))["status"] for task in tasks] == ["succeeded", "succeeded"]
 
 
 async def test_polls_are_claimed_ahead_while_others_are_under_way(database_url: str) -> None:
@@ -80,7 +114,8 @@ async def test_a_poll_claimed_ahead_that_finds_all_hands_full_is_given_back_and_
         replica = await room.replica(most_at_once=1, most_ahead=2)
         await overdue(room, replica, 4)
         room.sandbox.faults.api.append(ApiFault(hang=60))
-        room.clock.stands_still_while[:] = [lambda: replica.poller.asking > 0 and not room.polls]
+        poller = replica.poller
+        room.clock.stands_still_while[:] = [lambda: poller.asking + poller.connecting > 0 and not room.polls]
         await replica.poller.run_once()
         await room.clock.run(_until_given_back(replica))
         await room.clock.run(_until_asked(room))

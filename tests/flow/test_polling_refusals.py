@@ -68,7 +68,7 @@ async def test_a_block_that_another_replica_wrote_voids_what_this_one_has_reserv
         room.sandbox.faults.api.append(ApiFault(status=429, retry_after=30, times=1))
         await other.poll()
         await _reserved(one)  # its next look at the budget
-        assert [await room.clock.run(one.limiter.wait_for_slot(slot)) for slot in reserved] == [None] * len(reserved)
+        assert [await room.clock.run(one.limiter.wait_for_slot(slot)) for slot in reserved] == [False] * len(reserved)
 
 
 async def test_refusals_in_a_row_double_the_pause_and_an_answer_ends_that(database_url: str) -> None:

@@ -179,7 +179,7 @@ async def faulty_provider_service(url: str) -> AsyncIterator[FaultyProviderServi
         service.readiness.keep_seconds = 0
         stack.push_async_callback(service.close)
         service.limiter._pause = clock.pause
-        clock.stands_still_while.append(lambda: service.poller.asking > 0)
+        clock.stands_still_while.append(lambda: service.poller.asking + service.poller.connecting > 0)
         service.verification.seconds_in_doubt = 0.05
         await service.batch.start()
         stack.push_async_callback(service.batch.stop)

@@ -104,7 +104,7 @@ class Replica:
             grace=0.0,
         )
         self.claims = Claims(self.database, self.limiter)
-        clock.stands_still_while.append(lambda: self.poller.asking > 0)
+        clock.stands_still_while.append(lambda: self.poller.asking + self.poller.connecting > 0)
 
     async def poll(self) -> None:
         """One turn, and all that it started."""
