@@ -57,7 +57,8 @@ class Queries:
             stored = await direct.fetch(BY_ID, list(ids))
         else:
             stored = await self._rows(self._by_id, self._ids(ids))
-        return {row["id"]: rows.to_generation(row) for row in stored}
+        # Both statements select the members in their order.
+        return {row["id"]: rows.parse_generation(list(row.values())) for row in stored}
 
     async def settled_among(self, ids: Sequence[str]) -> list[str]:
         """Those of `ids` whose generation has a final status."""
