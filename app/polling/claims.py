@@ -140,14 +140,14 @@ class DuePolls:
         """The leases in the order to poll in, each with its token."""
         if not self._is_sqlite:
             after = parameters["after"]
-            rows = (await connection.execute(CLAIM, parameters)).all()
-            in_turn = sorted(rows, key=lambda row: (row.turn, row.token <= after, row.token))
+            leased = await connection.execute(CLAIM, parameters)
+            in_turn = sorted(leased, key=lambda row: (row.turn, row.token <= after, row.token))
             return [(token, _to_lease(*lease)) for _, token, *lease in in_turn]
-        chosen = (await connection.execute(CHOOSE_ON_SQLITE, parameters)).all()
-        ids = ids_parameter([row.key for row in chosen], is_sqlite=True)
-        leased = await connection.execute(_LEASE_ON_SQLITE, {"until": parameters["until"], "ids": ids})
-        leases = {row.generation_id: _to_lease(*row) for row in leased}
-        return [(row.token, leases[row.key]) for row in chosen]
+        tokens = {key: token for key, token, _ in await connection.execute(CHOOSE_ON_SQLITE, parameters)}
+        ids = ids_parameter(list(tokens), is_sqlite=True)
+        rows = await connection.execute(_LEASE_ON_SQLITE, {"until": parameters["until"], "ids": ids})
+        leases = {lease.generation_id: lease for lease in (_to_lease(*row) for row in rows)}
+        return [(token, leases[key]) for key, token in tokens.items()]
 
 
 class Claims:
