@@ -76,7 +76,7 @@ class RequestContextMiddleware:
                 status = scope["state"][_STATUS] = message["status"]
                 result = "succeeded" if status < 400 else "refused" if status < 500 else "failed"
                 scope["state"].setdefault(_RESULT, result)
-                message["headers"] = [*message.get("headers", ()), header]
+                message = {**message, "headers": [*message.get("headers", ()), header]}
                 count(scope, route_of(scope), method, status)
             elif not message.get("more_body", False):
                 _count_call(scope)  # before the end is sent: a caller that has the whole response finds it counted
@@ -204,7 +204,8 @@ class SecurityHeadersMiddleware:
                 present = {name.lower(): value for name, value in headers}
                 is_page = present.get(b"content-type", b"").startswith(b"text/html")
                 wanted = (*_ALL, *(_PAGES if is_page else _OTHERS))
-                message["headers"] = headers + [(name, value) for name, value in wanted if name not in present]
+                added = [(name, value) for name, value in wanted if name not in present]
+                message = {**message, "headers": headers + added}
             await send(message)
 
         is_for_browsers = scope["type"] == "http" and not scope["path"].startswith(_DELIVERIES)

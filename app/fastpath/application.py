@@ -113,7 +113,8 @@ class FastPathApp(FastAPI):
 
         async def send_closing(message: Message) -> None:
             if self.is_draining and message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+                # In a new message: an application may send one that it keeps.
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
             await send(message)
 
         path = _REPEATED_SLASHES.sub("/", scope["path"])

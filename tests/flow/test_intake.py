@@ -37,6 +37,15 @@ async def test_only_the_fast_path_answers_without_a_task(sqlite_url: str, http: 
 
 
 @on_both_paths
+async def test_an_answer_has_one_of_each_header_however_many_were_sent(sqlite_url: str, http: HttpPath) -> None:
+    async with open_intake(sqlite_url, http=http) as intake:
+        for is_draining in (True, True, False):
+            intake.app.is_draining = is_draining
+            headers = (await intake.deliver(event())).headers.multi_items()
+            assert [value for name, value in headers if name == "connection"] == ["close"] * is_draining
+
+
+@on_both_paths
 async def test_a_replayed_delivery_is_answered_200_and_changes_nothing(database_url: str, http: HttpPath) -> None:
     async with open_intake(database_url, http=http) as intake:
         assert [(await intake.deliver(event())).status_code for _ in range(3)] == [200, 200, 200]

@@ -80,6 +80,7 @@ class IntakeHarness:
     refusals: Rejections
     clock: ManualClock
     served: ServedApp
+    app: FastPathApp
 
     async def deliver(
         self, body: bytes, *, secret: str = SECRET, path: str = f"/rivya/webhook/{PATH_KEY}", late: float = 0
@@ -114,7 +115,7 @@ async def open_intake(
         app = FastPathApp()
         app.add_fast_route(ROUTE, intake, handler=FastDelivery(intake, batch.enqueue))
         async with serve_app(app, http) as served, served.client() as client:
-            yield IntakeHarness(room, client, keyring, health, refusals, clock, served)
+            yield IntakeHarness(room, client, keyring, health, refusals, clock, served, app)
         await batch.stop()
 
 
