@@ -101,7 +101,7 @@ async def test_whatever_sqlite_says_of_its_state_is_not_now(
     is_failing = True
 
     def fail(_: sqlite3.Connection, statement: str) -> None:
-        if is_failing and statement.startswith("INSERT INTO generations"):
+        if is_failing and statement.startswith("INSERT OR ROLLBACK INTO generations"):
             error = kind("made to fail")
             error.sqlite_errorcode = code
             raise error
