@@ -21,6 +21,7 @@ from app.core.settings import Settings, warnings
 from app.fastpath.connections import BoundedProtocol, ConnectionLimits
 from app.fastpath.protocol import FastPathProtocol
 from app.main import Service
+from app.ratelimit.budget import polls_at_once
 from app.rivya.schemes import SchemeInvalid
 
 log = structlog.stdlib.get_logger(__name__)
@@ -30,7 +31,7 @@ _ACCEPT_INTERVAL, _MAX_ACCEPT_CHECKS = 0.002, 500
 _DRAIN_INTERVAL, _MAX_DRAIN_CHECKS = 0.02, 50
 STOP_SECONDS = 15
 _MAX_CONNECTIONS, _MIN_CONNECTIONS = 4000, 16
-_OTHER_DESCRIPTORS = 200
+_OTHER_DESCRIPTORS = 184
 """For the database, creates and polls that are sent to Rivya, and files; relayed calls come on top."""
 _GC_THRESHOLD = 50_000
 
@@ -200,7 +201,8 @@ def max_connections(settings: Settings) -> int:
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return _MAX_CONNECTIONS
-    rest = descriptors - settings.receiver_rivya_concurrency - _OTHER_DESCRIPTORS
+    polls = polls_at_once(settings.receiver_poll_rate)
+    rest = descriptors - settings.receiver_rivya_concurrency - polls - _OTHER_DESCRIPTORS
     return max(_MIN_CONNECTIONS, min(_MAX_CONNECTIONS, rest))
 
 

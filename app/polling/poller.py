@@ -18,7 +18,7 @@ from app.ledger.models import NextPoll, Report, Source, Tracking
 from app.ledger.write_queue import WriteQueue
 from app.polling.claims import Claimed, Claims, PollLease, PollResult
 from app.polling.schedule import Schedule
-from app.ratelimit.budget import polls_ahead, polls_at_once
+from app.ratelimit.budget import ClaimWindow, polls_ahead, polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import RivyaClient
 from app.rivya.errors import (
@@ -45,7 +45,9 @@ ACCOUNT_ERRORS = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
 _CONNECT_AHEAD = timedelta(seconds=0.2)
 """How long before its slot a poll opens its connection: a slot is too short to wait for a TLS handshake."""
 _LONGEST_IDLE = 1.0
-_SECONDS_WHEN_FULL = 0.1
+_SECONDS_WHEN_FULL = 0.05
+_MOST_IN_A_CLAIM = 128
+"""As many as can be sent while a slot lasts, where slots follow each other more quickly than polls can be sent."""
 _SECONDS_BETWEEN_RESETS = 60.0
 
 
@@ -74,7 +76,8 @@ class Poller:
         self._claims = Claims(database, limiter)
         self._clock = clock
         # As many as the client has connections: a poll that had to wait for one would be sent after its slot.
-        self._most_asking, self._most_ahead = most or (polls_at_once(limiter.rate), polls_ahead(limiter.rate))
+        self._most_asking, most_ahead = most or (polls_at_once(limiter.rate), polls_ahead(limiter.rate))
+        self._window = ClaimWindow(self._most_asking + most_ahead)
         self._grace = grace
         """Seconds that a sent poll may still take after `stop` was called."""
         self._tasks: dict[asyncio.Task[PollResult | None], Claimed] = {}
@@ -154,8 +157,9 @@ class Poller:
 
         When Rivya is slow and over half of the connections are in use, only as many as there are free connections.
         """
-        ahead = self._most_ahead if self.asking * 2 <= self._most_asking else 0
-        return self._most_asking + ahead - self.under_way
+        is_slow = self.asking * 2 > self._most_asking
+        most = min(self._window.size, self._most_asking) if is_slow else self._window.size
+        return min(most - self.under_way, _MOST_IN_A_CLAIM)
 
     async def _reset_impossible(self) -> None:
         """At the start and every minute, make polls due that were scheduled before the clock was set back."""
@@ -255,6 +259,7 @@ class Poller:
         for polls in (self._connected, self._connecting, self._asking):
             polls.discard(lease.generation_id)
         result = given_back(lease, self._clock.now()) if task.cancelled() else task.result()
+        self._window.adapt(was_sent=result is None or result.changed.polls > lease.polls)
         if result is not None:
             self._results.append(result)
 

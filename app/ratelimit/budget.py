@@ -31,20 +31,37 @@ _SPREAD: Final = 0.2
 _MOST_DOUBLINGS: Final = 6
 
 _FEWEST_AT_ONCE: Final = 16
-_MOST_AT_ONCE: Final = 128
-_MOST_AHEAD: Final = 256
-_SECONDS_OF_A_POLL: Final = 0.3
-"""From claim to commit, with LEAD_TIME and a response in 50 ms; measured with `make bench ONLY=polling`."""
+_MOST_CLAIMED: Final = 384
+_SECONDS_OF_A_POLL: Final = 0.4
+"""From opening a connection, 0.2 seconds before the slot, to the commit; a response may take 0.1 seconds."""
+_FEWER_AFTER_MISSED: Final = 2
 
 
 def polls_at_once(rate: float) -> int:
     """The most polls that one process runs at once, so that it can use the rate (per second) alone."""
-    return max(_FEWEST_AT_ONCE, min(_MOST_AT_ONCE, round(rate * _SECONDS_OF_A_POLL)))
+    return max(_FEWEST_AT_ONCE, min(_MOST_CLAIMED, round(rate * _SECONDS_OF_A_POLL)))
 
 
 def polls_ahead(rate: float) -> int:
     """The most polls beside those that one process claims ahead, to wait for their slots."""
-    return min(_MOST_AHEAD, math.ceil(rate * HORIZON.total_seconds()))
+    return min(_MOST_CLAIMED - polls_at_once(rate), math.ceil(rate * HORIZON.total_seconds()))
+
+
+class ClaimWindow:
+    """How many polls one process may have claimed: it follows the answers, like TCP's congestion window.
+
+    Polls that are claimed faster than they can be sent would all miss their slots, and none would ever be sent.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._fewest = min(_FEWEST_AT_ONCE, most)
+        self.size = most
+
+    def adapt(self, *, was_sent: bool) -> None:
+        """One more after a poll that was sent, two fewer after one that was given back."""
+        change = 1 if was_sent else -_FEWER_AFTER_MISSED
+        self.size = max(self._fewest, min(self._most, self.size + change))
 
 
 def slot_spacing(rate: float) -> timedelta:

@@ -107,6 +107,19 @@ async def test_polls_are_claimed_ahead_while_others_are_under_way(database_url: 
         assert most_in_any_second(room.polls) <= 5
 
 
+async def test_after_polls_that_missed_their_slots_fewer_are_claimed(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(rate=100)
+        await overdue(room, replica, 60)
+        await replica.poller.run_once()
+        assert replica.poller.under_way == 60
+        room.clock.advance(seconds=3)
+        await room.clock.run(replica.poller.idle())
+        await replica.poller.run_once()
+        assert replica.poller.under_way == 20
+        await replica.poller.stop()
+
+
 async def test_a_poll_claimed_ahead_that_finds_all_hands_full_is_given_back_and_no_more_are_claimed(
     database_url: str,
 ) -> None:
@@ -120,7 +133,7 @@ async def test_a_poll_claimed_ahead_that_finds_all_hands_full_is_given_back_and_
         await room.clock.run(_until_given_back(replica))
         await room.clock.run(_until_asked(room))
         assert len(room.polls) == 1
-        assert await replica.poller.run_once() == 0.1
+        assert await replica.poller.run_once() == 0.05
         leased = [row for row in await replica.rows(generations) if row["lease_until"] is not None]
         assert [row["id"] for row in leased] == room.polled
         await replica.poller.stop()
@@ -141,7 +154,7 @@ async def test_a_poller_with_all_hands_full_starts_no_more(database_url: str) ->
         replica = await room.replica(most_at_once=2, most_ahead=0)
         await overdue(room, replica, 4)
         await replica.poller.run_once()
-        assert await replica.poller.run_once() == 0.1
+        assert await replica.poller.run_once() == 0.05
         await room.clock.run(replica.poller.idle())
         assert len(room.polls) == 2
 

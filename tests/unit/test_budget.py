@@ -12,6 +12,7 @@ from app.ratelimit.budget import (
     MAX_LATENESS,
     PROBE_INTERVAL,
     Budget,
+    ClaimWindow,
     polls_ahead,
     polls_at_once,
     slot_spacing,
@@ -167,6 +168,25 @@ def test_a_pause_that_is_over_leaves_how_often_there_was_one() -> None:
     assert (over.is_blocked(NOON), over.blocks) == (False, 1)
 
 
-@pytest.mark.parametrize(("rate", "polls", "ahead"), [(0.5, 16, 1), (5, 16, 5), (200, 60, 200), (10_000, 128, 256)])
+@pytest.mark.parametrize(("rate", "polls", "ahead"), [(0.5, 16, 1), (5, 16, 5), (200, 80, 200), (10_000, 384, 0)])
 def test_a_process_takes_on_as_much_as_the_rate_allows_and_it_can_do(rate: float, polls: int, ahead: int) -> None:
     assert (polls_at_once(rate), polls_ahead(rate)) == (polls, ahead)
+
+
+def test_polls_that_miss_their_slots_leave_fewer_to_be_claimed_and_answers_bring_them_back() -> None:
+    window = ClaimWindow(40)
+    sizes = []
+    for was_sent in [False] * 5 + [True] * 3:
+        window.adapt(was_sent=was_sent)
+        sizes.append(window.size)
+    assert sizes == [38, 36, 34, 32, 30, 31, 32, 33]
+
+
+@pytest.mark.parametrize(("most", "fewest"), [(384, 16), (4, 4)])
+def test_there_are_always_some_to_claim_and_never_more_than_the_most(most: int, fewest: int) -> None:
+    window = ClaimWindow(most)
+    window.adapt(was_sent=True)
+    assert window.size == most
+    for _ in range(most):
+        window.adapt(was_sent=False)
+    assert window.size == fewest
