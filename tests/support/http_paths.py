@@ -60,7 +60,8 @@ async def serve_app(app: FastPathApp, path: HttpPath | None) -> AsyncIterator[Se
     state.tasks = served.tasks
     protocol = FastPathProtocol if path is HttpPath.FAST else BoundedProtocol
     make = partial(protocol, config=config, server_state=state, app_state={}, limits=ConnectionLimits(1000))
-    server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0)
+    # The kernel drops what connects beyond the backlog, and a client that is dropped tries again seconds later.
+    server = await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0, backlog=2048)
     served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield served
