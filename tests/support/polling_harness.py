@@ -16,6 +16,7 @@ from app.ledger.write_queue import WriteQueue
 from app.polling.claims import Claims
 from app.polling.poller import Poller
 from app.polling.schedule import Categories, Schedule
+from app.ratelimit.budget import polls_at_once
 from app.ratelimit.limiter import RateLimiter
 from app.rivya.client import Deadlines, RivyaClient
 from app.sandbox.accounts import DEFAULT_KEY
@@ -154,7 +155,8 @@ class PollingHarness:
         deadlines: Deadlines = PATIENT,
     ) -> Replica:
         """One more process."""
-        client = await self._stack.enter_async_context(RivyaClient(self._base_url, key, deadlines=deadlines))
+        client = RivyaClient(self._base_url, key, deadlines=deadlines, polls=most_at_once or polls_at_once(rate))
+        await self._stack.enter_async_context(client)
         replica = Replica(
             self.url,
             client,
