@@ -45,7 +45,7 @@ ACCOUNT_ERRORS = (RivyaRateLimited, RivyaUnauthorized, RivyaForbidden)
 _CONNECT_AHEAD = timedelta(seconds=0.2)
 """How long before its slot a poll opens its connection: a slot is too short to wait for a TLS handshake."""
 _LONGEST_IDLE = 1.0
-_SECONDS_WHEN_FULL = 0.05
+_SECONDS_WHEN_FULL = 0.02
 _MOST_IN_A_CLAIM = 128
 """As many as can be sent while a slot lasts, where slots follow each other more quickly than polls can be sent."""
 _SECONDS_BETWEEN_RESETS = 60.0
@@ -97,11 +97,10 @@ class Poller:
         """Start the polls that are due and within the budget; returns the seconds until the next run, at most 1."""
         await self._write()
         await self._reset_impossible()
+        if (room := self._room()) <= 0:
+            return _SECONDS_WHEN_FULL
         if (times := self._schedule.advance_times(self._clock.now())) is not None:
             await self._claims.advance(to=times[0], later_than=times[1])
-        room = self._room()
-        if room <= 0:
-            return _SECONDS_WHEN_FULL
         now = self._clock.now()
         due_at = await self._claims.next_due(now)
         if due_at is None or due_at > now:

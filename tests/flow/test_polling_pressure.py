@@ -133,7 +133,7 @@ async def test_a_poll_claimed_ahead_that_finds_all_hands_full_is_given_back_and_
         await room.clock.run(_until_given_back(replica))
         await room.clock.run(_until_asked(room))
         assert len(room.polls) == 1
-        assert await replica.poller.run_once() == 0.05
+        assert await replica.poller.run_once() == 0.02
         leased = [row for row in await replica.rows(generations) if row["lease_until"] is not None]
         assert [row["id"] for row in leased] == room.polled
         await replica.poller.stop()
@@ -154,7 +154,7 @@ async def test_a_poller_with_all_hands_full_starts_no_more(database_url: str) ->
         replica = await room.replica(most_at_once=2, most_ahead=0)
         await overdue(room, replica, 4)
         await replica.poller.run_once()
-        assert await replica.poller.run_once() == 0.05
+        assert await replica.poller.run_once() == 0.02
         await room.clock.run(replica.poller.idle())
         assert len(room.polls) == 2
 
