@@ -1,5 +1,6 @@
 """Help costs little more than importing typer, every command has it, and the command knows its version."""
 
+import math
 import os
 import resource
 import subprocess
@@ -16,7 +17,7 @@ from app.cli import OutcomeName, cli
 from app.ledger.models import Outcome
 from tests.support.receiver_process import COMMAND
 
-PAIRS = 7
+FEWEST_PAIRS, MOST_PAIRS = 5, 40
 HEAVY = {"fastapi", "httpx", "orjson", "pydantic", "rich", "sqlalchemy", "structlog", "uvicorn", "uvloop"}
 LOADED_BY_HELP = """
 import sys
@@ -37,10 +38,13 @@ def test_help_takes_at_most_half_more_processor_time_than_importing_typer() -> N
     commands = ((str(COMMAND), "--help"), (sys.executable, "-c", "import typer"))
     for words in commands:  # the first run may compile modules
         processor_seconds(*words)
-    pairs = [[processor_seconds(*words) for words in commands] for _ in range(PAIRS)]
-    # The least is what it takes: a machine at work adds to either, never takes away.
-    ours, typers = map(min, zip(*pairs, strict=True))
-    assert ours / typers <= 1.5
+    # The least is what it takes: a machine at work adds to either, never takes away; then more pairs find it.
+    ratio, pairs = math.inf, list[list[float]]()
+    while len(pairs) < FEWEST_PAIRS or (ratio > 1.5 and len(pairs) < MOST_PAIRS):
+        pairs.append([processor_seconds(*words) for words in commands])
+        ours, typers = map(min, zip(*pairs, strict=True))
+        ratio = ours / typers
+    assert ratio <= 1.5
 
 
 def test_help_imports_none_of_the_large_libraries() -> None:
