@@ -77,7 +77,7 @@ class Poller:
         self._clock = clock
         # As many as the client has connections: a poll that had to wait for one would be sent after its slot.
         self._most_asking, most_ahead = most or (polls_at_once(limiter.rate), polls_ahead(limiter.rate))
-        self._window = ClaimWindow(self._most_asking + most_ahead)
+        self._window = ClaimWindow(self._most_asking + most_ahead, rate=limiter.rate)
         self._grace = grace
         """Seconds that a sent poll may still take after `stop` was called."""
         self._tasks: dict[asyncio.Task[PollResult | None], Claimed] = {}

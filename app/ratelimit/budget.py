@@ -50,12 +50,15 @@ def polls_ahead(rate: float) -> int:
 class ClaimWindow:
     """How many polls one process may have claimed: it follows the answers, like TCP's congestion window.
 
-    Polls that are claimed faster than they can be sent would all miss their slots, and none would ever be sent.
+    Polls that are claimed faster than they can be sent would all miss their slots, and none would ever be sent. At a
+    rate that a process can always keep up with, the number stays the same: polls that were late once, because the
+    process had to wait for the processor, are no reason to leave the following slots unused.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, rate: float) -> None:
         self._most = most
-        self._fewest = min(_FEWEST_AT_ONCE, most)
+        is_slow = rate * MAX_LATENESS.total_seconds() <= _FEWEST_AT_ONCE
+        self._fewest = most if is_slow else min(_FEWEST_AT_ONCE, most)
         self.size = most
 
     def adapt(self, *, was_sent: bool) -> None:

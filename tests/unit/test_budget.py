@@ -174,7 +174,7 @@ def test_a_process_takes_on_as_much_as_the_rate_allows_and_it_can_do(rate: float
 
 
 def test_polls_that_miss_their_slots_leave_fewer_to_be_claimed_and_answers_bring_them_back() -> None:
-    window = ClaimWindow(40)
+    window = ClaimWindow(40, rate=1000)
     sizes = []
     for was_sent in [False] * 5 + [True] * 3:
         window.adapt(was_sent=was_sent)
@@ -182,9 +182,11 @@ def test_polls_that_miss_their_slots_leave_fewer_to_be_claimed_and_answers_bring
     assert sizes == [38, 36, 34, 32, 30, 31, 32, 33]
 
 
-@pytest.mark.parametrize(("most", "fewest"), [(384, 16), (4, 4)])
-def test_there_are_always_some_to_claim_and_never_more_than_the_most(most: int, fewest: int) -> None:
-    window = ClaimWindow(most)
+@pytest.mark.parametrize(("most", "rate", "fewest"), [(384, 401, 16), (4, 401, 4), (384, 400, 384)])
+def test_there_are_always_some_to_claim_and_as_many_as_ever_at_a_rate_that_is_easily_kept(
+    most: int, rate: float, fewest: int
+) -> None:
+    window = ClaimWindow(most, rate=rate)
     window.adapt(was_sent=True)
     assert window.size == most
     for _ in range(most):
