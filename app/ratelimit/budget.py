@@ -31,7 +31,7 @@ _SPREAD: Final = 0.2
 _MOST_DOUBLINGS: Final = 6
 
 _FEWEST_AT_ONCE: Final = 16
-_MOST_CLAIMED: Final = 384
+_MOST_CLAIMED: Final = 512
 _SECONDS_OF_A_POLL: Final = 0.6
 """From opening a connection, 0.2 seconds before the slot, to the commit; a response may take 0.3 seconds."""
 _FEWER_AFTER_MISSED: Final = 2

@@ -168,7 +168,7 @@ def test_a_pause_that_is_over_leaves_how_often_there_was_one() -> None:
     assert (over.is_blocked(NOON), over.blocks) == (False, 1)
 
 
-@pytest.mark.parametrize(("rate", "polls", "ahead"), [(0.5, 16, 1), (5, 16, 5), (200, 120, 200), (10_000, 384, 0)])
+@pytest.mark.parametrize(("rate", "polls", "ahead"), [(0.5, 16, 1), (5, 16, 5), (200, 120, 200), (10_000, 512, 0)])
 def test_a_process_takes_on_as_much_as_the_rate_allows_and_it_can_do(rate: float, polls: int, ahead: int) -> None:
     assert (polls_at_once(rate), polls_ahead(rate)) == (polls, ahead)
 
