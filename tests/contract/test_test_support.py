@@ -112,3 +112,19 @@ def test_a_connection_that_a_server_has_at_the_end_is_cut() -> None:
             runner.run(serve())
         assert client.recv(1) == b""
     gc.collect()  # a transport that is still open would warn
+
+
+def test_time_in_which_the_machine_stands_still_is_not_counted() -> None:
+    elapsed, fired = 0.0, list[bool]()
+
+    async def pass_time() -> None:
+        nonlocal elapsed
+        asyncio.get_running_loop().call_later(5, fired.append, True)
+        for seconds, expected in ((60.0, 0), *[(0.9, 0)] * 5, (0.9, 1)):
+            elapsed += seconds
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert len(fired) == expected
+
+    with asyncio.Runner(loop_factory=lambda: TidyLoop(now=lambda: elapsed)) as runner:
+        runner.run(pass_time())

@@ -1,15 +1,61 @@
 """The event loop of the tests."""
 
 import asyncio
-from typing import Any
+import selectors
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+_LOOK: Final = 0.5
+"""Seconds between looks whether the machine stood still."""
+_STOOD_STILL: Final = 1.0
+"""A look that comes so many seconds late means that it did: nothing of ours holds up the event loop for so long."""
+
+
+class _Selector(selectors.DefaultSelector):
+    """Waits as every selector does, in pieces, and keeps the time that has passed while this process could run."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__()
+        self._now = now
+        self._looked_at = now()
+        self._stood_still = 0.0
+
+    def time(self, *, waited: float = 0.0) -> float:
+        """Seconds; `waited`: for so long this process meant to wait since the last look."""
+        now = self._now()
+        if (late := now - self._looked_at - waited) > _STOOD_STILL:
+            self._stood_still += late
+        self._looked_at = now
+        return now - self._stood_still
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        while True:
+            self.time()
+            piece = _LOOK if timeout is None else min(max(timeout, 0), _LOOK)
+            ready = super().select(piece)
+            self.time(waited=piece)
+            timeout = None if timeout is None else timeout - piece
+            if ready or (timeout is not None and timeout <= 0):
+                return ready
 
 
 class TidyLoop(asyncio.SelectorEventLoop):
-    """Cuts, at its end, the connections that a test's servers still have: one may be accepted as its server stops.
+    """Counts no time in which the machine stood still, and cuts, at its end, what a test's servers still have.
 
-    Nobody can wait for such a connection, and what is left open would fail the test in which the collector finds it.
-    Connections that were opened from here stay as they are: to leave one open is a mistake that must show.
+    A virtual machine may be stopped for seconds, and each time limit of 5 s would be over when it goes on.
+
+    A connection may be accepted as its server stops. Nobody can wait for that one, and what is left open would fail the
+    test in which the collector finds it. Connections that were opened from here stay as they are: to leave one open is
+    a mistake that must show.
     """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._clock = _Selector(now)
+        super().__init__(self._clock)
+
+    def time(self) -> float:
+        return self._clock.time()
 
     def close(self) -> None:
         if not self.is_closed():
