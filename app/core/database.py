@@ -21,10 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from app.core.database_url import PostgresOptions, postgres_options
 from app.core.drivers import (
     DIRECT_SETTINGS,
-    PRAGMAS,
     ConnectionChecks,
     RawPostgres,
     RawSqlite,
+    configure_sqlite,
     connect,
     make_private,
     translate_errors,
@@ -264,8 +264,7 @@ def _configure_sqlite(dbapi_connection: Any, _record: object) -> None:  # noqa: 
     dbapi_connection.isolation_level = None
     try:
         cursor = dbapi_connection.cursor()
-        for pragma in PRAGMAS:
-            cursor.execute(f"PRAGMA {pragma}")
+        configure_sqlite(cursor.execute)
         cursor.close()
     except BaseException:
         dbapi_connection.close()  # else its thread and its file stay open

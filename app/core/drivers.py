@@ -24,13 +24,14 @@ from app.core.errors import DatabaseUnavailable
 
 log = structlog.stdlib.get_logger(__name__)
 
-PRAGMAS = (
-    *("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"),
+_PRAGMAS: Final = (
+    *("synchronous=FULL", "foreign_keys=ON", "busy_timeout=5000"),
     # Pages, 16 MB: a page that changes several times meanwhile is copied into the database once. By default there is a
     # checkpoint every 1,000, that is several times a second, and each flushes both files: 1.4 times as many deliveries.
     "wal_autocheckpoint=4000",
 )
 _SECONDS_FOR_LOCK = 5.0
+_ATTEMPTS: Final = 10
 
 Result = TypeVar("Result")
 
@@ -46,6 +47,23 @@ def make_private(path: str) -> None:
         # Not opened: closing a file of SQLite's would drop the locks that this process has on it.
         with suppress(OSError):
             each.chmod(each.stat().st_mode & 0o700)
+
+
+def configure_sqlite(execute: Callable[[str], object]) -> None:
+    """Set what a new connection needs; `execute` runs a statement on it. Raises `sqlite3.Error`."""
+    for pragma in _PRAGMAS:
+        execute(f"PRAGMA {pragma}")
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or attempt == _ATTEMPTS:
+                raise
+            # Several make the file at once. SQLite waits for a lock here, but not where the journal is changed.
+            execute("BEGIN IMMEDIATE")
+            execute("COMMIT")
+        else:
+            return
 
 
 class RawSqlite:
@@ -95,8 +113,7 @@ class RawSqlite:
             connection = sqlite3.connect(self._path, timeout=_SECONDS_FOR_LOCK, isolation_level=None)
             connection.row_factory = sqlite3.Row
             try:
-                for pragma in PRAGMAS:
-                    connection.execute(f"PRAGMA {pragma}")
+                configure_sqlite(connection.execute)
             except sqlite3.Error:
                 connection.close()
                 raise
