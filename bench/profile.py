@@ -36,7 +36,7 @@ PARTS = (
     ("deciding", ("plan (app/ledger/decide.py",)),
     ("writing rows", ("arguments (app/fastpath/settlement.py", "_arguments (app/ledger/postgres.py")),
     ("SQLite's statements", ("_record (app/ledger/sqlite.py",)),
-    ("SQLite's commits", ("_act (app/core/drivers.py",)),
+    ("SQLite's commits", ("_act (app/core/sqlite.py",)),
     ("talking to the database", ("(app/fastpath/settlement.py", "(app/ledger/postgres.py", "(asyncpg/")),
     ("queueing", ("(app/ledger/write_queue.py", "(app/intake/webhook.py", "(app/fastpath/application.py")),
     ("HTTP", ("(app/fastpath/protocol.py", "(app/fastpath/connections.py", "(uvicorn/protocols/")),

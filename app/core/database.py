@@ -23,13 +23,11 @@ from app.core.drivers import (
     DIRECT_SETTINGS,
     ConnectionChecks,
     RawPostgres,
-    RawSqlite,
-    configure_sqlite,
     connect,
-    make_private,
     translate_errors,
 )
 from app.core.errors import DatabaseUnavailable
+from app.core.sqlite import RawSqlite, configure_sqlite, make_private
 
 log = structlog.stdlib.get_logger(__name__)
 

@@ -7,8 +7,9 @@ from functools import partial
 from typing import Protocol
 
 from app.core.database import Database
-from app.core.drivers import RawPostgres, RawSqlite
+from app.core.drivers import RawPostgres
 from app.core.errors import DatabaseUnavailable, ServiceError
+from app.core.sqlite import RawSqlite
 from app.core.waiters import Waiters
 from app.ledger.decide import FirstPoll, Recorded, plan
 from app.ledger.metrics import Activity, log_recorded

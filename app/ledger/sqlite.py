@@ -11,7 +11,7 @@ from sqlalchemy import Table
 from sqlalchemy.dialects.sqlite import dialect
 
 from app.core.database import UtcDateTime
-from app.core.drivers import RawSqlite
+from app.core.sqlite import RawSqlite
 from app.ledger import rows
 from app.ledger.decide import Decide, KnownEvent, Plan, concerned, reused_ids
 from app.ledger.models import Generation, Outcome, Report, Source, Status, Tracking
