@@ -72,7 +72,7 @@ class Reservation:
 
 
 class RateLimiter:
-    """Permits every background request to Rivya: polls by `reserve`, others by `acquire`.
+    """Permits every background request to Rivya: polls by `reserve` and `acquire_for_poll`, others by `acquire`.
 
     `rate` is in requests per second, for all replicas together.
     """
@@ -153,7 +153,7 @@ class RateLimiter:
         return bool(reservations) and await self.wait_for_slot(reservations[0])
 
     async def reserve(self, connection: AsyncConnection, snapshot: BudgetSnapshot, count: int) -> list[Reservation]:
-        """Reserve `count` slots, at most `snapshot.capacity`; they are valid once the transaction commits."""
+        """Reserve `count` slots that are free; they are valid once the transaction commits."""
         if count == 0:
             return []
         if snapshot.is_probe:
@@ -161,7 +161,8 @@ class RateLimiter:
             slots, lateness = [at], HORIZON  # no other request is sent meanwhile
         else:
             budget, slots = snapshot.budget.reserve(count, snapshot.now, self._spacing)
-            lateness = MAX_LATENESS
+            # At a low rate as late as leaves a second to the next: a connection may take that long to open.
+            lateness = max(MAX_LATENESS, self._spacing - HORIZON)
         await self._save(connection, budget)
         self._last = budget
         return [Reservation(at, at + lateness, self._refusals) for at in slots]

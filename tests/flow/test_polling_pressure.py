@@ -65,16 +65,16 @@ async def test_a_request_whose_slot_passes_before_it_leaves_is_not_sent(database
         assert not await room.clock.run(replica.limiter.wait_for_slot(second))
 
 
-@pytest.mark.parametrize("handshake", [0.06, 1.5])
+@pytest.mark.parametrize(("handshake", "rate", "number"), [(0.06, 5, 2), (1.5, 5, 2), (1.5, 0.1, 1)])
 async def test_a_connection_that_opens_slowly_does_not_keep_a_generation_from_being_polled(
-    database_url: str, tmp_path: Path, handshake: float
+    database_url: str, tmp_path: Path, handshake: float, rate: float, number: int
 ) -> None:
     certificate, key = write_certificate(tmp_path, "localhost")
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
     async with open_polling(database_url) as room:
-        replica = await room.replica()
-        tasks = await overdue(room, replica, 2)
+        replica = await room.replica(rate=rate)
+        tasks = await overdue(room, replica, number)
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             while head := await reader.readline():
@@ -92,7 +92,7 @@ async def test_a_connection_that_opens_slowly_does_not_keep_a_generation_from_be
                 replica.poller._client = client
                 await replica.poll()
                 await replica.poll()
-        assert [(await replica.row(task))["status"] for task in tasks] == ["succeeded", "succeeded"]
+        assert [(await replica.row(task))["status"] for task in tasks] == ["succeeded"] * number
 
 
 async def test_polls_are_claimed_ahead_while_others_are_under_way(database_url: str) -> None:
