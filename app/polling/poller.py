@@ -255,10 +255,10 @@ class Poller:
 
     def _finished(self, task: "asyncio.Task[PollResult | None]") -> None:
         lease = self._tasks.pop(task).lease
+        self._window.adapt(was_sent=lease.generation_id in self._asking)
         for polls in (self._connected, self._connecting, self._asking):
             polls.discard(lease.generation_id)
         result = given_back(lease, self._clock.now()) if task.cancelled() else task.result()
-        self._window.adapt(was_sent=result is None or result.changed.polls > lease.polls)
         if result is not None:
             self._results.append(result)
 
