@@ -20,8 +20,8 @@ from app.rivya.response_checks import KeyFilter, OneAnswerTransport, check_head,
 
 MOST_BODY_BYTES: Final = 4 * 1024 * 1024
 MOST_CONNECTIONS: Final = 20
-IDLE_SECONDS: Final = 5.0
-"""A connection idle for longer is closed, as in httpx's own pool."""
+IDLE_SECONDS: Final = 2.5
+"""A connection idle for longer is closed. Many servers close it after 5 s, and a poll may wait on it for its slot."""
 _CONNECT_SECONDS: Final = 5.0
 _WRITE_SECONDS: Final = 30.0
 
