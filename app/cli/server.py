@@ -32,7 +32,7 @@ _DRAIN_INTERVAL, _MAX_DRAIN_CHECKS = 0.02, 50
 STOP_SECONDS = 15
 _MAX_CONNECTIONS, _MIN_CONNECTIONS = 4000, 16
 _OTHER_DESCRIPTORS = 184
-"""For the database, creates and polls that are sent to Rivya, and files; relayed calls come on top."""
+"""For the database, creates that are sent to Rivya, and files; polls and relayed calls come on top."""
 _GC_THRESHOLD = 50_000
 
 
