@@ -124,10 +124,10 @@ async def test_a_promoted_standby_goes_on_within_ten_seconds_with_all_that_was_a
         load.stop()
         await running
         verdict = await _verdict(replicas, load, sandbox)
+        assert await execute(servers.standby, "SELECT NOT pg_is_in_recovery()"), "it was not promoted"
     print(f"\nserving again after {seconds:.1f} s; {dict(load.account.answers)}")  # noqa: T201
     assert verdict.is_clean, verdict
     assert load.account.accepted.total() > 20
-    assert load.account.answers["deliver 503"] > 0, "nobody noticed anything"
     assert seconds < PROMISED
 
 
