@@ -11,6 +11,11 @@ from tests.support.browser import Watch, reload_until
 from tests.support.made_up_record import FAILED_ID
 from tests.support.receivers import Receiver
 
+_WITHOUT_COMMANDS = """
+delete HTMLButtonElement.prototype.commandForElement;
+addEventListener("command", (event) => event.preventDefault(), true);
+"""
+
 
 async def open_generation(open_page: Open, service: Receiver, *, seconds: float) -> tuple[Page, str]:
     generation_id = await service.create(seconds=seconds)
@@ -23,11 +28,25 @@ async def test_a_generation_is_polled_now(open_page: Open, service: Receiver) ->
     await expect(page.get_by_role("status").filter(has_text="(nothing new)")).to_be_visible()
 
 
-async def test_the_deliveries_of_a_generation_are_replayed(open_page: Open) -> None:
-    page = await open_page(f"/console/generations/{FAILED_ID}")
+async def replay(page: Page) -> None:
+    await page.get_by_role("button", name="Replay").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
     await page.get_by_role("button", name="Replay").click()
     await page.get_by_role("dialog").get_by_role("button", name="Replay").click()
     await expect(page.get_by_role("status").filter(has_text="Replayed 3 deliveries")).to_be_visible()
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_the_deliveries_of_a_generation_are_replayed(open_page: Open, scripts: bool) -> None:
+    await replay(await open_page(f"/console/generations/{FAILED_ID}", java_script_enabled=scripts))
+
+
+async def test_a_dialog_opens_and_closes_in_a_browser_of_2024_too(open_page: Open) -> None:
+    page = await open_page(f"/console/generations/{FAILED_ID}")
+    await page.add_init_script(_WITHOUT_COMMANDS)
+    await page.reload()
+    await replay(page)
 
 
 async def test_a_generation_that_settles_meanwhile_is_forgotten_once_its_id_is_typed(

@@ -132,6 +132,7 @@ CONTRAST = "color-contrast"
 
 async def accessibility_violations(page: Page, *rules: str) -> list[str]:
     """What axe-core objects to on this page, by all its rules or by these, one line for each element."""
+    await page.wait_for_load_state()  # before that its style sheet may be missing
     if not await page.evaluate("'axe' in window"):
         await page.evaluate(_AXE)
     violations = await page.evaluate(_RUN_AXE, list(rules))
@@ -151,6 +152,7 @@ async def reload_until(page: Page, wanted: Locator) -> None:
 
 async def cut_tables(page: Page) -> int:
     """How many tables of the page can be scrolled sideways, and so show not all of their columns."""
+    await page.wait_for_load_state()
     count: int = await page.evaluate(
         "[...document.querySelectorAll('.table')].filter(it => it.scrollWidth > it.clientWidth).length"
     )
@@ -159,5 +161,6 @@ async def cut_tables(page: Page) -> int:
 
 async def sideways_scroll(page: Page) -> int:
     """How many pixels the page can be scrolled sideways."""
+    await page.wait_for_load_state()
     pixels: int = await page.evaluate("scrollTo(10000, 0), scrollX")
     return pixels

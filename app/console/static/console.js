@@ -1,6 +1,6 @@
 "use strict";
 
-// What the pages need of a browser. Without it they can be read and filtered; dialogs and updates need it.
+// What the pages need of a browser. Without it they can be read and filtered; updates need it.
 
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
@@ -74,16 +74,24 @@
     }, 1500);
   }
 
-  // Dialogs. What has to be typed is checked by the server too.
-
   on("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
     if (button.dataset.copy !== undefined) copy(button);
     if (button.dataset.times !== undefined) switchTimes();
-    if (button.dataset.dialog) document.getElementById(button.dataset.dialog).showModal();
-    if (button.dataset.close !== undefined) button.closest("dialog").close();
+    if (isOld && button.hasAttribute("command")) obey(button);
   });
+
+  // Dialogs. What has to be typed is checked by the server too. Browsers open and close them by themselves, without
+  // this script, since 2025: Chromium 135, Firefox 144, Safari 26.2.
+
+  const isOld = !("commandForElement" in HTMLButtonElement.prototype);
+
+  function obey(button) {
+    const dialog = document.getElementById(button.getAttribute("commandfor"));
+    if (button.getAttribute("command") === "close") dialog.close();
+    else dialog.showModal();
+  }
 
   on("submit", (event) => {
     const form = event.target;
