@@ -171,8 +171,8 @@ class RateLimiter:
         """Wait until the slot begins, or until `ahead` of that. False: it was missed or is void, so send nothing."""
         waited_at, until = None, reservation.at - ahead
         while (now := self._clock.now()) < until and now != waited_at:  # unless the clock stands still
-            if until - now > _LONGEST_WAIT:
-                return False  # the clock was set back since
+            if until - now > _LONGEST_WAIT or (waited_at is not None and now < waited_at):
+                return False  # the clock was set back
             await self._pause((until - now).total_seconds())
             waited_at = now
         return reservation.refusals == self._refusals and self._clock.now() <= reservation.until

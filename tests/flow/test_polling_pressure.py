@@ -65,6 +65,17 @@ async def test_a_request_whose_slot_passes_before_it_leaves_is_not_sent(database
         assert not await room.clock.run(replica.limiter.wait_for_slot(second))
 
 
+async def test_a_request_during_whose_wait_the_clock_is_set_back_is_not_sent(database_url: str) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica(rate=2)
+        _, second = await reserve(replica, 2)
+        waiting = asyncio.create_task(replica.limiter.wait_for_slot(second))
+        await asyncio.sleep(0)
+        room.clock.step(seconds=-20)
+        assert not await room.clock.run(waiting)
+        assert room.clock.now() < second.at
+
+
 @pytest.mark.parametrize(("handshake", "rate", "number"), [(0.06, 5, 2), (1.5, 5, 2), (1.5, 0.1, 1)])
 async def test_a_connection_that_opens_slowly_does_not_keep_a_generation_from_being_polled(
     database_url: str, tmp_path: Path, handshake: float, rate: float, number: int

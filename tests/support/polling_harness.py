@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Table, update
@@ -41,15 +41,15 @@ class PacedClock(ManualClock):
     def __init__(self) -> None:
         super().__init__()
         self.stands_still_while: list[Callable[[], bool]] = []
-        self._pausing: list[tuple[datetime, asyncio.Event]] = []
+        self._pausing: list[tuple[float, asyncio.Event]] = []
 
     async def pause(self, seconds: float) -> None:
         """Return when the clock has been moved this far."""
         woken = asyncio.Event()
-        self._pausing.append((self.now() + timedelta(seconds=seconds), woken))
+        self._pausing.append((self.monotonic() + seconds, woken))
         await woken.wait()
 
-    async def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+    async def run(self, work: Coroutine[Any, Any, _Result] | asyncio.Task[_Result]) -> _Result:
         """Do `work`, moving on to the moment that the next one pauses for whenever there is one."""
         task = asyncio.ensure_future(work)
         while not task.done():
@@ -62,7 +62,7 @@ class PacedClock(ManualClock):
             return
         self._pausing.sort(key=lambda entry: entry[0])
         until, woken = self._pausing.pop(0)
-        self.advance(seconds=max((until - self.now()).total_seconds(), 0))
+        self.advance(seconds=max(until - self.monotonic(), 0))
         woken.set()
 
 
