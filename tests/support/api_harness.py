@@ -91,10 +91,8 @@ class ApiHarness:
         await self.room.ledger.record(reports)
 
     async def parked(self, answers: int = 1) -> None:
-        """Until that many callers have looked once and wait."""
-        await eventually(lambda: self.queries.reads > 0 and self.waiters() == answers)
-        for _ in range(10):  # from the answer of the database to the wait
-            await asyncio.sleep(0)
+        """Until that many callers have looked once and wait: no look of theirs is under way any more."""
+        await eventually(lambda: self.waiters() == answers and not self.waiting.reads._tasks)
 
     async def parked_in_feed(self, followers: int = 1) -> None:
         """Until that many wait for events, and the end of the feed is known."""
