@@ -12,6 +12,7 @@ from app.gateway.upstream import CallTimeouts, Kind
 from app.rivya.errors import RivyaRateLimited
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
+from app.sandbox.state import Sandbox
 from tests.support.gateway_harness import KEY, GatewayHarness, open_gateway
 from tests.support.scripted_provider import Upstream, answering, scripted
 
@@ -260,25 +261,28 @@ async def _pieces() -> AsyncIterator[bytes]:
 
 
 async def test_when_all_slots_are_taken_a_call_is_told_to_come_back_and_the_next_one_is_served() -> None:
-    async with serve_sandbox() as rivya, open_gateway(rivya.base_url, concurrency=2) as room:
-        rivya.sandbox.faults.api = [ApiFault("chat.complete", hang=0.5, times=2)]
+    async with serve_sandbox(Sandbox(manual=True)) as rivya, open_gateway(rivya.base_url, concurrency=2) as room:
+        rivya.sandbox.faults.api = [ApiFault("chat.complete", hang=1, times=2)]
         turns = [asyncio.ensure_future(room.client.post(CHAT, json=TURN)) for _ in range(2)]
         while rivya.sandbox.calls.counts["chat.complete"] < 2:
             await asyncio.sleep(0)
         refused = await room.client.get("/api/v1/credits")
+        await rivya.sandbox.advance(1)
         assert (code_of(refused), refused.headers["retry-after"]) == ((503, "overloaded"), "1")
         assert {answer.status_code for answer in await asyncio.gather(*turns)} == {200}
         assert (await room.client.get("/api/v1/credits")).status_code == 200
 
 
 async def test_a_token_with_all_of_its_slots_taken_leaves_those_of_the_others_free() -> None:
-    async with serve_sandbox() as rivya, open_gateway(rivya.base_url, concurrency=2, is_shared=True) as room:
-        rivya.sandbox.faults.api = [ApiFault("chat.complete", hang=0.5)]
+    sandbox = Sandbox(manual=True)
+    async with serve_sandbox(sandbox) as rivya, open_gateway(rivya.base_url, concurrency=2, is_shared=True) as room:
+        sandbox.faults.api = [ApiFault("chat.complete", hang=1)]
         turn = asyncio.ensure_future(room.client.post(CHAT, json=TURN))
-        while rivya.sandbox.calls.counts["chat.complete"] < 1:
+        while sandbox.calls.counts["chat.complete"] < 1:
             await asyncio.sleep(0)
         assert code_of(await room.client.post(CHAT, json=TURN)) == (503, "overloaded")
         assert (await room.clients[Role.READ].get("/api/v1/credits")).status_code == 200
+        await sandbox.advance(1)
         assert (await turn).status_code == 200
 
 
