@@ -9,11 +9,13 @@ import pytest
 
 from app.rivya.client import Deadlines, RivyaClient
 from app.rivya.errors import RivyaRateLimited, RivyaRefused, RivyaUnavailable, RivyaUnreadable
+from tests.support.event_loop import pass_time
 from tests.support.ports import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-SHORT = Deadlines(status=0.6, create=0.6, manage=0.6)
+PATIENT = Deadlines(status=60, create=60, manage=60)
+"""For whatever is answered: a busy machine is no server that hangs."""
 UNSPECIFIED = "0.0.0.0"  # noqa: S104 - connected to, not bound
 GENERATION = b'{"id":"task_1","status":"queued"}'
 
@@ -47,10 +49,10 @@ def http(body: bytes, *, status: bytes = b"200 OK", headers: bytes = b"") -> byt
     return b"HTTP/1.1 %b\r\ncontent-length: %d\r\n%b\r\n%b" % (status, len(body), headers, body)
 
 
-async def asking(handler: Handler, *, deadlines: Deadlines = SHORT, most: int = 10_000) -> None:
+async def asking(handler: Handler, *, most: int = 10_000) -> None:
     async with (
         raw_server(handler) as url,
-        RivyaClient(url, "rvya_sk_test", deadlines=deadlines, most_body_bytes=most) as client,
+        RivyaClient(url, "rvya_sk_test", deadlines=PATIENT, most_body_bytes=most) as client,
     ):
         await client.get_generation("task_1")
 
@@ -65,21 +67,32 @@ async def hang(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> N
     await reader.read()
 
 
+def hanging(seconds: float) -> Handler:
+    """A server that does not answer while so much time passes."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        pass_time(seconds)
+        await hang(reader, writer)
+
+    return handler
+
+
 async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Send a byte whenever the loop turns: no single read ever times out."""
+    """Send a byte a second: no single read ever times out."""
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
     while not writer.is_closing():
         writer.write(b"\n")
         await writer.drain()
+        pass_time(1)
         await asyncio.sleep(0)
 
 
 async def test_a_server_that_never_answers_is_given_up_and_may_have_acted() -> None:
-    assert (await unavailable(hang)).sent
+    assert (await unavailable(hanging(60))).sent
 
 
 async def test_a_server_that_drips_is_given_up_at_the_deadline() -> None:
-    with pytest.raises(RivyaUnavailable, match=r"within 0\.6 s"):
+    with pytest.raises(RivyaUnavailable, match="within 60 s"):
         await asking(drip, most=10**9)
 
 
@@ -92,17 +105,17 @@ async def test_an_answer_broken_off_is_no_answer() -> None:
 
 
 async def test_a_refused_connection_was_certainly_not_sent() -> None:
-    async with RivyaClient(f"http://127.0.0.1:{free_port()}", "rvya_sk_test", deadlines=SHORT) as client:
+    async with RivyaClient(f"http://127.0.0.1:{free_port()}", "rvya_sk_test", deadlines=PATIENT) as client:
         with pytest.raises(RivyaUnavailable) as failure:
             await client.create_generation(b"{}", idempotency_key="k")
     assert not failure.value.sent
 
 
-@pytest.mark.parametrize("handler", [hang, saying(b"not TLS at all")])
+@pytest.mark.parametrize("handler", [hanging(5), saying(b"not TLS at all")])
 async def test_a_tls_handshake_that_hangs_or_fails_was_certainly_not_sent(handler: Handler) -> None:
     async with (
         raw_server(handler, until=b"\x16") as url,
-        RivyaClient(url.replace("http:", "https:"), "rvya_sk_test", deadlines=SHORT) as client,
+        RivyaClient(url.replace("http:", "https:"), "rvya_sk_test", deadlines=PATIENT) as client,
     ):
         with pytest.raises(RivyaUnavailable, match="Connect") as failure:
             await client.get_generation("task_1")
@@ -202,7 +215,7 @@ async def test_an_answer_about_another_generation_is_unreadable() -> None:
 )
 async def test_an_answer_to_another_create_is_unreadable(members: bytes, headers: bytes) -> None:
     answer = saying(http(GENERATION[:-1] + members + b"}", headers=headers))
-    async with raw_server(answer) as url, RivyaClient(url, "rvya_sk_test", deadlines=SHORT) as client:
+    async with raw_server(answer) as url, RivyaClient(url, "rvya_sk_test", deadlines=PATIENT) as client:
         with pytest.raises(RivyaUnreadable, match="another create"):
             await client.create_generation(b'{"client_request_id":"order-1"}', idempotency_key="k")
 
@@ -210,21 +223,21 @@ async def test_an_answer_to_another_create_is_unreadable(members: bytes, headers
 @pytest.mark.parametrize("members", [b"", b',"client_request_id":null', b',"client_request_id":"order-1"'])
 async def test_an_answer_to_a_create_need_not_repeat_its_trace_id(members: bytes) -> None:
     answer = saying(http(GENERATION[:-1] + members + b"}", headers=b"idempotency-key: k\r\n"))
-    async with raw_server(answer) as url, RivyaClient(url, "rvya_sk_test", deadlines=SHORT) as client:
+    async with raw_server(answer) as url, RivyaClient(url, "rvya_sk_test", deadlines=PATIENT) as client:
         created = await client.create_generation(b'{"client_request_id":"order-1"}', idempotency_key="k")
     assert created.generation.id == "task_1"
 
 
 async def test_an_answer_about_another_endpoint_is_unreadable() -> None:
     answer = saying(http(b'{"id":"whend_2","url":"https://example.com/x"}'))
-    async with raw_server(answer) as url, RivyaClient(url, "rvya_sk_test", deadlines=SHORT) as client:
+    async with raw_server(answer) as url, RivyaClient(url, "rvya_sk_test", deadlines=PATIENT) as client:
         with pytest.raises(RivyaUnreadable, match="another endpoint"):
             await client.get_endpoint("whend_1")
 
 
 async def test_our_key_is_struck_out_of_what_rivya_answers() -> None:
     echo = GENERATION[:-1] + b',"trace":"Bearer rvya_sk_test"}'
-    async with raw_server(saying(http(echo))) as url, RivyaClient(url, "rvya_sk_test", deadlines=SHORT) as client:
+    async with raw_server(saying(http(echo))) as url, RivyaClient(url, "rvya_sk_test", deadlines=PATIENT) as client:
         generation = await client.get_generation("task_1")
     assert generation.object["trace"] == "Bearer ************"
 
@@ -245,7 +258,7 @@ async def test_a_proxy_in_the_environment_is_not_asked_for_this_machine(
     """The proxy would answer; nobody listens where the client is meant to go."""
     async with raw_server(saying(http(GENERATION))) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy)
-        async with RivyaClient(f"http://{host}:{free_port()}", "rvya_sk_test", deadlines=SHORT) as client:
+        async with RivyaClient(f"http://{host}:{free_port()}", "rvya_sk_test", deadlines=PATIENT) as client:
             with pytest.raises(RivyaUnavailable, match="ConnectError"):
                 await client.get_generation("task_1")
 
@@ -266,7 +279,7 @@ async def test_plain_http_and_the_api_key_in_it_never_go_to_a_proxy(monkeypatch:
     async with raw_server(saying(http(GENERATION))) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy)
         monkeypatch.setenv("ALL_PROXY", proxy)
-        async with RivyaClient(f"http://{UNSPECIFIED}:{free_port()}", "rvya_sk_test", deadlines=SHORT) as client:
+        async with RivyaClient(f"http://{UNSPECIFIED}:{free_port()}", "rvya_sk_test", deadlines=PATIENT) as client:
             for attempt in (client.get_generation("task_1"), client.models()):
                 with pytest.raises(RivyaUnavailable, match="ConnectError"):
                     await attempt

@@ -29,6 +29,9 @@ class _Selector(selectors.DefaultSelector):
         self._looked_at = now
         return now - self._stood_still
 
+    def skip(self, seconds: float) -> None:
+        self._stood_still -= seconds
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         while True:
             self.time()
@@ -57,6 +60,9 @@ class TidyLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.time()
 
+    def pass_time(self, seconds: float) -> None:
+        self._clock.skip(seconds)
+
     def close(self) -> None:
         if not self.is_closed():
             transports: list[Any] = list(self._transports.values())  # type: ignore[attr-defined] # asyncio's own list
@@ -65,3 +71,13 @@ class TidyLoop(asyncio.SelectorEventLoop):
                     transport.abort()
             self.run_until_complete(asyncio.sleep(0))
         super().close()
+
+
+def pass_time(seconds: float) -> None:
+    """Let so much time pass at once in the event loop of this test: what was to happen until then is due now.
+
+    For time limits of what will not come: a short one might be over before what has to come first.
+    """
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, TidyLoop)
+    loop.pass_time(seconds)
