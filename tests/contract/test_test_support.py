@@ -16,6 +16,7 @@ from app.core.migrations import head
 from tests.support.databases import Databases
 from tests.support.event_loop import TidyLoop
 from tests.support.network_guard import NetworkGuard, OutsideWorldError
+from tests.support.ports import Ports
 from tests.support.postgres import PostgresCluster
 
 
@@ -68,6 +69,13 @@ async def test_a_fresh_database_is_at_the_head_of_the_migrations(database_url: s
         revision = await connection.scalar(text("SELECT version_num FROM receiver_alembic_version"))
     await database.dispose()
     assert revision == head()
+
+
+def test_no_two_tests_are_given_the_same_port() -> None:
+    """Not even those that run in different processes at the same time."""
+    workers = [Ports({"PYTEST_XDIST_WORKER": f"gw{number}", "PYTEST_XDIST_WORKER_COUNT": "3"}) for number in range(3)]
+    taken = [worker.take() for worker in workers for _ in range(1000)]
+    assert len(set(taken)) == len(taken)
 
 
 def test_two_fresh_databases_share_nothing(databases: Databases) -> None:

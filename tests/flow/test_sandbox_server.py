@@ -11,6 +11,7 @@ from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
+from tests.support.ports import free_port
 
 HEADERS = {"Authorization": "Bearer rvya_sk_sandbox"}
 
@@ -48,16 +49,15 @@ async def test_real_time_can_not_be_advanced() -> None:
 
 
 async def test_a_stopped_server_leaves_no_task_and_no_port() -> None:
-    before = asyncio.all_tasks()
-    async with serve_sandbox() as rivya, client_of(rivya.base_url) as client:
+    before, port = asyncio.all_tasks(), free_port()
+    async with serve_sandbox(port=port) as rivya, client_of(rivya.base_url) as client:
         await client.post("/api/v1/generations", json={"model": "sandbox-video-long"})
         rivya.sandbox.faults.api = [ApiFault("credits.get", hang=3600)]
         with pytest.raises(httpx.ReadTimeout):
             await client.get("/api/v1/credits", timeout=httpx.Timeout(10, read=0.02))
     assert asyncio.all_tasks() == before
-    port = urlsplit(rivya.base_url).port
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port or 0))
+        socket.create_connection(("127.0.0.1", port))
 
 
 async def test_a_caller_who_leaves_in_mid_body_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
@@ -74,11 +74,10 @@ async def test_a_caller_who_leaves_in_mid_body_is_no_error(caplog: pytest.LogCap
 
 
 async def test_a_manual_sandbox_goes_on_where_it_was_when_it_is_served_again() -> None:
-    sandbox = Sandbox(manual=True)
-    async with serve_sandbox(sandbox) as rivya, client_of(rivya.base_url) as client:
+    sandbox, port = Sandbox(manual=True), free_port()
+    async with serve_sandbox(sandbox, port=port) as rivya, client_of(rivya.base_url) as client:
         body = {"model": "z-image", "params": {"sandbox": {"seconds": 5}}}
         path = "/api/v1/generations/" + (await client.post("/api/v1/generations", json=body)).json()["id"]
-        port = urlsplit(rivya.base_url).port or 0
     async with serve_sandbox(sandbox, port=port) as again, client_of(again.base_url) as client:
         assert again.base_url == rivya.base_url
         await sandbox.advance(5)
