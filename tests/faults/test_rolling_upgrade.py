@@ -12,6 +12,9 @@ from tests.support.api_harness import open_api
 from tests.support.previous_release import previous_command
 from tests.support.receivers import Receiver, receiver
 
+GRACE = "6"
+"""Seconds. A callback may take some of them while the tables are changed, and a poll must not settle it before."""
+
 
 async def use(service: Receiver) -> list[str]:
     """One generation for each way in; their ids, settled."""
@@ -32,12 +35,12 @@ async def test_the_previous_release_serves_while_the_database_is_migrated_and_af
 ) -> None:
     async with serve_sandbox() as rivya:
         previous = previous_command(tmp_path)
-        async with receiver(rivya, empty_postgres_url, tmp_path, program=previous, RECEIVER_POLL_GRACE="2") as old:
+        async with receiver(rivya, empty_postgres_url, tmp_path, program=previous, RECEIVER_POLL_GRACE=GRACE) as old:
             under_way = asyncio.gather(*(use(old) for _ in range(5)))
             await migrate(empty_postgres_url)
             ids = [one for some in await under_way for one in some]
             async with receiver(
-                rivya, empty_postgres_url, tmp_path, RECEIVER_PUBLIC_URL=old.process.url, RECEIVER_POLL_GRACE="2"
+                rivya, empty_postgres_url, tmp_path, RECEIVER_PUBLIC_URL=old.process.url, RECEIVER_POLL_GRACE=GRACE
             ) as new:
                 ids += [one for some in await asyncio.gather(use(old), use(new)) for one in some]
                 assert await asyncio.to_thread(old.process.terminate) == 0

@@ -22,7 +22,10 @@ async def serving(service: Receiver) -> dict[str, Any]:
 
 
 async def test_an_operator_needs_only_the_url_and_a_token(tmp_path: Path, sqlite_url: str) -> None:
-    async with serve_sandbox() as rivya, receiver(rivya, sqlite_url, tmp_path) as service:
+    async with (
+        serve_sandbox() as rivya,
+        receiver(rivya, sqlite_url, tmp_path, RECEIVER_POLL_GRACE="60") as service,  # its callback settles it
+    ):
         endpoint = await serving(service)
         body = {"name": "rivya-receiver", "url": f"{service.process.url}/rivya/webhook/lost"}
         orphan = rivya.sandbox.endpoints.create("default", {**body, "event_types": ["generation.failed"]}).id
@@ -74,7 +77,9 @@ async def test_a_lost_encryption_key_is_no_dead_end(tmp_path: Path, sqlite_url: 
         assert "add it at the end of RECEIVER_ENCRYPTION_KEYS instead" in reset.output
         assert reset.output.endswith("a new secret is stored\n")
         key = changed["RECEIVER_ENCRYPTION_KEYS"]
-        async with receiver(rivya, sqlite_url, tmp_path, port=port, RECEIVER_ENCRYPTION_KEYS=key) as service:
+        async with receiver(
+            rivya, sqlite_url, tmp_path, port=port, RECEIVER_ENCRYPTION_KEYS=key, RECEIVER_POLL_GRACE="60"
+        ) as service:
             await serving(service)
             history = (await service.client.get("/api/v1/endpoint/history")).json()["data"]
             assert {"secret_reset", "rotated"} <= {entry["event"] for entry in history}

@@ -2,38 +2,47 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from app.sandbox.server import serve_sandbox
+from tests.support.ports import free_port
 from tests.support.receivers import TOKEN, receiver
 
+BY_CALLBACK: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "failing": {"fail": True},
+    "twice": {"callback": "duplicate"},
+    "early": {"callback": "early"},
+    "contradicted": {"callback": "contradict"},
+}
+BY_POLL: dict[str, dict[str, Any]] = {"dropped": {"callback": "drop"}, "forged": {"callback": "forge"}}
 
-async def test_every_outcome_is_known_whatever_becomes_of_its_callback(empty_database_url: str, tmp_path: Path) -> None:
-    async with serve_sandbox() as rivya, receiver(rivya, empty_database_url, tmp_path) as service:
-        ids = {
-            "plain": await service.create(seconds=0.1),
-            "failing": await service.create(seconds=0.1, fail=True),
-            "dropped": await service.create(seconds=0.1, callback="drop"),
-            "twice": await service.create(seconds=0.1, callback="duplicate"),
-            "early": await service.create(seconds=0.1, callback="early"),
-            "contradicted": await service.create(seconds=0.1, callback="contradict"),
-            "forged": await service.create(seconds=0.1, callback="forge"),
-        }
+
+@pytest.mark.parametrize(
+    ("ways", "settled_by", "grace"), [(BY_CALLBACK, "webhook", "60"), (BY_POLL, "poll", "1")], ids=["callback", "poll"]
+)
+async def test_every_outcome_is_known_whatever_becomes_of_its_callback(
+    empty_database_url: str, tmp_path: Path, ways: dict[str, dict[str, Any]], settled_by: str, grace: str
+) -> None:
+    async with (
+        serve_sandbox() as rivya,
+        receiver(rivya, empty_database_url, tmp_path, RECEIVER_POLL_GRACE=grace) as service,
+    ):
+        ids = {name: await service.create(seconds=0.1, **options) for name, options in ways.items()}
         ended = {name: await service.settled(generation_id) for name, generation_id in ids.items()}
-        assert {name: it["status"] for name, it in ended.items()} == {
-            **dict.fromkeys(ids, "succeeded"),
-            "failing": "failed",
-        }
-        settled_by = {name: it["tracking"]["settled_by"] for name, it in ended.items()}
-        assert settled_by["plain"] == settled_by["twice"] == settled_by["early"] == "webhook"
-        assert settled_by["dropped"] == settled_by["forged"] == "poll"
-        assert ended["plain"]["result"]["primary_url"]
-        assert ended["failing"]["error"]["code"] == "generation_failed"
         for name, generation_id in ids.items():
             truth = rivya.sandbox.generations.by_id[generation_id]
-            assert ended[name]["status"] == truth.status
+            assert ended[name]["status"] == truth.status == ("failed" if name == "failing" else "succeeded")
+            assert ended[name]["tracking"]["settled_by"] == settled_by
             history = await service.steps(generation_id)
             assert history[0][0] is None
             assert [step[0] for step in history[1:]] == [step[1] for step in history[:-1]]
+            if truth.status == "failed":
+                assert ended[name]["error"]["code"] == "generation_failed"
+            else:
+                assert ended[name]["result"]["primary_url"]
 
 
 async def test_no_generation_is_polled_while_callbacks_come(empty_database_url: str, tmp_path: Path) -> None:
@@ -57,7 +66,7 @@ async def test_a_second_start_adopts_the_endpoint_of_the_first(empty_database_ur
         async with receiver(rivya, empty_database_url, tmp_path) as first:
             port = first.process.port
             first.process.kill()
-        async with receiver(rivya, empty_database_url, tmp_path, port=port) as second:
+        async with receiver(rivya, empty_database_url, tmp_path, port=port, RECEIVER_POLL_GRACE="60") as second:
             ended = await second.settled(await second.create(seconds=0.1))
             assert ended["tracking"]["settled_by"] == "webhook"
             assert len(rivya.sandbox.endpoints.by_id) == 1
@@ -86,14 +95,13 @@ async def test_a_create_repeated_with_its_key_is_paid_once(empty_database_url: s
 async def test_without_a_rivya_the_service_serves_and_registers_as_soon_as_there_is_one(
     empty_database_url: str, tmp_path: Path
 ) -> None:
-    async with serve_sandbox() as other:
-        gone = other.base_url
-    async with receiver(gone, empty_database_url, tmp_path, is_ready=False) as service:
+    port = free_port()
+    async with receiver(f"http://127.0.0.1:{port}", empty_database_url, tmp_path, is_ready=False) as service:
         await service.migrated()
         assert (await service.client.get("/readyz")).status_code == 503
         assert (await service.check("signing_secret"))["ok"] is False
         assert (await service.client.get("/api/v1/generations")).status_code == 200
-        async with serve_sandbox(port=int(gone.rsplit(":", 1)[1])) as rivya:
+        async with serve_sandbox(port=port) as rivya:
             await service.ready()
             assert len(rivya.sandbox.endpoints.by_id) == 1
             await service.settled(await service.create(seconds=0.1))

@@ -23,6 +23,8 @@ OPERATIONS = "docs/operations.md"
 ANSWERED = 20
 """Outcomes that were answered before a backup begins."""
 SQLITE = "sqlite+aiosqlite:///./receiver.db"
+NO_POLLS = "60"
+"""Seconds of grace. A poll that comes before a callback would settle what the callback is to settle."""
 
 
 def libpq(url: str) -> str:
@@ -60,7 +62,7 @@ async def stop(service: Receiver) -> int:
 
 async def is_as_before(rivya: ServedSandbox, url: str, directory: Path, port: int, generation_id: str) -> None:
     """A receiver on `url` knows the generation, has adopted the endpoint, and verifies new deliveries."""
-    async with receiver(rivya, url, directory, port=port) as service:
+    async with receiver(rivya, url, directory, port=port, RECEIVER_POLL_GRACE=NO_POLLS) as service:
         answer = await service.client.get(f"/api/v1/generations/{generation_id}")
         assert answer.json()["status"] == "succeeded", answer.text
         assert [step[1] for step in await service.steps(generation_id)][-1] == "succeeded"
@@ -111,7 +113,7 @@ async def backed_up_under_load(rivya: ServedSandbox, service: Receiver, backup: 
 
 async def goes_on_from(held: BackedUp, rivya: ServedSandbox, url: str, directory: Path, port: int) -> None:
     """A receiver on `url` knows these outcomes, verifies new deliveries with the same secret, and its feed goes on."""
-    async with receiver(rivya, url, directory, port=port) as service:
+    async with receiver(rivya, url, directory, port=port, RECEIVER_POLL_GRACE=NO_POLLS) as service:
         for generation_id, status in held.outcomes.items():
             answer = await service.client.get(f"/api/v1/generations/{generation_id}")
             assert answer.json()["status"] == status, answer.text
@@ -150,7 +152,7 @@ async def test_postgresql_is_backed_up_under_load_and_restored(postgres_url: str
 async def test_a_record_moves_from_sqlite_to_postgresql(empty_postgres_url: str, tmp_path: Path) -> None:
     [copy] = blocks(section(OPERATIONS, "## Moving from SQLite to PostgreSQL"), "sh")
     async with serve_sandbox() as rivya:
-        async with receiver(rivya, SQLITE, tmp_path) as service:
+        async with receiver(rivya, SQLITE, tmp_path, RECEIVER_POLL_GRACE=NO_POLLS) as service:
             generation_id = await settled_one(service)
             port = await stop(service)
         copied = await ran(copy, tmp_path, PG=libpq(empty_postgres_url))
@@ -169,7 +171,7 @@ async def test_a_lost_encryption_key_on_sqlite(tmp_path: Path) -> None:
 async def a_key_is_lost(url: str, directory: Path) -> None:
     [remedy] = blocks(section(OPERATIONS, "## A lost encryption key"), "sh")
     async with serve_sandbox() as rivya:
-        async with receiver(rivya, url, directory) as service:
+        async with receiver(rivya, url, directory, RECEIVER_POLL_GRACE=NO_POLLS) as service:
             await settled_one(service)
             port = await stop(service)
         key = Fernet.generate_key().decode()
@@ -179,7 +181,9 @@ async def a_key_is_lost(url: str, directory: Path) -> None:
         assert "which is not in RECEIVER_ENCRYPTION_KEYS" in refused.errors
         reset = await command(f"{remedy.strip().removeprefix('rivya-receiver ')} --yes", settings, directory)
         assert reset.output.endswith("a new secret is stored\n"), reset
-        async with receiver(rivya, url, directory, port=port, RECEIVER_ENCRYPTION_KEYS=key) as service:
+        async with receiver(
+            rivya, url, directory, port=port, RECEIVER_ENCRYPTION_KEYS=key, RECEIVER_POLL_GRACE=NO_POLLS
+        ) as service:
             await settled_one(service)
             assert len(rivya.sandbox.endpoints.by_id) == 1
 
@@ -188,7 +192,7 @@ async def test_what_a_lost_database_leaves_at_rivya_is_removed_by_a_command(tmp_
     [calls] = blocks(section(OPERATIONS, "## A lost database"), "sh")
     listing, removing = (line.removeprefix("rivya-receiver ") for line in calls.splitlines())
     async with serve_sandbox() as rivya:
-        async with receiver(rivya, SQLITE, tmp_path) as service:
+        async with receiver(rivya, SQLITE, tmp_path, RECEIVER_POLL_GRACE=NO_POLLS) as service:
             generation_id = await settled_one(service)
             port = await stop(service)
         [old] = rivya.sandbox.endpoints.by_id
@@ -201,6 +205,8 @@ async def test_what_a_lost_database_leaves_at_rivya_is_removed_by_a_command(tmp_
             removed = await command(f"{removing.replace('$OLD_ID', old)} --yes", settings, tmp_path)
             assert removed.status == 0, removed
             assert old not in rivya.sandbox.endpoints.by_id
+            await stop(service)
+        async with receiver(rivya, SQLITE, tmp_path, port=port, RECEIVER_POLL_GRACE=NO_POLLS) as service:
             await settled_one(service)
 
 
