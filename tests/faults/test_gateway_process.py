@@ -90,12 +90,12 @@ async def test_hanging_up_ends_the_stream_at_rivya_within_a_second(sqlite_url: s
         async with service.client.stream("POST", STREAM, json=TURN) as answer:
             pieces = answer.aiter_raw()
             await anext(pieces)
-            left = time.monotonic()
+            left = asyncio.get_running_loop().time()
         async with asyncio.timeout(10):
             while rivya.sandbox.streams.log[0].fate == "open":
                 await asyncio.sleep(0)
         assert rivya.sandbox.streams.log[0].fate == "abandoned"
-        assert time.monotonic() - left < 1 + BUSY
+        assert asyncio.get_running_loop().time() - left < 1 + BUSY
         labels = {"result": "abandoned", "route": STREAM, "token": "tests"}
         assert await service.metric("receiver_api_calls_total", **labels) == 1
 

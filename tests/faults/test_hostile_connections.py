@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -101,10 +100,11 @@ async def test_hundreds_of_connections_that_crawl_or_fall_silent_hold_up_nobody(
         beginnings = (POST, POST + b"Content-Length: 88\r\n\r\n{", b"")
         for number, (_, writer) in enumerate(crawling):
             writer.write(beginnings[number % 3])
-        started = time.monotonic()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         for _ in range(10):
             assert (await service.deliver()).status_code == 200
-        assert time.monotonic() - started < 5
+        assert loop.time() - started < 5
         for _, writer in crawling:
             writer.transport.abort()
         assert (await service.deliver()).status_code == 200

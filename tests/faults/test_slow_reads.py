@@ -22,7 +22,8 @@ async def read_usage(room: ServiceHarness) -> tuple[int, str | None]:
 
 async def test_reads_that_hang_take_nothing_from_health_and_recording_and_end_by_themselves(postgres_url: str) -> None:
     async with open_service(postgres_url) as room:
-        database, began = room.service.database, time.monotonic()
+        database, loop = room.service.database, asyncio.get_running_loop()
+        began, real_began = loop.time(), time.monotonic()
         pool = database.caller_engine.sync_engine.pool
         assert isinstance(pool, QueuePool)
         async with database.transaction() as connection:
@@ -38,5 +39,7 @@ async def test_reads_that_hang_take_nothing_from_health_and_recording_and_end_by
             answers = await asyncio.gather(*reads)
         assert {status for status, _ in answers} == {503}
         assert all(retry_after is not None for _, retry_after in answers)
-        assert STATEMENT_SECONDS <= time.monotonic() - began < STATEMENT_SECONDS + BUSY
+        # PostgreSQL goes by the real time; ours leaves out what nobody could use.
+        assert time.monotonic() - real_began >= STATEMENT_SECONDS
+        assert loop.time() - began < STATEMENT_SECONDS + BUSY
         assert (await read_usage(room))[0] == 200
