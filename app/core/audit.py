@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.clock import Clock
 from app.core.database import Database, Id, UtcDateTime, metadata
 from app.core.middleware import ensure_request_id
-from app.core.pagination import IdPage, Part, Walk, read_page
+from app.core.pagination import IN_ORDER, IdPage, Part, Walk, read_page
 from app.core.proxies import client_address
 from app.core.records import uuid7, uuid7_beginning
 from app.core.urls import Network
@@ -157,5 +157,5 @@ class Audit:
         matching = {
             name: value for name in ("actor", "action", "target") if (value := getattr(chosen, name)) is not None
         }
-        async with self._database.read_for_caller() as connection:
+        async with self._database.read_for_caller(plan=IN_ORDER) as connection:
             return await read_page(connection, Walk(statement, (audit.c.id,)), part, matching, limit=limit)

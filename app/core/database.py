@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
@@ -104,18 +104,23 @@ class Database:
             async with connection.begin():
                 yield connection
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A connection in a read transaction. Raises `DatabaseUnavailable` like `transaction`."""
-        with translate_errors():
-            async with self.engine.connect() as connection, connection.begin():
-                yield connection
+    def read(self, *, plan: sa.TextClause | None = None) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A connection in a read transaction. Raises `DatabaseUnavailable` like `transaction`.
+
+        `plan`: settings of PostgreSQL's planner, of `app.core.pagination`, that are set first; SQLite has none.
+        """
+        return self._read(self.engine, plan)
+
+    def read_for_caller(self, *, plan: sa.TextClause | None = None) -> AbstractAsyncContextManager[AsyncConnection]:
+        """As `read`, over connections of their own and 3 s at most: callers take none from health and recording."""
+        return self._read(self.caller_engine, plan)
 
     @asynccontextmanager
-    async def read_for_caller(self) -> AsyncIterator[AsyncConnection]:
-        """As `read`, over connections of their own and 3 s at most: callers take none from health and recording."""
+    async def _read(self, engine: AsyncEngine, plan: sa.TextClause | None) -> AsyncIterator[AsyncConnection]:
         with translate_errors():
-            async with self.caller_engine.connect() as connection, connection.begin():
+            async with engine.connect() as connection, connection.begin():
+                if plan is not None and not self.is_sqlite:
+                    await connection.execute(plan)
                 yield connection
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, ColumnElement, FromClause, RowMapping, Select, TextClause, any_, literal, select, text
+from sqlalchemy import ARRAY, ColumnElement, FromClause, RowMapping, Select, any_, literal, select, text
 from sqlalchemy import tuple_ as row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -84,13 +84,7 @@ class IdPage:
 
 
 async def read_page(
-    connection: AsyncConnection,
-    walk: Walk,
-    part: Part,
-    matching: Mapping[str, object],
-    *,
-    limit: int,
-    plan: TextClause = IN_ORDER,
+    connection: AsyncConnection, walk: Walk, part: Part, matching: Mapping[str, object], *, limit: int
 ) -> IdPage:
     """At most `limit` rows by their ids; those on the way are compared with `matching`, values by column."""
     most = max(MOST_WALKED, limit + 1) if matching else limit + 1
@@ -98,8 +92,6 @@ async def read_page(
     walked = walk.read(part, limit=most, is_sqlite=is_sqlite).subquery("walked")
     order = walk.order_of(walked, "id")
     page = select(walked).where(*(walked.c[name] == value for name, value in matching.items()))
-    if not is_sqlite:
-        await connection.execute(plan)
     rows = (await connection.execute(page.order_by(*order).limit(limit + 1))).mappings().all()
     if len(rows) > limit:
         return IdPage(rows[:limit], rows[limit - 1]["id"])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, Select, func, select
+from sqlalchemy import RowMapping, Select, TextClause, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database import Database
@@ -165,9 +165,7 @@ class Feed:
 
         A restored database may lack what a reader has read already: it goes on at the end, with a gap.
         """
-        async with self._reads, self._snapshot() as (connection, end):
-            if not self._database.is_sqlite:
-                await connection.execute(IN_ORDER)
+        async with self._reads, self._snapshot(plan=IN_ORDER) as (connection, end):
             window = _window(chosen, after=after.position, end=end, limit=limit)
             stored = (await connection.execute(_events(window, chosen, limit=limit + 1))).mappings().all()
             is_whole, last = len(stored) <= limit, after.position
@@ -197,11 +195,11 @@ class Feed:
         return Event(cursor, self.encode(cursor), rows.to_transition(row), rows.to_generation(row))
 
     @asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[tuple[AsyncConnection, int]]:
+    async def _snapshot(self, *, plan: TextClause | None = None) -> AsyncIterator[tuple[AsyncConnection, int]]:
         """A read transaction, and the position below which no row can be added that it does not show."""
         direct = self._database.direct
         end = (await direct.fetch(FEED_END))[0]["position"] if isinstance(direct, RawPostgres) else _END_OF_TIME
-        async with self._database.read() as connection:
+        async with self._database.read(plan=plan) as connection:
             yield connection, end
 
     async def _state(self, connection: AsyncConnection, position: int) -> tuple[int, int, int]:

@@ -161,9 +161,7 @@ class Activity:
         part = func.substr(text, 1, prefix).label("part")
         summed = [func.sum(a[name]).label(name) for name in _COUNTS]
         statement = select(part, a.what, *summed).where(a.minute >= first).group_by(part, a.what)
-        async with self._database.read_for_caller() as connection:
-            if not self._database.is_sqlite:
-                await connection.execute(BY_INDEX)
+        async with self._database.read_for_caller(plan=BY_INDEX) as connection:
             rows = (await connection.execute(statement)).all()
         return [
             ActivitySum(_time_of(row.part), row.what, tuple(int(row[2 + index]) for index in range(len(_COUNTS))))

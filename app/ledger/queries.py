@@ -117,9 +117,7 @@ class Queries:
 
     async def describe_status(self, now: datetime) -> LedgerStats:
         """Counts of open and overdue generations at `now`, and when the newest delivery was received."""
-        async with self._database.read() as connection:  # for metrics: callers take none of these connections
-            if not self._database.is_sqlite:
-                await connection.execute(BY_INDEX)
+        async with self._database.read(plan=BY_INDEX) as connection:  # for metrics: callers take none of these
             row = (await connection.execute(self._status, {"now": now})).mappings().one()
         return LedgerStats(**dict(row))
 
@@ -135,18 +133,14 @@ class Queries:
     async def _rows(
         self, statement: Select[Any], parameters: dict[str, Any] | None = None, *, plan: TextClause | None = None
     ) -> Sequence[RowMapping]:
-        async with self._database.read_for_caller() as connection:
-            if plan is not None and not self._database.is_sqlite:
-                await connection.execute(plan)
+        async with self._database.read_for_caller(plan=plan) as connection:
             stored: Sequence[RowMapping] = (await connection.execute(statement, parameters)).mappings().all()
         return stored
 
     async def _page(self, listing: sql.Listing, limit: int) -> tuple[Sequence[RowMapping], Position | None]:
         """The rows of a page, and where a walk ended that found too few before the end of the list."""
         last = None
-        async with self._database.read_for_caller() as connection:
-            if not self._database.is_sqlite:
-                await connection.execute(IN_ORDER if listing.is_walk else BY_INDEX)
+        async with self._database.read_for_caller(plan=IN_ORDER if listing.is_walk else BY_INDEX) as connection:
             stored: Sequence[RowMapping] = (await connection.execute(listing.page)).mappings().all()
             if len(stored) <= limit and listing.last is not None:
                 last = (await connection.execute(listing.last)).first()

@@ -207,9 +207,9 @@ class NotificationRepository:
             statement = statement.where(NOT_DELIVERED)
         elif (name := next(iter(wanted), "state")) != "state":
             among = (_n[name], wanted.pop(name))
-        async with self._database.read_for_caller() as connection:
+        async with self._database.read_for_caller(plan=plan) as connection:
             walk, part = Walk(statement, (_n.id,), among), Part(None if after is None else (after,))
-            return await read_page(connection, walk, part, wanted, limit=limit, plan=plan)
+            return await read_page(connection, walk, part, wanted, limit=limit)
 
     async def get_notification(self, notification_id: str, *, token: str | None) -> RowMapping:
         """One row. Raises `NotFound`."""

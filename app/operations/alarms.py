@@ -163,9 +163,7 @@ class AlarmQuery:
 
     async def at(self, now: datetime) -> AlarmInputs:
         """The measurements at `now`. Raises `DatabaseUnavailable`."""
-        async with self._database.read() as connection:
-            if not self._database.is_sqlite:
-                await connection.execute(BY_INDEX)
+        async with self._database.read(plan=BY_INDEX) as connection:
             parameters = {"now": now, "hour_ago": now - _HOUR, "day": f"{now:%Y-%m-%d}", "month": f"{now:%Y-%m}"}
             row = dict((await connection.execute(self._statement, parameters)).mappings().one())
         verified = [at for at in (row.pop("last_delivery_at"), row.pop("last_verified_at")) if at is not None]

@@ -145,9 +145,7 @@ class Pruning:
                 await connection.execute(sa.delete(column.table).where(column == generation_id))
 
     async def _read(self, statement: sa.Select[Any], parameters: dict[str, Any]) -> Sequence[sa.Row[Any]]:
-        async with self._database.read() as connection:
-            if not self._database.is_sqlite:
-                await connection.execute(IN_ORDER)
+        async with self._database.read(plan=IN_ORDER) as connection:
             stored: Sequence[sa.Row[Any]] = (await connection.execute(statement, parameters)).all()
             return stored
 

@@ -68,9 +68,7 @@ class UsageRollup:
 
     async def move(self) -> int:
         """Move the oldest changes; returns the number of changes. Raises `DatabaseUnavailable`."""
-        async with self._database.read() as connection:
-            if not self._database.is_sqlite:
-                await connection.execute(BY_INDEX)
+        async with self._database.read(plan=BY_INDEX) as connection:
             oldest = select(usage_changes.c.id).order_by(usage_changes.c.id).limit(self.most)
             if await connection.scalar(oldest.limit(1)) is None:
                 return 0
