@@ -17,7 +17,7 @@ from app.console.filters import pretty, segment, web_url
 from app.console.pages import Console, parse_query
 from app.core.auth import Caller, Role
 from app.core.errors import RequestInvalid, ServiceError
-from app.core.records import dump_json
+from app.core.records import dump_json, json_object
 from app.gateway.models_cache import CachedModels
 from app.ledger.models import (
     DeliveryFilter,
@@ -34,7 +34,7 @@ from app.notifications.repository import NotificationFilter
 from app.notifications.schemas import NotificationOut
 from app.notifications.service import owner_of
 from app.operations.routes import poll_now
-from app.rivya.payloads import json_object, usable_id
+from app.rivya.payloads import usable_id
 from app.submission.models import Submission, read_create, read_key
 
 MOST_MATCHES: Final = 50

@@ -22,6 +22,15 @@ def parse_json(text: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
     return value
 
 
+def json_object(text: bytes) -> dict[str, Any] | None:
+    """The members of a JSON object, None if the text is anything else."""
+    try:
+        value = parse_json(text)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def dump_json(value: object) -> bytes:
     """`value` as JSON. Raises `TypeError`, `ValueError` or `RecursionError` for what JSON can't hold."""
     try:

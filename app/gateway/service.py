@@ -13,7 +13,7 @@ from app.core.auth import Access, Forbidden
 from app.core.bodies import declared_length, iter_body, read_body
 from app.core.clock import Clock
 from app.core.errors import NotFound
-from app.core.records import json_body
+from app.core.records import json_body, json_object
 from app.gateway.headers import request_headers
 from app.gateway.models_cache import CachedModels, ModelsCache, WholeAnswer, read_whole
 from app.gateway.streaming import ConcurrencyLimit, ProxyResponse, ShutdownDeadline, TurnCharge
@@ -33,7 +33,7 @@ from app.gateway.upstream import (
 )
 from app.rivya.client import segment
 from app.rivya.errors import RivyaNotFound
-from app.rivya.payloads import PayloadUnreadable, json_object, read_credits
+from app.rivya.payloads import PayloadUnreadable, read_credits
 from app.tokens.spending import Spending
 
 MOST_BYTES: Final = 1024 * 1024

@@ -17,11 +17,11 @@ from app.core.auth import Access, Caller, Unauthorized
 from app.core.bodies import ClientDisconnected, until_disconnected
 from app.core.errors import DatabaseUnavailable, Overloaded, ServiceError
 from app.core.middleware import set_result
-from app.core.records import request_id
+from app.core.records import json_object, request_id
 from app.gateway.headers import response_headers
 from app.gateway.upstream import AnswerUnusable, Outgoing, Relay, UpstreamUnavailable
 from app.rivya.errors import RivyaUnavailable
-from app.rivya.payloads import json_object, plausible_amount
+from app.rivya.payloads import plausible_amount
 from app.rivya.transport import StreamedResponse
 from app.tokens.spending import Spending, check_model
 

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from app.core.records import dump_json
+from app.core.records import dump_json, json_object
 from app.ledger.models import Generation, Transition
 from app.ledger.serializers import format_time
 from app.notifications.models import API_VERSION, EventType
 from app.rivya import signature
-from app.rivya.payloads import generation_place, json_object
+from app.rivya.payloads import generation_place
 from app.rivya.schemes import Family, Scheme, parse_scheme
 
 _HEADER_SAFE: Final = re.compile(r"[A-Za-z0-9_.-]{1,200}")

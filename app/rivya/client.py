@@ -12,10 +12,10 @@ import httpx
 import orjson
 
 from app.core.models import Claim
-from app.core.records import is_header_value
+from app.core.records import is_header_value, json_object
 from app.rivya.endpoint_payload import EndpointList, WebhookEndpoint, read_endpoint, read_endpoint_list, read_rotation
 from app.rivya.errors import RivyaNotFound, RivyaUnreadable, read_date, read_error
-from app.rivya.payloads import PayloadUnreadable, json_object, read_generation, read_json, read_models, usable_id
+from app.rivya.payloads import PayloadUnreadable, read_generation, read_json, read_models, usable_id
 from app.rivya.transport import MOST_BODY_BYTES, MOST_CONNECTIONS, BeforeSend, PollConnections, RawResponse, Transport
 
 _LONGEST_KEY: Final = 255

@@ -7,7 +7,8 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Final, TypedDict, Unpack
 
-from app.rivya.payloads import json_object, readable_text, usable_name
+from app.core.records import json_object
+from app.rivya.payloads import readable_text, usable_name
 
 
 class _Details(TypedDict, total=False):

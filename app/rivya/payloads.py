@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import orjson
 
 from app.core.models import Claim, hot_dataclass
-from app.core.records import dump_json, parse_json
+from app.core.records import dump_json, json_object, parse_json
 
 LONGEST_NAME: Final = 200
 LONGEST_ID: Final = 500
@@ -20,15 +20,6 @@ MOST_METADATA_BYTES: Final = 16 * 1024
 _MOST_LEVELS: Final = 200  # orjson writes 254 levels; the rest is for objects into which a value is put later
 _LARGEST_AMOUNT: Final = 10**12
 _UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
-
-
-def json_object(text: bytes) -> dict[str, Any] | None:
-    """The members of a JSON object, None if the text is anything else."""
-    try:
-        value = parse_json(text)
-    except orjson.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def usable_name(value: object) -> str | None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from itertools import product
 from typing import Final
 
-from app.rivya.payloads import json_object
+from app.core.records import json_object
 from app.rivya.schemes import RULES, Encoding, Family, KeyForm, Scheme, derive_key
 from app.rivya.signature import (
     LONGEST_HEADER,

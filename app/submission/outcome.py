@@ -5,7 +5,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from app.core.records import json_body
+from app.core.records import json_body, json_object
 from app.ledger.models import Generation
 from app.ledger.serializers import render
 from app.rivya.errors import (
@@ -16,7 +16,7 @@ from app.rivya.errors import (
     RivyaUnauthorized,
     RivyaUnavailable,
 )
-from app.rivya.payloads import json_object, storable
+from app.rivya.payloads import storable
 from app.submission.models import Reply, State, error_reply, not_recorded, unknown, unreachable, whole_seconds
 
 
