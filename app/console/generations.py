@@ -134,13 +134,7 @@ def timeline(
 
 def request_of(submission: Submission | None) -> dict[str, Any] | None:
     """What the caller asked for; None where we did not submit it, or its body is no longer stored."""
-    if submission is None or not submission.request:
-        return None
-    try:
-        members = orjson.loads(submission.request)
-    except orjson.JSONDecodeError:
-        return None
-    return members if isinstance(members, dict) else None
+    return None if submission is None else json_object(submission.request)
 
 
 @dataclass(frozen=True, slots=True)

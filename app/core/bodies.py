@@ -4,14 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final, TypeVar
 
-import orjson
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
 from app.core.errors import BodyTooLarge, Overloaded, RequestInvalid, ServiceError
-from app.core.records import parse_json
+from app.core.records import json_object
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -111,11 +110,8 @@ async def read_model(request: Request, model: type[Model]) -> Model:
     `RequestValidationError`, and what `read_body` raises.
     """
     body = await read_body(request.scope, request.receive, most_bytes=MOST_BYTES_OF_MODEL)
-    try:
-        members = parse_json(body) if body.strip() else {}
-    except orjson.JSONDecodeError:
-        members = None
-    if not isinstance(members, dict):
+    members = json_object(body) if body.strip() else {}
+    if members is None:
         raise RequestInvalid("body: must be a JSON object in UTF-8, or be left out.")
     try:
         return model.model_validate(members)

@@ -22,7 +22,7 @@ def parse_json(text: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
     return value
 
 
-def json_object(text: bytes) -> dict[str, Any] | None:
+def json_object(text: bytes | str) -> dict[str, Any] | None:
     """The members of a JSON object, None if the text is anything else."""
     try:
         value = parse_json(text)

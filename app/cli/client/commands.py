@@ -237,15 +237,10 @@ def list_generations(
 def _object(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
-    import orjson
+    from app.core.records import json_object
 
-    from app.core.records import parse_json
-
-    try:
-        value = parse_json(text)
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
+    value = json_object(text)
+    if value is None:
         raise typer.BadParameter("""must be a JSON object, such as '{"aspectRatio": "1:1"}'""", param_hint="--params")
     return value
 

@@ -8,14 +8,13 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
-import orjson
 import typer
 import uvloop
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
 from app.cli.client.output import fail, plain, print_json, shown_wait
 from app.core.proxies import ProxyInvalid, proxy_for
-from app.core.records import dump_json, parse_json
+from app.core.records import dump_json, json_object
 from app.core.setting_sources import SettingsInvalid, clean, read_variables
 from app.core.settings import is_plain
 from app.core.urls import checked_public_url
@@ -73,7 +72,7 @@ def local_failure(code: str, message: str) -> CallFailed:
 
 def response_failure(status: int, body: bytes, *, retry_after: str | None) -> CallFailed:
     """The failure of a response whose status is not 2xx."""
-    document = _json_object(body) or {}
+    document = json_object(body) or {}
     error = document.get("error")
     if isinstance(error, dict) and isinstance(error.get("code"), str):
         summary = f"{error['code']}: {error.get('message') or 'no message'}"
@@ -149,7 +148,7 @@ class Receiver:
         with _call_errors(), nullcontext() if "wait" in request.url.params else shown_wait(text):
             response = await self._client.send(request)
         _raise_for_status(response)
-        if (document := _json_object(response.content)) is None:
+        if (document := json_object(response.content)) is None:
             raise local_failure("unexpected_answer", f"HTTP {response.status_code}, and the answer is no JSON object")
         return document
 
@@ -216,11 +215,3 @@ def _raise_for_status(response: httpx.Response) -> None:
     if not response.is_success:
         retry_after = response.headers.get("retry-after")
         raise response_failure(response.status_code, response.content, retry_after=retry_after)
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        document = parse_json(body)
-    except orjson.JSONDecodeError:
-        return None
-    return document if isinstance(document, dict) else None
