@@ -1,12 +1,10 @@
 """/api/v1/deliveries: the recorded deliveries as evidence; their headers and bodies only for the role admin."""
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from app.api.parameters import DeliveryParameters, decode, encode
+from app.api.parameters import DeliveryParameters, read_list
 from app.api.schemas import DeliveryListOut, EvidenceOut, answer, errors, list_of
 from app.core.auth import Access, Caller, Role
 from app.core.errors import NotFound
@@ -31,7 +29,7 @@ def router(queries: Queries, access: Access) -> APIRouter:
         caller: Annotated[Caller, Depends(access.require(Role.READ))],
     ) -> Response:
         """Newest first. `received_after` includes its time and `received_before` excludes it."""
-        items, next_cursor = await read_list(queries, parameters, caller)
+        items, next_cursor = await read_list(queries.deliveries, parameters, caller)
         return answer(list_of([render_delivery(item) for item in items], next_cursor=next_cursor))
 
     @routes.get(
@@ -47,16 +45,6 @@ def router(queries: Queries, access: Access) -> APIRouter:
         return answer({**render_delivery(delivery), **evidence})
 
     return routes
-
-
-async def read_list(
-    queries: Queries, parameters: DeliveryParameters, caller: Caller
-) -> tuple[Sequence[StoredDelivery], str | None]:
-    """A page of the deliveries that the caller sees, newest first, and the cursor of the next one."""
-    chosen = replace(parameters.chosen, owner=caller.owner)
-    after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
-    page = await queries.deliveries(chosen, after=after, limit=parameters.limit)
-    return page.items, encode(page.last, chosen) if page.last is not None else None
 
 
 async def read_one(queries: Queries, event_id: str, caller: Caller) -> StoredDelivery:

@@ -3,14 +3,14 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from app.api.parameters import GenerationParameters, decode, encode, without_nul
+from app.api.parameters import GenerationParameters, read_list, without_nul
 from app.api.schemas import GenerationListOut, GenerationOut, TransitionListOut, answer, errors, list_of
 from app.api.waiting import DEADLINE, READ, GenerationsById, Waiting
 from app.core.auth import Access, Caller, Forbidden, Role
@@ -124,7 +124,7 @@ def router(
 
         `created_after` includes its time and `created_before` excludes it, so that windows join without overlap.
         """
-        items, next_cursor = await read_list(queries, parameters, caller)
+        items, next_cursor = await read_list(queries.generations, parameters, caller)
         return answer(list_of([render(generation) for generation in items], next_cursor=next_cursor))
 
     @routes.get(
@@ -228,16 +228,6 @@ async def _tracked(
     message = f"The metadata of this generation was set by the token {generation.metadata_by}, and belongs to it."
     detail = {"code": Forbidden.code, "message": message, "requestId": ensure_request_id(request.scope)}
     return answer({"error": detail, "metadata": shown["metadata"], "tracking": shown["tracking"]}, status=403)
-
-
-async def read_list(
-    queries: Queries, parameters: GenerationParameters, caller: Caller
-) -> tuple[Sequence[Generation], str | None]:
-    """A page of the generations that the caller sees, newest first, and the cursor of the next one."""
-    chosen = replace(parameters.chosen, owner=caller.owner)
-    after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
-    page = await queries.generations(chosen, after=after, limit=parameters.limit)
-    return page.items, encode(page.last, chosen) if page.last is not None else None
 
 
 async def read_one(queries: Queries, generation_id: str, caller: Caller) -> Generation:

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -12,9 +14,20 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from app.core.audit import AuditFilter
+from app.core.auth import Caller
 from app.core.errors import RequestInvalid
 from app.ledger.feed import MOST_EVENTS
-from app.ledger.models import DeliveryFilter, EventFilter, GenerationFilter, Outcome, Position, Status, Tracking
+from app.ledger.models import (
+    DeliveryFilter,
+    EventFilter,
+    GenerationFilter,
+    Item,
+    Outcome,
+    Page,
+    Position,
+    Status,
+    Tracking,
+)
 
 
 class _GenerationId(StringConvertor):
@@ -217,3 +230,13 @@ class DeliveryParameters(_Page):
     def chosen(self) -> DeliveryFilter:
         """The filter for the query."""
         return DeliveryFilter(**self.model_dump(exclude={"limit", "cursor"}))
+
+
+async def read_list(
+    read: Callable[..., Awaitable[Page[Item]]], parameters: GenerationParameters | DeliveryParameters, caller: Caller
+) -> tuple[Sequence[Item], str | None]:
+    """A page of what the caller sees, newest first, and the cursor of the next one. `read`: a method of `Queries`."""
+    chosen = replace(parameters.chosen, owner=caller.owner)
+    after = decode(parameters.cursor, chosen) if parameters.cursor is not None else None
+    page = await read(chosen, after=after, limit=parameters.limit)
+    return page.items, encode(page.last, chosen) if page.last is not None else None

@@ -11,8 +11,8 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from app.api.deliveries import read_list, read_one
-from app.api.parameters import DeliveryParameters, Instant, Text
+from app.api.deliveries import read_one
+from app.api.parameters import DeliveryParameters, Instant, Text, read_list
 from app.console.filters import pretty
 from app.console.pages import Console, parse_query
 from app.core.auth import Caller, Role
@@ -155,7 +155,7 @@ class DeliveryPages:
     async def list_deliveries(self, request: Request) -> Response:
         """Newest first."""
         parameters = parse_query(request, DeliveryParameters)
-        items, next_cursor = await read_list(self.console.queries, parameters, request.state.caller)
+        items, next_cursor = await read_list(self.console.queries.deliveries, parameters, request.state.caller)
         return self.console.page(
             request,
             "deliveries.html",

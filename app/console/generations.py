@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import orjson
 from fastapi import APIRouter, Depends, Request, Response
 
-from app.api.generations import read_list, read_one
-from app.api.parameters import GenerationParameters
+from app.api.generations import read_one
+from app.api.parameters import GenerationParameters, read_list
 from app.console.deliveries import collect
 from app.console.filters import pretty, segment, web_url
 from app.console.pages import Console, parse_query
@@ -164,7 +164,7 @@ class GenerationPages:
         if text:
             items = await self._search(text, caller.owner)
         else:
-            items, next_cursor = await read_list(self.console.queries, asked, caller)
+            items, next_cursor = await read_list(self.console.queries.generations, asked, caller)
         rows = [(each, media_of(each, self.console.category_of(each.model))) for each in items]
         return self.console.page(
             request,
