@@ -18,12 +18,7 @@ def router(queries: Queries, access: Access) -> APIRouter:
     """The routes about deliveries."""
     routes = APIRouter(prefix="/api/v1", tags=["deliveries"])
 
-    @routes.get(
-        "/deliveries",
-        summary="List deliveries",
-        response_model=DeliveryListOut,
-        responses=errors(400),
-    )
+    @routes.get("/deliveries", summary="List deliveries", response_model=DeliveryListOut, responses=errors(400))
     async def list_deliveries(
         parameters: Annotated[DeliveryParameters, Query()],
         caller: Annotated[Caller, Depends(access.require(Role.READ))],
@@ -33,10 +28,7 @@ def router(queries: Queries, access: Access) -> APIRouter:
         return answer(list_of([render_delivery(item) for item in items], next_cursor=next_cursor))
 
     @routes.get(
-        "/deliveries/{event_id:path}",
-        summary="Read a delivery",
-        response_model=EvidenceOut,
-        responses=errors(404),
+        "/deliveries/{event_id:path}", summary="Read a delivery", response_model=EvidenceOut, responses=errors(404)
     )
     async def get_delivery(event_id: str, caller: Annotated[Caller, Depends(access.require(Role.READ))]) -> Response:
         """The delivery; for the role admin also its headers and its bytes."""

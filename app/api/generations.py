@@ -110,12 +110,7 @@ def router(
     """The routes about generations, the create excepted. `record` returns once the report is committed."""
     routes = APIRouter(prefix="/api/v1", tags=["generations"])
 
-    @routes.get(
-        "/generations",
-        summary="List generations",
-        response_model=GenerationListOut,
-        responses=errors(400),
-    )
+    @routes.get("/generations", summary="List generations", response_model=GenerationListOut, responses=errors(400))
     async def list_generations(
         parameters: Annotated[GenerationParameters, Query()],
         caller: Annotated[Caller, Depends(access.require(Role.READ))],

@@ -111,10 +111,7 @@ class Readiness:
             cause = error if isinstance(error, DatabaseUnavailable) else DatabaseUnavailable()
             return [_database(f"can't be reached ({self._database.explain(cause)}); look at DATABASE_URL", ok=False)]
         detail = "answers, but takes no writes: it is a standby, or set to be read-only" if is_read_only else "answers"
-        return [
-            _database(detail, ok=not is_read_only),
-            _migrated(revision, self._revision, self._known_revisions),
-        ]
+        return [_database(detail, ok=not is_read_only), _migrated(revision, self._revision, self._known_revisions)]
 
     async def _database_state(self) -> tuple[str | None, bool]:
         return await migrations.current(self._database), await self._database.is_read_only()

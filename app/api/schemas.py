@@ -33,10 +33,7 @@ _GENERATION: dict[str, Any] = {
     "final_credits": 1,
     "created_at": "2026-05-10T00:00:00.000Z",
     "updated_at": "2026-05-10T00:01:00.000Z",
-    "result": {
-        "primary_url": "https://media.example/result.png",
-        "urls": ["https://media.example/result.png"],
-    },
+    "result": {"primary_url": "https://media.example/result.png", "urls": ["https://media.example/result.png"]},
     "error": None,
     "metadata": {"customer": "c-42"},
     "tracking": _TRACKING,
@@ -244,10 +241,7 @@ _DESCRIPTION = (
 TAGS: list[dict[str, Any]] = [
     {"name": "generations", "description": "Submit, track, read and wait for generations."},
     {"name": "events", "description": "What happens to generations, in one order."},
-    {
-        "name": "webhooks",
-        "description": "Rivya's webhooks API, served here, and what is sent to programs.",
-    },
+    {"name": "webhooks", "description": "Rivya's webhooks API, served here, and what is sent to programs."},
     {"name": "usage", "description": "What callers submitted, and what it cost."},
     {
         "name": "rivya",

@@ -24,14 +24,10 @@ def router(queries: Queries, access: Access, *, clock: Clock) -> APIRouter:
     routes = APIRouter(prefix="/api/v1", tags=["usage"])
 
     @routes.get(
-        "/usage",
-        summary="Sum generations and credits by caller",
-        response_model=UsageListOut,
-        responses=errors(400),
+        "/usage", summary="Sum generations and credits by caller", response_model=UsageListOut, responses=errors(400)
     )
     async def sum_usage(
-        parameters: Annotated[UsageParameters, Query()],
-        caller: Annotated[Caller, Depends(access.require(Role.READ))],
+        parameters: Annotated[UsageParameters, Query()], caller: Annotated[Caller, Depends(access.require(Role.READ))]
     ) -> Response:
         """By the name of the token that submitted them, model, and UTC day of `tracking.first_seen_at`.
 

@@ -114,11 +114,7 @@ def _shown_credits(value: float | None) -> str | None:
 def _problems(checks: Sequence[HealthCheck], *, shows_details: bool) -> list[_Problem]:
     """What is not ok, what is required first; names and figures for an admin only, as at /readyz."""
     return [
-        _Problem(
-            words(check.name),
-            check.detail if shows_details else check.remedy,
-            check.is_required,
-        )
+        _Problem(words(check.name), check.detail if shows_details else check.remedy, check.is_required)
         for check in sorted(checks, key=lambda check: not check.is_required)
         if not check.ok
     ]
@@ -200,10 +196,7 @@ def charts(sums: Sequence[ActivitySum], window: Window, now: datetime) -> list[C
         Series(label, colour, {time: row[index] for time, row in slower.items()})
         for index, (label, colour) in enumerate(zip(latencies, colours, strict=True))
     ]
-    deliveries = [
-        Series("recorded", "series-3", counted(DELIVERIES)),
-        Series("refused", "series-4", counted(REFUSALS)),
-    ]
+    deliveries = [Series("recorded", "series-3", counted(DELIVERIES)), Series("refused", "series-4", counted(REFUSALS))]
     polls = [Series("answered", "series-1", counted(POLLS)), Series("failed", "series-4", counted(FAILED_POLLS))]
     return [
         draw(

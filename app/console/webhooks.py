@@ -12,12 +12,7 @@ from app.core.auth import Caller, Role
 from app.core.errors import RequestInvalid
 from app.notifications.models import NotificationState, Subscription, SubscriptionStatus
 from app.notifications.repository import NotificationFilter
-from app.notifications.schemas import (
-    CreateWebhook,
-    NotificationOut,
-    NotificationParameters,
-    ResendMany,
-)
+from app.notifications.schemas import CreateWebhook, NotificationOut, NotificationParameters, ResendMany
 from app.notifications.service import event_types_for, owner_of, usable_id
 
 _LIST: Final = "/console/webhooks"

@@ -19,13 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.core.database_url import PostgresOptions, postgres_options
-from app.core.drivers import (
-    DIRECT_SETTINGS,
-    ConnectionChecks,
-    RawPostgres,
-    connect,
-    translate_errors,
-)
+from app.core.drivers import DIRECT_SETTINGS, ConnectionChecks, RawPostgres, connect, translate_errors
 from app.core.errors import DatabaseUnavailable
 from app.core.sqlite import RawSqlite, configure_sqlite, make_private
 

@@ -38,8 +38,7 @@ def configure(log_format: LogFormat, *, least: int | str = logging.INFO) -> None
         cache_logger_on_first_use=True,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering]
     )
     handler = _Handler(sys.stderr)
     handler.setFormatter(formatter)

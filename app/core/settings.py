@@ -36,14 +36,7 @@ from app.core.setting_sources import (
     unquoted,
     unusable_files,
 )
-from app.core.urls import (
-    API_PATH,
-    AllowList,
-    Network,
-    checked_base_url,
-    checked_public_url,
-    is_loopback,
-)
+from app.core.urls import API_PATH, AllowList, Network, checked_base_url, checked_public_url, is_loopback
 
 SHORTEST_TOKEN = 16
 _LONGEST_SECONDS = 366 * 24 * 3600

@@ -112,9 +112,7 @@ _UNICAST_V6: Final = ipaddress.IPv6Network("2000::/3")
 """All else is special: mapped, compatible and translated IPv4 (NAT64), unique local, link-local, multicast."""
 _SPECIAL_V6: Final = _networks("2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20")
 """Among them Teredo (2001::/32) and 6to4 (2002::/16), which hide an IPv4 address."""
-_LOCAL: Final = _networks(
-    "10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 172.16.0.0/12 192.168.0.0/16 ::1/128 fc00::/7",
-)
+_LOCAL: Final = _networks("10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 172.16.0.0/12 192.168.0.0/16 ::1/128 fc00::/7")
 """What a name in an allow list may lead to; the rest of the special addresses only a network in it opens."""
 _METADATA: Final = _networks("100.100.100.200 168.63.129.16 fd00:ec2::254 fd20:ce::254")
 """Services of clouds that give a machine's credentials to whoever asks; the others are link-local."""

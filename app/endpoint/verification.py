@@ -62,12 +62,7 @@ class Verification:
     """
 
     def __init__(
-        self,
-        keyring: Keyring,
-        proofs: ProofRepository,
-        *,
-        clock: Clock,
-        alternate_clocks: Sequence[Clock] = (),
+        self, keyring: Keyring, proofs: ProofRepository, *, clock: Clock, alternate_clocks: Sequence[Clock] = ()
     ) -> None:
         self._keyring = keyring
         self._proofs = proofs

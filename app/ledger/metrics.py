@@ -59,9 +59,7 @@ def _log_missed(recorded: Sequence[Recorded]) -> None:
         if item.missed_callback and item.transition is not None:
             CALLBACKS_MISSED.inc()
             log.info(
-                "callback.missed",
-                generation_id=item.transition.generation_id,
-                status=item.transition.to_status.value,
+                "callback.missed", generation_id=item.transition.generation_id, status=item.transition.to_status.value
             )
 
 

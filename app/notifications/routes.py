@@ -38,12 +38,7 @@ _Id = Annotated[str, Path(max_length=_LONGEST_ID)]
 
 
 def router(
-    webhooks: Webhooks,
-    repository: NotificationRepository,
-    access: Access,
-    audit: Audit,
-    *,
-    callback_master: str | None,
+    webhooks: Webhooks, repository: NotificationRepository, access: Access, audit: Audit, *, callback_master: str | None
 ) -> APIRouter:
     """All routes. `callback_master`: RECEIVER_CALLBACK_SECRET, None if there are no callbacks of single jobs."""
     routes = APIRouter(prefix="/api/v1", tags=["webhooks"])
@@ -73,12 +68,7 @@ def _add_endpoints(
         stored = await repository.subscriptions(token=owner_of(caller))
         return WebhookListOut(data=[WebhookOut.model_validate(each) for each in stored])
 
-    @routes.post(
-        "/webhooks",
-        summary="Create a webhook",
-        status_code=201,
-        openapi_extra=describe_body(CreateWebhook),
-    )
+    @routes.post("/webhooks", summary="Create a webhook", status_code=201, openapi_extra=describe_body(CreateWebhook))
     async def create_webhook(request: Request, caller: Writer) -> NewWebhookOut:
         """As at Rivya: it is called in Rivya's envelope and scheme. Its secret is in this answer only."""
         wanted = await read_model(request, CreateWebhook)
@@ -100,11 +90,7 @@ def _add_endpoints(
 def _add_changes(routes: APIRouter, webhooks: Webhooks, access: Access, audit: Audit) -> None:
     Writer = Annotated[Caller, Depends(access.require(Role.WRITE))]  # noqa: N806 - a type
 
-    @routes.patch(
-        "/webhooks/{endpoint_id}",
-        summary="Change a webhook",
-        openapi_extra=describe_body(ChangeWebhook),
-    )
+    @routes.patch("/webhooks/{endpoint_id}", summary="Change a webhook", openapi_extra=describe_body(ChangeWebhook))
     async def change_webhook(endpoint_id: _Id, request: Request, caller: Writer) -> WebhookOut:
         """`active` after `paused` or `disabled` sends what was held in the last two days."""
         wanted = await read_model(request, ChangeWebhook)

@@ -18,9 +18,7 @@ _Type = Annotated[EventType, WithJsonSchema({"type": "string", "enum": list(Even
 _State = Annotated[NotificationState, WithJsonSchema({"type": "string", "enum": list(NotificationState)})]
 _Types = Annotated[list[_Type], Field(min_length=1, max_length=20)]
 Time = Annotated[
-    datetime,
-    PlainSerializer(format_time, return_type=str),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
+    datetime, PlainSerializer(format_time, return_type=str), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
 _Url = Annotated[str, Field(min_length=1, max_length=2048)]
 

@@ -181,10 +181,7 @@ class Replay:
         if read.claim is None:
             return None
         return Report(
-            source=Source.OPERATOR,
-            reported_at=read.reported_at,
-            claim=read.claim,
-            replayed_event_id=delivery.event_id,
+            source=Source.OPERATOR, reported_at=read.reported_at, claim=read.claim, replayed_event_id=delivery.event_id
         )
 
     async def _stored(self, chosen: DeliveryFilter) -> AsyncIterator[StoredDelivery]:

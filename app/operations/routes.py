@@ -155,12 +155,7 @@ def router(commands: GenerationCommands, replay: Replay, audit: Audit, access: A
                 break
         return ReplayListOut(data=chosen, applied=body.apply, more=more)
 
-    @routes.get(
-        "/audit",
-        summary="Who did what",
-        tags=["operations"],
-        responses=errors(400),
-    )
+    @routes.get("/audit", summary="Who did what", tags=["operations"], responses=errors(400))
     async def list_audit(parameters: Annotated[AuditParameters, Query()]) -> AuditView:
         """Changes of tokens, acts of operators and refused calls of their routes, newest first, for 400 days."""
         page = await audit.list(parameters.chosen, after=parameters.cursor, limit=parameters.limit)

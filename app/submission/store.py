@@ -4,19 +4,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import (
-    CheckConstraint,
-    Column,
-    Integer,
-    LargeBinary,
-    Table,
-    Text,
-    bindparam,
-    select,
-    text,
-    true,
-    update,
-)
+from sqlalchemy import CheckConstraint, Column, Integer, LargeBinary, Table, Text, bindparam, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.auth import Caller

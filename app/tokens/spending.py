@@ -240,10 +240,7 @@ async def _add(connection: AsyncConnection, changes: Mapping[tuple[str, str], tu
             reserved[token, period] += of_reserved
             spent[token, period] += of_spent
     for token, period in sorted(reserved):
-        grown = {
-            "reserved": _p.reserved + reserved[token, period],
-            "spent": _p.spent + spent[token, period],
-        }
+        grown = {"reserved": _p.reserved + reserved[token, period], "spent": _p.spent + spent[token, period]}
         await connection.execute(update(token_spending).where(_p.token == token, _p.period == period).values(grown))
 
 

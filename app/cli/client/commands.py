@@ -90,8 +90,7 @@ def usage(
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens; end with Ctrl-C.")] = False,
     after: Annotated[
-        str | None,
-        typer.Option(metavar="CURSOR", help="Where to begin; the oldest if left out, with --follow now."),
+        str | None, typer.Option(metavar="CURSOR", help="Where to begin; the oldest if left out, with --follow now.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
