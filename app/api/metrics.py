@@ -91,21 +91,13 @@ def _render_gauges(stats: LedgerStats | None, now: datetime) -> bytes:
     def add_gauge(name: str, documentation: str, value: float) -> None:
         Gauge(f"receiver_{name}", documentation, registry=registry).set(value)
 
-    last = None if stats is None else stats.last_verified_at
-    add_gauge("database_up", "1 while the database answers.", 0 if stats is None else 1)
-    add_gauge(
-        "generations_open",
-        "Generations whose outcome isn't known, 5,000 at most.",
-        math.nan if stats is None else stats.open,
-    )
-    add_gauge(
-        "generations_overdue",
-        "Watched generations whose next poll is late, 1,001 at most.",
-        math.nan if stats is None else stats.overdue,
-    )
-    add_gauge(
-        "last_verified_delivery_age_seconds",
-        "Time since the newest verified delivery; NaN before the first.",
-        math.nan if last is None else (now - last).total_seconds(),
-    )
+    open_, overdue, last = math.nan, math.nan, None
+    if stats is not None:
+        open_, overdue, last = stats.open, stats.overdue, stats.last_verified_at
+    age = math.nan if last is None else (now - last).total_seconds()
+    add_gauge("database_up", "1 while the database answers.", stats is not None)
+    add_gauge("generations_open", "Generations whose outcome isn't known, 5,000 at most.", open_)
+    add_gauge("generations_overdue", "Watched generations whose next poll is late, 1,001 at most.", overdue)
+    words = "Time since the newest verified delivery; NaN before the first."
+    add_gauge("last_verified_delivery_age_seconds", words, age)
     return generate_latest(registry)
