@@ -39,9 +39,9 @@ class TooManyFailures(ServiceError):
 class FailedSignIns:
     """The failed attempts of the last minutes in this process, by address, or by network of 64 bits for IPv6."""
 
-    def __init__(self, clock: Clock, *, first_pause: float = 0.1) -> None:
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.first_pause = first_pause
+        self.first_pause = 0.1
         """Seconds before the answer to a first failure; doubled with each further one, up to two seconds."""
         self._failures: dict[str, deque[float]] = {}
 

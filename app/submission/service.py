@@ -19,6 +19,8 @@ from app.tokens.spending import check_model
 _SECONDS_BETWEEN_READS = 0.25
 _SECONDS_TO_ANSWER = 8.0
 _SECONDS_TO_FINISH = 5.0
+_SECONDS_FOR_REPETITION = 30.0
+"""A repeated create waits for so long for the one that is being sent."""
 
 Pause = Callable[[asyncio.Event, float], Awaitable[None]]
 """Waits for an event, but no longer than so many seconds."""
@@ -43,7 +45,6 @@ class SubmissionService:
         *,
         waiters: Waiters,
         pause: Pause = until_set,
-        repeat_timeout: float = 30.0,
         most_at_once: int = 100,
     ) -> None:
         self._submissions = submissions
@@ -52,8 +53,6 @@ class SubmissionService:
         self._clock = clock
         self._waiters = waiters
         self._pause = pause
-        self._repeat_timeout = repeat_timeout
-        """Seconds that a repeated create waits for the one that is being sent."""
         self._most_at_once = most_at_once
         self._tasks: set[asyncio.Task[Reply]] = set()
         self._stopping = False
@@ -126,8 +125,8 @@ class SubmissionService:
         return sent.reply
 
     async def _answer_again(self, submission_id: str, key: str) -> Reply:
-        """The first reply as soon as it is stored; 504 after `repeat_timeout` seconds or at a stop, 410 if emptied."""
-        deadline = self._clock.monotonic() + self._repeat_timeout
+        """The first reply as soon as it is stored; 504 after 30 seconds or at a stop, 410 if emptied."""
+        deadline = self._clock.monotonic() + _SECONDS_FOR_REPETITION
         with self._waiters.wait(submission_id) as woken:
             while True:
                 woken.clear()

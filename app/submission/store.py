@@ -69,10 +69,9 @@ async def no_price(_caller: Caller, _model: str) -> float:
 class SubmissionRepository:
     """The repository of submissions. Every method raises `DatabaseUnavailable`."""
 
-    def __init__(self, database: Database, *, price: Price = no_price, lease: timedelta = LEASE) -> None:
+    def __init__(self, database: Database, *, price: Price = no_price) -> None:
         self._database = database
         self._price = price
-        self._lease = lease
 
     async def begin(self, create: Create, key: str, caller: Caller, *, now: datetime) -> tuple[Submission, bool]:
         """Store a create and claim it: (the new submission, True), or (the stored one with this key, False).
@@ -92,7 +91,7 @@ class SubmissionRepository:
             "attempts": 1,
             "retries": 0,
             "sent_at": now,
-            "next_attempt_at": now + self._lease,
+            "next_attempt_at": now + LEASE,
             "created_at": now,
         }
         new = self._database.insert(submissions).values(row).on_conflict_do_nothing(index_elements=[_t.idempotency_key])
@@ -134,7 +133,7 @@ class SubmissionRepository:
                 attempts=_t.attempts + 1,
                 retries=0,
                 sent_at=now,
-                next_attempt_at=now + self._lease,
+                next_attempt_at=now + LEASE,
                 resolved_at=None,
                 response_status=None,
                 response=None,
@@ -165,7 +164,7 @@ class SubmissionRepository:
             change = (
                 update(submissions)
                 .where(_t.id == submission_id)
-                .values(attempts=_t.attempts + 1, retries=_t.retries + 1, next_attempt_at=now + self._lease)
+                .values(attempts=_t.attempts + 1, retries=_t.retries + 1, next_attempt_at=now + LEASE)
                 .returning(*_t)
             )
             return from_row((await connection.execute(change)).mappings().one())
