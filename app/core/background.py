@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +10,7 @@ from prometheus_client import Counter
 
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, HealthCheck
+from app.core.waiters import until_set
 
 FAILURES = Counter(
     "receiver_background_failures", "Runs of a background task that failed, an absent database included.", ["task"]
@@ -115,9 +115,7 @@ class BackgroundLoops:
             if pause is None:
                 return
             if pause or supervised.failures:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(max(pause, 0)):
-                        await self._stop.wait()
+                await until_set(self._stop, max(pause, 0))
 
     def _failed(self, it: _Supervised, error: BaseException) -> float:
         """Count and log the failure; returns the seconds until the next run."""

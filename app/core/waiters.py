@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
 Result = TypeVar("Result")
@@ -65,6 +65,13 @@ class Waiters:
         self._waiting[waited_id].discard(waiter)
         if not self._waiting[waited_id]:
             del self._waiting[waited_id]
+
+
+async def until_set(event: asyncio.Event, seconds: float) -> None:
+    """Wait for `event`, but no longer than so many seconds."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def run_unless(

@@ -21,7 +21,7 @@ from app.core.drivers import RawPostgres
 from app.core.errors import RequestInvalid
 from app.core.pagination import IN_ORDER
 from app.core.records import dump_json
-from app.core.waiters import Waiters
+from app.core.waiters import Waiters, until_set
 from app.ledger import rows
 from app.ledger.feed_hints import FeedHints
 from app.ledger.models import EventFilter, Generation, Transition, is_visible
@@ -318,9 +318,7 @@ class FeedTail:
         Raises `DatabaseUnavailable`.
         """
         has_hints = self._hints is not None and self._hints.is_listening
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SECONDS_BETWEEN_READS_WITH_HINTS if has_hints else _SECONDS_BETWEEN_READS):
-                await self._woken.wait()
+        await until_set(self._woken, _SECONDS_BETWEEN_READS_WITH_HINTS if has_hints else _SECONDS_BETWEEN_READS)
         self._woken.clear()
         if not self._followers.waited_for:
             self._recent = None

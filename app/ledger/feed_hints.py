@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from app.core.database import Database
 from app.core.drivers import Connection, RawPostgres, translate_errors
+from app.core.waiters import until_set
 from app.ledger.recorder import Changes
 
 CHANNEL: Final = "receiver_feed"
@@ -45,9 +45,7 @@ class FeedHints:
             await self._listen()
         elif not self.is_followed():
             self.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SECONDS_BETWEEN_RUNS):
-                await self._committed.wait()
+        await until_set(self._committed, _SECONDS_BETWEEN_RUNS)
         if self._committed.is_set():
             self._committed.clear()
             await self._direct.fetch("SELECT pg_notify($1, $2)", CHANNEL, self._name)

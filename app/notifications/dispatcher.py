@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -16,6 +15,7 @@ from app.core.clock import Clock
 from app.core.database import Database
 from app.core.errors import RequestInvalid
 from app.core.leases import Leadership, Leases
+from app.core.waiters import until_set
 from app.ledger import rows
 from app.ledger.feed import LATEST, Event, Feed
 from app.ledger.models import EventFilter, Generation, Outcome, Source, Transition
@@ -93,9 +93,7 @@ class Dispatcher:
 
     async def run_once(self) -> float:
         """Write what is new; returns the seconds until the next run. Raises `DatabaseUnavailable`."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._pause):
-                await self._woken.wait()
+        await until_set(self._woken, self._pause)
         self._woken.clear()
         work = await self._repository.look()
         is_needed = work.has_subscriptions or work.has_callbacks

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +13,7 @@ from app.core.clock import Clock
 from app.core.encryption import DecryptionFailed, SecretBox
 from app.core.errors import DatabaseUnavailable
 from app.core.urls import AllowList
+from app.core.waiters import until_set
 from app.notifications.claims import LEASE, Claims, Ended
 from app.notifications.client import NotificationClient
 from app.notifications.events import callback_secret, own_event_id, sign, valid_secrets
@@ -112,9 +112,7 @@ class NotificationSender:
         Raises `DatabaseUnavailable`.
         """
         loop = asyncio.get_running_loop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(min(self._looks_at - loop.time(), _LONGEST_IDLE)):
-                await self._woken.wait()
+        await until_set(self._woken, min(self._looks_at - loop.time(), _LONGEST_IDLE))
         if not self._woken.is_set() and loop.time() < self._looks_at:
             return 0.0
         self._woken.clear()

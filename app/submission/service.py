@@ -8,7 +8,7 @@ from app.core.auth import Caller
 from app.core.clock import Clock
 from app.core.errors import DatabaseUnavailable, Overloaded
 from app.core.records import request_id, uuid7
-from app.core.waiters import Waiters
+from app.core.waiters import Waiters, until_set
 from app.ratelimit.limiter import RateLimiter
 from app.submission import models
 from app.submission.models import Create, Reply, State, Submission
@@ -24,13 +24,6 @@ _SECONDS_FOR_REPETITION = 30.0
 
 Pause = Callable[[asyncio.Event, float], Awaitable[None]]
 """Waits for an event, but no longer than so many seconds."""
-
-
-async def until_set(event: asyncio.Event, seconds: float) -> None:
-    """Wait for `event`, but no longer than so many seconds."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 class SubmissionService:

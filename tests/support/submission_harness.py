@@ -14,7 +14,7 @@ from sqlalchemy import select
 from app.api.schemas import ErrorOut, GenerationOut
 from app.core.auth import Access, ApiToken, Role
 from app.core.errors import ServiceError
-from app.core.waiters import Waiters
+from app.core.waiters import Waiters, until_set
 from app.ledger.callbacks import Callbacks
 from app.ledger.recorder import BatchRecorder
 from app.ledger.tables import generations
@@ -27,7 +27,7 @@ from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
 from app.submission.routes import router
 from app.submission.sender import Retrier, Sender
-from app.submission.service import Pause, SubmissionService, until_set
+from app.submission.service import Pause, SubmissionService
 from app.submission.store import SubmissionRepository, submissions
 from tests.support.api_harness import check_callback
 from tests.support.clock import ManualClock
