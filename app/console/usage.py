@@ -15,7 +15,7 @@ from app.api.parameters import UsageParameters
 from app.console.charts import Chart, Series, Window, stacked
 from app.console.pages import Console, parse_query
 from app.core.auth import Caller, Role
-from app.ledger.sql import OTHER_MODELS, UsageLine
+from app.ledger.sql import UsageLine
 
 MOST_SHOWN: Final = 500
 _COLOURS: Final = ("series-1", "series-2", "series-3", "series-4", "series-5")
@@ -137,7 +137,6 @@ def router(console: Console) -> APIRouter:
                 ("7 days", {"from": today - 6 * _DAY}),
                 ("30 days", {}),
             ],
-            other_models=OTHER_MODELS,
         )
 
     @routes.get("/usage.csv")
