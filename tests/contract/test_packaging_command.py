@@ -33,7 +33,10 @@ async def test_metrics_and_health_on_a_port_of_their_own_are_not_on_the_port_of_
     port, metrics_port = free_port(), free_port()
     ports = {"RECEIVER_PORT": str(port), "RECEIVER_METRICS_PORT": str(metrics_port)}
     paths = ("/livez", "/readyz", "/metrics", "/api/v1/generations", "/openapi.json", "/docs")
-    async with serving({**SETTINGS, **ports}, tmp_path, port=metrics_port) as receiver, httpx.AsyncClient() as client:
+    async with (
+        serving({**SETTINGS, **ports}, tmp_path, port=metrics_port) as receiver,
+        httpx.AsyncClient(timeout=60) as client,
+    ):
         urls = [f"http://127.0.0.1:{each}{path}" for each in (metrics_port, port) for path in paths]
         statuses = [(await client.get(url)).status_code for url in urls]
         assert exit_status_of_healthcheck(port, **ports) == 0

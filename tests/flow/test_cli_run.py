@@ -77,7 +77,7 @@ async def the_printed_lines_work(written: str) -> None:
     [header] = set(re.findall(r"-H '(Authorization: Bearer \S+)'", written))
     [url] = set(re.findall(r"(http://[\d.:]+)/docs", written))
     name, _, value = header.partition(": ")
-    async with httpx.AsyncClient(base_url=url, headers={name: value}) as client:
+    async with httpx.AsyncClient(base_url=url, headers={name: value}, timeout=60) as client:
         listed = (await client.get("/api/v1/generations")).json()["data"]
         assert {generation["tracking"]["state"] for generation in listed} == {"settled"}
         assert len(listed) == len(NAMES)
@@ -127,7 +127,7 @@ async def test_a_demonstration_goes_on_with_its_record_after_a_power_cut_if_aske
             [token] = set(re.findall(r"Bearer (\S+?)'", written))
             [url] = set(re.findall(r"(http://[\d.:]+)/docs", written))
             headers = {"Authorization": f"Bearer {token}"}
-            async with httpx.AsyncClient(base_url=url, headers=headers) as client:
+            async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
                 listed = (await client.get("/api/v1/generations")).json()["data"]
                 assert (await client.get("/api/v1/callback-secret")).is_success
             assert len(listed) == shown * len(NAMES)
@@ -159,7 +159,8 @@ async def test_a_sandbox_says_where_it_is_answers_there_and_stops_when_told_to(t
         url = f"http://127.0.0.1:{port}"
         written = await asyncio.to_thread(wait_for, process, "/sandbox/state")
         assert f"RIVYA_BASE_URL={url} RIVYA_API_KEY={API_KEY}\n" in written
-        async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {API_KEY}"}) as client:
+        headers = {"Authorization": f"Bearer {API_KEY}"}
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
             assert (await client.get("/api/v1/models")).json()["data"]
             assert (await client.get("/api/v1/webhooks")).status_code == 200
         assert await asyncio.to_thread(process.terminate) == 0

@@ -99,7 +99,7 @@ def _is_recorded(url: str) -> bool:
     """Whether the service is ready by now, so that `task_0` was recorded."""
     head, _, body = delivery(0).partition(b"\r\n\r\n")
     name, _, signature = head.decode().rpartition("\r\n")[2].partition(": ")
-    return httpx.post(f"{url}/rivya/webhook", content=body, headers={name: signature}).status_code == 200
+    return httpx.post(f"{url}/rivya/webhook", content=body, headers={name: signature}, timeout=60).status_code == 200
 
 
 @asynccontextmanager

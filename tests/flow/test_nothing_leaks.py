@@ -63,7 +63,7 @@ def test_what_needs_no_token_tells_of_no_generation(monkeypatch: pytest.MonkeyPa
         body = event("task_told_to_nobody", event_id="evt_told_to_nobody", prompt=PRIVATE)
         await both.agree(delivery(body=body) + delivery(body=body, sent=body + b" ") + LAST)
         for path in ("/livez", "/readyz", "/metrics", "/openapi.json", "/docs", "/rivya/webhook"):
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{both.ports[0]}") as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{both.ports[0]}", timeout=60) as client:
                 answer = await client.get(path)
             text = answer.text + str(answer.headers)
             assert "told_to_nobody" not in text, path
@@ -102,7 +102,10 @@ async def test_no_log_line_and_no_error_tells_a_secret_a_token_or_a_body(
     )
     body = event(prompt=PRIVATE)
     answers: list[str] = []
-    async with serving(settings, tmp_path, port=port) as process, httpx.AsyncClient(base_url=process.url) as client:
+    async with (
+        serving(settings, tmp_path, port=port) as process,
+        httpx.AsyncClient(base_url=process.url, timeout=60) as client,
+    ):
         while (await client.post("/rivya/webhook", content=body)).status_code != 401:
             pass  # until its secret has been read
         signed = dict(sign(parse_scheme("timestamped"), SECRET, body, timestamp=NOON, event_id=""))

@@ -36,7 +36,7 @@ def signature(body: bytes) -> str:
 async def test_deliveries_and_the_api_are_public_and_nothing_else(kind: str, tmp_path: Path) -> None:
     async with serving(SETTINGS, tmp_path) as receiver:
         with tls_proxy(kind, receiver.port, tmp_path) as (url, context):
-            async with httpx.AsyncClient(base_url=url, verify=context, trust_env=False) as client:
+            async with httpx.AsyncClient(base_url=url, verify=context, trust_env=False, timeout=60) as client:
                 headers = {"Rivya-Signature": signature(BODY), "Content-Type": "application/json"}
                 delivered = await client.post("/rivya/webhook", content=BODY, headers=headers)
                 changed = await client.post("/rivya/webhook", content=BODY + b" ", headers=headers)
@@ -66,7 +66,7 @@ async def test_a_stream_is_passed_on_piece_by_piece(kind: str, tmp_path: Path) -
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server, asyncio.timeout(20):
         with tls_proxy(kind, server.sockets[0].getsockname()[1], tmp_path) as (url, context):
-            client = httpx.AsyncClient(verify=context, trust_env=False)
+            client = httpx.AsyncClient(verify=context, trust_env=False, timeout=60)
             async with client, client.stream("POST", f"{url}/api/v1/chat/completions", content=b"first") as answer:
                 pieces = answer.aiter_bytes()
                 assert await anext(pieces) == b"data: 1\n\n"

@@ -87,7 +87,7 @@ async def _lease(database: Database) -> tuple[str, datetime]:
 
 async def leader(replicas: Fleet) -> int:
     """The port of the one that says so."""
-    async with asyncio.timeout(MOST), httpx.AsyncClient() as client:
+    async with asyncio.timeout(MOST), httpx.AsyncClient(timeout=MOST) as client:
         while True:
             for port in replicas.ports:
                 metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
