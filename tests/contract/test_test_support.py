@@ -2,8 +2,12 @@
 
 import asyncio
 import gc
+import os
+import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,6 +19,7 @@ from app.core.database import Database
 from app.core.migrations import head
 from tests.support.databases import Databases
 from tests.support.event_loop import TidyLoop
+from tests.support.fork_client import fork_server
 from tests.support.network_guard import NetworkGuard, OutsideWorldError
 from tests.support.ports import Ports
 from tests.support.postgres import PostgresCluster
@@ -69,6 +74,16 @@ async def test_a_fresh_database_is_at_the_head_of_the_migrations(database_url: s
         revision = await connection.scalar(text("SELECT version_num FROM receiver_alembic_version"))
     await database.dispose()
     assert revision == head()
+
+
+async def test_a_process_that_has_just_ended_can_be_told_to_end(tmp_path: Path) -> None:
+    async with fork_server() as parent:
+        pid = await parent.start({}, log=tmp_path / "log", script=None)  # without settings it refuses to start
+        with suppress(ProcessLookupError):
+            while True:  # this event loop hears of nothing meanwhile
+                os.kill(pid, 0)
+        parent.send_signal(pid, signal.SIGTERM)
+        assert await parent.ended(pid) == 2
 
 
 def test_no_two_tests_are_given_the_same_port() -> None:

@@ -1,7 +1,6 @@
 """Real processes on one PostgreSQL: ten start together, and a secret is replaced under load; no delivery is refused."""
 
 import asyncio
-import os
 import signal
 import time
 from collections import Counter
@@ -69,7 +68,7 @@ async def _fleet(parent: ForkServer, url: str, directory: Path, size: int) -> As
             yield Fleet(rivya, client, ports)
         finally:
             for pid in pids:
-                os.kill(pid, signal.SIGTERM)
+                parent.send_signal(pid, signal.SIGTERM)
             assert [await parent.ended(pid) for pid in pids] == [0] * size
 
 

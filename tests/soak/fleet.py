@@ -1,7 +1,6 @@
 """Receiver processes on one database behind a balancer, killed at random moments and started again."""
 
 import asyncio
-import os
 import random
 import signal
 from collections.abc import AsyncIterator
@@ -82,8 +81,7 @@ class Fleet:
 
     async def _end(self, port: int, number: signal.Signals, *, expected: int) -> None:
         pid = self.pids.pop(port)
-        if not self.parent.ended(pid).done():
-            os.kill(pid, number)
+        self.parent.send_signal(pid, number)
         status = await asyncio.wait_for(self.parent.ended(pid), PATIENCE)
         if status != expected:
             raise AssertionError(f"a replica ended with {status}:\n{self.log()[-4000:]}")

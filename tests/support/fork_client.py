@@ -38,6 +38,12 @@ class ForkServer:
         """Resolved with the exit status; negative for a signal."""
         return self._ended[pid]
 
+    def send_signal(self, pid: int, number: signal.Signals) -> None:
+        """Does nothing to one that has ended, whether or not that has been read here."""
+        if not self._ended[pid].done():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
     async def _read(self) -> None:
         async for line in self._reader:
             message = json.loads(line)

@@ -29,6 +29,7 @@ def kill_parent(parent: int, *, seconds: float) -> None:
     Raises TimeoutError when one of them is still there after `seconds`.
     """
     handles = []
+    os.kill(parent, signal.SIGSTOP)  # or it could have another child that is not in the list
     for child in children_of(parent):
         with contextlib.suppress(ProcessLookupError):  # a session that ended since the list was made
             handles.append(os.pidfd_open(child))

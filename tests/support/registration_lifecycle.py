@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -104,10 +103,8 @@ class Life:
 
     async def _stop(self) -> None:
         if self._pid is not None:
-            ended = self.fork_server.ended(self._pid)
-            if not ended.done():
-                os.kill(self._pid, signal.SIGTERM)
-            if await ended == -signal.SIGKILL:
+            self.fork_server.send_signal(self._pid, signal.SIGTERM)
+            if await self.fork_server.ended(self._pid) == -signal.SIGKILL:
                 self._record_kill()
         self._pid = None
 
