@@ -14,7 +14,7 @@ from sqlalchemy import make_url
 
 from app.sandbox.server import ServedSandbox, serve_sandbox
 from tests.soak.load import Load
-from tests.support.commands import Ended, command
+from tests.support.commands import Ended, command, program
 from tests.support.documents import blocks, section
 from tests.support.postgres_install import find_binaries
 from tests.support.receivers import Receiver, environment, receiver
@@ -35,15 +35,7 @@ async def ran(script: str, directory: Path, **variables: str) -> Ended:
     """Run a shell block of the document as it is shown, with the Python of the service and PostgreSQL's programs."""
     path = f"{Path(sys.executable).parent}:{find_binaries()}:/usr/bin:/bin"
     words = ("bash", "-euo", "pipefail", "-c", script)
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        cwd=directory,
-        env={"PATH": path, **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await asyncio.wait_for(process.communicate(), 60)
-    ended = Ended(process.returncode, output.decode(), errors.decode())
+    ended = await program(*words, environment={"PATH": path, **variables}, directory=directory)
     assert ended.status == 0, f"{script}\n{ended.output}\n{ended.errors}"
     return ended
 

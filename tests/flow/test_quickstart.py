@@ -1,6 +1,5 @@
 """The quickstart works as it is shown: its curl lines, its program, its command lines; /docs shows the same."""
 
-import asyncio
 import os
 import re
 import sys
@@ -12,7 +11,7 @@ from app.sandbox.server import ServedSandbox, serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
 from tests.support.asgi_service import document
-from tests.support.commands import Ended, program_path
+from tests.support.commands import Ended, program, program_path
 from tests.support.deployment import ROOT
 from tests.support.documents import blocks, section
 from tests.support.ports import free_port
@@ -45,15 +44,7 @@ async def ran(*words: str, directory: Path, **variables: str) -> Ended:
     (programs / "curl").write_text(CURL.format(real=program_path("curl")))
     (programs / "curl").chmod(0o755)
     path = os.pathsep.join([str(programs), str(COMMAND.parent), os.environ["PATH"]])
-    process = await asyncio.create_subprocess_exec(
-        *words,
-        cwd=directory,
-        env={"PATH": path, **variables},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await asyncio.wait_for(process.communicate(), 120)
-    return Ended(process.returncode, output.decode(), errors.decode())
+    return await program(*words, environment={"PATH": path, **variables}, directory=directory)
 
 
 async def test_every_curl_line_works_as_it_is_shown(sqlite_url: str, tmp_path: Path) -> None:

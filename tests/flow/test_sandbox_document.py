@@ -1,10 +1,10 @@
 """docs/sandbox.md: its commands do what they say."""
 
-import asyncio
 import os
 from pathlib import Path
 
 from app.sandbox.server import serve_sandbox
+from tests.support.commands import program
 from tests.support.documents import blocks, read
 
 
@@ -13,17 +13,12 @@ async def test_every_command_works_as_it_is_shown(tmp_path: Path) -> None:
     first, *rest = script.splitlines()
     assert first == "SANDBOX=http://127.0.0.1:9000"
     async with serve_sandbox() as rivya:
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-euo", "pipefail", "-c", "\n".join(rest)),
-            cwd=tmp_path,
-            env={"PATH": os.environ["PATH"], "SANDBOX": rivya.base_url},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        output, errors = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode == 0, output.decode() + errors.decode()
-        assert b'"drop":true' in output
-        assert b'"connection":"reset"' in output
+        environment = {"PATH": os.environ["PATH"], "SANDBOX": rivya.base_url}
+        words = ("bash", "-euo", "pipefail", "-c", "\n".join(rest))
+        ended = await program(*words, environment=environment, directory=tmp_path)
+        assert ended.status == 0, ended.output + ended.errors
+        assert '"drop":true' in ended.output
+        assert '"connection":"reset"' in ended.output
         assert rivya.sandbox.faults.api == []
         assert not rivya.sandbox.faults.deliveries.drop
         assert rivya.sandbox.settings.scheme.family == "standard"

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from tests.support.fork_client import ForkedCommand
 from tests.support.receiver_process import ReceiverProcess
 
 SECONDS = 60
+PROGRAM_SECONDS = 300
+"""A block of a document starts a dozen programs, each of which takes a second or two where nothing else runs."""
 
 
 def program_path(program: str) -> str:
@@ -48,6 +51,25 @@ def _command(words: str, settings: Mapping[str, str], directory: Path) -> Ended:
             process.kill()
             process.wait()
         return Ended(status, output.read_text(), errors.read_text())
+
+
+async def program(*words: str, environment: Mapping[str, str], directory: Path) -> Ended:
+    """Run a program of the PATH to its end in `directory`. It is killed, with what it has started, if it has none."""
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        cwd=directory,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        output, errors = await asyncio.wait_for(process.communicate(), PROGRAM_SECONDS)
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+        raise
+    return Ended(process.returncode, output.decode(), errors.decode())
 
 
 def wait_for(process: ReceiverProcess, text: str) -> str:
