@@ -13,6 +13,7 @@ from app.rivya.errors import RivyaRateLimited
 from app.sandbox.faults import ApiFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.state import Sandbox
+from tests.support.event_loop import pass_time
 from tests.support.gateway_harness import KEY, GatewayHarness, open_gateway
 from tests.support.scripted_provider import Upstream, answering, scripted
 
@@ -242,10 +243,14 @@ async def test_a_rivya_that_is_away_is_told_as_such_and_nothing_was_sent() -> No
 
 async def test_a_rivya_that_hangs_is_given_up_on_in_time() -> None:
     async with serve_sandbox() as rivya:
-        timeouts = {Kind.READ: CallTimeouts(answer=0.2, silence=10)}
+        timeouts = {Kind.READ: CallTimeouts(answer=10, silence=15)}
         async with open_gateway(rivya.base_url, timeouts=timeouts) as room:
             rivya.sandbox.faults.api = [ApiFault("credits.get", hang=60)]
-            assert code_of(await room.client.get("/api/v1/credits")) == (504, "rivya_no_answer")
+            asking = asyncio.ensure_future(room.client.get("/api/v1/credits"))
+            while not rivya.sandbox.calls.counts["credits.get"]:
+                await asyncio.sleep(0)
+            pass_time(10)
+            assert code_of(await asking) == (504, "rivya_no_answer")
 
 
 async def test_a_body_larger_than_a_turn_can_be_is_refused_before_rivya_hears_of_it() -> None:

@@ -15,6 +15,7 @@ from app.sandbox.faults import ApiFault, StreamFault
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import Dialect, SandboxSettings
 from app.sandbox.state import Sandbox
+from tests.support.event_loop import pass_time
 from tests.support.gateway_harness import GatewayHarness, open_gateway
 from tests.support.scripted_provider import answering, scripted
 
@@ -139,10 +140,13 @@ async def test_a_rivya_that_is_silent_for_too_long_ends_the_stream() -> None:
         writer.write(HEAD + chunk(b"data: 1\n\n"))
         await asyncio.Event().wait()
 
-    timeouts = {Kind.STREAM: CallTimeouts(answer=5, silence=0.2)}
+    timeouts = {Kind.STREAM: CallTimeouts(answer=10, silence=10)}
     async with scripted(script) as rivya, open_gateway(rivya.url, timeouts=timeouts) as room, streaming(room) as answer:
+        pieces = answer.aiter_raw()
+        assert await anext(pieces) == b"data: 1\n\n"
+        pass_time(10)
         with pytest.raises(httpx.RemoteProtocolError):
-            await answer.aread()
+            await anext(pieces)
 
 
 async def test_a_caller_that_leaves_in_mid_stream_cancels_it_at_rivya_and_frees_its_slot() -> None:

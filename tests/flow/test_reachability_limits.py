@@ -7,11 +7,15 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from app.endpoint.reachability import ProbeFailed, send_probe
+from tests.support.event_loop import pass_time
 
 
 @asynccontextmanager
-async def endless(piece: bytes, *, pause: float) -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """The URL of a server whose answer has no end, and the event that somebody hung up on it."""
+async def endless(piece: bytes, *, seconds: float = 0) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """The URL of a server whose answer has no end, and the event that somebody hung up on it.
+
+    So many `seconds` pass with each piece.
+    """
     hung_up = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -21,8 +25,9 @@ async def endless(piece: bytes, *, pause: float) -> AsyncIterator[tuple[str, asy
             while not reader.at_eof():
                 writer.write(piece)
                 await writer.drain()
+                pass_time(seconds)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(reader.read(), pause)
+                    await asyncio.wait_for(reader.read(), 0.001)
         hung_up.set()
         writer.close()
 
@@ -31,14 +36,14 @@ async def endless(piece: bytes, *, pause: float) -> AsyncIterator[tuple[str, asy
 
 
 async def test_an_answer_without_end_is_read_to_the_bound_only() -> None:
-    async with asyncio.timeout(60), endless(b"x" * 65536, pause=0.001) as (url, hung_up):
+    async with asyncio.timeout(60), endless(b"x" * 65536) as (url, hung_up):
         answer = await send_probe(url, b"", headers={}, seconds=30)
         assert len(answer.body) == 256 * 1024
         await hung_up.wait()
 
 
 async def test_an_answer_that_drips_is_given_up_after_the_whole_time() -> None:
-    async with asyncio.timeout(60), endless(b"x", pause=0.05) as (url, hung_up):
-        with pytest.raises(ProbeFailed, match=r"^no whole answer within 0\.5 s$"):
-            await send_probe(url, b"", headers={}, seconds=0.5)
+    async with asyncio.timeout(600), endless(b"x", seconds=1) as (url, hung_up):
+        with pytest.raises(ProbeFailed, match=r"^no whole answer within 30 s$"):
+            await send_probe(url, b"", headers={}, seconds=30)
         await hung_up.wait()

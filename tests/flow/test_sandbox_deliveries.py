@@ -1,5 +1,6 @@
 """Deliveries of the sandbox are signed by the chosen scheme, retried until accepted, and counted on the endpoint."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -10,6 +11,7 @@ from app.sandbox.faults import ApiFault
 from app.sandbox.settings import Envelope, SandboxSettings
 from app.sandbox.signing import Scheme
 from tests.support.clock import NOON, ManualClock
+from tests.support.event_loop import pass_time
 from tests.support.sandbox_harness import Received, World, standard_webhooks, world
 
 NOON_UNIX = int(NOON.timestamp())
@@ -106,11 +108,15 @@ async def test_a_receiver_that_is_not_there_is_a_failed_attempt() -> None:
 
 
 async def test_a_receiver_that_does_not_answer_is_given_up_on() -> None:
-    async with world(SandboxSettings(delivery_timeout=0.02)) as w:
+    async with world(SandboxSettings(delivery_timeout=60)) as w:
         await w.register(url=f"{w.client.base_url}/api/v1/generations")
         generation_id = await w.create()
         w.sandbox.faults.api = [ApiFault("generations.create", hang=3600)]
-        await w.sandbox.settle(generation_id)
+        settling = asyncio.create_task(w.sandbox.settle(generation_id))
+        while w.sandbox.calls.counts["generations.create"] < 2:
+            await asyncio.sleep(0)
+        pass_time(60)
+        await settling
         attempt = w.sandbox.state()["deliveries"][0]["attempts"][0]
         assert (attempt["response_status"], attempt["error"]) == (None, "ReadTimeout")
 
