@@ -18,7 +18,7 @@ from sqlalchemy import make_url, text
 from app.core.database import Database
 from app.core.migrations import head
 from tests.support.databases import Databases
-from tests.support.event_loop import TidyLoop
+from tests.support.event_loop import TidyLoop, pass_time
 from tests.support.fork_client import fork_server
 from tests.support.network_guard import NetworkGuard, OutsideWorldError
 from tests.support.ports import Ports
@@ -151,3 +151,13 @@ def test_time_in_which_the_machine_stands_still_is_not_counted() -> None:
 
     with asyncio.Runner(loop_factory=lambda: TidyLoop(now=lambda: elapsed)) as runner:
         runner.run(pass_time())
+
+
+async def test_time_that_a_test_lets_pass_is_over_at_once() -> None:
+    waiting = asyncio.create_task(asyncio.sleep(3600))
+    await asyncio.sleep(0)
+    pass_time(3599)
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    pass_time(1)
+    await waiting
