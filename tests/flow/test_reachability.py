@@ -22,7 +22,7 @@ from app.endpoint.repository import EndpointRepository
 from app.sandbox.server import serve_sandbox
 from app.sandbox.settings import SandboxSettings
 from app.sandbox.state import Sandbox
-from tests.support.receivers import Receiver, receiver
+from tests.support.receivers import LOOKS, Receiver, receiver
 from tests.support.registration_harness import RegistrationHarness, room
 
 KEY = ProbeKey("rvya_sk_of_ours")
@@ -165,7 +165,7 @@ async def _tested(service: Receiver) -> dict[str, tuple[bool, str]]:
 
 async def _rejections(service: Receiver) -> list[dict[str, Any]]:
     """As soon as any are written down, which happens once a second."""
-    for _ in range(100):
+    for _ in range(LOOKS):
         rejections: list[dict[str, Any]] = (await service.client.get("/api/v1/rejections")).json()["data"]
         if rejections:
             return rejections

@@ -15,6 +15,8 @@ from tests.support.receiver_process import ReceiverProcess, serving
 API_KEY = "rvya_sk_sandbox"
 TOKEN = "0123456789abcdef0123456789abcdef"
 ENCRYPTION_KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
+LOOKS = 600
+"""How often to look, twenty times a second, for what must come."""
 
 
 def environment(rivya_url: str, database_url: str, port: int, **changes: str) -> dict[str, str]:
@@ -70,7 +72,7 @@ class Receiver:
 
     async def check(self, name: str) -> dict[str, Any]:
         """What /readyz says of one thing, as soon as it says anything of it."""
-        for _ in range(200):
+        for _ in range(LOOKS):
             for each in (await self.client.get("/readyz")).json()["checks"]:
                 if each["name"] == name:
                     check: dict[str, Any] = each
@@ -80,7 +82,7 @@ class Receiver:
 
     async def migrated(self) -> None:
         """Wait until the database has the schema of the code."""
-        for _ in range(200):
+        for _ in range(LOOKS):
             if (await self.check("migrations"))["ok"]:
                 return
             self.process.exit_status(within=0.05)
@@ -95,7 +97,7 @@ class Receiver:
         return await self._readiness(503)
 
     async def _readiness(self, status: int) -> dict[str, Any]:
-        for _ in range(200):
+        for _ in range(LOOKS):
             answer = await self.client.get("/readyz")
             if answer.status_code == status:
                 report: dict[str, Any] = answer.json()
