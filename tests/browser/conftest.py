@@ -17,6 +17,14 @@ from tests.support.receivers import TOKEN, Receiver, receiver
 
 TOKENS = {role: TOKEN if role is Role.ADMIN else f"a-token-of-role-{role}-in-browsers" for role in Role}
 Open = Callable[..., Awaitable[Page]]
+OPEN_SECONDS = 3600.0
+"""Of a generation that is settled by a test or not at all: however slow the test is, it is neither done nor begun."""
+
+
+async def open_generation(open_page: Open, service: Receiver) -> tuple[Page, str]:
+    """The page of a generation whose outcome is not known yet, and its id."""
+    generation_id = await service.create(seconds=OPEN_SECONDS)
+    return await open_page(f"/console/generations/{generation_id}"), generation_id
 
 
 @pytest.fixture(scope="package")

@@ -6,7 +6,7 @@ from playwright.async_api import Page, expect
 
 from app.core.auth import Role
 from app.sandbox.server import ServedSandbox
-from tests.browser.conftest import TOKENS, Open
+from tests.browser.conftest import TOKENS, Open, open_generation
 from tests.support.browser import Watch, reload_until
 from tests.support.made_up_record import FAILED_ID
 from tests.support.receivers import Receiver
@@ -17,13 +17,8 @@ addEventListener("command", (event) => event.preventDefault(), true);
 """
 
 
-async def open_generation(open_page: Open, service: Receiver, *, seconds: float) -> tuple[Page, str]:
-    generation_id = await service.create(seconds=seconds)
-    return await open_page(f"/console/generations/{generation_id}"), generation_id
-
-
 async def test_a_generation_is_polled_now(open_page: Open, service: Receiver) -> None:
-    page, _ = await open_generation(open_page, service, seconds=60.0)
+    page, _ = await open_generation(open_page, service)
     await page.get_by_role("button", name="Poll now").click()
     await expect(page.get_by_role("status").filter(has_text="(nothing new)")).to_be_visible()
 
@@ -50,12 +45,13 @@ async def test_a_dialog_opens_and_closes_in_a_browser_of_2024_too(open_page: Ope
 
 
 async def test_a_generation_that_settles_meanwhile_is_forgotten_once_its_id_is_typed(
-    open_page: Open, service: Receiver
+    open_page: Open, rivya: ServedSandbox, service: Receiver
 ) -> None:
-    page, generation_id = await open_generation(open_page, service, seconds=4.0)
+    page, generation_id = await open_generation(open_page, service)
     dialog, unknown = page.get_by_role("dialog"), page.get_by_label("Its outcome is not known yet")
     await page.get_by_role("button", name="Forget").click()
     await expect(unknown).to_be_visible()
+    await rivya.sandbox.settle(generation_id)
     await expect(page.locator(".subtitle").get_by_text("succeeded")).to_be_visible()
     await expect(unknown).to_be_visible()  # what somebody is reading stays
     await dialog.get_by_role("button", name="Cancel").click()
@@ -71,7 +67,7 @@ async def test_a_generation_that_settles_meanwhile_is_forgotten_once_its_id_is_t
 
 
 async def test_a_dialog_is_opened_used_and_left_by_keyboard_alone(open_page: Open, service: Receiver) -> None:
-    page, _ = await open_generation(open_page, service, seconds=60.0)
+    page, _ = await open_generation(open_page, service)
     await page.keyboard.press("Tab")
     assert await page.evaluate("document.activeElement.textContent") == "Skip to content"
     await page.keyboard.press("Enter")

@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from playwright.async_api import Browser, Page
+import pytest
+from playwright.async_api import Browser, Page, expect
 
-from app.sandbox.server import ServedSandbox
+from app.sandbox.server import ServedSandbox, serve_sandbox
 from tests.support.browser import Watch, open_context
 from tests.support.ports import free_port
 from tests.support.receivers import TOKEN, Receiver, receiver
@@ -16,7 +17,15 @@ MOVE = """isHidden => {
     Object.defineProperty(document, "hidden", { value: isHidden, configurable: true });
     document.dispatchEvent(new Event("visibilitychange"));
 }"""
-READ_ANEW = "performance.getEntriesByType('resource').some(entry => entry.name.endsWith('/console'))"
+READ_ANEW = """before => performance.getEntriesByType('resource')
+    .filter(entry => entry.name.endsWith('/console')).length > before"""
+
+
+@pytest.fixture
+async def rivya() -> AsyncIterator[ServedSandbox]:
+    """One of its own: each receiver here leaves its endpoint there."""
+    async with serve_sandbox() as served:
+        yield served
 
 
 @asynccontextmanager
@@ -26,6 +35,7 @@ async def signed_in(browser: Browser, running: Receiver) -> AsyncIterator[tuple[
         page = await context.new_page()
         await page.goto(f"/console#token={TOKEN}")
         assert page.url == f"{running.process.url}/console/login"  # the token is not left in the address
+        await expect(page.get_by_label("Token")).to_be_focused()
         await page.keyboard.press("Enter")
         await page.get_by_role("heading", name="Overview").wait_for()
         await page.get_by_text("Live", exact=True).wait_for()
@@ -64,13 +74,14 @@ async def test_a_page_in_the_background_asks_for_nothing_until_it_is_in_front_ag
 ) -> None:
     async with receiver(rivya, sqlite_url, tmp_path) as running, signed_in(browser, running) as (page, _):
         requests: list[str] = []
+        await page.wait_for_function(READ_ANEW, arg=0)  # as it does once it is connected
         await page.evaluate(MOVE, True)
         page.on("request", lambda request: requests.append(request.url))
         await running.settled(await running.create(seconds=0.1))
         assert requests == []
-        await page.evaluate(MOVE, False)
-        await page.wait_for_function(READ_ANEW)
-        assert f"{running.process.url}/console/events" in requests
+        async with page.expect_request(f"{running.process.url}/console/events"):
+            await page.evaluate(MOVE, False)
+        await page.wait_for_function(READ_ANEW, arg=1)
 
 
 async def test_the_documentation_needs_no_other_host(
