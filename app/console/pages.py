@@ -170,7 +170,7 @@ class Console:
     def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:  # noqa: ANN401
         """A page made of a template and its values, of which `title` is needed."""
         caller: Caller | None = getattr(request.state, "caller", None)
-        notice = request.cookies.get(_NOTICE)
+        notice = None if _is_of_script(request) else request.cookies.get(_NOTICE)
         html = (
             _environment()
             .get_template(template)
@@ -259,7 +259,7 @@ class Console:
                     except ClientDisconnected:
                         raise
                     except SessionEnded as error:
-                        if request.method == "GET" and "text/event-stream" in request.headers.get("accept", ""):
+                        if _is_of_script(request):
                             raise
                         notice = error.message if COOKIE in request.cookies else None
                         return console.redirect(request, login_url(request), notice=notice)
@@ -277,6 +277,15 @@ def _split(url: str) -> SplitResult:
         return urlsplit(url)
     except ValueError:
         return urlsplit("")
+
+
+def _is_of_script(request: Request) -> bool:
+    """Whether the script of a page asks for it, by a stream or to read the page anew: its answer is shown as no page.
+
+    So it takes no notice away from the page that follows a form, and is not led to the sign-in.
+    """
+    headers = request.headers
+    return headers.get("sec-fetch-dest") == "empty" or "text/event-stream" in headers.get("accept", "")
 
 
 def _described(request: Request, error: Exception) -> ServiceError:

@@ -186,6 +186,21 @@ async def test_the_audit_is_shown_in_pages_with_filters_and_escapes_what_comes_f
             assert "No entry fits" in (await visitor.get("/console/audit?actor=nobody")).text
 
 
+async def test_a_page_that_reads_itself_anew_takes_no_notice_from_the_next_and_leads_to_no_sign_in(
+    sqlite_url: str,
+) -> None:
+    anew = {"Sec-Fetch-Dest": "empty"}  # as browsers send it with what scripts ask for
+    async with open_service(sqlite_url) as room, visiting(room) as visitor:
+        await visitor.send_form("/console", "/console/deliveries/replay")
+        page = await visitor.get("/console/deliveries", headers=anew)
+        assert "set-cookie" not in page.headers
+        assert "There was none" not in page.text
+        assert "There was none" in (await visitor.get("/console/deliveries")).text
+        visitor.cookies.set("receiver_session", "of-a-session-that-has-ended", domain="127.0.0.1", path="/console")
+        ended = await visitor.get("/console/deliveries", headers=anew)
+        assert (ended.status_code, "set-cookie" in ended.headers) == (401, False)
+
+
 @asynccontextmanager
 async def following(room: ServiceHarness, visitor: Visitor) -> AsyncIterator[AsyncIterator[ServerSentEvent]]:
     """The messages of the stream that the visitor's pages follow, from a server, while the feed is read."""

@@ -157,8 +157,8 @@
 
   async function readAgain() {
     const response = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
-    if (response.redirected && new URL(response.url).pathname === "/console/login") {
-      location.reload();
+    if (response.status === 401 || response.redirected) {
+      location.reload(); // leads to the sign-in: the session has ended
       return;
     }
     if (!response.ok) throw new Error(`status ${response.status}`);
