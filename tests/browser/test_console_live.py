@@ -1,6 +1,8 @@
 """Signing in by a link, pages that update themselves, a connection that is lost, a page in the background, /docs."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -82,6 +84,22 @@ async def test_a_page_in_the_background_asks_for_nothing_until_it_is_in_front_ag
         async with page.expect_request(f"{running.process.url}/console/events"):
             await page.evaluate(MOVE, False)
         await page.wait_for_function(READ_ANEW, arg=1)
+
+
+async def test_a_silent_connection_is_shown_as_lost_and_made_anew(
+    browser: Browser, rivya: ServedSandbox, sqlite_url: str, tmp_path: Path
+) -> None:
+    async with receiver(rivya, sqlite_url, tmp_path) as running, signed_in(browser, running) as (page, _):
+        await page.clock.install()
+        await page.reload()
+        await page.get_by_text("Live", exact=True).wait_for()
+        os.kill(running.process.pid, signal.SIGSTOP)
+        try:
+            await page.clock.fast_forward(60_000)
+            await page.get_by_text("Connection lost").wait_for()
+        finally:
+            os.kill(running.process.pid, signal.SIGCONT)
+        await page.get_by_text("Live", exact=True).wait_for()
 
 
 async def test_the_documentation_needs_no_other_host(

@@ -66,11 +66,10 @@
       button.focus();
     }
     button.dataset.copied = "";
-    const label = button.getAttribute("aria-label");
     button.setAttribute("aria-label", "Copied");
     setTimeout(() => {
       delete button.dataset.copied;
-      button.setAttribute("aria-label", label);
+      button.setAttribute("aria-label", `Copy ${button.dataset.copy}`);
     }, 1500);
   }
 
@@ -103,14 +102,13 @@
         return;
       }
     }
-    if (form.dataset.filters !== undefined) {
-      for (const field of all("input, select", form)) field.disabled = field.value === ""; // so that URLs stay short
-    }
     if (form.method === "post") setTimeout(() => all("button:not([type])", form).forEach((each) => (each.disabled = true)));
   });
 
-  // A region with an open dialog is not replaced: that is made up for once it is closed. The event does not bubble.
-  document.addEventListener("close", () => indicator && refresh(), true);
+  on("formdata", ({ target, formData }) => {
+    if (target.dataset.filters === undefined) return;
+    for (const [name, value] of [...formData]) if (value === "") formData.delete(name); // so that URLs stay short
+  });
 
   on("input", (event) => {
     if (event.target.dataset.expected !== undefined) event.target.setCustomValidity("");
@@ -120,8 +118,9 @@
     if (event.target.matches("[data-filters] select")) event.target.form.requestSubmit();
   });
 
-  addEventListener("pageshow", () => {
-    for (const field of all("form button:disabled, [data-filters] :disabled")) field.disabled = false;
+  addEventListener("pageshow", (event) => {
+    for (const button of all("form button:disabled")) button.disabled = false;
+    if (event.persisted) connect();
   });
 
   // Updates: the stream says that something has changed, and the regions of the page that are marked are read anew.
@@ -129,6 +128,7 @@
   const latest = new Map(); // the HTML of each region as the server sent it
   let refreshing = null;
   let again = false;
+  let isBehind = false; // a region was in use, and so is older than what was read
 
   function isBusy(region) {
     const active = document.activeElement;
@@ -136,13 +136,30 @@
     const selection = getSelection();
     const isSelecting = selection && !selection.isCollapsed && region.contains(selection.anchorNode);
     const isPlaying = all("video, audio", region).some((media) => !media.paused);
-    return isTyping || isSelecting || isPlaying || region.querySelector("dialog[open]") !== null;
+    const isPressed = region.matches(":active"); // a click on what is gone at its end is none
+    const isAsked = region.querySelector("dialog[open], form button:disabled") !== null; // its answer is not here yet
+    return isTyping || isSelecting || isPlaying || isPressed || isAsked;
+  }
+
+  for (const type of ["close", "focusout", "pause", "pointerup"]) {
+    document.addEventListener(type, () => isBehind && refresh(), true); // some of them do not bubble
+  }
+
+  // What has the focus is found again by what it does, not by its place: the rows of lists move.
+
+  function purpose(element) {
+    const { href, form, dataset, ariaLabel } = element;
+    const dialog = element.getAttribute("commandfor");
+    return [element.localName, element.closest("[id]").id, href, form?.action, dialog, dataset.copy ?? ariaLabel].join();
   }
 
   function replaceRegion(region, html) {
     const focused = region.contains(document.activeElement) ? document.activeElement : null;
-    const place = focused ? all("a, button, summary", region).indexOf(focused) : -1;
+    const wanted = focused && purpose(focused);
+    const alike = () => all("*", region).filter((each) => purpose(each) === wanted);
+    const place = focused ? alike().indexOf(focused) : -1;
     const opened = all("details[open]", region).map((each) => each.closest("[id]").id);
+    const scrolled = all(".table, pre", region).map((each) => [each.scrollLeft, each.scrollTop]);
     region.innerHTML = html;
     for (const id of opened) {
       const found = document.getElementById(id);
@@ -152,20 +169,29 @@
     showTimes(region);
     watchVideos(region);
     load(region);
-    if (place >= 0) all("a, button, summary", region)[place]?.focus();
+    all(".table, pre", region).forEach((each, index) => each.scrollTo(...(scrolled[index] ?? [0, 0])));
+    if (!focused) return;
+    const found = alike()[place] ?? document.getElementById("main");
+    found.focus({ preventScroll: true }); // the reader may be elsewhere by now
   }
 
   async function readAgain() {
-    const response = await fetch(location.href, { credentials: "same-origin", cache: "no-store" });
+    const signal = AbortSignal.timeout(30000);
+    const response = await fetch(location.href, { credentials: "same-origin", cache: "no-store", signal });
     if (response.status === 401 || response.redirected) {
       location.reload(); // leads to the sign-in: the session has ended
       return;
     }
     if (!response.ok) throw new Error(`status ${response.status}`);
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    isBehind = false;
     for (const region of all("[data-live][id]")) {
       const html = page.getElementById(region.id)?.innerHTML;
-      if (html === undefined || html === latest.get(region.id) || isBusy(region)) continue;
+      if (html === undefined || html === latest.get(region.id)) continue;
+      if (isBusy(region)) {
+        isBehind = true;
+        continue;
+      }
       latest.set(region.id, html);
       replaceRegion(region, html);
     }
@@ -192,7 +218,7 @@
   const indicator = document.querySelector("[data-stream]");
   const WORDS = { live: "Live", lost: "Connection lost, trying again…", connecting: "Connecting…" };
   let source = null;
-  let retry = null;
+  let timer = null;
   let pause = 1000;
 
   function show(state) {
@@ -203,29 +229,38 @@
   }
 
   function disconnect() {
-    clearTimeout(retry);
+    clearTimeout(timer);
     source?.close();
     source = null;
+  }
+
+  function lose() {
+    disconnect();
+    show("lost");
+    timer = setTimeout(async () => {
+      await refresh(); // leads to the sign-in where the session has ended
+      connect();
+    }, pause);
+    pause = Math.min(pause * 2, 15000);
+  }
+
+  function listen() {
+    clearTimeout(timer);
+    timer = setTimeout(lose, 45000); // a message comes every 15 s: a silent connection is none, which nobody tells
   }
 
   function connect() {
     disconnect();
     if (!indicator || document.hidden) return; // a tab in the background costs nothing
     source = new EventSource(indicator.dataset.stream);
+    source.onerror = lose;
     source.addEventListener("changed", () => {
       pause = 1000;
       show("live");
+      listen();
       refresh();
     });
-    source.onerror = () => {
-      show("lost");
-      disconnect();
-      retry = setTimeout(async () => {
-        await refresh(); // leads to the sign-in where the session has ended
-        connect();
-      }, pause);
-      pause = Math.min(pause * 2, 15000);
-    };
+    listen();
   }
 
   // Parts of a page that take longer than the page itself.
