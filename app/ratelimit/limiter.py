@@ -9,7 +9,7 @@ import hashlib
 import math
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -107,7 +107,7 @@ class RateLimiter:
         """On the monotonic clock."""
 
     async def acquire(self) -> bool:
-        """Wait at most 2 seconds for the next free slot; True: send one request now.
+        """Wait at most 2 seconds for the next free slot, or 4 if the first was missed; True: send one request now.
 
         False when the slots are reserved further ahead, when Rivya refuses our key or asked for a pause, and when this
         process calls again at once: send one request before acquiring another.
@@ -116,18 +116,18 @@ class RateLimiter:
         """
         if self._clock.monotonic() - self._acquired_at < self._spacing.total_seconds():
             return False
-        async with self._database.transaction() as connection:
-            budget, now = await self._lock(connection)
-            is_probe = budget.is_key_refused(self._key)
-            capacity = min(budget.capacity(now, self._spacing, within=_ACQUIRE_WITHIN), 1)
-            if is_probe and not budget.may_probe(now):
-                capacity = 0
-            snapshot = BudgetSnapshot(budget, now, capacity, is_probe)
-            reservations = await self.reserve(connection, snapshot, capacity)
-        is_acquired = bool(reservations) and await self.wait_for_slot(reservations[0])
+        is_acquired = await self._acquire(self._snapshot)
         if is_acquired:
             self._acquired_at = self._clock.monotonic()
         return is_acquired
+
+    async def _snapshot(self, connection: AsyncConnection) -> BudgetSnapshot:
+        budget, now = await self._lock(connection)
+        is_probe = budget.is_key_refused(self._key)
+        capacity = budget.capacity(now, self._spacing, within=_ACQUIRE_WITHIN)
+        if is_probe and not budget.may_probe(now):
+            capacity = 0
+        return BudgetSnapshot(budget, now, capacity, is_probe)
 
     async def lock(self, connection: AsyncConnection) -> BudgetSnapshot:
         """The budget, locked until the transaction ends, with the number of polls that it has room for."""
@@ -140,17 +140,32 @@ class RateLimiter:
         return BudgetSnapshot(budget, now, capacity, is_probe)
 
     async def acquire_for_poll(self) -> bool:
-        """Wait at most 2 seconds for the next slot that is free for a poll; True: send it now, False: there is none.
+        """Like `acquire`, for a slot that is free for a poll; True: send it now, False: there is none.
 
         Raises `DatabaseUnavailable`.
         """
-        async with self._database.transaction() as connection:
-            snapshot = await self.lock(connection)
-            capacity = snapshot.capacity
-            if not snapshot.is_probe:
-                capacity = snapshot.budget.capacity(snapshot.now, self._spacing, within=_ACQUIRE_WITHIN)
-            reservations = await self.reserve(connection, snapshot, min(capacity, 1))
-        return bool(reservations) and await self.wait_for_slot(reservations[0])
+        return await self._acquire(self._poll_snapshot)
+
+    async def _poll_snapshot(self, connection: AsyncConnection) -> BudgetSnapshot:
+        snapshot = await self.lock(connection)
+        if snapshot.is_probe:
+            return snapshot
+        capacity = snapshot.budget.capacity(snapshot.now, self._spacing, within=_ACQUIRE_WITHIN)
+        return replace(snapshot, capacity=capacity)
+
+    async def _acquire(self, look: Callable[[AsyncConnection], Awaitable[BudgetSnapshot]]) -> bool:
+        """Wait for one slot. Where it has passed before it was committed, as on a busy machine, wait for another."""
+        ends = self._clock.monotonic() + _ACQUIRE_WITHIN.total_seconds()
+        while True:
+            async with self._database.transaction() as connection:
+                snapshot = await look(connection)
+                reservations = await self.reserve(connection, snapshot, min(snapshot.capacity, 1))
+            if not reservations:
+                return False
+            if await self.wait_for_slot(reservations[0]):
+                return True
+            if reservations[0].refusals != self._refusals or self._clock.monotonic() >= ends:
+                return False
 
     async def reserve(self, connection: AsyncConnection, snapshot: BudgetSnapshot, count: int) -> list[Reservation]:
         """Reserve `count` slots that are free; they are valid once the transaction commits."""

@@ -5,6 +5,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from app.ledger.tables import generations
 from app.ratelimit.limiter import Reservation
@@ -63,6 +64,20 @@ async def test_a_request_whose_slot_passes_before_it_leaves_is_not_sent(database
         assert await room.clock.run(replica.limiter.wait_for_slot(second))
         replica.limiter.cancel_all()
         assert not await room.clock.run(replica.limiter.wait_for_slot(second))
+
+
+@pytest.mark.parametrize("is_poll", [False, True], ids=["call", "poll"])
+@pytest.mark.parametrize(("late", "is_sent"), [(1, True), (3, False)])
+async def test_a_slot_that_passes_while_it_is_committed_is_followed_by_another_for_two_seconds(
+    database_url: str, late: int, is_sent: bool, is_poll: bool
+) -> None:
+    async with open_polling(database_url) as room:
+        replica = await room.replica()
+        seconds = iter([0.9] * late)
+        engine = replica.database.engine.sync_engine
+        event.listen(engine, "commit", lambda _: room.clock.advance(seconds=next(seconds, 0)))
+        acquire = replica.limiter.acquire_for_poll if is_poll else replica.limiter.acquire
+        assert await room.clock.run(acquire()) is is_sent
 
 
 async def test_a_request_during_whose_wait_the_clock_is_set_back_is_not_sent(database_url: str) -> None:
