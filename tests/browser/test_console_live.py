@@ -111,5 +111,5 @@ async def test_the_documentation_needs_no_other_host(
     ):
         page = await context.new_page()
         await page.goto("/docs")
-        await page.get_by_role("button", name="GET /api/v1/generations", exact=False).first.wait_for()
+        await page.get_by_role("button", name="GET /api/v1/generations", exact=False).first.wait_for(timeout=60_000)
         assert watch.unexpected() == []
