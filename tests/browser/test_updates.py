@@ -7,7 +7,7 @@ from playwright.async_api import Locator, Page, Route, expect
 
 from app.sandbox.server import ServedSandbox
 from tests.browser.conftest import OPEN_SECONDS, Open, open_generation
-from tests.support.made_up_record import FAILED_ID
+from tests.support.made_up_record import EXPIRED_ID, FAILED_ID
 from tests.support.receivers import Receiver
 
 # Playwright asks a page nothing while another is on its way to it.
@@ -76,6 +76,20 @@ async def test_a_form_under_way_is_sent_once_though_its_region_has_changed(
     assert len(sent) == 1
 
 
+async def test_a_form_that_was_stopped_can_be_sent_again(open_page: Open) -> None:
+    page = await open_page(f"/console/generations/{FAILED_ID}")
+    await page.clock.install()
+    await page.reload()
+    await page.route("**/poll", lambda route: route.abort("aborted"))  # as the button Stop does
+    button = page.get_by_role("button", name="Poll now")
+    async with page.expect_event("requestfailed", lambda request: request.method == "POST"):
+        await button.click(no_wait_after=True)
+    await page.clock.run_for(100)
+    await expect(button).to_be_disabled()
+    await page.clock.run_for(40_000)
+    await expect(button).to_be_enabled()
+
+
 async def test_the_focus_stays_with_its_row_and_the_page_where_it_was_scrolled_to(
     open_page: Open, service: Receiver
 ) -> None:
@@ -118,6 +132,26 @@ async def test_filters_that_were_not_sent_can_still_be_set(open_page: Open) -> N
     async with page.expect_event("requestfailed"):
         await search.press("Enter")
     await expect(page.get_by_label("Model")).to_be_enabled()
+
+
+async def test_a_page_that_is_as_it_was_is_not_replaced_though_a_picture_failed_before_the_script_came(
+    open_page: Open,
+) -> None:
+    page = await open_page("/livez")
+    let_go = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await let_go.wait()
+        await route.continue_()
+
+    await page.route("**/console.js", hold)
+    await page.goto(f"/console/generations/{EXPIRED_ID}", wait_until="commit")
+    await page.wait_for_function("() => document.querySelector('figure img')?.complete")
+    await page.evaluate("document.querySelector('figure').isFirst = true")
+    let_go.set()
+    await page.wait_for_function("() => performance.getEntriesByName(location.href, 'resource').length")  # read anew
+    await expect(page.get_by_text("Can't be loaded")).to_be_visible()
+    assert await page.evaluate("document.querySelector('figure').isFirst")
 
 
 async def test_a_page_that_comes_back_from_the_history_is_connected_again(open_page: Open) -> None:

@@ -102,8 +102,14 @@
         return;
       }
     }
-    if (form.method === "post") setTimeout(() => all("button:not([type])", form).forEach((each) => (each.disabled = true)));
+    if (form.method !== "post") return;
+    setTimeout(() => all("button:not([type])", form).forEach((each) => (each.disabled = true)));
+    setTimeout(allowForms, 30000); // a reader who stops it is not noticed
   });
+
+  function allowForms() {
+    for (const button of all("form button:disabled")) button.disabled = false;
+  }
 
   on("formdata", ({ target, formData }) => {
     if (target.dataset.filters === undefined) return;
@@ -119,13 +125,14 @@
   });
 
   addEventListener("pageshow", (event) => {
-    for (const button of all("form button:disabled")) button.disabled = false;
+    allowForms();
     if (event.persisted) connect();
   });
 
   // Updates: the stream says that something has changed, and the regions of the page that are marked are read anew.
 
-  const latest = new Map(); // the HTML of each region as the server sent it
+  // The HTML of each region as the server sent it.
+  const latest = new Map(all("[data-live][id]").map((region) => [region.id, region.innerHTML]));
   let refreshing = null;
   let again = false;
   let isBehind = false; // a region was in use, and so is older than what was read
@@ -322,7 +329,6 @@
     for (const box of all("[data-filter-box]:not([data-used])")) box.open = false;
   }
 
-  for (const region of all("[data-live][id]")) latest.set(region.id, region.innerHTML);
   showTimes();
   watchVideos();
   load();
