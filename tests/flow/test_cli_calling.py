@@ -25,6 +25,8 @@ from tests.support.receivers import API_KEY
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 QUICK = '{"sandbox": {"seconds": 0.1}}'
 FAILS = '{"sandbox": {"seconds": 0.1, "fail": true}}'
+OPEN = '{"sandbox": {"seconds": 3600}}'
+"""Until the test settles it."""
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,14 @@ class Desk:
         [line] = ended.output.splitlines()
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    async def settle_once_read(self) -> None:
+        """Let the only generation succeed as soon as somebody has read that it is open."""
+        async with asyncio.timeout(20):
+            while not any(call.status for call in self.rivya.calls.of("generations.get")):
+                await asyncio.sleep(0)
+        [generation_id] = self.rivya.generations.by_id
+        await self.rivya.settle(generation_id)
 
 
 @asynccontextmanager
@@ -85,7 +95,8 @@ async def test_models_and_credits_are_a_table_for_people_and_rivyas_json_for_pro
 async def test_a_watched_generation_ends_with_its_outcome_as_exit_status() -> None:
     create = ("generations", "create", "a red fox", "--model", "z-image", "--watch", "--params")
     async with a_desk() as desk:
-        good, bad = await desk.say(*create, QUICK), await desk.say(*create, FAILS, "--json")
+        good, _ = await asyncio.gather(desk.say(*create, OPEN), desk.settle_once_read())
+        bad = await desk.say(*create, FAILS, "--json")
         [created, _] = desk.rivya.generations.by_id.values()
         assert created.charge.idempotency_key is not None
     assert (good.status, bad.status) == (0, 1)
@@ -146,18 +157,20 @@ async def test_watching_is_given_up_when_no_answer_comes_for_too_long(monkeypatc
 
 async def test_watching_goes_on_when_the_receiver_is_gone_for_a_moment() -> None:
     shown: list[str] = []
+    settling: list[asyncio.Task[None]] = []
 
     def interrupt(text: str) -> None:
-        """Have the next look cut off, as soon as the first is shown."""
+        """Have the next look cut off, as soon as the first is shown, and the one after it find the outcome."""
         shown.append(text)
         if len(shown) == 1:
             desk.rivya.faults.api = [ApiFault("generations.get", times=1, connection="reset")]
+        else:
+            settling.append(asyncio.create_task(desk.rivya.settle(created["id"])))
 
     async with a_desk() as desk, calling(desk.url, API_KEY) as receiver:
-        created = await receiver.post(
-            "generations", body={"model": "z-image", "params": json.loads(QUICK)}, key="key-1"
-        )
+        created = await receiver.post("generations", body={"model": "z-image", "params": json.loads(OPEN)}, key="key-1")
         outcome = await watch.wait_for_outcome(receiver, created["id"], interrupt)
+        await asyncio.gather(*settling)
     assert outcome["status"] == "succeeded"
     assert "trying again" in shown[1]
 

@@ -147,7 +147,7 @@ async def test_a_command_shows_what_it_waits_for_when_that_takes_long(postgres_u
         place = f"127.0.0.1:{silent.getsockname()[1]}/db"
         listed = await command("tokens list", environment(NOBODY, f"postgresql://me:hush@{place}", 1), tmp_path)
     assert listed.status == 1
-    assert listed.errors.startswith(f"waiting for the database at postgresql+asyncpg://me:***@{place}\n")
+    assert listed.stderr.startswith(f"waiting for the database at postgresql+asyncpg://me:***@{place}\n")
     async with open_ledger(postgres_url) as room, room.database.transaction() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
         migrating = ReceiverProcess({"DATABASE_URL": postgres_url}, tmp_path, command="migrate")

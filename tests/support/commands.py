@@ -30,7 +30,13 @@ class Ended:
 
     status: int | None
     output: str
-    errors: str
+    stderr: str
+
+    @property
+    def errors(self) -> str:
+        """Its standard error, without the lines that say what it waits for: they come when something takes long."""
+        lines = self.stderr.splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith("waiting "))
 
 
 async def command(words: str, settings: Mapping[str, str], directory: Path) -> Ended:
