@@ -51,11 +51,13 @@ class Receiver:
         return generation_id
 
     async def settled(self, generation_id: str) -> dict[str, Any]:
-        """The generation, once its outcome is known."""
-        answer = await self.client.get(f"/api/v1/generations/{generation_id}", params={"wait": 30})
-        generation: dict[str, Any] = answer.json()
-        assert generation["tracking"]["state"] == "settled", f"{answer.text}\n{self.process.log()}"
-        return generation
+        """The generation, once its outcome is known: a process that was killed may have kept it for 60 seconds."""
+        for _ in range(3):
+            answer = await self.client.get(f"/api/v1/generations/{generation_id}", params={"wait": 30})
+            generation: dict[str, Any] = answer.json()
+            if generation["tracking"]["state"] == "settled":
+                return generation
+        raise AssertionError(f"{answer.text}\n{self.process.log()}")
 
     async def steps(self, generation_id: str) -> list[tuple[str | None, str, str]]:
         """Its history as (from, to, source)."""
