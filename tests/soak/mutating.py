@@ -18,6 +18,7 @@ SCRAPS = (
     b"=" * 50, b",", b";", b"v1,", b"sha256=", b'"type":"generation.failed"', b'"type":"test"', b'"data":{}', b"NaN",
     b"}", b"]", b'"', b"\r\n", b"\xe2\x80\xae", b'"created_at":"9999-12-31T23:59:59-23:59"', b'"api_version"',
     b" " * 300, b'"signing_secret":"whsec_a"', b'"error":{"code":"rate_limited"}', b"0001-01-01", b"i" * 201,
+    b"\\\\u0000",
 )  # fmt: skip
 """What parsers stumble over."""
 LONGEST = 64 * 1024
