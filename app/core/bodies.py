@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import Receive, Scope
 
 from app.core.errors import BodyTooLarge, Overloaded, RequestInvalid, ServiceError
-from app.core.records import json_object
+from app.core.records import dump_json, json_object
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -114,9 +114,15 @@ async def read_model(request: Request, model: type[Model]) -> Model:
     if members is None:
         raise RequestInvalid("body: must be a JSON object in UTF-8, or be left out.")
     try:
-        return model.model_validate(members)
+        if model.model_config.get("strict"):  # any JSON in it may nest more deeply than pydantic reads it
+            return model.model_validate(members)
+        # Strictly, since neither true nor "60" is a number; but 60.0 is a whole one.
+        whole = {name: int(it) if isinstance(it, float) and it.is_integer() else it for name, it in members.items()}
+        return model.model_validate_json(dump_json(whole), strict=True)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
+    except RecursionError:
+        raise RequestInvalid("body: must not nest so deeply.") from None
 
 
 async def until_disconnected(receive: Receive) -> None:

@@ -270,6 +270,9 @@ async def test_the_last_use_is_noted_once_a_minute(database_url: str) -> None:
         ({"name": "a", "role": "read", "models": ["a\x00"]}, "models.0: "),
         ({"name": "a", "role": "owner"}, "role: "),
         ({"name": "a", "role": "read", "rate": 0}, "rate: "),
+        ({"name": "a", "role": "read", "rate": True}, "rate: "),
+        ({"name": "a", "role": "read", "rate": "60"}, "rate: "),
+        ({"name": "a", "role": "read", "credits_per_day": True}, "credits_per_day: "),
         ({"name": "a", "role": "read", "credits_per_day": -1}, "credits_per_day: "),
         ({"name": "a", "role": "read", "expires_in": 0}, "expires_in: "),
         ({"name": "a", "role": "read", "colour": "red"}, "colour: there is no such parameter or member."),
@@ -280,6 +283,20 @@ async def test_what_a_token_can_not_be_is_named(sqlite_url: str, members: dict[s
         refused = await call(room, "POST", TOKENS, json=members)
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "validation_failed")
         assert named in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("levels", [201, 1000])
+async def test_a_body_that_nests_deeply_is_refused(sqlite_url: str, levels: int) -> None:
+    async with open_service(sqlite_url) as room:
+        body = b'{"name": "a", "role": "read", "models": ' + b"[" * levels + b"]" * levels + b"}"
+        refused = await call(room, "POST", TOKENS, content=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "validation_failed")
+
+
+async def test_a_whole_number_may_be_written_with_a_fraction_of_zero(sqlite_url: str) -> None:
+    async with open_service(sqlite_url) as room:
+        made = await call(room, "POST", TOKENS, content=b'{"name": "a", "role": "read", "rate": 60.0}')
+        assert (made.status_code, made.json()["rate"]) == (201, 60)
 
 
 @pytest.mark.parametrize(
