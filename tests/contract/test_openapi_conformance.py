@@ -22,13 +22,15 @@ def test_every_operation_answers_what_its_document_says_to_what_it_allows_and_fo
         async with serve(database_url) as (service, _):
             return service.app.openapi()
 
-    cases = drawn(json.dumps(asyncio.run(document())), examples=EXAMPLES)
+    # The URL of its example names a host, which no test can look up; an address is not looked up.
+    described = json.dumps(asyncio.run(document())).replace("https://example.com/", "https://8.8.8.8/")
+    cases = drawn(described, examples=EXAMPLES)
     wrong: list[str] = []
     sent = 0
 
     async def run() -> None:
         nonlocal sent
-        async with serve(database_url) as (service, client):
+        async with serve(database_url, RECEIVER_MAX_WAIT="0.01") as (service, client):
             await service.batch.record(webhook("known", "succeeded"))
             for number, case in enumerate(cases):
                 problems = await problems_of(client, case, number)

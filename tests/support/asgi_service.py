@@ -16,11 +16,11 @@ TOKENS = {role: f"a-token-of-role-{role}" for role in Role}
 
 
 @asynccontextmanager
-async def serve(url: str) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
-    """The whole service, in front of a sandbox."""
+async def serve(url: str, **changes: str) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    """The whole service, in front of a sandbox. `changes` are settings."""
     tokens = ",".join(f"{role}:{role}:{token}" for role, token in TOKENS.items())
     async with serve_sandbox() as rivya:
-        service = make_service(url, rivya.base_url, RECEIVER_API_TOKENS=tokens)
+        service = make_service(url, rivya.base_url, RECEIVER_API_TOKENS=tokens, **changes)
         service.readiness.keep_seconds = 0
         await service.batch.start()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://receiver") as client:

@@ -122,8 +122,12 @@ def _is_known(failure: Exception, case: Any, answer: httpx.Response) -> bool:
 
 
 def _is_provoked(case: Any, answer: httpx.Response) -> bool:
-    """503 is documented, and the state provokes it: no signing secret is known, since nothing is registered."""
-    return bool(case.path == "/readyz" and answer.status_code == 503 and "signing_secret" in answer.text)
+    """503 is documented, and provoked: no signing secret is known, since nothing is registered; polls come at once."""
+    if answer.status_code != 503:
+        return False
+    return (case.path == "/readyz" and "signing_secret" in answer.text) or (
+        case.path.endswith("/poll") and answer.json()["error"]["code"] == "not_now"
+    )
 
 
 ERROR = "#/components/schemas/ErrorOut"
