@@ -295,8 +295,8 @@ async def test_a_body_that_nests_deeply_is_refused(sqlite_url: str, levels: int)
 
 async def test_a_whole_number_may_be_written_with_a_fraction_of_zero(sqlite_url: str) -> None:
     async with open_service(sqlite_url) as room:
-        made = await call(room, "POST", TOKENS, content=b'{"name": "a", "role": "read", "rate": 60.0}')
-        assert (made.status_code, made.json()["rate"]) == (201, 60)
+        created = await call(room, "POST", TOKENS, content=b'{"name": "a", "role": "read", "rate": 60.0}')
+        assert (created.status_code, created.json()["rate"]) == (201, 60)
 
 
 @pytest.mark.parametrize(
