@@ -30,7 +30,7 @@ class ReplayRequest(BaseModel):
     since: Instant | None = Field(None, description="Received at this time or later.")
     until: Instant | None = Field(None, description="Received before this time.")
     outcome: Outcome | None = None
-    apply: bool = Field(default=False, description="Write; false only returns what would change.")
+    apply: bool = Field(default=False, strict=True, description="Write; false only returns what would change.")
 
     @property
     def chosen(self) -> DeliveryFilter:

@@ -5,6 +5,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from hypothesis import settings
 
 from app.core.auth import Role
@@ -41,6 +42,14 @@ def test_every_operation_answers_what_its_document_says_to_what_it_allows_and_fo
     assert not wrong, "\n".join(wrong[:20])
     assert sent > 9 * len(cases) // 10
     assert len(cases) > 10 * EXAMPLES
+
+
+@pytest.mark.parametrize("apply", [1, 0.0, "yes"])
+async def test_a_replay_is_applied_for_true_only(sqlite_url: str, apply: object) -> None:
+    async with serve(sqlite_url) as (_, client):
+        client.headers["Authorization"] = f"Bearer {TOKENS[Role.ADMIN]}"
+        refused = await client.post("/api/v1/deliveries/replay", json={"apply": apply})
+        assert (refused.status_code, "apply: " in refused.json()["error"]["message"]) == (400, True)
 
 
 async def test_every_method_that_is_not_documented_is_a_405_that_names_those_that_are(sqlite_url: str) -> None:
